@@ -1,0 +1,14 @@
+"""What runs beside and inside a sandbox: agent, launcher, and the formats they share.
+
+Imports nothing but the standard library. `agent.inside` runs as pid 1 of a sandbox, and it and
+what it imports (`frames`, `formats`) load only what starts in milliseconds.
+"""
+
+SANDBOX_UID = 60900
+"""User and group id of everything in a sandbox when the launcher is root."""
+
+PROTOCOL_VERSION = 1
+"""Of the agent's and the launcher's sockets; a peer with another major version is refused."""
+
+LOG_VERSION = 1
+"""Of the output log and the result file."""

@@ -1,0 +1,176 @@
+"""A client's end of a socket of agent or launcher: requests, replies, descriptors, credentials."""
+
+import asyncio
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from agent import PROTOCOL_VERSION, frames
+
+_UCRED: Final = struct.Struct("3i")
+_ANCILLARY: Final = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(4 * frames.MAX_DESCRIPTORS)
+_MAX_REPLY: Final = 1 << 20
+
+
+class PeerGone(ConnectionError):
+    """Nobody listens, the peer went away, or it did not answer in time."""
+
+
+class PeerTooOld(Exception):
+    """The peer speaks a version of the protocol that is not known here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back. The descriptors belong to the receiver, who closes them."""
+
+    ok: bool
+    payload: bytes
+    descriptors: tuple[int, ...]
+
+
+class Channel:
+    """One connection. Any number of requests may wait on it at once."""
+
+    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        self._socket = sock
+        self._loop = loop
+        self._buffer = bytearray()
+        self._descriptors: deque[int] = deque()
+        self._waiting: dict[int, asyncio.Future[Reply]] = {}
+        self._numbers = 0
+        self._sending = asyncio.Lock()
+        self.gone = asyncio.Event()
+        """Set when the connection has ended."""
+        self.pid = 0
+        """Of the process that wrote the last reply, in our pid namespace; told by the kernel."""
+        self.uid = -1
+        """Of that process, in our user namespace."""
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, path: Path, timeout: float) -> AsyncIterator[Self]:
+        """Raises PeerGone when nobody listens at `path`. `timeout` in seconds."""
+        loop = asyncio.get_running_loop()
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        with sock:
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            try:
+                async with asyncio.timeout(timeout):
+                    await loop.sock_connect(sock, str(path))
+            except (OSError, TimeoutError) as error:
+                raise PeerGone(f"no connection: {error}") from error
+            channel = cls(sock, loop)
+            loop.add_reader(sock, channel._receive)
+            try:
+                yield channel
+            finally:
+                channel._end()
+
+    async def request(
+        self, kind: int, payload: bytes, timeout: float, descriptors: Sequence[int] = ()
+    ) -> Reply:
+        """Send one request and wait for its reply, at most `timeout` seconds.
+
+        The descriptors stay the caller's. Raises PeerGone; what was asked may have been done then.
+        """
+        if self.gone.is_set():
+            raise PeerGone("connection ended")
+        self._numbers += 1
+        number = self._numbers & 0xFFFFFFFF
+        data = frames.frame(PROTOCOL_VERSION, kind, number, payload, len(descriptors))
+        reply: asyncio.Future[Reply] = self._loop.create_future()
+        self._waiting[number] = reply
+        try:
+            async with asyncio.timeout(timeout):
+                async with self._sending:
+                    await self._send(data, descriptors)
+                return await reply
+        except TimeoutError as error:
+            raise PeerGone("no reply in time") from error
+        except OSError as error:
+            raise PeerGone(f"connection ended: {error}") from error
+        finally:
+            self._waiting.pop(number, None)
+
+    async def _send(self, data: bytes, descriptors: Sequence[int]) -> None:
+        sent = 0
+        if descriptors:
+            rights = struct.pack(f"{len(descriptors)}i", *descriptors)
+            while not sent:
+                try:
+                    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+                    sent = self._socket.sendmsg([data], ancillary)
+                except BlockingIOError:
+                    await self._writable()
+        await self._loop.sock_sendall(self._socket, data[sent:])
+
+    async def _writable(self) -> None:
+        ready = asyncio.Event()
+        self._loop.add_writer(self._socket, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            self._loop.remove_writer(self._socket)
+
+    def _receive(self) -> None:
+        try:
+            data, ancillary, _, _ = self._socket.recvmsg(65536, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, ancillary = b"", []
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                count = len(content) // 4
+                self._descriptors.extend(struct.unpack(f"{count}i", content[: 4 * count]))
+            elif level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+                self._believe(*_UCRED.unpack(content[: _UCRED.size]))
+        if not data:
+            self._end()
+            return
+        self._buffer += data
+        try:
+            while parsed := frames.split(self._buffer, _MAX_REPLY):
+                self._deliver(*parsed)
+        except ValueError:
+            self._end()
+
+    def _believe(self, pid: int, uid: int, _gid: int) -> None:
+        if pid > 0:
+            self.pid, self.uid = pid, uid
+
+    def _deliver(self, version: int, kind: int, count: int, number: int, payload: bytes) -> None:
+        if count > len(self._descriptors):
+            raise ValueError("descriptors missing")
+        descriptors = tuple(self._descriptors.popleft() for _ in range(count))
+        waiting = self._waiting.pop(number, None)
+        if waiting is None or waiting.done():
+            for descriptor in descriptors:
+                os.close(descriptor)
+        elif version != PROTOCOL_VERSION:
+            waiting.set_exception(PeerTooOld(f"the peer speaks version {version}"))
+        else:
+            waiting.set_result(Reply(kind == frames.OK, payload, descriptors))
+
+    def _end(self) -> None:
+        if self.gone.is_set():
+            return
+        self.gone.set()
+        self._loop.remove_reader(self._socket)
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors.clear()
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(PeerGone("connection ended"))
+        self._waiting.clear()

@@ -1,0 +1,358 @@
+"""Talks to the agent of one sandbox. What it answers is untrusted; who answers is not."""
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import IntEnum, StrEnum
+from pathlib import Path
+from typing import Final, Self
+
+from agent import frames
+from agent.channel import Channel, PeerGone, PeerTooOld, Reply
+
+__all__ = [
+    "AgentClient",
+    "AgentError",
+    "Command",
+    "Entry",
+    "ErrorCode",
+    "Listing",
+    "PeerGone",
+    "PeerTooOld",
+    "Running",
+    "Scope",
+    "Sinks",
+    "Started",
+]
+
+_TIMEOUT: Final = 10.0
+"""Seconds the agent has for what it does at once."""
+
+
+class ErrorCode(StrEnum):
+    """Why the agent did not do it."""
+
+    PROGRAM_NOT_FOUND = frames.PROGRAM_NOT_FOUND.decode()
+    PROGRAM_NOT_EXECUTABLE = frames.PROGRAM_NOT_EXECUTABLE.decode()
+    CWD_NOT_FOUND = frames.CWD_NOT_FOUND.decode()
+    LIMIT_REACHED = frames.LIMIT_REACHED.decode()
+    """No more processes, memory, descriptors, or executions."""
+    ALREADY_STARTED = frames.ALREADY_STARTED.decode()
+    """The log is not empty: this execution ran before, and the agent does not know it."""
+    EXECUTION_NOT_FOUND = frames.EXECUTION_NOT_FOUND.decode()
+    """Nothing of this id runs."""
+    PATH_OUTSIDE = frames.PATH_OUTSIDE.decode()
+    """The path, or a symlink on it, leads out of /workspace, /home/cove and /tmp."""
+    OS_ERROR = frames.OS_ERROR.decode()
+    """See `errno`."""
+    BAD_REQUEST = frames.BAD_REQUEST.decode()
+
+
+class AgentError(Exception):
+    """The agent refused. `errno` is 0 where no system call failed."""
+
+    def __init__(self, code: ErrorCode, errno: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.errno = errno
+
+
+class Scope(IntEnum):
+    PROCESS = frames.PROCESS
+    """The command's own process."""
+    GROUP = frames.GROUP
+    """Its process group."""
+    TREE = frames.TREE
+    """All its descendants, also those that left the group or the session."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What to run. The environment is exactly `env`; the command's stdin is /dev/null.
+
+    `env` should hold COVE_EXECUTION_ID: without cgroups, what runs away is found again by it.
+    """
+
+    argv: Sequence[str | bytes]
+    cwd: str | bytes = "/workspace"
+    env: Mapping[str, str | bytes]
+    merge_stderr: bool = False
+    timeout: timedelta | None = None
+    """From the start; then SIGTERM to the tree, and after `grace` SIGKILL."""
+    idle_output_timeout: timedelta | None = None
+    """The same when nothing was written for so long."""
+    grace: timedelta = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sinks:
+    """Descriptors that the agent is given; the caller closes its own after the start."""
+
+    log: int
+    """Empty regular file, O_APPEND and O_RDWR or O_WRONLY."""
+    result: int
+    """4 KiB of zeros, synced; written once at the end."""
+    cgroup_procs: Sequence[int] = ()
+    """`cgroup.procs` of the execution's own group in each hierarchy, O_WRONLY."""
+    cgroup_kill: int | None = None
+    """`cgroup.kill` of the group (v2), O_WRONLY."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    pid: int
+    """In the sandbox's namespace; 0 when it has ended."""
+    existing: bool
+    """An earlier start of this id was found; nothing was started now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    execution_id: str
+    ended: bool
+    """The result is written; only kept to answer a second start."""
+    pid: int
+    start_ns: int
+    output_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    processes: int
+    """All processes in the sandbox but the agent, zombies not counted."""
+    executions: tuple[Running, ...]
+
+    @property
+    def background(self) -> int:
+        """Processes beside the commands' own; children of running commands are among them."""
+        return max(0, self.processes - sum(not each.ended for each in self.executions))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name in a directory."""
+
+    name: bytes
+    stat: os.stat_result
+    target: bytes = b""
+    """Of a symlink."""
+
+
+class AgentClient:
+    """A connection to an agent. While one is open, the agent does not go idle: keep it short."""
+
+    def __init__(self, channel: Channel, pidfd: int) -> None:
+        self._channel = channel
+        self.pidfd = pidfd
+        """Of the agent, pid 1 of the sandbox. Readable when the sandbox is gone."""
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, path: Path, uid: int, timeout: float = _TIMEOUT) -> AsyncIterator[Self]:
+        """Connect to the agent that listens at `path` and must run as `uid` (seen from here).
+
+        Raises PeerGone when there is none (dormant, or just gone), PeerTooOld.
+        """
+        async with Channel.open(path, timeout) as channel:
+            await channel.request(frames.HELLO, b"", timeout)
+            pid = channel.pid
+            try:
+                pidfd = os.pidfd_open(pid)
+            except OSError as error:
+                raise PeerGone("the agent went away") from error
+            try:
+                # Answering once more proves that the pid was not reused before pidfd_open.
+                await channel.request(frames.HELLO, b"", timeout)
+                if channel.pid != pid or channel.uid != uid:
+                    raise PeerGone("somebody else answered")
+                yield cls(channel, pidfd)
+            finally:
+                os.close(pidfd)
+
+    @property
+    def pid(self) -> int:
+        """Of the agent, in our pid namespace."""
+        return self._channel.pid
+
+    @property
+    def uid(self) -> int:
+        """Of the agent, in our user namespace."""
+        return self._channel.uid
+
+    @property
+    def gone(self) -> asyncio.Event:
+        """Set when the connection has ended."""
+        return self._channel.gone
+
+    async def start(
+        self, execution_id: str, command: Command, sinks: Sinks, timeout: float = _TIMEOUT
+    ) -> Started:
+        """Start a command, or find the one of that id. Returns when it runs.
+
+        After PeerGone ask again, or look into the log: an empty one means it never ran.
+        """
+        descriptors = [sinks.log, sinks.result, *sinks.cgroup_procs]
+        if sinks.cgroup_kill is not None:
+            descriptors.append(sinks.cgroup_kill)
+        env = [key.encode() + b"=" + _bytes(value) for key, value in command.env.items()]
+        payload = frames.pack(
+            execution_id.encode(),
+            _bytes(command.cwd),
+            int(command.merge_stderr),
+            _milliseconds(command.timeout),
+            _milliseconds(command.idle_output_timeout),
+            _milliseconds(command.grace),
+            int(sinks.cgroup_kill is not None),
+            len(command.argv),
+            *map(_bytes, command.argv),
+            *env,
+        )
+        reply = await self._ask(frames.START, payload, timeout, descriptors)
+        pid, existing = _numbers(reply, 2)
+        return Started(pid, bool(existing))
+
+    async def signal(
+        self, execution_id: str, number: int, scope: Scope = Scope.PROCESS, timeout: float = 15.0
+    ) -> None:
+        """Send a signal. SIGKILL to a TREE returns when nothing of it is left."""
+        payload = frames.pack(execution_id.encode(), number, int(scope))
+        await self._ask(frames.SIGNAL, payload, timeout)
+
+    async def cancel(
+        self, execution_id: str, by: str, grace: timedelta = timedelta(seconds=5)
+    ) -> None:
+        """End it for somebody: SIGTERM to the tree, after `grace` SIGKILL; its exit says so.
+
+        Returns when nothing of it is left and the result is written.
+        """
+        payload = frames.pack(execution_id.encode(), by.encode(), _milliseconds(grace))
+        await self._ask(frames.CANCEL, payload, grace.total_seconds() + 15.0)
+
+    async def listing(self, timeout: float = _TIMEOUT) -> Listing:
+        """What runs here. Ended executions are listed while the agent remembers them."""
+        reply = await self._ask(frames.LIST, b"", timeout)
+        try:
+            fields = frames.unpack(reply.payload)
+            processes = int(fields[0])
+            rows = [fields[at : at + 5] for at in range(1, len(fields), 5)]
+            running = tuple(
+                Running(row[0].decode(), row[1] != b"0", int(row[2]), int(row[3]), int(row[4]))
+                for row in rows
+            )
+        except (ValueError, IndexError) as error:
+            raise PeerGone("the agent answers nonsense") from error
+        return Listing(processes, running)
+
+    async def open(
+        self,
+        path: str | bytes,
+        flags: int = os.O_RDONLY,
+        mode: int = 0o644,
+        *,
+        follow: bool = True,
+        timeout: float = _TIMEOUT,
+    ) -> int:
+        """Open a regular file or a directory inside; `path` is relative to /workspace or absolute.
+
+        No `..` and no symlink leads out of /workspace, /home/cove, /tmp (PATH_OUTSIDE). The
+        caller closes the descriptor, and checks what it is: the agent is not believed. With
+        O_PATH anything is opened; without `follow` also a symlink itself.
+        """
+        payload = frames.pack(_bytes(path), flags, mode, int(follow))
+        reply = await self._ask(frames.OPEN, payload, timeout, descriptors=(), wanted=1)
+        return reply.descriptors[0]
+
+    async def stat(self, path: str | bytes, *, follow: bool = False) -> os.stat_result:
+        """What is at `path`."""
+        descriptor = await self.open(path, os.O_PATH, follow=follow)
+        try:
+            return os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+
+    async def list_directory(self, path: str | bytes) -> list[Entry]:
+        """Everything in a directory, by name. Costs the agent no more than an open."""
+        descriptor = await self.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        return await asyncio.to_thread(_entries, descriptor)
+
+    async def make_directory(
+        self, path: str | bytes, mode: int = 0o755, *, parents: bool = False
+    ) -> None:
+        """With `parents`, missing ones are made and an existing directory is no error."""
+        await self._ask(frames.MAKE_DIRECTORY, frames.pack(_bytes(path), mode, int(parents)))
+
+    async def remove(
+        self, path: str | bytes, *, recursive: bool = False, timeout: float = 300.0
+    ) -> None:
+        """Remove a file, a symlink (never its target), or a directory: an empty one, or whole."""
+        payload = frames.pack(_bytes(path), int(recursive))
+        await self._ask(frames.REMOVE, payload, timeout)
+
+    async def rename(
+        self, source: str | bytes, target: str | bytes, *, replace: bool = True
+    ) -> None:
+        """Rename within one file system. Without `replace` an existing target is EEXIST."""
+        payload = frames.pack(_bytes(source), _bytes(target), int(replace))
+        await self._ask(frames.RENAME, payload)
+
+    async def _ask(
+        self,
+        kind: int,
+        payload: bytes,
+        timeout: float = _TIMEOUT,
+        descriptors: Sequence[int] = (),
+        wanted: int = 0,
+    ) -> Reply:
+        reply = await self._channel.request(kind, payload, timeout, descriptors)
+        if not reply.ok or len(reply.descriptors) != wanted:
+            for descriptor in reply.descriptors:
+                os.close(descriptor)
+            raise _failure(reply)
+        return reply
+
+
+def _failure(reply: Reply) -> Exception:
+    try:
+        code, errno, message = frames.unpack(reply.payload)
+        return AgentError(ErrorCode(code.decode()), int(errno), message.decode())
+    except ValueError:
+        return PeerGone("the agent answers nonsense")
+
+
+def _numbers(reply: Reply, count: int) -> list[int]:
+    try:
+        numbers = [int(field) for field in frames.unpack(reply.payload)]
+    except ValueError as error:
+        raise PeerGone("the agent answers nonsense") from error
+    if len(numbers) != count:
+        raise PeerGone("the agent answers nonsense")
+    return numbers
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+
+
+def _milliseconds(duration: timedelta | None) -> int:
+    return 0 if duration is None else max(1, duration // timedelta(milliseconds=1))
+
+
+def _entries(directory: int) -> list[Entry]:
+    """Reads and closes the directory. Entries that go away meanwhile are left out."""
+    entries = []
+    try:
+        for name in sorted(os.fsencode(name) for name in os.listdir(directory)):
+            try:
+                found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                link = stat.S_ISLNK(found.st_mode)
+                target = os.readlink(name, dir_fd=directory) if link else b""
+            except FileNotFoundError:
+                continue
+            entries.append(Entry(name, found, target))
+    finally:
+        os.close(directory)
+    return entries

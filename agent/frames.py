@@ -1,0 +1,85 @@
+"""Frames of the agent's and the launcher's sockets.
+
+A frame is a header and a payload. The payload of an agent's frame is a row of fields, each a
+length and bytes; numbers are decimal text. Nothing is trusted: every length is checked.
+"""
+
+import struct
+
+HEADER = struct.Struct("<IBBHI")
+"""Bytes of payload, protocol version, kind, descriptors sent along, number of the request."""
+
+MAX_PAYLOAD = 8 << 20
+MAX_DESCRIPTORS = 16
+
+HELLO, START, SIGNAL, CANCEL, LIST = 1, 2, 3, 4, 5
+OPEN, MAKE_DIRECTORY, REMOVE, RENAME = 6, 7, 8, 9
+LAUNCHER = 64
+"""A launcher's request: the payload is one JSON object."""
+OK, ERROR = 100, 101
+
+PROCESS, GROUP, TREE = 1, 2, 3
+"""Scopes of a signal."""
+
+PROGRAM_NOT_FOUND = b"PROGRAM_NOT_FOUND"
+PROGRAM_NOT_EXECUTABLE = b"PROGRAM_NOT_EXECUTABLE"
+CWD_NOT_FOUND = b"CWD_NOT_FOUND"
+LIMIT_REACHED = b"LIMIT_REACHED"
+ALREADY_STARTED = b"ALREADY_STARTED"
+EXECUTION_NOT_FOUND = b"EXECUTION_NOT_FOUND"
+PATH_OUTSIDE = b"PATH_OUTSIDE"
+OS_ERROR = b"OS_ERROR"
+BAD_REQUEST = b"BAD_REQUEST"
+
+_LENGTH = struct.Struct("<I")
+
+
+def pack(*fields: bytes | int) -> bytes:
+    """One payload of all `fields`."""
+    parts = []
+    for field in fields:
+        data = field if isinstance(field, bytes) else b"%d" % field
+        parts.append(_LENGTH.pack(len(data)))
+        parts.append(data)
+    return b"".join(parts)
+
+
+def unpack(payload: bytes) -> list[bytes]:
+    """The fields of a payload. Raises ValueError when a length does not fit."""
+    fields = []
+    at = 0
+    while at < len(payload):
+        if at + 4 > len(payload):
+            raise ValueError("field cut short")
+        (size,) = _LENGTH.unpack_from(payload, at)
+        at += 4
+        if size > len(payload) - at:
+            raise ValueError("field cut short")
+        fields.append(payload[at : at + size])
+        at += size
+    return fields
+
+
+def frame(version: int, kind: int, number: int, payload: bytes, descriptors: int = 0) -> bytes:
+    """Header and payload, ready to send."""
+    if len(payload) > MAX_PAYLOAD or descriptors > MAX_DESCRIPTORS:
+        raise ValueError("frame too large")
+    return HEADER.pack(len(payload), version, kind, descriptors, number) + payload
+
+
+def split(buffer: bytearray, limit: int = MAX_PAYLOAD) -> tuple[int, int, int, int, bytes] | None:
+    """Take one whole frame off the front of `buffer`, or None when it has not all come.
+
+    Gives version, kind, descriptors, number, payload. Raises ValueError when it exceeds a limit.
+    """
+    if len(buffer) < HEADER.size:
+        return None
+    size, version, kind, descriptors, number = HEADER.unpack_from(buffer)
+    if size > limit or descriptors > MAX_DESCRIPTORS:
+        raise ValueError("frame too large")
+    end = HEADER.size + size
+    if len(buffer) < end:
+        return None
+    payload = bytes(buffer[HEADER.size : end])
+    del buffer[:end]
+    return version, kind, descriptors, number, payload

@@ -1,0 +1,52 @@
+"""The handle by which a driver finds an environment again.
+
+Opaque to everyone but drivers. It is no secret and proves nothing: what it names is looked up.
+"""
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
+from typing import Final, Self
+
+_VERSION: Final = "1"
+_UID: Final = re.compile(r"[a-z2-7]{16}")
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def valid_uid(uid: str) -> bool:
+    """Whether `uid` is one the registry makes; only such a uid may become part of a path."""
+    return _UID.fullmatch(uid) is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handle:
+    """Which driver, on which node, keeps which environment, and which making of it."""
+
+    driver: str
+    node: str
+    uid: str
+    generation: int = 1
+
+    def encode(self) -> str:
+        """An opaque text of this handle; `decode` reads it back."""
+        text = f"{_VERSION}:{self.driver}:{self.node}:{self.uid}:{self.generation}"
+        return urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+    @classmethod
+    def decode(cls, text: str) -> Self:
+        """Raises ValueError when `text` is no handle of a version known here."""
+        if len(text) > 512:
+            raise ValueError("handle too long")
+        try:
+            plain = urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii")
+        except ValueError as error:
+            raise ValueError("not a handle") from error
+        version, *rest = plain.split(":")
+        if version != _VERSION or len(rest) != 4:
+            raise ValueError("handle of an unknown version")
+        driver, node, uid, generation = rest
+        if not (_NAME.fullmatch(driver) and _NAME.fullmatch(node) and valid_uid(uid)):
+            raise ValueError("not a handle")
+        if not (generation.isascii() and generation.isdecimal() and len(generation) <= 10):
+            raise ValueError("not a handle")
+        return cls(driver=driver, node=node, uid=uid, generation=int(generation))

@@ -1,0 +1,103 @@
+"""Talks to the launcher of this node."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, Self
+
+from agent import PROTOCOL_VERSION, SANDBOX_UID, frames, protocol
+from agent.channel import Channel, PeerGone, PeerTooOld
+from agent.client import AgentClient
+from agent.protocol import Facts, Mode, SandboxSpec, SandboxStatus
+
+__all__ = ["LauncherClient", "LauncherError", "PeerGone", "PeerTooOld", "ProbeFailed"]
+
+_TIMEOUT: Final = 10.0
+_PROBE_UID: Final = "probe"
+
+
+class LauncherError(Exception):
+    """The launcher refused or failed; the message says why."""
+
+
+class ProbeFailed(Exception):
+    """No sandbox can be made on this host. The message holds cause and remedy."""
+
+
+class LauncherClient:
+    """A connection to the launcher. Every request is idempotent by uid."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, path: Path, timeout: float = _TIMEOUT) -> AsyncIterator[Self]:
+        """Connect to the launcher at `path`, which must be our user's or root's.
+
+        Raises PeerGone when it is away.
+        """
+        async with Channel.open(path, timeout) as channel:
+            client = cls(channel)
+            facts = await client.facts()
+            if channel.uid not in (0, os.getuid()):
+                raise PeerGone("somebody else answered")
+            if facts.version != PROTOCOL_VERSION:
+                raise PeerTooOld(f"the launcher speaks version {facts.version}")
+            yield client
+
+    async def facts(self) -> Facts:
+        """What is enforced here, and how; nothing is tried."""
+        return Facts.from_json(await self._ask("facts"))
+
+    async def probe(self) -> Facts:
+        """Start a sandbox, hear its agent, and remove it. Raises ProbeFailed with the remedy."""
+        facts = await self.facts()
+        if facts.problem:
+            raise ProbeFailed(facts.problem)
+        status = await self.start(SandboxSpec(uid=_PROBE_UID, idle_timeout_seconds=30))
+        uid = SANDBOX_UID if facts.mode is Mode.ROOT else self._channel.uid
+        try:
+            async with AgentClient.connect(Path(status.socket), uid):
+                return facts
+        except PeerGone as error:
+            said = (await self.inspect(_PROBE_UID)).error
+            raise ProbeFailed(said or f"the agent does not answer: {error}") from error
+        finally:
+            await self.kill(_PROBE_UID)
+
+    async def start(self, spec: SandboxSpec) -> SandboxStatus:
+        """Start a sandbox unless it runs. Does not wait for its agent: connecting to it does.
+
+        When that connect fails, `inspect` has the reason in `error`.
+        """
+        return SandboxStatus.from_json(await self._ask("start", spec=spec.to_json()))
+
+    async def inspect(self, uid: str) -> SandboxStatus:
+        """What is there of `uid`; ABSENT when nothing."""
+        return SandboxStatus.from_json(await self._ask("inspect", uid=uid))
+
+    async def list(self) -> tuple[SandboxStatus, ...]:
+        """All sandboxes that are there."""
+        answer = await self._ask("list")
+        return tuple(SandboxStatus.from_json(each) for each in answer["sandboxes"])
+
+    async def kill(self, uid: str, timeout: float = 30.0) -> bool:
+        """Kill a sandbox; true when one was there. Returns when nothing of it is left."""
+        return bool((await self._ask("kill", timeout, uid=uid))["found"])
+
+    async def shutdown(self, *, stop_sandboxes: bool, timeout: float = 60.0) -> None:
+        """End the launcher, and before it all sandboxes where `stop_sandboxes`."""
+        await self._ask("shutdown", timeout, stop_sandboxes=stop_sandboxes)
+
+    async def _ask(self, verb: str, timeout: float = _TIMEOUT, **arguments: Any) -> dict[str, Any]:
+        payload = protocol.encode({"verb": verb, **arguments})
+        reply = await self._channel.request(frames.LAUNCHER, payload, timeout)
+        try:
+            answer = protocol.decode(reply.payload)
+        except ValueError as error:
+            raise PeerGone("the launcher answers nonsense") from error
+        if not reply.ok:
+            raise LauncherError(str(answer.get("error", "unknown")))
+        return answer
