@@ -170,6 +170,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The agent in the sandbox broke off the conversation; retry."""
     ERROR_REASON_PATH_TOO_LONG: _ErrorReason.ValueType  # 519
     """The name of a file or directory is too long. Metadata: `path`."""
+    ERROR_REASON_EXECUTION_RUNNING: _ErrorReason.ValueType  # 520
+    """The execution is still running. Metadata: `name`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Values of `google.rpc.ErrorInfo.reason` where `domain` is "cove". Callers
@@ -325,4 +327,6 @@ ERROR_REASON_AGENT_UNAVAILABLE: ErrorReason.ValueType  # 518
 """The agent in the sandbox broke off the conversation; retry."""
 ERROR_REASON_PATH_TOO_LONG: ErrorReason.ValueType  # 519
 """The name of a file or directory is too long. Metadata: `path`."""
+ERROR_REASON_EXECUTION_RUNNING: ErrorReason.ValueType  # 520
+"""The execution is still running. Metadata: `name`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
