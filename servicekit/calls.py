@@ -1,0 +1,104 @@
+"""The call that is being worked on, known to everything below its handler.
+
+It is kept in a context variable: each RPC runs in a task, and each task has
+variables of its own, so nothing has to be handed down or cleaned up.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Final
+
+from cove.options.v1.options_pb2 import Role
+from servicekit.identity import Identity
+
+CORRELATION_KEY: Final = "x-request-id"
+TRACE_KEY: Final = "traceparent"
+
+_CORRELATION: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_TRACE: Final = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+_NOBODY: Final = Identity("", "", Role.ROLE_UNSPECIFIED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call, or the work that outlives it."""
+
+    method: str = ""
+    """Path of the RPC, for example `/cove.git.v1.GitService/GetDiff`."""
+
+    correlation_id: str = ""
+    traceparent: str = ""
+    identity: Identity = _NOBODY
+
+    deadline: float | None = None
+    """In `time.monotonic()` seconds; None: no limit."""
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, not below 0; None: no limit."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+
+_current: Final[ContextVar[Call]] = ContextVar("call", default=Call())  # noqa: B039 - it is frozen.
+
+
+def current() -> Call:
+    """The call this code works for; an empty one outside of any."""
+    return _current.get()
+
+
+def begin(call: Call) -> None:
+    """Make `call` the current one until the task ends."""
+    _current.set(call)
+
+
+@contextmanager
+def detached(
+    *, identity: Identity | None = None, correlation_id: str | None = None
+) -> Iterator[Call]:
+    """Inside, the current call has no deadline: for work that outlives it.
+
+    Tasks made inside keep that. What is not given stays as it is; outside of any
+    call a new correlation id is made.
+    """
+    now = current()
+    call = replace(
+        now,
+        deadline=None,
+        identity=identity or now.identity,
+        correlation_id=correlation_id or now.correlation_id or new_correlation_id(),
+        traceparent=now.traceparent or new_traceparent(),
+    )
+    token = _current.set(call)
+    try:
+        yield call
+    finally:
+        _current.reset(token)
+
+
+def from_metadata(method: str, metadata: Mapping[str, str]) -> Call:
+    """The call that these headers begin. Ids that are missing or malformed are made."""
+    correlation_id = metadata.get(CORRELATION_KEY, "")
+    traceparent = metadata.get(TRACE_KEY, "")
+    return Call(
+        method=method,
+        correlation_id=correlation_id
+        if _CORRELATION.fullmatch(correlation_id)
+        else new_correlation_id(),
+        traceparent=traceparent if _TRACE.fullmatch(traceparent) else new_traceparent(),
+    )
+
+
+def new_correlation_id() -> str:
+    return os.urandom(16).hex()
+
+
+def new_traceparent() -> str:
+    """A trace that nobody samples: it still ties the logs of all services together."""
+    return f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-00"

@@ -1,0 +1,291 @@
+"""What every call of this suite goes through, in one interceptor.
+
+In this order: correlation id, identity, role, form and rules of the request,
+deadline, the handler; then the status, the metrics and the log line, whatever
+happened. One wrapper per RPC is made and kept. Health speaks for itself, and
+reflection wants an identity only.
+"""
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Final, TypeAlias
+
+import grpc
+import protovalidate
+
+from cove.options.v1.options_pb2 import Role
+from servicekit import calls
+from servicekit.errors import DeadlineExceeded, PermissionDenied
+from servicekit.identity import Authenticator
+from servicekit.metrics import MethodMetrics, Metrics
+from servicekit.policy import Policy, policy_of
+from servicekit.status import DETAILS_KEY, Context, ShuttingDown, reason_of, to_status
+from servicekit.validation import Reader
+
+_log = logging.getLogger("servicekit.calls")
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+
+_OURS: Final = "/cove."
+_REFLECTION: Final = "/grpc.reflection."
+_NO_PUSHBACK: Final = ("grpc-retry-pushback-ms", "-1")
+_CODES: Final[Mapping[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class Chain(grpc.aio.ServerInterceptor):
+    """The interceptor of every server. `drain` ends its streams that have no deadline."""
+
+    def __init__(
+        self, authenticator: Authenticator, metrics: Metrics, max_message_size: int
+    ) -> None:
+        self._authenticator = authenticator
+        self._metrics = metrics
+        self._max_message_size = max_message_size
+        self._validator = protovalidate.Validator()
+        self._handlers: dict[str, Handler] = {}
+        self._streams = Streams()
+
+    def drain(self) -> None:
+        self._streams.drain()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        path = handler_call_details.method
+        if path in self._handlers:
+            return self._handlers[path]
+        handler = await continuation(handler_call_details)
+        if handler is None or not path.startswith((_OURS, _REFLECTION)):
+            return handler
+        self._handlers[path] = self._wrap(path, handler)
+        return self._handlers[path]
+
+    def _wrap(self, path: str, handler: Any) -> Handler:
+        kind = "_".join(
+            "stream" if streaming else "unary"
+            for streaming in (handler.request_streaming, handler.response_streaming)
+        )
+        behavior = getattr(handler, kind)
+        make: Callable[..., Handler] = getattr(grpc, f"{kind}_rpc_method_handler")
+        if path.startswith(_REFLECTION):
+            run = _guard(self._authenticator, behavior)
+            return make(run, handler.request_deserializer, handler.response_serializer)
+        rpc = Rpc(
+            path=path,
+            policy=policy_of(path),
+            behavior=behavior,
+            reader=Reader(handler.request_deserializer, self._validator, self._max_message_size),
+            request_streaming=handler.request_streaming,
+            authenticator=self._authenticator,
+            metrics=self._metrics.of(path),
+            streams=self._streams,
+        )
+        # Requests stay bytes until the caller is known: see `Reader`.
+        run = rpc.stream if handler.response_streaming else rpc.unary
+        return make(run, None, handler.response_serializer)
+
+
+class Streams:
+    """The calls without deadline: they would make every stop last its whole grace."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.draining = False
+
+    def add(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.add(task)
+
+    def discard(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+
+    def drain(self) -> None:
+        self.draining = True
+        for task in self._tasks:
+            task.cancel()
+
+
+class Rpc:
+    """One RPC and all that its calls go through."""
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        policy: Policy,
+        behavior: Callable[[Any, Context], Any],
+        reader: Reader,
+        request_streaming: bool,
+        authenticator: Authenticator,
+        metrics: MethodMetrics,
+        streams: Streams,
+    ) -> None:
+        self._path = path
+        self._policy = policy
+        self._behavior = behavior
+        self._reader = reader
+        self._request_streaming = request_streaming
+        self._authenticator = authenticator
+        self._metrics = metrics
+        self._streams = streams
+
+    async def unary(self, received: Any, context: Context) -> Any:
+        return await self._watched(self._answer, received, context)
+
+    async def stream(self, received: Any, context: Context) -> None:
+        await self._watched(self._send, received, context)
+
+    async def _watched(
+        self, run: Callable[[Any, Context], Awaitable[Any]], received: Any, context: Context
+    ) -> Any:
+        """Run a call so that whatever happens is told to its caller, counted and logged."""
+        began = time.monotonic()
+        self._metrics.began()
+        code, reason = "OK", ""
+        try:
+            response = await self._admitted(run, received, context)
+            context.set_trailing_metadata(self._trailing(context))
+            return response
+        except asyncio.CancelledError:
+            code = "DEADLINE_EXCEEDED" if context.time_remaining() == 0 else "CANCELLED"
+            raise
+        except grpc.aio.AbortError:  # The handler has spoken for itself.
+            code = str(context.code())
+            raise
+        except Exception as error:
+            status = to_status(error)
+            found = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+            code, reason = found.name, reason_of_name(status)
+            trailing = [*self._trailing(context), (DETAILS_KEY, status.SerializeToString())]
+            if found is grpc.StatusCode.UNAVAILABLE and not self._streams.draining:
+                trailing.append(_NO_PUSHBACK)  # It was tried: whoever knows why decides on more.
+            await context.abort(found, status.message, tuple(trailing))
+        finally:
+            seconds = time.monotonic() - began
+            self._metrics.ended(code, seconds)
+            _tell(code, reason, seconds)
+
+    async def _admitted(
+        self, run: Callable[[Any, Context], Awaitable[Any]], received: Any, context: Context
+    ) -> Any:
+        metadata = text_metadata(context)
+        call = calls.from_metadata(self._path, metadata)
+        calls.begin(call)
+        identity = await self._authenticator.authenticate(metadata, context.peer())
+        call = replace(call, identity=identity)
+        calls.begin(call)
+        if self._policy.role == Role.ROLE_UNSPECIFIED or identity.role < self._policy.role:
+            raise PermissionDenied(
+                "the identity may not call this", role=Role.Name(self._policy.role)
+            )
+        request = (
+            self._checked(received) if self._request_streaming else self._reader.read(received)
+        )
+        limit = self._policy.limit(request)
+        left = context.time_remaining()
+        if left is not None and (limit is None or left <= limit):
+            calls.begin(replace(call, deadline=time.monotonic() + left))
+            return await run(request, context)
+        if limit is None:
+            return await self._unlimited(run, request, context)
+        calls.begin(replace(call, deadline=time.monotonic() + limit))
+        try:
+            async with asyncio.timeout(limit) as timer:
+                return await run(request, context)
+        except TimeoutError:
+            if timer.expired():
+                raise DeadlineExceeded("the deadline passed", seconds=f"{limit:g}") from None
+            raise
+
+    async def _unlimited(
+        self, run: Callable[[Any, Context], Awaitable[Any]], request: Any, context: Context
+    ) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        if self._streams.draining:
+            raise ShuttingDown("the service is stopping")
+        self._streams.add(task)
+        try:
+            return await run(request, context)
+        except asyncio.CancelledError:
+            if not self._streams.draining or context.cancelled():
+                raise
+            task.uncancel()
+            raise ShuttingDown("the service is stopping") from None
+        finally:
+            self._streams.discard(task)
+
+    async def _answer(self, request: Any, context: Context) -> Any:
+        return await self._behavior(request, context)
+
+    async def _send(self, request: Any, context: Context) -> None:
+        responses = self._behavior(request, context)
+        if inspect.isawaitable(responses):  # A handler that writes by itself.
+            await responses
+            return
+        # Writing here, not yielding, lets a cancel arrive as one, and the handler's
+        # generator is closed at once, not when it is collected.
+        async with aclosing(responses):
+            async for response in responses:
+                await context.write(response)
+
+    async def _checked(self, received: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for data in received:
+            yield self._reader.read(data)
+
+    def _trailing(self, context: Context) -> tuple[tuple[str, str | bytes], ...]:
+        kept = tuple(context.trailing_metadata() or ())
+        return (*kept, (calls.CORRELATION_KEY, calls.current().correlation_id))
+
+
+def text_metadata(context: Context) -> Mapping[str, str]:
+    """The headers of a call that are text, by lower-case name."""
+    return {
+        key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
+    }
+
+
+def reason_of_name(status: Any) -> str:
+    from cove.errors.v1.errors_pb2 import ErrorReason
+
+    return ErrorReason.Name(reason_of(status)).removeprefix("ERROR_REASON_")
+
+
+def _guard(
+    authenticator: Authenticator, behavior: Callable[[Any, Context], AsyncIterator[Any]]
+) -> Callable[[Any, Context], Awaitable[None]]:
+    """Reflection: for anyone with an identity."""
+
+    async def run(requests: Any, context: Context) -> None:
+        try:
+            await authenticator.authenticate(text_metadata(context), context.peer())
+        except Exception as error:
+            status = to_status(error)
+            packed = ((DETAILS_KEY, status.SerializeToString()),)
+            await context.abort(_CODES[status.code], status.message, packed)
+        async for response in behavior(requests, context):
+            await context.write(response)
+
+    return run
+
+
+def _tell(code: str, reason: str, seconds: float) -> None:
+    """The access log: one line a call, without anything of its contents."""
+    call = calls.current()
+    fields = {
+        "method": call.method,
+        "code": code,
+        "reason": reason,
+        "ms": round(seconds * 1000, 2),
+        "principal": call.identity.principal,
+        "tenant": call.identity.tenant,
+    }
+    _log.info(
+        "call", extra={"fields": {key: value for key, value in fields.items() if value != ""}}
+    )

@@ -1,0 +1,147 @@
+"""Calls to the services behind this one.
+
+A call that a handler drops is never collected by gRPC, and so runs on in the
+other service (grpc#43462). Hence nothing calls a stub directly: the four ways
+of a `Peer` cancel in `finally`, and pass on who calls and how long they wait.
+"""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final, TypeVar
+
+import grpc
+
+from servicekit import calls
+from servicekit.identity import PRINCIPAL_KEY, TENANT_KEY, TOKEN_KEY
+from servicekit.status import told, untold
+
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+
+_MAX_RECEIVED: Final = 64 << 20
+
+# Every RPC of the suite is safe to repeat. What a handler answered is not repeated
+# by the channel (servers push back), so this is for a service that restarts.
+_RETRY: Final = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.2s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
+    ("grpc.service_config", json.dumps(_RETRY)),
+    ("grpc.enable_retries", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.max_receive_message_length", _MAX_RECEIVED),
+    ("grpc.max_send_message_length", -1),
+)
+
+
+class Peer:
+    """A service behind this one.
+
+    Failures are an `AioRpcError` that carries what the service said, or a
+    `ServiceError` when nothing behind said a reason.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, service: str, token: str) -> None:
+        self.channel = channel
+        self._service = service
+        self._token = token
+
+    async def unary(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Req, Res],
+        request: Req,
+        *,
+        timeout: float | None = None,
+    ) -> Res:
+        """One request, one answer. `timeout` in seconds only ever shortens the deadline."""
+        call = method(request, timeout=_shorter(timeout), metadata=self._metadata())
+        with self._ending(call):
+            return await call
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Req, Res],
+        request: Req,
+        *,
+        timeout: float | None = None,
+    ) -> AsyncIterator[AsyncIterator[Res]]:
+        """One request, many answers, until the block ends."""
+        call = method(request, timeout=_shorter(timeout), metadata=self._metadata())
+        with self._ending(call):
+            yield aiter(call)
+
+    async def upload(
+        self,
+        method: grpc.aio.StreamUnaryMultiCallable[Req, Res],
+        requests: AsyncIterator[Req],
+        *,
+        timeout: float | None = None,
+    ) -> Res:
+        """Many requests, one answer."""
+        call = method(requests, timeout=_shorter(timeout), metadata=self._metadata())
+        with self._ending(call):
+            return await call
+
+    @asynccontextmanager
+    async def exchange(
+        self,
+        method: grpc.aio.StreamStreamMultiCallable[Req, Res],
+        requests: AsyncIterator[Req],
+        *,
+        timeout: float | None = None,
+    ) -> AsyncIterator[AsyncIterator[Res]]:
+        """Many requests, many answers, until the block ends."""
+        call = method(requests, timeout=_shorter(timeout), metadata=self._metadata())
+        with self._ending(call):
+            yield aiter(call)
+
+    @contextmanager
+    def _ending(self, call: grpc.aio.Call) -> Iterator[None]:
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            if told(error):
+                raise
+            raise untold(error, self._service) from error
+        finally:
+            call.cancel()
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        call = calls.current()
+        pairs = (
+            (calls.CORRELATION_KEY, call.correlation_id),
+            (calls.TRACE_KEY, call.traceparent),
+            (PRINCIPAL_KEY, call.identity.principal),
+            (TENANT_KEY, call.identity.tenant),
+            (TOKEN_KEY, self._token),
+        )
+        return tuple(pair for pair in pairs if pair[1])
+
+
+@asynccontextmanager
+async def connected(target: str, *, service: str, token: str = "") -> AsyncIterator[Peer]:
+    """A `Peer` at `host:port` or `unix:/path`; it need not be up yet."""
+    async with grpc.aio.insecure_channel(target, options=_OPTIONS) as channel:
+        yield Peer(channel, service, token)
+
+
+def _shorter(timeout: float | None) -> float | None:
+    left = calls.current().remaining()
+    return min((each for each in (timeout, left) if each is not None), default=None)

@@ -1,0 +1,59 @@
+"""The `main` of every service."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Final, TypeVar
+
+from servicekit import logs
+from servicekit.config import ConfigError, ServerConfig
+from servicekit.server import Served
+from servicekit.sockets import AddressError
+
+_log = logging.getLogger(__name__)
+
+C = TypeVar("C", bound=ServerConfig)
+
+_MISCONFIGURED: Final = 2
+_CANNOT_START: Final = 1
+
+
+def main(
+    load: Callable[[Mapping[str, str]], C],
+    app: Callable[[C], AbstractAsyncContextManager[Served]],
+) -> int:
+    """Run `app` until SIGINT or SIGTERM. Returns the exit status.
+
+    When it serves, one line of JSON on the standard output says where. 2: the
+    config is wrong; 1: it cannot start; both are told on the standard error.
+    """
+    try:
+        config = load(os.environ)
+        logs.set_up(config.service, config.log_level)
+        asyncio.run(_run(config.service, app(config)))
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return _MISCONFIGURED
+    except AddressError as error:
+        sys.stderr.write(f"{error}\n")
+        return _CANNOT_START
+    return 0
+
+
+async def _run(service: str, app: AbstractAsyncContextManager[Served]) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with app as served:
+        ready = {"service": service, "addresses": served.addresses}
+        line = json.dumps(ready | ({"http": served.http} if served.http else {}))
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+        _log.info("serving", extra={"fields": {"addresses": served.addresses}})
+        await stop.wait()
+        _log.info("stopping")

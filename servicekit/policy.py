@@ -1,0 +1,54 @@
+"""What the options on an RPC ask of each call: who may make it, how long it may take."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import MethodDescriptor
+
+from cove.options.v1 import options_pb2
+from cove.options.v1.options_pb2 import Role
+
+_UNARY_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The options of one RPC, ready to be applied."""
+
+    role: Role.ValueType
+    """The least role; unspecified: the RPC has no access option and is refused."""
+
+    limit: Callable[[Any], float | None]
+    """Seconds that a call with this request may take; None: no limit."""
+
+
+def policy_of(path: str) -> Policy:
+    """The policy of an RPC by its path, `/package.Service/Method`."""
+    name = path.removeprefix("/").replace("/", ".")
+    method = descriptor_pool.Default().FindMethodByName(name)
+    return Policy(method.GetOptions().Extensions[options_pb2.access].role, _limit(method))
+
+
+def _limit(method: MethodDescriptor) -> Callable[[Any], float | None]:
+    options = method.GetOptions()
+    if not options.HasExtension(options_pb2.deadline):
+        default = None if method.server_streaming or method.client_streaming else _UNARY_SECONDS
+        return lambda _: default
+    deadline = options.Extensions[options_pb2.deadline]
+    fixed = deadline.duration.ToTimedelta().total_seconds()
+    if not deadline.added_field or method.client_streaming:
+        return lambda _: fixed
+    *outer, last = deadline.added_field.split(".")
+    added_default = deadline.added_default.ToTimedelta().total_seconds()
+
+    def with_added(request: Any) -> float:
+        for name in outer:
+            request = getattr(request, name)
+        if not request.HasField(last):
+            return fixed + added_default
+        added: float = getattr(request, last).ToTimedelta().total_seconds()
+        return fixed + added
+
+    return with_added

@@ -1,0 +1,102 @@
+"""What a caller can do about each reason. Sent with every failure, printed in docs/errors.md.
+
+Words for a person or a model; a failure that knows better brings a remedy of its own.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+_READ_AGAIN: Final = "Read the resource again, then repeat the change with what is current."
+_WAIT: Final = (
+    "Wait for the time given in RetryInfo, then repeat the call with the same request id."
+)
+
+REMEDIES: Final[Mapping[str, str]] = {
+    "UNSPECIFIED": "Look at the status code.",
+    "INVALID_FIELD": "Correct the fields named in BadRequest, then call again.",
+    "REQUEST_ID_REUSED": "Use a new request id for a new request; repeat an old id only unchanged.",
+    "PAGE_TOKEN_INVALID": "Start the list again without a page token, and keep filter, order and "
+    "parent the same between pages.",
+    "UNAUTHENTICATED": "Send a valid token: `authorization: Bearer <token>`.",
+    "PERMISSION_DENIED": "Use an identity with the role that the RPC needs.",
+    "INTERNAL": "Repeat the call once; if it fails again, give the request id to the operator.",
+    "SERVICE_UNAVAILABLE": _WAIT,
+    "DEADLINE_EXCEEDED": "Read the resource to see how far the work came, or repeat the call with "
+    "the same request id and a longer deadline.",
+    "MESSAGE_TOO_LARGE": "Send less in one message, or use the streaming form of the call.",
+    "MALFORMED_JSON": "Send a JSON object in the proto3 mapping of the request; unknown fields "
+    "are refused.",
+    "ROUTE_NOT_FOUND": "Look up path and method in /openapi.json.",
+    "REQUEST_IN_PROGRESS": _WAIT,
+    "DISK_FULL": "Delete workspaces or executions that are not needed, or have the operator add "
+    "space.",
+    "SHUTTING_DOWN": _WAIT,
+    "ENVIRONMENT_NOT_FOUND": "Check the name; it may have been deleted.",
+    "ENVIRONMENT_EXISTS": "Choose another id, or use the environment that is there.",
+    "ETAG_MISMATCH": _READ_AGAIN,
+    "TRANSITION_FORBIDDEN": "Read the environment and wait for a state that allows this.",
+    "OPERATION_IN_PROGRESS": "Wait for the operation to end, then retry.",
+    "LEASE_LOST": "Stop the work the lease covered; claim it again before going on.",
+    "REVISION_COMPACTED": "Watch again without a revision: a snapshot comes first.",
+    "REVISION_IN_FUTURE": "Watch from a revision that this registry has sent.",
+    "WATCHER_TOO_SLOW": "Watch again from the last revision received.",
+    "FIELD_IMMUTABLE": "Take the field out of the update mask.",
+    "WORKSPACE_NOT_FOUND": "Check the name; list the workspaces to see what there is.",
+    "WORKSPACE_EXISTS": "Choose another workspace id, or use the workspace that is there.",
+    "WORKSPACE_NOT_READY": "Wait until the workspace is READY, then retry.",
+    "CREATE_FAILED": "Read the cause, correct the spec, and create again.",
+    "REPOSITORY_NOT_FOUND": "Check the URL of the repository, and whether this host can reach it.",
+    "REPOSITORY_ACCESS_DENIED": "Send credentials that may read (or push to) the repository.",
+    "REMOTE_FORBIDDEN": "Use an https or ssh URL of a public address, or have the operator allow "
+    "this one.",
+    "REVISION_NOT_FOUND": "Name a branch, tag or full commit id that is in the repository.",
+    "REPOSITORY_TOO_LARGE": "Use a smaller repository, or have the operator raise the limit.",
+    "REMOTE_UNAVAILABLE": _WAIT,
+    "WORKTREE_NOT_FOUND": "Check the uid; the worktree may have been removed.",
+    "WORKTREE_EXISTS": "Remove the worktree first, or repeat the call with the first input.",
+    "BRANCH_INVALID": "Choose a branch name that `git check-ref-format --branch` accepts.",
+    "NOTHING_TO_COMMIT": "Change a file first; ignored files are not committed.",
+    "HEAD_MOVED": "Read the branch's head again, then retry with it.",
+    "NON_FAST_FORWARD": "Fetch and merge the remote branch first, or push to another branch.",
+    "BRANCH_CHECKED_OUT": "Push to a branch that is not checked out there, or to a bare "
+    "repository.",
+    "UNSAVED_WORK": "Commit and push the work, or delete with force to lose it.",
+    "PUSH_REJECTED": "Read the remote's message; its rules do not allow this push.",
+    "NO_REMOTE": "Name a remote URL in the request.",
+    "BRANCH_EXISTS": "Choose another branch name.",
+    "SANDBOX_UNAVAILABLE": "Do what the message says on the host; `cove doctor` tells more.",
+    "CAPABILITY_MISSING": "Leave out of the spec what this host cannot do; GetCapabilities lists "
+    "what it can.",
+    "DRIVER_UNKNOWN": "Name a driver that GetCapabilities lists, or none for the default.",
+    "NOT_PROVISIONED": "Provision the environment first.",
+    "HANDLE_INVALID": "Provision the environment again and use the new handle.",
+    "ACTIVATION_FAILED": "Read the cause; correct the spec or the host, then retry.",
+    "PROVISIONED_DIFFERENTLY": "Release the environment first, or repeat the call with the first "
+    "spec.",
+    "ENVIRONMENT_DORMANT": "Activate the environment, then repeat the call with the same ids.",
+    "EXECUTION_NOT_FOUND": "Check the name; ended executions are deleted after their retention.",
+    "EXECUTION_EXISTS": "Choose another execution id, or follow the execution that is there.",
+    "PROGRAM_NOT_FOUND": "Check the first word of argv and the PATH inside the workspace.",
+    "PROGRAM_NOT_EXECUTABLE": "Set the file's executable bit, or run it with an interpreter.",
+    "CWD_NOT_FOUND": "Name a directory that exists inside the workspace.",
+    "EXECUTION_ENDED": "Start a new execution.",
+    "OFFSET_OUT_OF_RANGE": "Read from an offset of at most `end`.",
+    "PROCESS_LIMIT": "End processes of the workspace, then retry.",
+    "AGENT_TOO_OLD": "Suspend and resume the workspace to get a new agent.",
+    "FILE_NOT_FOUND": "Check the path; list the directory to see what there is.",
+    "PATH_OUTSIDE": "Use a path inside the workspace, relative to its root.",
+    "WRONG_FILE_TYPE": "Stat the path; the call needs the other kind.",
+    "FILE_EXISTS": "Choose another path, or ask to overwrite.",
+    "DIRECTORY_NOT_EMPTY": "Remove what is in it first, or remove recursively.",
+    "FILE_CHANGED": _READ_AGAIN,
+    "FILE_PERMISSION": "Change the file's mode with a command inside the workspace.",
+    "NO_SPACE": "Remove files from the workspace, then retry.",
+    "AGENT_UNAVAILABLE": _WAIT,
+    "PATH_TOO_LONG": "Use shorter names.",
+}
+"""By name of the reason, without `ERROR_REASON_`."""
+
+
+def remedy(reason: str) -> str:
+    """The usual remedy of a reason's full name; empty if it is not one of ours."""
+    return REMEDIES.get(reason.removeprefix("ERROR_REASON_"), "")

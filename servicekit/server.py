@@ -1,0 +1,118 @@
+"""Starts and stops a gRPC server the same way in every service and test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+from prometheus_client import CollectorRegistry
+
+from servicekit.admin import admin
+from servicekit.chain import Chain
+from servicekit.config import ConfigError, ServerConfig
+from servicekit.health import SERVICE as HEALTH
+from servicekit.health import SERVING, Health
+from servicekit.identity import Authenticator, ServiceAuthenticator
+from servicekit.metrics import Metrics
+from servicekit.secrets import read_secret
+from servicekit.sockets import listen
+
+_REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A server that is up."""
+
+    addresses: tuple[str, ...]
+    """What to dial, in the order of the config; ports are real ones."""
+
+    health: Health = field(compare=False)
+
+    http: str = ""
+    """Where it also speaks HTTP, if it does."""
+
+    @property
+    def address(self) -> str:
+        return self.addresses[0]
+
+
+@asynccontextmanager
+async def serving(
+    config: ServerConfig,
+    services: Mapping[str, Callable[[grpc.aio.Server], None]],
+    *,
+    authenticator: Authenticator | None = None,
+    metrics: CollectorRegistry | None = None,
+) -> AsyncIterator[Served]:
+    """Serve `services`, by full name, while the block runs.
+
+    Every server has health checks and reflection, so that meshes and grpcurl work.
+    Without an `authenticator` the server is a tool, known to the suite only. On
+    leaving: NOT_SERVING, endless streams end, the rest has the grace to end.
+    """
+    registry = metrics or CollectorRegistry()
+    chain = Chain(authenticator or _for_tools(config), Metrics(registry), config.max_message_size)
+    server = grpc.aio.server(interceptors=[chain], options=_options(config))
+    for add in services.values():
+        add(server)
+    health = Health()
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    _add_reflection(server, [*services, HEALTH, reflection.SERVICE_NAME, _REFLECTION_V1])
+    try:
+        addresses = tuple(
+            listen(address, server.add_insecure_port) for address in config.addresses
+        )  # TLS is the mesh's.
+        await server.start()
+        for name in ("", *services):
+            health.set(name, SERVING)
+        async with admin(config.admin_address, registry):
+            yield Served(addresses=addresses, health=health)
+    finally:
+        health.stop()
+        chain.drain()
+        await asyncio.shield(server.stop(config.shutdown_grace.total_seconds()))
+
+
+def _for_tools(config: ServerConfig) -> ServiceAuthenticator:
+    token = read_secret(config.service_token_file) if config.service_token_file else ""
+    over_tcp = [address for address in config.addresses if not address.startswith("unix:")]
+    if over_tcp and not token:
+        name = f"COVE_{config.service.upper()}__SERVICE_TOKEN_FILE"
+        raise ConfigError(f"{name}: required to listen on {over_tcp[0]}")
+    return ServiceAuthenticator(token)
+
+
+def _options(config: ServerConfig) -> list[tuple[str, int]]:
+    return [
+        # The chain refuses what is over the limit, with a reason. gRPC itself, which
+        # gives none, only guards the memory.
+        ("grpc.max_receive_message_length", 2 * config.max_message_size + (1 << 20)),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", 0),  # Two servers on one port are a mistake.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_ping_strikes", 5),
+        ("grpc.max_metadata_size", 32 << 10),
+    ]
+
+
+def _add_reflection(server: grpc.aio.Server, names: list[str]) -> None:
+    """Both versions, of which grpcio knows the older: the messages are the same."""
+    servicer = reflection.aio.ReflectionServicer(names)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    handlers = {"ServerReflectionInfo": handler}
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(_REFLECTION_V1, handlers),)
+    )

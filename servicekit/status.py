@@ -1,0 +1,164 @@
+"""Turns failures into gRPC statuses. The only module that knows both."""
+
+import logging
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final, TypeAlias
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from cove.errors.v1.errors_pb2 import ErrorReason
+from servicekit import calls, errors
+from servicekit.remedies import remedy
+
+_log = logging.getLogger(__name__)
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+
+DOMAIN: Final = "cove"
+DETAILS_KEY: Final = "grpc-status-details-bin"
+_RETRY_SOON: Final = timedelta(seconds=1)
+_TOO_LARGE: Final = "larger than max"  # What gRPC itself says of a message over its limit.
+
+CODES: Final[Mapping[type[errors.ServiceError], grpc.StatusCode]] = {
+    errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.Aborted: grpc.StatusCode.ABORTED,
+    errors.OutOfRange: grpc.StatusCode.OUT_OF_RANGE,
+    errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+
+class MessageTooLarge(errors.ResourceExhausted):
+    reason = ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE
+
+
+class ShuttingDown(errors.Unavailable):
+    reason = ErrorReason.ERROR_REASON_SHUTTING_DOWN
+
+
+class InternalFailure(errors.ServiceError):
+    """Tells the caller nothing but the correlation id. Never raised: made from what is not ours."""
+
+    reason = ErrorReason.ERROR_REASON_INTERNAL
+
+
+def to_status(error: BaseException) -> status_pb2.Status:
+    """What a caller is told of `error`, whatever it is. Logs what the caller is not told."""
+    if isinstance(error, errors.ServiceError):
+        return _of_service_error(error)
+    if isinstance(error, grpc.aio.AioRpcError):
+        return _relayed(error)
+    _log.error("unexpected error", exc_info=error)
+    return _internal()
+
+
+def reason(error: BaseException) -> ErrorReason.ValueType:
+    """Why it failed; unspecified when nothing we know is said."""
+    if isinstance(error, errors.ServiceError):
+        return error.reason
+    if isinstance(error, grpc.aio.AioRpcError) and (status := told(error)):
+        return reason_of(status)
+    return ErrorReason.ERROR_REASON_UNSPECIFIED
+
+
+def reason_of(status: status_pb2.Status) -> ErrorReason.ValueType:
+    """The reason in a status; unspecified when it has none we know."""
+    info = error_details_pb2.ErrorInfo()
+    for detail in status.details:
+        if detail.Unpack(info) and info.domain == DOMAIN:
+            known = ErrorReason.DESCRIPTOR.values_by_name.get(info.reason)
+            return ErrorReason.Value(known.name) if known else ErrorReason.ERROR_REASON_UNSPECIFIED
+    return ErrorReason.ERROR_REASON_UNSPECIFIED
+
+
+def told(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
+    """The whole status that a service of Cove sent with its failure; None: it sent none."""
+    packed = error.trailing_metadata().get(DETAILS_KEY)
+    if not isinstance(packed, bytes):
+        return None
+    status = status_pb2.Status.FromString(packed)
+    info = error_details_pb2.ErrorInfo()
+    ours = any(detail.Unpack(info) and info.domain == DOMAIN for detail in status.details)
+    return status if ours else None
+
+
+def untold(error: grpc.aio.AioRpcError, service: str) -> errors.ServiceError:
+    """What a failure means that gRPC made itself, when calling `service`."""
+    code, text = error.code(), error.details() or ""
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return errors.DeadlineExceeded("the deadline passed", service=service)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
+        return MessageTooLarge("the message is too large", service=service)
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+        return errors.Unavailable(
+            "a service behind this one is away", retry_after=_RETRY_SOON, service=service
+        )
+    _log.error("%s answered %s without a reason: %s", service, code.name, text)
+    return _internal_failure()
+
+
+def _of_service_error(error: errors.ServiceError) -> status_pb2.Status:
+    code = next(
+        (CODES[kind] for kind in type(error).__mro__ if kind in CODES), grpc.StatusCode.INTERNAL
+    )
+    name = ErrorReason.Name(error.reason)
+    status = status_pb2.Status(code=code.value[0], message=error.message)
+
+    def add(detail: Any) -> None:
+        status.details.add().Pack(detail)
+
+    add(error_details_pb2.ErrorInfo(reason=name, domain=DOMAIN, metadata=error.metadata))
+    if error.violations:
+        bad = error_details_pb2.BadRequest()
+        for violation in error.violations:
+            bad.field_violations.add(field=violation.field, description=violation.problem)
+        add(bad)
+    if error.preconditions:
+        failed = error_details_pb2.PreconditionFailure()
+        for each in error.preconditions:
+            failed.violations.add(
+                type=each.kind, subject=each.subject, description=each.description
+            )
+        add(failed)
+    if error.quotas:
+        quota = error_details_pb2.QuotaFailure()
+        for limit in error.quotas:
+            quota.violations.add(subject=limit.subject, description=limit.description)
+        add(quota)
+    retry_after = error.retry_after
+    if retry_after is None and isinstance(error, errors.Unavailable):
+        retry_after = _RETRY_SOON
+    if retry_after is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromTimedelta(retry_after)
+        add(retry)
+    if text := error.remedy or remedy(name):
+        add(error_details_pb2.LocalizedMessage(locale="en", message=text))
+    return status
+
+
+def _relayed(error: grpc.aio.AioRpcError) -> status_pb2.Status:
+    """What a service behind this one said, whole, unless that is about our own call."""
+    status = told(error)
+    if status is None:
+        return _of_service_error(untold(error, "unknown"))
+    if status.code == grpc.StatusCode.UNAUTHENTICATED.value[0]:
+        _log.error("a service behind this one does not know us: %s", status.message)
+        return _internal()
+    return status
+
+
+def _internal_failure() -> InternalFailure:
+    return InternalFailure("internal error", request_id=calls.current().correlation_id)
+
+
+def _internal() -> status_pb2.Status:
+    return _of_service_error(_internal_failure())
