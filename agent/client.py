@@ -97,9 +97,10 @@ class Sinks:
     result: int
     """4 KiB of zeros, synced; written once at the end."""
     cgroup_procs: Sequence[int] = ()
-    """`cgroup.procs` of the execution's own group in each hierarchy, O_WRONLY."""
-    cgroup_kill: int | None = None
-    """`cgroup.kill` of the group (v2), O_WRONLY."""
+    """`cgroup.procs` of the execution's own group in each v1 hierarchy, O_WRONLY."""
+    unified: tuple[int, int] | None = None
+    """`cgroup.procs` (O_RDWR) and `cgroup.kill` (O_WRONLY) of its group in the v2 hierarchy.
+    With them a TREE is exact; else it is found through /proc."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +196,7 @@ class AgentClient:
 
         After PeerGone ask again, or look into the log: an empty one means it never ran.
         """
-        descriptors = [sinks.log, sinks.result, *sinks.cgroup_procs]
-        if sinks.cgroup_kill is not None:
-            descriptors.append(sinks.cgroup_kill)
+        descriptors = [sinks.log, sinks.result, *(sinks.unified or ()), *sinks.cgroup_procs]
         env = [key.encode() + b"=" + _bytes(value) for key, value in command.env.items()]
         payload = frames.pack(
             execution_id.encode(),
@@ -206,7 +205,7 @@ class AgentClient:
             _milliseconds(command.timeout),
             _milliseconds(command.idle_output_timeout),
             _milliseconds(command.grace),
-            int(sinks.cgroup_kill is not None),
+            int(sinks.unified is not None),
             len(command.argv),
             *map(_bytes, command.argv),
             *env,

@@ -27,18 +27,18 @@ class Handle:
     uid: str
     generation: int = 1
 
-    def encode(self) -> str:
-        """An opaque text of this handle; `decode` reads it back."""
+    def encode(self) -> bytes:
+        """Opaque bytes that `decode` reads back."""
         text = f"{_VERSION}:{self.driver}:{self.node}:{self.uid}:{self.generation}"
-        return urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        return urlsafe_b64encode(text.encode()).rstrip(b"=")
 
     @classmethod
-    def decode(cls, text: str) -> Self:
-        """Raises ValueError when `text` is no handle of a version known here."""
-        if len(text) > 512:
+    def decode(cls, data: bytes) -> Self:
+        """Raises ValueError when `data` is no handle of a version known here."""
+        if len(data) > 512:
             raise ValueError("handle too long")
         try:
-            plain = urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii")
+            plain = urlsafe_b64decode(data + b"=" * (-len(data) % 4)).decode("ascii")
         except ValueError as error:
             raise ValueError("not a handle") from error
         version, *rest = plain.split(":")

@@ -1,0 +1,155 @@
+"""The agent: pid 1 of a sandbox. Starts commands, records their output, opens files.
+
+Its socket is inherited as descriptor 3; no name of it is visible inside. Nothing that a client or
+a command does makes it wait or grow. It trusts the kernel and the launcher only.
+"""
+
+import os
+import select
+import sys
+import time
+from _socket import socket
+
+from agent import frames
+from agent.inside import system
+from agent.inside.connection import Connection
+from agent.inside.requests import Requests, refuse
+
+_LISTENER = 3
+_MAX_CLIENTS = 64
+_CLOSE_WAIT = 3600.0
+
+
+class Agent:
+    """The loop. `idle_timeout` in seconds, 0 is never; `max_processes` for each command."""
+
+    def __init__(self, idle_timeout: float, max_processes: int) -> None:
+        self._listener = socket(fileno=_LISTENER)
+        self._listener.setblocking(False)
+        self._clients: list[Connection] = []
+        self._requests = Requests(max_processes)
+        self._idle_timeout = idle_timeout
+        self._busy_at = time.monotonic()
+        self._childless = True
+        self._woken, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        system.wake_on_children(waker)
+
+    def run(self) -> None:
+        """Returns when the agent has been idle for long enough; then the sandbox ends."""
+        while not self._idle():
+            self._wait()
+            self._reap()
+            self._tick()
+
+    def _wait(self) -> None:
+        """One round of poll: whatever is ready is served."""
+        poll = select.poll()
+        serve = {}
+        for descriptor in (_LISTENER, self._woken):
+            poll.register(descriptor, select.POLLIN)
+        for execution in self._requests.executions.values():
+            for stream in execution.streams:
+                if stream.open and not stream.held_until:
+                    poll.register(stream.descriptor, select.POLLIN)
+                    serve[stream.descriptor] = (execution, stream)
+        clients = {}
+        for client in self._clients:
+            descriptor = client.socket.fileno()
+            poll.register(descriptor, select.POLLIN | (client.sending and select.POLLOUT))
+            clients[descriptor] = client
+        ready = poll.poll(self._patience())
+        now = time.monotonic()
+        for descriptor, event in ready:
+            if descriptor in serve:
+                execution, stream = serve[descriptor]
+                execution.heard(stream, now)
+            elif descriptor in clients:
+                self._serve(clients[descriptor], event)
+            elif descriptor == _LISTENER:
+                self._accept()
+            else:
+                os.read(self._woken, 4096)
+
+    def _patience(self) -> int:
+        """Milliseconds until something is due."""
+        executions = self._requests.executions.values()
+        times = [due for each in executions if (due := each.deadline())]
+        if self._idle_timeout:
+            times.append(self._busy_at + self._idle_timeout)
+        due = min(times, default=time.monotonic() + _CLOSE_WAIT)
+        return max(0, int((due - time.monotonic()) * 1000) + 1)
+
+    def _accept(self) -> None:
+        try:
+            descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001
+        except OSError:
+            return
+        client = Connection(socket(fileno=descriptor))
+        if len(self._clients) >= _MAX_CLIENTS or not client.from_outside():
+            client.close()
+        else:
+            self._clients.append(client)
+
+    def _serve(self, client: Connection, event: int) -> None:
+        if event & select.POLLOUT:
+            client.flush()
+        if client.open and event & ~select.POLLOUT:
+            for kind, number, payload, descriptors in client.receive():
+                self._requests.answer(client, kind, number, payload, descriptors)
+
+    def _reap(self) -> None:
+        """Take every child that has ended, ours or an orphan."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                self._childless = True
+                return
+            if pid == 0:
+                self._childless = False
+                return
+            if pid in self._requests.removals:
+                self._removed(pid, status)
+                continue
+            for execution in self._requests.executions.values():
+                if execution.pid == pid:
+                    times = int(usage.ru_utime * 1e6), int(usage.ru_stime * 1e6)
+                    execution.exited(status, (*times, usage.ru_maxrss), time.monotonic())
+
+    def _removed(self, pid: int, status: int) -> None:
+        client, number = self._requests.removals.pop(pid)
+        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 4
+        if code == 0:
+            client.reply(frames.OK, number, b"")
+        else:
+            refuse(client, number, frames.OS_ERROR, code, os.strerror(code))
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        for execution in list(self._requests.executions.values()):
+            for client, number in execution.tick(now):
+                client.reply(frames.OK, number, b"")
+        self._clients = [client for client in self._clients if client.open]
+        if self._clients or not self._childless:
+            self._busy_at = now
+
+    def _idle(self) -> bool:
+        if not self._idle_timeout or time.monotonic() < self._busy_at + self._idle_timeout:
+            return False
+        self._accept()  # Who connected just now is served; who comes after this is refused.
+        return not self._clients
+
+
+def main() -> int:
+    """Arguments: the Python version that is expected, idle timeout (ms), RLIMIT_NPROC."""
+    system.set_dumpable(0)
+    system.default_signal(system.SIGINT)
+    os.umask(0o022)
+    _, expected, idle_timeout, max_processes = sys.argv
+    version = ".".join(map(str, sys.version_info[:3]))
+    if version != expected:
+        os.write(2, f"the sandbox loads Python {version} instead of {expected}\n".encode())
+        return 1
+    agent = Agent(int(idle_timeout) / 1000, int(max_processes))
+    agent.run()
+    return 0

@@ -1,0 +1,194 @@
+"""What the agent answers to each request."""
+
+import errno
+import os
+import time
+
+from agent import formats, frames
+from agent.inside import files, system
+from agent.inside.connection import Connection
+from agent.inside.execution import Execution
+from agent.inside.log import Log
+from agent.inside.paths import OutsideError
+from agent.inside.spawn import SpawnError, spawn
+from agent.inside.stream import Stream
+from agent.inside.tree import Tree, processes
+
+_MAX_RUNNING = 256
+_REMEMBERED = 256
+"""Ended executions kept, so that a second start finds them."""
+_PIPE_SIZE = 256 << 10
+
+
+class Requests:
+    """Answers requests; holds the executions."""
+
+    def __init__(self, max_processes: int) -> None:
+        self.executions: dict[bytes, Execution] = {}
+        self.removals: dict[int, tuple[Connection, int]] = {}
+        """Processes of ours that remove directories, and who waits for them."""
+        self._max_processes = max_processes
+
+    def answer(
+        self, client: Connection, kind: int, number: int, payload: bytes, fds: list[int]
+    ) -> None:
+        """Do what is asked and reply; never raises. Closes descriptors that nobody took."""
+        try:
+            fields = frames.unpack(payload)
+            if kind == frames.HELLO:
+                client.reply(frames.OK, number, b"")
+            elif kind == frames.START:
+                client.reply(frames.OK, number, self._start(fields, fds))
+            elif kind == frames.SIGNAL:
+                self._signal(client, number, fields)
+            elif kind == frames.CANCEL:
+                self._cancel(client, number, fields)
+            elif kind == frames.LIST:
+                client.reply(frames.OK, number, self._list())
+            elif kind == frames.OPEN:
+                path, flags, mode, follow = fields
+                fd = files.open_file(path, int(flags), int(mode), follow=follow != b"0")
+                client.reply(frames.OK, number, b"", fd)
+            elif kind == frames.REMOVE:
+                self._remove(client, number, fields)
+            elif kind == frames.MAKE_DIRECTORY:
+                path, mode, parents = fields
+                files.make_directory(path, int(mode), parents=parents != b"0")
+                client.reply(frames.OK, number, b"")
+            elif kind == frames.RENAME:
+                source, target, replace = fields
+                files.rename(source, target, replace=replace != b"0")
+                client.reply(frames.OK, number, b"")
+            else:
+                refuse(client, number, frames.BAD_REQUEST, 0, "unknown request")
+        except SpawnError as error:
+            refuse(client, number, error.code, error.errno, str(error))
+        except OutsideError:
+            refuse(client, number, frames.PATH_OUTSIDE, 0, "the path leads out of the workspace")
+        except OSError as error:
+            refuse(client, number, frames.OS_ERROR, error.errno or 0, error.strerror or "failed")
+        except (ValueError, IndexError, OverflowError):
+            refuse(client, number, frames.BAD_REQUEST, errno.EINVAL, "malformed request")
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _start(self, fields: list[bytes], fds: list[int]) -> bytes:
+        execution_id, cwd, merge, timeout, idle, grace, unified, count, *rest = fields
+        existing = self.executions.get(execution_id)
+        if existing:
+            return frames.pack(existing.pid, 1)
+        argv, env = rest[: int(count)], dict(pair.split(b"=", 1) for pair in rest[int(count) :])
+        if sum(not each.ended for each in self.executions.values()) >= _MAX_RUNNING:
+            raise SpawnError(frames.LIMIT_REACHED, 0, "too many executions")
+        if os.fstat(fds[0]).st_size:
+            raise SpawnError(frames.ALREADY_STARTED, 0, "the log is not empty")
+        exact = (fds[2], fds[3]) if unified != b"0" else None
+        joins = [*fds[2:3], *fds[4:]] if exact else fds[2:]
+        log = Log(fds[0], fds[1])
+        execution = Execution(
+            execution_id, log, Tree(execution_id, exact), (int(timeout), int(idle), int(grace))
+        )
+        pipes = _pipes(merge=merge != b"0")
+        try:
+            log.start(execution_id)
+            outputs = (pipes[0][1], pipes[-1][1])
+            execution.pid = spawn(argv, env, cwd, outputs, joins, self._max_processes)
+        except (SpawnError, OSError):
+            log.undo()
+            for reading, _ in pipes:
+                os.close(reading)
+            raise
+        finally:
+            for _, writing in pipes:
+                os.close(writing)
+        execution.tree.leader = execution.pid
+        numbers = (formats.STDOUT, formats.STDERR)
+        execution.streams = [
+            Stream(pipe[0], number, log) for pipe, number in zip(pipes, numbers, strict=False)
+        ]
+        for fd in {*fds[:2], *(exact or ())}:
+            fds.remove(fd)  # The execution's own now.
+        self._forget()
+        self.executions[execution_id] = execution
+        return frames.pack(execution.pid, 0)
+
+    def _forget(self) -> None:
+        ended = [each for each in self.executions.values() if each.ended and not each.waiting]
+        for each in ended[: max(0, len(ended) - _REMEMBERED)]:
+            if not any(stream.open for stream in each.streams):
+                each.tree.close()
+                del self.executions[each.id]
+
+    def _find(self, execution_id: bytes) -> Execution:
+        found = self.executions.get(execution_id)
+        if found is None:
+            raise SpawnError(frames.EXECUTION_NOT_FOUND, 0, "no such execution")
+        return found
+
+    def _signal(self, client: Connection, number: int, fields: list[bytes]) -> None:
+        execution = self._find(fields[0])
+        signal, scope = int(fields[1]), int(fields[2])
+        if scope == frames.TREE and signal == system.SIGKILL:
+            execution.waiting.append((client, number))
+            execution.kill(time.monotonic())
+            return
+        if scope == frames.TREE:
+            execution.tree.signal(signal)
+        elif not execution.running:
+            raise SpawnError(frames.EXECUTION_NOT_FOUND, 0, "the execution has ended")
+        elif scope == frames.GROUP:
+            os.killpg(execution.pid, signal)
+        else:
+            os.kill(execution.pid, signal)
+        client.reply(frames.OK, number, b"")
+
+    def _cancel(self, client: Connection, number: int, fields: list[bytes]) -> None:
+        execution = self._find(fields[0])
+        execution.waiting.append((client, number))
+        now = time.monotonic()
+        execution.stop(formats.EXIT_CANCELLED, fields[1], int(fields[2]) / 1000, now)
+
+    def _list(self) -> bytes:
+        rows = [
+            field
+            for each in self.executions.values()
+            for field in (each.id, int(each.ended), each.pid, each.start_ns, each.log.offset)
+        ]
+        return frames.pack(len(processes()), *rows)
+
+    def _remove(self, client: Connection, number: int, fields: list[bytes]) -> None:
+        path, recursive = fields
+        if files.remove(path):
+            client.reply(frames.OK, number, b"")
+            return
+        if recursive == b"0":
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+        pid = os.fork()
+        if pid == 0:
+            try:
+                files.remove_tree(path)
+                os._exit(0)
+            except OSError as error:
+                os._exit(error.errno or errno.EIO)
+            finally:
+                os._exit(errno.EIO)
+        self.removals[pid] = (client, number)
+
+
+def refuse(client: Connection, number: int, code: bytes, failure: int, message: str) -> None:
+    """Reply that it was not done, and why."""
+    client.reply(frames.ERROR, number, frames.pack(code, failure, message.encode()))
+
+
+def _pipes(*, merge: bool) -> list[tuple[int, int]]:
+    import fcntl  # Not needed before the first command.
+
+    pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(1 if merge else 2)]
+    for reading, _ in pipes:
+        os.set_blocking(reading, False)
+        try:
+            fcntl.fcntl(reading, system.F_SETPIPE_SZ, _PIPE_SIZE)
+        except OSError:  # The user's share of large pipes is used up; a small one works.
+            continue
+    return pipes

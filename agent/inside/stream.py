@@ -1,0 +1,52 @@
+"""Reads one pipe of a command into its log."""
+
+import os
+
+from agent import formats
+from agent.inside.log import Log
+
+_HOLD = 0.001
+"""Seconds that a pipe is left alone after a short read, so that many small writes become one."""
+_SHORT = 4096
+_FULL = 32768
+
+
+class Stream:
+    """The reading end of a pipe.
+
+    The first bytes after silence are recorded at once. What follows within _HOLD waits in the
+    pipe, which is large enough that a fast writer is not held up: no memory of ours is used.
+    """
+
+    def __init__(self, descriptor: int, number: int, log: Log) -> None:
+        self.descriptor = descriptor
+        self.held_until = 0.0
+        """Not to be read before this; 0 is now."""
+        self.open = True
+        self._number = number
+        self._log: Log | None = log
+
+    def read(self, now: float) -> bool:
+        """Record what is there. True when something was."""
+        try:
+            data = os.read(self.descriptor, formats.MAX_RECORD)
+        except BlockingIOError:
+            self.held_until = 0.0
+            return False
+        if not data:
+            self.close()
+            return False
+        if self._log:
+            self._log.chunk(self._number, data)
+        burst = self.held_until == 0.0 or len(data) < _FULL
+        self.held_until = now + _HOLD if len(data) < _SHORT and burst else 0.0
+        return True
+
+    def discard(self) -> None:
+        """From now on read only so that nobody who still writes is held up."""
+        self._log = None
+
+    def close(self) -> None:
+        if self.open:
+            self.open = False
+            os.close(self.descriptor)

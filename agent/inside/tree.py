@@ -1,0 +1,94 @@
+"""Finds the processes of an execution and signals them."""
+
+import os
+
+from agent.inside import system
+
+Process = tuple[int, int]
+"""Pid and the time it started, which tells it from a later one with the same pid."""
+
+PROC = "/proc"
+
+
+class Tree:
+    """All that came from one command, as far as it can be found.
+
+    With the v2 cgroup of the execution it is exact. Else it is the descendants of the command,
+    those of whatever was found before, and everything whose environment names the execution.
+    """
+
+    def __init__(self, execution_id: bytes, unified: tuple[int, int] | None) -> None:
+        self._mark = b"COVE_EXECUTION_ID=" + execution_id
+        self._unified = unified
+        self._known: set[Process] = set()
+        self.leader = 0
+        """Pid of the command; 0 when it has been reaped."""
+
+    def members(self) -> list[int]:
+        """Who is alive now."""
+        if self._unified:
+            return self._listed(self._unified[0])
+        table = processes()
+        found = {pid for pid, start in self._known if table.get(pid, (0, 0))[1] == start}
+        if self.leader in table:
+            found.add(self.leader)
+        found.update(pid for pid in table if pid not in found and self._marked(pid))
+        before = 0
+        while before != len(found):
+            before = len(found)
+            found.update(pid for pid, (parent, _) in table.items() if parent in found)
+        self._known = {(pid, table[pid][1]) for pid in found}
+        return sorted(found)
+
+    def signal(self, number: int) -> list[int]:
+        """Signal everyone; returns who it was."""
+        if number == system.SIGKILL and self._unified:
+            os.write(self._unified[1], b"1")
+        members = self.members()
+        for pid in members:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+        return members
+
+    def close(self) -> None:
+        for descriptor in self._unified or ():
+            os.close(descriptor)
+        self._unified = None
+
+    def _marked(self, pid: int) -> bool:
+        return self._mark in _read(f"{PROC}/{pid}/environ").split(b"\0")
+
+    @staticmethod
+    def _listed(procs: int) -> list[int]:
+        os.lseek(procs, 0, os.SEEK_SET)
+        data = b""
+        while piece := os.read(procs, 65536):
+            data += piece
+        # 0 is a process that is not in our pid namespace: none of ours.
+        return [int(pid) for pid in data.split() if pid != b"0"]
+
+
+def processes() -> dict[int, Process]:
+    """Parent and start time of every process here but pid 1; zombies are left out."""
+    table = {}
+    for name in os.listdir(PROC):
+        if not name.isdecimal() or name == "1":
+            continue
+        # The name in brackets may hold anything, so fields are counted from its end.
+        fields = _read(f"{PROC}/{name}/stat").rpartition(b")")[2].split()
+        if len(fields) > 19 and fields[0] not in (b"Z", b"X"):
+            table[int(name)] = (int(fields[1]), int(fields[19]))
+    return table
+
+
+def _read(path: str) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, 1 << 18)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return b""
