@@ -1,0 +1,86 @@
+# The one task runner. `make` alone says what there is.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+# How much of each long suite `make test-long` runs.
+LONG ?=
+PYTEST_WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test test-long check lint types layers protos-check lowest bench protos docs lock clean
+
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: .venv/.ready ## Make .venv with the `cove` command.
+
+# pip's own progress is hidden; what goes wrong is not.
+.venv/.ready: requirements.lock pyproject.toml sdk/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Cove needs Python 3.11 or later; set PYTHON=")'
+	@test -x $(BIN)/python || { echo "making .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; }
+	@echo "installing the locked requirements (about a minute the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e sdk -e .
+	@touch $@
+
+demo: setup ## Start the suite, make a workspace, run, commit, push. REPOSITORY=path or URL.
+	@$(BIN)/python scripts/demo.py $(REPOSITORY)
+
+up: setup ## Start the suite and leave it running.
+	@$(BIN)/cove up
+
+test: setup ## Run every functional test (under 10 minutes on 2 cores).
+	$(BIN)/pytest -m "not long" -n $(PYTEST_WORKERS) --dist loadgroup
+
+test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load. LONG=-k expression picks.
+	$(BIN)/pytest -m long $(LONG) || test $$? -eq 5
+
+check: lint types layers protos-check lowest ## Check style, types, layers, protos and lowest versions.
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: setup
+	$(BIN)/mypy
+
+layers: setup
+	$(BIN)/lint-imports
+
+protos-check: setup
+	$(BIN)/python scripts/third_party_protos.py
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code protos
+	$(BIN)/python scripts/check_breaking.py
+	$(BIN)/python scripts/gen_protos.py --check
+
+# The lowest versions that pyproject.toml promises, in an environment of their own.
+lowest: .build/lowest/.ready
+	PYTHONPATH=.:sdk/src .build/lowest/bin/python -m pytest -q -p no:cacheprovider tests/servicekit tests/registry tests/sdk
+
+.build/lowest/.ready: requirements-lowest.lock
+	@mkdir -p .build && rm -rf .build/lowest && $(PYTHON) -m venv .build/lowest
+	@.build/lowest/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-lowest.lock
+	@touch $@
+
+bench: setup ## Print ratios to references measured in the same run.
+	$(BIN)/python -m benchmarks
+
+protos: setup ## Regenerate the committed stubs from protos/.
+	$(BIN)/python scripts/third_party_protos.py
+	$(BIN)/buf format -w protos
+	$(BIN)/python scripts/gen_protos.py
+
+docs: setup ## Regenerate docs/configuration.md and docs/errors.md.
+	$(BIN)/python scripts/gen_docs.py
+
+# No index address is written, so that every mirror serves.
+COMPILE := .build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-header --no-annotate --no-emit-package cove --extra dagger --group dev pyproject.toml sdk/pyproject.toml
+lock: ## Resolve the requirements anew.
+	@test -x .build/uv/bin/uv || { $(PYTHON) -m venv .build/uv && .build/uv/bin/pip install --quiet uv; }
+	$(COMPILE) --upgrade -o requirements.lock > /dev/null
+	$(COMPILE) --resolution lowest-direct -o requirements-lowest.lock > /dev/null
+
+clean: ## Remove what was built; never touches a state directory.
+	rm -rf .venv .build .pytest_cache .mypy_cache .ruff_cache
