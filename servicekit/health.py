@@ -5,14 +5,13 @@ leaves, and lets a watcher that does not read hold up everyone else.
 """
 
 import asyncio
-from typing import Final, TypeAlias
+from typing import Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from servicekit.status import Context
 
-Status: TypeAlias = "health_pb2.HealthCheckResponse.ServingStatus.ValueType"
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 UNKNOWN: Final = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
@@ -23,11 +22,11 @@ class Health(health_pb2_grpc.HealthServicer):
     """Status of each service; the empty name is the whole server."""
 
     def __init__(self) -> None:
-        self._statuses: dict[str, Status] = {}
+        self._statuses: dict[str, int] = {}
         self._changed = asyncio.Event()
         self._stopping = False
 
-    def set(self, service: str, status: Status) -> None:
+    def set(self, service: str, status: int) -> None:
         """After `stop`, nothing but NOT_SERVING is kept."""
         self._statuses[service] = NOT_SERVING if self._stopping else status
         self._changed.set()

@@ -8,7 +8,7 @@ from typing import Final
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 from prometheus_client import CollectorRegistry
 
 from servicekit.admin import admin
@@ -106,7 +106,7 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
 def _add_reflection(server: grpc.aio.Server, names: list[str]) -> None:
     """Both versions, of which grpcio knows the older: the messages are the same."""
     servicer = reflection.aio.ReflectionServicer(names)
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+    reflection.enable_server_reflection(names, server)
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,

@@ -1,5 +1,6 @@
 """Takes a request off the wire: its size, its form, and the rules of its proto."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -47,4 +48,10 @@ def _violation(found: protovalidate.Violation) -> Violation:
 
 
 def _path(field: Any) -> str:
-    return ".".join(element.field_name for element in field.elements) if field else ""
+    """For example `spec.env["HOME"].value` or `paths[3]`."""
+    text = ""
+    for element in field.elements if field else ():
+        text += f".{element.field_name}" if text else element.field_name
+        if element.subscript is not None:
+            text += f"[{json.dumps(element.subscript.value)}]"
+    return text

@@ -1,0 +1,42 @@
+"""Reads failures as a caller does."""
+
+from typing import Any
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+
+class Failure:
+    """What a failed call tells."""
+
+    def __init__(self, error: grpc.aio.AioRpcError) -> None:
+        self.code = error.code()
+        self.text = error.details() or ""
+        self.trailing = dict(error.trailing_metadata())
+        packed = self.trailing.get("grpc-status-details-bin", b"")
+        self.status = status_pb2.Status.FromString(packed)
+
+    @property
+    def info(self) -> Any:
+        return self.detail(error_details_pb2.ErrorInfo)
+
+    @property
+    def reason(self) -> str:
+        return str(self.info.reason).removeprefix("ERROR_REASON_") if self.info else ""
+
+    def detail(self, kind: Any) -> Any:
+        found = kind()
+        return next((found for each in self.status.details if each.Unpack(found)), None)
+
+
+async def failure(call: Any) -> Failure:
+    """The failure of a call that must fail, be it one answer or a stream of them."""
+    try:
+        if hasattr(call, "__aiter__"):
+            async for _ in call:
+                pass
+        else:
+            await call
+    except grpc.aio.AioRpcError as error:
+        return Failure(error)
+    raise AssertionError("the call did not fail")

@@ -1,0 +1,303 @@
+"""What every call goes through, as a caller sees it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+
+from cove.errors.v1.errors_pb2 import ErrorReason
+from cove.options.v1.options_pb2 import Role
+from servicekit import calls
+from servicekit.config import ByteSize
+from servicekit.errors import FailedPrecondition, NotFound, Precondition, Unauthenticated
+from servicekit.identity import Identity
+from tests.servicekit.failing import failure
+from tests.servicekit.kit import Kit, Protos, running
+
+SHAPES = ["Say", "Count", "CountByWriting", "Join", "Echo"]
+
+
+class NotHere(NotFound):
+    reason = ErrorReason.ERROR_REASON_FILE_NOT_FOUND
+
+
+async def requests(*messages: Any) -> AsyncIterator[Any]:
+    for message in messages:
+        yield message
+
+
+def call(kit: Kit, method: str, *texts: str, metadata: Any = (), **fields: Any) -> Any:
+    """Call a method of whatever shape."""
+    messages = [kit.pb.SayRequest(text=text, **fields) for text in texts or ("",)]
+    given = requests(*messages) if method in ("Join", "Echo") else messages[0]
+    return getattr(kit.stub, method)(given, metadata=metadata)
+
+
+async def answer(made: Any) -> list[str]:
+    if hasattr(made, "__aiter__"):
+        return [response.text async for response in made]
+    return [(await made).text]
+
+
+async def test_all_shapes_answer(protos: Protos, tmp_path: Path) -> None:
+    async with running(protos, tmp_path) as kit:
+        assert await answer(call(kit, "Say", "a")) == ["a"]
+        assert await answer(call(kit, "Count", "a")) == ["a0", "a1", "a2"]
+        assert await answer(call(kit, "CountByWriting", "a")) == ["a0", "a1", "a2"]
+        assert await answer(call(kit, "Join", "a", "b")) == ["ab"]
+        assert await answer(call(kit, "Echo", "a", "b")) == ["a", "b"]
+
+
+@pytest.mark.parametrize("method", SHAPES)
+async def test_a_broken_rule_names_its_field(protos: Protos, tmp_path: Path, method: str) -> None:
+    async with running(protos, tmp_path) as kit:
+        nested = kit.pb.SayRequest.Spec(label="UP")
+        spec = kit.pb.SayRequest.Spec(label="NO", more=[nested], by_name={"x": nested})
+        failed = await failure(call(kit, method, "a", spec=spec))
+    assert failed.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert failed.reason == "INVALID_FIELD"
+    bad = failed.detail(error_details_pb2.BadRequest)
+    assert {each.field for each in bad.field_violations} == {
+        "spec.label",
+        "spec.more[0].label",
+        'spec.by_name["x"].label',
+    }
+    assert "regex" in bad.field_violations[0].description
+
+
+@pytest.mark.parametrize("method", SHAPES)
+async def test_a_message_over_the_limit_is_refused(
+    protos: Protos, tmp_path: Path, method: str
+) -> None:
+    async with running(protos, tmp_path, max_message_size=ByteSize(1000)) as kit:
+        failed = await failure(call(kit, method, "a" * 1001))
+    assert failed.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert failed.reason == "MESSAGE_TOO_LARGE"
+    assert failed.info.metadata == {"limit": "1000"}
+
+
+async def test_bytes_that_are_no_message_are_refused(protos: Protos, tmp_path: Path) -> None:
+    async with running(protos, tmp_path) as kit:
+        raw = kit.channel.unary_unary("/cove.kittest.v1.KitService/Say")
+        failed = await failure(raw(b"\xff\xff\xff"))
+    assert failed.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert failed.reason == "INVALID_FIELD"
+
+
+async def test_a_failure_brings_reason_metadata_and_remedy(protos: Protos, tmp_path: Path) -> None:
+    async def say(request: Any) -> str:
+        raise NotHere("no such file", path="a/b")
+
+    async with running(protos, tmp_path, say=say) as kit:
+        failed = await failure(call(kit, "Say"))
+    assert (failed.code, failed.text) == (grpc.StatusCode.NOT_FOUND, "no such file")
+    assert failed.info.domain == "cove"
+    assert failed.reason == "FILE_NOT_FOUND"
+    assert failed.info.metadata == {"path": "a/b"}
+    assert "list the directory" in failed.detail(error_details_pb2.LocalizedMessage).message
+
+
+async def test_a_failure_brings_its_own_details(protos: Protos, tmp_path: Path) -> None:
+    async def count(request: Any) -> AsyncIterator[str]:
+        yield "one"
+        precondition = Precondition("STATE", "x", "is asleep")
+        raise FailedPrecondition("asleep", remedy="wake it", preconditions=[precondition])
+
+    async with running(protos, tmp_path, count=count) as kit:
+        failed = await failure(call(kit, "Count"))
+    assert failed.detail(error_details_pb2.LocalizedMessage).message == "wake it"
+    found = failed.detail(error_details_pb2.PreconditionFailure).violations[0]
+    assert (found.type, found.subject, found.description) == ("STATE", "x", "is asleep")
+
+
+@pytest.mark.parametrize("method", ["Say", "Count", "CountByWriting"])
+async def test_an_unexpected_error_tells_the_correlation_id_only(
+    protos: Protos, tmp_path: Path, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def say(request: Any) -> str:
+        raise ValueError("a secret")
+
+    async def count(request: Any) -> AsyncIterator[str]:
+        yield "one"
+        raise ValueError("a secret")
+
+    async with running(protos, tmp_path, say=say, count=count) as kit:
+        failed = await failure(call(kit, method, metadata=(("x-request-id", "abc"),)))
+    assert (failed.code, failed.text) == (grpc.StatusCode.INTERNAL, "internal error")
+    assert failed.info.metadata == {"request_id": "abc"}
+    assert "a secret" not in str(failed.status)
+    assert "a secret" in caplog.text
+
+
+async def test_correlation_id_is_taken_or_made_and_returned(
+    protos: Protos, tmp_path: Path
+) -> None:
+    seen: list[calls.Call] = []
+
+    async def say(request: Any) -> str:
+        seen.append(calls.current())
+        return ""
+
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    async with running(protos, tmp_path, say=say) as kit:
+        made = call(kit, "Say", metadata=(("x-request-id", "my-id"), ("traceparent", trace)))
+        await made
+        assert dict(await made.trailing_metadata())["x-request-id"] == "my-id"
+        bad = call(kit, "Say", metadata=(("x-request-id", "a b\x20"), ("traceparent", "00-0")))
+        await bad
+        returned = dict(await bad.trailing_metadata())["x-request-id"]
+        failed = await failure(call(kit, "SayUnlisted", metadata=(("x-request-id", "id3"),)))
+    assert (seen[0].correlation_id, seen[0].traceparent) == ("my-id", trace)
+    assert seen[1].correlation_id == returned
+    assert len(returned) == 32
+    assert len(seen[1].traceparent) == 55
+    assert failed.trailing["x-request-id"] == "id3"
+
+
+async def test_identity_comes_from_metadata_on_a_private_socket(
+    protos: Protos, tmp_path: Path
+) -> None:
+    async def say(request: Any) -> str:
+        identity = calls.current().identity
+        return f"{identity.principal}@{identity.tenant}"
+
+    async with running(protos, tmp_path, say=say) as kit:
+        metadata = (("cove-principal", "ada"), ("cove-tenant", "acme"))
+        assert await answer(call(kit, "Say", metadata=metadata)) == ["ada@acme"]
+        socket = Path(kit.served.address.removeprefix("unix:"))
+        assert socket.stat().st_mode & 0o777 == 0o600
+        assert socket.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("method", SHAPES)
+@pytest.mark.parametrize("token", [None, "", "wrong", "rights", "right"])
+async def test_over_tcp_only_the_service_token_is_believed(
+    protos: Protos, tmp_path: Path, method: str, token: str | None
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("right\n")
+    file.chmod(0o600)
+    address = ("127.0.0.1:0",)
+    metadata = () if token is None else (("cove-service-token", token),)
+    async with running(protos, tmp_path, address=address, service_token_file=file) as kit:
+        made = call(kit, method, "a", metadata=metadata)
+        if token == "right":
+            await answer(made)
+        else:
+            failed = await failure(made)
+            assert failed.code is grpc.StatusCode.UNAUTHENTICATED
+            assert failed.reason == "UNAUTHENTICATED"
+
+
+async def test_an_rpc_without_access_option_is_refused(protos: Protos, tmp_path: Path) -> None:
+    async with running(protos, tmp_path) as kit:
+        failed = await failure(call(kit, "SayUnlisted"))
+    assert failed.code is grpc.StatusCode.PERMISSION_DENIED
+    assert failed.reason == "PERMISSION_DENIED"
+
+
+class Readers:
+    """Knows one token, of a reader."""
+
+    async def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
+        if metadata.get("authorization") != "Bearer t":
+            raise Unauthenticated("no valid token")
+        return Identity("ada", "acme", Role.ROLE_READER)
+
+
+async def test_a_role_that_is_too_low_is_refused(protos: Protos, tmp_path: Path) -> None:
+    metadata = (("authorization", "Bearer t"),)
+    async with running(protos, tmp_path, authenticator=Readers()) as kit:
+        assert await answer(call(kit, "Count", "a", metadata=metadata)) == ["a0", "a1", "a2"]
+        failed = await failure(call(kit, "Say", "a", metadata=metadata))
+        assert failed.code is grpc.StatusCode.PERMISSION_DENIED
+        assert failed.info.metadata == {"role": "ROLE_WRITER"}
+        assert (await failure(call(kit, "Count"))).code is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_call_without_deadline_gets_the_one_of_its_rpc(
+    protos: Protos, tmp_path: Path
+) -> None:
+    remaining: list[float | None] = []
+    ended = asyncio.Event()
+
+    async def say(request: Any) -> str:
+        remaining.append(calls.current().remaining())
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return ""
+
+    async with running(protos, tmp_path, say=say) as kit:
+        spec = kit.pb.SayRequest.Spec()
+        spec.extra.FromMilliseconds(50)
+        for given in (None, spec):
+            ended.clear()
+            failed = await failure(kit.stub.SayQuickly(kit.pb.SayRequest(spec=given)))
+            assert failed.code is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert failed.reason == "DEADLINE_EXCEEDED"
+            assert ended.is_set()
+        longer = await failure(kit.stub.SayQuickly(kit.pb.SayRequest(), timeout=20))
+        assert longer.reason == "DEADLINE_EXCEEDED"
+    assert [round(each or 0, 2) for each in remaining] == [0.2, 0.15, 0.2]
+
+
+async def test_a_shorter_deadline_of_the_caller_wins(protos: Protos, tmp_path: Path) -> None:
+    remaining: list[float | None] = []
+
+    async def say(request: Any) -> str:
+        remaining.append(calls.current().remaining())
+        return ""
+
+    async with running(protos, tmp_path, say=say) as kit:
+        await kit.stub.Say(kit.pb.SayRequest(), timeout=3)
+        await kit.stub.Say(kit.pb.SayRequest())
+    assert remaining[0] is not None
+    assert 2.5 < remaining[0] < 3.2
+    assert remaining[1] is not None
+    assert 29 < remaining[1] <= 30
+
+
+async def test_a_caller_that_leaves_closes_the_handler_at_once(
+    protos: Protos, tmp_path: Path
+) -> None:
+    closed = asyncio.Event()
+
+    async def count(request: Any) -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "x"
+                await asyncio.sleep(0)
+        finally:
+            closed.set()
+
+    async with running(protos, tmp_path, count=count) as kit:
+        for _ in range(50):
+            closed.clear()
+            made = call(kit, "Count")
+            await made.read()
+            made.cancel()
+            async with asyncio.timeout(5):
+                await closed.wait()
+
+
+async def test_a_timeout_of_the_handler_itself_is_not_a_deadline(
+    protos: Protos, tmp_path: Path
+) -> None:
+    async def say(request: Any) -> str:
+        raise TimeoutError
+
+    async with running(protos, tmp_path, say=say) as kit:
+        assert (await failure(call(kit, "Say"))).code is grpc.StatusCode.INTERNAL
+
+
+async def test_an_unknown_method_is_unimplemented(protos: Protos, tmp_path: Path) -> None:
+    async with running(protos, tmp_path) as kit:
+        for path in ("/cove.kittest.v1.KitService/None", "/cove.none.v1.None/None", "/x"):
+            failed = await failure(kit.channel.unary_unary(path)(b""))
+            assert failed.code is grpc.StatusCode.UNIMPLEMENTED
