@@ -1,0 +1,65 @@
+"""Puts the registry together. Nothing else in it makes its own parts."""
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Final
+
+from cove.registry.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
+from servicekit.paging import PageTokens
+from servicekit.server import Served, serving
+from services.registry import token
+from services.registry.config import Config
+from services.registry.errors import DiskFull
+from services.registry.retention import Retention
+from services.registry.rules import Rules
+from services.registry.service import RegistryServicer
+from services.registry.sqlite import SqliteStore
+from services.registry.store import Clock, Store
+
+_log = logging.getLogger(__name__)
+
+_SWEEP_EVERY: Final = 60.0
+
+
+@asynccontextmanager
+async def registry(config: Config, *, now: Clock = time.time_ns) -> AsyncIterator[Served]:
+    """Serves while the block runs; everything acknowledged is on the disk whenever it ends."""
+    await asyncio.to_thread(token.ensure, config.token_path)
+    retention = Retention(changes=config.history_revisions, changes_age=config.history)
+    async with SqliteStore.open(config.database_path, now=now, retention=retention) as store:
+        tokens = PageTokens(await store.secret("page_tokens"))
+        servicer = RegistryServicer(store, Rules(now), tokens, config.heartbeat)
+        services = {
+            "cove.registry.v1.RegistryService": partial(
+                add_RegistryServiceServicer_to_server, servicer
+            ),
+        }
+        async with _sweeping(store), serving(config, services) as served:
+            yield served
+
+
+@asynccontextmanager
+async def _sweeping(store: Store) -> AsyncIterator[None]:
+    """Throws away in the background what is kept no longer."""
+    task = asyncio.create_task(_sweep(store))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _sweep(store: Store) -> None:
+    while True:
+        try:
+            while await store.sweep():
+                pass  # A bounded part at a time: others want to write too.
+        except (DiskFull, sqlite3.Error):
+            _log.exception("cannot sweep")
+        await asyncio.sleep(_SWEEP_EVERY)

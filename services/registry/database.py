@@ -1,0 +1,43 @@
+"""The SQLite file: how it is made, locked and opened."""
+
+import fcntl
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import Final
+
+from services.registry.errors import StartError
+
+_LOCK_WAIT: Final = 5.0
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA busy_timeout = 5000")
+    return db
+
+
+def lock(path: Path) -> int:
+    """Make folder and file, for us alone, and take the lock on it.
+
+    SQLite gives the files beside the database its mode.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.parent.chmod(0o700)
+    os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC, 0o600))
+    path.chmod(0o600)
+    taken = os.open(path.with_name(f"{path.name}.lock"), os.O_CREAT | os.O_CLOEXEC, 0o600)
+    until = time.monotonic() + _LOCK_WAIT
+    while True:
+        try:
+            fcntl.flock(taken, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                os.close(taken)
+                raise StartError("another registry has this database: stop it first") from None
+            time.sleep(0.02)  # The one before is still ending.
+        else:
+            return taken

@@ -1,0 +1,76 @@
+"""The last changes, in memory, for everyone who watches.
+
+There is one buffer, whatever the number of watchers: each holds only the revision it
+has come to. One that falls behind the oldest change in the buffer has lost it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+from typing import Final, NamedTuple
+
+from services.registry.errors import WatcherTooSlow
+
+_MAX_CHANGES: Final = 4096
+_MAX_BYTES: Final = 16 << 20
+_BURST: Final = 256
+
+
+class Event(NamedTuple):
+    """One write. Without a document it was a removal."""
+
+    revision: int
+    tenant: str
+    name: str
+    uid: str
+    document: bytes | None
+
+
+class Feed:
+    """Lives on one event loop. Revisions come in order and without holes."""
+
+    def __init__(
+        self, latest: int, *, max_changes: int = _MAX_CHANGES, max_bytes: int = _MAX_BYTES
+    ) -> None:
+        self._latest = latest
+        self._events: deque[Event] = deque()
+        self._bytes = 0
+        self._max_changes = max_changes
+        self._max_bytes = max_bytes
+        self._more = asyncio.Event()
+
+    def publish(self, events: Sequence[Event]) -> None:
+        """Add changes that are durable. The newest one is kept whatever its size."""
+        for event in events:
+            self._events.append(event)
+            self._bytes += len(event.document or b"")
+            self._latest = event.revision
+            while len(self._events) > 1 and (
+                len(self._events) > self._max_changes or self._bytes > self._max_bytes
+            ):
+                self._bytes -= len(self._events.popleft().document or b"")
+        if events:
+            self._more.set()
+            self._more = asyncio.Event()
+
+    def holds(self, revision: int) -> bool:
+        """Whether everything after `revision` is still here."""
+        return revision >= self._latest - len(self._events)
+
+    async def after(self, revision: int, timeout: float) -> list[Event]:
+        """Some of the changes after `revision`; none when `timeout` seconds passed without.
+
+        Raises `WatcherTooSlow` when they are gone.
+        """
+        if revision >= self._latest:
+            try:
+                async with asyncio.timeout(timeout):
+                    while revision >= self._latest:
+                        await self._more.wait()
+            except TimeoutError:
+                return []
+        if not self.holds(revision):
+            raise WatcherTooSlow("the watcher fell behind", revision=str(revision))
+        start = revision - (self._latest - len(self._events))
+        return list(islice(self._events, start, start + _BURST))

@@ -1,0 +1,39 @@
+"""How long the registry keeps what is not the environments themselves."""
+
+import sqlite3
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+_PART: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long is kept what is not the environments themselves."""
+
+    changes: int = 100_000
+    changes_age: timedelta = timedelta(hours=24)
+    requests_age: timedelta = timedelta(hours=24)
+
+
+def sweep(db: sqlite3.Connection, now: int, retention: Retention) -> int:
+    """Delete a bounded number of old changes and requests, oldest first."""
+    compacted, latest = db.execute("SELECT compacted, latest FROM counter").fetchone()
+    (old,) = db.execute(
+        "SELECT coalesce(max(revision), 0) FROM change WHERE time < ?",
+        (now - ns(retention.changes_age),),
+    ).fetchone()
+    until = min(max(old, latest - retention.changes, compacted), compacted + _PART)
+    changes = db.execute("DELETE FROM change WHERE revision <= ?", (until,)).rowcount
+    db.execute("UPDATE counter SET compacted = ?", (until,))
+    requests = db.execute(
+        "DELETE FROM request WHERE rowid IN"
+        " (SELECT rowid FROM request WHERE time < ? ORDER BY time LIMIT ?)",
+        (now - ns(retention.requests_age), _PART),
+    ).rowcount
+    return changes + requests
+
+
+def ns(duration: timedelta) -> int:
+    return round(duration.total_seconds() * 1e9)

@@ -1,0 +1,285 @@
+"""What each write does to an environment: pure functions of what is stored.
+
+Each method is one RPC. It takes the request, what is stored and the revision that its
+write will have, and returns what to keep and what to answer. They run in the store's
+writer thread, one after the other, so that what they read is what they replace.
+"""
+
+import base64
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import Any, Final
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from cove.registry.v1 import registry_pb2 as pb
+from servicekit.errors import InvalidArgument
+from services.registry import states
+from services.registry.errors import (
+    EnvironmentExists,
+    EnvironmentNotFound,
+    EtagMismatch,
+    FieldImmutable,
+    LeaseLost,
+    OperationInProgress,
+)
+from services.registry.store import Clock, Key, Outcome, Record
+
+_NANOS: Final = 10**9
+
+# A clock that was set back by more than this ends the leases it gave before.
+_CLOCK_SLACK: Final = 5 * _NANOS
+
+_REGISTERED: Final = ("labels", "annotations", "spec", "keep_on_failure")
+_UPDATABLE: Final = frozenset(
+    {
+        "labels",
+        "annotations",
+        "worktree",
+        "mount",
+        "handle",
+        "handle_generation",
+        "driver",
+        "node",
+        "progress",
+        "failure",
+        "head_commit",
+        "warnings",
+    }
+)
+
+
+def new_uid() -> str:
+    """16 characters of [a-z2-7]: 80 random bits."""
+    return base64.b32encode(os.urandom(10)).decode().lower()
+
+
+class Rules:
+    def __init__(self, now: Clock, make_uid: Callable[[], str] = new_uid) -> None:
+        self._now = now
+        self._make_uid = make_uid
+
+    def register(
+        self,
+        request: pb.RegisterEnvironmentRequest,
+        key: Key,
+        creator: str,
+        current: Record | None,
+        revision: int,
+    ) -> Outcome:
+        if current:
+            raise EnvironmentExists("the id is taken", name=key.name)
+        now = self._now()
+        message = pb.Environment(
+            name=key.name,
+            uid=self._make_uid(),
+            tenant=key.tenant,
+            creator=creator,
+            state=states.State.STATE_PENDING,
+            create_time=_time(now),
+        )
+        _copy(_REGISTERED, request.environment, message)
+        _lease(
+            message,
+            pb.Environment.OPERATION_CREATING,
+            request.holder,
+            now + request.lease.ToNanoseconds(),
+            revision,
+        )
+        return _put(pb.RegisterEnvironmentResponse(), message, now, now, revision)
+
+    def deregister(
+        self, request: pb.DeregisterEnvironmentRequest, current: Record | None, _revision: int
+    ) -> Outcome:
+        if current is None or request.uid not in ("", current.uid):
+            if not request.allow_missing:
+                raise _not_found(request.name)
+            answer = pb.DeregisterEnvironmentResponse(existed=False)
+            return Outcome(response=answer.SerializeToString())
+        _open(current, request.name, request.etag, request.fencing_token)
+        answer = pb.DeregisterEnvironmentResponse(existed=True)
+        return Outcome(response=answer.SerializeToString(), remove=True)
+
+    def update(
+        self, request: pb.UpdateEnvironmentRequest, current: Record | None, revision: int
+    ) -> Outcome:
+        given = request.environment
+        for path in request.update_mask.paths:
+            if path not in _UPDATABLE:
+                raise FieldImmutable(path)
+        message = _open(current, given.name, given.etag, request.fencing_token)
+        paths = set(request.update_mask.paths)
+        if "handle_generation" in paths and given.handle_generation < message.handle_generation:
+            raise InvalidArgument("environment.handle_generation", "lower than the stored one")
+        _copy(paths, given, message)
+        return self._changed(pb.UpdateEnvironmentResponse(), message, current, revision)
+
+    def update_status(
+        self, request: pb.UpdateEnvironmentStatusRequest, current: Record | None, revision: int
+    ) -> Outcome:
+        message = _open(current, request.name, request.etag, request.fencing_token)
+        states.check(message.state, request.state)
+        moved = message.state != request.state
+        message.state = request.state
+        if moved and request.state == states.State.STATE_READY:
+            message.ClearField("failure")
+            message.ClearField("delete_time")
+            message.ClearField("purge_time")
+        if moved and request.state == states.State.STATE_DELETED:
+            message.delete_time.CopyFrom(_time(self._now()))
+        if request.HasField("failure"):
+            message.failure.CopyFrom(request.failure)
+        if request.state == states.State.STATE_DELETED and request.HasField("purge_time"):
+            message.purge_time.CopyFrom(request.purge_time)
+        if request.release_operation:
+            _release(message)
+        return self._changed(pb.UpdateEnvironmentStatusResponse(), message, current, revision)
+
+    def claim(
+        self, request: pb.ClaimOperationRequest, current: Record | None, revision: int
+    ) -> Outcome:
+        message = _open(current, request.name, request.etag)
+        assert current
+        now = self._now()
+        left = _lease_left(current, now)
+        if left > 0 and message.operation_holder != request.holder:
+            raise OperationInProgress(
+                "another operation is going on",
+                operation=pb.Environment.Operation.Name(message.operation),
+                holder=message.operation_holder,
+                retry_after=timedelta(seconds=left / _NANOS),
+            )
+        end = now + request.lease.ToNanoseconds()
+        _lease(message, request.operation, request.holder, end, revision)
+        return _put(pb.ClaimOperationResponse(), message, now, now, revision)
+
+    def renew(
+        self, request: pb.RenewOperationRequest, current: Record | None, revision: int
+    ) -> Outcome:
+        message = _open(current, request.name, token=request.fencing_token)
+        if message.operation == pb.Environment.OPERATION_NONE:
+            raise _lease_lost(request.name)
+        now = self._now()
+        message.lease_expire_time.FromNanoseconds(now + request.lease.ToNanoseconds())
+        return _put(pb.RenewOperationResponse(), message, now, now, revision)
+
+    def release(
+        self, request: pb.ReleaseOperationRequest, current: Record | None, revision: int
+    ) -> Outcome:
+        message = _open(current, request.name, token=request.fencing_token)
+        _release(message)
+        return self._changed(pb.ReleaseOperationResponse(), message, current, revision)
+
+    def _changed(
+        self, answer: Any, message: pb.Environment, current: Record | None, revision: int
+    ) -> Outcome:
+        """Write the message, unless it is what is stored already."""
+        assert current
+        if message == pb.Environment.FromString(current.document):
+            answer.environment.CopyFrom(message)
+            return Outcome(response=answer.SerializeToString())
+        return _put(answer, message, current.lease_start, self._now(), revision)
+
+
+def digest(request: Any) -> bytes:
+    """Of the content that makes two requests the same one.
+
+    Who makes an environment and for how long it is leased is no part of it: a retry
+    that reaches another gateway is still the same request.
+    """
+    content = request
+    if isinstance(request, pb.RegisterEnvironmentRequest):
+        content = pb.RegisterEnvironmentRequest()
+        content.CopyFrom(request)
+        content.ClearField("holder")
+        content.ClearField("lease")
+    return hashlib.sha256(content.SerializeToString(deterministic=True)).digest()
+
+
+def _open(current: Record | None, name: str, etag: str = "", token: int = 0) -> pb.Environment:
+    """The stored message, if the caller's conditions hold. A token of 0 is none."""
+    if current is None:
+        raise _not_found(name)
+    message = pb.Environment.FromString(current.document)
+    if token and token != message.fencing_token:
+        raise _lease_lost(name)
+    if etag and etag != message.etag:
+        raise EtagMismatch("changed since it was read", name=name)
+    return message
+
+
+def _put(
+    answer: Any, message: pb.Environment, lease_start: int, now: int, revision: int
+) -> Outcome:
+    """Store the message as this revision, and answer with it."""
+    message.update_time.FromNanoseconds(now)
+    message.revision = revision
+    message.etag = f"{revision:x}"
+    answer.environment.CopyFrom(message)
+    record = Record(
+        tenant=message.tenant,
+        name=message.name,
+        uid=message.uid,
+        state=message.state,
+        operation=message.operation,
+        lease_start=lease_start,
+        lease_end=message.lease_expire_time.ToNanoseconds(),
+        revision=revision,
+        document=message.SerializeToString(),
+    )
+    return Outcome(response=answer.SerializeToString(), put=record)
+
+
+def _lease(
+    message: pb.Environment,
+    operation: pb.Environment.Operation.ValueType,
+    holder: str,
+    end: int,
+    token: int,
+) -> None:
+    """The revision of the claim is the token: it grows, even when a name is taken anew."""
+    message.operation = operation
+    message.operation_holder = holder
+    message.lease_expire_time.FromNanoseconds(end)
+    message.fencing_token = token
+    message.ClearField("progress")
+
+
+def _release(message: pb.Environment) -> None:
+    message.operation = pb.Environment.OPERATION_NONE
+    message.ClearField("operation_holder")
+    message.ClearField("lease_expire_time")
+    message.ClearField("progress")
+
+
+def _lease_left(current: Record, now: int) -> int:
+    """Nanoseconds that the lease still has; 0 when it is over.
+
+    A clock that was set back to before the lease began ends it: so none lasts longer
+    than twice its length, whatever the clock does.
+    """
+    begun = current.lease_start - _CLOCK_SLACK <= now
+    return max(0, current.lease_end - now) if begun else 0
+
+
+def _copy(fields: Iterable[str], source: pb.Environment, target: pb.Environment) -> None:
+    """Make the fields of `target` what they are in `source`, unset included."""
+    mask = FieldMask(paths=fields)
+    mask.MergeMessage(source, target, replace_message_field=True, replace_repeated_field=True)
+
+
+def _time(now: int) -> Timestamp:
+    time = Timestamp()
+    time.FromNanoseconds(now)
+    return time
+
+
+def _not_found(name: str) -> EnvironmentNotFound:
+    return EnvironmentNotFound("no such environment", name=name)
+
+
+def _lease_lost(name: str) -> LeaseLost:
+    return LeaseLost("the fencing token is not the current one", name=name)

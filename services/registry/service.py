@@ -1,0 +1,182 @@
+"""gRPC face of the registry: name what is meant, hand it to the store, convert."""
+
+import base64
+import os
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final
+
+from cove.registry.v1 import registry_pb2 as pb
+from cove.registry.v1.registry_pb2_grpc import RegistryServiceServicer
+from servicekit import calls
+from servicekit.errors import InvalidArgument
+from servicekit.paging import PageTokens
+from servicekit.status import Context
+from services.registry.feed import Event
+from services.registry.rules import Rules, digest
+from services.registry.store import Change, Key, RequestId, Store
+from services.registry.watch import Heartbeat, Present, SnapshotEnd, Told, watch
+
+_ALL_TENANTS: Final = "-"
+_DEFAULT_PAGE: Final = 100
+_MAX_PAGE: Final = 1000
+_MAX_PAGE_BYTES: Final = 2 << 20
+
+
+class RegistryServicer(RegistryServiceServicer):
+    def __init__(
+        self, store: Store, rules: Rules, tokens: PageTokens, heartbeat: timedelta
+    ) -> None:
+        self._store = store
+        self._rules = rules
+        self._tokens = tokens
+        self._heartbeat = heartbeat
+
+    async def RegisterEnvironment(
+        self, request: pb.RegisterEnvironmentRequest, context: Context
+    ) -> pb.RegisterEnvironmentResponse:
+        key = _key(f"environments/{request.environment_id or _new_id()}")
+        creator = calls.current().identity.principal
+        change = partial(self._rules.register, request, key, creator)
+        answer = await self._store.write(key, change, _request_id(request))
+        return pb.RegisterEnvironmentResponse.FromString(answer)
+
+    async def DeregisterEnvironment(
+        self, request: pb.DeregisterEnvironmentRequest, context: Context
+    ) -> pb.DeregisterEnvironmentResponse:
+        change = partial(self._rules.deregister, request)
+        return pb.DeregisterEnvironmentResponse.FromString(await self._write(request, change))
+
+    async def GetEnvironment(
+        self, request: pb.GetEnvironmentRequest, context: Context
+    ) -> pb.GetEnvironmentResponse:
+        record = await self._store.get(_key(request.name))
+        return pb.GetEnvironmentResponse(environment=_message(record.document))
+
+    async def ListEnvironments(
+        self, request: pb.ListEnvironmentsRequest, context: Context
+    ) -> pb.ListEnvironmentsResponse:
+        asked = self._tokens.page(request, default=_DEFAULT_PAGE, maximum=_MAX_PAGE)
+        records, more = await self._store.page(
+            _tenant(request.tenant),
+            _after(asked.after),
+            states=request.states,
+            limit=asked.size,
+            max_bytes=_MAX_PAGE_BYTES,
+        )
+        last = f"{records[-1].name} {records[-1].tenant}" if more else ""
+        return pb.ListEnvironmentsResponse(
+            environments=[_message(record.document) for record in records],
+            next_page_token=self._tokens.next(request, after=last) if more else "",
+            page_size=asked.size,
+        )
+
+    async def EnvironmentExists(
+        self, request: pb.EnvironmentExistsRequest, context: Context
+    ) -> pb.EnvironmentExistsResponse:
+        exists = await self._store.exists(_key(request.name))
+        return pb.EnvironmentExistsResponse(exists=exists)
+
+    async def UpdateEnvironment(
+        self, request: pb.UpdateEnvironmentRequest, context: Context
+    ) -> pb.UpdateEnvironmentResponse:
+        if not request.update_mask.paths:
+            raise InvalidArgument("update_mask", "names no field")
+        key = _key(request.environment.name)
+        change = partial(self._rules.update, request)
+        answer = await self._store.write(key, change, _request_id(request))
+        return pb.UpdateEnvironmentResponse.FromString(answer)
+
+    async def UpdateEnvironmentStatus(
+        self, request: pb.UpdateEnvironmentStatusRequest, context: Context
+    ) -> pb.UpdateEnvironmentStatusResponse:
+        change = partial(self._rules.update_status, request)
+        return pb.UpdateEnvironmentStatusResponse.FromString(await self._write(request, change))
+
+    async def ClaimOperation(
+        self, request: pb.ClaimOperationRequest, context: Context
+    ) -> pb.ClaimOperationResponse:
+        change = partial(self._rules.claim, request)
+        return pb.ClaimOperationResponse.FromString(await self._write(request, change))
+
+    async def RenewOperation(
+        self, request: pb.RenewOperationRequest, context: Context
+    ) -> pb.RenewOperationResponse:
+        change = partial(self._rules.renew, request)
+        answer = await self._store.write(_key(request.name), change)
+        return pb.RenewOperationResponse.FromString(answer)
+
+    async def ReleaseOperation(
+        self, request: pb.ReleaseOperationRequest, context: Context
+    ) -> pb.ReleaseOperationResponse:
+        change = partial(self._rules.release, request)
+        answer = await self._store.write(_key(request.name), change)
+        return pb.ReleaseOperationResponse.FromString(answer)
+
+    async def WatchEnvironments(
+        self, request: pb.WatchEnvironmentsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchEnvironmentsResponse]:
+        told = watch(self._store, _tenant(request.tenant), request.from_revision, self._heartbeat)
+        async with aclosing(told):
+            async for each in told:
+                yield _event(each)
+
+    async def _write(self, request: Any, change: Change) -> bytes:
+        return await self._store.write(_key(request.name), change, _request_id(request))
+
+
+def _key(name: str) -> Key:
+    return Key(calls.current().identity.tenant, name)
+
+
+def _tenant(asked: str) -> str | None:
+    return None if asked == _ALL_TENANTS else calls.current().identity.tenant
+
+
+def _after(last: str) -> Key | None:
+    """The place in a list that a page token tells of: a name, a space, a tenant."""
+    if not last:
+        return None
+    name, _, tenant = last.partition(" ")
+    return Key(tenant, name)
+
+
+def _request_id(request: Any) -> RequestId | None:
+    if not request.request_id:
+        return None
+    identity = calls.current().identity
+    rpc = request.DESCRIPTOR.name
+    return RequestId(identity.tenant, identity.principal, rpc, request.request_id, digest(request))
+
+
+def _new_id() -> str:
+    return base64.b32encode(os.urandom(5)).decode().lower()
+
+
+def _message(document: bytes) -> pb.Environment:
+    return pb.Environment.FromString(document)
+
+
+def _event(told: Told) -> pb.WatchEnvironmentsResponse:
+    match told:
+        case Present(record):
+            return pb.WatchEnvironmentsResponse(snapshot=_message(record.document))
+        case SnapshotEnd(revision):
+            end = pb.WatchEnvironmentsResponse.SnapshotEnd(revision=revision)
+            return pb.WatchEnvironmentsResponse(snapshot_end=end)
+        case Heartbeat(revision):
+            beat = pb.WatchEnvironmentsResponse.Heartbeat(revision=revision)
+            return pb.WatchEnvironmentsResponse(heartbeat=beat)
+        case Event():
+            return _changed(told)
+
+
+def _changed(event: Event) -> pb.WatchEnvironmentsResponse:
+    if event.document is not None:
+        return pb.WatchEnvironmentsResponse(put=_message(event.document))
+    gone = pb.WatchEnvironmentsResponse.Delete(
+        name=event.name, uid=event.uid, tenant=event.tenant, revision=event.revision
+    )
+    return pb.WatchEnvironmentsResponse(delete=gone)

@@ -1,0 +1,146 @@
+"""Where environments are kept: the interface, and what goes through it.
+
+A store knows nothing of the rules. It runs a `Change`, a pure function of what is
+stored, and keeps what that returns, all in one transaction. An implementation on
+another database has to do just that, under a lock on the row.
+"""
+
+from collections.abc import Callable, Collection
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeAlias
+
+from services.registry.feed import Event, Feed
+
+Clock: TypeAlias = Callable[[], int]
+"""Nanoseconds since 1970. May jump in both directions."""
+
+
+class Key(NamedTuple):
+    """What an environment is found by."""
+
+    tenant: str
+    name: str
+
+
+class Record(NamedTuple):
+    """One environment as it is kept. `document` is its message; the rest is indexed."""
+
+    tenant: str
+    name: str
+    uid: str
+    state: int
+    operation: int
+    lease_start: int
+    lease_end: int
+    revision: int
+    document: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a change decided. Without `put` and `remove` nothing is written."""
+
+    response: bytes
+    """Given to the caller, and again when the same request comes again."""
+
+    put: Record | None = None
+    remove: bool = False
+
+
+Change: TypeAlias = Callable[[Record | None, int], Outcome]
+"""Takes what is stored and the revision that its write will have. Runs in another
+thread and touches nothing else; what it raises is the caller's, and nothing is written."""
+
+
+class RequestId(NamedTuple):
+    """One request of one caller; `digest` tells whether a retry has the same content."""
+
+    tenant: str
+    principal: str
+    rpc: str
+    request_id: str
+    digest: bytes
+
+
+class Span(NamedTuple):
+    """The history that is kept: revisions after `compacted`, up to `latest`."""
+
+    compacted: int
+    latest: int
+
+
+class Page(NamedTuple):
+    """A part of a list, and whether there is more of it."""
+
+    records: list[Record]
+    more: bool
+
+
+class Snapshot(Protocol):
+    """All environments at one revision."""
+
+    @property
+    def revision(self) -> int: ...
+
+    async def page(self, after: Key | None) -> list[Record]:
+        """The next records in the order of name and tenant; none at the end.
+
+        Raises `WatcherTooSlow` when the snapshot was held for too long.
+        """
+        ...
+
+
+class Store(Protocol):
+    """Every implementation passes tests/registry/test_store.py.
+
+    `tenant` None means all tenants.
+    """
+
+    @property
+    def feed(self) -> Feed:
+        """Every committed change, in order."""
+        ...
+
+    async def write(self, key: Key, change: Change, request: RequestId | None = None) -> bytes:
+        """Run the change on what `key` names; return its response once that is durable.
+
+        A request that was answered within the last 24 h is answered the same again.
+        Raises `RequestIdReused` when its content is another, `DiskFull`, and what
+        `change` raises.
+        """
+        ...
+
+    async def get(self, key: Key) -> Record:
+        """Raises `EnvironmentNotFound`."""
+        ...
+
+    async def exists(self, key: Key) -> bool: ...
+
+    async def page(
+        self,
+        tenant: str | None,
+        after: Key | None,
+        *,
+        states: Collection[int],
+        limit: int,
+        max_bytes: int,
+    ) -> Page:
+        """The records after `after` in the order of name and tenant.
+
+        At most `limit`, and no more than `max_bytes` of documents, but always one
+        when there is one. No `states` means all.
+        """
+        ...
+
+    async def span(self) -> Span: ...
+
+    async def history(self, after: int, limit: int) -> list[Event]:
+        """The changes after a revision, in order; fewer than `limit` only at the end."""
+        ...
+
+    def snapshot(self, tenant: str | None) -> AbstractAsyncContextManager[Snapshot]: ...
+
+    async def sweep(self) -> int:
+        """Throw away a bounded part of what is kept no longer. Returns how much that was."""
+        ...
