@@ -1,0 +1,84 @@
+"""Small files of the state directory: written whole and durably, read without following links."""
+
+import os
+import secrets
+import shutil
+import stat
+from pathlib import Path
+
+from services.git.cell import Identity
+
+
+def write(
+    path: Path,
+    data: bytes,
+    *,
+    owner: Identity | None = None,
+    mode: int = 0o644,
+    durable: bool = True,
+) -> None:
+    """Replace `path` by a file with `data`.
+
+    Durable: after a power loss it is the old or the new one.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(data)
+        if owner is not None and os.geteuid() == 0:
+            os.fchown(descriptor, owner.uid, owner.gid)
+        os.fchmod(descriptor, mode)
+        if durable:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.rename(path)
+    if durable:
+        sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames in `path` survive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(path: Path, owner: Identity, mode: int = 0o755) -> None:
+    """Make `path` if it is not there; parents must be."""
+    path.mkdir(exist_ok=True)
+    path.chmod(mode)
+    if os.geteuid() == 0:
+        os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
+
+
+def copy_from_cell(directory: Path, name: str, target: Path, owner: Identity) -> bool:
+    """Copy a file that a cell wrote. Trusts neither its kind nor its owner.
+
+    False when it is not a plain file: a cell that was taken over may have put
+    a link there, which would be read with the service's rights.
+    """
+    parent = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        source = os.open(name, flags, dir_fd=parent)
+    except OSError:
+        return False
+    finally:
+        os.close(parent)
+    with open(source, "rb") as reader:  # noqa: PTH123 - a descriptor.
+        found = os.fstat(source)
+        if not stat.S_ISREG(found.st_mode) or (os.geteuid() == 0 and found.st_uid != owner.uid):
+            return False
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(temporary, flags, 0o644), "wb") as writer:  # noqa: PTH123 - a descriptor.
+            shutil.copyfileobj(reader, writer)
+            os.fchmod(writer.fileno(), 0o644)
+            if os.geteuid() == 0:
+                os.fchown(writer.fileno(), owner.uid, owner.gid)
+    temporary.rename(target)
+    return True

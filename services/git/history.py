@@ -1,0 +1,115 @@
+"""Commits and branches of a worktree."""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from services.git.command import Where, git
+from services.git.record import Record
+from services.git.repository import Repository
+from services.git.transport import STORE
+from services.git.workspace import Workspace
+
+_FORMAT: Final = "%H%x00%P%x00%T%x00%an%x00%ae%x00%at%x00%cn%x00%ce%x00%ct%x00%B%x00%x01"
+_END: Final = b"\0\x01\0"
+_ORIGIN: Final = "refs/remotes/origin/"
+_TRAILER: Final = re.compile(r"([A-Za-z0-9-]+): (.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Who and when, in seconds since the epoch."""
+
+    name: str
+    email: str
+    time: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """A commit; `message` is without the trailers at its end."""
+
+    id: str
+    parents: Sequence[str]
+    tree: str
+    author: Signature
+    committer: Signature
+    message: str
+    trailers: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """A branch that a worktree can see; `own` is its own."""
+
+    name: str
+    head: str
+    own: bool
+
+
+async def commits(repository: Repository, start: str, *, skip: int = 0, count: int) -> list[Commit]:
+    """At most `count` commits from `start` back, newest first, after `skip` of them."""
+    options = ["-z", f"--format={_FORMAT}", f"--skip={skip}", f"--max-count={count}"]
+    command = git(Where(git_dir=STORE), "log", options, values=[start])
+    output = await repository.cells.check(repository.cell(), command, limit=256 << 20)
+    return [_commit(record) for record in output.split(_END) if record]
+
+
+async def branches(record: Record, workspace: Workspace) -> list[Branch]:
+    """The worktree's own first, then the origin's in the order of their names."""
+    found = await workspace.repository.refs(_ORIGIN)
+    own = Branch(name=record.branch, head=workspace.head, own=True)
+    return [own] + [
+        Branch(name=name.removeprefix(_ORIGIN), head=head, own=False)
+        for name, head in sorted(found.items())
+    ]
+
+
+async def distance(record: Record, workspace: Workspace) -> tuple[int, int]:
+    """Commits on the branch that its base has not, and those of the base's branch it has not.
+
+    The second counts at the origin, as last fetched; 0 where the base was no branch.
+    """
+    head = workspace.head
+    if not head:
+        return 0, 0
+    upstream = f"{_ORIGIN}{record.base_branch}"
+    known = await workspace.repository.refs(upstream) if record.base_branch else {}
+
+    async def count(start: str, without: str) -> int:
+        if not start or start == without:
+            return 0
+        values = [start, f"^{without}"] if without else [start]
+        command = git(Where(git_dir=STORE), "rev-list", ["--count"], values=values)
+        cells = workspace.repository.cells
+        return int(await cells.check(workspace.repository.cell(), command))
+
+    ahead, behind = await asyncio.gather(
+        count(head, record.base_commit), count(known.get(upstream, ""), head)
+    )
+    return ahead, behind
+
+
+def _commit(record: bytes) -> Commit:
+    fields = record.decode("utf-8", "replace").split("\0", 9)
+    message, trailers = split_trailers(fields[9])
+    return Commit(
+        id=fields[0],
+        parents=fields[1].split(),
+        tree=fields[2],
+        author=Signature(fields[3], fields[4], int(fields[5] or 0)),
+        committer=Signature(fields[6], fields[7], int(fields[8] or 0)),
+        message=message,
+        trailers=trailers,
+    )
+
+
+def split_trailers(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """Split a message from the last paragraph, if that is all `key: value`."""
+    body, _, last = text.strip("\n").rpartition("\n\n")
+    found = [_TRAILER.fullmatch(line) for line in last.splitlines()]
+    if body and found and all(found):
+        return body, [(match[1], match[2]) for match in found if match]
+    return text.strip("\n"), []

@@ -1,0 +1,150 @@
+"""Runs one program with bounds on time and on output."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+_CHUNK: Final = 64 * 1024
+_ERROR_TAIL: Final = 16 * 1024
+
+
+class TooMuchOutput(Exception):
+    """The program wrote more than was allowed and was killed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What to start. `descriptors` are inherited under their own numbers."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    descriptors: Sequence[int] = ()
+    stdin: int | None = None
+    stdout: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a program ended: negative codes are signals, `errors` is the tail of stderr."""
+
+    code: int
+    output: bytes
+    errors: str
+
+
+def close_all(descriptors: list[int]) -> None:
+    """Close and forget them; call it again when not sure that it came to this."""
+    while descriptors:
+        os.close(descriptors.pop())
+
+
+class Running:
+    """A started program. `close()` kills it and waits until it is gone."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._errors = bytearray()
+        self._listeners: list[Callable[[str], None]] = []
+        self._reader = asyncio.create_task(self._read_errors())
+
+    @classmethod
+    async def start(cls, program: Program) -> "Running":
+        """Start it in a session of its own, with nothing of ours but `descriptors`."""
+        pipe = asyncio.subprocess.PIPE
+        return cls(
+            await asyncio.create_subprocess_exec(
+                *program.argv,
+                env=program.env,
+                stdin=pipe if program.stdin is None else program.stdin,
+                stdout=pipe if program.stdout is None else program.stdout,
+                stderr=pipe,
+                cwd="/",
+                pass_fds=program.descriptors,
+                start_new_session=True,
+            )
+        )
+
+    def on_error_line(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` with each line of stderr, also with those ended by a return."""
+        self._listeners.append(listener)
+
+    async def output(self) -> AsyncGenerator[bytes, None]:
+        """Yield stdout as it comes; a slow reader slows the program down."""
+        assert self._process.stdout
+        while data := await self._process.stdout.read(_CHUNK):
+            yield data
+
+    async def feed(self, data: bytes) -> None:
+        """Write `data` to stdin and close it; a program that stops reading is no error."""
+        stdin = self._process.stdin
+        if stdin is None:
+            return
+        with suppress(BrokenPipeError, ConnectionResetError):
+            stdin.write(data)
+            await stdin.drain()
+        stdin.close()
+        with suppress(BrokenPipeError, ConnectionResetError):
+            await stdin.wait_closed()
+
+    async def finish(self, stdin: bytes = b"", *, limit: int) -> Result:
+        """Read everything and wait for the end. Raises `TooMuchOutput`."""
+        feeding = asyncio.create_task(self.feed(stdin))
+        output = bytearray()
+        try:
+            if self._process.stdout is not None:
+                async for data in self.output():
+                    output += data
+                    if len(output) > limit:
+                        raise TooMuchOutput
+            code = await self._process.wait()
+            await self._reader
+        finally:
+            feeding.cancel()
+            with suppress(asyncio.CancelledError):
+                await feeding
+        return Result(code=code, output=bytes(output), errors=self.errors)
+
+    @property
+    def errors(self) -> str:
+        """The tail of stderr so far."""
+        return self._errors.decode("utf-8", "replace")
+
+    async def wait(self) -> int:
+        """Wait for the end; stdout must be read by someone else."""
+        code = await self._process.wait()
+        await self._reader
+        return code
+
+    def kill(self) -> None:
+        """End it at once; `finish` and `wait` then return."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def close(self) -> None:
+        """Kill what still runs, and release everything."""
+        self.kill()
+        self._process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
+        await self._process.wait()
+        self._reader.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._reader
+
+    async def _read_errors(self) -> None:
+        assert self._process.stderr
+        line = bytearray()
+        while data := await self._process.stderr.read(_CHUNK):
+            self._errors += data
+            del self._errors[:-_ERROR_TAIL]
+            if not self._listeners:
+                continue
+            line += data
+            *whole, rest = line.replace(b"\r", b"\n").split(b"\n")
+            line = bytearray(rest[-_ERROR_TAIL:])
+            for one in whole:
+                for listener in self._listeners:
+                    listener(one.decode("utf-8", "replace"))

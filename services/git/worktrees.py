@@ -1,0 +1,287 @@
+"""Makes and removes worktrees, and finds those there are."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+from weakref import WeakValueDictionary
+
+from servicekit.errors import ServiceError
+from services.git import view
+from services.git.cell import Cell, Cells, owner_of
+from services.git.command import Where, git
+from services.git.errors import DiskFull, NoRemote, WorktreeExists, WorktreeNotFound
+from services.git.names import check_branch
+from services.git.record import Record, Records, State
+from services.git.remote import Remote, Rules, Scheme
+from services.git.repository import Caller, Repositories, Repository, Resolved, head_ref
+from services.git.transport import git_directory
+from services.git.workspace import Workspace
+
+_DISK_FULL: Final = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a new worktree shall be."""
+
+    uid: str
+    repository: str
+    revision: str
+    branch: str
+    max_staleness: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What is going on while a worktree is made; `total` is 0 while unknown."""
+
+    name: str
+    done: int
+    total: int
+
+
+class Worktrees:
+    """All worktrees of this node. One process owns them."""
+
+    def __init__(
+        self,
+        records: Records,
+        repositories: Repositories,
+        cells: Cells,
+        rules: Rules,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.records = records
+        self.repositories = repositories
+        self._cells = cells
+        self._rules = rules
+        self._clock = clock
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._phases: dict[str, Phase] = {}
+        self._workspaces: dict[str, Workspace] = {}
+
+    def phase(self, uid: str) -> Phase:
+        """How far a worktree is that is being made."""
+        return self._phases.get(uid, Phase("", 0, 0))
+
+    def repository_of(self, record: Record) -> Repository:
+        """The repository that a worktree is of."""
+        return self.repositories.find(record.tenant, record.key)
+
+    def owned(self, uid: str, tenant: str) -> Record:
+        """The record, if it is of `tenant`; the suite itself ("") sees all.
+
+        Raises `WorktreeNotFound`, as if there were none.
+        """
+        record = self.records.get(uid)
+        if tenant and record.tenant != tenant:
+            raise WorktreeNotFound("no such worktree", uid=uid)
+        return record
+
+    async def ready(self, uid: str, tenant: str) -> tuple[Record, Workspace]:
+        """A complete worktree. Raises `WorktreeNotFound`."""
+        record = self.owned(uid, tenant)
+        if record.state is not State.READY:
+            raise WorktreeNotFound("the worktree is not complete", uid=uid)
+        await self._cells.require()
+        workspace = self._workspaces.get(uid)
+        if workspace is None:
+            workspace = self._workspace(record)
+            if not view.is_current(workspace, record.branch):
+                await workspace.ensure_index(workspace.head)
+                await view.refresh(workspace, record.branch, record.repository)
+            workspace = self._workspaces.setdefault(uid, workspace)
+        return record, workspace
+
+    async def create(self, wanted: Wanted, caller: Caller) -> Record:
+        """Make it, or finish or return what is there. When it fails nothing is left of it.
+
+        Raises `WorktreeExists` and `BranchExists`, and what a remote's refusal makes.
+        """
+        check_branch(wanted.branch)
+        async with self._locked(wanted.uid):
+            found = self.records.find(wanted.uid)
+            if found is not None and not _is_same(found, wanted, caller):
+                raise WorktreeExists("the uid has a worktree of other input", uid=wanted.uid)
+            if found is not None and found.state is State.READY:
+                return found
+            await self._cells.require()
+            self._check_disk()
+            remote = self._rules.parse(wanted.repository) if wanted.repository else None
+            record = found or self.records.keep(self._begin(wanted, caller, remote))
+            try:
+                return await self._finish(record, remote, caller, wanted.max_staleness)
+            except BaseException:
+                await asyncio.shield(self._undo(record))
+                raise
+            finally:
+                self._phases.pop(wanted.uid, None)
+
+    async def remove(self, uid: str) -> bool:
+        """Remove it with its branch; whether anything was there."""
+        async with self._locked(uid):
+            record = self.records.find(uid)
+            if record is None:
+                return False
+            await self._undo(self.records.keep(replace(record, state=State.REMOVING)))
+            return True
+
+    async def fetch(self, uid: str, caller: Caller) -> float:
+        """Bring its origin's branches up to date; when the origin was asked."""
+        record, workspace = await self.ready(uid, caller.tenant)
+        if not record.repository:
+            raise NoRemote("the worktree has no origin")
+        repository = workspace.repository
+        remote = self._rules.parse(record.repository)
+        async with self.repositories.locked(repository):
+            _, moment = await self.repositories.freshen(repository, remote, caller, lambda *_: None)
+        async with workspace.lock:
+            await view.refresh(workspace, record.branch, record.repository)
+        return moment
+
+    async def load(self) -> None:
+        """Read the records, and go on with what a former process began to remove."""
+        for stray in self.records.load():
+            await _remove_tree(stray)
+        for record in list(self.records):
+            if record.state is State.REMOVING:
+                async with self._locked(record.uid):
+                    await self._undo(record)
+
+    def _begin(self, wanted: Wanted, caller: Caller, remote: Remote | None) -> Record:
+        return Record(
+            uid=wanted.uid,
+            tenant=caller.tenant,
+            asked=wanted.repository,
+            repository=remote.url if remote else "",
+            key=remote.key if remote else f"own-{wanted.uid}",
+            revision=wanted.revision,
+            branch=wanted.branch,
+            create_time=self._clock(),
+        )
+
+    async def _finish(
+        self, record: Record, remote: Remote | None, caller: Caller, max_staleness: float
+    ) -> Record:
+        workspace = self._workspace(record)
+        repository = workspace.repository
+
+        def progress(name: str, done: int, total: int) -> None:
+            self._phases[record.uid] = Phase(name, done, total)
+
+        progress("waiting for the repository", 0, 0)
+        async with self.repositories.locked(repository):
+            self.repositories.make(repository)
+            resolved = Resolved(commit="", time=self._clock())
+            if remote is not None:
+                progress("asking the remote", 0, 0)
+                resolved = await self.repositories.resolve(
+                    repository,
+                    remote,
+                    record.revision,
+                    caller,
+                    max_staleness=max_staleness,
+                    progress=progress,
+                )
+            if resolved.commit:
+                # With the ref in place nothing that the worktree needs can be pruned.
+                ref = head_ref(record.uid)
+                if not await repository.update_refs([f"update {ref} {resolved.commit}"]):
+                    raise OSError("the ref of a new worktree cannot be written")
+        progress("checking out", 0, 0)
+        await asyncio.to_thread(workspace.lay_out)
+        if resolved.commit:
+            await workspace.read_tree(resolved.commit, update=True)
+        await view.refresh(workspace, record.branch, record.repository)
+        warnings = await self._warnings(remote)
+        ready = replace(
+            record,
+            state=State.READY,
+            base_commit=resolved.commit,
+            base_branch=resolved.branch,
+            resolved_time=resolved.time,
+            warnings=warnings,
+        )
+        return self.records.keep(ready)
+
+    async def _warnings(self, remote: Remote | None) -> tuple[str, ...]:
+        """Tell of uncommitted work in a repository of this machine: it is not taken."""
+        if remote is None or remote.scheme is not Scheme.FILE:
+            return ()
+        path = Path(remote.path)
+        directory = git_directory(path)
+        if directory is None or directory == path:
+            return ()
+        owner = owner_of(directory) if self._cells.privileged else self._cells.keeper
+        cell = Cell(identity=owner, roots=self._rules.local_roots, cwd=remote.path)
+        where = Where(git_dir="", variables={"GIT_OPTIONAL_LOCKS": "0"})
+        with suppress(ServiceError):
+            result = await self._cells.run(cell, git(where, "status"), timeout=20)
+            if result.code == 0 and result.output:
+                return ("the repository has uncommitted changes, which were not taken",)
+        return ()
+
+    async def _undo(self, record: Record) -> None:
+        """Remove everything of a worktree, and its repository if nobody else can use it."""
+        repository = self.repository_of(record)
+        directory = self.records.directory(record.uid)
+        self._workspaces.pop(record.uid, None)
+        async with self.repositories.locked(repository):
+            if (repository.path / "HEAD").exists():
+                await self._drop_branch(repository, record)
+            await _remove_tree(directory)
+            self.records.drop(record.uid)
+            alone = self.records.users_of(record.tenant, record.key) == 0
+            # One that was never fetched is of no use; one without origin is nobody's any more.
+            if alone and (not record.repository or not self.repositories.is_filled(repository)):
+                await asyncio.to_thread(self.repositories.remove, repository)
+
+    async def _drop_branch(self, repository: Repository, record: Record) -> None:
+        if (repository.path / head_ref(record.uid)).exists():
+            await repository.update_refs([f"delete {head_ref(record.uid)}"])
+
+    def _workspace(self, record: Record) -> Workspace:
+        directory = self.records.directory(record.uid)
+        return Workspace(directory, record.uid, self.repository_of(record), self._cells)
+
+    def _check_disk(self) -> None:
+        found = os.statvfs(self.records.directory("").parent)
+        if found.f_bavail < found.f_blocks * (1 - _DISK_FULL):
+            raise DiskFull("the disk of the state directory is nearly full")
+
+    @asynccontextmanager
+    async def _locked(self, uid: str) -> AsyncIterator[None]:
+        lock = self._locks.setdefault(uid, asyncio.Lock())
+        async with lock:
+            yield
+
+
+def _is_same(record: Record, wanted: Wanted, caller: Caller) -> bool:
+    return (record.tenant, record.asked, record.revision, record.branch) == (
+        caller.tenant,
+        wanted.repository,
+        wanted.revision,
+        wanted.branch,
+    )
+
+
+async def _remove_tree(directory: Path) -> None:
+    """Remove what a sandbox wrote: it may be deep, and without permissions."""
+    for program in (["rm", "-rf"], ["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
+        process = await asyncio.create_subprocess_exec(
+            *program,
+            "--",
+            str(directory),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
+        )
+        if await process.wait() == 0 and program[0] == "rm":
+            return
+    raise OSError("a worktree cannot be removed")
