@@ -12,12 +12,13 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import (
+    Annotated,
     Any,
     ClassVar,
     Final,
     Literal,
-    NewType,
     Self,
+    TypeAlias,
     TypeVar,
     Union,
     get_args,
@@ -25,7 +26,7 @@ from typing import (
     get_type_hints,
 )
 
-ByteSize = NewType("ByteSize", int)
+ByteSize: TypeAlias = Annotated[int, "bytes"]
 """A number of bytes; written `4096`, `512KiB`, `2GiB`."""
 
 _MAX_SOCKET_PATH: Final = 100
@@ -78,7 +79,7 @@ class ServerConfig:
     shutdown_grace: timedelta = timedelta(seconds=10)
     """How long open calls may go on after SIGTERM."""
 
-    max_message_size: ByteSize = ByteSize(4 << 20)
+    max_message_size: ByteSize = 4 << 20
     """The largest request message that is taken."""
 
     def __post_init__(self) -> None:
@@ -108,7 +109,7 @@ C = TypeVar("C", bound=ServerConfig)
 def from_env(cls: type[C], env: Mapping[str, str]) -> C:
     """Make a `cls` from the variables of its service and the shared ones."""
     prefix = f"COVE_{cls.service.upper()}_"
-    kinds = get_type_hints(cls)
+    kinds = get_type_hints(cls, include_extras=True)
     known = {variable(cls, item): item for item in fields(cls)}
     problems = [
         _unknown(name, prefix, known)
@@ -210,19 +211,22 @@ def _number(text: str) -> float:
 
 def _duration(text: str) -> timedelta:
     if found := _DURATION.fullmatch(text):
-        days, hours, minutes, seconds = (int(found[unit] or 0) for unit in "dhms")
-        return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+        days, hours, minutes, whole = (int(found[unit] or 0) for unit in "dhms")
+        return timedelta(days=days, hours=hours, minutes=minutes, seconds=whole)
     try:
-        return timedelta(seconds=float(text))
+        seconds = timedelta(seconds=float(text))
     except (ValueError, OverflowError):
-        raise ValueError("not a duration like 30, 30s, 5m or 1h30m") from None
+        seconds = timedelta(-1)
+    if seconds < timedelta(0):
+        raise ValueError("not a duration like 30, 30s, 5m or 1h30m")
+    return seconds
 
 
-def _bytes(text: str) -> ByteSize:
+def _bytes(text: str) -> int:
     found = _SIZE.fullmatch(text)
     if not found:
         raise ValueError("not a size like 4096, 512KiB or 2GiB")
-    return ByteSize(int(found[1]) * _UNITS[found[2] or ""])
+    return int(found[1]) * _UNITS[found[2] or ""]
 
 
 _PARSERS: Final[Mapping[Any, Callable[[str], Any]]] = {

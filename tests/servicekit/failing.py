@@ -33,7 +33,7 @@ async def failure(call: Any) -> Failure:
     """The failure of a call that must fail, be it one answer or a stream of them."""
     try:
         if hasattr(call, "__aiter__"):
-            async for _ in call:
+            while await call.read() is not grpc.aio.EOF:
                 pass
         else:
             await call

@@ -1,0 +1,297 @@
+"""How servers start, tell of themselves, and stop."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+
+from servicekit.config import ConfigError
+from servicekit.errors import Unavailable
+from servicekit.sockets import AddressError
+from tests.servicekit.failing import failure
+from tests.servicekit.kit import SERVICE, Protos, running
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+
+def health_request(service: str) -> health_pb2.HealthCheckRequest:
+    return health_pb2.HealthCheckRequest(service=service)
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def outliving(folder: Path) -> grpc.aio.Channel:
+    """A channel that is there before the server and after it, as those of callers are."""
+    return grpc.aio.insecure_channel(f"unix:{folder}/r/kit")
+
+
+async def test_health_is_told_by_service_name(protos: Protos, tmp_path: Path) -> None:
+    async with running(protos, tmp_path) as kit:
+        stub: Any = health_pb2_grpc.HealthStub(kit.channel)
+        for service in ("", SERVICE):
+            assert (await stub.Check(health_request(service))).status == SERVING
+        assert (await failure(stub.Check(health_request("x")))).code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_every_watcher_sees_every_change_and_the_end(protos: Protos, tmp_path: Path) -> None:
+    async with running(protos, tmp_path) as kit, asyncio.timeout(10):
+        stub: Any = health_pb2_grpc.HealthStub(kit.channel)
+        leaving, first, second, unknown = (
+            stub.Watch(health_request(name)) for name in (SERVICE, SERVICE, SERVICE, "x")
+        )
+        for watch in (leaving, first, second):
+            assert (await watch.read()).status == SERVING
+        assert (await unknown.read()).status == UNKNOWN
+        leaving.cancel()
+        kit.served.health.set(SERVICE, NOT_SERVING)
+        for watch in (first, second):
+            assert (await watch.read()).status == NOT_SERVING
+        kit.served.health.set(SERVICE, SERVING)
+        assert (await first.read()).status == SERVING
+        kit.served.health.stop()
+        assert (await first.read()).status == NOT_SERVING
+        assert await first.read() is grpc.aio.EOF
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_lists_every_service(protos: Protos, tmp_path: Path, version: str) -> None:
+    async with running(protos, tmp_path) as kit:
+        (response,) = await reflect(kit.channel, version)
+        listed = {each.name for each in response.list_services_response.service}
+    assert listed == {
+        SERVICE,
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_health_needs_no_identity_and_reflection_does(
+    protos: Protos, tmp_path: Path, version: str
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("right")
+    token.chmod(0o600)
+    async with running(protos, tmp_path, address=("127.0.0.1:0",), service_token_file=token) as kit:
+        stub: Any = health_pb2_grpc.HealthStub(kit.channel)
+        assert (await stub.Check(health_request(""))).status == SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await reflect(kit.channel, version)
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert await reflect(kit.channel, version, (("cove-service-token", "right"),))
+
+
+async def reflect(channel: grpc.aio.Channel, version: str, metadata: Any = ()) -> list[Any]:
+    ask = channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    return [response async for response in ask(iter([request]), metadata=metadata)]
+
+
+async def test_a_stop_lets_a_running_call_end(protos: Protos, tmp_path: Path) -> None:
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    async def say(request: Any) -> str:
+        began.set()
+        await go_on.wait()
+        return "done"
+
+    async with asyncio.timeout(10), outliving(tmp_path) as channel:
+        async with running(protos, tmp_path, say=say) as kit:
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            watch = health.Watch(health_request(SERVICE))
+            assert (await watch.read()).status == SERVING
+            made = protos.grpc.KitServiceStub(channel).Say(kit.pb.SayRequest())
+            await began.wait()
+
+            async def drain() -> None:
+                assert (await watch.read()).status == NOT_SERVING
+                go_on.set()
+
+            drained = asyncio.create_task(drain())
+        await drained
+        assert (await made).text == "done"
+
+
+async def test_a_stop_ends_endless_streams_at_once_with_a_reason(
+    protos: Protos, tmp_path: Path
+) -> None:
+    async def count(request: Any) -> AsyncIterator[str]:
+        yield "one"
+        await asyncio.Event().wait()
+
+    loop = asyncio.get_running_loop()
+    grace = timedelta(seconds=30)
+    async with outliving(tmp_path) as channel:
+        async with running(protos, tmp_path, count=count, shutdown_grace=grace) as kit:
+            stub = protos.grpc.KitServiceStub(channel)
+            streams = [stub.Count(kit.pb.SayRequest()), stub.CountByWriting(kit.pb.SayRequest())]
+            for stream in streams:
+                assert (await stream.read()).text == "one"
+            failures = [asyncio.create_task(failure(stream)) for stream in streams]
+            began = loop.time()
+        assert loop.time() - began < 5
+        ended = await asyncio.gather(*failures)
+    for failed in ended:
+        assert failed.code is grpc.StatusCode.UNAVAILABLE
+        assert failed.reason == "SHUTTING_DOWN"
+    assert kit.servicer.cleaned == ["Count"]
+
+
+async def test_a_call_that_outlasts_the_grace_is_cancelled(protos: Protos, tmp_path: Path) -> None:
+    cancelled = asyncio.Event()
+    began = asyncio.Event()
+
+    async def say(request: Any) -> str:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        return ""
+
+    grace = timedelta(milliseconds=50)
+    async with asyncio.timeout(10), outliving(tmp_path) as channel:
+        async with running(protos, tmp_path, say=say, shutdown_grace=grace) as kit:
+            made = protos.grpc.KitServiceStub(channel).Say(kit.pb.SayRequest())
+            failing = asyncio.create_task(failure(made))
+            await began.wait()
+        await cancelled.wait()
+        assert (await failing).code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+async def test_several_addresses_serve_the_same(protos: Protos, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("right")
+    token.chmod(0o600)
+    addresses = (f"unix:{tmp_path}/a", f"unix:{tmp_path}/b", "127.0.0.1:0")
+    async with running(protos, tmp_path, address=addresses, service_token_file=token) as kit:
+        assert kit.served.addresses[:2] == addresses[:2]
+        assert not kit.served.addresses[2].endswith(":0")
+        for address in kit.served.addresses:
+            async with grpc.aio.insecure_channel(address) as channel:
+                stub: Any = health_pb2_grpc.HealthStub(channel)
+                assert (await stub.Check(health_request(""))).status == SERVING
+
+
+async def test_a_stale_socket_is_replaced(protos: Protos, tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    folder.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(folder / "kit"))
+    async with running(protos, tmp_path) as kit:
+        await kit.stub.Say(kit.pb.SayRequest())
+    assert not (folder / "kit").exists()
+
+
+async def test_a_socket_in_use_is_left_alone(protos: Protos, tmp_path: Path) -> None:
+    async with running(protos, tmp_path) as kit:
+        with pytest.raises(AddressError, match="another server listens here"):
+            async with running(protos, tmp_path):
+                pass
+        await kit.stub.Say(kit.pb.SayRequest())
+
+
+async def test_a_file_in_the_place_of_a_socket_is_left_alone(
+    protos: Protos, tmp_path: Path
+) -> None:
+    file = tmp_path / "r" / "kit"
+    file.parent.mkdir(mode=0o700)
+    file.write_text("precious")
+    with pytest.raises(AddressError, match="not a socket"):
+        async with running(protos, tmp_path):
+            pass
+    assert file.read_text() == "precious"
+
+
+async def test_a_folder_that_others_can_write_is_refused(protos: Protos, tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(AddressError, match="chmod 0700"):
+        async with running(protos, tmp_path):
+            pass
+
+
+async def test_a_port_in_use_is_an_error(protos: Protos, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("right")
+    token.chmod(0o600)
+    async with running(protos, tmp_path, address=("127.0.0.1:0",), service_token_file=token) as kit:
+        with pytest.raises(AddressError, match="cannot listen"):
+            async with running(
+                protos, tmp_path, address=(kit.served.address,), service_token_file=token
+            ):
+                pass
+
+
+async def test_a_tool_on_tcp_without_token_does_not_start(protos: Protos, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="COVE_KIT__SERVICE_TOKEN_FILE: required"):
+        async with running(protos, tmp_path, address=("127.0.0.1:0",)):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "problem"),
+    [(0o644, "x", "open to everyone"), (0o600, "", "empty"), (0o000, None, "cannot be read")],
+)
+async def test_a_bad_token_file_is_refused(
+    protos: Protos, tmp_path: Path, mode: int, text: str | None, problem: str
+) -> None:
+    file = tmp_path / "token"
+    if text is not None:
+        file.write_text(text)
+        file.chmod(mode)
+    with pytest.raises(ConfigError, match=problem):
+        async with running(protos, tmp_path, service_token_file=file):
+            pass
+
+
+async def test_metrics_count_calls_by_code(protos: Protos, tmp_path: Path) -> None:
+    async def say(request: Any) -> str:
+        if request.text:
+            raise Unavailable("away")
+        return ""
+
+    admin = f"unix:{tmp_path}/admin"
+    transport = httpx.AsyncHTTPTransport(uds=f"{tmp_path}/admin")
+    async with (
+        running(protos, tmp_path, say=say, admin_address=admin) as kit,
+        httpx.AsyncClient(transport=transport, base_url="http://admin") as http,
+    ):
+        for text in ("", "", "fail"):
+            call = kit.stub.Say(kit.pb.SayRequest(text=text))
+            await (failure(call) if text else call)
+        lines = (await http.get("/metrics")).text.splitlines()
+        assert (await http.get("/other")).status_code == 404
+        assert mode(tmp_path / "admin") == 0o600
+    method = f"/{SERVICE}/Say"
+    assert f'cove_calls_total{{code="OK",method="{method}"}} 2.0' in lines
+    assert f'cove_calls_total{{code="UNAVAILABLE",method="{method}"}} 1.0' in lines
+    assert f'cove_call_seconds_count{{method="{method}"}} 3.0' in lines
+    assert f'cove_calls_open{{method="{method}"}} 0.0' in lines
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "example.org:80", "127.0.0.1", ":9000"])
+async def test_the_admin_address_stays_on_this_machine(
+    protos: Protos, tmp_path: Path, address: str
+) -> None:
+    with pytest.raises(ConfigError, match="not a loopback address"):
+        async with running(protos, tmp_path, admin_address=address):
+            pass
