@@ -54,13 +54,14 @@ def suite() -> Iterator[dict[str, str]]:
     for name in ("COVE_ADDRESS", "COVE_TOKEN"):
         env.pop(name, None)
     say("cove up")
-    up = subprocess.Popen(
-        [COVE, "up", "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=(log := Path(state, "up.log").open("w")),
-        text=True,
-    )
+    with Path(state, "up.log").open("w") as log:
+        up = subprocess.Popen(
+            [COVE, "up", "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
     try:
         assert up.stdout is not None
         line = up.stdout.readline()
@@ -72,7 +73,6 @@ def suite() -> Iterator[dict[str, str]]:
     finally:
         up.terminate()
         up.wait()
-        log.close()
         shutil.rmtree(state)
 
 

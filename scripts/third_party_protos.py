@@ -51,8 +51,10 @@ def _lay_validate() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-            + ["--no-binary=protovalidate", f"--dest={folder}", _SDIST],
+            [
+                *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
+                *("--no-binary=protovalidate", f"--dest={folder}", _SDIST),
+            ],
             check=True,
         )
         (archive,) = Path(folder).glob("*.tar.gz")

@@ -8,11 +8,11 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from cove.options.v1 import options_pb2
-from google.api import annotations_pb2
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ["registry", "git", "provider", "executor", "gateway"]
@@ -60,7 +60,7 @@ def test_every_mutator_takes_a_request_id(method: MethodDescriptor) -> None:
         return
     fields = set(method.input_type.fields_by_name)
     header = method.input_type.fields_by_name.get("header")
-    if header is not None:
+    if header is not None and header.message_type is not None:
         fields |= set(header.message_type.fields_by_name)
     # Leases carry their fencing token, activation its handle: both idempotent by it.
     assert fields & {"request_id", "fencing_token", "handle"}, method.full_name

@@ -1,0 +1,57 @@
+"""The floor: a raw grpc.aio server, in a process of its own, with no interceptor at all."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+
+CHUNK = 64 * 1024
+
+
+@asynccontextmanager
+async def echo_server(folder: str) -> AsyncIterator[grpc.aio.Channel]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks.echo", f"unix:{folder}/echo", stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        await process.stdout.readline()
+        async with grpc.aio.insecure_channel(f"unix:{folder}/echo") as channel:
+            yield channel
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def _serve(address: str) -> None:
+    async def unary(request: bytes, context: Any) -> bytes:
+        return request
+
+    async def stream(request: bytes, context: Any) -> None:
+        for _ in range(int(request) // CHUNK):
+            await context.write(b"x" * CHUNK)
+
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers(
+        (
+            grpc.method_handlers_generic_handler(
+                "bench.Echo",
+                {
+                    "Unary": grpc.unary_unary_rpc_method_handler(unary),
+                    "Stream": grpc.unary_stream_rpc_method_handler(stream),
+                },
+            ),
+        )
+    )
+    server.add_insecure_port(address)
+    await server.start()
+    print("ready", flush=True)
+    await server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(sys.argv[1]))

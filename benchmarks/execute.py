@@ -1,0 +1,98 @@
+"""`true`, from the request to its exit status."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+
+from benchmarks.echo import echo_server
+from benchmarks.measure import Action, interleaved, report
+from benchmarks.suite import SERVICE_METADATA, Suite, make_repository
+from cove.executor.v1 import executor_pb2
+from cove.executor.v1.executor_pb2_grpc import ExecutorServiceStub
+from cove.gateway.v1 import gateway_pb2 as pb
+
+
+async def run(suite: Suite, folder: Path) -> None:
+    await suite.create(make_repository(folder / "repo", 45), "execute")
+    spec = executor_pb2.ExecutionSpec(argv=["true"])
+
+    async def through_gateway() -> None:
+        request = pb.ExecuteRequest(name="workspaces/execute", spec=spec)
+        answer = await suite.executions.Execute(request, metadata=suite.metadata)
+        assert answer.execution.exit.WhichOneof("reason") == "code"
+
+    await through_gateway()  # Activates it.
+    handle = (await suite.environment("execute")).handle
+    async with (
+        grpc.aio.insecure_channel(f"unix:{suite.runtime}/executor") as direct,
+        echo_server(str(folder)) as echo,
+        engine() as container,
+    ):
+        executor = ExecutorServiceStub(direct)
+        unary: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = echo.unary_unary(
+            "/bench.Echo/Unary"
+        )
+
+        async def through_executor() -> None:
+            request = executor_pb2.ExecuteRequest(handle=handle, spec=spec)
+            await executor.Execute(request, metadata=SERVICE_METADATA)
+
+        async def raw_echo() -> None:
+            await unary(b"x" * 64)
+
+        actions: dict[str, Action] = {
+            "executor": through_executor,
+            "gateway": through_gateway,
+            "posix_spawn": spawn,
+            "raw grpc.aio echo": raw_echo,
+        }
+        if container:
+
+            async def docker_exec() -> None:
+                process = await asyncio.create_subprocess_exec("docker", "exec", container, "true")
+                await process.wait()
+
+            actions["docker exec"] = docker_exec
+        medians = await interleaved(actions, rounds=200)
+        report("execute `true`", medians, ["posix_spawn", "raw grpc.aio echo", "docker exec"])
+    await suite.delete("execute")
+
+
+async def spawn() -> None:
+    """posix_spawn and a wait that leaves the loop free, as a server would."""
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    descriptor = os.pidfd_open(pid)
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(descriptor, ended.set)
+    await ended.wait()
+    loop.remove_reader(descriptor)
+    os.close(descriptor)
+    os.waitpid(pid, 0)
+
+
+@asynccontextmanager
+async def engine() -> AsyncIterator[str]:
+    """A container to exec into, where a Docker engine runs and has an image; else empty."""
+    if not shutil.which("docker"):
+        print("\nno docker command: `docker exec` is not compared")
+        yield ""
+        return
+    images = subprocess.run(["docker", "images", "-q"], capture_output=True, text=True)
+    if images.returncode or not images.stdout.strip():
+        print("\nno Docker engine with an image: `docker exec` is not compared")
+        yield ""
+        return
+    image = images.stdout.split()[0]
+    command = ["docker", "run", "-d", "--rm", "--network", "none", image, "sleep", "600"]
+    container = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        yield container
+    finally:
+        subprocess.run(["docker", "rm", "-f", container], check=True, capture_output=True)
