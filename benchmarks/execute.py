@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc
 
-from benchmarks.echo import echo_server
+from benchmarks.echo import Unary, echo_server
 from benchmarks.measure import Action, interleaved, report
 from benchmarks.suite import SERVICE_METADATA, Suite, make_repository
 from cove.executor.v1 import executor_pb2
@@ -35,9 +35,7 @@ async def run(suite: Suite, folder: Path) -> None:
         engine() as container,
     ):
         executor = ExecutorServiceStub(direct)
-        unary: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = echo.unary_unary(
-            "/bench.Echo/Unary"
-        )
+        unary: Unary = echo.unary_unary("/bench.Echo/Unary")
 
         async def through_executor() -> None:
             request = executor_pb2.ExecuteRequest(handle=handle, spec=spec)

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import grpc
-
-from benchmarks.echo import CHUNK, echo_server
+from benchmarks.echo import CHUNK, Stream, echo_server
 from benchmarks.measure import interleaved, report
 from benchmarks.suite import Suite, make_repository
 from cove.executor.v1 import executor_pb2
@@ -27,9 +25,7 @@ async def run(suite: Suite, folder: Path) -> None:
         pb.WaitExecutionRequest(name=name), metadata=suite.metadata
     )
     async with echo_server(str(folder)) as echo:
-        raw: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = echo.unary_stream(
-            "/bench.Echo/Stream"
-        )
+        raw: Stream = echo.unary_stream("/bench.Echo/Stream")
 
         async def through_gateway() -> None:
             got = 0
