@@ -92,6 +92,17 @@ async def distance(record: Record, workspace: Workspace) -> tuple[int, int]:
     return ahead, behind
 
 
+async def is_only_here(workspace: Workspace) -> bool:
+    """Whether the head has commits that no branch or tag of the origin has."""
+    head = workspace.head
+    if not head:
+        return False
+    options = ["--count", "--max-count=1", "--not", "--remotes", "--tags", "--not"]
+    command = git(Where(git_dir=STORE), "rev-list", options, values=[head])
+    repository = workspace.repository
+    return int(await repository.cells.check(repository.cell(), command)) > 0
+
+
 def _commit(record: bytes) -> Commit:
     fields = record.decode("utf-8", "replace").split("\0", 9)
     message, trailers = split_trailers(fields[9])

@@ -31,6 +31,7 @@ from services.git.remote import Remote, Rules, Scheme
 
 STORE: Final = "/run/cell/store"
 _PROGRESS: Final = re.compile(r"(?:remote: )?([A-Z][a-z]+ [a-z]+): +\d+% \((\d+)/(\d+)\)")
+_WHOLE_IDS: Final = ("core.abbrev", "40")  # What push prints is read.
 _WATCH_INTERVAL: Final = 0.25
 _LIST_LIMIT: Final = 64 << 20
 
@@ -102,7 +103,7 @@ class Transport:
         lease: str | None,
     ) -> Result:
         """Push one refspec; `lease` is what `--force-with-lease` takes. Tells how git ended."""
-        options = ["--atomic"] if lease is None else ["--atomic", f"--force-with-lease={lease}"]
+        options = [] if lease is None else [f"--force-with-lease={lease}"]
         async with self._connected(
             remote, credentials, store, "push", options, [refspec]
         ) as running:
@@ -153,7 +154,7 @@ class Transport:
                     name,
                     options,
                     values=[f"fd::{ends[0]},{ends[1]}", *refspecs],
-                    config=[("protocol.fd.allow", "always")],
+                    config=[("protocol.fd.allow", "always"), _WHOLE_IDS],
                 )
                 cell = Cell(identity=identity, binds=binds)
                 running = await stack.enter_async_context(
@@ -215,7 +216,7 @@ class Transport:
         refspecs: Sequence[str],
     ) -> tuple[Cell, Command]:
         address = await self._rules.address(remote)
-        config = [(f"protocol.{remote.scheme.value}.allow", "always")]
+        config = [(f"protocol.{remote.scheme.value}.allow", "always"), _WHOLE_IDS]
         variables = {}
         if remote.scheme is Scheme.SSH:
             files = credentials.ssh_files(identity.uid, identity.gid)

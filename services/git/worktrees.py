@@ -11,10 +11,10 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from servicekit.errors import ServiceError
-from services.git import view
+from services.git import history, status, view
 from services.git.cell import Cell, Cells, owner_of
 from services.git.command import Where, git
-from services.git.errors import DiskFull, NoRemote, WorktreeExists, WorktreeNotFound
+from services.git.errors import DiskFull, NoRemote, UnsavedWork, WorktreeExists, WorktreeNotFound
 from services.git.names import check_branch
 from services.git.record import Record, Records, State
 from services.git.remote import Remote, Rules, Scheme
@@ -122,12 +122,17 @@ class Worktrees:
             finally:
                 self._phases.pop(wanted.uid, None)
 
-    async def remove(self, uid: str) -> bool:
-        """Remove it with its branch; whether anything was there."""
+    async def remove(self, uid: str, tenant: str, *, keep_unsaved: bool = False) -> bool:
+        """Remove it with its branch; whether anything was there.
+
+        Raises `UnsavedWork` when that is to be kept and there is some.
+        """
         async with self._locked(uid):
             record = self.records.find(uid)
-            if record is None:
+            if record is None or (tenant and record.tenant != tenant):
                 return False
+            if keep_unsaved and record.state is State.READY:
+                await self._check_saved(record)
             await self._undo(self.records.keep(replace(record, state=State.REMOVING)))
             return True
 
@@ -152,6 +157,15 @@ class Worktrees:
             if record.state is State.REMOVING:
                 async with self._locked(record.uid):
                     await self._undo(record)
+
+    async def _check_saved(self, record: Record) -> None:
+        _, workspace = await self.ready(record.uid, record.tenant)
+        async with workspace.lock:
+            head = workspace.head
+            unsaved = bool(await status.read(workspace, head))
+            unsaved = unsaved or await history.is_only_here(workspace)
+        if unsaved:
+            raise UnsavedWork("the worktree has work that is nowhere else", uid=record.uid)
 
     def _begin(self, wanted: Wanted, caller: Caller, remote: Remote | None) -> Record:
         return Record(

@@ -1,0 +1,91 @@
+"""Puts git together. Nothing else in it makes its own parts."""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from cove.git.v1.git_pb2_grpc import add_GitServiceServicer_to_server
+from servicekit.ledger import Ledger
+from servicekit.paging import PageTokens
+from servicekit.server import Served, serving
+from services.git.cell import Cells
+from services.git.commit import Committer, Person
+from services.git.config import Config
+from services.git.push import Pusher
+from services.git.record import Records
+from services.git.remote import Rules
+from services.git.repository import Repositories
+from services.git.service import GitServicer, Parts
+from services.git.transport import Bounds, Transport
+from services.git.worktrees import Worktrees
+
+_LOCK_TIMEOUT: Final = 60.0
+_LOCK_INTERVAL: Final = 0.05
+
+
+@asynccontextmanager
+async def git(config: Config) -> AsyncIterator[Served]:
+    """Serves while the block runs. One process at a time has the state directory."""
+    directory = config.state / "git"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    rules = Rules(
+        local_roots=config.local_roots,
+        allowed_hosts=frozenset(config.allowed_hosts),
+        http_hosts=frozenset(config.http_hosts),
+        closed=config.state,
+    )
+    bounds = Bounds(
+        timeout=config.remote_timeout.total_seconds(),
+        repository_bytes=config.max_repository_bytes,
+    )
+    cells = Cells()
+    transport = Transport(cells, rules, bounds, config.state)
+    repositories = Repositories(
+        directory / "repositories", cells, transport, config.access_ttl.total_seconds()
+    )
+    records = Records(directory / "worktrees")
+    worktrees = Worktrees(records, repositories, cells, rules)
+    server = Person(config.committer_name, config.committer_email)
+    async with _owning(directory), Ledger.open(directory / "ledger.db") as ledger:
+        await worktrees.load()
+        parts = Parts(
+            worktrees=worktrees,
+            committer=Committer(records, server),
+            pusher=Pusher(rules, transport, repositories),
+            ledger=ledger,
+            tokens=PageTokens.load(directory / "page.key"),
+        )
+        services = {
+            "cove.git.v1.GitService": partial(add_GitServiceServicer_to_server, GitServicer(parts)),
+        }
+        async with serving(config, services) as served:
+            yield served
+
+
+@asynccontextmanager
+async def _owning(directory: Path) -> AsyncIterator[None]:
+    """Have the directory alone. The lock of a process that was killed is free at once."""
+    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        # A process that was told to stop may still be answering its last calls.
+        deadline = asyncio.get_running_loop().time() + _LOCK_TIMEOUT
+        while not _lock(descriptor):
+            if asyncio.get_running_loop().time() > deadline:
+                raise TimeoutError(f"another process has {directory}")
+            await asyncio.sleep(_LOCK_INTERVAL)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,42 @@
+"""Settings of git."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import ClassVar, Final
+
+from servicekit.config import ByteSize, ServerConfig
+
+_DEFAULT_REPOSITORY: Final = ByteSize(20 << 30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config(ServerConfig):
+    """Each field is set by the variable `COVE_GIT__<FIELD>`."""
+
+    service: ClassVar[str] = "git"
+
+    local_roots: tuple[Path, ...] = ()
+    """Directories below which repositories may be used by path, separated by commas; `/`
+    allows all. Empty: none."""
+
+    allowed_hosts: tuple[str, ...] = ()
+    """Hosts (`name` or `name:port`) that may have a private or loopback address."""
+
+    http_hosts: tuple[str, ...] = ()
+    """Hosts (`name` or `name:port`) that may be talked to without TLS. For tests."""
+
+    access_ttl: timedelta = timedelta(minutes=5)
+    """How long a caller that has proven its access to an origin need not do so again."""
+
+    remote_timeout: timedelta = timedelta(minutes=9)
+    """How long a clone, fetch or push may take."""
+
+    max_repository_bytes: ByteSize = _DEFAULT_REPOSITORY
+    """How large the packs of a repository may get."""
+
+    committer_name: str = "Cove"
+    """Name of the committer of every commit, and of its author where none is given."""
+
+    committer_email: str = "cove@localhost"
+    """Mail address of the same."""

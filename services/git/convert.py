@@ -1,0 +1,211 @@
+"""Turns what the service knows into messages of its API, and requests into its terms."""
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from cove.git.v1 import git_pb2 as pb
+from cove.mount.v1 import mount_pb2
+from servicekit.errors import InvalidArgument
+from services.git import diff, history
+from services.git.commit import Draft, Person, check_draft
+from services.git.credentials import Credentials
+from services.git.record import Record, State
+from services.git.staging import Skipped
+from services.git.status import Change, Entry
+from services.git.worktrees import Phase
+
+_STATES: Final = {
+    State.CREATING: pb.Worktree.STATE_CREATING,
+    State.READY: pb.Worktree.STATE_READY,
+    State.REMOVING: pb.Worktree.STATE_CREATING,
+}
+_INDEX: Final = {
+    Change.NONE: pb.StatusEntry.INDEX_STATE_UNSPECIFIED,
+    Change.UNTRACKED: pb.StatusEntry.INDEX_STATE_UNSPECIFIED,
+    Change.ADDED: pb.StatusEntry.INDEX_STATE_ADDED,
+    Change.MODIFIED: pb.StatusEntry.INDEX_STATE_MODIFIED,
+    Change.DELETED: pb.StatusEntry.INDEX_STATE_DELETED,
+    Change.RENAMED: pb.StatusEntry.INDEX_STATE_RENAMED,
+    Change.TYPE_CHANGED: pb.StatusEntry.INDEX_STATE_TYPE_CHANGED,
+    Change.UNMERGED: pb.StatusEntry.INDEX_STATE_UNMERGED,
+}
+_WORK: Final = {
+    Change.NONE: pb.StatusEntry.WORK_STATE_UNSPECIFIED,
+    Change.UNTRACKED: pb.StatusEntry.WORK_STATE_UNTRACKED,
+    Change.ADDED: pb.StatusEntry.WORK_STATE_UNTRACKED,
+    Change.MODIFIED: pb.StatusEntry.WORK_STATE_MODIFIED,
+    Change.DELETED: pb.StatusEntry.WORK_STATE_DELETED,
+    Change.RENAMED: pb.StatusEntry.WORK_STATE_RENAMED,
+    Change.TYPE_CHANGED: pb.StatusEntry.WORK_STATE_TYPE_CHANGED,
+    Change.UNMERGED: pb.StatusEntry.WORK_STATE_UNMERGED,
+}
+_CHANGES: Final = {
+    Change.ADDED: pb.DiffFile.CHANGE_ADDED,
+    Change.MODIFIED: pb.DiffFile.CHANGE_MODIFIED,
+    Change.DELETED: pb.DiffFile.CHANGE_DELETED,
+    Change.RENAMED: pb.DiffFile.CHANGE_RENAMED,
+    Change.TYPE_CHANGED: pb.DiffFile.CHANGE_TYPE_CHANGED,
+}
+
+
+def time(seconds: float) -> Timestamp:
+    """A point in time, given in seconds since the epoch."""
+    fraction, whole = math.modf(seconds)
+    return Timestamp(seconds=int(whole), nanos=int(fraction * 1_000_000_000))
+
+
+def credentials(message: pb.Credentials) -> Credentials:
+    """What a caller proves itself with; empty if it sent nothing."""
+    return Credentials(
+        username=message.https.username,
+        password=message.https.password,
+        private_key=message.ssh.private_key,
+        known_hosts=message.ssh.known_hosts,
+    )
+
+
+def worktree(record: Record, head: str, phase: Phase) -> pb.Worktree:
+    """A worktree as it is now."""
+    return pb.Worktree(
+        uid=record.uid,
+        tenant=record.tenant,
+        repository=record.repository,
+        revision=record.revision,
+        branch=record.branch,
+        base_commit=record.base_commit,
+        head_commit=head,
+        state=_STATES[record.state],
+        phase=phase.name,
+        phase_done=phase.done,
+        phase_total=phase.total,
+        create_time=time(record.create_time),
+    )
+
+
+def mount(record: Record, repository: str) -> mount_pb2.Mount:
+    """How provider puts it into a sandbox; `repository` is below the directory of all."""
+    home = f"git/worktrees/{record.uid}"
+    return mount_pb2.Mount(
+        version=1,
+        mode=mount_pb2.Mount.MODE_PLAIN,
+        worktree=f"{home}/tree",
+        git_view=f"{home}/view",
+        objects=f"git/repositories/{repository}/objects",
+    )
+
+
+def entry(found: Entry) -> pb.StatusEntry:
+    """A path that differs from the head."""
+    path, raw_path = _path(found.name)
+    old_path, raw_old_path = _path(found.old_path)
+    return pb.StatusEntry(
+        path=path,
+        raw_path=raw_path,
+        old_path=old_path,
+        raw_old_path=raw_old_path,
+        index_state=_INDEX[found.index],
+        work_state=_WORK[found.work],
+        submodule=found.submodule,
+    )
+
+
+def event(found: diff.Event) -> pb.GetDiffResponse:
+    """An event of a diff."""
+    match found:
+        case diff.File():
+            return pb.GetDiffResponse(file=_file(found))
+        case diff.Patch(data, truncated):
+            return pb.GetDiffResponse(patch=pb.DiffPatch(data=data, truncated=truncated))
+        case diff.End(files, additions, deletions, truncated):
+            end = pb.DiffEnd(
+                files=files, additions=additions, deletions=deletions, truncated=truncated
+            )
+            return pb.GetDiffResponse(end=end)
+
+
+def _file(found: diff.File) -> pb.DiffFile:
+    path, raw_path = _path(found.path)
+    old_path, raw_old_path = _path(found.old_path)
+    return pb.DiffFile(
+        path=path,
+        raw_path=raw_path,
+        old_path=old_path,
+        raw_old_path=raw_old_path,
+        change=_CHANGES.get(found.change, pb.DiffFile.CHANGE_MODIFIED),
+        old_mode=found.old_mode,
+        new_mode=found.new_mode,
+        binary=found.binary,
+        additions=found.additions,
+        deletions=found.deletions,
+    )
+
+
+def limits(message: pb.DiffLimits) -> diff.Limits:
+    """Where a diff is cut."""
+    return diff.Limits().at_most(message.files, message.lines, message.bytes, message.file_bytes)
+
+
+def draft(request: pb.CreateCommitRequest) -> Draft:
+    """A commit to be made. Raises `InvalidArgument` for what no commit can hold."""
+    wanted = request.commit
+    author = None
+    if wanted.HasField("author") and (wanted.author.name or wanted.author.email):
+        author = Person(wanted.author.name, wanted.author.email)
+    made = Draft(
+        message=wanted.message,
+        author=author,
+        trailers=[(trailer.key, trailer.value) for trailer in wanted.trailers],
+        expected_head=request.expected_head,
+        paths=paths(request.paths),
+        request_id=request.request_id,
+    )
+    return check_draft(made)
+
+
+def paths(names: Sequence[str]) -> list[bytes]:
+    """Paths relative to the worktree's root. Raises `InvalidArgument` for others."""
+    encoded = [name.encode() for name in names]
+    for path in encoded:
+        if path.startswith(b"/") or b".." in path.split(b"/") or b"\0" in path:
+            raise InvalidArgument("paths", "a path is relative to the worktree's root")
+    return encoded
+
+
+def commit(found: history.Commit) -> pb.Commit:
+    """A commit that is there."""
+    return pb.Commit(
+        id=found.id,
+        parents=found.parents,
+        tree=found.tree,
+        message=found.message,
+        author=_signature(found.author),
+        committer=_signature(found.committer),
+        trailers=[pb.Trailer(key=key, value=value) for key, value in found.trailers],
+    )
+
+
+def branch(found: history.Branch) -> pb.Branch:
+    """A branch that a worktree can see."""
+    kind = pb.Branch.KIND_OWN if found.own else pb.Branch.KIND_ORIGIN
+    return pb.Branch(name=found.name, head_commit=found.head, kind=kind)
+
+
+def skipped(found: Skipped) -> pb.SkippedPath:
+    """A path that a commit had to leave out."""
+    path, raw_path = _path(found.path)
+    return pb.SkippedPath(path=path, raw_path=raw_path, reason=found.reason)
+
+
+def _signature(found: history.Signature) -> pb.Signature:
+    return pb.Signature(name=found.name, email=found.email, time=time(max(found.time, 0)))
+
+
+def _path(raw: bytes) -> tuple[str, bytes]:
+    """A path as text, or as bytes when it is not UTF-8."""
+    try:
+        return raw.decode(), b""
+    except UnicodeDecodeError:
+        return "", raw

@@ -1,0 +1,127 @@
+"""Pushes a worktree's branch to a remote."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from services.git import view
+from services.git.errors import (
+    BranchCheckedOut,
+    HeadMoved,
+    NonFastForward,
+    NoRemote,
+    PushRejected,
+    RevisionNotFound,
+)
+from services.git.names import check_branch
+from services.git.record import Record
+from services.git.remote import Rules
+from services.git.repository import Caller, Repositories
+from services.git.transport import Transport
+from services.git.workspace import Workspace
+
+_RANGE: Final = re.compile(r"([0-9a-f]{40})\.{2,3}([0-9a-f]{40})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where to. Empty: the origin, the worktree's own branch, only forward."""
+
+    url: str = ""
+    branch: str = ""
+    expected_head: str = ""
+    """The commit there that may be overwritten."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pushed:
+    """What is there now; `previous` is empty when the branch is new there."""
+
+    url: str
+    branch: str
+    commit: str
+    previous: str
+
+
+class Pusher:
+    def __init__(self, rules: Rules, transport: Transport, repositories: Repositories) -> None:
+        self._rules = rules
+        self._transport = transport
+        self._repositories = repositories
+
+    async def push(
+        self, record: Record, workspace: Workspace, target: Target, caller: Caller
+    ) -> Pushed:
+        """Push the head. Never forces, except over exactly `expected_head`.
+
+        Raises `NoRemote`, `NonFastForward`, `BranchCheckedOut`, `PushRejected`,
+        `HeadMoved`, and what a remote's refusal makes.
+        """
+        url = target.url or record.repository
+        if not url:
+            raise NoRemote("the worktree has no origin: name a remote")
+        remote = self._rules.parse(url)
+        branch = check_branch(target.branch or record.branch, "remote_branch")
+        head = workspace.head
+        if not head:
+            raise RevisionNotFound("the branch has no commit yet", revision=record.branch)
+        there = f"refs/heads/{branch}"
+        lease = f"{there}:{target.expected_head}" if target.expected_head else None
+        result = await self._transport.push(
+            remote, caller.credentials, workspace.repository.path, f"{head}:{there}", lease
+        )
+        previous = _read(result.output.decode("utf-8", "replace"), there, head, target)
+        if remote.url == record.repository:
+            await self._note(record, workspace, branch, head)
+        return Pushed(url=remote.url, branch=branch, commit=head, previous=previous)
+
+    async def _note(self, record: Record, workspace: Workspace, branch: str, head: str) -> None:
+        """The origin's branch is where we put it: no need to ask."""
+        async with self._repositories.locked(workspace.repository):
+            update = f"update refs/remotes/origin/{branch} {head}"
+            await workspace.repository.update_refs([update])
+        async with workspace.lock:
+            await view.refresh(workspace, record.branch, record.repository)
+
+
+def _read(output: str, there: str, head: str, target: Target) -> str:
+    """Read `git push --porcelain`: the head that was there before, or the refusal's reason."""
+    for line in output.splitlines():
+        flag, _, rest = line.partition("\t")
+        refs, _, summary = rest.partition("\t")
+        if refs.rpartition(":")[2] != there:
+            continue
+        if flag == "!":
+            raise _refusal(summary, there.removeprefix("refs/heads/"), target)
+        if flag == "=":
+            return head
+        found = _RANGE.search(summary)
+        return found[1] if found else ""
+    raise PushRejected("the remote did not say what it did", branch=there)
+
+
+def _refusal(summary: str, branch: str, target: Target) -> Exception:
+    _, _, reason = summary.partition("(")
+    reason = reason.rstrip(")")
+    if "stale info" in reason:
+        return HeadMoved(
+            "the remote branch is not at the expected commit",
+            expected=target.expected_head,
+            actual="",
+            branch=branch,
+        )
+    if reason in ("non-fast-forward", "fetch first", "needs force"):
+        return NonFastForward(
+            "the remote branch has commits that this one has not",
+            branch=branch,
+            remedy="Push to another branch, merge the remote branch first, or name its head"
+            " as expected_remote_head to overwrite it.",
+        )
+    if "currently checked out" in reason:
+        return BranchCheckedOut(
+            "the branch is checked out in the repository pushed to",
+            branch=branch,
+            remedy="Push to another branch, or check out another one there.",
+        )
+    cause = "".join(char for char in reason if char.isprintable())[:300]
+    return PushRejected("the remote refused the push", branch=branch, cause=cause)

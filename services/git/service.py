@@ -1,0 +1,262 @@
+"""gRPC face of git: check the request, ask the parts, convert."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from cove.git.v1 import git_pb2 as pb
+from cove.git.v1.git_pb2_grpc import GitServiceServicer
+from servicekit import calls
+from servicekit.errors import InvalidArgument
+from servicekit.ledger import Ledger
+from servicekit.paging import PageTokens
+from servicekit.status import Context
+from services.git import convert, diff, history, revisions, status
+from services.git.commit import Committer
+from services.git.push import Pusher, Target
+from services.git.record import Record, State
+from services.git.repository import Caller
+from services.git.workspace import Workspace
+from services.git.worktrees import Wanted, Worktrees
+
+_PAGE: Final = 100
+_MAX_PAGE: Final = 1000
+_MAX_ENTRIES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the face speaks for."""
+
+    worktrees: Worktrees
+    committer: Committer
+    pusher: Pusher
+    ledger: Ledger
+    tokens: PageTokens
+
+
+class GitServicer(GitServiceServicer):
+    def __init__(self, parts: Parts) -> None:
+        self._worktrees = parts.worktrees
+        self._committer = parts.committer
+        self._pusher = parts.pusher
+        self._ledger = parts.ledger
+        self._tokens = parts.tokens
+
+    async def CreateWorktree(
+        self, request: pb.CreateWorktreeRequest, context: Context
+    ) -> pb.CreateWorktreeResponse:
+        return await self._ledger.once(
+            request, pb.CreateWorktreeResponse, lambda: self._create(request)
+        )
+
+    async def _create(self, request: pb.CreateWorktreeRequest) -> pb.CreateWorktreeResponse:
+        wanted = Wanted(
+            uid=request.uid,
+            repository=request.repository,
+            revision=request.revision,
+            branch=request.branch,
+            max_staleness=request.max_staleness.ToTimedelta().total_seconds(),
+        )
+        record = await self._worktrees.create(wanted, _caller(request.credentials))
+        return pb.CreateWorktreeResponse(
+            worktree=self._worktree(record),
+            mount=convert.mount(record, self._relative(record)),
+            resolved_time=convert.time(record.resolved_time),
+            warnings=record.warnings,
+        )
+
+    async def RemoveWorktree(
+        self, request: pb.RemoveWorktreeRequest, context: Context
+    ) -> pb.RemoveWorktreeResponse:
+        async def remove() -> pb.RemoveWorktreeResponse:
+            existed = await self._worktrees.remove(
+                request.uid, _tenant(), keep_unsaved=request.keep_unsaved
+            )
+            return pb.RemoveWorktreeResponse(existed=existed)
+
+        return await self._ledger.once(request, pb.RemoveWorktreeResponse, remove)
+
+    async def GetWorktree(
+        self, request: pb.GetWorktreeRequest, context: Context
+    ) -> pb.GetWorktreeResponse:
+        record = self._worktrees.owned(request.uid, _tenant())
+        ready = record.state is State.READY
+        return pb.GetWorktreeResponse(
+            worktree=self._worktree(record),
+            mount=convert.mount(record, self._relative(record)) if ready else None,
+        )
+
+    async def ListWorktrees(
+        self, request: pb.ListWorktreesRequest, context: Context
+    ) -> pb.ListWorktreesResponse:
+        page = self._tokens.page(request, default=_PAGE, maximum=_MAX_PAGE)
+        tenant = _tenant()
+        found = [
+            record
+            for record in self._worktrees.records
+            if record.uid > page.after and (not tenant or record.tenant == tenant)
+        ]
+        shown = found[: page.size]
+        more = self._tokens.next(request, after=shown[-1].uid) if len(found) > page.size else ""
+        return pb.ListWorktreesResponse(
+            worktrees=[self._worktree(record) for record in shown],
+            next_page_token=more,
+            page_size=page.size,
+        )
+
+    async def GetWorktreeStatus(
+        self, request: pb.GetWorktreeStatusRequest, context: Context
+    ) -> pb.GetWorktreeStatusResponse:
+        record, workspace = await self._worktrees.ready(request.uid, _tenant())
+        async with workspace.lock:
+            head = workspace.head
+            entries = await status.read(workspace, head)
+            ahead, behind = await history.distance(record, workspace)
+        limit = min(request.max_entries or _MAX_ENTRIES, _MAX_ENTRIES)
+        found = pb.WorktreeStatus(
+            branch=record.branch,
+            head_commit=head,
+            base_commit=record.base_commit,
+            ahead=ahead,
+            behind=behind,
+            entries=[convert.entry(entry) for entry in entries[:limit]],
+            total=len(entries),
+            truncated=len(entries) > limit,
+        )
+        return pb.GetWorktreeStatusResponse(status=found)
+
+    async def GetDiff(
+        self, request: pb.GetDiffRequest, context: Context
+    ) -> AsyncGenerator[pb.GetDiffResponse, None]:
+        record, workspace = await self._worktrees.ready(request.uid, _tenant())
+        events = await _diff(request, record, workspace)
+        async with aclosing(events):
+            async for event in events:
+                yield convert.event(event)
+
+    async def CreateCommit(
+        self, request: pb.CreateCommitRequest, context: Context
+    ) -> pb.CreateCommitResponse:
+        return await self._ledger.once(
+            request, pb.CreateCommitResponse, lambda: self._commit(request)
+        )
+
+    async def _commit(self, request: pb.CreateCommitRequest) -> pb.CreateCommitResponse:
+        draft = convert.draft(request)
+        record, workspace = await self._worktrees.ready(request.uid, _tenant())
+        done = await self._committer.commit(record, workspace, draft)
+        [made] = await history.commits(workspace.repository, done.commit, count=1)
+        return pb.CreateCommitResponse(
+            commit=convert.commit(made), skipped=[convert.skipped(one) for one in done.skipped]
+        )
+
+    async def ListCommits(
+        self, request: pb.ListCommitsRequest, context: Context
+    ) -> pb.ListCommitsResponse:
+        record, workspace = await self._worktrees.ready(request.uid, _tenant())
+        page = self._tokens.page(request, default=_PAGE, maximum=_MAX_PAGE)
+        # A token keeps the commit that the list began at, so new ones do not shift it.
+        start, _, skip = page.after.partition(":")
+        if not start and not request.revision and not workspace.head:
+            return pb.ListCommitsResponse(page_size=page.size)
+        start = start or await revisions.find(record, workspace, request.revision)
+        done = int(skip or 0)
+        found = await history.commits(workspace.repository, start, skip=done, count=page.size + 1)
+        after = f"{start}:{done + page.size}"
+        return pb.ListCommitsResponse(
+            commits=[convert.commit(one) for one in found[: page.size]],
+            next_page_token=self._tokens.next(request, after=after)
+            if len(found) > page.size
+            else "",
+            page_size=page.size,
+        )
+
+    async def ListBranches(
+        self, request: pb.ListBranchesRequest, context: Context
+    ) -> pb.ListBranchesResponse:
+        record, workspace = await self._worktrees.ready(request.uid, _tenant())
+        page = self._tokens.page(request, default=_PAGE, maximum=_MAX_PAGE)
+        found = await history.branches(record, workspace)
+        if page.after:
+            found = [one for one in found if not one.own and one.name > page.after[1:]]
+        shown = found[: page.size]
+        # The own branch comes before all names, hence a mark before each.
+        last = "" if shown[-1:] == [] or shown[-1].own else shown[-1].name
+        return pb.ListBranchesResponse(
+            branches=[convert.branch(one) for one in shown],
+            next_page_token=self._tokens.next(request, after=f"/{last}")
+            if len(found) > page.size
+            else "",
+            page_size=page.size,
+        )
+
+    async def FetchRepository(
+        self, request: pb.FetchRepositoryRequest, context: Context
+    ) -> pb.FetchRepositoryResponse:
+        async def fetch() -> pb.FetchRepositoryResponse:
+            moment = await self._worktrees.fetch(request.uid, _caller(request.credentials))
+            return pb.FetchRepositoryResponse(fetch_time=convert.time(moment))
+
+        return await self._ledger.once(request, pb.FetchRepositoryResponse, fetch)
+
+    async def PushBranch(
+        self, request: pb.PushBranchRequest, context: Context
+    ) -> pb.PushBranchResponse:
+        return await self._ledger.once(request, pb.PushBranchResponse, lambda: self._push(request))
+
+    async def _push(self, request: pb.PushBranchRequest) -> pb.PushBranchResponse:
+        record, workspace = await self._worktrees.ready(request.uid, _tenant())
+        target = Target(
+            url=request.remote,
+            branch=request.remote_branch,
+            expected_head=request.expected_remote_head,
+        )
+        caller = _caller(request.credentials)
+        done = await self._pusher.push(record, workspace, target, caller)
+        return pb.PushBranchResponse(
+            remote=done.url,
+            remote_branch=done.branch,
+            commit=done.commit,
+            previous_commit=done.previous,
+        )
+
+    def _worktree(self, record: Record) -> pb.Worktree:
+        head = self._worktrees.repository_of(record).head(record.uid)
+        return convert.worktree(record, head, self._worktrees.phase(record.uid))
+
+    def _relative(self, record: Record) -> str:
+        return self._worktrees.repositories.relative(self._worktrees.repository_of(record))
+
+
+def _tenant() -> str:
+    return calls.current().identity.tenant
+
+
+def _caller(credentials: pb.Credentials) -> Caller:
+    identity = calls.current().identity
+    return Caller(
+        tenant=identity.tenant,
+        principal=identity.principal,
+        credentials=convert.credentials(credentials),
+    )
+
+
+async def _diff(
+    request: pb.GetDiffRequest, record: Record, workspace: Workspace
+) -> AsyncGenerator[diff.Event, None]:
+    paths, limits = convert.paths(request.paths), convert.limits(request.limits)
+    kinds = pb.DiffRange
+    wanted = request.range
+    if wanted.kind == kinds.KIND_COMMITS:
+        if not wanted.to or not getattr(wanted, "from"):
+            raise InvalidArgument("range", "KIND_COMMITS needs `from` and `to`")
+        old = await revisions.find(record, workspace, getattr(wanted, "from"))
+        new = await revisions.find(record, workspace, wanted.to)
+        return diff.of_commits(workspace, old, new, paths, limits)
+    if wanted.kind == kinds.KIND_BASE_TO_HEAD:
+        return diff.of_commits(workspace, record.base_commit, workspace.head, paths, limits)
+    base = wanted.kind == kinds.KIND_BASE_TO_WORK
+    since = record.base_commit if base else workspace.head
+    return diff.of_work(workspace, since, paths, limits)
