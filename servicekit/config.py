@@ -37,7 +37,7 @@ _INJECTED: Final = re.compile(
 )
 _DURATION: Final = re.compile(r"(?=.)((?P<d>\d+)d)?((?P<h>\d+)h)?((?P<m>\d+)m)?((?P<s>\d+)s)?")
 _SIZE: Final = re.compile(r"(\d+)\s*([KMGT]i?)?B?")
-_UNITS: Final = {"": 1} | {
+_UNITS: Final[Mapping[str, int]] = {"": 1} | {
     f"{letter}{binary}": (1024 if binary else 1000) ** power
     for power, letter in enumerate("KMGT", start=1)
     for binary in ("", "i")

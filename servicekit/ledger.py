@@ -10,7 +10,7 @@ import hashlib
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
@@ -77,9 +77,10 @@ class Ledger:
         path: Path,
         *,
         kept: timedelta = timedelta(hours=24),
+        grace: timedelta = timedelta(seconds=10),
         now: Callable[[], float] = time.time,
     ) -> AsyncIterator[Self]:
-        """Raises `LedgerTooNew`. On leaving, work that was begun is waited for."""
+        """Raises `LedgerTooNew`. On leaving, work that was begun has the grace to end."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with closing(_connect(path)) as db:
             ledger = cls(db, kept, now)
@@ -88,7 +89,7 @@ class Ledger:
                 yield ledger
             finally:
                 sweeper.cancel()
-                await asyncio.gather(sweeper, *ledger.tasks(), return_exceptions=True)
+                await ledger._settle(grace)
                 await asyncio.to_thread(ledger._thread.shutdown)
 
     async def once(self, request: Any, response: type[R], run: Callable[[], Awaitable[R]]) -> R:
@@ -112,10 +113,6 @@ class Ledger:
             raise _reused(key)
         answer: R = await asyncio.shield(running.task)
         return answer
-
-    def tasks(self) -> "Iterator[asyncio.Task[Any]]":
-        """The work that goes on now."""
-        return (running.task for running in self._running.values())
 
     async def sweep(self) -> int:
         """Forget what is too old; returns how many."""
@@ -164,7 +161,16 @@ class Ledger:
         if task.cancelled() or task.exception() is None:
             return
         if not isinstance(task.exception(), ServiceError):
-            _log.debug("a request failed", exc_info=task.exception())
+            _log.warning("a request failed, maybe after its caller left", exc_info=task.exception())
+
+    async def _settle(self, grace: timedelta) -> None:
+        tasks = [running.task for running in self._running.values()]
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=grace.total_seconds())
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
     async def _sweep_for_ever(self) -> None:
         while True:
@@ -204,6 +210,12 @@ def _clear_secrets(message: Message) -> None:
     for field, value in message.ListFields():
         if field.GetOptions().debug_redact:
             message.ClearField(field.name)
-        elif field.message_type and not field.message_type.GetOptions().map_entry:
+        elif field.message_type is None:
+            continue
+        elif field.message_type.GetOptions().map_entry:
+            if field.message_type.fields_by_name["value"].message_type:
+                for each in value.values():
+                    _clear_secrets(each)
+        else:
             for each in value if field.is_repeated else (value,):
                 _clear_secrets(each)
