@@ -59,7 +59,8 @@ class ServerConfig:
     Default: `$XDG_STATE_HOME/cove`, as root `/var/lib/cove`."""
 
     runtime: Path = field(metadata={"variable": "COVE_RUNTIME"})
-    """Directory of the sockets; 0700. Default: `$XDG_RUNTIME_DIR/cove`, else `/run/cove`."""
+    """Directory of the sockets; 0700. Default: `$XDG_RUNTIME_DIR/cove`, else as root
+    `/run/cove`, as another user `run` below `COVE_STATE`."""
 
     address: tuple[str, ...] = ()
     """Where to listen: `host:port` or `unix:/path`, several with commas. Port 0 takes a

@@ -292,7 +292,7 @@ async def test_a_stream_that_is_left_ends_behind(
 
         count = with_helper if helped else without
         async with running(protos, tmp_path / "f", count=count) as front:
-            for _ in range(5):
+            for _ in range(10):
                 streams = [front.stub.Count(front.pb.SayRequest()) for _ in range(20)]
                 await asyncio.gather(*(stream.read() for stream in streams))
                 for stream in streams:
@@ -301,7 +301,6 @@ async def test_a_stream_that_is_left_ends_behind(
             ended = asyncio.create_task(alive.none.wait())
             await asyncio.wait([ended], timeout=10 if helped else 1)
             assert ended.done() is helped
-            assert helped or alive.count > 10
             ended.cancel()
 
 
