@@ -5,11 +5,8 @@ import os
 import sqlite3
 import time
 from pathlib import Path
-from typing import Final
 
 from services.registry.errors import StartError
-
-_LOCK_WAIT: Final = 5.0
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -20,17 +17,17 @@ def connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def lock(path: Path) -> int:
-    """Make folder and file, for us alone, and take the lock on it.
+def lock(path: Path, wait: float) -> int:
+    """Make folder and file, for us alone, and take the lock on it within `wait` seconds.
 
-    SQLite gives the files beside the database its mode.
+    SQLite gives the files beside the database its mode. Raises `StartError`.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.parent.chmod(0o700)
     os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC, 0o600))
     path.chmod(0o600)
     taken = os.open(path.with_name(f"{path.name}.lock"), os.O_CREAT | os.O_CLOEXEC, 0o600)
-    until = time.monotonic() + _LOCK_WAIT
+    until = time.monotonic() + wait
     while True:
         try:
             fcntl.flock(taken, fcntl.LOCK_EX | fcntl.LOCK_NB)

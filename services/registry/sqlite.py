@@ -33,6 +33,7 @@ _PUT: Final = (
     " ON CONFLICT (tenant, name) DO UPDATE SET "
     + ", ".join(f"{column} = excluded.{column}" for column in Record._fields[2:])
 )
+_LOCK_WAIT: Final = 5.0
 _KEY_BYTES: Final = 32
 _SNAPSHOT_PAGE: Final = 256
 _SNAPSHOT_LIMIT: Final = 30.0
@@ -71,6 +72,7 @@ class SqliteStore:
         *,
         now: Clock = time.time_ns,
         retention: Retention | None = None,
+        lock_wait: float = _LOCK_WAIT,
     ) -> AsyncIterator[Self]:
         """Make the file if absent and bring it to the newest schema.
 
@@ -78,7 +80,7 @@ class SqliteStore:
         """
         reconnect = partial(connect, path)
         async with AsyncExitStack() as stack:
-            taken = await asyncio.to_thread(lock, path)
+            taken = await asyncio.to_thread(lock, path, lock_wait)
             stack.callback(os.close, taken)
             writing = stack.enter_context(closing(reconnect()))
             await asyncio.to_thread(migrate, writing)

@@ -91,9 +91,11 @@ class Caller:
     @contextlib.asynccontextmanager
     async def watch(
         self, from_revision: int = 0, tenant: str = ""
-    ) -> AsyncIterator["grpc.aio.UnaryStreamCall[Any, pb.WatchEnvironmentsResponse]"]:
+    ) -> AsyncIterator[
+        "grpc.aio.UnaryStreamCall[pb.WatchEnvironmentsRequest, pb.WatchEnvironmentsResponse]"
+    ]:
         request = pb.WatchEnvironmentsRequest(from_revision=from_revision, tenant=tenant)
-        call = self._stub.WatchEnvironments(request, metadata=self._metadata, timeout=30)
+        call = self._stub.WatchEnvironments(request, metadata=self._metadata)
         try:
             yield call
         finally:
