@@ -92,6 +92,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "FILE_PERMISSION": "Change the file's mode with a command inside the workspace.",
     "NO_SPACE": "Remove files from the workspace, then retry.",
     "AGENT_UNAVAILABLE": _WAIT,
+    "EXECUTION_RUNNING": "Signal the execution or wait for its end, then retry.",
     "PATH_TOO_LONG": "Use shorter names.",
 }
 """By name of the reason, without `ERROR_REASON_`."""
