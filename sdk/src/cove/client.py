@@ -1,0 +1,68 @@
+"""The async client of Cove.
+
+async with Client() as cove:
+    ws = await cove.workspaces.create("https://example.org/app.git", revision="main")
+    result = await ws.execute("make", "test", timeout=600)
+    print(result.exit_status, result.text)
+    await ws.commit("Make the tests pass")
+    await ws.push()
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Self
+
+from cove.connection import Connection
+from cove.endpoint import find
+from cove.gateway.v1 import gateway_pb2 as pb
+from cove.gateway.v1.gateway_pb2_grpc import WorkspaceServiceStub
+from cove.health import check
+from cove.workspaces import Workspaces
+
+_PATIENCE: Final = 30.0
+
+
+class Client:
+    """One connection to a gateway. Use it as an async context manager.
+
+    Without arguments the gateway is found by COVE_ADDRESS and COVE_TOKEN, or by what `cove up`
+    left in its state directory. `patience`: seconds for which a call is repeated while the
+    gateway is away. All calls raise `cove.status.CoveError`.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        token: str | None = None,
+        *,
+        state: Path | None = None,
+        patience: float = _PATIENCE,
+    ) -> None:
+        endpoint = find(os.environ, address=address, token=token, state=state)
+        self._connection = Connection(endpoint, patience)
+        self.workspaces = Workspaces(self._connection)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._connection.channel.close()
+
+    @property
+    def address(self) -> str:
+        """Where the gateway is."""
+        return self._connection.endpoint.address
+
+    async def capabilities(self) -> pb.GetCapabilitiesResponse:
+        """What this installation can enforce and supports."""
+        stub = WorkspaceServiceStub(self._connection.channel)
+        return await self._connection.unary(stub.GetCapabilities, pb.GetCapabilitiesRequest())
+
+    async def health(self) -> Mapping[str, str]:
+        """SERVING or what else each service says of itself, by full name.
+
+        Those behind the gateway are asked where this user can reach them: on the machine of
+        `cove up`, as the user who started it. One that does not answer is `UNREACHABLE`.
+        """
+        return await check(self._connection.endpoint)

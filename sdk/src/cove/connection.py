@@ -1,0 +1,238 @@
+"""Calls to a gateway: deadline, identity, retries, and failures as `CoveError`.
+
+Every RPC of Cove is safe to repeat: one that reads by nature, one that writes by its
+request id, which is made once per call and sent again with each retry. Retries are made here
+and not by the channel, so that they can be bounded in time, start anew after progress, honour the
+delay a server asks for, and cover uploads.
+"""
+
+import asyncio
+import os
+import random
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Final, Self, TypeVar
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+
+from cove import status
+from cove.endpoint import Endpoint
+from cove.gateway.v1 import gateway_pb2
+from cove.options.v1 import options_pb2
+
+Req = TypeVar("Req", bound=Message)
+Res = TypeVar("Res")
+
+_UNARY_DEADLINE: Final = 30.0
+_MARGIN: Final = 5.0
+"""Seconds that a call outlasts the server's own deadline, whose answer says more."""
+
+_FIRST_PATIENCE: Final = 3.0
+"""Seconds to wait for a gateway that has never answered."""
+
+_SILENCE: Final = 35.0
+"""Seconds without an event after which a stream counts as dropped: heartbeats come every 10."""
+
+_LASTED: Final = 5.0
+"""Seconds after which an attempt counts as progress."""
+
+_BACKOFF: Final = (0.05, 1.0)
+
+_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
+    ("grpc.enable_retries", 0),  # Made here.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # A new client makes a new connection.
+)
+
+
+class Patience:
+    """How long one call is repeated while nobody answers."""
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._began = time.monotonic()
+        self._failing_since: float | None = None
+        self._failures = 0
+
+    def begin(self) -> None:
+        """An attempt begins."""
+        self._began = time.monotonic()
+
+    def refill(self) -> None:
+        """There was progress: what failed before is forgotten."""
+        self._failing_since, self._failures = None, 0
+
+    async def wait(self, error: status.CoveError) -> None:
+        """Wait until the next attempt, or raise `error` when there shall be none."""
+        now = time.monotonic()
+        if now - self._began > _LASTED:
+            self.refill()
+        if not isinstance(error, status.Unavailable):
+            raise error
+        if self._failing_since is None:
+            self._failing_since = now
+        least, most = _BACKOFF
+        delay = min(most, least * 2**self._failures) * random.SystemRandom().uniform(0.5, 1)
+        delay = max(delay, error.retry_after or 0)
+        self._failures += 1
+        if now - self._failing_since + delay > self._seconds():
+            raise error
+        await asyncio.sleep(delay)
+
+
+class Connection:
+    """One channel to a gateway."""
+
+    def __init__(self, endpoint: Endpoint, patience: float) -> None:
+        self.endpoint = endpoint
+        self.channel = grpc.aio.insecure_channel(endpoint.address, options=_OPTIONS)
+        self._patience = patience
+        self._reached = False
+        self._deadlines = _deadlines()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.channel.close()
+
+    def patience(self) -> Patience:
+        """For one call and its retries."""
+        return Patience(
+            lambda: self._patience if self._reached else min(self._patience, _FIRST_PATIENCE)
+        )
+
+    async def unary(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Req, Res],
+        request: Req,
+        *,
+        timeout: float | None = None,
+    ) -> Res:
+        """One request, one answer; repeated while nobody answers.
+
+        `timeout` in seconds is for each attempt; the RPC's own deadline when it is None.
+        """
+        limit = timeout if timeout is not None else self.deadline(request)
+        patience, metadata = self.patience(), self._metadata()
+        while True:
+            patience.begin()
+            call = method(request, timeout=limit, metadata=metadata)
+            try:
+                response = await call
+            except grpc.aio.AioRpcError as error:
+                await patience.wait(self.failure(error))
+            else:
+                self._reached = True
+                return response
+            finally:
+                call.cancel()
+
+    async def upload(
+        self,
+        method: grpc.aio.StreamUnaryMultiCallable[Req, Res],
+        requests: Callable[[], AsyncIterator[Req]],
+        *,
+        timeout: float,
+    ) -> Res:
+        """Many requests, one answer. `requests` makes them anew for each attempt."""
+        patience, metadata = self.patience(), self._metadata()
+        while True:
+            patience.begin()
+            call = method(requests(), timeout=timeout, metadata=metadata)
+            try:
+                response = await call
+            except grpc.aio.AioRpcError as error:
+                await patience.wait(self.failure(error))
+            else:
+                self._reached = True
+                return response
+            finally:
+                call.cancel()
+
+    @asynccontextmanager
+    async def stream(
+        self, method: grpc.aio.UnaryStreamMultiCallable[Req, Res], request: Req
+    ) -> AsyncIterator[AsyncIterator[Res]]:
+        """One request, many answers, one attempt. Raises `CoveError`."""
+        call = method(request, timeout=self.deadline(request), metadata=self._metadata())
+        try:
+            async with aclosing(self._events(call)) as events:
+                yield events
+        finally:
+            call.cancel()
+
+    async def _events(
+        self, call: "grpc.aio.UnaryStreamCall[Any, Res]"
+    ) -> AsyncGenerator[Res, None]:
+        answers = aiter(call)
+        while True:
+            try:
+                async with asyncio.timeout(_SILENCE):
+                    answer = await anext(answers)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                raise status.Unavailable("the stream went silent") from None
+            except grpc.aio.AioRpcError as error:
+                raise self.failure(error) from error
+            self._reached = True
+            yield answer
+
+    def deadline(self, request: Message) -> float | None:
+        """Seconds the server itself gives the call, and a margin; None: no limit."""
+        found = self._deadlines.get(request.DESCRIPTOR.full_name)
+        if found is None:
+            return None
+        limit = found.duration.ToTimedelta().total_seconds() + _MARGIN
+        if not found.added_field:
+            return limit
+        *parents, last = found.added_field.split(".")
+        for name in parents:
+            request = getattr(request, name)
+        added = getattr(request, last) if request.HasField(last) else found.added_default
+        return limit + float(added.ToTimedelta().total_seconds())
+
+    def failure(self, error: grpc.aio.AioRpcError) -> status.CoveError:
+        """What the call failed with."""
+        failed = status.of(error, self.endpoint.address)
+        self._reached = self._reached or not isinstance(failed, status.Unavailable)
+        return failed
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        correlation = ("x-request-id", str(uuid.uuid4()))
+        if not self.endpoint.token:
+            return (correlation,)
+        return (correlation, ("authorization", f"Bearer {self.endpoint.token}"))
+
+
+def _deadlines() -> Mapping[str, options_pb2.Deadline]:
+    """The deadline of each RPC that has one, by the name of its request."""
+    default = options_pb2.Deadline()
+    default.duration.FromSeconds(int(_UNARY_DEADLINE))
+    found: dict[str, options_pb2.Deadline] = {}
+    for service in gateway_pb2.DESCRIPTOR.services_by_name.values():
+        method: MethodDescriptor
+        for method in service.methods:
+            options = method.GetOptions()
+            name = method.input_type.full_name
+            if options.HasExtension(options_pb2.deadline):
+                found[name] = options.Extensions[options_pb2.deadline]
+            elif not method.server_streaming:
+                found[name] = default
+    return found
+
+
+def request_id() -> str:
+    """An idempotency key for one call and all its retries."""
+    return str(uuid.UUID(bytes=os.urandom(16), version=4))

@@ -1,0 +1,73 @@
+"""Finds the gateway: in the environment, or in what `cove up` left in its state directory."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+FILE: Final = "endpoint.json"
+"""What `cove up` writes into its state directory while it runs."""
+
+DEFAULT_ADDRESS: Final = "127.0.0.1:7420"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where a gateway is, and what it wants to be shown."""
+
+    address: str
+    """`host:port` or `unix:/path`."""
+
+    token: str = field(default="", repr=False)
+
+    services: Mapping[str, str] = field(default_factory=dict)
+    """Addresses of the services behind it, where this user can reach them."""
+
+
+def find(
+    env: Mapping[str, str],
+    *,
+    address: str | None = None,
+    token: str | None = None,
+    state: Path | None = None,
+) -> Endpoint:
+    """What is given wins, then COVE_ADDRESS and COVE_TOKEN, then the state directory.
+
+    The token of the state directory is sent to the gateway of that directory only.
+    """
+    address = address or env.get("COVE_ADDRESS") or None
+    token = token if token is not None else env.get("COVE_TOKEN")
+    left = _left(state or state_directory(env))
+    if address is None:
+        address = left.get("grpc") or DEFAULT_ADDRESS
+    ours = address == left.get("grpc")
+    if token is None:
+        token = _read(Path(left["token_file"])) if ours and left.get("token_file") else ""
+    return Endpoint(address=address, token=token, services=left.get("services", {}) if ours else {})
+
+
+def state_directory(env: Mapping[str, str]) -> Path:
+    """Where Cove keeps everything unless it is told otherwise."""
+    if given := env.get("COVE_STATE"):
+        return Path(given)
+    if os.geteuid() == 0:
+        return Path("/var/lib/cove")
+    base = env.get("XDG_STATE_HOME") or f"{env.get('HOME', '')}/.local/state"
+    return Path(base) / "cove"
+
+
+def _left(state: Path) -> dict[str, Any]:
+    try:
+        left = json.loads((state / FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return left if isinstance(left, dict) else {}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

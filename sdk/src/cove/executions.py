@@ -1,0 +1,205 @@
+"""Commands in a workspace."""
+
+import signal as signals
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, Literal
+
+from cove.connection import Connection, request_id
+from cove.executor.v1 import executor_pb2
+from cove.gateway.v1 import gateway_pb2 as pb
+from cove.gateway.v1.gateway_pb2_grpc import ExecutionServiceStub
+from cove.output import Event, read_output
+
+Scope = Literal["process", "group", "tree"]
+
+TIMED_OUT: Final = 124
+"""Exit status of a command that its timeout ended, as `timeout` of the shell has it."""
+
+_SIGNALLED: Final = 128
+_LOST: Final = 255
+_SCOPES: Final = {
+    "process": executor_pb2.SIGNAL_SCOPE_PROCESS,
+    "group": executor_pb2.SIGNAL_SCOPE_GROUP,
+    "tree": executor_pb2.SIGNAL_SCOPE_TREE,
+}
+
+
+def exit_status(exit: executor_pb2.Exit) -> int:  # noqa: A002 - the contract's word.
+    """The end of a command as the one number that a shell would show."""
+    match exit.WhichOneof("reason"):
+        case "code":
+            return exit.code
+        case "signal":
+            return _SIGNALLED + exit.signal.number
+        case "timed_out":
+            return TIMED_OUT
+        case "limit":
+            return _SIGNALLED + signals.SIGKILL
+        case "cancelled":
+            return _SIGNALLED + signals.SIGTERM
+        case _:
+            return _LOST
+
+
+class CommandFailed(Exception):
+    """A command ended with another status than 0; see `result`."""
+
+    def __init__(self, result: "Result") -> None:
+        super().__init__(f"exit status {result.exit_status}")
+        self.result = result
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A command that has ended, with its output up to 1 MiB a stream."""
+
+    execution: executor_pb2.Execution
+    stdout: bytes
+    stderr: bytes
+    truncated: bool
+    """Whether some of the output is left out here; reading it from offset 0 has it."""
+
+    @property
+    def exit_status(self) -> int:
+        return exit_status(self.execution.exit)
+
+    @property
+    def text(self) -> str:
+        """Standard output as text; what is not UTF-8 is replaced."""
+        return self.stdout.decode(errors="replace")
+
+    def check(self) -> "Result":
+        """Itself. Raises `CommandFailed` unless the status is 0."""
+        if self.exit_status:
+            raise CommandFailed(self)
+        return self
+
+
+def spec(
+    argv: tuple[str, ...],
+    *,
+    script: str = "",
+    cwd: str = "",
+    env: Mapping[str, str] | None = None,
+    timeout: timedelta | float | None = None,
+    merge_stderr: bool = False,
+) -> executor_pb2.ExecutionSpec:
+    """What to run: `argv`, or `script` for `sh -c`. `timeout` may be in seconds."""
+    made = executor_pb2.ExecutionSpec(
+        argv=argv, script=script, cwd=cwd, env=env, merge_stderr=merge_stderr
+    )
+    if timeout is not None:
+        limit = timeout if isinstance(timeout, timedelta) else timedelta(seconds=timeout)
+        made.timeout.FromTimedelta(limit)
+    return made
+
+
+class Execution:
+    """One command of a workspace. It goes on whether or not anyone watches."""
+
+    def __init__(self, connection: Connection, message: executor_pb2.Execution) -> None:
+        self._connection = connection
+        self._stub = ExecutionServiceStub(connection.channel)
+        self.message = message
+        """As last seen."""
+
+    @property
+    def name(self) -> str:
+        """`workspaces/{id}/executions/{id}`."""
+        return self.message.name
+
+    @property
+    def id(self) -> str:
+        return self.name.rpartition("/")[2]
+
+    async def refresh(self) -> executor_pb2.Execution:
+        """Ask how far it is."""
+        request = pb.GetExecutionRequest(name=self.name)
+        self.message = (await self._connection.unary(self._stub.GetExecution, request)).execution
+        return self.message
+
+    async def wait(self) -> executor_pb2.Execution:
+        """Wait for its end."""
+        request = pb.WaitExecutionRequest(name=self.name)
+        self.message = (await self._connection.unary(self._stub.WaitExecution, request)).execution
+        return self.message
+
+    def output(self, from_offset: int = 0, *, follow: bool = True) -> AsyncGenerator[Event, None]:
+        """Its output, and at last its `Exit`; see `cove.output.read_output`."""
+        return read_output(self._connection, self.name, from_offset, follow=follow)
+
+    async def signal(
+        self, signal: int | signals.Signals, scope: Scope = "group"
+    ) -> executor_pb2.Execution:
+        """Send a signal to it: to its process, its process group, or all that it started."""
+        request = pb.SignalExecutionRequest(
+            name=self.name,
+            signal=executor_pb2.Signal.ValueType(signal),
+            scope=_SCOPES[scope],
+            request_id=request_id(),
+        )
+        answer = await self._connection.unary(self._stub.SignalExecution, request)
+        self.message = answer.execution
+        return self.message
+
+    async def delete(self, *, force: bool = False, allow_missing: bool = False) -> None:
+        """Remove its record and output; `force` kills it when it runs."""
+        request = pb.DeleteExecutionRequest(
+            name=self.name, force=force, allow_missing=allow_missing, request_id=request_id()
+        )
+        await self._connection.unary(self._stub.DeleteExecution, request)
+
+
+class Executions:
+    """All commands of one workspace."""
+
+    def __init__(self, connection: Connection, workspace: str) -> None:
+        self._connection = connection
+        self._stub = ExecutionServiceStub(connection.channel)
+        self._workspace = workspace
+
+    async def run(self, what: executor_pb2.ExecutionSpec, id: str = "") -> Result:  # noqa: A002
+        """Run to the end."""
+        request = pb.ExecuteRequest(
+            name=self._workspace, execution_id=id, spec=what, request_id=request_id()
+        )
+        answer = await self._connection.unary(self._stub.Execute, request)
+        return Result(
+            execution=answer.execution,
+            stdout=_bytes(answer.stdout),
+            stderr=_bytes(answer.stderr),
+            truncated=answer.stdout.truncated or answer.stderr.truncated,
+        )
+
+    async def start(self, what: executor_pb2.ExecutionSpec, id: str = "") -> Execution:  # noqa: A002
+        """Start, and return when it runs."""
+        request = pb.StartExecutionRequest(
+            parent=self._workspace,
+            execution_id=id,
+            execution=executor_pb2.Execution(spec=what),
+            request_id=request_id(),
+        )
+        answer = await self._connection.unary(self._stub.StartExecution, request)
+        return Execution(self._connection, answer.execution)
+
+    async def list(self) -> AsyncGenerator[Execution, None]:
+        """All of them in the order of their ids."""
+        request = pb.ListExecutionsRequest(parent=self._workspace)
+        while True:
+            page = await self._connection.unary(self._stub.ListExecutions, request)
+            for message in page.executions:
+                yield Execution(self._connection, message)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def named(self, id: str) -> Execution:  # noqa: A002
+        """A handle on one that is known by its id; nothing is asked yet."""
+        message = executor_pb2.Execution(name=f"{self._workspace}/executions/{id}")
+        return Execution(self._connection, message)
+
+
+def _bytes(output: executor_pb2.Output) -> bytes:
+    return output.data if output.WhichOneof("content") == "data" else output.text.encode()

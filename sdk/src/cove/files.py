@@ -1,0 +1,190 @@
+"""Files of a workspace."""
+
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path, PurePath
+from typing import Final, TypedDict
+
+from cove import status
+from cove.connection import Connection, request_id
+from cove.executor.v1.executor_pb2 import File
+from cove.gateway.v1 import gateway_pb2 as pb
+from cove.gateway.v1.gateway_pb2_grpc import FileServiceStub
+
+AnyPath = str | bytes | PurePath
+"""A path in a workspace: relative to its root, or absolute below it."""
+
+_CHUNK: Final = 256 * 1024
+_UPLOAD_DEADLINE: Final = 3600.0
+
+
+class _PathFields(TypedDict, total=False):
+    path: str
+    raw_path: bytes
+
+
+def path_fields(path: AnyPath) -> _PathFields:
+    """The path as `path`, or as `raw_path` when it is not UTF-8."""
+    raw = os.fsencode(path)
+    try:
+        return {"path": raw.decode()}
+    except UnicodeDecodeError:
+        return {"raw_path": raw}
+
+
+def raw_path(file: File) -> bytes:
+    """The path of a file as bytes, whichever field has it."""
+    return file.raw_path or file.path.encode()
+
+
+class Files:
+    """The files of one workspace. No path and no symbolic link leads out of it."""
+
+    def __init__(self, connection: Connection, workspace: str) -> None:
+        self._connection = connection
+        self._stub = FileServiceStub(connection.channel)
+        self._workspace = workspace
+
+    async def read(self, path: AnyPath, offset: int = 0, limit: int = 0) -> bytes:
+        """The content, or a part of it; a `limit` of 0 means all."""
+        return b"".join([data async for data in self.download(path, offset, limit)])
+
+    async def download(
+        self, path: AnyPath, offset: int = 0, limit: int = 0
+    ) -> AsyncGenerator[bytes, None]:
+        """The content in pieces; after a drop it goes on where it was.
+
+        Raises `Aborted` when the file was changed meanwhile.
+        """
+        patience, etag, end = self._connection.patience(), "", offset + limit
+        while True:
+            request = pb.ReadFileRequest(
+                name=self._workspace,
+                offset=offset,
+                limit=end - offset if limit else 0,
+                **path_fields(path),
+            )
+            patience.begin()
+            try:
+                async with self._connection.stream(self._stub.ReadFile, request) as answers:
+                    async for answer in answers:
+                        match answer.WhichOneof("event"):
+                            case "file":
+                                etag = _same(etag, answer.file.etag)
+                            case "data":
+                                patience.refill()
+                                offset += len(answer.data)
+                                yield answer.data
+                            case "end":
+                                return
+                raise status.Unavailable("the stream ended without its last event")
+            except status.Unavailable as error:
+                if limit and offset == end:
+                    return
+                await patience.wait(error)
+
+    async def write(
+        self,
+        path: AnyPath,
+        content: bytes | Path,
+        *,
+        mode: int = 0,
+        etag: str = "",
+        must_not_exist: bool = False,
+        make_parents: bool = False,
+    ) -> File:
+        """Write a whole file at once: the bytes, or those of a local file.
+
+        `mode` is for a new file, 0 means 0644. With an `etag` only over the file that has it.
+        """
+        header = pb.WriteFileHeader(
+            name=self._workspace,
+            mode=mode,
+            etag=etag,
+            must_not_exist=must_not_exist,
+            make_parents=make_parents,
+            request_id=request_id(),
+            **path_fields(path),
+        )
+
+        async def requests() -> AsyncIterator[pb.WriteFileRequest]:
+            yield pb.WriteFileRequest(header=header)
+            if isinstance(content, bytes):
+                for begin in range(0, len(content), _CHUNK):
+                    yield pb.WriteFileRequest(data=content[begin : begin + _CHUNK])
+                return
+            with content.open("rb") as source:
+                while data := source.read(_CHUNK):
+                    yield pb.WriteFileRequest(data=data)
+
+        answer = await self._connection.upload(
+            self._stub.WriteFile, requests, timeout=_UPLOAD_DEADLINE
+        )
+        return answer.file
+
+    async def stat(self, path: AnyPath) -> File:
+        """What is at a path; a symbolic link is not followed."""
+        request = pb.StatFileRequest(name=self._workspace, **path_fields(path))
+        return (await self._connection.unary(self._stub.StatFile, request)).file
+
+    async def list(self, path: AnyPath = ".") -> AsyncGenerator[File, None]:
+        """What is in a directory, in the order of the names."""
+        request = pb.ListFilesRequest(name=self._workspace, **path_fields(path))
+        while True:
+            page = await self._connection.unary(self._stub.ListFiles, request)
+            for file in page.files:
+                yield file
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def mkdir(self, path: AnyPath, *, make_parents: bool = False) -> File:
+        """Make a directory; one that is there already is no error."""
+        request = pb.MakeDirectoryRequest(
+            name=self._workspace,
+            make_parents=make_parents,
+            request_id=request_id(),
+            **path_fields(path),
+        )
+        return (await self._connection.unary(self._stub.MakeDirectory, request)).file
+
+    async def remove(
+        self,
+        path: AnyPath,
+        *,
+        recursive: bool = False,
+        allow_missing: bool = False,
+        etag: str = "",
+    ) -> None:
+        """Remove a file, a link or a directory."""
+        request = pb.RemoveFileRequest(
+            name=self._workspace,
+            recursive=recursive,
+            allow_missing=allow_missing,
+            etag=etag,
+            request_id=request_id(),
+            **path_fields(path),
+        )
+        await self._connection.unary(self._stub.RemoveFile, request)
+
+    async def move(self, path: AnyPath, new_path: AnyPath, *, overwrite: bool = False) -> File:
+        """Rename within the workspace."""
+        request = pb.MoveFileRequest(
+            name=self._workspace,
+            overwrite=overwrite,
+            request_id=request_id(),
+            **path_fields(path),
+        )
+        new = path_fields(new_path)
+        request.new_path, request.raw_new_path = new.get("path", ""), new.get("raw_path", b"")
+        return (await self._connection.unary(self._stub.MoveFile, request)).file
+
+
+def _same(before: str, now: str) -> str:
+    if before and before != now:
+        raise status.Aborted(
+            "the file was changed while it was read",
+            reason="ERROR_REASON_FILE_CHANGED",
+            remedy="Read it again.",
+        )
+    return now

@@ -1,0 +1,144 @@
+"""The git side of a workspace."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Final, Literal
+
+from cove import status
+from cove.connection import Connection, request_id
+from cove.gateway.v1 import gateway_pb2 as pb
+from cove.gateway.v1.gateway_pb2_grpc import SourceServiceStub
+from cove.git.v1 import git_pb2
+
+Range = Literal["head..work", "base..work", "base..head"]
+
+_RANGES: Final = {
+    "head..work": git_pb2.DiffRange.KIND_HEAD_TO_WORK,
+    "base..work": git_pb2.DiffRange.KIND_BASE_TO_WORK,
+    "base..head": git_pb2.DiffRange.KIND_BASE_TO_HEAD,
+}
+
+
+class Source:
+    """The branch of one workspace, seen from outside: nothing in it is executed."""
+
+    def __init__(self, connection: Connection, workspace: str) -> None:
+        self._connection = connection
+        self._stub = SourceServiceStub(connection.channel)
+        self._workspace = workspace
+
+    async def status(self, max_entries: int = 0) -> git_pb2.WorktreeStatus:
+        """What differs from the head of the branch."""
+        request = pb.GetWorktreeStatusRequest(name=self._workspace, max_entries=max_entries)
+        return (await self._connection.unary(self._stub.GetWorktreeStatus, request)).status
+
+    async def diff(
+        self,
+        range: Range | str = "head..work",  # noqa: A002 - the contract's word.
+        paths: Sequence[str] = (),
+    ) -> AsyncGenerator[git_pb2.DiffFile | git_pb2.DiffPatch | git_pb2.DiffEnd, None]:
+        """Each file that differs, its patch in pieces, and at last `DiffEnd`.
+
+        `range` may also be two revisions, `a..b`. A diff is of one moment, so one that breaks
+        off is not gone on with: `Unavailable` is raised, unless nothing had come yet.
+        """
+        request = pb.GetDiffRequest(name=self._workspace, range=_range(range), paths=paths)
+        patience = self._connection.patience()
+        while True:
+            patience.begin()
+            begun = False
+            try:
+                async with self._connection.stream(self._stub.GetDiff, request) as answers:
+                    async for answer in answers:
+                        begun = True
+                        match answer.WhichOneof("event"):
+                            case "file":
+                                yield answer.file
+                            case "patch":
+                                yield answer.patch
+                            case "end":
+                                yield answer.end
+                                return
+                raise status.Unavailable("the diff broke off")
+            except status.Unavailable as error:
+                if begun:
+                    raise
+                await patience.wait(error)
+
+    async def commit(
+        self,
+        message: str,
+        *,
+        author: tuple[str, str] | None = None,
+        trailers: Mapping[str, str] | None = None,
+        paths: Sequence[str] = (),
+        expected_head: str = "",
+    ) -> pb.CreateCommitResponse:
+        """Commit what `status` shows, or the part of it below `paths`.
+
+        `author` is name and mail address; the default is the server's own.
+        """
+        commit = git_pb2.Commit(message=message)
+        if author:
+            commit.author.name, commit.author.email = author
+        for key, value in (trailers or {}).items():
+            commit.trailers.add(key=key, value=value)
+        request = pb.CreateCommitRequest(
+            parent=self._workspace,
+            commit=commit,
+            expected_head=expected_head,
+            paths=paths,
+            request_id=request_id(),
+        )
+        return await self._connection.unary(self._stub.CreateCommit, request)
+
+    async def log(self, revision: str = "") -> AsyncGenerator[git_pb2.Commit, None]:
+        """Commits from a revision back, newest first; default is the head of the branch."""
+        request = pb.ListCommitsRequest(parent=self._workspace, revision=revision)
+        while True:
+            page = await self._connection.unary(self._stub.ListCommits, request)
+            for commit in page.commits:
+                yield commit
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def branches(self) -> AsyncGenerator[git_pb2.Branch, None]:
+        """The own branch, then the origin's."""
+        request = pb.ListBranchesRequest(parent=self._workspace)
+        while True:
+            page = await self._connection.unary(self._stub.ListBranches, request)
+            for branch in page.branches:
+                yield branch
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def push(
+        self,
+        *,
+        remote: str = "",
+        branch: str = "",
+        expected_remote_head: str = "",
+        credentials: git_pb2.Credentials | None = None,
+    ) -> pb.PushBranchResponse:
+        """Push the branch to its origin, or to another remote; never forced without a lease."""
+        request = pb.PushBranchRequest(
+            name=self._workspace,
+            remote=remote,
+            remote_branch=branch,
+            expected_remote_head=expected_remote_head,
+            credentials=credentials,
+            request_id=request_id(),
+        )
+        return await self._connection.unary(self._stub.PushBranch, request)
+
+
+def _range(text: str) -> git_pb2.DiffRange:
+    if text in _RANGES:
+        return git_pb2.DiffRange(kind=_RANGES[text])
+    old, dots, new = text.partition("..")
+    if not dots:
+        raise ValueError("a range is head..work, base..work, base..head, or two revisions a..b")
+    made = git_pb2.DiffRange(kind=git_pb2.DiffRange.KIND_COMMITS, to=new)
+    setattr(made, "from", old)
+    return made

@@ -1,0 +1,252 @@
+"""Workspaces: a worktree of a repository, and a sandbox in which commands run on it."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from cove import status
+from cove.connection import Connection, request_id
+from cove.executions import Execution, Executions, Result, spec
+from cove.executor.v1.executor_pb2 import File
+from cove.files import AnyPath, Files
+from cove.gateway.v1 import gateway_pb2 as pb
+from cove.gateway.v1.gateway_pb2_grpc import WorkspaceServiceStub
+from cove.git.v1 import git_pb2
+from cove.output import Event
+from cove.registry.v1 import registry_pb2
+from cove.source import Source
+
+_PROGRESS_INTERVAL: Final = 0.2
+
+OnProgress = Callable[[registry_pb2.Progress], None]
+
+
+class Workspace:
+    """One workspace. What it shows is as of the last call that returned it."""
+
+    def __init__(self, connection: Connection, message: pb.Workspace) -> None:
+        self._connection = connection
+        self._stub = WorkspaceServiceStub(connection.channel)
+        self.message = message
+        """As last seen."""
+        self.files = Files(connection, message.name)
+        self.source = Source(connection, message.name)
+        self.executions = Executions(connection, message.name)
+
+        self.read = self.files.read
+        self.write = self.files.write
+        self.remove = self.files.remove
+        self.move = self.files.move
+        self.mkdir = self.files.mkdir
+        self.commit = self.source.commit
+        self.diff = self.source.diff
+        self.log = self.source.log
+        self.branches = self.source.branches
+        self.push = self.source.push
+
+    @property
+    def name(self) -> str:
+        """`workspaces/{id}`."""
+        return self.message.name
+
+    @property
+    def id(self) -> str:
+        return self.name.rpartition("/")[2]
+
+    @property
+    def branch(self) -> str:
+        return self.message.branch
+
+    async def refresh(self) -> pb.Workspace:
+        """Ask how it is now."""
+        request = pb.GetWorkspaceRequest(name=self.name)
+        self.message = (await self._connection.unary(self._stub.GetWorkspace, request)).workspace
+        return self.message
+
+    async def delete(
+        self, *, force: bool = False, allow_missing: bool = False, etag: str = ""
+    ) -> pb.Workspace | None:
+        """Remove it. Returns it when unsaved work is kept for a while; `force` keeps nothing."""
+        request = pb.DeleteWorkspaceRequest(
+            name=self.name,
+            force=force,
+            allow_missing=allow_missing,
+            etag=etag,
+            request_id=request_id(),
+        )
+        answer = await self._connection.unary(self._stub.DeleteWorkspace, request)
+        return answer.workspace if answer.HasField("workspace") else None
+
+    async def execute(
+        self,
+        *argv: str,
+        script: str = "",
+        cwd: str = "",
+        env: Mapping[str, str] | None = None,
+        timeout: timedelta | float | None = None,
+        merge_stderr: bool = False,
+        id: str = "",  # noqa: A002 - the contract's word.
+    ) -> Result:
+        """Run a command to its end. `timeout`, in seconds, ends the command; 1 h by default."""
+        what = spec(
+            argv, script=script, cwd=cwd, env=env, timeout=timeout, merge_stderr=merge_stderr
+        )
+        return await self.executions.run(what, id)
+
+    async def start(
+        self,
+        *argv: str,
+        script: str = "",
+        cwd: str = "",
+        env: Mapping[str, str] | None = None,
+        timeout: timedelta | float | None = None,
+        merge_stderr: bool = False,
+        id: str = "",  # noqa: A002
+    ) -> Execution:
+        """Start a command, and return when it runs."""
+        what = spec(
+            argv, script=script, cwd=cwd, env=env, timeout=timeout, merge_stderr=merge_stderr
+        )
+        return await self.executions.start(what, id)
+
+    async def stream(
+        self,
+        *argv: str,
+        script: str = "",
+        cwd: str = "",
+        env: Mapping[str, str] | None = None,
+        timeout: timedelta | float | None = None,
+        merge_stderr: bool = False,
+        id: str = "",  # noqa: A002
+    ) -> AsyncGenerator[Event, None]:
+        """Start a command and yield its output as it comes, and at last its `Exit`."""
+        what = spec(
+            argv, script=script, cwd=cwd, env=env, timeout=timeout, merge_stderr=merge_stderr
+        )
+        execution = await self.executions.start(what, id)
+        async for event in execution.output():
+            yield event
+
+    async def stat(self, path: AnyPath) -> File:
+        """What is at a path."""
+        return await self.files.stat(path)
+
+    async def list(self, path: AnyPath = ".") -> Sequence[File]:
+        """What is in a directory."""
+        return [file async for file in self.files.list(path)]
+
+    async def status(self) -> git_pb2.WorktreeStatus:
+        """What differs from the head of the branch."""
+        return await self.source.status()
+
+
+class Workspaces:
+    """All workspaces of the caller."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stub = WorkspaceServiceStub(connection.channel)
+
+    async def create(
+        self,
+        repository: str | Path = "",
+        *,
+        id: str = "",  # noqa: A002 - the contract's word.
+        revision: str = "",
+        branch: str = "",
+        driver: str = "",
+        env: Mapping[str, str] | None = None,
+        limits: registry_pb2.Limits | None = None,
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+        credentials: git_pb2.Credentials | None = None,
+        wait: bool = True,
+        keep_failed: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> Workspace:
+        """Make a workspace from a repository: a URL, or a local path.
+
+        Without `wait` it returns when the workspace is recorded. `on_progress` is told how far
+        it is while it is made. One that fails leaves nothing, unless `keep_failed`.
+        """
+        request = pb.CreateWorkspaceRequest(
+            workspace_id=id or (_id() if on_progress else ""),
+            workspace=pb.Workspace(
+                spec=registry_pb2.EnvironmentSpec(
+                    repository=_url(repository),
+                    revision=revision,
+                    branch=branch,
+                    driver=driver,
+                    limits=limits,
+                    env=env,
+                ),
+                labels=labels,
+                annotations=annotations,
+            ),
+            request_id=request_id(),
+            return_when=pb.RETURN_WHEN_READY if wait else pb.RETURN_WHEN_ACCEPTED,
+            on_failure=pb.ON_FAILURE_KEEP if keep_failed else pb.ON_FAILURE_REMOVE,
+            credentials=credentials,
+        )
+        async with self._watching(request.workspace_id, on_progress):
+            answer = await self._connection.unary(self._stub.CreateWorkspace, request)
+        return Workspace(self._connection, answer.workspace)
+
+    async def get(self, id: str) -> Workspace:  # noqa: A002
+        """One workspace."""
+        workspace = self.named(id)
+        await workspace.refresh()
+        return workspace
+
+    def named(self, id: str) -> Workspace:  # noqa: A002
+        """A handle on one that is known by its id; nothing is asked yet."""
+        return Workspace(self._connection, pb.Workspace(name=f"workspaces/{id}"))
+
+    async def list(self, *, show_deleted: bool = False) -> AsyncGenerator[Workspace, None]:
+        """All of them in the order of their names."""
+        request = pb.ListWorkspacesRequest(show_deleted=show_deleted)
+        while True:
+            page = await self._connection.unary(self._stub.ListWorkspaces, request)
+            for message in page.workspaces:
+                yield Workspace(self._connection, message)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def undelete(self, id: str) -> Workspace:  # noqa: A002
+        """Bring back a deleted one whose unsaved work is still kept."""
+        request = pb.UndeleteWorkspaceRequest(name=f"workspaces/{id}", request_id=request_id())
+        answer = await self._connection.unary(self._stub.UndeleteWorkspace, request)
+        return Workspace(self._connection, answer.workspace)
+
+    @asynccontextmanager
+    async def _watching(self, id: str, tell: OnProgress | None) -> AsyncIterator[None]:  # noqa: A002
+        if tell is None:
+            yield
+            return
+        watching = asyncio.create_task(self._watch(id, tell))
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
+
+    async def _watch(self, id: str, tell: OnProgress) -> None:  # noqa: A002
+        request = pb.GetWorkspaceRequest(name=f"workspaces/{id}")
+        while True:
+            await asyncio.sleep(_PROGRESS_INTERVAL)
+            with suppress(status.CoveError):  # Not there yet, or no more.
+                answer = await self._connection.unary(self._stub.GetWorkspace, request)
+                tell(answer.workspace.progress)
+
+
+def _url(repository: str | Path) -> str:
+    return repository if isinstance(repository, str) else repository.absolute().as_uri()
+
+
+def _id() -> str:
+    return f"ws-{secrets.token_hex(5)}"
