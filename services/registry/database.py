@@ -9,6 +9,12 @@ from pathlib import Path
 from services.registry.errors import StartError
 
 
+def make_folder(folder: Path) -> None:
+    """Make what is missing of it, for us alone. What is there already is left alone."""
+    for each in reversed((folder, *folder.parents)):
+        each.mkdir(mode=0o700, exist_ok=True)
+
+
 def connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA journal_mode = WAL")
@@ -22,8 +28,9 @@ def lock(path: Path, wait: float) -> int:
 
     SQLite gives the files beside the database its mode. Raises `StartError`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.parent.chmod(0o700)
+    make_folder(path.parent)
+    if path.parent.stat().st_mode & 0o077:
+        raise StartError(f"{path.parent}: open to others: chmod 0700 it")
     os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC, 0o600))
     path.chmod(0o600)
     taken = os.open(path.with_name(f"{path.name}.lock"), os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -70,6 +70,10 @@ class WatcherTooSlow(ResourceExhausted):
     reason = ErrorReason.ERROR_REASON_WATCHER_TOO_SLOW
 
 
+class DocumentTooLarge(ResourceExhausted):
+    reason = ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE
+
+
 class DiskFull(ResourceExhausted):
     reason = ErrorReason.ERROR_REASON_DISK_FULL
 

@@ -19,6 +19,7 @@ from cove.registry.v1 import registry_pb2 as pb
 from servicekit.errors import InvalidArgument
 from services.registry import states
 from services.registry.errors import (
+    DocumentTooLarge,
     EnvironmentExists,
     EnvironmentNotFound,
     EtagMismatch,
@@ -32,6 +33,12 @@ _NANOS: Final = 10**9
 
 # A clock that was set back by more than this ends the leases it gave before.
 _CLOCK_SLACK: Final = 5 * _NANOS
+
+# Most operations end long before their lease does.
+_RETRY: Final = timedelta(seconds=1)
+
+# So that a page, and a watch, never get larger than a client takes.
+_MAX_DOCUMENT: Final = 1 << 20
 
 _REGISTERED: Final = ("labels", "annotations", "spec", "keep_on_failure")
 _UPDATABLE: Final = frozenset(
@@ -150,7 +157,7 @@ class Rules:
                 "another operation is going on",
                 operation=pb.Environment.Operation.Name(message.operation),
                 holder=message.operation_holder,
-                retry_after=timedelta(seconds=left / _NANOS),
+                retry_after=min(_RETRY, timedelta(seconds=left / _NANOS)),
             )
         end = now + request.lease.ToNanoseconds()
         _lease(message, request.operation, request.holder, end, revision)
@@ -187,12 +194,12 @@ class Rules:
 def digest(request: Any) -> bytes:
     """Of the content that makes two requests the same one.
 
-    Who makes an environment and for how long it is leased is no part of it: a retry
-    that reaches another gateway is still the same request.
+    Who takes a lease, and for how long, is no part of it: a retry that reaches another
+    gateway is still the same request. Its `operation_holder` tells that it was one.
     """
-    content = request
-    if isinstance(request, pb.RegisterEnvironmentRequest):
-        content = pb.RegisterEnvironmentRequest()
+    content: Any = request
+    if isinstance(request, pb.RegisterEnvironmentRequest | pb.ClaimOperationRequest):
+        content = request.__class__()
         content.CopyFrom(request)
         content.ClearField("holder")
         content.ClearField("lease")
@@ -219,6 +226,9 @@ def _put(
     message.revision = revision
     message.etag = f"{revision:x}"
     answer.environment.CopyFrom(message)
+    document = message.SerializeToString()
+    if len(document) > _MAX_DOCUMENT:
+        raise DocumentTooLarge("the environment would be too large", limit=str(_MAX_DOCUMENT))
     record = Record(
         tenant=message.tenant,
         name=message.name,
@@ -228,7 +238,7 @@ def _put(
         lease_start=lease_start,
         lease_end=message.lease_expire_time.ToNanoseconds(),
         revision=revision,
-        document=message.SerializeToString(),
+        document=document,
     )
     return Outcome(response=answer.SerializeToString(), put=record)
 

@@ -6,13 +6,15 @@ import secrets
 from pathlib import Path
 from typing import Final
 
+from services.registry.database import make_folder
+
 _PREFIX: Final = "cove_"
 _BYTES: Final = 32
 
 
 def ensure(path: Path) -> None:
     """Make the file, whole or not at all, unless it is there. Its mode is 0600 either way."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(path.parent)
     with contextlib.suppress(FileNotFoundError):
         path.chmod(0o600)
         return

@@ -1,5 +1,6 @@
 """Follows the changes: a snapshot or a place in the history first, then what comes."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Final, TypeAlias
 
 from services.registry.errors import RevisionCompacted, RevisionInFuture
 from services.registry.feed import Event
-from services.registry.store import Key, Record, Store
+from services.registry.store import Key, Record, Span, Store
 
 _PAGE: Final = 256
 
@@ -56,9 +57,12 @@ async def watch(
                 after = Key(records[-1].tenant, records[-1].name)
         yield SnapshotEnd(revision)
     while not store.feed.holds(revision):
+        await asyncio.sleep(
+            0
+        )  # Reading does not let others run; what is skipped below may be much.
         events = await store.history(revision, _PAGE)
         if not events or events[0].revision != revision + 1:  # Swept meanwhile.
-            await _check(store, revision)
+            raise _compacted(await store.span())
         for event in events:
             revision = event.revision
             if tenant in (None, event.tenant):
@@ -81,6 +85,10 @@ async def _check(store: Store, revision: int) -> None:
     """Raises when what follows the revision is not kept, or it is not there yet."""
     span = await store.span()
     if revision < span.compacted:
-        raise RevisionCompacted("that history is no longer kept", oldest=str(span.compacted))
+        raise _compacted(span)
     if revision > span.latest:
         raise RevisionInFuture("there is no such revision yet", latest=str(span.latest))
+
+
+def _compacted(span: Span) -> RevisionCompacted:
+    return RevisionCompacted("that history is no longer kept", oldest=str(span.compacted))

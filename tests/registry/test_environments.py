@@ -194,6 +194,12 @@ async def test_each_conditional_write_loses_with_an_old_etag(ada: Caller) -> Non
     assert await ada.deregister("demo", etag=new.etag)
 
 
+async def test_an_environment_has_a_largest_size(ada: Caller) -> None:
+    big = pb.Environment(annotations={"x": "y" * (1 << 20)})
+    with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE", limit=str(1 << 20)):
+        await ada.register("demo", environment=big)
+
+
 async def test_deregister_of_nothing_is_an_error_unless_allowed(ada: Caller) -> None:
     with refused(NOT_FOUND, "ENVIRONMENT_NOT_FOUND"):
         await ada.deregister("demo")
@@ -218,9 +224,10 @@ async def test_a_request_id_is_good_for_one_content(ada: Caller) -> None:
     await ada.register("demo", request_id=id_)
     with refused(EXISTS, "REQUEST_ID_REUSED", request_id=id_):
         await ada.register("other", request_id=id_)
-    await ada.claim("demo", holder="a", request_id=id_)
+    claimed = await ada.claim("demo", holder="a", request_id=id_)
+    assert await ada.claim("demo", holder="b", request_id=id_) == claimed
     with refused(EXISTS, "REQUEST_ID_REUSED", request_id=id_):
-        await ada.claim("demo", holder="b", request_id=id_)
+        await ada.claim("demo", request_id=id_, operation=pb.Environment.OPERATION_FORKING)
 
 
 async def test_a_request_id_is_the_callers_own(channel: grpc.aio.Channel, ada: Caller) -> None:

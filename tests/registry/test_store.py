@@ -219,12 +219,22 @@ async def test_writes_that_wait_are_done_before_it_closes(tmp_path: Path) -> Non
 
 
 async def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
-    folder = tmp_path / "registry"
+    folder = tmp_path / "state" / "registry"
     async with SqliteStore.open(folder / "db") as store:
         await store.write(DEMO, put(DEMO))
         modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
     assert modes == dict.fromkeys(("db", "db-wal", "db-shm", "db.lock"), 0o600)
-    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {each.stat().st_mode & 0o777 for each in (folder, folder.parent)} == {0o700}
+
+
+async def test_a_folder_that_others_can_enter_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o755)
+    with pytest.raises(StartError, match="chmod 0700"):
+        async with SqliteStore.open(folder / "db"):
+            pass
+    assert folder.stat().st_mode & 0o777 == 0o755
 
 
 async def test_a_second_registry_is_refused(tmp_path: Path) -> None:
