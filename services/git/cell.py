@@ -123,7 +123,7 @@ class Cells:
         limit: int = 64 << 20,
     ) -> Result:
         """Run to the end. Raises `GitTimedOut` and `OutputTooLarge`."""
-        with timed_out_as(_name(command)):
+        with timed_out_as(command.name):
             async with self.started(cell, command) as running, asyncio.timeout(timeout):
                 return await running.finish(stdin, limit=limit)
 
@@ -139,7 +139,7 @@ class Cells:
         """As `run`, for a command that must succeed. Raises `GitFailed` if it does not."""
         result = await self.run(cell, command, stdin, timeout=timeout, limit=limit)
         if result.code != 0:
-            raise GitFailed(_name(command), result.code, result.errors)
+            raise GitFailed(command.name, result.code, result.errors)
         return result.output
 
     @asynccontextmanager
@@ -276,7 +276,3 @@ def _memory_file(data: bytes) -> int:
         file.write(data)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
-
-
-def _name(command: Command) -> str:
-    return command.argv[3]

@@ -106,6 +106,7 @@ def is_commit_id(text: str) -> bool:
 class Command:
     """A git command line and everything it may know."""
 
+    name: str
     argv: tuple[str, ...]
     env: Mapping[str, str]
 
@@ -143,7 +144,7 @@ def git(
     argv += values
     if paths:
         argv += ["--", *paths]
-    return Command(argv=tuple(argv), env=_environment(where, config))
+    return Command(name=name, argv=tuple(argv), env=_environment(where, config))
 
 
 def _environment(where: Where, config: Sequence[tuple[str, str]]) -> Mapping[str, str]:

@@ -10,7 +10,7 @@ from enum import Enum
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from services.git.errors import RemoteForbidden, RemoteUnavailable, RepositoryNotFound
 
@@ -47,7 +47,7 @@ class Remote:
     def url(self) -> str:
         """As git and people write it."""
         if self.scheme is Scheme.FILE:
-            return f"file://{self.path}"
+            return f"file://{quote(self.path)}"
         user = f"{self.user}@" if self.user else ""
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port == _PORTS[self.scheme.value] else f":{self.port}"

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,11 @@ from pathlib import Path
 from services.git.cell import Cells
 from services.git.commit import Committer, Person
 from services.git.credentials import Credentials
+from services.git.push import Pusher
 from services.git.record import Record, Records
-from services.git.remote import Rules
+from services.git.remote import Remote, Rules
 from services.git.repository import Caller, Repositories
-from services.git.transport import Bounds, Transport
+from services.git.transport import Bounds, Listing, Progress, Transport
 from services.git.workspace import Workspace
 from services.git.worktrees import Wanted, Worktrees
 
@@ -75,19 +76,56 @@ class Parts:
     records: Records
     worktrees: Worktrees
     committer: Committer
+    pusher: Pusher
+    transport: "CountingTransport"
 
-    async def create(self, source: Path | str, uid: str = UID, **wanted: str) -> Record:
-        """A worktree of `source` on the branch `work`."""
-        repository = f"file://{source}" if isinstance(source, Path) else source
-        values = {"revision": "", "branch": "work"} | wanted
-        return await self.worktrees.create(
-            Wanted(uid=uid, repository=repository, **values),  # type: ignore[arg-type]
-            CALLER,
+    async def create(
+        self,
+        source: Path | str,
+        uid: str = UID,
+        *,
+        revision: str = "",
+        branch: str = "work",
+        max_staleness: float = 0,
+        caller: Caller = CALLER,
+    ) -> Record:
+        """A worktree of `source`."""
+        wanted = Wanted(
+            uid=uid,
+            repository=f"file://{source}" if isinstance(source, Path) else source,
+            revision=revision,
+            branch=branch,
+            max_staleness=max_staleness,
         )
+        return await self.worktrees.create(wanted, caller)
 
     async def ready(self, uid: str = UID) -> tuple[Record, Workspace]:
         """The worktree with its workspace."""
         return await self.worktrees.ready(uid, CALLER.tenant)
+
+
+class CountingTransport(Transport):
+    """Counts how often each conversation was begun."""
+
+    def __init__(self, cells: Cells, rules: Rules, bounds: Bounds, state: Path) -> None:
+        super().__init__(cells, rules, bounds, state)
+        self.listings = 0
+        self.fetches = 0
+
+    async def listing(self, remote: Remote, credentials: Credentials) -> Listing:
+        self.listings += 1
+        return await super().listing(remote, credentials)
+
+    async def fetch(
+        self,
+        remote: Remote,
+        credentials: Credentials,
+        store: Path,
+        refspecs: Sequence[str],
+        progress: Progress,
+    ) -> None:
+        self.fetches += 1
+        await super().fetch(remote, credentials, store, refspecs, progress)
 
 
 @asynccontextmanager
@@ -100,12 +138,13 @@ async def parts(
     state.chmod(0o700)
     cells = Cells()
     bounds = Bounds(timeout=60, repository_bytes=repository_bytes)
-    transport = Transport(cells, rules, bounds, state)
+    transport = CountingTransport(cells, rules, bounds, state)
     repositories = Repositories(directory / "repositories", cells, transport, access_ttl=300)
     records = Records(directory / "worktrees")
     worktrees = Worktrees(records, repositories, cells, rules)
     await worktrees.load()
-    yield Parts(state, cells, records, worktrees, Committer(records, SERVER))
+    committer, pusher = Committer(records, SERVER), Pusher(rules, transport, repositories)
+    yield Parts(state, cells, records, worktrees, committer, pusher, transport)
 
 
 def write(workspace: Workspace, name: str | bytes, content: str | bytes) -> Path:

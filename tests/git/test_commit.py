@@ -1,0 +1,203 @@
+"""Status and commits: whatever names and kinds of files there are."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from services.git import status
+from services.git.commit import Draft, Person
+from services.git.errors import HeadMoved, NothingToCommit
+from services.git.staging import Skipped
+from services.git.status import Change
+from tests.git.parts import UID, Parts, make_source, own, run_git, write
+
+NAMES = [b"with space", b"line\nbreak", b"-dash", b"--version", b"caf\xc3\xa9", b"not-utf8-\xff"]
+NAMES += [b'quote"', b"back\\slash", b":(glob)*", b"*", b"a/b/c/deep", b"tab\there"]
+
+
+def in_store(git: Parts, *arguments: str) -> str:
+    """Ask plain git about the repository."""
+    [path] = (git.state / "git" / "repositories").glob("*/*.git")
+    return run_git(path, *arguments)
+
+
+async def test_names_of_every_kind_are_committed(git: Parts, source: Path) -> None:
+    await git.create(source)
+    record, workspace = await git.ready()
+    for name in NAMES:
+        write(workspace, name, b"content of " + name)
+    async with workspace.lock:
+        entries = await status.read(workspace, workspace.head)
+    assert {entry.path for entry in entries} == set(NAMES)
+    done = await git.committer.commit(record, workspace, Draft(message="All"))
+    assert done.skipped == []
+    listed = in_store(git, "ls-tree", "-rz", "--name-only", done.commit)
+    assert set(listed.split("\0")) - {""} == {os.fsdecode(name) for name in NAMES} | {
+        "README",
+        "src/a.txt",
+    }
+
+
+async def test_kinds_and_modes_are_committed(git: Parts, tmp_path: Path) -> None:
+    files = {"plain": "1", "script": "2", "gone": "3", "tofile/x": "4", "todir": "5", "tolink": "6"}
+    await git.create(make_source(tmp_path / "kinds", files))
+    record, workspace = await git.ready()
+    tree = workspace.tree
+    (tree / "script").chmod(0o755)
+    (tree / "gone").unlink()
+    shutil.rmtree(tree / "tofile")
+    write(workspace, "tofile", "now a file")
+    (tree / "todir").unlink()
+    write(workspace, "todir/inner", "now a directory")
+    (tree / "tolink").unlink()
+    (tree / "tolink").symlink_to("/etc/passwd")
+    write(workspace, "binary", bytes(range(256)) * 100)
+    (tree / "empty").mkdir()
+    os.mkfifo(tree / "pipe")
+    own(workspace, tree / "tolink", tree / "empty", tree / "pipe")
+    done = await git.committer.commit(record, workspace, Draft(message="Kinds"))
+    assert done.skipped == []
+    listed = in_store(git, "ls-tree", "-r", "--format=%(objectmode) %(path)", done.commit)
+    assert set(listed.splitlines()) == {
+        "100644 plain",
+        "100755 script",
+        "100644 tofile",
+        "100644 todir/inner",
+        "120000 tolink",
+        "100644 binary",
+    }
+    assert in_store(git, "cat-file", "-p", f"{done.commit}:tolink") == "/etc/passwd"
+    async with workspace.lock:
+        assert await status.read(workspace, workspace.head) == []
+
+
+async def test_a_path_that_git_refuses_does_not_block_the_rest(git: Parts, source: Path) -> None:
+    await git.create(source)
+    record, workspace = await git.ready()
+    write(workspace, ".GIT/config", "[core]\n")
+    write(workspace, "good", "good")
+    path = write(workspace, "unreadable", "secret")
+    path.chmod(0)
+    done = await git.committer.commit(record, workspace, Draft(message="Some"))
+    assert set(done.skipped) == {
+        Skipped(b".GIT/config", "git does not allow this path, or it is gone"),
+        Skipped(b"unreadable", "the file cannot be read"),
+    }
+    assert in_store(git, "show", f"{done.commit}:good") == "good"
+    with pytest.raises(NothingToCommit):
+        await git.committer.commit(record, workspace, Draft(message="Again"))
+
+
+async def test_a_repository_inside_the_worktree_is_reported_and_left_out(
+    git: Parts, source: Path
+) -> None:
+    await git.create(source)
+    record, workspace = await git.ready()
+    inner = make_source(workspace.tree / "inner")
+    own(workspace, inner, *inner.rglob("*"))
+    write(workspace, "good", "good")
+    async with workspace.lock:
+        entries = await status.read(workspace, workspace.head)
+    assert [(entry.name, entry.submodule) for entry in entries] == [
+        (b"good", False),
+        (b"inner", True),
+    ]
+    done = await git.committer.commit(record, workspace, Draft(message="Some"))
+    assert [one.reason for one in done.skipped] == ["a repository of its own"]
+
+
+async def test_a_rename_is_one_entry(git: Parts, source: Path) -> None:
+    await git.create(source)
+    record, workspace = await git.ready()
+    (workspace.tree / "src/a.txt").rename(workspace.tree / "moved.txt")
+    async with workspace.lock:
+        [entry] = await status.read(workspace, workspace.head)
+    assert (entry.work, entry.path, entry.old_path) == (
+        Change.RENAMED,
+        b"moved.txt",
+        b"src/a.txt",
+    )
+    done = await git.committer.commit(record, workspace, Draft(message="Move"))
+    assert in_store(git, "ls-tree", "-r", "--name-only", done.commit) == "README\nmoved.txt"
+
+
+async def test_what_gitignore_excludes_is_neither_shown_nor_committed(
+    git: Parts, source: Path
+) -> None:
+    await git.create(source)
+    record, workspace = await git.ready()
+    write(workspace, ".gitignore", "*.log\n")
+    write(workspace, "a.log", "log")
+    done = await git.committer.commit(record, workspace, Draft(message="Ignore"))
+    assert "a.log" not in in_store(git, "ls-tree", "-r", "--name-only", done.commit)
+
+
+async def test_only_the_paths_named_are_committed(git: Parts, source: Path) -> None:
+    await git.create(source)
+    record, workspace = await git.ready()
+    for name in ("README", "src/a.txt", "src/new", "src2"):
+        write(workspace, name, "changed")
+    draft = Draft(message="Part", paths=[b"src"])
+    done = await git.committer.commit(record, workspace, draft)
+    changed = in_store(git, "diff", "--name-only", record.base_commit, done.commit)
+    assert changed == "src/a.txt\nsrc/new"
+    async with workspace.lock:
+        left = await status.read(workspace, workspace.head)
+    assert [entry.path for entry in left] == [b"README", b"src2"]
+
+
+async def test_author_is_the_requests_and_committer_the_servers(git: Parts, source: Path) -> None:
+    await git.create(source)
+    record, workspace = await git.ready()
+    write(workspace, "new", "new")
+    draft = Draft(
+        message="Subject\n\nBody",
+        author=Person("Zoë", "zoe@example.org"),
+        trailers=[("Reviewed-by", "Ada")],
+    )
+    done = await git.committer.commit(record, workspace, draft)
+    shown = in_store(git, "log", "-1", "--format=%an <%ae>|%cn|%B", done.commit)
+    assert shown == "Zoë <zoe@example.org>|Cove|Subject\n\nBody\n\nReviewed-by: Ada"
+
+
+async def test_an_expected_head_that_is_not_the_head_is_refused(git: Parts, source: Path) -> None:
+    await git.create(source)
+    record, workspace = await git.ready()
+    write(workspace, "new", "new")
+    with pytest.raises(HeadMoved):
+        await git.committer.commit(record, workspace, Draft(message="x", expected_head="0" * 40))
+    assert workspace.head == record.base_commit
+    draft = Draft(message="x", expected_head=record.base_commit)
+    assert await git.committer.commit(record, workspace, draft)
+
+
+async def test_the_same_request_again_returns_the_same_commit(git: Parts, source: Path) -> None:
+    await git.create(source)
+    record, workspace = await git.ready()
+    write(workspace, "new", "new")
+    draft = Draft(message="x", request_id="1")
+    first = await git.committer.commit(record, workspace, draft)
+    assert await git.committer.commit(record, workspace, draft) == first
+
+
+async def test_an_empty_repository_takes_its_first_commit(git: Parts) -> None:
+    record = await git.create("")
+    assert record.base_commit == ""
+    _, workspace = await git.ready()
+    write(workspace, "first", "first")
+    done = await git.committer.commit(record, workspace, Draft(message="First"))
+    assert in_store(git, "log", "--format=%s %P", done.commit) == "First"
+    assert await git.worktrees.remove(UID, "acme")
+    assert not list((git.state / "git" / "repositories").rglob("*"))
+
+
+async def test_an_index_that_was_lost_is_made_anew(git: Parts, source: Path) -> None:
+    await git.create(source)
+    _, workspace = await git.ready()
+    write(workspace, "new", "new")
+    workspace.index_path(workspace.head).unlink()
+    async with workspace.lock:
+        entries = await status.read(workspace, workspace.head)
+    assert [entry.path for entry in entries] == [b"new"]

@@ -1,0 +1,245 @@
+"""Talking to remotes: over HTTP with credentials, and pushing."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from services.git.commit import Draft
+from services.git.credentials import Credentials
+from services.git.errors import (
+    AccessDenied,
+    BranchCheckedOut,
+    HeadMoved,
+    NonFastForward,
+    NoRemote,
+    PushRejected,
+    RemoteForbidden,
+    RemoteUnavailable,
+    RepositoryNotFound,
+    RepositoryTooLarge,
+)
+from services.git.push import Pushed, Target
+from services.git.remote import Rules
+from tests.git.http_remote import PASSWORD, Server, serving
+from tests.git.parts import CALLER, OTHER, UID, Parts, add_commit, parts, run_git, write
+
+ADA = replace(CALLER, credentials=Credentials(username="ada", password=PASSWORD))
+
+
+@pytest.fixture
+def server(tmp_path: Path, source: Path) -> Iterator[Server]:
+    root = tmp_path / "served"
+    root.mkdir()
+    run_git(tmp_path, "clone", "-q", "--bare", str(source), str(root / "app.git"))
+    run_git(root / "app.git", "config", "http.receivepack", "true")
+    with serving(root) as state:
+        yield state
+
+
+@dataclass(frozen=True)
+class Web:
+    git: Parts
+    server: Server
+
+    @property
+    def url(self) -> str:
+        return f"http://localhost:{self.server.port}/app.git"
+
+
+@pytest.fixture
+async def web(tmp_path: Path, server: Server) -> AsyncIterator[Web]:
+    hosts = frozenset([f"localhost:{server.port}"])
+    state = tmp_path / "state"
+    async with parts(state, Rules(allowed_hosts=hosts, http_hosts=hosts)) as made:
+        yield Web(made, server)
+
+
+async def change(git: Parts, name: str = "new", uid: str = UID) -> str:
+    record, workspace = await git.ready(uid)
+    write(workspace, name, "new\n")
+    return (await git.committer.commit(record, workspace, Draft(message="Change"))).commit
+
+
+async def push(git: Parts, uid: str = UID, **target: str) -> Pushed:
+    record, workspace = await git.ready(uid)
+    return await git.pusher.push(record, workspace, Target(**target), CALLER)
+
+
+async def test_clone_and_push_over_http_with_a_password(web: Web, tmp_path: Path) -> None:
+    git = web.git
+    await git.create(web.url, caller=ADA)
+    commit = await change(git)
+    record, workspace = await git.ready()
+    pushed = await git.pusher.push(record, workspace, Target(), ADA)
+    assert pushed == Pushed(url=web.url, branch="work", commit=commit, previous="")
+    assert run_git(tmp_path / "served" / "app.git", "rev-parse", "work") == commit
+
+
+async def test_the_password_is_nowhere_on_the_disk(web: Web) -> None:
+    await web.git.create(web.url, caller=ADA)
+    found = [path for path in web.git.state.rglob("*") if path.is_file()]
+    assert found
+    assert not [path for path in found if PASSWORD.encode() in path.read_bytes()]
+
+
+async def test_the_password_is_in_no_argument_or_environment(web: Web) -> None:
+    seen: list[bytes] = []
+
+    async def look() -> None:
+        while True:
+            for process in Path("/proc").glob("[0-9]*"):
+                for name in ("cmdline", "environ"):
+                    try:
+                        seen.append((process / name).read_bytes())
+                    except OSError:
+                        continue
+            await asyncio.sleep(0)
+
+    looking = asyncio.create_task(look())
+    await web.git.create(web.url, caller=ADA)
+    looking.cancel()
+    assert any(b"fetch" in text for text in seen)
+    assert not [text for text in seen if PASSWORD.encode() in text]
+
+
+@pytest.mark.parametrize("password", ["", "wrong"])
+async def test_a_wrong_password_is_refused_and_nothing_is_left(web: Web, password: str) -> None:
+    caller = replace(CALLER, credentials=Credentials(username="ada", password=password))
+    with pytest.raises(AccessDenied):
+        await web.git.create(web.url, caller=caller)
+    assert not list((web.git.state / "git" / "worktrees").iterdir())
+    assert not list((web.git.state / "git" / "repositories").rglob("*.git"))
+
+
+async def test_access_is_proven_even_for_what_is_here(web: Web) -> None:
+    record = await web.git.create(web.url, caller=ADA)
+    stranger = replace(CALLER, principal="eve")
+    with pytest.raises(AccessDenied):
+        await web.git.create(
+            web.url, OTHER, revision=record.base_commit, branch="b", caller=stranger
+        )
+    asked = len(web.server.requests)
+    await web.git.create(web.url, OTHER, revision=record.base_commit, branch="b", caller=ADA)
+    assert len(web.server.requests) == asked, "a proof that is young enough was not used"
+
+
+async def test_a_redirect_is_not_followed(web: Web, tmp_path: Path) -> None:
+    with serving(tmp_path / "served") as elsewhere:
+        web.server.redirect = f"http://localhost:{elsewhere.port}"
+        with pytest.raises(RemoteForbidden) as caught:
+            await web.git.create(web.url, caller=ADA)
+        assert caught.value.metadata["rule"] == "redirects"
+        assert elsewhere.requests == []
+
+
+async def test_loopback_is_refused_where_it_is_not_listed(server: Server, tmp_path: Path) -> None:
+    rules = Rules(http_hosts=frozenset(["localhost"]))
+    async with parts(tmp_path / "state", rules) as git:
+        with pytest.raises(RemoteForbidden):
+            await git.create(f"http://localhost:{server.port}/app.git", caller=ADA)
+    assert server.requests == []
+
+
+async def test_an_unknown_repository_is_not_found(web: Web, tmp_path: Path) -> None:
+    with pytest.raises(RepositoryNotFound):
+        await web.git.create(web.url.replace("app", "none"), caller=ADA)
+
+
+async def test_nobody_there_is_unavailable(git: Parts, tmp_path: Path, source: Path) -> None:
+    with serving(source) as gone:
+        port = gone.port
+    hosts = frozenset(["127.0.0.1"])
+    async with parts(tmp_path / "other", Rules(allowed_hosts=hosts, http_hosts=hosts)) as made:
+        with pytest.raises(RemoteUnavailable):
+            await made.create(f"http://127.0.0.1:{port}/app.git")
+
+
+async def test_a_repository_over_the_limit_is_refused(source: Path, tmp_path: Path) -> None:
+    (source / "large").write_bytes(Path("/dev/urandom").open("rb").read(64 << 20))
+    add_commit(source, {})
+    rules = Rules(local_roots=[Path("/")])
+    async with parts(tmp_path / "state", rules, repository_bytes=1 << 20) as git:
+        with pytest.raises(RepositoryTooLarge):
+            await git.create(source)
+        assert not list((git.state / "git" / "repositories").rglob("*.git"))
+
+
+async def test_push_to_a_repository_of_this_machine(git: Parts, source: Path) -> None:
+    await git.create(source, branch="cove/demo")
+    hook = source / ".git" / "hooks" / "post-receive"
+    hook.write_text(f"#!/bin/sh\ntouch {source}/hook-ran\n")
+    hook.chmod(0o755)
+    first = await change(git)
+    assert (await push(git)).previous == ""
+    second = await change(git, "more")
+    assert await push(git) == Pushed(
+        url=f"file://{source}", branch="cove/demo", commit=second, previous=first
+    )
+    assert run_git(source, "rev-parse", "cove/demo") == second
+    owners = {path.stat().st_uid for path in (source / ".git").rglob("*")}
+    assert owners == {source.stat().st_uid}
+    assert not (source / "hook-ran").exists()
+    assert (await push(git)).previous == second
+
+
+async def test_push_to_a_checked_out_branch_is_refused(git: Parts, source: Path) -> None:
+    await git.create(source)
+    await change(git)
+    run_git(source, "config", "receive.denyCurrentBranch", "updateInstead")
+    with pytest.raises(BranchCheckedOut):
+        await push(git, branch="main")
+
+
+async def test_push_over_other_commits_needs_exactly_their_head(git: Parts, source: Path) -> None:
+    await git.create(source)
+    ours = await change(git)
+    run_git(source, "checkout", "-q", "-b", "work")
+    theirs = add_commit(source, {"theirs": "x"})
+    run_git(source, "checkout", "-q", "main")
+    with pytest.raises(NonFastForward):
+        await push(git)
+    with pytest.raises(HeadMoved):
+        await push(git, expected_head=run_git(source, "rev-parse", "main"))
+    assert run_git(source, "rev-parse", "work") == theirs
+    assert (await push(git, expected_head=theirs)).previous == theirs
+    assert run_git(source, "rev-parse", "work") == ours
+
+
+async def test_push_that_the_target_forbids_is_rejected(git: Parts, source: Path) -> None:
+    await git.create(source)
+    await change(git)
+    run_git(source, "config", "receive.hideRefs", "refs/heads/work")
+    with pytest.raises(PushRejected):
+        await push(git)
+
+
+async def test_push_to_another_repository(git: Parts, source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target.git"
+    run_git(tmp_path, "init", "-q", "--bare", str(target))
+    await git.create(source)
+    commit = await change(git)
+    await push(git, url=str(target), branch="else/where")
+    assert run_git(target, "rev-parse", "else/where") == commit
+
+
+async def test_push_without_origin_needs_a_remote(git: Parts) -> None:
+    await git.create("")
+    await change(git)
+    with pytest.raises(NoRemote):
+        await push(git)
+
+
+async def test_push_to_a_linked_worktrees_repository(
+    git: Parts, source: Path, tmp_path: Path
+) -> None:
+    linked = tmp_path / "linked"
+    run_git(source, "worktree", "add", "-q", "-b", "side", str(linked))
+    await git.create(linked)
+    commit = await change(git)
+    await push(git)
+    assert run_git(source, "rev-parse", "work") == commit
+    with pytest.raises(BranchCheckedOut):
+        await push(git, branch="side")
