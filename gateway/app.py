@@ -1,0 +1,118 @@
+"""Puts the gateway together. Nothing else in it makes its own parts."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+
+import grpc
+
+from cove.gateway.v1.gateway_pb2_grpc import (
+    add_ExecutionServiceServicer_to_server,
+    add_FileServiceServicer_to_server,
+    add_SourceServiceServicer_to_server,
+    add_WorkspaceServiceServicer_to_server,
+)
+from gateway.auth import NoAuthenticator, TokenAuthenticator
+from gateway.config import Config
+from gateway.create import Creations
+from gateway.delete import Deletions, Undeletions
+from gateway.executions import ExecutionServicer
+from gateway.files import FileServicer
+from gateway.operations import Operations
+from gateway.orphans import Orphans
+from gateway.ready import Workspaces
+from gateway.reconcile import Reconciler, reconciling
+from gateway.records import Records
+from gateway.rest.app import RestConfig, rest
+from gateway.saga import Saga
+from gateway.sources import SourceServicer
+from gateway.teardown import Teardown
+from gateway.tools import Tools, tools
+from gateway.workspaces import WorkspaceServicer
+from servicekit.identity import Authenticator
+from servicekit.server import Served, serving
+
+
+@asynccontextmanager
+async def gateway(config: Config) -> AsyncIterator[Served]:
+    """Serves while the block runs. The tools need not be up yet."""
+    authenticator = _authenticator(config)
+    async with tools(config) as behind:
+        records = Records(behind.registry)
+        async with Operations.open(records, config.lease) as operations:
+            parts = Parts(config, behind, records, operations)
+            async with (
+                serving(config, parts.services(), authenticator=authenticator) as served,
+                reconciling(parts.reconciler, config.reconcile_interval),
+                _http(config, served) as complete,
+            ):
+                yield complete
+
+
+class Parts:
+    """What the gateway is made of, on one set of tools."""
+
+    def __init__(
+        self, config: Config, behind: Tools, records: Records, operations: Operations
+    ) -> None:
+        teardown = Teardown(behind)
+        saga = Saga(behind, records, teardown, config.progress_interval)
+        deletions = Deletions(records, operations, teardown, config.undelete_window)
+        workspaces = Workspaces(behind, records)
+        self._workspaces = WorkspaceServicer(
+            behind,
+            records,
+            Creations(behind, records, operations, saga),
+            deletions,
+            Undeletions(records, operations, saga),
+        )
+        self._executions = ExecutionServicer(behind, workspaces)
+        self._files = FileServicer(behind, workspaces)
+        self._sources = SourceServicer(behind, records, workspaces)
+        self.reconciler = Reconciler(
+            records=records,
+            operations=operations,
+            saga=saga,
+            deletions=deletions,
+            orphans=Orphans(behind, teardown, config.orphan_grace),
+            create_limit=config.create_limit,
+        )
+
+    def services(self) -> dict[str, Callable[[grpc.aio.Server], None]]:
+        return {
+            "cove.gateway.v1.WorkspaceService": partial(
+                add_WorkspaceServiceServicer_to_server, self._workspaces
+            ),
+            "cove.gateway.v1.ExecutionService": partial(
+                add_ExecutionServiceServicer_to_server, self._executions
+            ),
+            "cove.gateway.v1.FileService": partial(add_FileServiceServicer_to_server, self._files),
+            "cove.gateway.v1.SourceService": partial(
+                add_SourceServiceServicer_to_server, self._sources
+            ),
+        }
+
+
+def _authenticator(config: Config) -> Authenticator:
+    if config.no_auth:
+        return NoAuthenticator()
+    authenticator = TokenAuthenticator(config.token_path)
+    authenticator.check()
+    return authenticator
+
+
+@asynccontextmanager
+async def _http(config: Config, served: Served) -> AsyncIterator[Served]:
+    """HTTP is served through the gateway's own gRPC socket: one stack of checks decides."""
+    if not config.http:
+        yield served
+        return
+    settings = RestConfig(
+        address=config.http,
+        target=served.addresses[-1],
+        grace=config.shutdown_grace,
+        local_only=config.no_auth,
+    )
+    async with rest(settings) as address:
+        yield replace(served, http=address)

@@ -1,0 +1,98 @@
+"""Settings of the gateway."""
+
+import ipaddress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import ClassVar
+
+from servicekit.config import ConfigError, ServerConfig
+
+_UNIX = "unix:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config(ServerConfig):
+    """Each field is set by the variable `COVE_GATEWAY__<FIELD>`."""
+
+    service: ClassVar[str] = "gateway"
+
+    grpc: str = ""
+    """Where callers reach it by gRPC, `host:port`, besides its unix socket. Port 0 takes a
+    free one. Empty: only the unix socket."""
+
+    http: str = ""
+    """Where callers reach it by HTTP, `host:port`. Port 0 takes a free one. Empty: nowhere."""
+
+    token_file: Path | None = None
+    """File (0600) with the token that callers show; read again when it changes.
+    Default: `registry/token` in the state directory."""
+
+    no_auth: bool = False
+    """Let in whoever connects, with no token at all. Only on loopback and unix sockets."""
+
+    registry: str = ""
+    """Address of the registry. Empty: its unix socket in `COVE_RUNTIME`."""
+
+    git: str = ""
+    """Address of git. Empty: its unix socket in `COVE_RUNTIME`."""
+
+    provider: str = ""
+    """Address of the provider. Empty: its unix socket in `COVE_RUNTIME`."""
+
+    executor: str = ""
+    """Address of the executor. Empty: its unix socket in `COVE_RUNTIME`."""
+
+    lease: timedelta = timedelta(seconds=60)
+    """How long an operation stays this gateway's when nothing more is heard of it."""
+
+    undelete_window: timedelta = timedelta(hours=24)
+    """How long the unsaved work of a deleted workspace is kept."""
+
+    create_limit: timedelta = timedelta(hours=1)
+    """After this long a create that cannot be finished is given up and undone."""
+
+    progress_interval: timedelta = timedelta(milliseconds=500)
+    """How often the progress of a clone is written into the record."""
+
+    reconcile_interval: timedelta = timedelta(seconds=60)
+    """How often abandoned operations and orphans are looked for."""
+
+    orphan_grace: timedelta = timedelta(minutes=10)
+    """How old a worktree or a provisioned environment without a record must be to be
+    removed."""
+
+    def __post_init__(self) -> None:
+        ServerConfig.__post_init__(self)  # super() does not work in a class with slots.
+        if self.no_auth:
+            for address in (*self.addresses, self.http):
+                if not _local(address):
+                    raise ConfigError(
+                        f"{address}: others can reach it; not with COVE_GATEWAY__NO_AUTH"
+                    )
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where to listen for gRPC, the one for callers first."""
+        inner = self.address or (f"{_UNIX}{self.runtime}/{self.service}",)
+        return (self.grpc, *inner) if self.grpc else inner
+
+    @property
+    def token_path(self) -> Path:
+        return self.token_file or self.state / "registry" / "token"
+
+    def tool(self, name: str) -> str:
+        """Address of the registry, git, provider or executor."""
+        address: str = getattr(self, name)
+        return address or f"{_UNIX}{self.runtime}/{name}"
+
+
+def _local(address: str) -> bool:
+    """Whether only processes of this machine reach the address."""
+    host = address.rpartition(":")[0].strip("[]")
+    if not address or address.startswith(_UNIX) or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,43 @@
+"""Between the messages of the registry, the provider and the gateway."""
+
+from cove.gateway.v1 import gateway_pb2 as pb
+from cove.provider.v1 import provider_pb2
+from cove.registry.v1.registry_pb2 import Environment, EnvironmentSpec
+from gateway import names
+
+
+def workspace(environment: Environment) -> pb.Workspace:
+    """The record as its caller sees it."""
+    shown = pb.Workspace(
+        name=names.workspace_name(environment.name),
+        uid=environment.uid,
+        state=pb.Workspace.State.Value(Environment.State.Name(environment.state)),
+        spec=environment.spec,
+        labels=environment.labels,
+        annotations=environment.annotations,
+        branch=environment.worktree.branch or names.branch_of(environment),
+        base_commit=environment.worktree.base_commit,
+        head_commit=environment.head_commit,
+        driver=environment.driver,
+        creator=environment.creator,
+        warnings=environment.warnings,
+        etag=environment.etag,
+    )
+    for field in ("progress", "failure", "create_time", "update_time", "delete_time", "purge_time"):
+        if environment.HasField(field):
+            getattr(shown, field).CopyFrom(getattr(environment, field))
+    if environment.worktree.HasField("resolved_time"):
+        shown.resolved_time.CopyFrom(environment.worktree.resolved_time)
+    return shown
+
+
+def provider_spec(spec: EnvironmentSpec) -> provider_pb2.Spec:
+    """The part of a spec that is the provider's."""
+    return provider_pb2.Spec(
+        driver=spec.driver,
+        limits=provider_pb2.Limits(
+            memory_bytes=spec.limits.memory_bytes,
+            processes=spec.limits.processes,
+            milli_cpus=spec.limits.milli_cpus,
+        ),
+    )

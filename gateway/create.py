@@ -1,0 +1,127 @@
+"""Creates a workspace, or joins the create that the same request began."""
+
+import asyncio
+from collections import OrderedDict
+from functools import partial
+from typing import Final
+
+from cove.gateway.v1 import gateway_pb2 as pb
+from cove.git.v1 import git_pb2
+from cove.provider.v1 import provider_pb2
+from cove.registry.v1 import registry_pb2
+from cove.registry.v1.registry_pb2 import Environment, EnvironmentSpec
+from gateway import names
+from gateway.convert import provider_spec
+from gateway.errors import CreateFailed, LeaseLost
+from gateway.operations import Operations
+from gateway.records import Records, State, duration
+from gateway.saga import Saga
+from gateway.tools import Tools
+
+_UNDONE: Final = 10_000
+_FIRST_LOOK: Final = 0.05
+_LAST_LOOK: Final = 1.0
+
+
+class Creations:
+    def __init__(self, tools: Tools, records: Records, operations: Operations, saga: Saga) -> None:
+        self._provider = tools.provider
+        self._records = records
+        self._operations = operations
+        self._saga = saga
+        self._undone: OrderedDict[str, None] = OrderedDict()
+
+    async def create(self, request: pb.CreateWorkspaceRequest) -> Environment:
+        """The record: READY, or PENDING when the caller asked not to wait.
+
+        What is begun goes on when the caller leaves.
+        """
+        await self._validate(request.workspace.spec)
+        registered, fresh = await self._register(request)
+        if fresh:
+            work = partial(
+                self._make, credentials=request.credentials, request_id=request.request_id
+            )
+            self._operations.start(registered, work)
+        running = self._operations.running(registered.uid)
+        if request.return_when == pb.RETURN_WHEN_ACCEPTED:
+            return registered if fresh else await self._current(registered)
+        if running:
+            try:
+                made = await asyncio.shield(running)
+            except LeaseLost:
+                made = None
+            if made:
+                return made
+        return await self._settled(registered)
+
+    async def _validate(self, spec: EnvironmentSpec) -> None:
+        request = provider_pb2.ValidateSpecRequest(spec=provider_spec(spec))
+        await self._provider.unary(self._provider.rpc.ValidateSpec, request)
+
+    async def _register(self, request: pb.CreateWorkspaceRequest) -> tuple[Environment, bool]:
+        """The record of this request, and whether this call made it.
+
+        A request whose create was undone here begins anew when it is repeated.
+        """
+        step = "register"
+        while True:
+            asked = registry_pb2.RegisterEnvironmentRequest(
+                environment_id=request.workspace_id,
+                environment=Environment(
+                    labels=request.workspace.labels,
+                    annotations=request.workspace.annotations,
+                    spec=request.workspace.spec,
+                    keep_on_failure=request.on_failure == pb.ON_FAILURE_KEEP,
+                ),
+                request_id=names.derived(request.request_id, step),
+                holder=self._operations.holder(),
+                lease=duration(self._operations.lease),
+            )
+            registered = await self._records.register(asked, request.request_id)
+            if registered.operation_holder == asked.holder:
+                return registered, True
+            if registered.uid not in self._undone:
+                return registered, False
+            step = f"register/{registered.uid}"
+
+    async def _make(
+        self, environment: Environment, *, credentials: git_pb2.Credentials, request_id: str
+    ) -> Environment:
+        try:
+            return await self._saga.make(
+                environment, credentials=credentials, request_id=request_id
+            )
+        except LeaseLost:
+            raise
+        except Exception:
+            if not environment.keep_on_failure:
+                self._undone[environment.uid] = None
+                if len(self._undone) > _UNDONE:
+                    self._undone.popitem(last=False)
+            raise
+
+    async def _settled(self, registered: Environment) -> Environment:
+        """The record when whoever makes it has ended. Raises `CreateFailed`."""
+        pause = _FIRST_LOOK
+        while True:
+            current = await self._current(registered)
+            if current.state != State.STATE_PENDING:
+                return current
+            await asyncio.sleep(pause)
+            pause = min(_LAST_LOOK, pause * 2)
+
+    async def _current(self, registered: Environment) -> Environment:
+        name = names.workspace_name(registered.name)
+        current = await self._records.find(name)
+        if current is None or current.uid != registered.uid:
+            raise CreateFailed(
+                "the workspace of this request is gone: it could not be made, or was deleted",
+                remedy="Create it with a new request id.",
+                name=name,
+            )
+        if current.state == State.STATE_FAILED:
+            raise CreateFailed(
+                current.failure.message or "it failed", name=name, cause=current.failure.reason
+            )
+        return current

@@ -1,0 +1,192 @@
+"""Deletes a workspace, and brings one back whose unsaved work is still kept."""
+
+import asyncio
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Final
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from cove.errors.v1.errors_pb2 import ErrorReason
+from cove.gateway.v1 import gateway_pb2 as pb
+from cove.registry.v1.registry_pb2 import Environment
+from gateway import names
+from gateway.errors import LeaseLost, WorkspaceNotFound, WorkspaceNotReady
+from gateway.operations import Operations, Result
+from gateway.records import Operation, Records, State
+from gateway.saga import Saga
+from gateway.teardown import Teardown
+from servicekit.errors import ServiceError
+from servicekit.status import reason
+
+_ONLY_DELETED: Final = "Only a deleted workspace can be brought back."
+
+
+class Deletions:
+    def __init__(
+        self,
+        records: Records,
+        operations: Operations,
+        teardown: Teardown,
+        undelete_window: timedelta,
+    ) -> None:
+        self._records = records
+        self._operations = operations
+        self._teardown = teardown
+        self._undelete_window = undelete_window
+
+    async def delete(self, request: pb.DeleteWorkspaceRequest) -> Result:
+        """None: nothing is left. Else the record in STATE_DELETED, whose work is kept."""
+        holder = self._operations.holder()
+        try:
+            claimed = await self._records.claim(
+                request.name,
+                Operation.OPERATION_DELETING,
+                holder=holder,
+                lease=self._operations.lease,
+                etag=request.etag,
+                request_id=request.request_id,
+            )
+        except WorkspaceNotFound:
+            if request.allow_missing:
+                return None
+            raise
+        if claimed.operation_holder == holder:
+            return await self._run(claimed, force=request.force)
+        return await self._replayed(request, claimed)
+
+    async def finish(self, claimed: Environment, *, force: bool = False) -> Result:
+        """Take a claimed record, in any state, to its end."""
+        if claimed.state == State.STATE_DELETED and not force:
+            return await self._records.release(claimed)
+        # A workspace that was never ready holds no work: a checkout that was cut off
+        # only looks like it.
+        force = force or claimed.state == State.STATE_PENDING
+        if claimed.state != State.STATE_DELETING:
+            await self._records.move(claimed, State.STATE_DELETING)
+        await self._teardown.sandbox(claimed.uid)
+        await self._teardown.executions(claimed.uid)
+        try:
+            await self._teardown.worktree(claimed.uid, keep_unsaved=not force)
+        except grpc.aio.AioRpcError as error:
+            if reason(error) != ErrorReason.ERROR_REASON_UNSAVED_WORK:
+                raise
+            purge_time = Timestamp()
+            purge_time.FromDatetime(datetime.now(UTC) + self._undelete_window)
+            return await self._records.move(
+                claimed, State.STATE_DELETED, purge_time=purge_time, release=True
+            )
+        await self._records.deregister(claimed)
+        return None
+
+    async def _run(self, claimed: Environment, *, force: bool) -> Result:
+        work = partial(self._finish_or_release, force=force)
+        task = self._operations.start(claimed, work)
+        return await asyncio.shield(task)
+
+    async def _finish_or_release(self, claimed: Environment, *, force: bool) -> Result:
+        """So that the caller can retry at once what failed."""
+        try:
+            return await self.finish(claimed, force=force)
+        except LeaseLost:
+            raise
+        except Exception:
+            await _give_back(self._records, claimed)
+            raise
+
+    async def _replayed(self, request: pb.DeleteWorkspaceRequest, first: Environment) -> Result:
+        """The request came before, and was given `first` to delete."""
+        if running := self._operations.running(first.uid):
+            return await asyncio.shield(running)
+        current = await self._records.find(request.name)
+        if current is None or current.uid != first.uid:
+            return None
+        if current.state == State.STATE_DELETED and not request.force:
+            return current
+        claimed = await self._records.claim(
+            request.name,
+            Operation.OPERATION_DELETING,
+            holder=self._operations.holder(),
+            lease=self._operations.lease,
+            etag=current.etag,
+        )
+        return await self._run(claimed, force=request.force)
+
+
+class Undeletions:
+    def __init__(self, records: Records, operations: Operations, saga: Saga) -> None:
+        self._records = records
+        self._operations = operations
+        self._saga = saga
+
+    async def undelete(self, request: pb.UndeleteWorkspaceRequest) -> Environment:
+        """The record, READY again."""
+        current = await self._records.get(request.name)
+        settled = current.state in (State.STATE_READY, State.STATE_DELETED)
+        if not settled or (current.state == State.STATE_READY and not request.request_id):
+            raise not_ready(current, _ONLY_DELETED)
+        holder = self._operations.holder()
+        claimed = await self._records.claim(
+            request.name,
+            Operation.OPERATION_RESUMING,
+            holder=holder,
+            lease=self._operations.lease,
+            request_id=request.request_id,
+        )
+        if claimed.operation_holder != holder:
+            return await self._replayed(request, claimed)
+        return await self._run(claimed)
+
+    async def _run(self, claimed: Environment) -> Environment:
+        made = await asyncio.shield(self._operations.start(claimed, self._restore))
+        assert made
+        return made
+
+    async def _restore(self, claimed: Environment) -> Environment:
+        try:
+            if claimed.state != State.STATE_DELETED:
+                raise not_ready(claimed, _ONLY_DELETED)
+            await self._saga.provision(claimed, "")
+            await self._records.update(
+                claimed,
+                ("handle", "handle_generation", "driver", "node"),
+                fencing_token=claimed.fencing_token,
+            )
+            return await self._records.move(claimed, State.STATE_READY, release=True)
+        except LeaseLost:
+            raise
+        except Exception:
+            await _give_back(self._records, claimed)
+            raise
+
+    async def _replayed(
+        self, request: pb.UndeleteWorkspaceRequest, first: Environment
+    ) -> Environment:
+        """The request came before, and was given `first` to bring back."""
+        if running := self._operations.running(first.uid):
+            await asyncio.shield(running)
+        current = await self._records.get(request.name)
+        if current.uid != first.uid:
+            raise WorkspaceNotFound(request.name)
+        if current.state != State.STATE_DELETED:
+            return current
+        claimed = await self._records.claim(
+            request.name,
+            Operation.OPERATION_RESUMING,
+            holder=self._operations.holder(),
+            lease=self._operations.lease,
+            etag=current.etag,
+        )
+        return await self._run(claimed)
+
+
+def not_ready(environment: Environment, remedy: str = "") -> WorkspaceNotReady:
+    state = State.Name(environment.state).removeprefix("STATE_")
+    return WorkspaceNotReady(names.workspace_name(environment.name), state, remedy)
+
+
+async def _give_back(records: Records, claimed: Environment) -> None:
+    with suppress(ServiceError, grpc.aio.AioRpcError):  # Else the lease ends by itself.
+        await records.release(claimed)

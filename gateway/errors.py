@@ -1,0 +1,58 @@
+"""Failures of the gateway."""
+
+from cove.errors.v1.errors_pb2 import ErrorReason
+from servicekit.errors import (
+    Aborted,
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Precondition,
+)
+
+
+class OwnFault(Exception):
+    """A tool refused what the gateway made itself. The caller gets INTERNAL."""
+
+
+class WorkspaceNotFound(NotFound):
+    reason = ErrorReason.ERROR_REASON_WORKSPACE_NOT_FOUND
+
+    def __init__(self, name: str) -> None:
+        super().__init__("no such workspace", name=name)
+
+
+class WorkspaceExists(AlreadyExists):
+    reason = ErrorReason.ERROR_REASON_WORKSPACE_EXISTS
+
+    def __init__(self, name: str) -> None:
+        super().__init__("the workspace id is taken", name=name)
+
+
+class WorkspaceNotReady(FailedPrecondition):
+    """`remedy` is what to do about a workspace that waiting alone does not make ready."""
+
+    reason = ErrorReason.ERROR_REASON_WORKSPACE_NOT_READY
+
+    def __init__(self, name: str, state: str, remedy: str = "") -> None:
+        super().__init__(
+            "the workspace's state forbids this",
+            remedy=remedy,
+            preconditions=[Precondition("STATE", name, f"it is {state}")],
+            name=name,
+            state=state,
+        )
+
+
+class CreateFailed(Aborted):
+    reason = ErrorReason.ERROR_REASON_CREATE_FAILED
+
+
+class LeaseLost(Aborted):
+    """Another gateway has taken the operation over, and will end it."""
+
+    reason = ErrorReason.ERROR_REASON_LEASE_LOST
+
+
+class FieldImmutable(InvalidArgument):
+    reason = ErrorReason.ERROR_REASON_FIELD_IMMUTABLE

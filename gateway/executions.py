@@ -1,0 +1,168 @@
+"""ExecutionService: the executor's RPCs, on workspaces."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from cove.executor.v1 import executor_pb2
+from cove.gateway.v1 import gateway_pb2 as pb
+from cove.gateway.v1.gateway_pb2_grpc import ExecutionServiceServicer
+from cove.registry.v1.registry_pb2 import Environment
+from gateway import names
+from gateway.ready import Workspaces, in_words_of
+from gateway.tools import Tools
+from servicekit.status import Context
+
+
+class ExecutionServicer(ExecutionServiceServicer):
+    def __init__(self, tools: Tools, workspaces: Workspaces) -> None:
+        self._executor = tools.executor
+        self._rpc = tools.executor.rpc
+        self._workspaces = workspaces
+
+    async def StartExecution(
+        self, request: pb.StartExecutionRequest, context: Context
+    ) -> pb.StartExecutionResponse:
+        environment = await self._workspaces.ready(request.parent)
+        asked = executor_pb2.StartExecutionRequest(
+            handle=environment.handle,
+            execution_id=names.execution_id(request.execution_id, request.request_id),
+            execution=request.execution,
+            environment_env=environment.spec.env,
+            request_id=names.derived(request.request_id, "StartExecution"),
+        )
+        with in_words_of(environment, asked, request):
+            answer = await self._workspaces.awake(
+                environment, lambda: self._executor.unary(self._rpc.StartExecution, asked)
+            )
+        return pb.StartExecutionResponse(execution=_named(environment, answer.execution))
+
+    async def GetExecution(
+        self, request: pb.GetExecutionRequest, context: Context
+    ) -> pb.GetExecutionResponse:
+        environment, name = await self._find(request.name)
+        asked = executor_pb2.GetExecutionRequest(name=name)
+        with in_words_of(environment):
+            answer = await self._executor.unary(self._rpc.GetExecution, asked)
+        return pb.GetExecutionResponse(execution=_named(environment, answer.execution))
+
+    async def ListExecutions(
+        self, request: pb.ListExecutionsRequest, context: Context
+    ) -> pb.ListExecutionsResponse:
+        environment = await self._workspaces.ready(request.parent)
+        asked = executor_pb2.ListExecutionsRequest(
+            parent=names.behind(environment),
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        with in_words_of(environment):
+            answer = await self._executor.unary(self._rpc.ListExecutions, asked)
+        return pb.ListExecutionsResponse(
+            executions=[_named(environment, each) for each in answer.executions],
+            next_page_token=answer.next_page_token,
+            page_size=answer.page_size,
+        )
+
+    async def WaitExecution(
+        self, request: pb.WaitExecutionRequest, context: Context
+    ) -> pb.WaitExecutionResponse:
+        environment, name = await self._find(request.name)
+        asked = executor_pb2.WaitExecutionRequest(name=name)
+        with in_words_of(environment):
+            answer = await self._executor.unary(self._rpc.WaitExecution, asked)
+        return pb.WaitExecutionResponse(execution=_named(environment, answer.execution))
+
+    async def DeleteExecution(
+        self, request: pb.DeleteExecutionRequest, context: Context
+    ) -> pb.DeleteExecutionResponse:
+        environment, name = await self._find(request.name)
+        asked = executor_pb2.DeleteExecutionRequest(
+            name=name,
+            force=request.force,
+            allow_missing=request.allow_missing,
+            request_id=names.derived(request.request_id, "DeleteExecution"),
+        )
+        with in_words_of(environment, asked, request):
+            await self._executor.unary(self._rpc.DeleteExecution, asked)
+        return pb.DeleteExecutionResponse()
+
+    async def ReadOutput(
+        self, request: pb.ReadOutputRequest, context: Context
+    ) -> AsyncIterator[pb.ReadOutputResponse]:
+        environment, name = await self._find(request.name)
+        asked = executor_pb2.ReadOutputRequest(
+            name=name, from_offset=request.from_offset, follow=request.follow
+        )
+        with in_words_of(environment):
+            async with self._executor.stream(self._rpc.ReadOutput, asked) as events:
+                async for event in events:
+                    if kind := event.WhichOneof("event"):
+                        yield pb.ReadOutputResponse(**{kind: getattr(event, kind)})
+
+    async def SignalExecution(
+        self, request: pb.SignalExecutionRequest, context: Context
+    ) -> pb.SignalExecutionResponse:
+        environment, name = await self._find(request.name)
+        asked = executor_pb2.SignalExecutionRequest(
+            name=name,
+            signal=request.signal,
+            scope=request.scope,
+            request_id=names.derived(request.request_id, "SignalExecution"),
+        )
+        with in_words_of(environment, asked, request):
+            answer = await self._executor.unary(self._rpc.SignalExecution, asked)
+        return pb.SignalExecutionResponse(execution=_named(environment, answer.execution))
+
+    async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:
+        environment = await self._workspaces.ready(request.name)
+        asked = executor_pb2.ExecuteRequest(
+            handle=environment.handle,
+            execution_id=names.execution_id(request.execution_id, request.request_id),
+            spec=request.spec,
+            environment_env=environment.spec.env,
+            request_id=names.derived(request.request_id, "Execute"),
+        )
+        with in_words_of(environment, asked, request):
+            answer = await self._workspaces.awake(
+                environment, lambda: self._executor.unary(self._rpc.Execute, asked)
+            )
+        return pb.ExecuteResponse(
+            execution=_named(environment, answer.execution),
+            stdout=answer.stdout,
+            stderr=answer.stderr,
+        )
+
+    async def StreamExecution(
+        self, request: pb.StreamExecutionRequest, context: Context
+    ) -> AsyncIterator[pb.StreamExecutionResponse]:
+        environment = await self._workspaces.ready(request.name)
+        asked = executor_pb2.StreamExecutionRequest(
+            handle=environment.handle,
+            execution_id=names.execution_id(request.execution_id, request.request_id),
+            spec=request.spec,
+            environment_env=environment.spec.env,
+            request_id=names.derived(request.request_id, "StreamExecution"),
+            cancel_on_disconnect=request.cancel_on_disconnect,
+        )
+        events = self._workspaces.awake_stream(
+            environment, lambda: self._executor.stream(self._rpc.StreamExecution, asked)
+        )
+        with in_words_of(environment, asked, request):
+            async with aclosing(events):
+                async for event in events:
+                    if event.HasField("execution"):
+                        _named(environment, event.execution)
+                    if kind := event.WhichOneof("event"):
+                        yield pb.StreamExecutionResponse(**{kind: getattr(event, kind)})
+
+    async def _find(self, name: str) -> tuple[Environment, str]:
+        """The workspace of an execution, and how the executor names it."""
+        workspace, execution_id = names.split_execution(name)
+        environment = await self._workspaces.ready(workspace)
+        return environment, names.behind(environment, execution_id)
+
+
+def _named(environment: Environment, execution: executor_pb2.Execution) -> executor_pb2.Execution:
+    """The same execution by the name that callers know."""
+    _, execution_id = names.split_execution(execution.name)
+    execution.name = f"{names.workspace_name(environment.name)}{names.EXECUTIONS}{execution_id}"
+    return execution

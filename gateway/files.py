@@ -1,0 +1,156 @@
+"""FileService: the executor's RPCs on files, on workspaces."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from cove.executor.v1 import executor_pb2
+from cove.gateway.v1 import gateway_pb2 as pb
+from cove.gateway.v1.gateway_pb2_grpc import FileServiceServicer
+from gateway import names
+from gateway.ready import Workspaces, in_words_of
+from gateway.tools import Tools
+from servicekit.errors import InvalidArgument
+from servicekit.status import Context
+
+
+class FileServicer(FileServiceServicer):
+    def __init__(self, tools: Tools, workspaces: Workspaces) -> None:
+        self._files = tools.files
+        self._rpc = tools.files.rpc
+        self._workspaces = workspaces
+
+    async def ReadFile(
+        self, request: pb.ReadFileRequest, context: Context
+    ) -> AsyncIterator[pb.ReadFileResponse]:
+        environment = await self._workspaces.ready(request.name)
+        asked = executor_pb2.ReadFileRequest(
+            handle=environment.handle,
+            path=request.path,
+            raw_path=request.raw_path,
+            offset=request.offset,
+            limit=request.limit,
+        )
+        events = self._workspaces.awake_stream(
+            environment, lambda: self._files.stream(self._rpc.ReadFile, asked)
+        )
+        with in_words_of(environment):
+            async with aclosing(events):
+                async for event in events:
+                    if kind := event.WhichOneof("event"):
+                        yield pb.ReadFileResponse(**{kind: getattr(event, kind)})
+
+    async def WriteFile(
+        self, request_iterator: AsyncIterator[pb.WriteFileRequest], context: Context
+    ) -> pb.WriteFileResponse:
+        first = await anext(request_iterator, None)
+        if first is None or not first.HasField("header"):
+            raise InvalidArgument("header", "must be the first message")
+        environment = await self._workspaces.ready(first.header.name)
+        header = executor_pb2.WriteFileHeader(
+            handle=environment.handle,
+            path=first.header.path,
+            raw_path=first.header.raw_path,
+            mode=first.header.mode,
+            etag=first.header.etag,
+            must_not_exist=first.header.must_not_exist,
+            make_parents=first.header.make_parents,
+            request_id=names.derived(first.header.request_id, "WriteFile"),
+        )
+
+        async def parts() -> AsyncIterator[executor_pb2.WriteFileRequest]:
+            yield executor_pb2.WriteFileRequest(header=header)
+            async for part in request_iterator:
+                if not part.HasField("data"):
+                    raise InvalidArgument("header", "must come only once")
+                yield executor_pb2.WriteFileRequest(data=part.data)
+
+        # Before, not on refusal: what the caller sent cannot be sent a second time.
+        await self._workspaces.activate(environment)
+        with in_words_of(environment, header, first.header):
+            answer = await self._files.upload(self._rpc.WriteFile, parts())
+        return pb.WriteFileResponse(file=answer.file)
+
+    async def StatFile(self, request: pb.StatFileRequest, context: Context) -> pb.StatFileResponse:
+        environment = await self._workspaces.ready(request.name)
+        asked = executor_pb2.StatFileRequest(
+            handle=environment.handle, path=request.path, raw_path=request.raw_path
+        )
+        with in_words_of(environment):
+            answer = await self._workspaces.awake(
+                environment, lambda: self._files.unary(self._rpc.StatFile, asked)
+            )
+        return pb.StatFileResponse(file=answer.file)
+
+    async def ListFiles(
+        self, request: pb.ListFilesRequest, context: Context
+    ) -> pb.ListFilesResponse:
+        environment = await self._workspaces.ready(request.name)
+        asked = executor_pb2.ListFilesRequest(
+            handle=environment.handle,
+            path=request.path,
+            raw_path=request.raw_path,
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        with in_words_of(environment):
+            answer = await self._workspaces.awake(
+                environment, lambda: self._files.unary(self._rpc.ListFiles, asked)
+            )
+        return pb.ListFilesResponse(
+            files=answer.files,
+            next_page_token=answer.next_page_token,
+            page_size=answer.page_size,
+        )
+
+    async def MakeDirectory(
+        self, request: pb.MakeDirectoryRequest, context: Context
+    ) -> pb.MakeDirectoryResponse:
+        environment = await self._workspaces.ready(request.name)
+        asked = executor_pb2.MakeDirectoryRequest(
+            handle=environment.handle,
+            path=request.path,
+            raw_path=request.raw_path,
+            make_parents=request.make_parents,
+            request_id=names.derived(request.request_id, "MakeDirectory"),
+        )
+        with in_words_of(environment, asked, request):
+            answer = await self._workspaces.awake(
+                environment, lambda: self._files.unary(self._rpc.MakeDirectory, asked)
+            )
+        return pb.MakeDirectoryResponse(file=answer.file)
+
+    async def RemoveFile(
+        self, request: pb.RemoveFileRequest, context: Context
+    ) -> pb.RemoveFileResponse:
+        environment = await self._workspaces.ready(request.name)
+        asked = executor_pb2.RemoveFileRequest(
+            handle=environment.handle,
+            path=request.path,
+            raw_path=request.raw_path,
+            recursive=request.recursive,
+            allow_missing=request.allow_missing,
+            etag=request.etag,
+            request_id=names.derived(request.request_id, "RemoveFile"),
+        )
+        with in_words_of(environment, asked, request):
+            await self._workspaces.awake(
+                environment, lambda: self._files.unary(self._rpc.RemoveFile, asked)
+            )
+        return pb.RemoveFileResponse()
+
+    async def MoveFile(self, request: pb.MoveFileRequest, context: Context) -> pb.MoveFileResponse:
+        environment = await self._workspaces.ready(request.name)
+        asked = executor_pb2.MoveFileRequest(
+            handle=environment.handle,
+            path=request.path,
+            raw_path=request.raw_path,
+            new_path=request.new_path,
+            raw_new_path=request.raw_new_path,
+            overwrite=request.overwrite,
+            request_id=names.derived(request.request_id, "MoveFile"),
+        )
+        with in_words_of(environment, asked, request):
+            answer = await self._workspaces.awake(
+                environment, lambda: self._files.unary(self._rpc.MoveFile, asked)
+            )
+        return pb.MoveFileResponse(file=answer.file)

@@ -1,0 +1,112 @@
+"""Work on a workspace that outlives the call that asked for it, under a lease."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, Self, TypeAlias, TypeVar
+
+import grpc
+
+from cove.registry.v1.registry_pb2 import Environment
+from gateway.errors import LeaseLost, WorkspaceNotFound
+from gateway.records import Records
+from servicekit import calls
+from servicekit.errors import ServiceError
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+Result: TypeAlias = Environment | None
+"""How an operation leaves the record; None: it is gone."""
+
+
+class Operations:
+    """What this gateway is at, by uid."""
+
+    def __init__(self, records: Records, lease: timedelta) -> None:
+        self.lease = lease
+        self._records = records
+        self._name = f"gateway-{os.urandom(4).hex()}"
+        self._count = 0
+        self._running: dict[str, asyncio.Task[Result]] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, records: Records, lease: timedelta) -> AsyncIterator[Self]:
+        """On leaving, what goes on is dropped: another gateway ends it when the lease is over."""
+        operations = cls(records, lease)
+        try:
+            yield operations
+        finally:
+            await _end(*operations._running.values())
+
+    def holder(self) -> str:
+        """A new name of a holder: no other operation, here or elsewhere, has it."""
+        self._count += 1
+        return f"{self._name}-{self._count}"
+
+    def running(self, uid: str) -> asyncio.Task[Result] | None:
+        return self._running.get(uid)
+
+    def start(
+        self,
+        claimed: Environment,
+        work: Callable[[Environment], Coroutine[Any, Any, Result]],
+    ) -> asyncio.Task[Result]:
+        """Do `work` on a record that was just claimed, and renew its lease meanwhile.
+
+        The task raises what `work` raises, and `LeaseLost`, after which `work` does
+        nothing more.
+        """
+        with calls.detached():
+            task = asyncio.create_task(self._leased(claimed, work(claimed)))
+        self._running[claimed.uid] = task
+        task.add_done_callback(lambda done: self._ended(claimed.uid, done))
+        return task
+
+    def _ended(self, uid: str, task: asyncio.Task[Result]) -> None:
+        if self._running.get(uid) is task:
+            del self._running[uid]
+        if not task.cancelled() and (error := task.exception()):
+            if isinstance(error, ServiceError | grpc.aio.AioRpcError):
+                _log.info("an operation failed: %s", error, extra={"fields": {"uid": uid}})
+            else:
+                _log.error("an operation failed", exc_info=error)
+
+    async def _leased(self, claimed: Environment, work: Coroutine[Any, Any, Result]) -> Result:
+        working = asyncio.create_task(work)
+        renewing = asyncio.create_task(self._renew(claimed))
+        try:
+            await asyncio.wait((working, renewing), return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                renewing.result()
+            return working.result()
+        finally:
+            await _end(working, renewing)
+
+    async def _renew(self, claimed: Environment) -> None:
+        """Until the lease is lost: to another holder, or as the registry stays away."""
+        lease = self.lease.total_seconds()
+        until = time.monotonic() + lease
+        while True:
+            await asyncio.sleep(lease / 3)
+            asked = time.monotonic()
+            try:
+                await self._records.renew(claimed, self.lease)
+                until = asked + lease
+            except (LeaseLost, WorkspaceNotFound):
+                raise LeaseLost("another gateway has it") from None
+            except (ServiceError, grpc.aio.AioRpcError) as error:
+                if time.monotonic() > until:
+                    raise LeaseLost("the registry is away") from error
+
+
+async def _end(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

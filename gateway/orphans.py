@@ -1,0 +1,111 @@
+"""Removes what the tools of the node have and no record points at."""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import grpc
+
+from cove.errors.v1.errors_pb2 import ErrorReason
+from cove.git.v1 import git_pb2
+from cove.options.v1.options_pb2 import Role
+from cove.provider.v1 import provider_pb2
+from gateway.teardown import Teardown
+from gateway.tools import Tools
+from servicekit import calls
+from servicekit.errors import ServiceError
+from servicekit.identity import Identity
+from servicekit.status import reason
+
+_log = logging.getLogger(__name__)
+
+_PAGE: Final = 500
+_PRINCIPAL: Final = "gateway"
+
+ITSELF: Final = Identity(_PRINCIPAL, "", Role.ROLE_SERVICE)
+"""The gateway, when it acts for no tenant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What tools have of one environment."""
+
+    tenant: str
+    incomplete: bool = False
+    """Whether its worktree was never finished, and so holds no work."""
+
+
+class Orphans:
+    """`grace` is how long something must have been seen without a record to be removed:
+    records that are gone by mistake can be brought back until then."""
+
+    def __init__(self, tools: Tools, teardown: Teardown, grace: timedelta) -> None:
+        self._tools = tools
+        self._teardown = teardown
+        self._grace = grace.total_seconds()
+        self._seen: dict[str, float] = {}
+
+    async def candidates(self) -> Mapping[str, Found] | None:
+        """Whatever the tools have, by uid. None: one of them cannot tell now."""
+        found: dict[str, Found] = {}
+        try:
+            async for worktree in self._worktrees():
+                incomplete = worktree.state == git_pb2.Worktree.STATE_CREATING
+                found[worktree.uid] = Found(worktree.tenant, incomplete)
+            async for observation in self._provisioned():
+                found.setdefault(observation.uid, Found(observation.tenant))
+        except (ServiceError, grpc.aio.AioRpcError) as error:
+            _log.warning("cannot look for orphans now: %s", error)
+            return None
+        return found
+
+    async def remove(self, found: Mapping[str, Found], known: Collection[str]) -> None:
+        """Remove what was found and has no record, once its grace is over."""
+        now = time.monotonic()
+        self._seen = {uid: self._seen.get(uid, now) for uid in found if uid not in known}
+        for uid, since in self._seen.items():
+            if now - since < self._grace:
+                continue
+            try:
+                await self._remove(uid, found[uid])
+            except (ServiceError, grpc.aio.AioRpcError) as error:
+                if reason(error) == ErrorReason.ERROR_REASON_UNSAVED_WORK:
+                    _log.warning("keeping a worktree without record", extra=_fields(uid))
+                else:
+                    _log.warning("cannot remove an orphan: %s", error, extra=_fields(uid))
+
+    async def _remove(self, uid: str, found: Found) -> None:
+        _log.info("removing an orphan", extra=_fields(uid))
+        with calls.detached(identity=Identity(_PRINCIPAL, found.tenant, Role.ROLE_SERVICE)):
+            await self._teardown.sandbox(uid)
+            await self._teardown.executions(uid)
+            await self._teardown.worktree(uid, keep_unsaved=not found.incomplete)
+
+    async def _worktrees(self) -> AsyncIterator[git_pb2.Worktree]:
+        git = self._tools.git
+        request = git_pb2.ListWorktreesRequest(page_size=_PAGE)
+        while True:
+            page = await git.unary(git.rpc.ListWorktrees, request)
+            for worktree in page.worktrees:
+                yield worktree
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def _provisioned(self) -> AsyncIterator[provider_pb2.Observation]:
+        provider = self._tools.provider
+        request = provider_pb2.ListProvisionedRequest(page_size=_PAGE)
+        while True:
+            page = await provider.unary(provider.rpc.ListProvisioned, request)
+            for observation in page.observations:
+                yield observation
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+
+def _fields(uid: str) -> dict[str, dict[str, str]]:
+    return {"fields": {"uid": uid}}

@@ -1,0 +1,78 @@
+"""Workspaces that accept calls, and sandboxes that are started when one comes."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Any, TypeVar
+
+import grpc
+
+from cove.errors.v1.errors_pb2 import ErrorReason
+from cove.provider.v1 import provider_pb2
+from cove.registry.v1.registry_pb2 import Environment
+from gateway.delete import not_ready
+from gateway.names import words
+from gateway.records import Records, State
+from gateway.tools import Tools, retold
+from servicekit.status import reason
+
+T = TypeVar("T")
+
+
+class Workspaces:
+    def __init__(self, tools: Tools, records: Records) -> None:
+        self._provider = tools.provider
+        self._records = records
+
+    async def ready(self, name: str) -> Environment:
+        """Raises `WorkspaceNotFound` and `WorkspaceNotReady`."""
+        environment = await self._records.get(name)
+        if environment.state != State.STATE_READY:
+            raise not_ready(environment)
+        return environment
+
+    async def activate(self, environment: Environment) -> None:
+        """Start the sandbox, if it is not running."""
+        request = provider_pb2.ActivateEnvironmentRequest(handle=environment.handle)
+        await self._provider.unary(self._provider.rpc.ActivateEnvironment, request)
+
+    async def awake(self, environment: Environment, call: Callable[[], Awaitable[T]]) -> T:
+        """What `call` answers; a dormant sandbox is started, and the call made once more."""
+        try:
+            return await call()
+        except grpc.aio.AioRpcError as error:
+            if reason(error) != ErrorReason.ERROR_REASON_ENVIRONMENT_DORMANT:
+                raise
+        await self.activate(environment)
+        return await call()
+
+    async def awake_stream(
+        self,
+        environment: Environment,
+        call: Callable[[], AbstractAsyncContextManager[AsyncIterator[T]]],
+    ) -> AsyncGenerator[T, None]:
+        """As `awake`, for a stream: nothing has come of one that a dormant sandbox refuses."""
+        try:
+            async with call() as responses:
+                async for response in responses:
+                    yield response
+            return
+        except grpc.aio.AioRpcError as error:
+            if reason(error) != ErrorReason.ERROR_REASON_ENVIRONMENT_DORMANT:
+                raise
+        await self.activate(environment)
+        async with call() as responses:
+            async for response in responses:
+                yield response
+
+
+@contextmanager
+def in_words_of(environment: Environment, asked: Any = None, request: Any = None) -> Iterator[None]:
+    """Failures in the block name the workspace, and the request id of `request`, not what
+    the gateway sent behind."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        replaced = words(environment)
+        if asked is not None and request.request_id:
+            replaced[asked.request_id] = request.request_id
+        raise retold(error, words=replaced) from error

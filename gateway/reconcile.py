@@ -1,0 +1,153 @@
+"""Ends what a gateway that is gone began, and removes what no record points at.
+
+Every gateway does this. Several at once do no harm: the registry gives each
+operation to one of them, and to remove an orphan twice changes nothing.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import grpc
+
+from cove.options.v1.options_pb2 import Role
+from cove.registry.v1.registry_pb2 import Environment
+from gateway import names
+from gateway.delete import Deletions
+from gateway.operations import Operations, Result
+from gateway.orphans import ITSELF, Orphans
+from gateway.records import Operation, Records, State
+from gateway.saga import Saga
+from servicekit import calls
+from servicekit.errors import ServiceError
+from servicekit.identity import Identity
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """What to claim a record for, and what to do then."""
+
+    operation: Operation.ValueType
+    work: Callable[[Environment], Coroutine[Any, Any, Result]]
+
+
+class Reconciler:
+    def __init__(
+        self,
+        *,
+        records: Records,
+        operations: Operations,
+        saga: Saga,
+        deletions: Deletions,
+        orphans: Orphans,
+        create_limit: timedelta,
+    ) -> None:
+        self._records = records
+        self._operations = operations
+        self._saga = saga
+        self._deletions = deletions
+        self._orphans = orphans
+        self._create_limit = create_limit
+
+    async def run(self, interval: timedelta) -> None:
+        """For ever. What is taken over does not hold up the next round."""
+        while True:
+            try:
+                await self.look()
+            except (ServiceError, grpc.aio.AioRpcError) as error:
+                _log.warning("cannot reconcile now: %s", error)
+            except Exception:
+                _log.exception("cannot reconcile")
+            await asyncio.sleep(interval.total_seconds())
+
+    async def round(self) -> None:
+        """Look once, and return when all that was taken over has ended."""
+        await asyncio.gather(*await self.look(), return_exceptions=True)
+
+    async def look(self) -> "list[asyncio.Task[Result]]":
+        """Begin to end what was abandoned, and remove orphans. Returns what was begun."""
+        with calls.detached(identity=ITSELF):
+            # In this order: what is found now and has a record then is no orphan.
+            found = await self._orphans.candidates()
+            known: set[str] = set()
+            begun: list[asyncio.Task[Result]] = []
+            async for environment in self._records.everything():
+                known.add(environment.uid)
+                if task := await self._take_over(environment):
+                    begun.append(task)
+            if found is not None:
+                await self._orphans.remove(found, known)
+        return begun
+
+    async def _take_over(self, environment: Environment) -> "asyncio.Task[Result] | None":
+        takeover = self._due(environment, datetime.now(UTC))
+        if takeover is None or self._operations.running(environment.uid):
+            return None
+        with calls.detached(identity=_owner(environment)):
+            try:
+                claimed = await self._records.claim(
+                    names.workspace_name(environment.name),
+                    takeover.operation,
+                    holder=self._operations.holder(),
+                    lease=self._operations.lease,
+                    etag=environment.etag,
+                )
+            except (ServiceError, grpc.aio.AioRpcError) as error:
+                _log.info("another was faster: %s", error, extra=_fields(environment.uid))
+                return None
+            _log.info("taking over", extra=_fields(environment.uid))
+            return self._operations.start(claimed, takeover.work)
+
+    def _due(self, environment: Environment, now: datetime) -> Takeover | None:
+        """What to do about a record; None: nothing, or not yet."""
+        operation = environment.operation
+        if operation != Operation.OPERATION_NONE and _at(environment, "lease_expire_time") > now:
+            return None
+        creating, deleting = Operation.OPERATION_CREATING, Operation.OPERATION_DELETING
+        match environment.state:
+            case State.STATE_PENDING:
+                young = now < _at(environment, "create_time") + self._create_limit
+                return Takeover(creating, partial(self._saga.make, patient=young))
+            case State.STATE_DELETING if operation == creating:
+                return Takeover(creating, self._saga.undo)
+            case State.STATE_DELETING:
+                return Takeover(deleting, self._deletions.finish)
+            case State.STATE_DELETED if _at(environment, "purge_time") <= now:
+                return Takeover(deleting, partial(self._deletions.finish, force=True))
+        if operation == deleting:
+            return Takeover(deleting, self._deletions.finish)
+        if operation != Operation.OPERATION_NONE:
+            return Takeover(operation, self._records.release)
+        return None
+
+
+@asynccontextmanager
+async def reconciling(reconciler: Reconciler, interval: timedelta) -> AsyncIterator[None]:
+    """At once, and then at every interval, while the block runs."""
+    task = asyncio.create_task(reconciler.run(interval))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _owner(environment: Environment) -> Identity:
+    """In whose name its operations are ended: what they proved before still counts."""
+    return Identity(environment.creator, environment.tenant, Role.ROLE_SERVICE)
+
+
+def _at(environment: Environment, field: str) -> datetime:
+    time_: datetime = getattr(environment, field).ToDatetime(tzinfo=UTC)
+    return time_
+
+
+def _fields(uid: str) -> dict[str, dict[str, str]]:
+    return {"fields": {"uid": uid}}

@@ -1,0 +1,195 @@
+"""The registry as the gateway uses it: workspaces by their names, failures in their words."""
+
+from collections.abc import AsyncIterator, Iterable
+from datetime import timedelta
+from typing import Any, Final, TypeVar
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from cove.errors.v1.errors_pb2 import ErrorReason
+from cove.registry.v1 import registry_pb2 as pb
+from cove.registry.v1.registry_pb2_grpc import RegistryServiceStub
+from gateway import names
+from gateway.errors import LeaseLost, WorkspaceExists, WorkspaceNotFound
+from gateway.tools import Tool, retold
+from servicekit.status import reason
+
+State = pb.Environment.State
+Operation = pb.Environment.Operation
+
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+
+_PAGE: Final = 500
+_ALL_TENANTS: Final = "-"
+
+
+class Records:
+    """Reads and writes records. What is written under a lease carries its fencing token.
+
+    Raises `WorkspaceNotFound`, `WorkspaceExists`, `LeaseLost`, and what else the
+    registry says, with the names that callers know.
+    """
+
+    def __init__(self, registry: Tool[RegistryServiceStub]) -> None:
+        self._registry = registry
+        self._rpc = registry.rpc
+
+    async def get(self, workspace: str) -> pb.Environment:
+        request = pb.GetEnvironmentRequest(name=names.environment_name(workspace))
+        return (await self._call(self._rpc.GetEnvironment, request, workspace)).environment
+
+    async def find(self, workspace: str) -> pb.Environment | None:
+        """None: nothing has the name."""
+        try:
+            return await self.get(workspace)
+        except WorkspaceNotFound:
+            return None
+
+    async def list(self, request: pb.ListEnvironmentsRequest) -> pb.ListEnvironmentsResponse:
+        return await self._call(self._rpc.ListEnvironments, request, "")
+
+    async def everything(self) -> AsyncIterator[pb.Environment]:
+        """The records of all tenants."""
+        request = pb.ListEnvironmentsRequest(page_size=_PAGE, tenant=_ALL_TENANTS)
+        while True:
+            page = await self.list(request)
+            for environment in page.environments:
+                yield environment
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def register(
+        self, request: pb.RegisterEnvironmentRequest, caller_request_id: str
+    ) -> pb.Environment:
+        name = f"{names.WORKSPACES}{request.environment_id}"
+        rpc = self._rpc.RegisterEnvironment
+        return (await self._call(rpc, request, name, caller_request_id)).environment
+
+    async def deregister(self, environment: pb.Environment) -> None:
+        request = pb.DeregisterEnvironmentRequest(
+            name=environment.name,
+            uid=environment.uid,
+            fencing_token=environment.fencing_token,
+            allow_missing=True,
+            request_id=names.derived("", ""),
+        )
+        await self._call(self._rpc.DeregisterEnvironment, request, environment.name)
+
+    async def claim(
+        self,
+        workspace: str,
+        operation: Operation.ValueType,
+        *,
+        holder: str,
+        lease: timedelta,
+        etag: str = "",
+        request_id: str = "",
+    ) -> pb.Environment:
+        """A record whose `operation_holder` is another's: the claim was a replay."""
+        request = pb.ClaimOperationRequest(
+            name=names.environment_name(workspace),
+            operation=operation,
+            holder=holder,
+            lease=duration(lease),
+            etag=etag,
+            request_id=names.derived(request_id, "claim"),
+        )
+        rpc = self._rpc.ClaimOperation
+        return (await self._call(rpc, request, workspace, request_id)).environment
+
+    async def renew(self, environment: pb.Environment, lease: timedelta) -> None:
+        request = pb.RenewOperationRequest(
+            name=environment.name,
+            fencing_token=environment.fencing_token,
+            lease=duration(lease),
+        )
+        timeout = lease.total_seconds() / 3
+        await self._call(self._rpc.RenewOperation, request, environment.name, timeout=timeout)
+
+    async def release(self, environment: pb.Environment) -> pb.Environment:
+        request = pb.ReleaseOperationRequest(
+            name=environment.name, fencing_token=environment.fencing_token
+        )
+        rpc = self._rpc.ReleaseOperation
+        return (await self._call(rpc, request, environment.name)).environment
+
+    async def update(
+        self,
+        environment: pb.Environment,
+        fields: Iterable[str],
+        *,
+        fencing_token: int = 0,
+        request_id: str = "",
+    ) -> pb.Environment:
+        """Write these fields of `environment`, which has the new values."""
+        request = pb.UpdateEnvironmentRequest(
+            environment=environment,
+            update_mask=FieldMask(paths=fields),
+            fencing_token=fencing_token,
+            request_id=names.derived(request_id, "update"),
+        )
+        rpc = self._rpc.UpdateEnvironment
+        return (await self._call(rpc, request, environment.name, request_id)).environment
+
+    async def move(
+        self,
+        environment: pb.Environment,
+        state: State.ValueType,
+        *,
+        failure: pb.Failure | None = None,
+        purge_time: Timestamp | None = None,
+        release: bool = False,
+    ) -> pb.Environment:
+        """To another state; with `release` the operation is over, too."""
+        request = pb.UpdateEnvironmentStatusRequest(
+            name=environment.name,
+            state=state,
+            failure=failure,
+            purge_time=purge_time,
+            fencing_token=environment.fencing_token,
+            release_operation=release,
+            request_id=names.derived("", ""),
+        )
+        rpc = self._rpc.UpdateEnvironmentStatus
+        return (await self._call(rpc, request, environment.name)).environment
+
+    async def _call(
+        self,
+        rpc: grpc.aio.UnaryUnaryMultiCallable[Req, Res],
+        request: Req,
+        name: str,
+        caller_request_id: str = "",
+        *,
+        timeout: float | None = None,
+    ) -> Res:
+        workspace = names.WORKSPACES + name.rpartition("/")[2]
+        try:
+            return await self._registry.unary(rpc, request, timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            match reason(error):
+                case ErrorReason.ERROR_REASON_ENVIRONMENT_NOT_FOUND:
+                    raise WorkspaceNotFound(workspace) from None
+                case ErrorReason.ERROR_REASON_ENVIRONMENT_EXISTS:
+                    raise WorkspaceExists(workspace) from None
+                case ErrorReason.ERROR_REASON_LEASE_LOST:
+                    raise LeaseLost("another gateway has it", name=workspace) from None
+            words = {names.ENVIRONMENTS: names.WORKSPACES}
+            if caller_request_id:
+                words[request_id_of(request)] = caller_request_id
+            raise retold(error, words=words) from None
+
+
+def request_id_of(request: Any) -> str:
+    request_id: str = request.request_id
+    return request_id
+
+
+def duration(value: timedelta) -> Duration:
+    made = Duration()
+    made.FromTimedelta(value)
+    return made

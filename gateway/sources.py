@@ -1,0 +1,132 @@
+"""SourceService: git's RPCs, on workspaces."""
+
+import logging
+from collections.abc import AsyncIterator
+
+import grpc
+
+from cove.gateway.v1 import gateway_pb2 as pb
+from cove.gateway.v1.gateway_pb2_grpc import SourceServiceServicer
+from cove.git.v1 import git_pb2
+from cove.registry.v1.registry_pb2 import Environment
+from gateway import names
+from gateway.ready import Workspaces, in_words_of
+from gateway.records import Records
+from gateway.tools import Tools
+from servicekit.errors import ServiceError
+from servicekit.status import Context
+
+_log = logging.getLogger(__name__)
+
+
+class SourceServicer(SourceServiceServicer):
+    def __init__(self, tools: Tools, records: Records, workspaces: Workspaces) -> None:
+        self._git = tools.git
+        self._rpc = tools.git.rpc
+        self._records = records
+        self._workspaces = workspaces
+
+    async def GetWorktreeStatus(
+        self, request: pb.GetWorktreeStatusRequest, context: Context
+    ) -> pb.GetWorktreeStatusResponse:
+        environment = await self._workspaces.ready(request.name)
+        asked = git_pb2.GetWorktreeStatusRequest(
+            uid=environment.uid, max_entries=request.max_entries
+        )
+        with in_words_of(environment):
+            answer = await self._git.unary(self._rpc.GetWorktreeStatus, asked)
+        return pb.GetWorktreeStatusResponse(status=answer.status)
+
+    async def GetDiff(
+        self, request: pb.GetDiffRequest, context: Context
+    ) -> AsyncIterator[pb.GetDiffResponse]:
+        environment = await self._workspaces.ready(request.name)
+        asked = git_pb2.GetDiffRequest(
+            uid=environment.uid,
+            range=request.range if request.HasField("range") else None,
+            paths=request.paths,
+            limits=request.limits if request.HasField("limits") else None,
+        )
+        with in_words_of(environment):
+            async with self._git.stream(self._rpc.GetDiff, asked) as events:
+                async for event in events:
+                    if kind := event.WhichOneof("event"):
+                        yield pb.GetDiffResponse(**{kind: getattr(event, kind)})
+
+    async def CreateCommit(
+        self, request: pb.CreateCommitRequest, context: Context
+    ) -> pb.CreateCommitResponse:
+        environment = await self._workspaces.ready(request.parent)
+        asked = git_pb2.CreateCommitRequest(
+            uid=environment.uid,
+            commit=request.commit,
+            expected_head=request.expected_head,
+            paths=request.paths,
+            request_id=names.derived(request.request_id, "CreateCommit"),
+        )
+        with in_words_of(environment, asked, request):
+            answer = await self._git.unary(self._rpc.CreateCommit, asked)
+        await self._note_head(environment, answer.commit.id)
+        return pb.CreateCommitResponse(commit=answer.commit, skipped=answer.skipped)
+
+    async def ListCommits(
+        self, request: pb.ListCommitsRequest, context: Context
+    ) -> pb.ListCommitsResponse:
+        environment = await self._workspaces.ready(request.parent)
+        asked = git_pb2.ListCommitsRequest(
+            uid=environment.uid,
+            revision=request.revision,
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        with in_words_of(environment):
+            answer = await self._git.unary(self._rpc.ListCommits, asked)
+        return pb.ListCommitsResponse(
+            commits=answer.commits,
+            next_page_token=answer.next_page_token,
+            page_size=answer.page_size,
+        )
+
+    async def ListBranches(
+        self, request: pb.ListBranchesRequest, context: Context
+    ) -> pb.ListBranchesResponse:
+        environment = await self._workspaces.ready(request.parent)
+        asked = git_pb2.ListBranchesRequest(
+            uid=environment.uid, page_size=request.page_size, page_token=request.page_token
+        )
+        with in_words_of(environment):
+            answer = await self._git.unary(self._rpc.ListBranches, asked)
+        return pb.ListBranchesResponse(
+            branches=answer.branches,
+            next_page_token=answer.next_page_token,
+            page_size=answer.page_size,
+        )
+
+    async def PushBranch(
+        self, request: pb.PushBranchRequest, context: Context
+    ) -> pb.PushBranchResponse:
+        environment = await self._workspaces.ready(request.name)
+        asked = git_pb2.PushBranchRequest(
+            uid=environment.uid,
+            remote=request.remote,
+            remote_branch=request.remote_branch,
+            expected_remote_head=request.expected_remote_head,
+            credentials=request.credentials if request.HasField("credentials") else None,
+            request_id=names.derived(request.request_id, "PushBranch"),
+        )
+        with in_words_of(environment, asked, request):
+            answer = await self._git.unary(self._rpc.PushBranch, asked)
+        return pb.PushBranchResponse(
+            remote=answer.remote,
+            remote_branch=answer.remote_branch,
+            commit=answer.commit,
+            previous_commit=answer.previous_commit,
+        )
+
+    async def _note_head(self, environment: Environment, commit: str) -> None:
+        """The record shows the head as last seen; that it cannot now must not fail a commit."""
+        seen = Environment(name=environment.name, head_commit=commit)
+        try:
+            await self._records.update(seen, ["head_commit"])
+        except (ServiceError, grpc.aio.AioRpcError) as error:
+            _log.warning("cannot note the head: %s", error)

@@ -1,0 +1,201 @@
+"""The four tools behind the gateway, and what their refusals mean here."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from cove.errors.v1.errors_pb2 import ErrorReason
+from cove.executor.v1.executor_pb2_grpc import ExecutorServiceStub, FileServiceStub
+from cove.git.v1.git_pb2_grpc import GitServiceStub
+from cove.provider.v1.provider_pb2_grpc import ProviderServiceStub
+from cove.registry.v1.registry_pb2_grpc import RegistryServiceStub
+from gateway.config import Config
+from gateway.errors import OwnFault
+from servicekit.channel import Peer, connected
+from servicekit.errors import ServiceError
+from servicekit.secrets import read_secret
+from servicekit.status import DETAILS_KEY, DOMAIN, reason_of, told
+
+S = TypeVar("S")
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+
+# What a caller of the gateway has no part in: a tool that refuses it found a bug here.
+_OWN_CODES: Final = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED)
+_OWN_REASONS: Final = (
+    ErrorReason.ERROR_REASON_HANDLE_INVALID,
+    ErrorReason.ERROR_REASON_PERMISSION_DENIED,
+)
+_OWN_FIELDS: Final = frozenset(
+    {
+        *("uid", "name", "parent", "handle", "header.handle", "mount"),
+        *("holder", "lease", "operation", "fencing_token", "environment.name"),
+    }
+)
+
+
+class Tool(Generic[S]):
+    """One service of a tool. The RPCs are in `rpc`, and are called through the methods.
+
+    Raises what the tool said, a `ServiceError` when it is away, or `OwnFault`.
+    """
+
+    def __init__(self, peer: Peer, rpc: S) -> None:
+        self._peer = peer
+        self.rpc = rpc
+
+    async def unary(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Req, Res],
+        request: Req,
+        *,
+        timeout: float | None = None,
+    ) -> Res:
+        with _own_faults():
+            return await self._peer.unary(method, request, timeout=timeout)
+
+    @asynccontextmanager
+    async def stream(
+        self, method: grpc.aio.UnaryStreamMultiCallable[Req, Res], request: Req
+    ) -> AsyncIterator[AsyncIterator[Res]]:
+        with _own_faults():
+            async with self._peer.stream(method, request) as responses:
+                yield responses
+
+    async def upload(
+        self,
+        method: grpc.aio.StreamUnaryMultiCallable[Req, Res],
+        requests: AsyncIterator[Req],
+    ) -> Res:
+        """Raises also what `requests` raises, which gRPC would tell as a cancelled call."""
+        broken: list[Exception] = []
+
+        async def watched() -> AsyncIterator[Req]:
+            try:
+                async for request in requests:
+                    yield request
+            except Exception as error:
+                broken.append(error)
+                raise
+
+        try:
+            with _own_faults():
+                return await self._peer.upload(method, watched())
+        except (asyncio.CancelledError, ServiceError):
+            if broken:
+                raise broken[0] from None
+            raise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    registry: Tool[RegistryServiceStub]
+    git: Tool[GitServiceStub]
+    provider: Tool[ProviderServiceStub]
+    executor: Tool[ExecutorServiceStub]
+    files: Tool[FileServiceStub]
+
+
+@asynccontextmanager
+async def tools(config: Config) -> AsyncIterator[Tools]:
+    """The tools at their addresses; they need not be up yet."""
+    token = read_secret(config.service_token_file) if config.service_token_file else ""
+    async with AsyncExitStack() as stack:
+        registry, git, provider, executor = [
+            await stack.enter_async_context(connected(config.tool(name), service=name, token=token))
+            for name in ("registry", "git", "provider", "executor")
+        ]
+        yield Tools(
+            registry=Tool(registry, RegistryServiceStub(registry.channel)),
+            git=Tool(git, GitServiceStub(git.channel)),
+            provider=Tool(provider, ProviderServiceStub(provider.channel)),
+            executor=Tool(executor, ExecutorServiceStub(executor.channel)),
+            files=Tool(executor, FileServiceStub(executor.channel)),
+        )
+
+
+def retold(
+    error: grpc.aio.AioRpcError,
+    *,
+    words: Mapping[str, str] | None = None,
+    fields: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> grpc.aio.AioRpcError:
+    """What a tool said, in words of the gateway's API: the same code, reason and details.
+
+    `words` are replaced wherever the failure names something, `fields` in its field
+    violations; `metadata` is added.
+    """
+    status = told(error)
+    if status is None:
+        return error
+
+    def worded(text: str) -> str:
+        for old, new in (words or {}).items():
+            text = text.replace(old, new)
+        return text
+
+    told_again = status_pb2.Status(code=status.code, message=worded(status.message))
+    info = error_details_pb2.ErrorInfo()
+    bad = error_details_pb2.BadRequest()
+    precondition = error_details_pb2.PreconditionFailure()
+    for detail in status.details:
+        packed = told_again.details.add()
+        if detail.Unpack(info) and info.domain == DOMAIN:
+            said = {key: worded(value) for key, value in info.metadata.items()}
+            info.metadata.update(said | dict(metadata or {}))
+            packed.Pack(info)
+        elif detail.Unpack(bad):
+            for field in bad.field_violations:
+                field.field = (fields or {}).get(field.field, field.field)
+            packed.Pack(bad)
+        elif detail.Unpack(precondition):
+            for each in precondition.violations:
+                each.subject = worded(each.subject)
+            packed.Pack(precondition)
+        else:
+            packed.CopyFrom(detail)
+    trailing = grpc.aio.Metadata((DETAILS_KEY, told_again.SerializeToString()))
+    return grpc.aio.AioRpcError(
+        error.code(), grpc.aio.Metadata(), trailing, details=told_again.message
+    )
+
+
+def transient(error: Exception) -> bool:
+    """Whether the same call may well succeed later."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+    return isinstance(error, ServiceError) and error.reason in (
+        ErrorReason.ERROR_REASON_SERVICE_UNAVAILABLE,
+        ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED,
+    )
+
+
+@contextmanager
+def _own_faults() -> Iterator[None]:
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        if (status := told(error)) and _is_own_fault(error, status):
+            raise OwnFault(f"a tool refused our request: {error.details()}") from error
+        raise
+
+
+def _is_own_fault(error: grpc.aio.AioRpcError, status: status_pb2.Status) -> bool:
+    bad = error_details_pb2.BadRequest()
+    fields = {
+        violation.field
+        for detail in status.details
+        if detail.Unpack(bad)
+        for violation in bad.field_violations
+    }
+    return (
+        error.code() in _OWN_CODES
+        or reason_of(status) in _OWN_REASONS
+        or not fields.isdisjoint(_OWN_FIELDS)
+    )

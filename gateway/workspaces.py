@@ -1,0 +1,114 @@
+"""WorkspaceService: what a workspace is, from create to delete."""
+
+from importlib.metadata import version
+from typing import Final
+
+from cove.gateway.v1 import gateway_pb2 as pb
+from cove.gateway.v1.gateway_pb2_grpc import WorkspaceServiceServicer
+from cove.provider.v1 import provider_pb2
+from cove.registry.v1 import registry_pb2
+from cove.registry.v1.registry_pb2 import Environment
+from gateway import names
+from gateway.convert import workspace
+from gateway.create import Creations
+from gateway.delete import Deletions, Undeletions
+from gateway.errors import FieldImmutable
+from gateway.records import Records, State
+from gateway.tools import Tools
+from servicekit.status import Context
+
+_UPDATABLE: Final = ("labels", "annotations")
+_NOT_DELETED: Final = (
+    *(State.STATE_PENDING, State.STATE_READY, State.STATE_SUSPENDED),
+    *(State.STATE_FAILED, State.STATE_DELETING),
+)
+
+
+class WorkspaceServicer(WorkspaceServiceServicer):
+    def __init__(
+        self,
+        tools: Tools,
+        records: Records,
+        creations: Creations,
+        deletions: Deletions,
+        undeletions: Undeletions,
+    ) -> None:
+        self._provider = tools.provider
+        self._records = records
+        self._creations = creations
+        self._deletions = deletions
+        self._undeletions = undeletions
+
+    async def CreateWorkspace(
+        self, request: pb.CreateWorkspaceRequest, context: Context
+    ) -> pb.CreateWorkspaceResponse:
+        created = await self._creations.create(request)
+        return pb.CreateWorkspaceResponse(workspace=workspace(created))
+
+    async def GetWorkspace(
+        self, request: pb.GetWorkspaceRequest, context: Context
+    ) -> pb.GetWorkspaceResponse:
+        found = await self._records.get(request.name)
+        return pb.GetWorkspaceResponse(workspace=workspace(found))
+
+    async def ListWorkspaces(
+        self, request: pb.ListWorkspacesRequest, context: Context
+    ) -> pb.ListWorkspacesResponse:
+        page = await self._records.list(
+            registry_pb2.ListEnvironmentsRequest(
+                page_size=request.page_size,
+                page_token=request.page_token,
+                states=() if request.show_deleted else _NOT_DELETED,
+            )
+        )
+        return pb.ListWorkspacesResponse(
+            workspaces=[workspace(each) for each in page.environments],
+            next_page_token=page.next_page_token,
+            page_size=page.page_size,
+        )
+
+    async def UpdateWorkspace(
+        self, request: pb.UpdateWorkspaceRequest, context: Context
+    ) -> pb.UpdateWorkspaceResponse:
+        given = request.workspace
+        fields = list(request.update_mask.paths) or [
+            field for field in _UPDATABLE if getattr(given, field)
+        ]
+        for field in fields:
+            if field not in _UPDATABLE:
+                raise FieldImmutable(
+                    "update_mask", "names a field that cannot be updated", path=field
+                )
+        if not fields:
+            return pb.UpdateWorkspaceResponse(
+                workspace=workspace(await self._records.get(given.name))
+            )
+        asked = Environment(
+            name=names.environment_name(given.name),
+            labels=given.labels,
+            annotations=given.annotations,
+            etag=given.etag,
+        )
+        updated = await self._records.update(asked, fields, request_id=request.request_id)
+        return pb.UpdateWorkspaceResponse(workspace=workspace(updated))
+
+    async def DeleteWorkspace(
+        self, request: pb.DeleteWorkspaceRequest, context: Context
+    ) -> pb.DeleteWorkspaceResponse:
+        kept = await self._deletions.delete(request)
+        return pb.DeleteWorkspaceResponse(workspace=workspace(kept) if kept else None)
+
+    async def UndeleteWorkspace(
+        self, request: pb.UndeleteWorkspaceRequest, context: Context
+    ) -> pb.UndeleteWorkspaceResponse:
+        restored = await self._undeletions.undelete(request)
+        return pb.UndeleteWorkspaceResponse(workspace=workspace(restored))
+
+    async def GetCapabilities(
+        self, request: pb.GetCapabilitiesRequest, context: Context
+    ) -> pb.GetCapabilitiesResponse:
+        asked = provider_pb2.GetCapabilitiesRequest()
+        answer = await self._provider.unary(self._provider.rpc.GetCapabilities, asked)
+        return pb.GetCapabilitiesResponse(
+            provider=answer.capabilities, version=version("cove-server")
+        )
