@@ -1,0 +1,1 @@
+"""The sub-commands of `cove` that run the suite itself."""

@@ -1,0 +1,29 @@
+"""Runs a service that ends with the process that started it.
+
+`python -m cove_server.child PARENT LOCK MODULE`: LOCK is a descriptor that is kept
+open, so that its lock is held for as long as the service lives.
+"""
+
+import ctypes
+import os
+import runpy
+import signal
+import sys
+from typing import Final
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def main() -> None:
+    """Become the service."""
+    parent, lock, module = sys.argv[1:]
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != int(parent):  # It died before the line above.
+        sys.exit(1)
+    os.set_inheritable(int(lock), False)
+    sys.argv[1:] = []
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""`cove up`: starts the whole suite on this machine."""
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_GRPC = "127.0.0.1:7420"
+_HTTP = "127.0.0.1:7421"
+
+_DESCRIPTION = """\
+Start the launcher and the five services, and start again what dies. One line of JSON on the
+standard output says where, when all are healthy; logs go to the standard error. SIGTERM or Ctrl-C
+ends it: the gateway first, then the other services, then the sandboxes, whose files stay."""
+
+
+def add_command(commands: Any) -> None:
+    """Add the sub-command to `cove`."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "up", help="start the whole suite on this machine", description=_DESCRIPTION
+    )
+    option = parser.add_argument
+    option("--state", type=Path, metavar="DIR", help="where everything is kept (COVE_STATE)")
+    option("--runtime", type=Path, metavar="DIR", help="where the sockets are (COVE_RUNTIME)")
+    option("--grpc", metavar="ADDR", help=f"where callers connect by gRPC; default {_GRPC}")
+    option("--http", metavar="ADDR", help=f"where callers connect by HTTP; default {_HTTP}")
+    option("--no-auth", action="store_true", help="let in whoever connects; loopback only")
+    option("--keep", action="store_true", help="leave the sandboxes running at the end")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the suite until a signal. Returns the exit status."""
+    from cove_server.places import Places
+    from cove_server.suite import Settings, serve
+
+    env: Mapping[str, str] = os.environ
+    settings = Settings(
+        places=Places.choose(env, options.state, options.runtime),
+        grpc=options.grpc or env.get("COVE_GATEWAY__GRPC") or _GRPC,
+        http=options.http or env.get("COVE_GATEWAY__HTTP") or _HTTP,
+        no_auth=options.no_auth,
+        keep=options.keep,
+        env=env,
+    )
+    return serve(settings)
