@@ -21,8 +21,9 @@ def sweep(db: sqlite3.Connection, now: int, retention: Retention) -> int:
     """Delete a bounded number of old changes and requests, oldest first."""
     compacted, latest = db.execute("SELECT compacted, latest FROM counter").fetchone()
     (old,) = db.execute(
-        "SELECT coalesce(max(revision), 0) FROM change WHERE time < ?",
-        (now - ns(retention.changes_age),),
+        "SELECT coalesce(max(revision), 0) FROM"
+        " (SELECT revision, time FROM change ORDER BY revision LIMIT ?) WHERE time < ?",
+        (_PART, now - ns(retention.changes_age)),
     ).fetchone()
     until = min(max(old, latest - retention.changes, compacted), compacted + _PART)
     changes = db.execute("DELETE FROM change WHERE revision <= ?", (until,)).rowcount

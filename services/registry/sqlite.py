@@ -31,7 +31,8 @@ _COLUMNS: Final = ", ".join(Record._fields)
 _PUT: Final = (
     f"INSERT INTO environment ({_COLUMNS}) VALUES ({', '.join('?' * len(Record._fields))})"  # noqa: S608
     " ON CONFLICT (tenant, name) DO UPDATE SET "
-    + ", ".join(f"{column} = excluded.{column}" for column in Record._fields[2:])
+    # Not the uid: it never changes, and naming it would write its index each time.
+    + ", ".join(f"{column} = excluded.{column}" for column in Record._fields[3:])
 )
 _LOCK_WAIT: Final = 5.0
 _KEY_BYTES: Final = 32

@@ -27,8 +27,6 @@ CREATE TABLE change (
     document BLOB
 ) STRICT;
 
-CREATE INDEX change_time ON change (time);
-
 -- Answers given to request ids, written with what they answer.
 CREATE TABLE request (
     tenant TEXT NOT NULL,
