@@ -1,0 +1,157 @@
+"""Puts HTTP together: the routes, the socket behind, the server in front."""
+
+import asyncio
+import ipaddress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from urllib.parse import urlsplit
+
+from cove.gateway.v1 import gateway_pb2
+from gateway.rest.backend import Backend, backend
+from gateway.rest.errors import MethodNotAllowed, ShuttingDown, answer_to, status_json, status_of
+from gateway.rest.exchange import ClientLeft, Exchange, Receive, Scope, Send
+from gateway.rest.files import IF_NONE_MATCH, Files
+from gateway.rest.routes import Match, Routes
+from gateway.rest.server import listening
+from gateway.rest.streams import as_events, relay
+from gateway.rest.transcode import IF_MATCH, answer_of, request_of
+from servicekit import calls
+from servicekit.errors import PermissionDenied
+
+_FILES: Final = "cove.gateway.v1.FileService"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestConfig:
+    """What HTTP needs to know."""
+
+    target: str
+    """The gateway's own gRPC address: `unix:/path` or `host:port`."""
+
+    address: str = "127.0.0.1:0"
+    """Where to listen, `host:port`. Port 0 takes a free one."""
+
+    max_body: int = 4 << 20
+    """Bytes of a JSON body. A file's content has no limit here."""
+
+    local_only: bool = False
+    """Refuse what a web page in a browser on this machine could have made: for a
+    gateway that asks for no token."""
+
+    idle_timeout: timedelta = timedelta(seconds=15)
+    """How long a connection may be idle, or take for its headers; whole seconds."""
+
+    body_timeout: timedelta = timedelta(seconds=60)
+    """How long the next part of a body may take."""
+
+    grace: timedelta = timedelta(seconds=10)
+    """How long open requests may go on when it stops."""
+
+
+@asynccontextmanager
+async def rest(config: RestConfig) -> AsyncIterator[str]:
+    """Serve HTTP while the block runs. Yields where, with the real port.
+
+    Raises `AddressError`. Leave the block before what serves `target` stops.
+    """
+    routes = Routes.of(gateway_pb2.DESCRIPTOR.services_by_name.values())
+    async with (
+        backend(config.target) as behind,
+        listening(
+            Rest(config, routes, behind),
+            config.address,
+            idle=max(1, int(config.idle_timeout.total_seconds())),
+            grace=config.grace.total_seconds(),
+            drain=behind.drain,
+        ) as address,
+    ):
+        yield address
+
+
+class Rest:
+    """The ASGI app."""
+
+    def __init__(self, config: RestConfig, routes: Routes, behind: Backend) -> None:
+        self._config = config
+        self._routes = routes
+        self._behind = behind
+        listing = next(each for each in routes if each.rpc.full_name == f"{_FILES}.ListFiles")
+        files = Files(behind, listing)
+        self._raw: Final = {f"{_FILES}.ReadFile": files.read, f"{_FILES}.WriteFile": files.write}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send, self._config.body_timeout.total_seconds())
+        call = calls.from_metadata(exchange.path, exchange.headers)
+        calls.begin(call)
+        exchange.returning(
+            (calls.CORRELATION_KEY, call.correlation_id), (calls.TRACE_KEY, call.traceparent)
+        )
+        try:
+            await self._answer(exchange)
+        except ClientLeft:
+            return
+        except asyncio.CancelledError:
+            if not self._behind.draining or exchange.started:
+                raise
+            await _fail(exchange, ShuttingDown("the service is stopping"))
+        except Exception as error:
+            if exchange.started:
+                status_of(error)  # Which logs what nobody expects. The connection breaks off.
+                return
+            await _fail(exchange, error)
+
+    async def _answer(self, exchange: Exchange) -> None:
+        if exchange.path in ("/healthz", "/readyz") and exchange.method in ("GET", "HEAD"):
+            ready = exchange.path == "/healthz" or await self._behind.ready()
+            text = "SERVING" if ready else "NOT_SERVING"
+            await exchange.answer(200 if ready else 503, {"status": text})
+            return
+        if self._config.local_only:
+            _refuse_browsers(exchange.headers)
+        match = self._routes.find(exchange.method, exchange.path)
+        token = exchange.headers.get("authorization", "")
+        token = token if token.isascii() and token.isprintable() else ""
+        if raw := self._raw.get(match.route.rpc.full_name):
+            await raw(exchange, match, token)
+            return
+        route = as_events(match.route, exchange.headers.get("accept", ""))
+        await self._transcode(exchange, Match(route, match.values), token)
+
+    async def _transcode(self, exchange: Exchange, match: Match, token: str) -> None:
+        route = match.route
+        if route.rpc.server_streaming and exchange.method == "HEAD":
+            raise MethodNotAllowed(exchange.path, [route.http_method])
+        body = await exchange.body(self._config.max_body) if route.body else b""
+        request = request_of(match, exchange, body)
+        async with exchange.watched():
+            if route.rpc.server_streaming:
+                await relay(self._behind, exchange, route, request, token)
+                return
+            response = await self._behind.unary(route, request, token)
+        code, value, headers = answer_of(route, request, response)
+        await exchange.answer(code, value, headers)
+
+
+async def _fail(exchange: Exchange, error: BaseException) -> None:
+    conditional = IF_MATCH in exchange.headers or IF_NONE_MATCH in exchange.headers
+    code, headers, status = answer_to(error, conditional=conditional)
+    await exchange.answer(code, status_json(status), headers)
+
+
+def _refuse_browsers(headers: Mapping[str, str]) -> None:
+    """Raises `PermissionDenied` for another site's request, and for one whose name was rebound."""
+    host = headers.get("host", "")
+    origin = headers.get("origin")
+    if not _is_loopback(host) or (origin is not None and urlsplit(origin).netloc != host):
+        raise PermissionDenied("without a token, only local programs may call", host=host)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,117 @@
+"""uvicorn, inside a loop that others use as well."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from servicekit.sockets import AddressError
+
+_MAX_HEAD: Final = 64 << 10
+_CLOSING: Final = 5.0
+
+
+@asynccontextmanager
+async def listening(
+    app: Any, address: str, *, idle: int, grace: float, drain: Callable[[], None]
+) -> AsyncIterator[str]:
+    """Serve an ASGI app at `host:port` while the block runs; yields that, with the real port.
+
+    A connection may be idle, and may take for its headers, `idle` seconds. On
+    leaving: nobody new, `drain` is called, then open requests have `grace`
+    seconds. Raises `AddressError`.
+    """
+    listener = _listener(address)
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",
+        http=_Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="error",
+        access_log=False,  # Each call is logged by the interceptor behind.
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=idle,
+        timeout_graceful_shutdown=grace,  # type: ignore[arg-type]  # It goes to wait_for only.
+        h11_max_incomplete_event_size=_MAX_HEAD,
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        await server.ready.wait()
+        host, port = address.rpartition(":")[0], listener.getsockname()[1]
+        yield f"{host}:{port}"
+    finally:
+        server.should_exit = True
+        drain()
+        await serving
+        if left := set(server.server_state.tasks):
+            await asyncio.wait(left, timeout=_CLOSING)
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the process it is in."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's own has no limit to how long a client may take for its headers."""
+
+    _head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._forget_head()
+
+    def _expect_head(self) -> None:
+        """More of a head does not buy more time."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._forget_head()
+        elif self._head is None:
+            self._head = self.loop.call_later(self.timeout_keep_alive, self._give_up)
+
+    def _forget_head(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+    def _give_up(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+
+
+def _listener(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise AddressError(22, "not host:port", address)
+    bare = host.strip("[]")
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    try:
+        return socket.create_server((bare, int(port)), family=family, backlog=512)
+    except (OSError, OverflowError) as error:
+        raise AddressError(98, f"cannot listen: {error}", address) from None

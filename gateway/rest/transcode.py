@@ -1,0 +1,129 @@
+"""A request of HTTP as the message of its RPC, and the answer back."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from gateway.rest.errors import invalid
+from gateway.rest.exchange import Exchange
+from gateway.rest.fields import fill, parse, put_path, query_json
+from gateway.rest.routes import Match, Route
+from servicekit.errors import Violation
+
+KEY: Final = "idempotency-key"
+IF_MATCH: Final = "if-match"
+LAST_EVENT: Final = "last-event-id"
+
+_TAG: Final = re.compile(r'"([^"]+)"|([^",\s]+)')
+_OFFSET: Final = re.compile(r"\d{1,18}")
+
+
+def request_of(match: Match, exchange: Exchange, body: bytes, *, conditions: bool = True) -> Any:
+    """Raises `InvalidArgument`, which names everything that is wrong.
+
+    `conditions`: whether If-Match goes into the request, and is refused where it cannot.
+    """
+    route = match.route
+    message = route.request()
+    violations: list[Violation] = []
+    if route.body == "*":
+        violations += fill(message, parse(body))
+    elif route.body and body.strip():
+        inner = getattr(message, route.body)
+        inner.SetInParent()
+        violations += fill(inner, parse(body), f"{route.body}.")
+    given, wrong = query_json(route.rpc.input_type, exchange.query, given_elsewhere(match))
+    violations += wrong
+    violations += fill(message, given)
+    for path, value in match.values.items():
+        violations += put_path(message, path, value)
+    violations += _put_headers(message, route, exchange.headers)
+    if conditions and IF_MATCH in exchange.headers:
+        violations += _put_etag(message, route.etag(), one_etag(exchange.headers[IF_MATCH]))
+    if violations:
+        raise invalid(violations)
+    return message
+
+
+def given_elsewhere(match: Match) -> Mapping[str, str]:
+    """The fields that have no place in the query."""
+    route = match.route
+    fields = [route.body]
+    if route.body == "*":
+        fields = list(route.rpc.input_type.fields_by_name)
+    elsewhere = {name: "goes into the body" for name in fields if name}
+    return elsewhere | dict.fromkeys(match.values, "is in the path")
+
+
+def answer_of(route: Route, request: Any, response: Any) -> tuple[int, Any, list[tuple[str, str]]]:
+    """Code, JSON and headers of the answer of a unary RPC."""
+    shown = getattr(response, route.response_body) if route.response_body else response
+    headers = etag_header(shown) if route.response_body else []
+    code = 200
+    if route.creates:
+        code = 202 if _accepted(request) else 201
+        headers.append(("location", f"/{shown.name}"))
+    return code, to_dict(shown), headers
+
+
+def to_dict(message: Message) -> dict[str, Any]:
+    return json_format.MessageToDict(message)
+
+
+def etag_header(resource: Any) -> list[tuple[str, str]]:
+    etag = getattr(resource, "etag", "")
+    return [("etag", f'"{etag}"')] if etag else []
+
+
+def one_etag(value: str) -> str:
+    """The etag in a header that may hold just one; empty: it holds something else.
+
+    A weak one, or `*`, is never the whole truth about a thing, so neither will do.
+    """
+    found = _TAG.fullmatch(value.strip())
+    etag = (found[1] or found[2]) if found else ""
+    return "" if etag == "*" or etag.startswith("W/") else etag
+
+
+def _put_headers(message: Any, route: Route, headers: Mapping[str, str]) -> list[Violation]:
+    violations: list[Violation] = []
+    if (key := headers.get(KEY)) and (field := route.request_id()):
+        if getattr(message, field) not in ("", key):
+            violations.append(Violation(field, "the header Idempotency-Key says otherwise"))
+        setattr(message, field, key)
+    if LAST_EVENT in headers and route.rpc.server_streaming:
+        violations += _put_offset(message, headers[LAST_EVENT])
+    return violations
+
+
+def _put_etag(message: Any, path: str, etag: str) -> list[Violation]:
+    if not path:
+        return [Violation("If-Match", "this cannot be made conditional")]
+    if not etag:
+        return [Violation("If-Match", "not one strong etag")]
+    *outer, last = path.split(".")
+    for name in outer:
+        message = getattr(message, name)
+    setattr(message, last, etag)
+    return []
+
+
+def _put_offset(message: Any, value: str) -> list[Violation]:
+    if "from_offset" not in message.DESCRIPTOR.fields_by_name:
+        return [Violation("Last-Event-ID", "this stream has no place to resume at")]
+    if not _OFFSET.fullmatch(value):
+        return [Violation("Last-Event-ID", "not an offset")]
+    message.from_offset = int(value)
+    return []
+
+
+def _accepted(request: Any) -> bool:
+    """Whether the caller did not want to wait for the end of a create."""
+    field = request.DESCRIPTOR.fields_by_name.get("return_when")
+    if field is None:
+        return False
+    name = field.enum_type.values_by_number[getattr(request, field.name)].name
+    return bool(name.endswith("_ACCEPTED"))
