@@ -1,5 +1,6 @@
 """Talks to the launcher of this node."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,12 +10,14 @@ from typing import Any, Final, Self
 from agent import PROTOCOL_VERSION, SANDBOX_UID, frames, protocol
 from agent.channel import Channel, PeerGone, PeerTooOld
 from agent.client import AgentClient
-from agent.protocol import Facts, Mode, SandboxSpec, SandboxStatus
+from agent.protocol import Facts, Mode, SandboxSpec, SandboxStatus, State
 
 __all__ = ["LauncherClient", "LauncherError", "PeerGone", "PeerTooOld", "ProbeFailed"]
 
 _TIMEOUT: Final = 10.0
 _PROBE_UID: Final = "probe"
+_LOOK: Final = 0.02
+_LOOKS: Final = 100
 
 
 class LauncherError(Exception):
@@ -33,15 +36,17 @@ class LauncherClient:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, path: Path, timeout: float = _TIMEOUT) -> AsyncIterator[Self]:
-        """Connect to the launcher at `path`, which must be our user's or root's.
+    async def connect(
+        cls, path: Path, uid: int | None = None, timeout: float = _TIMEOUT
+    ) -> AsyncIterator[Self]:
+        """Connect to the launcher at `path`, which must be root's or of `uid` (default: ours).
 
         Raises PeerGone when it is away.
         """
         async with Channel.open(path, timeout) as channel:
             client = cls(channel)
             facts = await client.facts()
-            if channel.uid not in (0, os.getuid()):
+            if channel.uid not in (0, os.getuid() if uid is None else uid):
                 raise PeerGone("somebody else answered")
             if facts.version != PROTOCOL_VERSION:
                 raise PeerTooOld(f"the launcher speaks version {facts.version}")
@@ -62,7 +67,7 @@ class LauncherClient:
             async with AgentClient.connect(Path(status.socket), uid):
                 return facts
         except PeerGone as error:
-            said = (await self.inspect(_PROBE_UID)).error
+            said = await self.last_words(_PROBE_UID)
             raise ProbeFailed(said or f"the agent does not answer: {error}") from error
         finally:
             await self.kill(_PROBE_UID)
@@ -77,6 +82,15 @@ class LauncherClient:
     async def inspect(self, uid: str) -> SandboxStatus:
         """What is there of `uid`; ABSENT when nothing."""
         return SandboxStatus.from_json(await self._ask("inspect", uid=uid))
+
+    async def last_words(self, uid: str) -> str:
+        """Why the sandbox of `uid`, whose agent did not answer, ended; empty while it has not."""
+        for _ in range(_LOOKS):
+            status = await self.inspect(uid)
+            if status.state is State.ABSENT:
+                return status.error
+            await asyncio.sleep(_LOOK)
+        return ""
 
     async def list(self) -> tuple[SandboxStatus, ...]:
         """All sandboxes that are there."""

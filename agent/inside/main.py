@@ -141,11 +141,11 @@ class Agent:
 
 
 def main() -> int:
-    """Arguments: the Python version that is expected, idle timeout (ms), RLIMIT_NPROC."""
+    """Arguments: the Python version expected, idle timeout (ms), RLIMIT_NPROC, uid for `ps`."""
     system.set_dumpable(0)
     system.default_signal(system.SIGINT)
     os.umask(0o022)
-    _, expected, idle_timeout, max_processes = sys.argv
+    _, expected, idle_timeout, max_processes, _uid = sys.argv
     version = ".".join(map(str, sys.version_info[:3]))
     if version != expected:
         os.write(2, f"the sandbox loads Python {version} instead of {expected}\n".encode())

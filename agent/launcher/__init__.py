@@ -1,0 +1,1 @@
+"""The one process of a node that forks and reaps sandboxes: `python -m agent.launcher`."""

@@ -1,0 +1,166 @@
+"""Control groups: one for each environment below the launcher's own, in every hierarchy.
+
+Which hierarchies there are and what they enforce is found out by trying, once, at start.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from agent.protocol import Limits
+
+_WANTED: Final = ("memory", "pids", "cpu")
+_CPU_PERIOD_US: Final = 100_000
+
+AGENT: Final = "agent"
+"""The group of the agent alone, in that of its environment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """One tree of groups, and the group in it that holds our environments."""
+
+    version: int
+    controllers: frozenset[str]
+    base: Path
+
+    def settings(self, limits: Limits) -> Iterator[tuple[str, str]]:
+        """Files to write, and what."""
+        one = self.version == 1
+        if "memory" in self.controllers and limits.memory_bytes:
+            yield ("memory.limit_in_bytes" if one else "memory.max"), str(limits.memory_bytes)
+        if "pids" in self.controllers and limits.pids:
+            yield "pids.max", str(limits.pids)
+        if "cpu" in self.controllers and limits.cpu_millis:
+            quota = str(limits.cpu_millis * _CPU_PERIOD_US // 1000)
+            yield ("cpu.cfs_quota_us", quota) if one else ("cpu.max", f"{quota} {_CPU_PERIOD_US}")
+
+
+class Cgroups:
+    """All hierarchies in which we may make groups; none is fine."""
+
+    def __init__(self, hierarchies: list[Hierarchy]) -> None:
+        self._hierarchies = hierarchies
+
+    @classmethod
+    def probe(cls, name: str) -> Self:
+        """Make the group `name` below our own wherever that is allowed."""
+        found = [_prepare(each, name) for each in _own_groups()]
+        return cls([each for each in found if each])
+
+    def enforces(self, controller: str) -> str:
+        """`cgroup_v1`, `cgroup_v2`, or empty."""
+        for each in self._hierarchies:
+            if controller in each.controllers:
+                return f"cgroup_v{each.version}"
+        return ""
+
+    def paths(self, uid: str) -> tuple[Path, ...]:
+        """The environment's group in each hierarchy."""
+        return tuple(each.base / uid for each in self._hierarchies)
+
+    def create(self, uid: str, limits: Limits) -> None:
+        """Make the groups and set the limits. Raises OSError."""
+        for each in self._hierarchies:
+            group = each.base / uid
+            group.mkdir(exist_ok=True)
+            for file, value in each.settings(limits):
+                (group / file).write_text(value)
+            if each.version == 2:
+                _delegate(group, each.controllers)
+            (group / AGENT).mkdir(exist_ok=True)
+
+    def join(self, uid: str) -> None:
+        """Move this process into the agent's groups."""
+        for path in self.paths(uid):
+            (path / AGENT / "cgroup.procs").write_text("0")
+
+    def kill(self, uid: str) -> None:
+        """Kill all processes at once, where the kernel can."""
+        for path in self.paths(uid):
+            with suppress(OSError):
+                (path / "cgroup.kill").write_text("1")
+
+    def remove(self, uid: str) -> bool:
+        """Remove the groups; false when something still holds one."""
+        removed = [_remove(path) for path in self.paths(uid)]
+        return all(removed)
+
+    def leftovers(self) -> set[str]:
+        """Uids that have groups."""
+        names: set[str] = set()
+        for each in self._hierarchies:
+            with suppress(OSError):
+                names.update(path.name for path in each.base.iterdir() if path.is_dir())
+        return names
+
+    def close(self) -> None:
+        """Remove our own groups where no environment is left."""
+        for each in self._hierarchies:
+            with suppress(OSError):
+                each.base.rmdir()
+
+
+def _own_groups() -> Iterator[Hierarchy]:
+    """The group this process is in, for every hierarchy that is mounted."""
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, names, path = line.split(":", 2)
+        controllers = frozenset(names.split(",")) & frozenset(_WANTED)
+        for fields in mounts:
+            kind, options = fields[fields.index("-") + 1], fields[-1].split(",")
+            fits = kind == "cgroup" and controllers & set(options) if names else kind == "cgroup2"
+            root, point = fields[3], fields[4]
+            inside = os.path.relpath(path, root)
+            if fits and not inside.startswith(".."):
+                yield Hierarchy(1 if names else 2, controllers, Path(point) / inside)
+                break
+
+
+def _prepare(own: Hierarchy, name: str) -> Hierarchy | None:
+    base = own.base / name
+    try:
+        base.mkdir(exist_ok=True)
+        if own.version == 1:
+            return Hierarchy(1, own.controllers, base)
+        available = frozenset((own.base / "cgroup.controllers").read_text().split())
+        wanted = available & frozenset(_WANTED)
+        if wanted and not _delegate(own.base, wanted):
+            # A group with processes cannot pass controllers on: step out of it first.
+            aside = own.base / f"{name}-launcher"
+            aside.mkdir(exist_ok=True)
+            (aside / "cgroup.procs").write_text("0")
+            wanted = wanted if _delegate(own.base, wanted) else frozenset()
+        if wanted and not _delegate(base, wanted):
+            wanted = frozenset()
+        return Hierarchy(2, wanted, base)
+    except OSError:
+        with suppress(OSError):
+            base.rmdir()
+        return None
+
+
+def _delegate(group: Path, controllers: frozenset[str]) -> bool:
+    """Let groups below have these controllers."""
+    try:
+        text = " ".join(f"+{name}" for name in sorted(controllers))
+        (group / "cgroup.subtree_control").write_text(text)
+    except OSError:
+        return False
+    return True
+
+
+def _remove(path: Path) -> bool:
+    try:
+        for child in path.iterdir():
+            if child.is_dir():
+                _remove(child)
+        path.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,153 @@
+"""Answers provider on the launcher's socket; one thread, one loop."""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from agent import frames, protocol
+from agent.inside.connection import Connection
+from agent.launcher.sandboxes import Sandboxes
+from agent.protocol import Facts, SandboxSpec
+
+_MAX_CLIENTS: Final = 64
+_UID: Final = frozenset("abcdefghijklmnopqrstuvwxyz234567")
+
+
+class Server:
+    """The loop. Ends on SIGTERM and SIGINT, or on request."""
+
+    def __init__(
+        self, path: Path, sandboxes: Sandboxes, facts: Facts, *, stop_sandboxes: bool
+    ) -> None:
+        self._path = path
+        self._sandboxes = sandboxes
+        self._facts = facts
+        self._stop_sandboxes = stop_sandboxes
+        self._stopping = False
+        self._clients: dict[int, Connection] = {}
+        self._verbs: dict[str, Callable[[Connection, int, dict[str, Any]], None]] = {
+            "facts": self._tell_facts,
+            "start": self._start,
+            "inspect": self._inspect,
+            "list": self._list,
+            "kill": self._kill,
+            "shutdown": self._shutdown,
+        }
+
+    def run(self) -> None:
+        """Serve until told to end, and until nothing is left where that was asked."""
+        woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._told_to_stop)
+        self._path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as listener:
+            listener.bind(str(self._path))
+            self._path.chmod(0o600)
+            listener.listen(128)
+            while not self._stopping or (self._stop_sandboxes and self._sandboxes.uids()):
+                self._round(listener, woken)
+            for client in self._clients.values():
+                client.close()
+            self._path.unlink(missing_ok=True)
+
+    def _round(self, listener: socket.socket, woken: int) -> None:
+        poll = select.poll()
+        for descriptor in (listener.fileno(), woken, *self._sandboxes.descriptors()):
+            poll.register(descriptor, select.POLLIN)
+        for descriptor, client in self._clients.items():
+            poll.register(descriptor, select.POLLIN | (client.sending and select.POLLOUT))
+        patience = self._sandboxes.patience()
+        for descriptor, event in poll.poll(None if patience is None else patience * 1000):
+            if descriptor == listener.fileno():
+                self._accept(listener)
+            elif descriptor == woken:
+                os.read(woken, 512)
+            elif descriptor in self._clients:
+                self._serve(self._clients[descriptor], event)
+        self._sandboxes.tick()
+        self._clients = {fd: client for fd, client in self._clients.items() if client.open}
+
+    def _told_to_stop(self, _number: int, _frame: object) -> None:
+        self._stop(sandboxes=self._stop_sandboxes)
+
+    def _stop(self, *, sandboxes: bool) -> None:
+        self._stopping = True
+        self._stop_sandboxes = sandboxes
+        for uid in self._sandboxes.uids() if sandboxes else ():
+            self._sandboxes.kill(uid, lambda: None)
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            accepted, _ = listener.accept()
+            credentials = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            _, uid, _ = struct.unpack("3i", credentials)
+            if uid in (0, os.getuid()) and len(self._clients) < _MAX_CLIENTS:
+                client = Connection(accepted)
+                self._clients[accepted.fileno()] = client
+            else:
+                accepted.close()
+
+    def _serve(self, client: Connection, event: int) -> None:
+        if event & select.POLLOUT:
+            client.flush()
+        if event & ~select.POLLOUT:
+            for _, number, payload, descriptors in client.receive():
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                self._answer(client, number, payload)
+
+    def _answer(self, client: Connection, number: int, payload: bytes) -> None:
+        try:
+            request = protocol.decode(payload)
+            self._verbs[request.pop("verb")](client, number, request)
+        except (ValueError, KeyError, TypeError) as error:
+            self._refuse(client, number, f"malformed request: {error}")
+        except OSError as error:
+            self._refuse(client, number, str(error))
+
+    @staticmethod
+    def _refuse(client: Connection, number: int, error: str) -> None:
+        client.reply(frames.ERROR, number, protocol.encode({"error": error}))
+
+    @staticmethod
+    def _reply(client: Connection, number: int, **answer: Any) -> None:
+        client.reply(frames.OK, number, protocol.encode(answer))
+
+    def _tell_facts(self, client: Connection, number: int, _request: dict[str, Any]) -> None:
+        self._reply(client, number, **asdict(self._facts))
+
+    def _start(self, client: Connection, number: int, request: dict[str, Any]) -> None:
+        spec = SandboxSpec.from_json(request["spec"])
+        if not spec.uid or not set(spec.uid) <= _UID:
+            raise ValueError("uid")
+        if self._stopping:
+            raise OSError("the launcher is stopping")
+        if self._facts.problem:
+            raise OSError(self._facts.problem)
+        self._sandboxes.start(spec, lambda: self._inspect(client, number, {"uid": spec.uid}))
+
+    def _inspect(self, client: Connection, number: int, request: dict[str, Any]) -> None:
+        status = self._sandboxes.inspect(request["uid"])
+        self._reply(client, number, **asdict(status))
+
+    def _list(self, client: Connection, number: int, _request: dict[str, Any]) -> None:
+        found = [asdict(self._sandboxes.inspect(uid)) for uid in self._sandboxes.uids()]
+        self._reply(client, number, sandboxes=found)
+
+    def _kill(self, client: Connection, number: int, request: dict[str, Any]) -> None:
+        if not self._sandboxes.kill(
+            request["uid"], lambda: self._reply(client, number, found=True)
+        ):
+            self._reply(client, number, found=False)
+
+    def _shutdown(self, client: Connection, number: int, request: dict[str, Any]) -> None:
+        self._stop(sandboxes=bool(request["stop_sandboxes"]))
+        self._reply(client, number)
