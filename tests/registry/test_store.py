@@ -258,6 +258,24 @@ async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     db.close()
 
 
+async def test_what_failed_half_way_is_undone(tmp_path: Path) -> None:
+    db = sqlite3.connect(tmp_path / "db", isolation_level=None, check_same_thread=False)
+    db.execute("CREATE TABLE number (value INTEGER)")
+    writer: Writer[None] = Writer(db, lambda _: None)
+
+    def insert(value: int) -> None:
+        db.execute("INSERT INTO number VALUES (?)", (value,))
+        if value % 2:
+            raise Refusal
+
+    writes = (writer.run(lambda _, value=value: insert(value)) for value in range(20))  # type: ignore[misc]
+    answers = await asyncio.gather(*writes, return_exceptions=True)
+    assert [isinstance(answer, Refusal) for answer in answers] == [False, True] * 10
+    await writer.close()
+    assert db.execute("SELECT value FROM number").fetchall() == [(n,) for n in range(0, 20, 2)]
+    db.close()
+
+
 async def test_a_full_disk_is_told_and_survived(tmp_path: Path) -> None:
     db = sqlite3.connect(tmp_path / "db", isolation_level=None, check_same_thread=False)
     db.execute("CREATE TABLE blob (data BLOB)")

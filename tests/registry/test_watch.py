@@ -162,32 +162,32 @@ async def test_watchers_who_come_at_any_time_see_the_same_end(ada: Caller) -> No
     for number in range(5):
         await ada.register(f"e{number}")
 
-    async def follow() -> dict[str, int]:
+    async def follow(started: asyncio.Event) -> dict[str, int]:
         """What is there once e0 is gone, by a snapshot and the changes."""
         present: dict[str, int] = {}
         last = 0
         async with ada.watch() as call:
-            while True:
-                event = await read(call)
-                if event.HasField("delete"):
-                    return present
+            while not (event := await read(call)).HasField("delete"):
                 if event.HasField("snapshot"):
                     present[event.snapshot.name] = event.snapshot.revision
+                if event.HasField("snapshot_end"):
+                    started.set()
                 if event.HasField("put"):
                     assert event.put.revision > last
                     present[event.put.name] = event.put.revision
                 last = max(last, told(event)[1])
+        return present
 
-    async def write() -> None:
-        for round_ in range(40):
-            for number in range(5):
-                new = pb.Environment(name=f"environments/e{number}", node=f"n{round_}")
-                await ada.update(new, "node")
-            watchers.append(asyncio.create_task(follow()))
-        await ada.deregister("e0")
-
-    watchers: list[asyncio.Task[dict[str, int]]] = [asyncio.create_task(follow())]
-    await write()
+    starts: list[asyncio.Event] = []
+    watchers: list[asyncio.Task[dict[str, int]]] = []
+    for round_ in range(40):
+        starts.append(asyncio.Event())
+        watchers.append(asyncio.create_task(follow(starts[-1])))
+        for number in range(5):
+            new = pb.Environment(name=f"environments/e{number}", node=f"n{round_}")
+            await ada.update(new, "node")
+    await asyncio.gather(*(start.wait() for start in starts))
+    await ada.deregister("e0")
     found = await asyncio.gather(*watchers)
     listed = await ada(pb.ListEnvironmentsRequest())
     end = {each.name: each.revision for each in listed.environments}
