@@ -1,0 +1,150 @@
+"""The agents of this node's environments, and the connections to them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from agent.client import AgentClient, PeerGone, PeerTooOld
+from agent.handle import Handle
+from services.executor.background import Background
+from services.executor.errors import (
+    AgentTooOld,
+    AgentUnavailable,
+    EnvironmentDormant,
+    HandleInvalid,
+)
+
+_DRIVER: Final = "local"
+_LINGER: Final = 1.0
+"""Seconds that an unused connection stays, for the next call. Short, as it keeps an agent up."""
+
+
+class _Link:
+    """One connection and those who use it."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        self.idle = asyncio.Event()
+        self.client: asyncio.Future[AgentClient] = asyncio.get_running_loop().create_future()
+
+
+class Agents:
+    """Finds agents by their sockets. One connection an environment is shared by all its users."""
+
+    def __init__(self, runtime: Path, node: str, agent_uid: int, background: Background) -> None:
+        self._sockets = runtime / "a"
+        self._node = node
+        self._agent_uid = agent_uid
+        self._background = background
+        self._links: dict[str, _Link] = {}
+
+    def environment(self, handle: bytes) -> str:
+        """The uid in a handle. Raises HandleInvalid when it is not one of this node's."""
+        try:
+            found = Handle.decode(handle)
+        except ValueError:
+            raise HandleInvalid("handle", "not a handle of a known version") from None
+        if found.driver != _DRIVER:
+            raise HandleInvalid("handle", "of another driver", driver=found.driver)
+        if self._node and found.node != self._node:
+            raise HandleInvalid("handle", "of another node", node=found.node)
+        return found.uid
+
+    def active(self, uid: str) -> bool:
+        """Whether there is a socket; its agent may be gone."""
+        return (self._sockets / uid).exists()
+
+    @asynccontextmanager
+    async def awake(self, uid: str) -> AsyncIterator[AgentClient]:
+        """For what a caller wants. Raises EnvironmentDormant, AgentUnavailable, AgentTooOld."""
+        link = self._link(uid)
+        try:
+            client = await self._connected(link)
+        except PeerGone as error:
+            if absent(error):
+                raise EnvironmentDormant("the environment is dormant", uid=uid) from None
+            raise AgentUnavailable("the agent does not answer", uid=uid) from error
+        except PeerTooOld:
+            raise AgentTooOld("the agent is of another version", uid=uid) from None
+        try:
+            yield client
+        except PeerGone as error:
+            raise AgentUnavailable("the agent broke off", uid=uid) from error
+        finally:
+            self._release(link)
+
+    @asynccontextmanager
+    async def link(self, uid: str) -> AsyncIterator[AgentClient]:
+        """For the executor itself. Raises PeerGone, PeerTooOld."""
+        link = self._link(uid)
+        client = await self._connected(link)
+        try:
+            yield client
+        finally:
+            self._release(link)
+
+    def _link(self, uid: str) -> _Link:
+        link = self._links.get(uid)
+        if link is None:
+            link = self._links[uid] = _Link()
+            self._background.keep(self._serve(uid, link))
+        link.users += 1
+        link.idle.clear()
+        return link
+
+    async def _connected(self, link: _Link) -> AgentClient:
+        try:
+            return await asyncio.shield(link.client)
+        except BaseException:
+            self._release(link)
+            raise
+
+    def _release(self, link: _Link) -> None:
+        link.users -= 1
+        if not link.users:
+            link.idle.set()
+
+    async def _serve(self, uid: str, link: _Link) -> None:
+        """Hold the connection until it ends, or nobody has used it for a while."""
+        try:
+            async with AgentClient.connect(self._sockets / uid, self._agent_uid) as client:
+                link.client.set_result(client)
+                gone = asyncio.ensure_future(client.gone.wait())
+                try:
+                    while not gone.done() and not await self._unused(link, gone):
+                        pass
+                    self._forget(uid, link)
+                finally:
+                    gone.cancel()
+        except (PeerGone, PeerTooOld) as error:
+            self._forget(uid, link)
+            if not link.client.done():
+                link.client.set_exception(error)
+                link.client.exception()  # Whoever waited may be gone: that is no error.
+        finally:
+            self._forget(uid, link)
+            link.client.cancel()
+
+    async def _unused(self, link: _Link, gone: "asyncio.Future[Any]") -> bool:
+        """Wait; true when it was unused for long enough."""
+        idle = asyncio.ensure_future(link.idle.wait())
+        try:
+            await asyncio.wait((idle, gone), return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                return False
+            await asyncio.wait((gone,), timeout=_LINGER)
+            return not link.users
+        finally:
+            idle.cancel()
+
+    def _forget(self, uid: str, link: _Link) -> None:
+        """The next user makes a new connection. Nothing awaits between the last look and this."""
+        if self._links.get(uid) is link:
+            del self._links[uid]
+
+
+def absent(error: PeerGone) -> bool:
+    """Whether nobody listened, so that there surely is no agent; else it may just be slow."""
+    return isinstance(error.__cause__, ConnectionRefusedError | FileNotFoundError)

@@ -1,0 +1,96 @@
+"""Puts the executor together. Nothing else in it makes its own parts."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+from agent import SANDBOX_UID
+from cove.executor.v1.executor_pb2_grpc import (
+    add_ExecutorServiceServicer_to_server,
+    add_FileServiceServicer_to_server,
+)
+from servicekit.disk import DiskGuard
+from servicekit.ledger import Ledger
+from servicekit.paging import PageTokens
+from servicekit.server import Served, serving
+from services.executor.agents import Agents
+from services.executor.background import Background
+from services.executor.config import Config
+from services.executor.executions import Executions
+from services.executor.files.files import Files
+from services.executor.files.places import Places
+from services.executor.files.service import FileServicer
+from services.executor.files.writing import Writer
+from services.executor.groups import Groups
+from services.executor.keeping import Keeper
+from services.executor.output import Outputs
+from services.executor.service import ExecutorServicer
+from services.executor.starting import Starter
+from services.executor.store import Store
+from services.executor.watch import Watcher
+
+
+@asynccontextmanager
+async def executor(config: Config) -> AsyncIterator[Served]:
+    """Serve while the block runs. Commands that run then go on without it."""
+    state = config.state / "executor"
+    store = Store(state / "executions")
+    groups = Groups.here()
+    agent_uid = SANDBOX_UID if os.geteuid() == 0 else os.geteuid()
+    async with AsyncExitStack() as stack:
+        watcher = stack.enter_context(Watcher.open())
+        background = await stack.enter_async_context(Background.open())
+        ledger = await stack.enter_async_context(Ledger.open(state / "ledger.db"))
+        tokens = PageTokens.load(state / "page.key")
+        agents = Agents(config.runtime, config.node, agent_uid, background)
+        outputs = Outputs(store, watcher, config.heartbeat.total_seconds())
+        keeper = Keeper(
+            store=store,
+            agents=agents,
+            groups=groups,
+            watcher=watcher,
+            outputs=outputs,
+            background=background,
+        )
+        starter = Starter(
+            store=store,
+            agents=agents,
+            groups=groups,
+            keeper=keeper,
+            disk=DiskGuard(config.state, config.disk_limit),
+            background=background,
+        )
+        executions = Executions(
+            store=store,
+            agents=agents,
+            groups=groups,
+            watcher=watcher,
+            outputs=outputs,
+            keeper=keeper,
+            starter=starter,
+        )
+        face = ExecutorServicer(
+            executions=executions,
+            outputs=outputs,
+            agents=agents,
+            ledger=ledger,
+            tokens=tokens,
+            background=background,
+        )
+        places = Places(config.state)
+        files = FileServicer(
+            files=Files(agents, places),
+            writer=Writer(agents, places, background),
+            agents=agents,
+            ledger=ledger,
+            tokens=tokens,
+        )
+        services = {
+            "cove.executor.v1.ExecutorService": partial(
+                add_ExecutorServiceServicer_to_server, face
+            ),
+            "cove.executor.v1.FileService": partial(add_FileServiceServicer_to_server, files),
+        }
+        background.keep(keeper.run())
+        yield await stack.enter_async_context(serving(config, services))

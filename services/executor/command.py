@@ -1,0 +1,60 @@
+"""What the agent is told to run: argv, directory and environment, made from a spec."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Final
+
+from agent.client import AgentError, Command, ErrorCode
+from servicekit.errors import InvalidArgument, ServiceError
+from services.executor.errors import (
+    AgentUnavailable,
+    CwdNotFound,
+    ProcessLimit,
+    ProgramNotExecutable,
+    ProgramNotFound,
+)
+from services.executor.store import Record, Spec
+
+_ROOT: Final = "/workspace"
+_SHELL: Final = "sh"
+_ENVIRONMENT: Final = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/home/cove",
+    "LANG": "C.UTF-8",
+    "USER": "cove",
+}
+_MILLISECOND_NS: Final = 1_000_000
+
+
+def command(record: Record, environment_env: Mapping[str, str]) -> Command:
+    """The command of an execution. Its environment holds nothing of this process's own."""
+    spec = record.spec
+    return Command(
+        argv=_argv(spec),
+        cwd=f"{_ROOT}/{spec.cwd}" if not spec.cwd.startswith("/") else spec.cwd,
+        env={**_ENVIRONMENT, **environment_env, **spec.env, "COVE_EXECUTION_ID": record.key},
+        merge_stderr=spec.merge_stderr,
+        timeout=timedelta(milliseconds=-(-spec.timeout_ns // _MILLISECOND_NS)),
+    )
+
+
+def refusal(error: AgentError, spec: Spec) -> ServiceError:
+    """What a caller is told when the agent did not start it."""
+    program = _argv(spec)[0]
+    match error.code:
+        case ErrorCode.PROGRAM_NOT_FOUND:
+            return ProgramNotFound("no such program in the environment", program=program)
+        case ErrorCode.PROGRAM_NOT_EXECUTABLE:
+            return ProgramNotExecutable("the program may not be run", program=program)
+        case ErrorCode.CWD_NOT_FOUND:
+            return CwdNotFound("the working directory cannot be entered", cwd=spec.cwd or _ROOT)
+        case ErrorCode.LIMIT_REACHED:
+            return ProcessLimit("the environment's limit of processes is reached")
+        case ErrorCode.BAD_REQUEST:
+            return InvalidArgument("spec", "the agent cannot run this")
+        case _:
+            return AgentUnavailable("the agent could not start it", cause=str(error))
+
+
+def _argv(spec: Spec) -> tuple[str, ...]:
+    return spec.argv or (spec.interpreter or _SHELL, "-c", spec.script)

@@ -1,0 +1,123 @@
+"""Turns what the executor knows into messages, and specs into what it knows."""
+
+from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from agent.record import Stream
+from cove.executor.v1 import executor_pb2 as pb
+from services.executor.ending import End, Reason
+from services.executor.executions import Snapshot
+from services.executor.output import Chunk, Gap, Missing
+from services.executor.store import Spec, State
+
+_DEFAULT_TIMEOUT_NS: Final = 3600 * 10**9
+_LATEST_NS: Final = 253_402_300_799 * 10**9
+"""The last second that a Timestamp can hold."""
+_SECOND_NS: Final = 10**9
+
+_STATES: Final = {
+    State.STARTING: pb.Execution.STATE_STARTING,
+    State.RUNNING: pb.Execution.STATE_RUNNING,
+    State.ENDED: pb.Execution.STATE_ENDED,
+}
+_STREAMS: Final = {
+    Stream.STDOUT: pb.Chunk.STREAM_STDOUT,
+    Stream.STDERR: pb.Chunk.STREAM_STDERR,
+}
+_MISSING: Final = {
+    Missing.DISK_FULL: pb.Gap.REASON_DISK_FULL,
+    Missing.DAMAGED: pb.Gap.REASON_DAMAGED,
+}
+
+
+def spec_of(message: pb.ExecutionSpec) -> Spec:
+    """The spec, with every default filled in."""
+    given = message.timeout.seconds * _SECOND_NS + message.timeout.nanos
+    return Spec(
+        argv=tuple(message.argv),
+        script=message.script,
+        interpreter=message.interpreter or ("sh" if message.script else ""),
+        cwd=message.cwd,
+        env=dict(message.env),
+        merge_stderr=message.merge_stderr,
+        timeout_ns=given if message.HasField("timeout") else _DEFAULT_TIMEOUT_NS,
+    )
+
+
+def execution(found: Snapshot) -> pb.Execution:
+    record, progress = found.record, found.progress
+    return pb.Execution(
+        name=record.name,
+        spec=_spec(record.spec),
+        state=_STATES[progress.state],
+        exit=exit_of(progress.end) if progress.end else None,
+        create_time=_time(record.created_ns),
+        start_time=_time(found.start_ns),
+        output_bytes=found.output_bytes,
+        etag=f"{record.token}-{progress.state.name.lower()}",
+    )
+
+
+def exit_of(end: End) -> pb.Exit:
+    message = pb.Exit(
+        start_time=_time(end.start_ns),
+        end_time=_time(end.end_ns),
+        cpu_time=_duration(end.cpu_us * 1000),
+        peak_memory_bytes=end.peak_bytes,
+        output_bytes=end.output_bytes,
+    )
+    match end.reason:
+        case Reason.CODE:
+            message.code = end.number
+        case Reason.SIGNAL:
+            message.signal.number = end.number
+            message.signal.core_dumped = end.core_dumped
+        case Reason.TIMED_OUT:
+            message.timed_out.which = pb.Exit.TimedOut.WHICH_TIMEOUT
+        case Reason.MEMORY:
+            message.limit.which = pb.Exit.Limited.WHICH_MEMORY
+        case Reason.CANCELLED:
+            message.cancelled.by = end.text
+        case Reason.LOST:
+            message.lost.reason = end.text
+    return message
+
+
+def chunk(found: Chunk) -> pb.Chunk:
+    return pb.Chunk(
+        stream=_STREAMS.get(found.stream, pb.Chunk.STREAM_STDOUT),
+        offset=found.offset,
+        time=_time(found.time_ns),
+        data=found.data,
+    )
+
+
+def gap(found: Gap) -> pb.Gap:
+    message = pb.Gap(to=found.end, reason=_MISSING[found.why])
+    setattr(message, "from", found.begin)  # A keyword of this language.
+    return message
+
+
+def _spec(spec: Spec) -> pb.ExecutionSpec:
+    return pb.ExecutionSpec(
+        argv=spec.argv,
+        script=spec.script,
+        interpreter=spec.interpreter,
+        cwd=spec.cwd,
+        env=spec.env,
+        merge_stderr=spec.merge_stderr,
+        timeout=_duration(spec.timeout_ns),
+    )
+
+
+def _time(ns: int) -> Timestamp | None:
+    """None for 0, as nothing happened in 1970. The agent's word is not trusted to be a date."""
+    seconds, nanos = divmod(min(ns, _LATEST_NS), _SECOND_NS)
+    return Timestamp(seconds=seconds, nanos=nanos) if ns else None
+
+
+def _duration(ns: int) -> Duration:
+    seconds, nanos = divmod(min(ns, 10_000 * 365 * 86400 * _SECOND_NS), _SECOND_NS)
+    return Duration(seconds=seconds, nanos=nanos)

@@ -1,0 +1,102 @@
+"""Failures of the executor."""
+
+from cove.errors.v1.errors_pb2 import ErrorReason
+from servicekit.errors import (
+    Aborted,
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    PermissionDenied,
+    ResourceExhausted,
+    Unavailable,
+)
+
+
+class HandleInvalid(InvalidArgument):
+    reason = ErrorReason.ERROR_REASON_HANDLE_INVALID
+
+
+class EnvironmentDormant(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_ENVIRONMENT_DORMANT
+
+
+class AgentUnavailable(Unavailable):
+    reason = ErrorReason.ERROR_REASON_AGENT_UNAVAILABLE
+
+
+class AgentTooOld(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_AGENT_TOO_OLD
+
+
+class ExecutionNotFound(NotFound):
+    reason = ErrorReason.ERROR_REASON_EXECUTION_NOT_FOUND
+
+
+class ExecutionExists(AlreadyExists):
+    reason = ErrorReason.ERROR_REASON_EXECUTION_EXISTS
+
+
+class ExecutionEnded(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_EXECUTION_ENDED
+
+
+class ExecutionRunning(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_EXECUTION_RUNNING
+
+
+class OffsetOutOfRange(OutOfRange):
+    reason = ErrorReason.ERROR_REASON_OFFSET_OUT_OF_RANGE
+
+
+class ProgramNotFound(NotFound):
+    reason = ErrorReason.ERROR_REASON_PROGRAM_NOT_FOUND
+
+
+class ProgramNotExecutable(PermissionDenied):
+    reason = ErrorReason.ERROR_REASON_PROGRAM_NOT_EXECUTABLE
+
+
+class CwdNotFound(NotFound):
+    reason = ErrorReason.ERROR_REASON_CWD_NOT_FOUND
+
+
+class ProcessLimit(ResourceExhausted):
+    reason = ErrorReason.ERROR_REASON_PROCESS_LIMIT
+
+
+class FileNotFound(NotFound):
+    reason = ErrorReason.ERROR_REASON_FILE_NOT_FOUND
+
+
+class PathOutside(InvalidArgument):
+    reason = ErrorReason.ERROR_REASON_PATH_OUTSIDE
+
+
+class PathTooLong(InvalidArgument):
+    reason = ErrorReason.ERROR_REASON_PATH_TOO_LONG
+
+
+class WrongFileType(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_WRONG_FILE_TYPE
+
+
+class FileExists(AlreadyExists):
+    reason = ErrorReason.ERROR_REASON_FILE_EXISTS
+
+
+class DirectoryNotEmpty(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_DIRECTORY_NOT_EMPTY
+
+
+class FileChanged(Aborted):
+    reason = ErrorReason.ERROR_REASON_FILE_CHANGED
+
+
+class FilePermission(PermissionDenied):
+    reason = ErrorReason.ERROR_REASON_FILE_PERMISSION
+
+
+class NoSpace(ResourceExhausted):
+    reason = ErrorReason.ERROR_REASON_NO_SPACE

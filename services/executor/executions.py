@@ -1,0 +1,185 @@
+"""The executions of this node: what callers may do with them."""
+
+import asyncio
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from agent.client import AgentError, ErrorCode, Scope
+from services.executor.agents import Agents
+from services.executor.errors import (
+    AgentUnavailable,
+    EnvironmentDormant,
+    ExecutionEnded,
+    ExecutionNotFound,
+    ExecutionRunning,
+)
+from services.executor.groups import Groups
+from services.executor.keeping import Keeper
+from services.executor.output import Outputs
+from services.executor.starting import Starter
+from services.executor.store import Progress, Record, Spec, State, Store
+from services.executor.watch import Watcher
+
+_GRACE: Final = timedelta(seconds=5)
+_KILLED: Final = 10.0
+"""Seconds within which a killed execution is seen to have ended."""
+_LOOK_AGAIN: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An execution as it is now."""
+
+    record: Record
+    progress: Progress
+    start_ns: int
+    output_bytes: int
+
+
+class Executions:
+    """Finds, starts, signals and removes executions by environment and id."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        agents: Agents,
+        groups: Groups,
+        watcher: Watcher,
+        outputs: Outputs,
+        keeper: Keeper,
+        starter: Starter,
+    ) -> None:
+        self._store = store
+        self._agents = agents
+        self._groups = groups
+        self._watcher = watcher
+        self._outputs = outputs
+        self._keeper = keeper
+        self._starter = starter
+
+    async def start(
+        self, uid: str, execution_id: str, spec: Spec, environment_env: Mapping[str, str]
+    ) -> Snapshot:
+        """Start a command, or find the one of that id; see Starter."""
+        record = await self._starter.start(uid, execution_id, spec, environment_env)
+        return await self.snapshot(record)
+
+    async def find(self, uid: str, execution_id: str) -> Record:
+        """Raises ExecutionNotFound. What was left unfinished is finished, or found lost."""
+        record = await asyncio.to_thread(self._store.read, uid, execution_id)
+        if record is None or await self._keeper.state(record) is State.REMOVED:
+            name = f"environments/{uid}/executions/{execution_id}"
+            raise ExecutionNotFound("no such execution", name=name)
+        return record
+
+    async def get(self, uid: str, execution_id: str) -> Snapshot:
+        """Raises ExecutionNotFound."""
+        return await self.snapshot(await self.find(uid, execution_id))
+
+    async def page(self, uid: str, after: str, size: int) -> tuple[list[Snapshot], bool]:
+        """At most `size` executions by id, those after `after`; and whether more follow."""
+        ids = [each for each in await asyncio.to_thread(self._store.ids, uid) if each > after]
+        found = []
+        for execution_id in ids[:size]:
+            try:
+                found.append(await self.get(uid, execution_id))
+            except ExecutionNotFound:
+                continue
+        return found, len(ids) > size
+
+    async def snapshot(self, record: Record) -> Snapshot:
+        """Raises ExecutionNotFound when it was removed."""
+        found = await asyncio.to_thread(self._look, record)
+        if found.progress.state is State.REMOVED:
+            raise ExecutionNotFound("no such execution", name=record.name)
+        return found
+
+    async def wait(self, record: Record) -> Snapshot:
+        """Return when it has ended. Raises ExecutionNotFound when it is removed."""
+        async with self._watcher.watching(record.folder, "end") as changes:
+            while True:
+                changes.happened.clear()
+                if await self._keeper.state(record) in (State.ENDED, State.REMOVED):
+                    return await self.snapshot(record)
+                await changes.wait(_LOOK_AGAIN)
+
+    async def signal(self, uid: str, execution_id: str, number: int, scope: Scope) -> Snapshot:
+        """Raises ExecutionEnded when nothing is left to signal.
+
+        SIGKILL to a TREE returns when nothing of it is left.
+        """
+        record = await self.find(uid, execution_id)
+        ended = await self._keeper.state(record) is State.ENDED
+        if scope is Scope.TREE and number == signal.SIGKILL:
+            await self._kill(record, ended=ended)
+        elif ended and scope is not Scope.TREE:
+            raise ExecutionEnded("the execution has ended", name=record.name)
+        else:
+            await self._signal(record, number, scope)
+        return await self.snapshot(record)
+
+    async def cancel(self, record: Record, by: str) -> None:
+        """End it and all it started, for somebody who is named in its exit."""
+        try:
+            async with self._agents.awake(record.uid) as agent:
+                await agent.cancel(record.key, by, _GRACE)
+        except (AgentError, AgentUnavailable, EnvironmentDormant):
+            return  # It ended by itself, or with its sandbox.
+
+    async def delete(self, uid: str, execution_id: str, *, force: bool) -> None:
+        """Remove one; with `force` it is killed. Raises ExecutionNotFound, ExecutionRunning."""
+        record = await self.find(uid, execution_id)
+        if await self._keeper.state(record) is not State.ENDED:
+            if not force:
+                raise ExecutionRunning("the execution is running", name=record.name)
+            await self._kill(record, ended=False)
+        async with self._store.held(record) as there:
+            if there:
+                await self._keeper.drop(record)
+
+    async def delete_all(self, uid: str) -> int:
+        """Remove all of an environment; returns how many. Raises ExecutionRunning."""
+        for execution_id in await asyncio.to_thread(self._store.ids, uid):
+            record = await asyncio.to_thread(self._store.read, uid, execution_id)
+            if record and await self._keeper.state(record) in (State.STARTING, State.RUNNING):
+                raise ExecutionRunning("an execution is running", name=record.name)
+        return await asyncio.to_thread(self._store.remove_environment, uid)
+
+    async def _kill(self, record: Record, *, ended: bool) -> None:
+        paths = await asyncio.to_thread(self._store.groups, record)
+        if await asyncio.to_thread(self._groups.members, paths):
+            if not await asyncio.to_thread(self._groups.kill, paths):
+                raise AgentUnavailable("the processes do not end", name=record.name)
+        elif not (ended and paths):
+            await self._signal(record, signal.SIGKILL, Scope.TREE)
+        else:
+            raise ExecutionEnded("nothing of the execution is left", name=record.name)
+        if not ended:
+            try:
+                async with asyncio.timeout(_KILLED):
+                    await self.wait(record)
+            except TimeoutError:
+                raise AgentUnavailable("the end is not seen", name=record.name) from None
+
+    async def _signal(self, record: Record, number: int, scope: Scope) -> None:
+        try:
+            async with self._agents.awake(record.uid) as agent:
+                await agent.signal(record.key, number, scope)
+        except EnvironmentDormant:
+            raise ExecutionEnded("its sandbox has ended", name=record.name) from None
+        except AgentError as error:
+            if error.code not in (ErrorCode.EXECUTION_NOT_FOUND, ErrorCode.OS_ERROR):
+                raise
+            raise ExecutionEnded("the execution has ended", name=record.name) from error
+
+    def _look(self, record: Record) -> Snapshot:
+        progress = self._store.progress(record)
+        if progress.end:
+            end = progress.end
+            return Snapshot(record, progress, end.start_ns, end.output_bytes)
+        start_ns, size = self._outputs.start_ns(record), self._outputs.size(record)
+        return Snapshot(record, progress, start_ns, size)

@@ -1,0 +1,179 @@
+"""gRPC face of FileService: check the request, move the bytes, convert."""
+
+import stat
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from cove.executor.v1 import executor_pb2 as pb
+from cove.executor.v1.executor_pb2_grpc import FileServiceServicer
+from servicekit.errors import InvalidArgument
+from servicekit.ledger import Ledger
+from servicekit.paging import PageTokens
+from servicekit.status import Context
+from services.executor.agents import Agents
+from services.executor.errors import FileNotFound
+from services.executor.files.files import Files, Found
+from services.executor.files.writing import Wish, Writer
+
+_KINDS: Final = {
+    stat.S_IFREG: pb.File.KIND_FILE,
+    stat.S_IFDIR: pb.File.KIND_DIRECTORY,
+    stat.S_IFLNK: pb.File.KIND_SYMLINK,
+}
+_SECOND_NS: Final = 10**9
+
+
+class FileServicer(FileServiceServicer):
+    def __init__(
+        self, *, files: Files, writer: Writer, agents: Agents, ledger: Ledger, tokens: PageTokens
+    ) -> None:
+        self._files = files
+        self._writer = writer
+        self._agents = agents
+        self._ledger = ledger
+        self._tokens = tokens
+
+    async def ReadFile(
+        self, request: pb.ReadFileRequest, context: Context
+    ) -> AsyncIterator[pb.ReadFileResponse]:
+        uid, path = self._agents.environment(request.handle), _path(request)
+        reading = self._files.reading(uid, path, request.offset, request.limit)
+        async with reading as (found, pieces):
+            yield pb.ReadFileResponse(file=_file(found))
+            sent = 0
+            async for data in pieces:
+                yield pb.ReadFileResponse(data=data)
+                sent += len(data)
+            yield pb.ReadFileResponse(end=pb.ReadFileEnd(bytes=sent))
+
+    async def WriteFile(
+        self, requests: AsyncIterator[pb.WriteFileRequest], context: Context
+    ) -> pb.WriteFileResponse:
+        header = await _header(requests)
+        wish = Wish(
+            uid=self._agents.environment(header.handle),
+            path=_path(header),
+            mode=header.mode,
+            etag=header.etag,
+            must_not_exist=header.must_not_exist,
+            make_parents=header.make_parents,
+        )
+        async with self._writer.writing(wish) as draft:
+            async for request in requests:
+                if request.HasField("header"):
+                    raise InvalidArgument("header", "only the first message is a header")
+                await draft.write(request.data)
+
+            async def commit() -> pb.WriteFileResponse:
+                return pb.WriteFileResponse(file=_file(await draft.commit()))
+
+            header.etag = f"{header.etag}:{draft.digest}"  # The ledger compares the content too.
+            return await self._ledger.once(header, pb.WriteFileResponse, commit)
+
+    async def StatFile(self, request: pb.StatFileRequest, context: Context) -> pb.StatFileResponse:
+        uid, path = self._agents.environment(request.handle), _path(request, root=True)
+        return pb.StatFileResponse(file=_file(await self._files.stat(uid, path)))
+
+    async def ListFiles(
+        self, request: pb.ListFilesRequest, context: Context
+    ) -> pb.ListFilesResponse:
+        uid, path = self._agents.environment(request.handle), _path(request, root=True)
+        page = self._tokens.page(request, default=1000, maximum=10_000)
+        after = bytes.fromhex(page.after)
+        found = await self._files.listing(uid, path, after, page.size + 1)
+        answer = pb.ListFilesResponse(
+            files=map(_file, found[: page.size]),
+            page_size=page.size if request.page_size > page.size else 0,
+        )
+        if len(found) > page.size:
+            name = found[page.size - 1].path.rpartition(b"/")[2]
+            answer.next_page_token = self._tokens.next(request, after=name.hex())
+        return answer
+
+    async def MakeDirectory(
+        self, request: pb.MakeDirectoryRequest, context: Context
+    ) -> pb.MakeDirectoryResponse:
+        uid, path = self._agents.environment(request.handle), _path(request)
+
+        async def make() -> pb.MakeDirectoryResponse:
+            made = await self._files.make_directory(uid, path, parents=request.make_parents)
+            return pb.MakeDirectoryResponse(file=_file(made))
+
+        return await self._ledger.once(request, pb.MakeDirectoryResponse, make)
+
+    async def RemoveFile(
+        self, request: pb.RemoveFileRequest, context: Context
+    ) -> pb.RemoveFileResponse:
+        uid, path = self._agents.environment(request.handle), _path(request)
+
+        async def remove() -> pb.RemoveFileResponse:
+            try:
+                await self._files.remove(uid, path, recursive=request.recursive, etag=request.etag)
+            except FileNotFound:
+                if not request.allow_missing:
+                    raise
+            return pb.RemoveFileResponse()
+
+        return await self._ledger.once(request, pb.RemoveFileResponse, remove)
+
+    async def MoveFile(self, request: pb.MoveFileRequest, context: Context) -> pb.MoveFileResponse:
+        uid, path = self._agents.environment(request.handle), _path(request)
+        target = _one("new_path", request.new_path, request.raw_new_path)
+
+        async def move() -> pb.MoveFileResponse:
+            moved = await self._files.move(uid, path, target, overwrite=request.overwrite)
+            return pb.MoveFileResponse(file=_file(moved))
+
+        return await self._ledger.once(request, pb.MoveFileResponse, move)
+
+
+async def _header(requests: AsyncIterator[pb.WriteFileRequest]) -> pb.WriteFileHeader:
+    async for request in requests:
+        if request.HasField("header"):
+            return request.header
+        break
+    raise InvalidArgument("header", "the first message must be the header")
+
+
+def _path(request: Any, *, root: bool = False) -> bytes:
+    """The path of a request; with `root` an empty one is the workspace's root."""
+    if root and not request.path and not request.raw_path:
+        return b"."
+    return _one("path", request.path, request.raw_path)
+
+
+def _one(field: str, text: str, raw: bytes) -> bytes:
+    if bool(text) == bool(raw):
+        raise InvalidArgument(field, f"exactly one of {field} and its raw form must be set")
+    path = raw or text.encode()
+    if b"\0" in path:
+        raise InvalidArgument(field, "a path cannot hold a NUL character")
+    return path
+
+
+def _file(found: Found) -> pb.File:
+    seconds, nanos = divmod(found.stat.st_mtime_ns, _SECOND_NS)
+    kind = _KINDS.get(stat.S_IFMT(found.stat.st_mode), pb.File.KIND_OTHER)
+    message = pb.File(
+        kind=kind,
+        size=found.stat.st_size if kind == pb.File.KIND_FILE else 0,
+        mode=stat.S_IMODE(found.stat.st_mode),
+        modify_time=Timestamp(seconds=seconds, nanos=nanos),
+        etag=found.etag,
+        link_target=_text(found.target),
+    )
+    if text := _text(found.path):
+        message.path = text
+    else:
+        message.raw_path = found.path
+    return message
+
+
+def _text(data: bytes) -> str:
+    """Empty when it is not UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return ""

@@ -1,0 +1,169 @@
+"""Writes a file whole: beside its place first, then at once into it."""
+
+import asyncio
+import errno
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+from weakref import WeakValueDictionary
+
+from agent.client import AgentClient, AgentError
+from services.executor.agents import Agents
+from services.executor.background import Background
+from services.executor.errors import (
+    AgentUnavailable,
+    EnvironmentDormant,
+    FileChanged,
+    FileExists,
+    FileNotFound,
+    WrongFileType,
+)
+from services.executor.files.files import Found, compare, look, parent, relative, shown, telling
+from services.executor.files.places import Places
+
+_MOST_LINKS: Final = 40
+_MODE: Final = 0o644
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is to be written where, and under which conditions."""
+
+    uid: str
+    path: bytes
+    mode: int = 0
+    """Permission bits of a new file; 0 is 0644."""
+    etag: str = ""
+    must_not_exist: bool = False
+    make_parents: bool = False
+
+
+class Draft:
+    """Content that has no name yet. Made by `Writer`."""
+
+    def __init__(
+        self, writer: "Writer", wish: Wish, place: bytes, beside: bytes, descriptor: int
+    ) -> None:
+        self._writer = writer
+        self._descriptor = descriptor
+        self._hash = hashlib.sha256()
+        self.wish = wish
+        self.place = place
+        """Where it is to be: the path, with symbolic links at its end resolved."""
+        self.beside = beside
+        """Where it is until then."""
+        self.busy = asyncio.Lock()
+
+    @property
+    def digest(self) -> str:
+        """Of the content so far."""
+        return self._hash.hexdigest()
+
+    async def write(self, data: bytes) -> None:
+        """Append content. Raises NoSpace."""
+        self._hash.update(data)
+        with telling(self.wish.path):
+            rest = memoryview(data)
+            while rest:
+                rest = rest[await asyncio.to_thread(os.write, self._descriptor, rest) :]
+
+    async def commit(self) -> Found:
+        """Give it its name. Raises FileChanged, FileExists, WrongFileType."""
+        async with self.busy:
+            return await self._writer.commit(self, self._descriptor)
+
+
+class Writer:
+    """Writes files of this node's environments."""
+
+    def __init__(self, agents: Agents, places: Places, background: Background) -> None:
+        self._agents = agents
+        self._places = places
+        self._background = background
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def writing(self, wish: Wish) -> AsyncIterator[Draft]:
+        """A draft; what is not committed when the block ends is gone."""
+        with telling(wish.path):
+            async with self._agents.awake(wish.uid) as agent:
+                place, there = await self._place(agent, wish)
+                _allow(wish, there)
+                folder = parent(place)
+                if wish.make_parents and folder:
+                    await agent.make_directory(folder, parents=True)
+                beside = _join(folder, b".cove-" + secrets.token_hex(8).encode())
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                descriptor = await agent.open(beside, flags, 0o600, follow=False)
+            try:
+                self._places.check(wish.uid, descriptor, stat.S_IFREG, os.O_WRONLY)
+                draft = Draft(self, wish, place, beside, descriptor)
+                try:
+                    yield draft
+                finally:
+                    async with draft.busy:  # A commit goes on when its caller leaves.
+                        pass
+            finally:
+                os.close(descriptor)
+                await self._background.finish(self._clean(wish.uid, beside))
+
+    async def commit(self, draft: Draft, descriptor: int) -> Found:
+        wish = draft.wish
+        lock = self._locks.setdefault(wish.uid, asyncio.Lock())
+        with telling(wish.path):
+            async with lock, self._agents.awake(wish.uid) as agent:
+                there = await self._find(agent, wish.uid, draft.place)
+                _allow(wish, there)
+                mode = stat.S_IMODE(there.stat.st_mode) & 0o777 if there else wish.mode or _MODE
+                os.fchmod(descriptor, mode)
+                replace = not wish.must_not_exist
+                await agent.rename(draft.beside, draft.place, replace=replace)
+                return Found(path=relative(wish.path), stat=os.fstat(descriptor))
+
+    async def _place(self, agent: AgentClient, wish: Wish) -> tuple[bytes, Found | None]:
+        """Where a write goes: through symbolic links, each resolved inside. And what is there."""
+        path = wish.path
+        for _ in range(_MOST_LINKS):
+            there = await self._find(agent, wish.uid, path)
+            if there is None or not there.target:
+                return path, there
+            path = _join(parent(path), there.target)
+        raise FileNotFound("too many symbolic links", path=shown(wish.path))
+
+    async def _find(self, agent: AgentClient, uid: str, path: bytes) -> Found | None:
+        try:
+            return await look(agent, self._places, uid, path)
+        except AgentError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+
+    async def _clean(self, uid: str, beside: bytes) -> None:
+        """Remove the draft, unless it has its name now."""
+        with suppress(AgentError, AgentUnavailable, EnvironmentDormant):
+            async with self._agents.awake(uid) as agent:
+                await agent.remove(beside)
+
+
+def _join(folder: bytes, name: bytes) -> bytes:
+    return folder + b"/" + name if folder and not name.startswith(b"/") else name
+
+
+def _allow(wish: Wish, there: Found | None) -> None:
+    """Raises what forbids the write, as far as is known now."""
+    path = shown(wish.path)
+    if there is None:
+        if wish.etag:
+            raise FileChanged("the file is gone", path=path)
+        return
+    if wish.must_not_exist:
+        raise FileExists("something is there", path=path)
+    if not stat.S_ISREG(there.stat.st_mode):
+        raise WrongFileType("not a regular file", path=path)
+    if wish.etag:
+        compare(there, wish.etag)

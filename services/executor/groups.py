@@ -1,0 +1,200 @@
+"""The control group of each execution, below that of its environment. Only for root.
+
+With it a kill reaches everything, an end by lack of memory is told from any other, and use is
+measured over all processes. Without it the agent does what can be done from inside.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from services.executor.ending import Usage
+
+_AGENT: Final = "agent"
+_PREFIX: Final = "x-"
+_V1: Final = ("memory", "cpuacct", "freezer")
+"""Hierarchies of version 1 that are of use for a single execution."""
+_SWEEP: Final = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """One mounted cgroup file system."""
+
+    mount: Path
+    root: str
+    """Which group of the hierarchy is mounted there."""
+    controllers: frozenset[str]
+    """Empty for version 2."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joins:
+    """What the agent needs to put a command into its groups."""
+
+    procs: tuple[int, ...] = ()
+    unified: tuple[int, int] | None = None
+
+
+class Groups:
+    """Makes, reads, empties and removes the groups of executions."""
+
+    def __init__(self, hierarchies: Sequence[Hierarchy]) -> None:
+        self._hierarchies = hierarchies
+
+    @classmethod
+    def here(cls) -> Self:
+        """As root what is mounted; else nothing, as groups belong to root."""
+        if os.geteuid() != 0:
+            return cls(())
+        return cls(tuple(_mounted(Path("/proc/self/mountinfo").read_text())))
+
+    def paths(self, agent_pid: int, token: str) -> list[str]:
+        """Where the groups of an execution go, in the environment of that agent."""
+        return [str(path / f"{_PREFIX}{token}") for path in self._environment(agent_pid)]
+
+    @contextmanager
+    def joining(self, paths: Iterable[str]) -> Iterator[Joins]:
+        """Make the groups, and open what the agent needs. Closes it again on leaving."""
+        procs: list[int] = []
+        unified: tuple[int, int] | None = None
+        with ExitStack() as stack:
+            for path in paths:
+                Path(path).mkdir(exist_ok=True)
+                if self._is_unified(path):
+                    if Path(path, "cgroup.kill").exists():
+                        unified = (
+                            _open(stack, f"{path}/cgroup.procs", os.O_RDWR),
+                            _open(stack, f"{path}/cgroup.kill", os.O_WRONLY),
+                        )
+                else:
+                    procs.append(_open(stack, f"{path}/cgroup.procs", os.O_WRONLY))
+            yield Joins(procs=tuple(procs), unified=unified)
+
+    def usage(self, paths: Iterable[str]) -> Usage:
+        """What the groups counted so far; 0 for those that are gone."""
+        kills = peak = cpu = 0
+        for path in paths:
+            for name in ("memory.oom_control", "memory.events"):
+                kills = max(kills, _field(f"{path}/{name}", "oom_kill"))
+            for name in ("memory.max_usage_in_bytes", "memory.peak"):
+                peak = max(peak, _number(f"{path}/{name}"))
+            cpu = max(cpu, _number(f"{path}/cpuacct.usage") // 1000)
+            cpu = max(cpu, _field(f"{path}/cpu.stat", "usage_usec"))
+        return Usage(oom_kills=kills, peak_bytes=peak, cpu_us=cpu)
+
+    def members(self, paths: Iterable[str]) -> set[int]:
+        """Pids of what is in the groups."""
+        return {int(pid) for path in paths for pid in _read(f"{path}/cgroup.procs").split()}
+
+    def kill(self, paths: Sequence[str], timeout: float = 10.0) -> bool:
+        """Kill all that is in the groups; true when nothing is left after `timeout` seconds."""
+        for path in paths:
+            with suppress(OSError):
+                Path(path, "cgroup.kill").write_text("1")
+        give_up = time.monotonic() + timeout
+        while left := self.members(paths):
+            if time.monotonic() > give_up:
+                return False
+            for pid in left:
+                self._kill(pid, paths)
+            time.sleep(_SWEEP)
+        return True
+
+    def remove(self, paths: Iterable[str]) -> bool:
+        """Remove the groups; false when one still has processes."""
+        done = True
+        for path in paths:
+            try:
+                Path(path).rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                done = False
+        return done
+
+    def left(self, agent_pid: int) -> list[str]:
+        """Paths of all executions' groups in the environment of that agent."""
+        return [
+            str(path)
+            for environment in self._environment(agent_pid)
+            for path in environment.glob(f"{_PREFIX}*")
+        ]
+
+    def _kill(self, pid: int, paths: Sequence[str]) -> None:
+        """Kill a member; never a stranger who got its pid meanwhile."""
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError:
+            return
+        try:
+            if pid in self.members(paths):
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        finally:
+            os.close(descriptor)
+
+    def _environment(self, agent_pid: int) -> list[Path]:
+        """The environment's own group in each hierarchy; the agent is in `agent` below it."""
+        found = []
+        for line in _read(f"/proc/{agent_pid}/cgroup").splitlines():
+            _, names, path = line.split(":", 2)
+            controllers = frozenset(filter(None, names.split(",")))
+            if Path(path).name != _AGENT or not (not controllers or controllers & {*_V1}):
+                continue
+            for hierarchy in self._hierarchies:
+                if hierarchy.controllers == controllers:
+                    below = os.path.relpath(path, hierarchy.root)
+                    found.append((hierarchy.mount / below).parent)
+                    break
+        return found
+
+    def _is_unified(self, path: str) -> bool:
+        return any(
+            not each.controllers and Path(path).is_relative_to(each.mount)
+            for each in self._hierarchies
+        )
+
+
+def _mounted(mountinfo: str) -> Iterator[Hierarchy]:
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        root, mount = before.split()[3:5]
+        kind, _, options = after.split(" ", 2)
+        if kind == "cgroup2":
+            yield Hierarchy(Path(mount), root, frozenset())
+        elif kind == "cgroup":
+            known = frozenset(options.split(",")) - {"rw", "ro", "xattr", "clone_children"}
+            plain = frozenset(each for each in known if not each.startswith("release_agent="))
+            yield Hierarchy(Path(mount), root, plain)
+
+
+def _open(stack: ExitStack, path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    stack.callback(os.close, descriptor)
+    return descriptor
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def _number(path: str) -> int:
+    text = _read(path).strip()
+    return int(text) if text.isdecimal() else 0
+
+
+def _field(path: str, name: str) -> int:
+    for line in _read(path).splitlines():
+        key, _, value = line.partition(" ")
+        if key == name and value.isdecimal():
+            return int(value)
+    return 0

@@ -1,0 +1,224 @@
+"""Sees how executions end, whoever started them, and records it.
+
+An end is first of all what the agent wrote as result. Where it wrote none and is gone, or does
+not know the execution any more, the execution is lost, and the executor says so.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from enum import Enum, auto
+from typing import Any, Final
+
+from agent.client import PeerGone, PeerTooOld
+from agent.record import Result
+from services.executor.agents import Agents, absent
+from services.executor.background import Background
+from services.executor.ending import End
+from services.executor.groups import Groups
+from services.executor.output import Outputs
+from services.executor.store import Record, State, Store
+from services.executor.watch import Changes, Watcher
+
+_LOOK_AGAIN: Final = 30.0
+"""Seconds after which an end that nobody told of is looked for."""
+_UNSURE: Final = 0.5
+"""The same while the agent does not answer."""
+_PATIENCE: Final = 15.0
+"""Seconds that a question waits for an agent that does not answer."""
+_ABANDONED: Final = 60.0
+"""Seconds after which a start that the agent does not know of will never reach it."""
+_OVER: Final = (State.ENDED, State.REMOVED)
+
+
+class _Presence(Enum):
+    RUNNING = auto()
+    UNLISTED = auto()
+    """The agent answers, and has ended or never had it."""
+    GONE = auto()
+    """There is no agent."""
+    UNSURE = auto()
+
+
+class Keeper:
+    """Keeps an eye on executions that have not ended. All of it can be made again from the disk."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        agents: Agents,
+        groups: Groups,
+        watcher: Watcher,
+        outputs: Outputs,
+        background: Background,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._agents = agents
+        self._groups = groups
+        self._watcher = watcher
+        self._outputs = outputs
+        self._background = background
+        self._now = now
+        self._kept: dict[str, asyncio.Event] = {}
+        self._left: set[str] = set()
+        """Control groups that outlive their execution, as it left processes behind."""
+
+    async def run(self) -> None:
+        """Go on where earlier executors stopped, then clean up for ever."""
+        await asyncio.to_thread(self._store.sweep)
+        for uid in await asyncio.to_thread(self._store.environments):
+            for record in await asyncio.to_thread(self._unfinished, uid):
+                self.keep(record)
+            await self._sweep_groups(uid)
+        while True:
+            await asyncio.sleep(_LOOK_AGAIN)
+            self._left -= await asyncio.to_thread(self._removed, tuple(self._left))
+
+    def keep(self, record: Record, *, started: bool = False) -> asyncio.Event:
+        """Record its end when it comes. The event is set when it was first looked for.
+
+        `started`: the agent has just said that it runs.
+        """
+        looked = self._kept.get(record.key)
+        if looked is None:
+            looked = self._kept[record.key] = asyncio.Event()
+            self._background.keep(self._keep(record, looked, ask=not started))
+        return looked
+
+    async def state(self, record: Record) -> State:
+        """How far it is, and surely so unless the agent does not answer."""
+        progress = await asyncio.to_thread(self._store.progress, record)
+        if progress.state in _OVER:
+            return progress.state
+        looked = self.keep(record)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await looked.wait()
+        except TimeoutError:
+            return progress.state
+        return (await asyncio.to_thread(self._store.progress, record)).state
+
+    async def settle(self, record: Record, *, ask: bool = True) -> State:
+        """Record the end if there is one, asking the agent too. The caller holds the record."""
+        progress = await asyncio.to_thread(self._store.progress, record)
+        if progress.state in _OVER:
+            return progress.state
+        result = await asyncio.to_thread(self._store.result, record)
+        why = ""
+        if result is None:
+            presence = await self._presence(record) if ask else _Presence.RUNNING
+            if presence in (_Presence.RUNNING, _Presence.UNSURE):
+                return progress.state
+            # The agent wrote the result, if any, before it went or forgot the execution.
+            result = await asyncio.to_thread(self._store.result, record)
+            progress = await asyncio.to_thread(self._store.progress, record)
+            if result is None and progress.state is State.STARTING:
+                return await self._unstarted(record, presence)
+            gone = presence is _Presence.GONE
+            why = "the sandbox ended" if gone else "the agent knows nothing of its end"
+        self._left |= await asyncio.to_thread(self._finish, record, result, why)
+        return State.ENDED
+
+    async def drop(self, record: Record) -> None:
+        """Remove an execution, which the caller holds, as if it had never been."""
+        self._left |= await asyncio.to_thread(self._drop, record)
+
+    async def _keep(self, record: Record, looked: asyncio.Event, *, ask: bool) -> None:
+        try:
+            async with self._watcher.watching(record.folder, "result", "end") as changes:
+                while True:
+                    changes.happened.clear()
+                    async with self._store.held(record) as there:
+                        state = await self.settle(record, ask=ask) if there else State.REMOVED
+                    looked.set()
+                    if state in _OVER:
+                        return
+                    ask = await self._next(record, changes)
+        finally:
+            looked.set()
+            self._kept.pop(record.key, None)
+
+    async def _next(self, record: Record, changes: Changes) -> bool:
+        """Wait until something may have happened; true when the agent is to be asked what."""
+        begin = time.monotonic()
+        try:
+            async with self._agents.link(record.uid) as agent:
+                await _either(changes.wait(_LOOK_AGAIN), agent.gone.wait())
+                return agent.gone.is_set() or time.monotonic() - begin >= _LOOK_AGAIN
+        except (PeerGone, PeerTooOld):
+            await changes.wait(_UNSURE)
+            return True
+
+    async def _presence(self, record: Record) -> _Presence:
+        try:
+            async with self._agents.link(record.uid) as agent:
+                listing = await agent.listing()
+        except PeerGone as error:
+            return _Presence.GONE if absent(error) else _Presence.UNSURE
+        except PeerTooOld:
+            return _Presence.UNSURE
+        running = any(
+            each.execution_id == record.key and not each.ended for each in listing.executions
+        )
+        return _Presence.RUNNING if running else _Presence.UNLISTED
+
+    async def _unstarted(self, record: Record, presence: _Presence) -> State:
+        """It never ran. Its id is free again once nobody's request can still reach the agent."""
+        asked = await asyncio.to_thread(self._store.asked, record)
+        if presence is _Presence.GONE or self._now() - asked > _ABANDONED:
+            await self.drop(record)
+            return State.REMOVED
+        return State.STARTING
+
+    def _finish(self, record: Record, result: Result | None, why: str) -> set[str]:
+        """Write the end, and remove the control groups; returns those that cannot be yet."""
+        paths = self._store.groups(record)
+        usage = self._groups.usage(paths)
+        if result:
+            end = End.of(result, usage)
+        else:
+            end = End.lost(
+                why,
+                start_ns=self._outputs.start_ns(record),
+                end_ns=int(self._now() * 1e9),
+                output=self._outputs.size(record),
+                usage=usage,
+            )
+        self._store.write_end(record, end)
+        return set(paths) - self._removed(paths)
+
+    def _drop(self, record: Record) -> set[str]:
+        paths = self._store.groups(record)
+        self._store.remove(record)
+        return set(paths) - self._removed(paths)
+
+    def _removed(self, paths: "tuple[str, ...] | list[str]") -> set[str]:
+        return {path for path in paths if self._groups.remove([path])}
+
+    def _unfinished(self, uid: str) -> list[Record]:
+        records = (self._store.read(uid, name) for name in self._store.ids(uid))
+        return [each for each in records if each and self._store.progress(each).end is None]
+
+    async def _sweep_groups(self, uid: str) -> None:
+        """Remove control groups that killed executors left."""
+        try:
+            async with self._agents.link(uid) as agent:
+                found = await asyncio.to_thread(self._groups.left, agent.pid)
+        except (PeerGone, PeerTooOld):
+            return
+        unfinished = await asyncio.to_thread(self._unfinished, uid)
+        used = {path for each in unfinished for path in self._store.groups(each)}
+        free = tuple(set(found) - used)
+        self._left |= set(free) - await asyncio.to_thread(self._removed, free)
+
+
+async def _either(*waits: Coroutine[Any, Any, object]) -> None:
+    """Return when one of them has."""
+    tasks = [asyncio.ensure_future(each) for each in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,245 @@
+"""Follows the output of an execution: any number of readers, each with its own place in the log."""
+
+import asyncio
+import bisect
+import os
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from agent.record import Damage, Kind, LogReader, Stream
+from agent.record import Record as LogRecord
+from services.executor.ending import End, Reason
+from services.executor.errors import ExecutionNotFound, OffsetOutOfRange
+from services.executor.store import Progress, Record, State, Store
+from services.executor.watch import Watcher
+
+_PIECE: Final = 64 << 10
+_BATCH: Final = 256 << 10
+"""Bytes of log that one reader holds, about."""
+_SPACING: Final = 1 << 20
+_MOST_MARKS: Final = 1024
+_MOST_LOGS: Final = 512
+_MOST: Final = 2**63 - 1
+
+
+class Missing(Enum):
+    """Why output is missing."""
+
+    DISK_FULL = auto()
+    DAMAGED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    stream: Stream
+    offset: int
+    time_ns: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Output from offset `begin` up to `end` is missing."""
+
+    begin: int
+    end: int
+    why: Missing
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Nothing came; everything before `offset` was told."""
+
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """All that is there was told, and the execution goes on. The last event."""
+
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The last event."""
+
+    end: End
+
+
+Event = Chunk | Gap | Heartbeat | Stopped | Ended
+
+
+class Marks:
+    """Places in logs where a reader can begin without reading all before. Forgotten at will."""
+
+    def __init__(self) -> None:
+        self._logs: OrderedDict[str, tuple[list[int], list[int]]] = OrderedDict()
+
+    def before(self, key: str, offset: int) -> tuple[int, int]:
+        """The nearest known place, as position in the file and offset of the output."""
+        positions, offsets = self._logs.get(key, ([], []))
+        at = bisect.bisect_right(offsets, offset) - 1
+        return (positions[at], offsets[at]) if at >= 0 else (0, 0)
+
+    def note(self, key: str, position: int, offset: int) -> None:
+        """Remember a place where a record begins, unless another is near."""
+        positions, offsets = self._logs.setdefault(key, ([], []))
+        self._logs.move_to_end(key)
+        if positions and position < positions[-1] + _SPACING:
+            return
+        positions.append(position)
+        offsets.append(offset)
+        if len(positions) > _MOST_MARKS:
+            del positions[::2], offsets[::2]
+        if len(self._logs) > _MOST_LOGS:
+            self._logs.popitem(last=False)
+
+
+class Outputs:
+    """Reads the output of executions."""
+
+    def __init__(self, store: Store, watcher: Watcher, heartbeat: float) -> None:
+        self._store = store
+        self._watcher = watcher
+        self._heartbeat = heartbeat
+        self._marks = Marks()
+
+    def size(self, record: Record) -> int:
+        """Bytes of output recorded so far. Touches the disk."""
+        try:
+            descriptor = os.open(record.folder / "log", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return 0
+        try:
+            reader = LogReader(descriptor)
+            self._seek(reader, record.key, _MOST)
+            torn = reader.torn() if reader.damage is Damage.TORN else None
+            return min(reader.offset + (torn.size if torn else 0), _MOST)
+        finally:
+            os.close(descriptor)
+
+    def start_ns(self, record: Record) -> int:
+        """When the command began, as the agent says; 0 when it has not."""
+        try:
+            descriptor = os.open(record.folder / "log", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return 0
+        try:
+            first = LogReader(descriptor).read(1)
+            return first[0].time_ns if first else 0
+        finally:
+            os.close(descriptor)
+
+    async def read(
+        self, record: Record, from_offset: int, *, follow: bool
+    ) -> AsyncGenerator[Event, None]:
+        """Yield the output from an offset on; a negative one counts from the end so far.
+
+        Raises OffsetOutOfRange; ExecutionNotFound when it is removed meanwhile.
+        """
+        try:
+            descriptor = os.open(record.folder / "log", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise ExecutionNotFound("no such execution", name=record.name) from None
+        try:
+            reader = LogReader(descriptor)
+            begin = await asyncio.to_thread(self._begin, reader, record, from_offset)
+            async with self._watcher.watching(record.folder, "log", "end") as changes:
+                told = begin
+                while True:
+                    changes.happened.clear()
+                    progress, records = await asyncio.to_thread(self._look, reader, record)
+                    for found in records:
+                        for event in _events(found, told):
+                            yield event
+                        told = max(told, min(found.offset + found.size, _MOST))
+                    if progress.end:
+                        if records and told < progress.end.output_bytes:
+                            continue
+                        for event in _rest(reader, progress.end, told):
+                            yield event
+                        yield Ended(progress.end)
+                        return
+                    if records:
+                        continue
+                    if progress.state is State.REMOVED:
+                        raise ExecutionNotFound("no such execution", name=record.name)
+                    if not follow:
+                        yield Stopped(told)
+                        return
+                    await changes.wait(self._heartbeat)
+                    if not changes.happened.is_set():
+                        yield Heartbeat(told)
+        finally:
+            os.close(descriptor)
+
+    def _begin(self, reader: LogReader, record: Record, from_offset: int) -> int:
+        """Put the reader where `from_offset` is; returns it, counted from the beginning."""
+        begin = from_offset
+        if from_offset < 0:
+            begin = max(0, self._size(record) + from_offset)
+        self._seek(reader, record.key, begin)
+        if reader.offset < begin and not _holds(reader, begin):
+            size = self._size(record)
+            if begin > size:
+                raise OffsetOutOfRange("beyond the end of the output", end=str(size))
+        return begin
+
+    def _size(self, record: Record) -> int:
+        end = self._store.progress(record).end
+        return end.output_bytes if end else self.size(record)
+
+    def _seek(self, reader: LogReader, key: str, offset: int) -> None:
+        """Go forward to the record that holds `offset`, or to the end, leaving marks."""
+        position, known = self._marks.before(key, offset)
+        if position > reader.position:
+            reader.position, reader.offset = position, known
+        while reader.offset + _SPACING < offset:
+            before = reader.position
+            reader.seek(reader.offset + _SPACING)
+            if reader.position == before:
+                break
+            self._marks.note(key, reader.position, reader.offset)
+        reader.seek(offset)
+
+    def _look(self, reader: LogReader, record: Record) -> tuple[Progress, list[LogRecord]]:
+        """How far it is, then what came: so when it has ended, all that it wrote is there."""
+        progress = self._store.progress(record)
+        self._marks.note(record.key, reader.position, reader.offset)
+        return progress, reader.read(_BATCH)
+
+
+def _holds(reader: LogReader, offset: int) -> bool:
+    """Whether the next record is there and reaches up to `offset`. Moves the reader not."""
+    position, before = reader.position, reader.offset
+    reader.read(1)
+    reached = reader.offset
+    reader.position, reader.offset = position, before
+    return reached >= offset
+
+
+def _events(found: LogRecord, told: int) -> Iterator[Event]:
+    """What of a record was not told yet."""
+    begin, end = max(told, found.offset), min(found.offset + found.size, _MOST)
+    if begin >= end:
+        return
+    if found.kind is Kind.GAP:
+        yield Gap(begin, end, Missing.DISK_FULL)
+        return
+    for at in range(begin, end, _PIECE):
+        data = found.payload[at - found.offset : at - found.offset + _PIECE]
+        yield Chunk(found.stream, at, found.time_ns, data)
+
+
+def _rest(reader: LogReader, end: End, told: int) -> Iterator[Event]:
+    """What stands behind the last whole record, or should, now that nobody writes any more."""
+    torn = reader.torn() if end.reason is Reason.LOST else None
+    if torn:
+        yield from _events(torn, told)
+        told = max(told, torn.offset + torn.size)
+    if told < end.output_bytes:
+        yield Gap(told, end.output_bytes, Missing.DISK_FULL if end.full else Missing.DAMAGED)

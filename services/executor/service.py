@@ -1,0 +1,224 @@
+"""gRPC face of the executor: check the request, ask, convert."""
+
+import base64
+import hashlib
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Final
+
+from agent.client import Scope
+from agent.record import Stream
+from cove.executor.v1 import executor_pb2 as pb
+from cove.executor.v1.executor_pb2_grpc import ExecutorServiceServicer
+from servicekit import calls
+from servicekit.ledger import Ledger
+from servicekit.paging import PageTokens
+from servicekit.status import Context
+from services.executor import convert
+from services.executor.agents import Agents
+from services.executor.background import Background
+from services.executor.bounded import Bounded
+from services.executor.errors import ExecutionNotFound
+from services.executor.executions import Executions
+from services.executor.output import Chunk, Ended, Gap, Heartbeat, Outputs, Stopped
+from services.executor.store import Record
+
+_ANSWERED: Final = 1 << 20
+"""Bytes of each stream in the answer of Execute."""
+_SCOPES: Final = {
+    pb.SIGNAL_SCOPE_UNSPECIFIED: Scope.GROUP,
+    pb.SIGNAL_SCOPE_PROCESS: Scope.PROCESS,
+    pb.SIGNAL_SCOPE_GROUP: Scope.GROUP,
+    pb.SIGNAL_SCOPE_TREE: Scope.TREE,
+}
+
+_Start = pb.StartExecutionRequest | pb.ExecuteRequest | pb.StreamExecutionRequest
+
+
+class ExecutorServicer(ExecutorServiceServicer):
+    def __init__(
+        self,
+        *,
+        executions: Executions,
+        outputs: Outputs,
+        agents: Agents,
+        ledger: Ledger,
+        tokens: PageTokens,
+        background: Background,
+    ) -> None:
+        self._executions = executions
+        self._outputs = outputs
+        self._agents = agents
+        self._ledger = ledger
+        self._tokens = tokens
+        self._background = background
+
+    async def StartExecution(
+        self, request: pb.StartExecutionRequest, context: Context
+    ) -> pb.StartExecutionResponse:
+        return await self._start(request, request.execution.spec)
+
+    async def GetExecution(
+        self, request: pb.GetExecutionRequest, context: Context
+    ) -> pb.GetExecutionResponse:
+        found = await self._executions.get(*_parts(request.name))
+        return pb.GetExecutionResponse(execution=convert.execution(found))
+
+    async def ListExecutions(
+        self, request: pb.ListExecutionsRequest, context: Context
+    ) -> pb.ListExecutionsResponse:
+        page = self._tokens.page(request, default=100, maximum=1000)
+        uid = request.parent.split("/")[1]
+        found, more = await self._executions.page(uid, page.after, page.size)
+        answer = pb.ListExecutionsResponse(
+            executions=map(convert.execution, found),
+            page_size=page.size if request.page_size > page.size else 0,
+        )
+        if more:
+            after = found[-1].record.execution_id
+            answer.next_page_token = self._tokens.next(request, after=after)
+        return answer
+
+    async def WaitExecution(
+        self, request: pb.WaitExecutionRequest, context: Context
+    ) -> pb.WaitExecutionResponse:
+        record = await self._executions.find(*_parts(request.name))
+        ended = await self._executions.wait(record)
+        return pb.WaitExecutionResponse(execution=convert.execution(ended))
+
+    async def DeleteExecution(
+        self, request: pb.DeleteExecutionRequest, context: Context
+    ) -> pb.DeleteExecutionResponse:
+        async def delete() -> pb.DeleteExecutionResponse:
+            try:
+                await self._executions.delete(*_parts(request.name), force=request.force)
+            except ExecutionNotFound:
+                if not request.allow_missing:
+                    raise
+            return pb.DeleteExecutionResponse()
+
+        return await self._ledger.once(request, pb.DeleteExecutionResponse, delete)
+
+    async def DeleteExecutions(
+        self, request: pb.DeleteExecutionsRequest, context: Context
+    ) -> pb.DeleteExecutionsResponse:
+        async def delete() -> pb.DeleteExecutionsResponse:
+            removed = await self._executions.delete_all(request.parent.split("/")[1])
+            return pb.DeleteExecutionsResponse(removed=removed)
+
+        return await self._ledger.once(request, pb.DeleteExecutionsResponse, delete)
+
+    async def ReadOutput(
+        self, request: pb.ReadOutputRequest, context: Context
+    ) -> AsyncIterator[pb.ReadOutputResponse]:
+        record = await self._executions.find(*_parts(request.name))
+        events = self._outputs.read(record, request.from_offset, follow=request.follow)
+        async with aclosing(events):
+            async for event in events:
+                match event:
+                    case Chunk():
+                        yield pb.ReadOutputResponse(chunk=convert.chunk(event))
+                    case Gap():
+                        yield pb.ReadOutputResponse(gap=convert.gap(event))
+                    case Heartbeat(offset):
+                        yield pb.ReadOutputResponse(heartbeat=pb.Heartbeat(offset=offset))
+                    case Stopped(offset):
+                        yield pb.ReadOutputResponse(end=pb.Heartbeat(offset=offset))
+                    case Ended(end):
+                        yield pb.ReadOutputResponse(exit=convert.exit_of(end))
+
+    async def SignalExecution(
+        self, request: pb.SignalExecutionRequest, context: Context
+    ) -> pb.SignalExecutionResponse:
+        async def signal() -> pb.SignalExecutionResponse:
+            names = _parts(request.name)
+            scope = _SCOPES[request.scope]
+            found = await self._executions.signal(*names, request.signal, scope)
+            return pb.SignalExecutionResponse(execution=convert.execution(found))
+
+        return await self._ledger.once(request, pb.SignalExecutionResponse, signal)
+
+    async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:
+        record = await self._started(request, request.spec)
+        outputs = {Stream.STDOUT: Bounded(_ANSWERED), Stream.STDERR: Bounded(_ANSWERED)}
+        events = self._outputs.read(record, 0, follow=True)
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, Chunk):
+                    outputs.get(event.stream, outputs[Stream.STDOUT]).add(event.data)
+                elif isinstance(event, Gap):  # Of either stream; nobody knows.
+                    for output in outputs.values():
+                        output.truncated = True
+                if all(output.truncated for output in outputs.values()):
+                    break
+        ended = await self._executions.wait(record)
+        return pb.ExecuteResponse(
+            execution=convert.execution(ended),
+            stdout=outputs[Stream.STDOUT].message(),
+            stderr=outputs[Stream.STDERR].message(),
+        )
+
+    async def StreamExecution(
+        self, request: pb.StreamExecutionRequest, context: Context
+    ) -> AsyncIterator[pb.StreamExecutionResponse]:
+        record = await self._started(request, request.spec)
+        events = self._outputs.read(record, 0, follow=True)
+        ended = False
+        try:
+            first = await self._executions.snapshot(record)
+            yield pb.StreamExecutionResponse(execution=convert.execution(first))
+            async with aclosing(events):
+                async for event in events:
+                    match event:
+                        case Chunk():
+                            yield pb.StreamExecutionResponse(chunk=convert.chunk(event))
+                        case Gap():
+                            yield pb.StreamExecutionResponse(gap=convert.gap(event))
+                        case Heartbeat(offset):
+                            beat = pb.Heartbeat(offset=offset)
+                            yield pb.StreamExecutionResponse(heartbeat=beat)
+                        case Ended(end):
+                            ended = True
+                            yield pb.StreamExecutionResponse(exit=convert.exit_of(end))
+        finally:
+            # A server that stops ends the stream too, but then the caller has not left.
+            if request.cancel_on_disconnect and not ended and _left(context):
+                by = calls.current().identity.principal or "the caller"
+                self._background.begin(self._executions.cancel(record, by))
+
+    async def _started(self, request: _Start, spec: pb.ExecutionSpec) -> Record:
+        answer = await self._start(request, spec)
+        return await self._executions.find(*_parts(answer.execution.name))
+
+    async def _start(self, request: _Start, spec: pb.ExecutionSpec) -> pb.StartExecutionResponse:
+        async def start() -> pb.StartExecutionResponse:
+            uid = self._agents.environment(request.handle)
+            execution_id = request.execution_id or _new_id(uid, request.request_id)
+            found = await self._executions.start(
+                uid, execution_id, convert.spec_of(spec), request.environment_env
+            )
+            return pb.StartExecutionResponse(execution=convert.execution(found))
+
+        return await self._ledger.once(request, pb.StartExecutionResponse, start)
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Uid and execution id of `environments/{uid}/executions/{id}`."""
+    _, uid, _, execution_id = name.split("/")
+    return uid, execution_id
+
+
+def _new_id(uid: str, request_id: str) -> str:
+    """Made of the request id, if there is one, so that any retry makes the same."""
+    if not request_id:
+        return f"x{secrets.token_hex(8)}"
+    identity = calls.current().identity
+    said = "\0".join((identity.tenant, identity.principal, uid, request_id.lower()))
+    digest = hashlib.sha256(said.encode()).digest()
+    return "x" + base64.b32encode(digest[:10]).decode().lower()
+
+
+def _left(context: Context) -> bool:
+    """Whether the caller has gone, or does not wait any longer."""
+    return context.cancelled() or context.time_remaining() == 0

@@ -1,0 +1,143 @@
+"""Starts executions, each at most once whatever is killed, retried or raced.
+
+The record is on disk before the agent is asked, and the agent starts a key only once and only with
+an empty log. So a start that broke off is repeated with the same record; only when the agent is
+gone, or surely never heard of it, does the record go. A start that the agent refused (there is no
+such program) leaves no record: the id is free again.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Final
+
+from agent.client import AgentClient, AgentError, ErrorCode, PeerGone, PeerTooOld, Sinks
+from servicekit.disk import DiskGuard
+from services.executor.agents import Agents, absent
+from services.executor.background import Background
+from services.executor.command import command, refusal
+from services.executor.errors import AgentTooOld, AgentUnavailable, ExecutionExists
+from services.executor.groups import Groups, Joins
+from services.executor.keeping import Keeper
+from services.executor.store import Record, Spec, State, Store
+
+_TRIES: Final = 3
+
+
+class Starter:
+    """Starts executions."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        agents: Agents,
+        groups: Groups,
+        keeper: Keeper,
+        disk: DiskGuard,
+        background: Background,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._store = store
+        self._agents = agents
+        self._groups = groups
+        self._keeper = keeper
+        self._disk = disk
+        self._background = background
+        self._now_ns = now_ns
+
+    async def start(
+        self, uid: str, execution_id: str, spec: Spec, environment_env: Mapping[str, str]
+    ) -> Record:
+        """Start a command, or find the one of that id. Goes on when the caller leaves.
+
+        Raises ExecutionExists, DiskFull, what the agent refuses, and what awakes nobody.
+        """
+        return await self._background.finish(self._start(uid, execution_id, spec, environment_env))
+
+    async def _start(
+        self, uid: str, execution_id: str, spec: Spec, env: Mapping[str, str]
+    ) -> Record:
+        while True:
+            record = await asyncio.to_thread(self._store.read, uid, execution_id)
+            if record is None:
+                record = await self._create(uid, execution_id, spec, env)
+                if record:
+                    self._keeper.keep(record, started=True)
+                    return record
+            elif record.spec != spec:
+                raise ExecutionExists("the id is of another execution", name=record.name)
+            elif await self._go_on(record, env) is not State.REMOVED:
+                self._keeper.keep(record)
+                return record
+
+    async def _create(
+        self, uid: str, execution_id: str, spec: Spec, env: Mapping[str, str]
+    ) -> Record | None:
+        """Start a new one; None when the id was taken meanwhile."""
+        self._disk.check()
+        async with self._agents.awake(uid):  # A dormant environment costs no record.
+            with ExitStack() as stack:
+                making = self._store.creating(uid, execution_id, spec, self._now_ns())
+                try:
+                    record = await asyncio.to_thread(stack.enter_context, making)
+                except FileExistsError:
+                    return None
+                await self._launch(record, env)
+                return record
+
+    async def _go_on(self, record: Record, env: Mapping[str, str]) -> State:
+        """See to it that a recorded execution was started."""
+        async with self._store.held(record) as there:
+            if not there:
+                return State.REMOVED
+            state = await self._keeper.settle(record)
+            if state is State.STARTING:
+                await self._launch(record, env)
+                return State.RUNNING
+            return state
+
+    async def _launch(self, record: Record, env: Mapping[str, str]) -> None:
+        """Have the agent start it. The caller holds the record."""
+        await asyncio.to_thread(self._store.ask, record)
+        for _ in range(_TRIES):
+            try:
+                async with self._agents.link(record.uid) as agent:
+                    await self._ask(agent, record, env)
+                return
+            except AgentError as error:
+                if error.code is ErrorCode.ALREADY_STARTED:
+                    return  # It ran, and was forgotten: who looks finds how it ended.
+                await self._keeper.drop(record)
+                raise refusal(error, record.spec) from error
+            except PeerTooOld:
+                await self._keeper.drop(record)
+                raise AgentTooOld("the agent is of another version", uid=record.uid) from None
+            except PeerGone as error:
+                if absent(error):
+                    break
+        if await self._keeper.settle(record) in (State.STARTING, State.REMOVED):
+            raise AgentUnavailable("the agent broke off before it began", uid=record.uid)
+
+    async def _ask(self, agent: AgentClient, record: Record, env: Mapping[str, str]) -> None:
+        paths = self._groups.paths(agent.pid, record.token)
+        with ExitStack() as stack:
+            opened = await asyncio.to_thread(self._opened, stack, record, paths)
+            log, result, joins = opened
+            sinks = Sinks(log=log, result=result, cgroup_procs=joins.procs, unified=joins.unified)
+            await agent.start(record.key, command(record, env), sinks)
+
+    def _opened(self, stack: ExitStack, record: Record, paths: list[str]) -> tuple[int, int, Joins]:
+        """Open what the agent is given. Raises PeerGone when its control groups are gone."""
+        self._store.write_groups(record, paths)
+        try:
+            joins = stack.enter_context(self._groups.joining(paths))
+        except FileNotFoundError as error:
+            raise PeerGone("the environment's control groups are gone") from error
+        log = os.open(record.folder / "log", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        stack.callback(os.close, log)
+        result = os.open(record.folder / "result", os.O_WRONLY | os.O_CLOEXEC)
+        stack.callback(os.close, result)
+        return log, result, joins

@@ -1,0 +1,324 @@
+"""Keeps executions on disk: one directory for each, which is all that is known of it.
+
+    <root>/<uid>/<id>/spec     what was asked for; never changes
+                      log      written by the agent
+                      result   written by the agent, once, at the end
+                      groups   its control groups, while they may be there
+                      end      written by the executor: it is over, and how
+
+A directory appears under its name whole and synced, or not at all. Whoever starts, ends or
+removes an execution holds the flock of its directory, which a kill gives back; so any number
+of executors may work on one store. Names that begin with a dot are being made or removed.
+"""
+
+import asyncio
+import errno
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any, Final, Self
+
+from agent.handle import valid_uid
+from agent.record import BLANK_RESULT, Result
+from services.executor.ending import End
+
+_VERSION: Final = 1
+_ID: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_NEW, _DEAD = ".new-", ".dead-"
+_MAKING: Final = 60.0
+"""Seconds that making a record takes at the very most."""
+_ASK_AGAIN: Final = 0.01
+"""Seconds between two tries to lock a record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What to run, with every default filled in. One of `argv` and `script`."""
+
+    argv: tuple[str, ...] = ()
+    script: str = ""
+    interpreter: str = ""
+    cwd: str = ""
+    env: dict[str, str] = field(default_factory=dict)
+    merge_stderr: bool = False
+    timeout_ns: int
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        return cls(**(values | {"argv": tuple(values["argv"])}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One execution, as it was recorded."""
+
+    uid: str
+    execution_id: str
+    spec: Spec
+    created_ns: int
+    token: str
+    """Tells it from an earlier one of the same id, for the agent remembers ids."""
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"environments/{self.uid}/executions/{self.execution_id}"
+
+    @property
+    def key(self) -> str:
+        """Names it to the agent. No other execution ever has the same."""
+        return f"{self.execution_id}.{self.token}"
+
+
+class State(Enum):
+    """How far an execution is."""
+
+    STARTING = auto()
+    """The agent has not begun; perhaps it was never asked."""
+    RUNNING = auto()
+    ENDED = auto()
+    REMOVED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the disk tells of an execution."""
+
+    state: State
+    end: End | None = None
+
+
+class Store:
+    """The executions of a node, below one directory. Its methods touch the disk."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def folder(self, uid: str, execution_id: str) -> Path:
+        """Raises ValueError for what is no uid or no id, and so no part of a path."""
+        if not _ID.fullmatch(execution_id):
+            raise ValueError("not the id of an execution")
+        return self._environment(uid) / execution_id
+
+    def environments(self) -> list[str]:
+        """Uids that have, or had, executions."""
+        return sorted(each.name for each in self._root.iterdir() if valid_uid(each.name))
+
+    def ids(self, uid: str) -> list[str]:
+        """Of the executions of an environment, in order."""
+        try:
+            names = [each.name for each in self._environment(uid).iterdir()]
+        except FileNotFoundError:
+            return []
+        return sorted(name for name in names if _ID.fullmatch(name))
+
+    def read(self, uid: str, execution_id: str) -> Record | None:
+        folder = self.folder(uid, execution_id)
+        try:
+            values = json.loads((folder / "spec").read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if values["version"] != _VERSION:
+            raise ValueError("execution recorded by another version")
+        return Record(
+            uid=uid,
+            execution_id=execution_id,
+            spec=Spec.from_json(values["spec"]),
+            created_ns=values["created_ns"],
+            token=values["token"],
+            folder=folder,
+        )
+
+    @contextmanager
+    def creating(self, uid: str, execution_id: str, spec: Spec, now_ns: int) -> Iterator[Record]:
+        """Record a new execution, and hold it. Raises FileExistsError when the id is taken.
+
+        Everything is on disk before it has its name, and so before it can be started.
+        """
+        folder = self.folder(uid, execution_id)
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        token = secrets.token_hex(8)
+        fresh = folder.with_name(_NEW + token)
+        fresh.mkdir(mode=0o700)
+        lock = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            values = {
+                "version": _VERSION,
+                "token": token,
+                "created_ns": now_ns,
+                "spec": asdict(spec),
+            }
+            _write_synced(fresh / "spec", json.dumps(values).encode())
+            _write_synced(fresh / "result", BLANK_RESULT)
+            _write_synced(fresh / "log", b"")
+            os.fsync(lock)
+            _rename_new(fresh, folder)
+            _sync_folder(folder.parent)
+            yield Record(
+                uid=uid,
+                execution_id=execution_id,
+                spec=spec,
+                created_ns=now_ns,
+                token=token,
+                folder=folder,
+            )
+        finally:
+            os.close(lock)
+
+    @asynccontextmanager
+    async def held(self, record: Record) -> AsyncIterator[bool]:
+        """Hold an execution, waiting for whoever has it. False: it was removed meanwhile."""
+        try:
+            lock = os.open(record.folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            yield False
+            return
+        try:
+            while not _locked(lock):  # noqa: ASYNC110 # Another process has it.
+                await asyncio.sleep(_ASK_AGAIN)
+            yield self._is_there(record, lock)
+        finally:
+            os.close(lock)
+
+    def progress(self, record: Record) -> Progress:
+        with suppress(FileNotFoundError):
+            if end := End.decode((record.folder / "end").read_bytes()):
+                return Progress(State.ENDED, end)
+        try:
+            size = (record.folder / "log").stat().st_size
+        except FileNotFoundError:
+            return Progress(State.REMOVED)
+        return Progress(State.RUNNING if size else State.STARTING)
+
+    def result(self, record: Record) -> Result | None:
+        """What the agent wrote at the end; None while it is not whole."""
+        try:
+            return Result.decode((record.folder / "result").read_bytes())
+        except (ValueError, FileNotFoundError):
+            return None
+
+    def write_end(self, record: Record, end: End) -> None:
+        """Say that it is over. Not synced: it can be told again from the rest."""
+        fresh = record.folder / f".end-{secrets.token_hex(4)}"
+        fresh.write_bytes(end.encode())
+        fresh.rename(record.folder / "end")
+
+    def ask(self, record: Record) -> None:
+        """Note that the agent is being asked to start it."""
+        os.utime(record.folder / "spec")
+
+    def asked(self, record: Record) -> float:
+        """When the agent was last asked to start it, in seconds since 1970."""
+        return (record.folder / "spec").stat().st_mtime
+
+    def groups(self, record: Record) -> list[str]:
+        """Paths of its control groups."""
+        try:
+            return [str(path) for path in json.loads((record.folder / "groups").read_bytes())]
+        except (FileNotFoundError, ValueError):
+            return []
+
+    def write_groups(self, record: Record, paths: list[str]) -> None:
+        (record.folder / "groups").write_text(json.dumps(paths))
+
+    def remove(self, record: Record) -> None:
+        """Remove an execution that the caller holds."""
+        dead = record.folder.with_name(_DEAD + record.token)
+        record.folder.rename(dead)
+        _remove_tree(dead)
+
+    def remove_environment(self, uid: str) -> int:
+        """Remove all executions of an environment; returns how many."""
+        count = len(self.ids(uid))
+        dead = self._root / f"{_DEAD}{secrets.token_hex(8)}"
+        try:
+            self._environment(uid).rename(dead)
+        except FileNotFoundError:
+            return 0
+        _remove_tree(dead)
+        return count
+
+    def sweep(self) -> None:
+        """Remove what killed executors left half made or half removed."""
+        for parent in (self._root, *(self._environment(uid) for uid in self.environments())):
+            for each in parent.iterdir():
+                half_made = each.name.startswith(_NEW) and _abandoned(each)
+                if half_made or each.name.startswith(_DEAD):
+                    _remove_tree(each)
+
+    def _environment(self, uid: str) -> Path:
+        if not valid_uid(uid):
+            raise ValueError("not the uid of an environment")
+        return self._root / uid
+
+    def _is_there(self, record: Record, lock: int) -> bool:
+        """Whether the directory that is held still has its name."""
+        try:
+            found = record.folder.stat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, os.fstat(lock))
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _rename_new(fresh: Path, folder: Path) -> None:
+    """A rename never replaces a directory that is not empty, so one of two makers wins."""
+    try:
+        fresh.rename(folder)
+    except OSError as error:
+        shutil.rmtree(fresh)
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise FileExistsError(folder) from None
+        raise
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _abandoned(folder: Path) -> bool:
+    """Whether nobody holds it any more, nor has just made it and is about to."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return False
+    try:
+        old = os.fstat(descriptor).st_ctime < time.time() - _MAKING
+        return old and _locked(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_tree(folder: Path) -> None:
+    with suppress(FileNotFoundError):  # Another executor may be at the same.
+        shutil.rmtree(folder)
