@@ -150,7 +150,7 @@ def of(error: grpc.aio.AioRpcError, address: str) -> CoveError:
     if not info.reason and (error.code() in _BROKEN_OFF or "RST_STREAM" in text):
         return Unavailable(
             f"no answer from the gateway at {address}",
-            metadata={"address": address, "cause": text},
+            metadata={"cause": text},
             remedy="Start the suite with `cove up`, or say where it is with COVE_ADDRESS.",
             request_id=correlation_id,
         )

@@ -1,0 +1,5 @@
+"""The command `cove`."""
+
+from cove.cli.main import main
+
+__all__ = ["main"]

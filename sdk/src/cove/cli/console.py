@@ -1,0 +1,138 @@
+"""What the commands write, and where."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, Final
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from cove.status import CoveError
+
+_ESCAPES: Final = {"\n": "\\n", "\t": "\\t", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
+_GAP: Final = "   "
+_LONG: Final = 120
+
+
+class Console:
+    """Standard output and error of one command. With `as_json` the output is for programs."""
+
+    def __init__(self, out: BinaryIO, error: BinaryIO, *, as_json: bool = False) -> None:
+        self._out = out
+        self._error = error
+        self.as_json = as_json
+
+    @classmethod
+    def standard(cls) -> "Console":
+        return cls(sys.stdout.buffer, sys.stderr.buffer)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person reads the output."""
+        return self._out.isatty() and not self.as_json
+
+    @property
+    def shows_progress(self) -> bool:
+        return self._error.isatty() and not self.as_json
+
+    def line(self, text: str = "") -> None:
+        """One line of output."""
+        self.write(f"{text}\n".encode(errors="surrogateescape"))
+
+    def note(self, text: str) -> None:
+        """One line beside the output."""
+        self.write_error(f"{text}\n".encode(errors="surrogateescape"))
+
+    def write(self, data: bytes) -> None:
+        """Bytes of output, at once."""
+        _write(self._out, data)
+
+    def write_error(self, data: bytes) -> None:
+        """Bytes beside the output, at once."""
+        _write(self._error, data)
+
+    def json(self, value: Message | dict[str, Any]) -> None:
+        """One line of JSON; messages in the mapping of proto3."""
+        found = MessageToDict(value) if isinstance(value, Message) else value
+        self.line(json.dumps(found, ensure_ascii=False))
+
+    def table(self, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Columns as wide as what is in them."""
+        lines = [header, *rows]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+        for line in lines:
+            cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+            self.line(_GAP.join(cells).rstrip())
+
+    def failed(self, error: CoveError) -> None:
+        """Tell of a failed call."""
+        if self.as_json:
+            told = {
+                "code": error.code.name,
+                "reason": error.reason,
+                "message": error.message,
+                "remedy": error.remedy,
+                "metadata": error.metadata,
+                "fields": [{"field": each.field, "problem": each.problem} for each in error.fields],
+                "requestId": error.request_id,
+            }
+            self.note(json.dumps({"error": told}, ensure_ascii=False))
+            return
+        facts = [f"{each.field}: {each.problem}" for each in error.fields]
+        if not facts:
+            facts = [f"{name} {value}" for name, value in error.metadata.items() if value]
+        new = [fact for fact in facts if len(fact) < _LONG and fact not in error.message]
+        details = f" ({printable('; '.join(new))})" if new else ""
+        self.trouble(f"{printable(error.message)}{details}", printable(error.remedy))
+
+    def trouble(self, message: str, remedy: str = "") -> None:
+        """Tell what went wrong, and what to do."""
+        self.note(f"error: {message}")
+        if remedy:
+            self.note(f"remedy: {remedy}")
+
+
+def _write(stream: BinaryIO, data: bytes) -> None:
+    stream.write(data)
+    stream.flush()
+
+
+def printable(text: str) -> str:
+    """The text without what could steer a terminal."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def quoted(path: str, raw_path: bytes = b"") -> str:
+    """A path as git shows it: in quotes with escapes where it has unusual characters."""
+    if raw_path:
+        path = raw_path.decode(errors="surrogateescape")
+    if path.isprintable() and '"' not in path and "\\" not in path:
+        return path
+    return f'"{"".join(map(_escaped, path))}"'
+
+
+def _escaped(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if char.isprintable():
+        return char
+    return "".join(f"\\{byte:03o}" for byte in char.encode(errors="surrogateescape"))
+
+
+def when(time: Timestamp) -> str:
+    """A point in time; empty when it is not set."""
+    return time.ToDatetime(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if time.seconds else ""
+
+
+def age(time: Timestamp) -> str:
+    """How long ago, roughly."""
+    if not time.seconds:
+        return ""
+    seconds = int((datetime.now(UTC) - time.ToDatetime(UTC)).total_seconds())
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{max(seconds, 0)}s"

@@ -1,0 +1,55 @@
+"""`cove health capabilities`."""
+
+import argparse
+
+from cove.cli.console import Console
+from cove.cli.workspaces import Add
+from cove.client import Client
+from cove.health import SERVING
+from cove.provider.v1.provider_pb2 import Capabilities
+
+
+def add(command: Add) -> None:
+    """Add the sub-commands of this module."""
+    command("health", _health, "ask all services how they are; status 1 unless all serve")
+    command("capabilities", _capabilities, "show what this installation can enforce and supports")
+
+
+async def _health(cove: Client, _: argparse.Namespace, console: Console) -> int:
+    found = await cove.health()
+    if console.as_json:
+        console.json({"services": dict(found)})
+    else:
+        console.table(("SERVICE", "HEALTH"), list(found.items()))
+    return 0 if all(state == SERVING for state in found.values()) else 1
+
+
+async def _capabilities(cove: Client, _: argparse.Namespace, console: Console) -> int:
+    answer = await cove.capabilities()
+    if console.as_json:
+        console.json(answer)
+        return 0
+    found = answer.provider
+    limit = Capabilities.LimitMethod.Name
+    networks = [Capabilities.Network.Name(each) for each in found.networks]
+    facts = {
+        "version": answer.version,
+        "node": found.node,
+        "drivers": ", ".join(found.drivers),
+        "isolation": _word(Capabilities.Isolation.Name(found.isolation), "ISOLATION_"),
+        "memory": _word(limit(found.memory), "LIMIT_METHOD_"),
+        "processes": _word(limit(found.processes), "LIMIT_METHOD_"),
+        "cpu": _word(limit(found.cpu), "LIMIT_METHOD_"),
+        "network": ", ".join(_word(name, "NETWORK_") for name in networks),
+        "idle after": f"{found.idle_timeout.seconds} s",
+        "remedy": found.remedy,
+    }
+    for name, value in facts.items():
+        if value:
+            console.line(f"{name + ':':<12}{value}")
+    return 0
+
+
+def _word(name: str, prefix: str) -> str:
+    word = name.removeprefix(prefix).lower()
+    return "not enforced" if word == "unspecified" else word

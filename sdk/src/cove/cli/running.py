@@ -1,0 +1,258 @@
+"""`cove exec logs ps wait kill`."""
+
+import argparse
+import asyncio
+import signal
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from typing import Final
+
+from cove.cli.console import Console, age, printable
+from cove.cli.errors import UsageError
+from cove.cli.workspaces import Add, pairs
+from cove.client import Client
+from cove.executions import Execution, exit_status
+from cove.executor.v1 import executor_pb2
+from cove.executor.v1.executor_pb2 import Chunk, Exit, Gap
+from cove.gateway.v1 import gateway_pb2 as pb
+from cove.output import Event
+from cove.status import CoveError
+
+_LEFT: Final = 128
+_STILL_RUNNING: Final = 0
+_NO_PROGRAM: Final = {
+    "ERROR_REASON_PROGRAM_NOT_FOUND": 127,
+    "ERROR_REASON_PROGRAM_NOT_EXECUTABLE": 126,
+}
+"""Exit statuses that a shell gives for the same."""
+_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def add(command: Add) -> None:
+    """Add the sub-commands of this module."""
+    run = command("exec", _exec, "run a command; its output, and its exit status")
+    run.usage = "cove exec [options] WORKSPACE -- COMMAND [ARGUMENT ...]"
+    run.epilog = (
+        "Exit status: the command's; 128+n after signal n, 124 after its timeout, 127 and 126 "
+        "when the program is not found or not executable, 1 when Cove fails. The first Ctrl-C "
+        "goes to the command, the second one leaves it running."
+    )
+    run.add_argument("workspace")
+    run.add_argument("argv", nargs="*", help="program and arguments; no shell is involved")
+    run.add_argument("--script", default="", help="text for `sh -c`, instead of a command")
+    run.add_argument("--id", default="", help="id of the execution; the same id runs it only once")
+    run.add_argument("--cwd", default="", help="working directory, relative to the workspace")
+    run.add_argument("-e", "--env", action="append", default=[], metavar="K=V", help="a variable")
+    run.add_argument("--timeout", type=_seconds, metavar="TIME", help="30, 30s, 5m; default 1h")
+    run.add_argument("--merge-stderr", action="store_true", help="stderr as stdout, in exact order")
+    run.add_argument("-d", "--detach", action="store_true", help="print the id, and do not wait")
+    logs = command("logs", _logs, "write the output of an execution")
+    logs.add_argument("workspace")
+    logs.add_argument("execution")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until the command ends")
+    logs.add_argument("--from", type=int, default=0, dest="offset", help="byte to begin at")
+    logs.add_argument("--tail", type=int, default=0, metavar="BYTES", help="only the last bytes")
+    ps = command("ps", _ps, "list the executions of a workspace")
+    ps.add_argument("workspace")
+    wait = command("wait", _wait, "wait for the end of an execution; its exit status")
+    wait.add_argument("workspace")
+    wait.add_argument("execution")
+    kill = command("kill", _kill, "send a signal to an execution")
+    kill.add_argument("workspace")
+    kill.add_argument("execution")
+    kill.add_argument("-s", "--signal", type=_signal, default=signal.SIGTERM, help="default TERM")
+    kill.add_argument("--scope", choices=("process", "group", "tree"), default="group")
+
+
+async def _exec(cove: Client, options: argparse.Namespace, console: Console) -> int:
+    if bool(options.argv) == bool(options.script):
+        raise UsageError("no command to run", "cove exec WORKSPACE -- COMMAND, or --script TEXT")
+    try:
+        execution = await cove.workspaces.named(options.workspace).start(
+            *options.argv,
+            script=options.script,
+            cwd=options.cwd,
+            env=pairs(options.env, "--env"),
+            timeout=options.timeout,
+            merge_stderr=options.merge_stderr,
+            id=options.id,
+        )
+    except CoveError as error:
+        if status := _NO_PROGRAM.get(error.reason):
+            console.failed(error)
+            return status
+        raise
+    if options.detach:
+        if console.as_json:
+            console.json(execution.message)
+        else:
+            console.line(execution.id)
+        return 0
+    if console.as_json:
+        console.json(pb.StreamExecutionResponse(execution=execution.message))
+    return await _attended(execution, options.workspace, console)
+
+
+async def _attended(execution: Execution, workspace: str, console: Console) -> int:
+    """Follow the output. The first SIGINT goes to the command, the second one only to us."""
+    loop = asyncio.get_running_loop()
+    showing = asyncio.create_task(_show(execution.output(), console))
+    passing: list[asyncio.Task[None]] = []
+    left: list[signal.Signals] = []
+
+    def leave(number: signal.Signals) -> None:
+        left.append(number)
+        showing.cancel()
+
+    def interrupted() -> None:
+        if passing:
+            leave(signal.SIGINT)
+        else:
+            passing.append(asyncio.create_task(_interrupt(execution, console)))
+
+    loop.add_signal_handler(signal.SIGINT, interrupted)
+    loop.add_signal_handler(signal.SIGTERM, leave, signal.SIGTERM)
+    try:
+        return await showing
+    except asyncio.CancelledError:
+        if not left:
+            raise
+        console.note(f"left; it goes on: cove logs -f {workspace} {execution.id}")
+        return _LEFT + left[0]
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+        loop.remove_signal_handler(signal.SIGTERM)
+        for task in passing:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def _interrupt(execution: Execution, console: Console) -> None:
+    try:
+        await execution.signal(signal.SIGINT)
+    except CoveError as error:
+        if error.reason != "ERROR_REASON_EXECUTION_ENDED":
+            console.failed(error)
+
+
+async def _show(events: AsyncGenerator[Event, None], console: Console) -> int:
+    """Write the output as it comes; returns the exit status."""
+    async with aclosing(events):
+        async for event in events:
+            if console.as_json:
+                console.json(_as_message(event))
+            match event:
+                case Chunk() if not console.as_json:
+                    to_error = event.stream == Chunk.STREAM_STDERR
+                    write = console.write_error if to_error else console.write
+                    await asyncio.to_thread(write, event.data)
+                case Gap() if not console.as_json:
+                    missing = event.to - getattr(event, "from")
+                    reason = Gap.Reason.Name(event.reason).removeprefix("REASON_").lower()
+                    console.note(f"[{missing} bytes of output are missing: {reason}]")
+                case Exit():
+                    if not console.as_json:
+                        _tell_end(event, console)
+                    return exit_status(event)
+    return _STILL_RUNNING
+
+
+def _as_message(event: Event) -> pb.ReadOutputResponse:
+    match event:
+        case Chunk():
+            return pb.ReadOutputResponse(chunk=event)
+        case Gap():
+            return pb.ReadOutputResponse(gap=event)
+        case Exit():
+            return pb.ReadOutputResponse(exit=event)
+
+
+def _tell_end(end: Exit, console: Console) -> None:
+    """Say how it ended, where the exit status alone could be the command's own."""
+    match end.WhichOneof("reason"):
+        case "signal":
+            console.note(f"cove: ended by {_signal_name(end.signal.number)}")
+        case "timed_out":
+            console.note("cove: ended by its timeout")
+        case "limit":
+            console.note("cove: ended by the limit of memory")
+        case "cancelled":
+            console.note(f"cove: cancelled by {printable(end.cancelled.by)}")
+        case "lost":
+            console.note(f"cove: its end was lost: {printable(end.lost.reason)}")
+
+
+async def _logs(cove: Client, options: argparse.Namespace, console: Console) -> int:
+    execution = cove.workspaces.named(options.workspace).executions.named(options.execution)
+    offset = -options.tail if options.tail else options.offset
+    await _show(execution.output(offset, follow=options.follow), console)
+    return 0
+
+
+async def _ps(cove: Client, options: argparse.Namespace, console: Console) -> int:
+    workspace = cove.workspaces.named(options.workspace)
+    found = [each.message async for each in workspace.executions.list()]
+    if console.as_json:
+        console.json(pb.ListExecutionsResponse(executions=found))
+        return 0
+    header = ("ID", "STATE", "STATUS", "AGE", "OUTPUT", "COMMAND")
+    console.table(
+        header,
+        [
+            (
+                each.name.rpartition("/")[2],
+                executor_pb2.Execution.State.Name(each.state).removeprefix("STATE_").lower(),
+                str(exit_status(each.exit)) if each.HasField("exit") else "",
+                age(each.start_time),
+                str(each.output_bytes),
+                printable(" ".join(each.spec.argv) or each.spec.script),
+            )
+            for each in found
+        ],
+    )
+    return 0
+
+
+async def _wait(cove: Client, options: argparse.Namespace, console: Console) -> int:
+    execution = cove.workspaces.named(options.workspace).executions.named(options.execution)
+    message = await execution.wait()
+    if console.as_json:
+        console.json(message)
+    else:
+        _tell_end(message.exit, console)
+    return exit_status(message.exit)
+
+
+async def _kill(cove: Client, options: argparse.Namespace, console: Console) -> int:
+    execution = cove.workspaces.named(options.workspace).executions.named(options.execution)
+    message = await execution.signal(options.signal, options.scope)
+    if console.as_json:
+        console.json(message)
+    return 0
+
+
+def _seconds(text: str) -> float:
+    number, unit = (text[:-1], text[-1]) if text[-1:] in set("smhd") else (text, "")
+    try:
+        return float(number) * _SECONDS[unit]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not a time like 30, 30s, 5m or 1h") from None
+
+
+def _signal(text: str) -> signal.Signals:
+    name = text.upper().removeprefix("SIG")
+    try:
+        found = signal.Signals(int(text)) if text.isdecimal() else signal.Signals[f"SIG{name}"]
+        executor_pb2.Signal.Name(executor_pb2.Signal.ValueType(found))
+    except (ValueError, KeyError):
+        known = " ".join(executor_pb2.Signal.keys()[1:]).replace("SIGNAL_", "")
+        raise argparse.ArgumentTypeError(f"{text} is not one of {known}") from None
+    return found
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
