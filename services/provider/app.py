@@ -1,0 +1,39 @@
+"""Puts provider together. Nothing else in it makes its own parts."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from cove.provider.v1.provider_pb2_grpc import add_ProviderServiceServicer_to_server
+from servicekit.disk import DiskGuard
+from servicekit.ledger import Ledger
+from servicekit.paging import PageTokens
+from servicekit.server import Served, serving
+from services.provider.config import Config
+from services.provider.drivers.local import LocalDriver
+from services.provider.service import ProviderServicer
+
+
+@asynccontextmanager
+async def provider(config: Config) -> AsyncIterator[Served]:
+    """Serves while the block runs. The launcher may come later, and come back."""
+    directory = config.state / "provider"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    local = LocalDriver(
+        config.state,
+        config.runtime / "launcher",
+        DiskGuard(config.state, config.disk_limit),
+        binds=config.binds,
+        idle_timeout=config.idle_timeout,
+        processes=config.processes,
+    )
+    async with Ledger.open(directory / "ledger.db") as ledger:
+        tokens = PageTokens.load(directory / "page.key")
+        servicer = ProviderServicer({local.name: local}, local.name, ledger, tokens)
+        services = {
+            "cove.provider.v1.ProviderService": partial(
+                add_ProviderServiceServicer_to_server, servicer
+            ),
+        }
+        async with serving(config, services) as served:
+            yield served

@@ -1,0 +1,28 @@
+"""Settings of provider."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import ClassVar
+
+from servicekit.config import ServerConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config(ServerConfig):
+    """Each field is set by the variable `COVE_PROVIDER__<FIELD>`."""
+
+    service: ClassVar[str] = "provider"
+
+    binds: tuple[Path, ...] = ()
+    """Directories of this host that every sandbox sees read-only at the same path, separated
+    by commas."""
+
+    idle_timeout: timedelta = timedelta(minutes=10)
+    """After how long without a process and a connection a sandbox ends. 0: never."""
+
+    processes: int = 4096
+    """How many processes and threads an environment may have where its spec does not say."""
+
+    disk_limit: float = 0.9
+    """From which share of the disk on, as `df` counts it, nothing new is provisioned."""

@@ -1,0 +1,121 @@
+"""What an environment stands on, as every driver offers it."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Protocol
+
+
+class Isolation(Enum):
+    """How processes are kept apart from the host."""
+
+    NONE = "none"
+    ROOT = "root"
+    USER = "user"
+
+
+class Method(Enum):
+    """By what a limit is enforced."""
+
+    NONE = ""
+    CGROUP_V1 = "cgroup_v1"
+    CGROUP_V2 = "cgroup_v2"
+    RLIMIT = "rlimit"
+
+
+class Found(Enum):
+    """How an environment was found."""
+
+    DORMANT = "dormant"
+    ACTIVE = "active"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    node: str
+    isolation: Isolation
+    memory: Method
+    processes: Method
+    cpu: Method
+    idle_timeout: timedelta
+    remedy: str = ""
+    """What to do to get a sandbox here; empty when one can be made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """0 is no limit, or where a driver has one its default."""
+
+    memory_bytes: int = 0
+    processes: int = 0
+    milli_cpus: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    driver: str = ""
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worktree:
+    """Where the parts of a worktree are, relative to the state directory."""
+
+    tree: str
+    git_view: str = ""
+    objects: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provisioned:
+    handle: bytes
+    generation: int
+    driver: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    uid: str
+    state: Found
+    driver: str
+    tenant: str = ""
+    provision_time: datetime | None = None
+    activate_time: datetime | None = None
+
+
+class Driver(Protocol):
+    """Idempotent by uid. Reports what it finds; keeps no state but what the environment is."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def capabilities(self) -> Capabilities: ...
+
+    async def validate(self, spec: Spec) -> Spec:
+        """The spec with defaults. Raises CapabilityMissing, SandboxUnavailable."""
+        ...
+
+    async def provision(self, uid: str, tenant: str, spec: Spec, worktree: Worktree) -> Provisioned:
+        """Also raises InvalidArgument for the worktree, ProvisionedDifferently, DiskFull."""
+        ...
+
+    async def activate(self, handle: bytes) -> bool:
+        """True when it had to be started.
+
+        Raises HandleInvalid, NotProvisioned, SandboxUnavailable, ActivationFailed.
+        """
+        ...
+
+    async def inspect(self, handle: bytes) -> Observation:
+        """Raises HandleInvalid, NotProvisioned."""
+        ...
+
+    async def release(self, uid: str) -> bool:
+        """True when anything was there; nothing is after."""
+        ...
+
+    async def list(self) -> tuple[Observation, ...]:
+        """All that is there, in the order of uids."""
+        ...

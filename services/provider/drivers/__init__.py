@@ -1,0 +1,1 @@
+"""What environments can stand on: one module for each driver."""

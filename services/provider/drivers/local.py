@@ -1,0 +1,272 @@
+"""The driver `local`: sandboxes on this node, made by its launcher."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+from weakref import WeakValueDictionary
+
+from agent.client import AgentClient
+from agent.handle import Handle
+from agent.launcher_client import LauncherClient, LauncherError, PeerGone, PeerTooOld, ProbeFailed
+from agent.protocol import Facts, Mode, Mount, SandboxSpec, SandboxStatus, State
+from agent.protocol import Limits as SandboxLimits
+from servicekit.disk import DiskGuard
+from servicekit.errors import InvalidArgument, Unavailable
+from services.provider.driver import (
+    Capabilities,
+    Found,
+    Isolation,
+    Limits,
+    Method,
+    Observation,
+    Provisioned,
+    Spec,
+    Worktree,
+)
+from services.provider.drivers.records import Record, Records
+from services.provider.errors import (
+    ActivationFailed,
+    CapabilityMissing,
+    HandleInvalid,
+    NotProvisioned,
+    ProvisionedDifferently,
+    SandboxUnavailable,
+)
+
+_GENERATION: Final = 1
+_ATTEMPTS: Final = 3
+"""Starts of a sandbox whose agent was just going idle."""
+
+
+class LocalDriver:
+    """Environments on this node. All state is in `records` and at the launcher."""
+
+    name: Final = "local"
+
+    def __init__(
+        self,
+        state: Path,
+        launcher: Path,
+        disk: DiskGuard,
+        *,
+        binds: tuple[Path, ...],
+        idle_timeout: timedelta,
+        processes: int,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._state = state
+        self._launcher = launcher
+        self._disk = disk
+        self._binds = binds
+        self._idle_timeout = idle_timeout
+        self._processes = processes
+        self._now = now
+        self._records = Records(state / "provider" / "environments")
+        self._proven: Facts | None = None
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def capabilities(self) -> Capabilities:
+        remedy = ""
+        try:
+            facts = await self._probed()
+        except SandboxUnavailable as error:
+            remedy = error.remedy
+            async with self._connected() as launcher:
+                facts = await launcher.facts()
+        isolation = Isolation.ROOT if facts.mode is Mode.ROOT else Isolation.USER
+        return Capabilities(
+            node=facts.node,
+            isolation=Isolation.NONE if remedy else isolation,
+            memory=Method(facts.memory),
+            processes=Method(facts.pids),
+            cpu=Method(facts.cpu),
+            idle_timeout=self._idle_timeout,
+            remedy=remedy,
+        )
+
+    async def validate(self, spec: Spec) -> Spec:
+        return self._complete(spec, await self._probed())
+
+    async def provision(self, uid: str, tenant: str, spec: Spec, worktree: Worktree) -> Provisioned:
+        facts = await self._probed()
+        wanted = Record(
+            uid=uid,
+            tenant=tenant,
+            spec=self._complete(spec, facts),
+            worktree=worktree,
+            provision_time=self._now(),
+        )
+        self._mounts(wanted)
+        async with self._lock(uid):
+            existing = self._records.read(uid)
+            if existing and not existing.same(wanted):
+                raise ProvisionedDifferently("the uid has another environment", uid=uid)
+            if not existing:
+                self._disk.check()
+                owner = facts.sandbox_uid if facts.mode is Mode.ROOT else None
+                await asyncio.to_thread(self._records.write, wanted, owner)
+        handle = Handle(driver=self.name, node=facts.node, uid=uid, generation=_GENERATION)
+        return Provisioned(
+            handle=handle.encode(), generation=_GENERATION, driver=self.name, node=facts.node
+        )
+
+    async def activate(self, handle: bytes) -> bool:
+        facts = await self._probed()
+        uid = self._uid(handle, facts)
+        async with self._lock(uid):
+            spec = self._sandbox(self._record(uid))
+            async with self._connected() as launcher:
+                return await _activate(launcher, spec, facts.sandbox_uid)
+
+    async def inspect(self, handle: bytes) -> Observation:
+        async with self._connected() as launcher:
+            uid = self._uid(handle, await launcher.facts())
+            if not self._records.folder(uid).exists():
+                raise NotProvisioned("nothing is provisioned for it", uid=uid)
+            return self._observe(uid, await launcher.inspect(uid))
+
+    async def release(self, uid: str) -> bool:
+        async with self._lock(uid):
+            async with self._connected() as launcher:
+                killed = await launcher.kill(uid)
+            removed = await asyncio.to_thread(self._records.remove, uid)
+        return killed or removed
+
+    async def list(self) -> tuple[Observation, ...]:
+        async with self._connected() as launcher:
+            running = {status.uid: status for status in await launcher.list()}
+        uids = sorted({*self._records.uids(), *(uid for uid in running if len(uid) == 16)})
+        return tuple(self._observe(uid, running.get(uid)) for uid in uids)
+
+    def _complete(self, spec: Spec, facts: Facts) -> Spec:
+        limits = spec.limits
+        asked = {"memory": limits.memory_bytes, "cpu": limits.milli_cpus}
+        for name, method in (("memory", facts.memory), ("cpu", facts.cpu)):
+            if asked[name] and not method:
+                raise CapabilityMissing(
+                    f"this node cannot limit {name}",
+                    remedy="Leave the limit out, or run the launcher as root or in a delegated "
+                    "control group.",
+                    capability=name,
+                )
+        limits = replace(limits, processes=limits.processes or self._processes)
+        return replace(spec, driver=self.name, limits=limits)
+
+    def _mounts(self, record: Record) -> tuple[Mount, ...]:
+        """All but the worktree itself. Raises InvalidArgument for a path that leads out."""
+        worktree = record.worktree
+        own = f"git/worktrees/{record.uid}"
+        self._checked("mount.worktree", worktree.tree, own)
+        mounts = [
+            Mount(source=str(path), target=str(path)) for path in self._binds if path.exists()
+        ]
+        if worktree.git_view:
+            view = self._checked("mount.git_view", worktree.git_view, own)
+            mounts.append(Mount(source=view, target="/workspace/.git"))
+        if worktree.objects:
+            objects = self._checked("mount.objects", worktree.objects, "git/repositories")
+            mounts.append(Mount(source=objects, target="/.cove/objects"))
+        return tuple(mounts)
+
+    def _checked(self, field: str, path: str, below: str) -> str:
+        """The real path of a directory of the state, which must be below a folder of git's."""
+        full, allowed = (self._state / path).resolve(), (self._state / below).resolve()
+        if not (path.startswith(f"{below}/") and full.is_relative_to(allowed) and full != allowed):
+            raise InvalidArgument(field, f"not below {below}")
+        if not full.is_dir():
+            raise InvalidArgument(field, "not a directory")
+        return str(full)
+
+    def _record(self, uid: str) -> Record:
+        record = self._records.read(uid)
+        if record is None or not self._records.whole(uid):
+            raise NotProvisioned("nothing is provisioned for it", uid=uid)
+        return record
+
+    def _sandbox(self, record: Record) -> SandboxSpec:
+        folder = self._records.folder(record.uid)
+        limits: Limits = record.spec.limits
+        return SandboxSpec(
+            uid=record.uid,
+            worktree=str((self._state / record.worktree.tree).resolve()),
+            home=str(folder / "home"),
+            tmp=str(folder / "tmp"),
+            mounts=self._mounts(record),
+            limits=SandboxLimits(
+                memory_bytes=limits.memory_bytes,
+                pids=limits.processes,
+                cpu_millis=limits.milli_cpus,
+            ),
+            idle_timeout_seconds=self._idle_timeout.total_seconds(),
+        )
+
+    def _observe(self, uid: str, status: SandboxStatus | None) -> Observation:
+        active = status is not None and status.state is not State.ABSENT
+        record = self._records.read(uid)
+        if record is None or not self._records.whole(uid):
+            return Observation(uid=uid, state=Found.BROKEN, driver=self.name)
+        return Observation(
+            uid=uid,
+            state=Found.ACTIVE if active else Found.DORMANT,
+            driver=self.name,
+            tenant=record.tenant,
+            provision_time=record.provision_time,
+            activate_time=datetime.fromtimestamp(status.started, UTC)
+            if status is not None and active
+            else None,
+        )
+
+    def _uid(self, handle: bytes, facts: Facts) -> str:
+        try:
+            found = Handle.decode(handle)
+        except ValueError as error:
+            raise HandleInvalid("handle", str(error)) from error
+        if (found.driver, found.node) != (self.name, facts.node):
+            raise HandleInvalid("handle", "of another driver or node")
+        return found.uid
+
+    async def _probed(self) -> Facts:
+        """What the launcher can do, after a sandbox was really made once."""
+        if self._proven is None:
+            async with self._connected() as launcher:
+                try:
+                    self._proven = await launcher.probe()
+                except ProbeFailed as error:
+                    raise SandboxUnavailable(
+                        "no sandbox can be made on this host",
+                        remedy=str(error),
+                        cause=str(error)[:500],
+                    ) from error
+        return self._proven
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[LauncherClient]:
+        try:
+            async with LauncherClient.connect(self._launcher) as launcher:
+                yield launcher
+        except (PeerGone, PeerTooOld) as error:
+            self._proven = None  # The next launcher may be able to do something else.
+            raise Unavailable("the launcher is away", service="launcher") from error
+        except LauncherError as error:
+            raise Unavailable("the launcher failed", service="launcher") from error
+
+    def _lock(self, uid: str) -> asyncio.Lock:
+        return self._locks.setdefault(uid, asyncio.Lock())
+
+
+async def _activate(launcher: LauncherClient, spec: SandboxSpec, uid: int) -> bool:
+    """Start it until its agent answers; false when it did so already."""
+    said = ""
+    for _ in range(_ATTEMPTS):
+        before = await launcher.inspect(spec.uid)
+        status = await launcher.start(spec)
+        try:
+            async with AgentClient.connect(Path(status.socket), uid):
+                return before.state is not State.RUNNING
+        except (PeerGone, PeerTooOld) as error:
+            said = await launcher.last_words(spec.uid) or str(error)
+    raise ActivationFailed("the sandbox did not start", cause=said[:500])

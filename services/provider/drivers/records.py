@@ -1,0 +1,108 @@
+"""What the driver `local` keeps of each environment: a folder below the state directory."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from agent.handle import valid_uid
+from services.provider.driver import Limits, Spec, Worktree
+
+_VERSION: Final = 1
+_FOLDERS: Final = ("home", "tmp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What an environment was provisioned with."""
+
+    uid: str
+    tenant: str
+    spec: Spec
+    worktree: Worktree
+    provision_time: datetime
+
+    def same(self, other: "Record") -> bool:
+        return (self.tenant, self.spec, self.worktree) == (
+            other.tenant,
+            other.spec,
+            other.worktree,
+        )
+
+
+class Records:
+    """Folders named by uid, each with `home`, `tmp`, and a record that is written last."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def folder(self, uid: str) -> Path:
+        return self._root / uid
+
+    def uids(self) -> list[str]:
+        return sorted(path.name for path in self._root.iterdir() if valid_uid(path.name))
+
+    def read(self, uid: str) -> Record | None:
+        """None when nothing is there, or it was not finished."""
+        try:
+            data = json.loads((self.folder(uid) / "record").read_bytes())
+            return _from_json(data) if data["version"] == _VERSION else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def whole(self, uid: str) -> bool:
+        """Its folders are there."""
+        return all((self.folder(uid) / name).is_dir() for name in _FOLDERS)
+
+    def write(self, record: Record, owner: int | None) -> None:
+        """Make the folders, of `owner` when given, then the record, durably."""
+        folder = self.folder(record.uid)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for name in _FOLDERS:
+            (folder / name).mkdir(mode=0o700, exist_ok=True)
+            if owner is not None:
+                os.chown(folder / name, owner, owner)
+        data = {"version": _VERSION, **asdict(record)}
+        data["provision_time"] = record.provision_time.isoformat()
+        writing = folder / "record.new"
+        with writing.open("wb") as file:
+            file.write(json.dumps(data).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        writing.rename(folder / "record")
+
+    def remove(self, uid: str) -> bool:
+        """Remove everything of it; true when anything was there."""
+        folder = self.folder(uid)
+        if not folder.exists():
+            return False
+        try:
+            shutil.rmtree(folder)
+        except PermissionError:
+            _make_writable(folder)
+            shutil.rmtree(folder)
+        return True
+
+
+def _from_json(data: dict[str, Any]) -> Record:
+    spec = data["spec"]
+    return Record(
+        uid=data["uid"],
+        tenant=data["tenant"],
+        spec=Spec(driver=spec["driver"], limits=Limits(**spec["limits"])),
+        worktree=Worktree(**data["worktree"]),
+        provision_time=datetime.fromisoformat(data["provision_time"]).astimezone(UTC),
+    )
+
+
+def _make_writable(folder: Path) -> None:
+    """A program may leave folders that even their owner may not list or write to."""
+    for path, names, _ in os.walk(folder):
+        for name in names:
+            each = Path(path) / name
+            if not each.is_symlink():
+                each.chmod(0o700)
