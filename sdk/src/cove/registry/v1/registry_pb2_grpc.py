@@ -106,6 +106,8 @@ class RegistryServiceServicer(object):
 
         * ALREADY_EXISTS, ERROR_REASON_ENVIRONMENT_EXISTS: the id is taken.
         * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: a record holds 1 MiB at most.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left for the database.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,6 +159,9 @@ class RegistryServiceServicer(object):
         * INVALID_ARGUMENT, ERROR_REASON_FIELD_IMMUTABLE: the mask names another field.
         * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
         * ABORTED, ERROR_REASON_LEASE_LOST: `fencing_token` is given and not the current one.
+        * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `handle_generation` would fall.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: a record holds 1 MiB at most.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left for the database.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

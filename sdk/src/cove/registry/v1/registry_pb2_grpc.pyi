@@ -25,6 +25,8 @@ class RegistryServiceStub:
 
     * ALREADY_EXISTS, ERROR_REASON_ENVIRONMENT_EXISTS: the id is taken.
     * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: a record holds 1 MiB at most.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left for the database.
     """
     DeregisterEnvironment: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeregisterEnvironmentRequest, _registry_pb2.DeregisterEnvironmentResponse]
     """Removes the record for good and frees its id. What the environment stood on
@@ -55,6 +57,9 @@ class RegistryServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_FIELD_IMMUTABLE: the mask names another field.
     * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
     * ABORTED, ERROR_REASON_LEASE_LOST: `fencing_token` is given and not the current one.
+    * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `handle_generation` would fall.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: a record holds 1 MiB at most.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left for the database.
     """
     UpdateEnvironmentStatus: _aio.UnaryUnaryMultiCallable[_registry_pb2.UpdateEnvironmentStatusRequest, _registry_pb2.UpdateEnvironmentStatusResponse]
     """Moves an environment to another state by the table of transitions. Moving to
@@ -113,6 +118,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * ALREADY_EXISTS, ERROR_REASON_ENVIRONMENT_EXISTS: the id is taken.
         * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: a record holds 1 MiB at most.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left for the database.
         """
 
     @_abc_1.abstractmethod
@@ -173,6 +180,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT, ERROR_REASON_FIELD_IMMUTABLE: the mask names another field.
         * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
         * ABORTED, ERROR_REASON_LEASE_LOST: `fencing_token` is given and not the current one.
+        * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `handle_generation` would fall.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: a record holds 1 MiB at most.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left for the database.
         """
 
     @_abc_1.abstractmethod
