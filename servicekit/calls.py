@@ -26,9 +26,12 @@ _TRACE: Final = re.compile(
 _NOBODY: Final = Identity("", "", Role.ROLE_UNSPECIFIED)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Call:
-    """One call, or the work that outlives it."""
+    """One call, or the work that outlives it.
+
+    Filled in while the call is admitted, and not changed once its handler runs.
+    """
 
     method: str = ""
     """Path of the RPC, for example `/cove.git.v1.GitService/GetDiff`."""
@@ -45,7 +48,7 @@ class Call:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
 
-_current: Final[ContextVar[Call]] = ContextVar("call", default=Call())  # noqa: B039 - it is frozen.
+_current: Final[ContextVar[Call]] = ContextVar("call", default=Call())  # noqa: B039 - never changed.
 
 
 def current() -> Call:

@@ -1,18 +1,16 @@
 """What every call of this suite goes through, in one interceptor.
 
 In this order: correlation id, identity, role, form and rules of the request,
-deadline, the handler; then the status, the metrics and the log line, whatever
-happened. One wrapper per RPC is made and kept. Health speaks for itself, and
-reflection wants an identity only.
+deadline, the handler; then the status, and the observer, whatever happened. One
+wrapper per RPC is made and kept. Health speaks for itself, and reflection wants
+an identity only.
 """
 
 import asyncio
 import inspect
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -22,15 +20,14 @@ from cove.options.v1.options_pb2 import Role
 from servicekit import calls
 from servicekit.errors import DeadlineExceeded, PermissionDenied
 from servicekit.identity import Authenticator
-from servicekit.metrics import MethodMetrics, Metrics
+from servicekit.observer import Calls, Observer
 from servicekit.policy import Policy, policy_of
-from servicekit.status import DETAILS_KEY, Context, ShuttingDown, reason_of, to_status
+from servicekit.status import DETAILS_KEY, Context, ShuttingDown, reason_name, to_status
 from servicekit.validation import Reader
-
-_log = logging.getLogger("servicekit.calls")
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
+_NO_ROLE: Final = Role.ROLE_UNSPECIFIED
 _OURS: Final = "/cove."
 _REFLECTION: Final = "/grpc.reflection."
 _NO_PUSHBACK: Final = ("grpc-retry-pushback-ms", "-1")
@@ -41,10 +38,10 @@ class Chain(grpc.aio.ServerInterceptor):
     """The interceptor of every server. `drain` ends its streams that have no deadline."""
 
     def __init__(
-        self, authenticator: Authenticator, metrics: Metrics, max_message_size: int
+        self, authenticator: Authenticator, observer: Observer, max_message_size: int
     ) -> None:
         self._authenticator = authenticator
-        self._metrics = metrics
+        self._observer = observer
         self._max_message_size = max_message_size
         self._validator = protovalidate.Validator()
         self._handlers: dict[str, Handler] = {}
@@ -84,7 +81,7 @@ class Chain(grpc.aio.ServerInterceptor):
             reader=Reader(handler.request_deserializer, self._validator, self._max_message_size),
             request_streaming=handler.request_streaming,
             authenticator=self._authenticator,
-            metrics=self._metrics.of(path),
+            observed=self._observer.of(path),
             streams=self._streams,
         )
         # Requests stay bytes until the caller is known: see `Reader`.
@@ -123,7 +120,7 @@ class Rpc:
         reader: Reader,
         request_streaming: bool,
         authenticator: Authenticator,
-        metrics: MethodMetrics,
+        observed: Calls,
         streams: Streams,
     ) -> None:
         self._path = path
@@ -132,7 +129,7 @@ class Rpc:
         self._reader = reader
         self._request_streaming = request_streaming
         self._authenticator = authenticator
-        self._metrics = metrics
+        self._observed = observed
         self._streams = streams
 
     async def unary(self, received: Any, context: Context) -> Any:
@@ -146,7 +143,7 @@ class Rpc:
     ) -> Any:
         """Run a call so that whatever happens is told to its caller, counted and logged."""
         began = time.monotonic()
-        self._metrics.began()
+        self._observed.began()
         code, reason = "OK", ""
         try:
             response = await self._admitted(run, received, context)
@@ -161,15 +158,13 @@ class Rpc:
         except Exception as error:
             status = to_status(error)
             found = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
-            code, reason = found.name, reason_of_name(status)
+            code, reason = found.name, reason_name(status)
             trailing = [*self._trailing(context), (DETAILS_KEY, status.SerializeToString())]
             if found is grpc.StatusCode.UNAVAILABLE and not self._streams.draining:
                 trailing.append(_NO_PUSHBACK)  # It was tried: whoever knows why decides on more.
             await context.abort(found, status.message, tuple(trailing))
         finally:
-            seconds = time.monotonic() - began
-            self._metrics.ended(code, seconds)
-            _tell(code, reason, seconds)
+            self._observed.ended(calls.current(), code, reason, time.monotonic() - began)
 
     async def _admitted(
         self, run: Callable[[Any, Context], Awaitable[Any]], received: Any, context: Context
@@ -177,24 +172,21 @@ class Rpc:
         metadata = text_metadata(context)
         call = calls.from_metadata(self._path, metadata)
         calls.begin(call)
-        identity = await self._authenticator.authenticate(metadata, context.peer())
-        call = replace(call, identity=identity)
-        calls.begin(call)
-        if self._policy.role == Role.ROLE_UNSPECIFIED or identity.role < self._policy.role:
-            raise PermissionDenied(
-                "the identity may not call this", role=Role.Name(self._policy.role)
-            )
+        call.identity = await self._authenticator.authenticate(metadata, context.peer())
+        if self._policy.role == _NO_ROLE or call.identity.role < self._policy.role:
+            role = Role.Name(self._policy.role)
+            raise PermissionDenied("the identity may not call this", role=role)
         request = (
             self._checked(received) if self._request_streaming else self._reader.read(received)
         )
         limit = self._policy.limit(request)
         left = context.time_remaining()
         if left is not None and (limit is None or left <= limit):
-            calls.begin(replace(call, deadline=time.monotonic() + left))
+            call.deadline = time.monotonic() + left
             return await run(request, context)
         if limit is None:
             return await self._unlimited(run, request, context)
-        calls.begin(replace(call, deadline=time.monotonic() + limit))
+        call.deadline = time.monotonic() + limit
         try:
             async with asyncio.timeout(limit) as timer:
                 return await run(request, context)
@@ -245,16 +237,8 @@ class Rpc:
 
 
 def text_metadata(context: Context) -> Mapping[str, str]:
-    """The headers of a call that are text, by lower-case name."""
-    return {
-        key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
-    }
-
-
-def reason_of_name(status: Any) -> str:
-    from cove.errors.v1.errors_pb2 import ErrorReason
-
-    return ErrorReason.Name(reason_of(status)).removeprefix("ERROR_REASON_")
+    """The headers of a call by lower-case name; those named `-bin` are bytes in truth."""
+    return dict(context.invocation_metadata() or ())  # type: ignore[arg-type]
 
 
 def _guard(
@@ -273,19 +257,3 @@ def _guard(
             await context.write(response)
 
     return run
-
-
-def _tell(code: str, reason: str, seconds: float) -> None:
-    """The access log: one line a call, without anything of its contents."""
-    call = calls.current()
-    fields = {
-        "method": call.method,
-        "code": code,
-        "reason": reason,
-        "ms": round(seconds * 1000, 2),
-        "principal": call.identity.principal,
-        "tenant": call.identity.tenant,
-    }
-    _log.info(
-        "call", extra={"fields": {key: value for key, value in fields.items() if value != ""}}
-    )

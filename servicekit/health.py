@@ -51,11 +51,11 @@ class Health(health_pb2_grpc.HealthServicer):
     ) -> None:
         sent = None
         while True:
-            changed = self._changed
+            changed, stopping = self._changed, self._stopping
             status = self._statuses.get(request.service, UNKNOWN)
             if status != sent:
                 await context.write(health_pb2.HealthCheckResponse(status=status))
                 sent = status
-            if self._stopping:
+            if stopping:
                 return
             await changed.wait()

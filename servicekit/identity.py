@@ -10,6 +10,7 @@ from servicekit.errors import Unauthenticated
 
 PRINCIPAL_KEY: Final = "cove-principal"
 TENANT_KEY: Final = "cove-tenant"
+_SERVICE: Final = Role.ROLE_SERVICE
 TOKEN_KEY: Final = "cove-service-token"  # noqa: S105 - the name of a header, not a secret.
 
 
@@ -46,6 +47,4 @@ class ServiceAuthenticator:
             shown = metadata.get(TOKEN_KEY, "").encode()
             if not self._token or not hmac.compare_digest(shown, self._token):
                 raise Unauthenticated("no valid service token")
-        return Identity(
-            metadata.get(PRINCIPAL_KEY, ""), metadata.get(TENANT_KEY, ""), Role.ROLE_SERVICE
-        )
+        return Identity(metadata.get(PRINCIPAL_KEY, ""), metadata.get(TENANT_KEY, ""), _SERVICE)

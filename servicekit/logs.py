@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 import time
+from contextlib import suppress
 from typing import Final, TextIO
 
 from servicekit import calls
@@ -18,11 +19,31 @@ _PRETTY_TIME: Final = "%H:%M:%S"
 def set_up(service: str, level: str, stream: TextIO | None = None) -> None:
     """Log everything of this process to `stream`, by default the standard error."""
     out = stream or sys.stderr
-    handler = logging.StreamHandler(out)
+    handler = LineHandler(out)
     handler.setFormatter(PrettyFormatter(service) if out.isatty() else JsonFormatter(service))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+
+
+class LineHandler(logging.Handler):
+    """Writes whole lines, at once unless the record says that `more` follow.
+
+    Nobody listening is no reason to fail.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(self.format(record))
+        if not getattr(record, "more", False):
+            lines, self._lines = self._lines, []
+            with suppress(OSError, ValueError):
+                self._stream.write("\n".join([*lines, ""]))
+                self._stream.flush()
 
 
 class JsonFormatter(logging.Formatter):
@@ -34,7 +55,7 @@ class JsonFormatter(logging.Formatter):
         self._encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
 
     def format(self, record: logging.LogRecord) -> str:
-        call = calls.current()
+        call = _call_of(record)
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, object] = {
             "time": f"{seconds}.{int(record.msecs):03d}Z",
@@ -63,8 +84,14 @@ class PrettyFormatter(logging.Formatter):
         shown = "".join(f" {name}={value}" for name, value in fields.items())
         text = f"{self.formatTime(record, _PRETTY_TIME)} {record.levelname[0]} {self._service}: "
         text += record.getMessage() + shown
-        if correlation_id := calls.current().correlation_id:
+        if correlation_id := _call_of(record).correlation_id:
             text += f" [{correlation_id[:8]}]"
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         return text
+
+
+def _call_of(record: logging.LogRecord) -> calls.Call:
+    """The call that a line is about: its own, when it is written later."""
+    call = getattr(record, "call", None)
+    return call if isinstance(call, calls.Call) else calls.current()

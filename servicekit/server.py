@@ -17,7 +17,7 @@ from servicekit.config import ConfigError, ServerConfig
 from servicekit.health import SERVICE as HEALTH
 from servicekit.health import SERVING, Health
 from servicekit.identity import Authenticator, ServiceAuthenticator
-from servicekit.metrics import Metrics
+from servicekit.observer import Observer
 from servicekit.secrets import read_secret
 from servicekit.sockets import listen
 
@@ -56,7 +56,8 @@ async def serving(
     leaving: NOT_SERVING, endless streams end, the rest has the grace to end.
     """
     registry = metrics or CollectorRegistry()
-    chain = Chain(authenticator or _for_tools(config), Metrics(registry), config.max_message_size)
+    observer = Observer(registry)
+    chain = Chain(authenticator or _for_tools(config), observer, config.max_message_size)
     server = grpc.aio.server(interceptors=[chain], options=_options(config))
     for add in services.values():
         add(server)
@@ -76,6 +77,7 @@ async def serving(
         health.stop()
         chain.drain()
         await asyncio.shield(server.stop(config.shutdown_grace.total_seconds()))
+        observer.flush()
 
 
 def _for_tools(config: ServerConfig) -> ServiceAuthenticator:

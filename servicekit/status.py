@@ -79,6 +79,11 @@ def reason_of(status: status_pb2.Status) -> ErrorReason.ValueType:
     return ErrorReason.ERROR_REASON_UNSPECIFIED
 
 
+def reason_name(status: status_pb2.Status) -> str:
+    """As it is logged: without the prefix."""
+    return ErrorReason.Name(reason_of(status)).removeprefix("ERROR_REASON_")
+
+
 def told(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
     """The whole status that a service of Cove sent with its failure; None: it sent none."""
     packed = error.trailing_metadata().get(DETAILS_KEY)

@@ -1,0 +1,111 @@
+"""Counts and logs every call that ended, in batches.
+
+Between two calls gRPC's threads fight over the interpreter, so that a line
+written there costs five times what it costs in a batch. Lines come at most
+50 ms late; counters are brought up to date before they are read.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.registry import Collector
+
+from servicekit.calls import Call
+
+_log = logging.getLogger("servicekit.calls")
+
+_BATCH_SECONDS: Final = 0.05
+_BUCKETS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
+    *(0.5, 1, 2.5, 5, 10, 30, 120, 600),
+)
+
+
+class Observer:
+    """Of one server, with metrics in the registry given."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        registry.register(_Flush(self.flush))  # Asked first, as it was registered first.
+        self._calls = Counter(
+            "cove_calls", "Calls that ended, by code.", ["method", "code"], registry=registry
+        )
+        self._seconds = Histogram(
+            "cove_call_seconds",
+            "How long calls took.",
+            ["method"],
+            registry=registry,
+            buckets=_BUCKETS,
+        )
+        self._open = Gauge("cove_calls_open", "Calls going on.", ["method"], registry=registry)
+        self._ended: list[tuple[float, Call, str, str, float]] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def of(self, method: str) -> "Calls":
+        calls = Calls(self.ended)
+        self._open.labels(method).set_function(lambda: calls.open)
+        return calls
+
+    def ended(self, call: Call, code: str, reason: str, seconds: float) -> None:
+        self._ended.append((time.time(), call, code, reason, seconds))
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_BATCH_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        ended, self._ended, self._timer = self._ended, [], None
+        logged = _log.isEnabledFor(logging.INFO)
+        for left, (when, call, code, reason, seconds) in enumerate(ended, start=1 - len(ended)):
+            self._calls.labels(call.method, code).inc()
+            self._seconds.labels(call.method).observe(seconds)
+            if logged:
+                _tell(when, call, code, reason, seconds, more=left < 0)
+
+
+class Calls:
+    """Those of one RPC."""
+
+    def __init__(self, ended: Callable[[Call, str, str, float], None]) -> None:
+        self.open = 0
+        self._ended = ended
+
+    def began(self) -> None:
+        self.open += 1
+
+    def ended(self, call: Call, code: str, reason: str, seconds: float) -> None:
+        self.open -= 1
+        self._ended(call, code, reason, seconds)
+
+
+class _Flush(Collector):
+    """Has no metrics of its own: being asked for them is what it waits for."""
+
+    def __init__(self, flush: Callable[[], None]) -> None:
+        self._flush = flush
+
+    def collect(self) -> Iterator[Metric]:
+        self._flush()
+        return iter(())
+
+
+def _tell(when: float, call: Call, code: str, reason: str, seconds: float, *, more: bool) -> None:
+    """The access log: one line a call, without anything of its contents."""
+    fields: dict[str, object] = {
+        "method": call.method,
+        "code": code,
+        "ms": round(seconds * 1000, 2),
+    }
+    if reason:
+        fields["reason"] = reason
+    if call.identity.principal:
+        fields["principal"] = call.identity.principal
+    if call.identity.tenant:
+        fields["tenant"] = call.identity.tenant
+    record = logging.LogRecord(_log.name, logging.INFO, __file__, 0, "call", (), None)
+    record.created, record.msecs = when, when % 1 * 1000
+    vars(record).update(fields=fields, call=call, more=more)
+    _log.handle(record)
