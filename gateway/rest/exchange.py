@@ -68,7 +68,6 @@ class Exchange:
                 raise DeadlineExceeded("the body does not come") from None
             if message["type"] == "http.disconnect":
                 self._left = True
-                self._body_ended.set()
                 raise ClientLeft
             more = message.get("more_body", False)
             if part := message.get("body", b""):
@@ -79,7 +78,8 @@ class Exchange:
     async def watched(self, *, body_follows: bool = False) -> AsyncIterator[None]:
         """Inside, the client's leaving ends the work: `ClientLeft` comes out of it.
 
-        `body_follows`: `parts` is read inside.
+        `body_follows`: `parts` is read inside, and tells itself of a client that
+        leaves before the body's end.
         """
         if not body_follows:
             self._body_ended.set()

@@ -28,6 +28,7 @@ from servicekit.status import reason
 IF_NONE_MATCH: Final = "if-none-match"
 
 _RANGE: Final = re.compile(r"bytes=\s*(\d{1,18})?-(\d{1,18})?\s*")
+_REFUSAL: Final = 5.0  # Seconds that a refusal may take.
 _OCTAL: Final = re.compile(r"0[0-7]+")
 
 
@@ -81,13 +82,16 @@ class Files:
                 async for part in exchange.parts():
                     yield match.route.request(data=part)
             except Exception as error:
+                # A server of grpc.aio may take a cancelled stream for one that ended
+                # well, and keep what came so far. A second header it must refuse.
                 failures.append(error)
-                raise  # Which has gRPC cancel the call: an end would commit what came so far.
+                limit.reschedule(asyncio.get_running_loop().time() + _REFUSAL)
+                yield first
 
         try:
-            async with exchange.watched(body_follows=True):
+            async with exchange.watched(body_follows=True), asyncio.timeout(None) as limit:
                 response = await self._backend.upload(match.route, requests(), token)
-        except asyncio.CancelledError:
+        except Exception:
             if failures:
                 raise failures[0] from None
             raise

@@ -29,7 +29,7 @@ class Front:
 @pytest.fixture
 async def front(tmp_path: Path) -> AsyncIterator[Front]:
     seen = Seen()
-    files = Files(seen)
+    files = Files(seen)  # type: ignore[abstract]  # As in `services`.
     config = Config(state=tmp_path / "s", runtime=tmp_path / "r")
     async with (
         serving(config, services(seen, files), authenticator=Bearer()) as served,

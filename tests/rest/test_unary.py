@@ -203,7 +203,7 @@ async def test_a_bug_inside_tells_the_caller_only_the_correlation_id(front: Fron
 
 @pytest.mark.parametrize("token", ["", "Bearer wrong", "Bearer t\xf6ken", "Basic a-token"])
 async def test_a_wrong_token_is_401(front: Front, token: str) -> None:
-    headers = {"authorization": token.encode("latin-1")}
+    headers = [(b"authorization", token.encode("latin-1"))]
     answer = await front.client.get("/workspaces", headers=headers)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
