@@ -45,7 +45,7 @@ def main() -> int:
     parts = Parts(
         mode=mode,
         library=library,
-        interpreter=host.find_interpreter(),
+        interpreter=None if problem else host.find_interpreter(),
         cgroups=Cgroups.probe(f"cove-{digest}"),
     )
     facts = Facts(

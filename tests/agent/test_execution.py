@@ -1,0 +1,208 @@
+"""Commands in a real sandbox: how they start, what is recorded, how they end."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.client import AgentError, ErrorCode, PeerGone, Scope
+from agent.record import ExitKind, LogReader, Result
+from tests.agent.node import Node, close, command, ended, timeout, until
+
+
+async def test_output_and_code_are_recorded(node: Node) -> None:
+    async with node.sandbox() as box:
+        done = await box.run("sh", "-c", "echo out; echo err >&2; exit 3")
+    assert (done.result.kind, done.result.number) == (ExitKind.CODE, 3)
+    assert (done.stdout, done.stderr) == (b"out\n", b"err\n")
+    assert done.result.output_bytes == 8
+    assert done.result.end_ns > done.result.start_ns
+    assert done.result.peak_memory_kib > 0
+
+
+async def test_merged_output_keeps_its_order(node: Node) -> None:
+    async with node.sandbox() as box:
+        script = "for i in 1 2 3; do echo o$i; echo e$i >&2; done"
+        done = await box.run("sh", "-c", script, merge_stderr=True)
+    assert done.stdout == b"o1\ne1\no2\ne2\no3\ne3\n"
+
+
+async def test_large_output_is_whole(node: Node) -> None:
+    async with node.sandbox() as box:
+        done = await box.run("sh", "-c", "seq 1 1000000")
+    assert done.stdout == b"".join(b"%d\n" % number for number in range(1, 1_000_001))
+
+
+async def test_many_small_writes_become_few_records(node: Node) -> None:
+    async with node.sandbox() as box, box.agent() as agent:
+        sinks = box.sinks("x")
+        script = "i=0; while [ $i -lt 20000 ]; do echo; i=$((i+1)); done"
+        await agent.start("x", command("sh", "-c", script), sinks)
+        assert len((await ended(sinks)).stdout) == 20000
+        assert len(LogReader(sinks.log).read(1 << 30)) < 5000
+        close(sinks)
+
+
+async def test_a_signal_is_told_as_one(node: Node) -> None:
+    async with node.sandbox() as box:
+        done = await box.run("sh", "-c", "kill -SEGV $$")
+    assert (done.result.kind, done.result.number) == (ExitKind.SIGNAL, signal.SIGSEGV)
+
+
+@pytest.mark.parametrize(
+    ("argv", "cwd", "code"),
+    [
+        (["no-such-program"], "/workspace", ErrorCode.PROGRAM_NOT_FOUND),
+        (["/etc/passwd"], "/workspace", ErrorCode.PROGRAM_NOT_EXECUTABLE),
+        (["true"], "/no/such", ErrorCode.CWD_NOT_FOUND),
+        ([], "/workspace", ErrorCode.BAD_REQUEST),
+    ],
+)
+async def test_what_cannot_start_leaves_no_trace(
+    node: Node, argv: list[str], cwd: str, code: ErrorCode
+) -> None:
+    async with node.sandbox() as box, box.agent() as agent:
+        sinks = box.sinks("x")
+        with pytest.raises(AgentError) as caught:
+            await agent.start("x", command(*argv, cwd=cwd), sinks)
+        assert caught.value.code is code
+        assert os.fstat(sinks.log).st_size == 0
+        await agent.start("x", command("true"), sinks)
+        assert (await ended(sinks)).result.number == 0
+        close(sinks)
+
+
+async def test_starting_twice_is_one_start(node: Node) -> None:
+    async with node.sandbox() as box, box.agent() as agent:
+        sinks = box.sinks("x")
+        run = command("sh", "-c", "echo x >> starts; sleep 0.2")
+        first = await agent.start("x", run, sinks)
+        async with box.agent() as other:
+            second = await other.start("x", run, sinks)
+        assert (first.existing, second.existing, second.pid) == (False, True, first.pid)
+        await ended(sinks)
+        assert (await agent.start("x", run, sinks)).existing
+        assert (box.worktree / "starts").read_text() == "x\n"
+        close(sinks)
+
+
+async def test_a_log_that_is_not_empty_is_never_started_again(node: Node) -> None:
+    async with node.sandbox() as box, box.agent() as agent:
+        sinks = box.sinks("x")
+        os.write(sinks.log, b"x")
+        with pytest.raises(AgentError) as caught:
+            await agent.start("x", command("true"), sinks)
+        assert caught.value.code is ErrorCode.ALREADY_STARTED
+        close(sinks)
+
+
+async def test_a_timeout_ends_the_whole_tree_and_says_so(node: Node) -> None:
+    async with node.sandbox() as box, box.agent() as agent:
+        sinks = box.sinks("x")
+        script = "trap '' TERM; setsid sh -c \"trap '' TERM; while :; do sleep 1; done\" & wait"
+        run = command("sh", "-c", script, timeout=timeout(0.2), grace=timeout(0.3))
+        began = time.monotonic()
+        await agent.start("x", run, sinks)
+        done = await ended(sinks)
+        assert (done.result.kind, done.result.text) == (ExitKind.TIMED_OUT, "timeout")
+        assert 0.4 < time.monotonic() - began < 5
+        assert (await agent.listing()).processes == 0
+        close(sinks)
+
+
+async def test_silence_can_be_limited_too(node: Node) -> None:
+    async with node.sandbox() as box:
+        done = await box.run("sh", "-c", "echo a; sleep 60", idle_output_timeout=timeout(0.2))
+    assert (done.result.kind, done.result.text) == (ExitKind.TIMED_OUT, "idle_output")
+    assert done.stdout == b"a\n"
+
+
+async def test_a_cancel_names_who_did_it(node: Node) -> None:
+    async with node.sandbox() as box, box.agent() as agent:
+        sinks = box.sinks("x")
+        await agent.start("x", command("sh", "-c", "trap 'echo bye; exit 0' TERM; sleep 60"), sinks)
+        await agent.cancel("x", "ada", timeout(2))
+        result = Result.decode(os.pread(sinks.result, 4096, 0))
+        assert result is not None
+        assert (result.kind, result.text) == (ExitKind.CANCELLED, "ada")
+        close(sinks)
+
+
+async def test_killing_the_tree_finds_who_ran_away(node: Node) -> None:
+    async with node.sandbox() as box, box.agent() as agent:
+        sinks = box.sinks("x")
+        script = "(setsid setsid sleep 300 &); (setsid setsid sleep 300 &) ; sleep 300"
+        await agent.start("x", command("sh", "-c", script, env={"COVE_EXECUTION_ID": "x"}), sinks)
+        while (await agent.listing()).processes < 4:
+            pass
+        await agent.signal("x", signal.SIGKILL, Scope.TREE)
+        assert (await agent.listing()).processes == 0
+        done = await ended(sinks)
+        assert (done.result.kind, done.result.number) == (ExitKind.SIGNAL, signal.SIGKILL)
+        close(sinks)
+
+
+async def test_a_background_child_does_not_hold_the_exit(node: Node) -> None:
+    async with node.sandbox() as box, box.agent() as agent:
+        sinks = box.sinks("x")
+        began = time.monotonic()
+        await agent.start("x", command("sh", "-c", "sleep 30 & echo hi"), sinks)
+        assert (await ended(sinks)).stdout == b"hi\n"
+        assert time.monotonic() - began < 2
+        listing = await agent.listing()
+        assert (listing.processes, listing.background) == (1, 1)
+        with pytest.raises(AgentError):
+            await agent.signal("x", signal.SIGTERM)
+        close(sinks)
+
+
+async def test_the_log_goes_on_when_the_client_is_gone(node: Node) -> None:
+    async with node.sandbox() as box:
+        sinks = box.sinks("x")
+        async with box.agent() as agent:
+            await agent.start("x", command("sh", "-c", "seq 1 200000; sleep 0.3; echo end"), sinks)
+        done = await ended(sinks)
+        assert done.stdout == b"".join(b"%d\n" % n for n in range(1, 200_001)) + b"end\n"
+        close(sinks)
+
+
+async def test_a_full_disk_loses_output_but_not_the_exit(node: Node) -> None:
+    if os.getuid() != 0:
+        pytest.skip("needs root to make a small disk")
+    async with node.sandbox() as box, box.agent() as agent:
+        small = Path(node.folder / "small")
+        small.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "t", small], check=True)
+        sinks = box.sinks("x", small)
+        try:
+            script = "head -c 1000000 /dev/zero; echo done >&2; exit 7"
+            await agent.start("x", command("sh", "-c", script), sinks)
+            done = await ended(sinks)
+            assert done.result.number == 7
+            assert done.result.output_bytes == 1_000_005
+            assert done.result.dropped_bytes > 700_000
+            recorded = len(done.stdout) + len(done.stderr) + done.gaps
+            reader = LogReader(sinks.log)
+            reader.read(1 << 30)
+            assert reader.offset == recorded
+            assert len(done.stdout) + len(done.stderr) + done.result.dropped_bytes == 1_000_005
+        finally:
+            close(sinks)
+            await until(lambda: subprocess.run(["umount", small], check=False).returncode == 0)
+
+
+async def test_an_idle_agent_ends_by_itself(node: Node) -> None:
+    async with node.sandbox(idle_timeout_seconds=0.2) as box:
+        assert (await box.run("true")).result.number == 0
+        async with box.agent() as agent:
+            sinks = box.sinks("x")
+            await agent.start("x", command("sleep", "1"), sinks)
+        assert (await ended(sinks)).result.number == 0
+        close(sinks)
+        await until(lambda: not box.socket.exists())
+        with pytest.raises(PeerGone):
+            async with box.agent():
+                pass
