@@ -43,7 +43,10 @@ class Tree:
     def signal(self, number: int) -> list[int]:
         """Signal everyone; returns who it was."""
         if number == system.SIGKILL and self._unified:
-            os.write(self._unified[1], b"1")
+            try:
+                os.write(self._unified[1], b"1")
+            except OSError:  # The group was removed, so nobody is in it.
+                return []
         members = self.members()
         for pid in members:
             try:
@@ -62,10 +65,13 @@ class Tree:
 
     @staticmethod
     def _listed(procs: int) -> list[int]:
-        os.lseek(procs, 0, os.SEEK_SET)
         data = b""
-        while piece := os.read(procs, 65536):
-            data += piece
+        try:
+            os.lseek(procs, 0, os.SEEK_SET)
+            while piece := os.read(procs, 65536):
+                data += piece
+        except OSError:  # The group was removed, so nobody is in it.
+            return []
         # 0 is a process that is not in our pid namespace: none of ours.
         return [int(pid) for pid in data.split() if pid != b"0"]
 
