@@ -60,8 +60,11 @@ class FileServicer(FileServiceServicer):
         async def parts() -> AsyncIterator[executor_pb2.WriteFileRequest]:
             yield executor_pb2.WriteFileRequest(header=header)
             async for part in request_iterator:
-                if not part.HasField("data"):
-                    raise InvalidArgument("header", "must come only once")
+                if part.HasField("header"):
+                    # The executor refuses it, and so the upload. To raise here would only
+                    # break it off, which the executor can take for its end.
+                    yield executor_pb2.WriteFileRequest(header=header)
+                    return
                 yield executor_pb2.WriteFileRequest(data=part.data)
 
         # Before, not on refusal: what the caller sent cannot be sent a second time.

@@ -124,11 +124,15 @@ class Records:
         fields: Iterable[str],
         *,
         fencing_token: int = 0,
+        etag: str = "",
         request_id: str = "",
     ) -> pb.Environment:
-        """Write these fields of `environment`, which has the new values."""
+        """Write these fields of `environment`, which has the new values; its etag is not used."""
+        asked = pb.Environment()
+        asked.CopyFrom(environment)
+        asked.etag = etag
         request = pb.UpdateEnvironmentRequest(
-            environment=environment,
+            environment=asked,
             update_mask=FieldMask(paths=fields),
             fencing_token=fencing_token,
             request_id=names.derived(request_id, "update"),

@@ -87,9 +87,10 @@ class WorkspaceServicer(WorkspaceServiceServicer):
             name=names.environment_name(given.name),
             labels=given.labels,
             annotations=given.annotations,
-            etag=given.etag,
         )
-        updated = await self._records.update(asked, fields, request_id=request.request_id)
+        updated = await self._records.update(
+            asked, fields, etag=given.etag, request_id=request.request_id
+        )
         return pb.UpdateWorkspaceResponse(workspace=workspace(updated))
 
     async def DeleteWorkspace(

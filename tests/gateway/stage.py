@@ -1,0 +1,264 @@
+"""The whole suite around a gateway: real tools on a real disk, the network in between."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import grpc
+
+from cove.gateway.v1 import gateway_pb2 as pb
+from cove.gateway.v1 import gateway_pb2_grpc as rpc
+from cove.git.v1 import git_pb2
+from cove.git.v1.git_pb2_grpc import GitServiceStub
+from cove.provider.v1 import provider_pb2
+from cove.provider.v1.provider_pb2_grpc import ProviderServiceStub
+from cove.registry.v1 import registry_pb2
+from cove.registry.v1.registry_pb2_grpc import RegistryServiceStub
+from gateway.app import gateway
+from gateway.config import Config
+from services.executor.app import executor
+from services.executor.config import Config as ExecutorConfig
+from services.git.app import git
+from services.git.config import Config as GitConfig
+from services.provider.app import provider
+from services.provider.config import Config as ProviderConfig
+from services.registry.app import registry
+from services.registry.config import Config as RegistryConfig
+from tests.support.failing import Proxy, proxied
+
+T = TypeVar("T")
+
+TOOLS: Final = ("registry", "git", "provider", "executor")
+TENANT: Final = "default"
+LIMIT: Final = 20.0
+_HOST: Final = (("cove-tenant", TENANT),)
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """One gateway, as a caller has it."""
+
+    address: str
+    workspaces: rpc.WorkspaceServiceStub
+    executions: rpc.ExecutionServiceStub
+    files: rpc.FileServiceStub
+    sources: rpc.SourceServiceStub
+    process: "asyncio.subprocess.Process | None" = None
+
+    async def kill(self) -> None:
+        """As a power cut would."""
+        assert self.process
+        self.process.send_signal(signal.SIGKILL)
+        await self.process.wait()
+
+
+class Stage:
+    def __init__(self, state: Path, runtime: Path, repository: Path, proxies: list[Proxy]) -> None:
+        self.state = state
+        self.runtime = runtime
+        self.repository = repository
+        self.registry, self.git, self.provider, self.executor = proxies
+
+    def create(self, workspace_id: str = "demo", **changes: Any) -> pb.CreateWorkspaceRequest:
+        spec = {"repository": f"file://{self.repository}", **changes.pop("spec", {})}
+        workspace = pb.Workspace(spec=registry_pb2.EnvironmentSpec(**spec))
+        return pb.CreateWorkspaceRequest(workspace_id=workspace_id, workspace=workspace, **changes)
+
+    @asynccontextmanager
+    async def gateway(self, name: str = "gateway", **changes: Any) -> AsyncIterator[Gateway]:
+        """One in this process. Its leases are short, and it reconciles all the time."""
+        settings = {
+            "lease": timedelta(seconds=1),
+            "reconcile_interval": timedelta(seconds=0.1),
+            "progress_interval": timedelta(seconds=0.02),
+            "orphan_grace": timedelta(0),
+            "shutdown_grace": timedelta(seconds=1),
+            "no_auth": True,
+        }
+        config = Config(
+            state=self.state,
+            runtime=self.runtime,
+            address=(f"unix:{self.runtime}/{name}",),
+            **{tool: self._behind(tool) for tool in TOOLS},
+            **(settings | changes),
+        )
+        async with gateway(config) as served, _connected(served.address) as connected:
+            yield connected
+
+    @asynccontextmanager
+    async def gateway_process(self) -> AsyncIterator[Gateway]:
+        """One of its own, to be killed. It reconciles at its start only."""
+        settings = {tool.upper(): self._behind(tool) for tool in TOOLS} | {
+            "LEASE": "1",
+            "NO_AUTH": "true",
+            "ADDRESS": f"unix:{self.runtime}/victim",
+        }
+        env = {
+            "COVE_STATE": str(self.state),
+            "COVE_RUNTIME": str(self.runtime),
+            **{f"COVE_GATEWAY__{key}": value for key, value in settings.items()},
+        }
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gateway"),
+            env=os.environ | env,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            assert process.stdout
+            ready = json.loads(await asyncio.wait_for(process.stdout.readline(), LIMIT))
+            async with _connected(ready["addresses"][0], process) as connected:
+                yield connected
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
+
+    async def records(self) -> list[registry_pb2.Environment]:
+        async with self._direct("registry") as channel:
+            request = registry_pb2.ListEnvironmentsRequest(tenant="-")
+            answer = await RegistryServiceStub(channel).ListEnvironments(request)
+            return list(answer.environments)
+
+    async def left(self) -> set[str]:
+        """What is there of any environment: in the registry, git, the provider, as refs."""
+        found = {f"record {each.name}" for each in await self.records()}
+        async with self._direct("git") as channel:
+            trees = await GitServiceStub(channel).ListWorktrees(git_pb2.ListWorktreesRequest())
+        found |= {f"worktree {each.uid}" for each in trees.worktrees}
+        async with self._direct("provider") as channel:
+            listing = provider_pb2.ListProvisionedRequest()
+            provisioned = await ProviderServiceStub(channel).ListProvisioned(listing)
+        found |= {f"provisioned {each.uid}" for each in provisioned.observations}
+        for repository in (self.state / "git" / "repositories").glob("*/*.git"):
+            refs = await asyncio.to_thread(_git, repository, "for-each-ref", "--format=%(refname)")
+            found |= {f"ref {ref}" for ref in refs.split() if "/remotes/" not in ref}
+        return found
+
+    def _behind(self, tool: str) -> str:
+        return f"unix:{self.runtime}/p/{tool}"
+
+    def _direct(self, tool: str) -> grpc.aio.Channel:
+        return grpc.aio.insecure_channel(
+            f"unix:{self.runtime}/{tool}", interceptors=[_Tenant()]
+        )
+
+
+class _Tenant(grpc.aio.UnaryUnaryClientInterceptor):
+    """Calls a tool as a gateway would for the tenant."""
+
+    async def intercept_unary_unary(
+        self, continuation: Callable[..., Any], client_call_details: Any, request: Any
+    ) -> Any:
+        details = client_call_details._replace(metadata=grpc.aio.Metadata(*_HOST))
+        return await continuation(details, request)
+
+
+@asynccontextmanager
+async def staged(folder: Path) -> AsyncIterator[Stage]:
+    """Launcher, registry, git, provider and executor, each behind a proxy."""
+    runtime = Path(tempfile.mkdtemp(prefix="cove-"))
+    (runtime / "p").mkdir(mode=0o700)
+    state = folder / "state"
+    shared: dict[str, Any] = {
+        "state": state,
+        "runtime": runtime,
+        "shutdown_grace": timedelta(seconds=1),
+    }
+    repository = await asyncio.to_thread(make_repository, folder / "origin.git")
+    try:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(launcher(state, runtime))
+            for app in (
+                registry(RegistryConfig(**shared)),
+                git(GitConfig(**shared, local_roots=(folder,))),
+                provider(ProviderConfig(**shared)),
+                executor(ExecutorConfig(**shared)),
+            ):
+                await stack.enter_async_context(app)
+            proxies = [
+                await stack.enter_async_context(
+                    proxied(f"unix:{runtime}/{tool}", f"unix:{runtime}/p/{tool}")
+                )
+                for tool in TOOLS
+            ]
+            yield Stage(state, runtime, repository, proxies)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, runtime, ignore_errors=True)
+
+
+@asynccontextmanager
+async def launcher(state: Path, runtime: Path) -> AsyncIterator[None]:
+    """The launcher of the node; its sandboxes end with it."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "agent.launcher", "--stop-sandboxes"),
+        *("--runtime", str(runtime), "--state", str(state), "--node", "node-1"),
+        stderr=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        await eventually(lambda: _exists(runtime / "launcher"))
+        yield
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.wait(), LIMIT)
+
+
+async def eventually(check: Callable[[], Awaitable[T]], within: float = LIMIT) -> T:
+    """What `check` answers as soon as that is true."""
+    until = time.monotonic() + within
+    while True:
+        answer = await check()
+        if answer or time.monotonic() > until:
+            assert answer, "it did not come to be"
+            return answer
+        await asyncio.sleep(0.02)
+
+
+def make_repository(path: Path) -> Path:
+    """A bare repository with one commit on `main`."""
+    work = path.with_suffix(".work")
+    subprocess.run(["git", "init", "-q", "-b", "main", work], check=True)
+    (work / "hello.txt").write_text("hello\n")
+    _git(work / ".git", "--work-tree", str(work), "add", ".")
+    _git(work / ".git", "-c", "user.name=A", "-c", "user.email=a@b", "commit", "-qm", "first")
+    subprocess.run(["git", "clone", "-q", "--bare", work, path], check=True)
+    return path
+
+
+def _git(directory: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", f"--git-dir={directory}", *arguments], check=True, capture_output=True, text=True
+    )
+    return done.stdout
+
+
+async def _exists(path: Path) -> bool:
+    return path.exists()
+
+
+@asynccontextmanager
+async def _connected(
+    address: str, process: "asyncio.subprocess.Process | None" = None
+) -> AsyncIterator[Gateway]:
+    async with grpc.aio.insecure_channel(address) as channel:
+        yield Gateway(
+            address,
+            rpc.WorkspaceServiceStub(channel),
+            rpc.ExecutionServiceStub(channel),
+            rpc.FileServiceStub(channel),
+            rpc.SourceServiceStub(channel),
+            process,
+        )

@@ -1,0 +1,184 @@
+"""The network in front of a real server: lets calls through, or fails, holds, or loses them.
+
+It is a double of the network and not of a server: it knows paths and bytes only, so
+it cannot prove what a server does, only what its caller does when calls go wrong.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+
+from servicekit.errors import ServiceError
+from servicekit.status import DETAILS_KEY, to_status
+
+_NO_PUSHBACK: Final = ("grpc-retry-pushback-ms", "-1")
+_OPTIONS: Final = (("grpc.enable_retries", 0), ("grpc.max_receive_message_length", -1))
+
+
+@dataclass(slots=True)
+class Fault:
+    """What happens to calls of one RPC."""
+
+    error: ServiceError | None = None
+    """What its caller is told; None: what a broken connection tells."""
+
+    times: int | None = None
+    """How many calls; None: all."""
+
+    done: bool = False
+    """Whether the server still does it, so that only its answer is lost."""
+
+
+@dataclass(slots=True)
+class Hold:
+    """Calls of one RPC wait here, before the server gets them or, with `done`, after."""
+
+    done: bool = False
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Proxy:
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self._faults: dict[str, Fault] = {}
+        self._holds: dict[str, Hold] = {}
+        self.calls: list[str] = []
+        """The RPCs that came, in order."""
+
+        self.open = 0
+        """How many calls are going on."""
+
+    def fail(
+        self,
+        rpc: str,
+        error: ServiceError | None = None,
+        *,
+        times: int | None = None,
+        done: bool = False,
+    ) -> None:
+        self._faults[rpc] = Fault(error, times, done)
+
+    def hold(self, rpc: str, *, done: bool = False) -> Hold:
+        held = self._holds[rpc] = Hold(done)
+        return held
+
+    def heal(self) -> None:
+        """Let everything through from now on."""
+        self._faults.clear()
+        for held in self._holds.values():
+            held.go_on.set()
+        self._holds.clear()
+
+    async def relay(self, path: str, requests: AsyncIterator[bytes], context: Any) -> None:
+        rpc = path.rpartition("/")[2]
+        self.calls.append(rpc)
+        self.open += 1
+        try:
+            await self._relay(rpc, path, requests, context)
+        finally:
+            self.open -= 1
+
+    async def _relay(
+        self, rpc: str, path: str, requests: AsyncIterator[bytes], context: Any
+    ) -> None:
+        fault, held = self._due(rpc), self._holds.get(rpc)
+        if fault and not fault.done:
+            await _abort(fault, context)
+        if held and not held.done:
+            await _wait(held)
+        answers, failure = await self._forward(
+            path, requests, context, buffered=bool(fault or held)
+        )
+        if held and held.done:
+            await _wait(held)
+        if fault:
+            await _abort(fault, context)
+        for answer in answers:
+            await context.write(answer)
+        if failure:
+            trailing = tuple(failure.trailing_metadata())
+            await context.abort(failure.code(), failure.details() or "", trailing)
+
+    async def _forward(
+        self, path: str, requests: AsyncIterator[bytes], context: Any, *, buffered: bool
+    ) -> tuple[list[bytes], grpc.aio.AioRpcError | None]:
+        """What the server answered; without `buffered` the answers are sent on at once."""
+        metadata = [
+            (key, value)
+            for key, value in context.invocation_metadata()
+            if not key.startswith(("grpc-", "user-agent"))
+        ]
+        method: Any = self._channel.stream_stream(path)
+        call = method(requests, timeout=context.time_remaining(), metadata=metadata)
+        answers = []
+        try:
+            async for answer in call:
+                if buffered:
+                    answers.append(answer)
+                else:
+                    await context.write(answer)
+        except grpc.aio.AioRpcError as error:
+            return answers, error
+        finally:
+            call.cancel()
+        return answers, None
+
+    def _due(self, rpc: str) -> Fault | None:
+        fault = self._faults.get(rpc)
+        if fault and fault.times is not None:
+            fault.times -= 1
+            if fault.times <= 0:
+                del self._faults[rpc]
+        return fault
+
+
+@asynccontextmanager
+async def proxied(target: str, address: str) -> AsyncIterator[Proxy]:
+    """A proxy that listens on `address` in front of `target`."""
+    server = grpc.aio.server(options=_OPTIONS)
+    async with grpc.aio.insecure_channel(target, options=_OPTIONS) as channel:
+        proxy = Proxy(channel)
+        server.add_generic_rpc_handlers((_Everything(proxy),))
+        server.add_insecure_port(address)
+        await server.start()
+        try:
+            yield proxy
+        finally:
+            proxy.heal()
+            await server.stop(0)
+
+
+class _Everything(grpc.GenericRpcHandler):
+    """On the wire every call is a stream of requests and one of answers."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        path = handler_call_details.method
+
+        async def run(requests: AsyncIterator[bytes], context: Any) -> None:
+            await self._proxy.relay(path, requests, context)
+
+        make: Callable[..., Any] = grpc.stream_stream_rpc_method_handler
+        return make(run)
+
+
+async def _wait(held: Hold) -> None:
+    held.reached.set()
+    await held.go_on.wait()
+
+
+async def _abort(fault: Fault, context: Any) -> None:
+    if fault.error is None:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "connection reset")
+        return
+    status = to_status(fault.error)
+    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+    trailing = ((DETAILS_KEY, status.SerializeToString()), _NO_PUSHBACK)
+    await context.abort(code, status.message, trailing)
