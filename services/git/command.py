@@ -66,6 +66,8 @@ _CONFIG: Final[Mapping[str, str]] = MappingProxyType(
         "diff.ignoreSubmodules": "all",
         "fetch.fsckObjects": "false",
         "fetch.recurseSubmodules": "false",
+        # What is received stays one file, whose growth can be watched.
+        "fetch.unpackLimit": "1",
         "gc.auto": "0",
         "http.cookieFile": "",
         "http.followRedirects": "false",

@@ -85,6 +85,7 @@ class Transport:
             watch = asyncio.create_task(self._watch(store, running))
             try:
                 await self._finish(running, remote)
+                self._check_size(store)
             except RemoteUnavailable:
                 if watch.done():
                     watch.result()
@@ -124,13 +125,18 @@ class Transport:
         return result
 
     async def _watch(self, store: Path, running: Running) -> None:
-        while True:
-            await asyncio.sleep(_WATCH_INTERVAL)
-            if size_of(store) > self._bounds.repository_bytes:
-                running.kill()
-                raise RepositoryTooLarge(
-                    "the repository is too large", limit=str(self._bounds.repository_bytes)
-                )
+        try:
+            while True:
+                await asyncio.sleep(_WATCH_INTERVAL)
+                self._check_size(store)
+        except RepositoryTooLarge:
+            running.kill()
+            raise
+
+    def _check_size(self, store: Path) -> None:
+        limit = self._bounds.repository_bytes
+        if size_of(store) > limit:
+            raise RepositoryTooLarge("the repository is too large", limit=str(limit))
 
     @asynccontextmanager
     async def _connected(
@@ -186,7 +192,11 @@ class Transport:
             hidden=self._hidden(owner),
         )
         command = git(
-            Where(git_dir=""), "receive-pack" if writing else "upload-pack", values=[remote.path]
+            Where(git_dir=""),
+            "receive-pack" if writing else "upload-pack",
+            values=[remote.path],
+            # Whoever may read the repository may name any commit of it.
+            config=[("uploadpack.allowAnySHA1InWant", "true")],
         )
         pipes: list[int] = []
         stack.callback(close_all, pipes)
@@ -309,7 +319,7 @@ def _failure(remote: Remote, errors: str) -> Exception:
             "the remote redirects, which is not followed: give the address it redirects to",
             rule="redirects",
         )
-    if has("couldn't find remote ref", "not our ref", "no such remote ref"):
+    if has("couldn't find remote ref", "not our ref", "unadvertised object"):
         return RevisionNotFound("the repository has no such revision", repository=remote.url)
     if has(
         "authentication failed",

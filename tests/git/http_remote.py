@@ -30,7 +30,7 @@ def serving(root: Path) -> Iterator[Server]:
     expected = "Basic " + base64.b64encode(f"ada:{PASSWORD}".encode()).decode()
 
     class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name.
             pass
 
         def do_GET(self) -> None:

@@ -130,13 +130,17 @@ class CountingTransport(Transport):
 
 @asynccontextmanager
 async def parts(
-    state: Path, rules: Rules, *, repository_bytes: int = 1 << 30
+    state: Path,
+    rules: Rules,
+    *,
+    repository_bytes: int = 1 << 30,
+    cells: Cells | None = None,
 ) -> AsyncIterator[Parts]:
     """The service's parts over `state`, as app.py makes them."""
     directory = state / "git"
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     state.chmod(0o700)
-    cells = Cells()
+    cells = cells or Cells()
     bounds = Bounds(timeout=60, repository_bytes=repository_bytes)
     transport = CountingTransport(cells, rules, bounds, state)
     repositories = Repositories(directory / "repositories", cells, transport, access_ttl=300)

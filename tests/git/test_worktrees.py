@@ -1,33 +1,310 @@
-"""Worktrees: made, found again, removed."""
+"""Worktrees: made, found again, removed; and what comes between."""
 
+import asyncio
+import os
+import shutil
+import signal
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from services.git import status
+from services.git.cell import Cells
 from services.git.commit import Draft
+from services.git.errors import (
+    BranchExists,
+    BranchInvalid,
+    CellUnavailable,
+    RemoteUnavailable,
+    RepositoryNotFound,
+    RevisionNotFound,
+    UnsavedWork,
+    WorktreeExists,
+    WorktreeNotFound,
+)
+from services.git.push import Target
 from services.git.record import State
-from tests.git.parts import UID, Parts, run_git, write
+from services.git.remote import Rules
+from tests.git.parts import (
+    CALLER,
+    OTHER,
+    UID,
+    Parts,
+    add_commit,
+    make_source,
+    parts,
+    run_git,
+    write,
+)
+
+
+def left(git: Parts) -> list[Path]:
+    """What is kept of worktrees and repositories."""
+    kept = git.state / "git"
+    return [*(kept / "worktrees").rglob("*"), *(kept / "repositories").rglob("*")]
 
 
 async def test_a_worktree_is_a_checkout_of_the_remote_head(git: Parts, source: Path) -> None:
     record = await git.create(source)
     assert record.state is State.READY
     assert record.base_commit == run_git(source, "rev-parse", "HEAD")
+    assert record.base_branch == "main"
     _, workspace = await git.ready()
     assert (workspace.tree / "README").read_text() == "hello\n"
-    assert await status.read(workspace, workspace.head) == []
+    async with workspace.lock:
+        assert await status.read(workspace, workspace.head) == []
+    owner = workspace.cells.sandbox
+    assert {path.lstat().st_uid for path in workspace.tree.rglob("*")} == {owner.uid}
 
 
-async def test_a_commit_holds_what_status_shows(git: Parts, source: Path) -> None:
+async def test_branches_tags_and_commits_are_found(git: Parts, source: Path) -> None:
+    first = run_git(source, "rev-parse", "HEAD")
+    run_git(source, "tag", "-a", "v1", "-m", "One")
+    run_git(source, "checkout", "-q", "-b", "feature/x")
+    second = add_commit(source, {"second": "2"})
+    run_git(source, "checkout", "-q", "main")
+    wanted = {
+        "main": first,
+        "refs/heads/main": first,
+        "v1": first,
+        "refs/tags/v1": first,
+        "feature/x": second,
+        second: second,
+        "HEAD": first,
+    }
+    for number, (revision, commit) in enumerate(wanted.items()):
+        uid = "abcdefg"[number] * 16
+        record = await git.create(source, uid, revision=revision, branch=f"b{number}")
+        assert record.base_commit == commit, revision
+
+
+async def test_a_commit_on_no_branch_is_found_by_its_id(git: Parts, source: Path) -> None:
+    commit = add_commit(source, {"lost": "x"})
+    run_git(source, "reset", "-q", "--hard", "HEAD~1")
+    assert (await git.create(source, revision=commit)).base_commit == commit
+
+
+async def test_a_branch_is_asked_for_every_time_unless_staleness_is_allowed(
+    git: Parts, source: Path
+) -> None:
+    old = (await git.create(source, "a" * 16, revision="main", branch="a")).base_commit
+    new = add_commit(source, {"new": "x"})
+    stale = await git.create(source, "b" * 16, revision="main", branch="b", max_staleness=60)
+    assert stale.base_commit == old
+    fresh = await git.create(source, "c" * 16, revision="main", branch="c")
+    assert fresh.base_commit == new
+
+
+@pytest.mark.parametrize("revision", ["none", "--output=x", "main~1", "0" * 40, "refs/remotes/x"])
+async def test_an_unknown_revision_leaves_nothing(git: Parts, source: Path, revision: str) -> None:
+    with pytest.raises(RevisionNotFound):
+        await git.create(source, revision=revision)
+    assert not list((git.state / "git" / "worktrees").iterdir())
+    if revision != "0" * 40:
+        assert left(git) == []
+
+
+async def test_an_unknown_repository_leaves_nothing(git: Parts, tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    for path in (tmp_path / "absent", tmp_path / "plain"):
+        with pytest.raises(RepositoryNotFound):
+            await git.create(path)
+    assert left(git) == []
+
+
+async def test_a_branch_that_git_allows_not_is_refused(git: Parts, source: Path) -> None:
+    with pytest.raises(BranchInvalid):
+        await git.create(source, branch="a..b")
+
+
+async def test_the_same_uid_again_is_the_same_worktree(git: Parts, source: Path) -> None:
+    first = await git.create(source)
+    add_commit(source, {"later": "x"})
+    assert await git.create(source) == first
+    with pytest.raises(WorktreeExists):
+        await git.create(source, branch="other")
+    with pytest.raises(WorktreeExists):
+        await git.create(source, caller=replace(CALLER, tenant="other"))
+
+
+async def test_another_tenants_worktree_is_not_there(git: Parts, source: Path) -> None:
+    await git.create(source)
+    with pytest.raises(WorktreeNotFound):
+        await git.worktrees.ready(UID, "other")
+    assert not await git.worktrees.remove(UID, "other")
+
+
+async def test_tenants_share_no_objects(git: Parts, source: Path) -> None:
+    await git.create(source)
+    await git.create(source, OTHER, caller=replace(CALLER, tenant="../other"))
+    stores = list((git.state / "git" / "repositories").glob("*/*.git"))
+    assert len(stores) == 2
+    assert git.transport.fetches == 2
+
+
+async def test_two_worktrees_at_once_share_one_clone(git: Parts, source: Path) -> None:
+    await asyncio.gather(git.create(source, UID, branch="a"), git.create(source, OTHER, branch="b"))
+    assert git.transport.fetches == 1
+
+
+async def test_a_branch_belongs_to_one_worktree(git: Parts, source: Path) -> None:
+    await git.create(source)
+    with pytest.raises(BranchExists):
+        await git.create(source, OTHER)
+    assert await git.worktrees.remove(UID, "acme")
+    assert await git.create(source, OTHER)
+
+
+async def test_uncommitted_changes_of_the_origin_are_told_and_not_taken(
+    git: Parts, source: Path
+) -> None:
+    (source / "README").write_text("uncommitted\n")
+    record = await git.create(source)
+    [warning] = record.warnings
+    assert "uncommitted" in warning
+    _, workspace = await git.ready()
+    assert (workspace.tree / "README").read_text() == "hello\n"
+
+
+async def test_an_origin_without_commits_is_an_empty_worktree(git: Parts, tmp_path: Path) -> None:
+    run_git(tmp_path, "init", "-q", "--bare", str(tmp_path / "empty.git"))
+    assert (await git.create(tmp_path / "empty.git")).base_commit == ""
+
+
+async def test_progress_can_be_read_while_it_clones(git: Parts, source: Path) -> None:
+    for number in range(300):
+        (source / f"{number}.txt").write_text(str(number))
+    add_commit(source, {})
+    creating = asyncio.create_task(git.create(source))
+    phases = set()
+    while not creating.done():
+        phases.add(git.worktrees.phase(UID).name)
+        await asyncio.sleep(0.001)
+    await creating
+    assert {"asking the remote", "checking out"} <= phases
+    assert any("objects" in phase for phase in phases)
+    assert git.worktrees.phase(UID).name == ""
+
+
+async def test_removal_takes_the_worktree_and_its_branch_and_leaves_the_repository(
+    git: Parts, source: Path
+) -> None:
+    await git.create(source)
+    _, workspace = await git.ready()
+    deep = workspace.tree
+    for _ in range(300):
+        deep = deep / "d"
+    deep.mkdir(parents=True)
+    (workspace.tree / "closed").mkdir(mode=0)
+    assert await git.worktrees.remove(UID, "acme")
+    assert not await git.worktrees.remove(UID, "acme")
+    assert not workspace.directory.exists()
+    assert run_git(workspace.repository.path, "for-each-ref", "refs/cove") == ""
+    await git.create(source, OTHER)
+    assert git.transport.fetches == 1
+
+
+async def test_unsaved_work_is_kept_when_asked(git: Parts, source: Path) -> None:
     await git.create(source)
     record, workspace = await git.ready()
-    write(workspace, "new.txt", "new\n")
-    write(workspace, "README", "changed\n")
-    entries = await status.read(workspace, workspace.head)
-    assert [(entry.path, entry.work.name) for entry in entries] == [
-        (b"README", "MODIFIED"),
-        (b"new.txt", "UNTRACKED"),
-    ]
-    done = await git.committer.commit(record, workspace, Draft(message="Change"))
-    assert workspace.head == done.commit
-    assert await status.read(workspace, workspace.head) == []
-    assert UID in str(workspace.directory)
+    path = write(workspace, "new", "new")
+    with pytest.raises(UnsavedWork):
+        await git.worktrees.remove(UID, "acme", keep_unsaved=True)
+    await git.committer.commit(record, workspace, Draft(message="x"))
+    with pytest.raises(UnsavedWork):
+        await git.worktrees.remove(UID, "acme", keep_unsaved=True)
+    assert path.exists()
+    await git.pusher.push(record, workspace, Target(), CALLER)
+    assert await git.worktrees.remove(UID, "acme", keep_unsaved=True)
+
+
+async def test_git_killed_while_it_clones_leaves_nothing_and_a_retry_works(
+    git: Parts, source: Path
+) -> None:
+    (source / "large").write_bytes(os.urandom(16 << 20))
+    add_commit(source, {})
+    creating = asyncio.create_task(git.create(source))
+    os.kill(await find_child(b"fetch"), signal.SIGKILL)
+    with pytest.raises(RemoteUnavailable):
+        await creating
+    assert left(git) == []
+    assert (await git.create(source)).state is State.READY
+
+
+async def find_child(word: bytes) -> int:
+    """The process of ours with `word` among its arguments, as soon as there is one."""
+    for _ in range(100_000):
+        for path in Path("/proc/self/task").glob("*/children"):
+            for pid in path.read_text().split():
+                with suppress(OSError):
+                    if word in Path("/proc", pid, "cmdline").read_bytes().split(b"\0"):
+                        return int(pid)
+        await asyncio.sleep(0)
+    raise AssertionError("no such process came")
+
+
+async def test_a_create_that_is_cancelled_leaves_nothing(git: Parts, source: Path) -> None:
+    creating = asyncio.create_task(git.create(source))
+    await find_child(b"read-tree")
+    creating.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await creating
+    assert not list((git.state / "git" / "worktrees").iterdir())
+
+
+async def test_locks_of_killed_commands_block_nothing(git: Parts, source: Path) -> None:
+    await git.create(source)
+    record, workspace = await git.ready()
+    store = workspace.repository.path
+    for name in ("packed-refs.lock", f"refs/cove/{UID}/head.lock", "objects/pack/tmp_pack_x"):
+        (store / name).touch()
+    (workspace.index_path(workspace.head).parent / "index.lock").touch()
+    add_commit(source, {"later": "x"})
+    await git.worktrees.fetch(UID, CALLER)
+    write(workspace, "new", "new")
+    await git.committer.commit(record, workspace, Draft(message="x"))
+    assert not (store / "objects/pack/tmp_pack_x").exists()
+
+
+async def test_without_a_cell_nothing_is_done_and_the_remedy_is_told(
+    tmp_path: Path, source: Path
+) -> None:
+    broken = tmp_path / "bwrap"
+    broken.write_text("#!/bin/sh\necho 'No permissions to create new namespace' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    tmp_path.chmod(0o755)
+    async with parts(
+        tmp_path / "state", Rules(local_roots=[Path("/")]), cells=Cells(broken)
+    ) as git:
+        with pytest.raises(CellUnavailable) as caught:
+            await git.create(source)
+        assert "namespaces" in caught.value.remedy
+        assert left(git) == []
+
+
+async def test_what_a_former_process_left_is_taken_over(
+    git: Parts, source: Path, tmp_path: Path
+) -> None:
+    await git.create(source)
+    _, workspace = await git.ready()
+    git.records.keep(replace(git.records.get(UID), state=State.CREATING))
+    shutil.rmtree(workspace.tree / "src")
+    stray = git.state / "git" / "worktrees" / OTHER
+    (stray / "tree").mkdir(parents=True)
+    async with parts(git.state, Rules(local_roots=[Path("/")])) as again:
+        assert not stray.exists()
+        assert (await again.create(source)).state is State.READY
+        _, workspace = await again.ready()
+        assert (workspace.tree / "src/a.txt").exists()
+        assert await again.worktrees.remove(UID, "acme")
+
+
+async def test_a_removal_that_was_broken_off_is_finished(git: Parts, tmp_path: Path) -> None:
+    source = make_source(tmp_path / "other")
+    await git.create(source)
+    git.records.keep(replace(git.records.get(UID), state=State.REMOVING))
+    async with parts(git.state, Rules(local_roots=[Path("/")])) as again:
+        assert list(again.records) == []
+        assert not list((git.state / "git" / "worktrees").iterdir())
