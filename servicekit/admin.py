@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from servicekit.config import ConfigError
+from servicekit.sockets import make_way, remove
 
 _UNIX: Final = "unix:"
 _TIMEOUT: Final = 5.0
@@ -35,22 +36,31 @@ async def admin(address: str, registry: CollectorRegistry) -> AsyncIterator[None
         finally:
             writer.close()
 
-    async with await _listen(address, answer):
+    async with _listening(address, answer):
         yield
 
 
-async def _listen(address: str, answer: _Answer) -> asyncio.Server:
+@asynccontextmanager
+async def _listening(address: str, answer: _Answer) -> AsyncIterator[None]:
     if address.startswith(_UNIX):
         path = Path(address.removeprefix(_UNIX))
+        make_way(path)
         before = os.umask(0o177)
         try:
-            return await asyncio.start_unix_server(answer, path)
+            server = await asyncio.start_unix_server(answer, path)
         finally:
             os.umask(before)
+        try:
+            async with server:
+                yield
+        finally:
+            remove(path)
+        return
     host, _, port = address.rpartition(":")
     if not _is_loopback(host) or not port.isdecimal():
         raise ConfigError(f"admin address: not a loopback address: {address}")
-    return await asyncio.start_server(answer, host.strip("[]"), int(port))
+    async with await asyncio.start_server(answer, host.strip("[]"), int(port)):
+        yield
 
 
 def _is_loopback(host: str) -> bool:

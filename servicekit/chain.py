@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 import protovalidate
+from google.rpc import status_pb2
 
 from cove.options.v1.options_pb2 import Role
 from servicekit import calls
@@ -141,30 +142,36 @@ class Rpc:
     async def _watched(
         self, run: Callable[[Any, Context], Awaitable[Any]], received: Any, context: Context
     ) -> Any:
-        """Run a call so that whatever happens is told to its caller, counted and logged."""
+        """Run a call so that whatever happens is told to its caller, and observed."""
         began = time.monotonic()
         self._observed.began()
         code, reason = "OK", ""
         try:
-            response = await self._admitted(run, received, context)
-            context.set_trailing_metadata(self._trailing(context))
-            return response
-        except asyncio.CancelledError:
-            code = "DEADLINE_EXCEEDED" if context.time_remaining() == 0 else "CANCELLED"
-            raise
-        except grpc.aio.AbortError:  # The handler has spoken for itself.
-            code = str(context.code())
-            raise
-        except Exception as error:
-            status = to_status(error)
-            found = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
-            code, reason = found.name, reason_name(status)
-            trailing = [*self._trailing(context), (DETAILS_KEY, status.SerializeToString())]
-            if found is grpc.StatusCode.UNAVAILABLE and not self._streams.draining:
-                trailing.append(_NO_PUSHBACK)  # It was tried: whoever knows why decides on more.
-            await context.abort(found, status.message, tuple(trailing))
+            try:
+                response = await self._admitted(run, received, context)
+                context.set_trailing_metadata(self._trailing(context))
+                return response
+            except asyncio.CancelledError as error:
+                if _is_cancelled():
+                    code = "DEADLINE_EXCEEDED" if context.time_remaining() == 0 else "CANCELLED"
+                    raise
+                status = to_status(error)  # Something the handler waited for was cancelled.
+            except grpc.aio.AbortError:  # The handler has spoken for itself.
+                code = _code_name(context.code())
+                raise
+            except Exception as error:
+                status = to_status(error)
+            code, reason = _code_name(status.code), reason_name(status)
+            await self._fail(context, status)
         finally:
             self._observed.ended(calls.current(), code, reason, time.monotonic() - began)
+
+    async def _fail(self, context: Context, status: status_pb2.Status) -> None:
+        code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+        trailing = [*self._trailing(context), (DETAILS_KEY, status.SerializeToString())]
+        if code is grpc.StatusCode.UNAVAILABLE and not self._streams.draining:
+            trailing.append(_NO_PUSHBACK)  # It was tried: whoever knows why decides on more.
+        await context.abort(code, status.message, tuple(trailing))
 
     async def _admitted(
         self, run: Callable[[Any, Context], Awaitable[Any]], received: Any, context: Context
@@ -234,6 +241,19 @@ class Rpc:
     def _trailing(self, context: Context) -> tuple[tuple[str, str | bytes], ...]:
         kept = tuple(context.trailing_metadata() or ())
         return (*kept, (calls.CORRELATION_KEY, calls.current().correlation_id))
+
+
+def _is_cancelled() -> bool:
+    """Whether the call itself was cancelled, by its caller or by a stop."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def _code_name(code: Any) -> str:
+    """gRPC keeps a code as a number or as a member of the enum."""
+    if isinstance(code, grpc.StatusCode):
+        return code.name
+    return _CODES.get(code, grpc.StatusCode.UNKNOWN).name
 
 
 def text_metadata(context: Context) -> Mapping[str, str]:

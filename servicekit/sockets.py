@@ -28,9 +28,21 @@ def listen(address: str, bind: Callable[[str], int]) -> str:
     return f"{host}:{port}"
 
 
-def _listen_unix(path: Path, bind: Callable[[str], int]) -> None:
+def make_way(path: Path) -> None:
+    """Have a private folder for a socket, and no dead socket in its place.
+
+    Raises `AddressError` where a socket in use, or something else, is at the path.
+    """
     _make_private_folder(path.parent)
     _remove_stale(path)
+
+
+def remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _listen_unix(path: Path, bind: Callable[[str], int]) -> None:
+    make_way(path)
     # gRPC makes the socket itself, so its mode can only be set by the umask.
     before = os.umask(0o177)
     try:

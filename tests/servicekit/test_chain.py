@@ -296,6 +296,17 @@ async def test_a_timeout_of_the_handler_itself_is_not_a_deadline(
         assert (await failure(call(kit, "Say"))).code is grpc.StatusCode.INTERNAL
 
 
+async def test_a_cancel_of_what_the_handler_waits_for_is_not_one_of_the_call(
+    protos: Protos, tmp_path: Path
+) -> None:
+    async def say(request: Any) -> str:
+        raise asyncio.CancelledError
+
+    async with running(protos, tmp_path, say=say) as kit:
+        failed = await failure(call(kit, "Say"))
+    assert (failed.code, failed.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+
+
 async def test_an_unknown_method_is_unimplemented(protos: Protos, tmp_path: Path) -> None:
     async with running(protos, tmp_path) as kit:
         for path in ("/cove.kittest.v1.KitService/None", "/cove.none.v1.None/None", "/x"):

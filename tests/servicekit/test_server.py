@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import sys
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -76,6 +78,34 @@ async def test_reflection_lists_every_service(protos: Protos, tmp_path: Path, ve
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
     }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["list"], SERVICE),
+        (["list", SERVICE], f"{SERVICE}.Count"),
+        (["describe", "cove.kittest.v1.SayRequest"], ".cove.kittest.v1.SayRequest.Spec spec = 3"),
+        ([f"{SERVICE}/Say"], '"text": "hello"'),
+    ],
+)
+async def test_grpcurl_needs_no_proto_files(
+    protos: Protos, tmp_path: Path, arguments: list[str], expected: str
+) -> None:
+    async def say(request: Any) -> str:
+        return "hello"
+
+    async with running(protos, tmp_path, say=say):
+        process = await asyncio.create_subprocess_exec(
+            str(Path(sys.executable).with_name("grpcurl")),
+            *("-plaintext", "-unix", f"{tmp_path}/r/kit"),
+            *arguments,
+            stdout=PIPE,
+            stderr=STDOUT,
+        )
+        out, _ = await process.communicate()
+    assert process.returncode == 0, out
+    assert expected in out.decode()
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
