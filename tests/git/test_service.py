@@ -1,0 +1,191 @@
+"""GitService, called as a client calls it."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from cove.errors.v1.errors_pb2 import ErrorReason
+from cove.git.v1 import git_pb2 as pb
+from cove.git.v1.git_pb2_grpc import GitServiceStub
+from servicekit import status
+from services.git.app import git
+from services.git.config import Config
+from tests.git.parts import OTHER, UID, make_source, run_git
+
+ACME = (("cove-tenant", "acme"), ("cove-principal", "ada"))
+
+
+def config(tmp_path: Path) -> Config:
+    return Config(state=tmp_path / "s", runtime=tmp_path / "r", local_roots=(Path("/"),))
+
+
+@pytest.fixture
+async def stub(tmp_path: Path) -> AsyncIterator[GitServiceStub]:
+    async with (
+        git(config(tmp_path)) as served,
+        grpc.aio.insecure_channel(served.address) as channel,
+    ):
+        yield GitServiceStub(channel)
+
+
+async def create(stub: GitServiceStub, source: Path, uid: str = UID) -> pb.CreateWorktreeResponse:
+    request = pb.CreateWorktreeRequest(uid=uid, repository=str(source), branch=f"cove/{uid[0]}")
+    return await stub.CreateWorktree(request, metadata=ACME)
+
+
+async def test_a_worktree_is_used_from_create_to_push(
+    stub: GitServiceStub, source: Path, tmp_path: Path
+) -> None:
+    created = await create(stub, source)
+    assert created.worktree.state == pb.Worktree.STATE_READY
+    assert created.worktree.tenant == "acme"
+    tree = tmp_path / "s" / created.mount.worktree
+    assert (tmp_path / "s" / created.mount.git_view / "HEAD").exists()
+    assert (tmp_path / "s" / created.mount.objects).is_dir()
+    (tree / "new.txt").write_text("1\n")
+    found = await stub.GetWorktreeStatus(pb.GetWorktreeStatusRequest(uid=UID), metadata=ACME)
+    [entry] = found.status.entries
+    assert (entry.path, entry.work_state) == ("new.txt", pb.StatusEntry.WORK_STATE_UNTRACKED)
+    events = [event async for event in stub.GetDiff(pb.GetDiffRequest(uid=UID), metadata=ACME)]
+    assert [event.WhichOneof("event") for event in events] == ["file", "patch", "end"]
+    commit = pb.Commit(
+        message="Add new.txt",
+        author=pb.Signature(name="Ada", email="ada@example.org"),
+        trailers=[pb.Trailer(key="Task", value="7")],
+    )
+    request = pb.CreateCommitRequest(
+        uid=UID, commit=commit, request_id="9b0f3a4e-8a53-4d9a-9a55-3f4d5b6c7d8e"
+    )
+    made = await stub.CreateCommit(request, metadata=ACME)
+    assert made.commit.message == "Add new.txt"
+    assert made.commit.trailers == commit.trailers
+    assert await stub.CreateCommit(request, metadata=ACME) == made
+    after = await stub.GetWorktreeStatus(pb.GetWorktreeStatusRequest(uid=UID), metadata=ACME)
+    assert (after.status.ahead, after.status.behind, after.status.total) == (1, 0, 0)
+    pushed = await stub.PushBranch(pb.PushBranchRequest(uid=UID), metadata=ACME)
+    assert pushed.commit == made.commit.id
+    assert run_git(source, "rev-parse", "cove/a") == made.commit.id
+    removed = await stub.RemoveWorktree(pb.RemoveWorktreeRequest(uid=UID), metadata=ACME)
+    assert removed.existed
+
+
+async def test_commits_and_branches_come_in_pages(stub: GitServiceStub, source: Path) -> None:
+    for name in ("one", "two", "three"):
+        run_git(source, "commit", "-q", "--allow-empty", "-m", name)
+        run_git(source, "branch", name)
+    await create(stub, source)
+    seen: list[str] = []
+    token = ""
+    while True:
+        request = pb.ListCommitsRequest(uid=UID, page_size=3, page_token=token)
+        page = await stub.ListCommits(request, metadata=ACME)
+        seen += [commit.message for commit in page.commits]
+        if not (token := page.next_page_token):
+            break
+    assert seen == ["three", "two", "one", "Change"]
+    names, token = [], ""
+    while True:
+        branches = pb.ListBranchesRequest(uid=UID, page_size=1, page_token=token)
+        found = await stub.ListBranches(branches, metadata=ACME)
+        names += [branch.name for branch in found.branches]
+        if not (token := found.next_page_token):
+            break
+    assert names == ["cove/a", "main", "one", "three", "two"]
+
+
+async def test_worktrees_are_listed_in_pages(stub: GitServiceStub, source: Path) -> None:
+    await create(stub, source, UID)
+    await create(stub, source, OTHER)
+    first = await stub.ListWorktrees(pb.ListWorktreesRequest(page_size=1))
+    assert [one.uid for one in first.worktrees] == [UID]
+    request = pb.ListWorktreesRequest(page_size=1, page_token=first.next_page_token)
+    second = await stub.ListWorktrees(request)
+    assert [one.uid for one in second.worktrees] == [OTHER]
+    assert second.next_page_token == ""
+
+
+@pytest.mark.parametrize(
+    ("repository", "revision", "code", "reason"),
+    [
+        ("/none", "", grpc.StatusCode.NOT_FOUND, "REPOSITORY_NOT_FOUND"),
+        ("ext::sh", "", grpc.StatusCode.INVALID_ARGUMENT, "REMOTE_FORBIDDEN"),
+        ("SOURCE", "none", grpc.StatusCode.NOT_FOUND, "REVISION_NOT_FOUND"),
+    ],
+)
+async def test_failures_have_code_and_reason(
+    stub: GitServiceStub,
+    source: Path,
+    repository: str,
+    revision: str,
+    code: grpc.StatusCode,
+    reason: str,
+) -> None:
+    request = pb.CreateWorktreeRequest(
+        uid=UID,
+        repository=repository.replace("SOURCE", str(source)),
+        revision=revision,
+        branch="b",
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.CreateWorktree(request, metadata=ACME)
+    assert caught.value.code() is code
+    assert status.reason(caught.value) == ErrorReason.Value(f"ERROR_REASON_{reason}")
+
+
+@asynccontextmanager
+async def process(tmp_path: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """The service as a process of its own."""
+    env = {
+        "PATH": os.environ["PATH"],
+        "COVE_STATE": str(tmp_path / "s"),
+        "COVE_RUNTIME": str(tmp_path / "r"),
+        "COVE_GIT__LOCAL_ROOTS": "/",
+    }
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.git", env=env, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert running.stdout
+        await running.stdout.readline()
+        yield running, f"unix:{tmp_path}/r/git"
+    finally:
+        if running.returncode is None:
+            running.send_signal(signal.SIGTERM)
+        await running.communicate()
+
+
+@pytest.mark.parametrize("moment", [0.02, 0.08, 0.15, 0.25])
+async def test_a_service_killed_while_it_creates_finishes_on_retry(
+    moment: float, tmp_path: Path
+) -> None:
+    source = make_source(tmp_path / "source")
+    (source / "large").write_bytes(os.urandom(4 << 20))
+    run_git(source, "add", "-A")
+    run_git(source, "commit", "-qm", "Large")
+    async with (
+        process(tmp_path) as (running, address),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        creating = asyncio.ensure_future(create(GitServiceStub(channel), source))
+        await asyncio.wait([creating], timeout=moment)
+        running.kill()
+        await asyncio.wait([creating])
+        creating.exception()
+    async with (
+        process(tmp_path) as (_, address),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        stub = GitServiceStub(channel)
+        created = await create(stub, source)
+        assert created.worktree.state == pb.Worktree.STATE_READY
+        found = await stub.GetWorktreeStatus(pb.GetWorktreeStatusRequest(uid=UID), metadata=ACME)
+        assert found.status.total == 0
+        await stub.RemoveWorktree(pb.RemoveWorktreeRequest(uid=UID), metadata=ACME)
+        assert not (await stub.ListWorktrees(pb.ListWorktreesRequest())).worktrees
