@@ -1,5 +1,6 @@
 """Puts the executor together. Nothing else in it makes its own parts."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -38,6 +39,7 @@ async def executor(config: Config) -> AsyncIterator[Served]:
     store = Store(state / "executions")
     groups = Groups.here()
     agent_uid = SANDBOX_UID if os.geteuid() == 0 else os.geteuid()
+    stopping = asyncio.Event()
     async with AsyncExitStack() as stack:
         watcher = stack.enter_context(Watcher.open())
         background = await stack.enter_async_context(Background.open())
@@ -77,6 +79,7 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             ledger=ledger,
             tokens=tokens,
             background=background,
+            stopping=stopping,
         )
         places = Places(config.state)
         files = FileServicer(
@@ -93,4 +96,6 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             "cove.executor.v1.FileService": partial(add_FileServiceServicer_to_server, files),
         }
         background.keep(keeper.run())
-        yield await stack.enter_async_context(serving(config, services))
+        served = await stack.enter_async_context(serving(config, services))
+        stack.callback(stopping.set)  # Before the server ends its streams.
+        yield served

@@ -133,7 +133,7 @@ class Executions:
     async def delete(self, uid: str, execution_id: str, *, force: bool) -> None:
         """Remove one; with `force` it is killed. Raises ExecutionNotFound, ExecutionRunning."""
         record = await self.find(uid, execution_id)
-        if await self._keeper.state(record) is not State.ENDED:
+        if await self._keeper.certain(record) in (State.STARTING, State.RUNNING):
             if not force:
                 raise ExecutionRunning("the execution is running", name=record.name)
             await self._kill(record, ended=False)
@@ -145,7 +145,7 @@ class Executions:
         """Remove all of an environment; returns how many. Raises ExecutionRunning."""
         for execution_id in await asyncio.to_thread(self._store.ids, uid):
             record = await asyncio.to_thread(self._store.read, uid, execution_id)
-            if record and await self._keeper.state(record) in (State.STARTING, State.RUNNING):
+            if record and await self._keeper.certain(record) in (State.STARTING, State.RUNNING):
                 raise ExecutionRunning("an execution is running", name=record.name)
         return await asyncio.to_thread(self._store.remove_environment, uid)
 

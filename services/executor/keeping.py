@@ -87,8 +87,13 @@ class Keeper:
             self._background.keep(self._keep(record, looked, ask=not started))
         return looked
 
+    async def certain(self, record: Record) -> State:
+        """How far it is now, as the agent says; unless that does not answer."""
+        async with self._store.held(record) as there:
+            return await self.settle(record) if there else State.REMOVED
+
     async def state(self, record: Record) -> State:
-        """How far it is, and surely so unless the agent does not answer."""
+        """How far it is; an end is seen within milliseconds, or when it is first looked for."""
         progress = await asyncio.to_thread(self._store.progress, record)
         if progress.state in _OVER:
             return progress.state

@@ -1,5 +1,6 @@
 """gRPC face of the executor: check the request, ask, convert."""
 
+import asyncio
 import base64
 import hashlib
 import secrets
@@ -46,6 +47,7 @@ class ExecutorServicer(ExecutorServiceServicer):
         ledger: Ledger,
         tokens: PageTokens,
         background: Background,
+        stopping: asyncio.Event,
     ) -> None:
         self._executions = executions
         self._outputs = outputs
@@ -53,6 +55,7 @@ class ExecutorServicer(ExecutorServiceServicer):
         self._ledger = ledger
         self._tokens = tokens
         self._background = background
+        self._stopping = stopping
 
     async def StartExecution(
         self, request: pb.StartExecutionRequest, context: Context
@@ -183,7 +186,7 @@ class ExecutorServicer(ExecutorServiceServicer):
                             yield pb.StreamExecutionResponse(exit=convert.exit_of(end))
         finally:
             # A server that stops ends the stream too, but then the caller has not left.
-            if request.cancel_on_disconnect and not ended and _left(context):
+            if request.cancel_on_disconnect and not ended and not self._stopping.is_set():
                 by = calls.current().identity.principal or "the caller"
                 self._background.begin(self._executions.cancel(record, by))
 
@@ -217,8 +220,3 @@ def _new_id(uid: str, request_id: str) -> str:
     said = "\0".join((identity.tenant, identity.principal, uid, request_id.lower()))
     digest = hashlib.sha256(said.encode()).digest()
     return "x" + base64.b32encode(digest[:10]).decode().lower()
-
-
-def _left(context: Context) -> bool:
-    """Whether the caller has gone, or does not wait any longer."""
-    return context.cancelled() or context.time_remaining() == 0
