@@ -37,10 +37,14 @@ _FIRST_PATIENCE: Final = 3.0
 _SILENCE: Final = 35.0
 """Seconds without an event after which a stream counts as dropped: heartbeats come every 10."""
 
-_LASTED: Final = 5.0
-"""Seconds after which an attempt counts as progress."""
+_LASTED: Final = 30.0
+"""Seconds after which a call that breaks off had its share of progress."""
 
 _BACKOFF: Final = (0.05, 1.0)
+
+_PAUSE: Final = 0.1
+"""Seconds by which each retry of an upload waits longer after its first message: gRPC hides the
+answer of a server that refuses an upload while the client is in the midst of writing."""
 
 _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.enable_retries", 0),  # Made here.
@@ -75,14 +79,15 @@ class Patience:
     async def wait(self, error: status.CoveError) -> None:
         """Wait until the next attempt, or raise `error` when there shall be none."""
         now = time.monotonic()
-        if now - self._began > _LASTED:
-            self.refill()
         if not isinstance(error, status.Unavailable):
             raise error
+        if error.broken_off and now - self._began > _LASTED:
+            self.refill()
         if self._failing_since is None:
             self._failing_since = now
         least, most = _BACKOFF
         delay = min(most, least * 2**self._failures) * random.SystemRandom().uniform(0.5, 1)
+        delay = delay if self._failures else 0  # The first retry is at once.
         delay = max(delay, error.retry_after or 0)
         self._failures += 1
         if now - self._failing_since + delay > self._seconds():
@@ -93,10 +98,11 @@ class Patience:
 class Connection:
     """One channel to a gateway."""
 
-    def __init__(self, endpoint: Endpoint, patience: float) -> None:
+    def __init__(self, endpoint: Endpoint, patience: float, silence: float = _SILENCE) -> None:
         self.endpoint = endpoint
         self.channel = grpc.aio.insecure_channel(endpoint.address, options=_OPTIONS)
         self._patience = patience
+        self._silence = silence
         self._reached = False
         self._deadlines = _deadlines()
 
@@ -146,14 +152,20 @@ class Connection:
         timeout: float,
     ) -> Res:
         """Many requests, one answer. `requests` makes them anew for each attempt."""
-        patience, metadata = self.patience(), self._metadata()
+        patience, metadata, pause = self.patience(), self._metadata(), 0.0
         while True:
             patience.begin()
-            call = method(requests(), timeout=timeout, metadata=metadata)
+            body = _Body(requests(), pause)
+            call = method(aiter(body), timeout=timeout, metadata=metadata)
             try:
                 response = await call
             except grpc.aio.AioRpcError as error:
                 await patience.wait(self.failure(error))
+                pause = min(1.0, pause + _PAUSE)
+            except asyncio.CancelledError:
+                if body.failure:  # gRPC makes a cancellation of it.
+                    raise body.failure from None
+                raise
             else:
                 self._reached = True
                 return response
@@ -178,12 +190,12 @@ class Connection:
         answers = aiter(call)
         while True:
             try:
-                async with asyncio.timeout(_SILENCE):
+                async with asyncio.timeout(self._silence):
                     answer = await anext(answers)
             except StopAsyncIteration:
                 return
             except TimeoutError:
-                raise status.Unavailable("the stream went silent") from None
+                raise status.Unavailable("the stream went silent", broken_off=True) from None
             except grpc.aio.AioRpcError as error:
                 raise self.failure(error) from error
             self._reached = True
@@ -206,7 +218,7 @@ class Connection:
     def failure(self, error: grpc.aio.AioRpcError) -> status.CoveError:
         """What the call failed with."""
         failed = status.of(error, self.endpoint.address)
-        self._reached = self._reached or not isinstance(failed, status.Unavailable)
+        self._reached = self._reached or not failed.broken_off
         return failed
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
@@ -214,6 +226,27 @@ class Connection:
         if not self.endpoint.token:
             return (correlation,)
         return (correlation, ("authorization", f"Bearer {self.endpoint.token}"))
+
+
+class _Body:
+    """The messages of an upload, and why there are no more."""
+
+    def __init__(self, messages: AsyncIterator[Any], pause: float) -> None:
+        self._messages = messages
+        self._pause = pause
+        self.failure: Exception | None = None
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        first = True
+        try:
+            async for message in self._messages:
+                yield message
+                if first and self._pause:
+                    await asyncio.sleep(self._pause)
+                first = False
+        except Exception as error:
+            self.failure = error
+            raise
 
 
 def _deadlines() -> Mapping[str, options_pb2.Deadline]:

@@ -77,7 +77,7 @@ class Files:
                                 yield answer.data
                             case "end":
                                 return
-                raise status.Unavailable("the stream ended without its last event")
+                raise status.Unavailable("the stream ended without its last event", broken_off=True)
             except status.Unavailable as error:
                 if limit and offset == end:
                     return

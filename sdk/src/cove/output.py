@@ -12,8 +12,6 @@ from cove.gateway.v1.gateway_pb2_grpc import ExecutionServiceStub
 Event: TypeAlias = Chunk | Gap | Exit
 """A part of the output, a part that is missing, or how the command ended."""
 
-_TRANSPORT = (status.Unavailable, status.DeadlineExceeded)
-
 
 async def read_output(
     connection: Connection, name: str, from_offset: int = 0, *, follow: bool = True
@@ -33,7 +31,7 @@ async def read_output(
         try:
             async with connection.stream(stub.ReadOutput, request) as answers:
                 async for answer in answers:
-                    patience.refill()
+                    before = position.offset
                     match answer.WhichOneof("event"):
                         case "chunk":
                             for event in position.chunk(answer.chunk):
@@ -48,9 +46,11 @@ async def read_output(
                             return
                         case "end":
                             return
-            raise status.Unavailable("the stream ended without its last event")
-        except _TRANSPORT as error:
-            await patience.wait(status.Unavailable(error.message, remedy=error.remedy))
+                    if position.offset != before:
+                        patience.refill()
+            raise status.Unavailable("the stream ended without its last event", broken_off=True)
+        except status.Unavailable as error:
+            await patience.wait(error)
 
 
 class _Position:

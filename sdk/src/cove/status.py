@@ -20,8 +20,9 @@ _DETAILS_KEY: Final = "grpc-status-details-bin"
 _CORRELATION_KEY: Final = "x-request-id"
 _UNSPECIFIED: Final = "ERROR_REASON_UNSPECIFIED"
 
-# How gRPC tells that a connection broke off under a call.
+# How gRPC tells that a connection or a call broke off.
 _BROKEN_OFF: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+_BROKEN_OFF_TEXTS: Final = ("RST_STREAM", "Internal error from Core")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class CoveError(Exception):
         remedy: str = "",
         retry_after: float | None = None,
         request_id: str = "",
+        broken_off: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -60,6 +62,8 @@ class CoveError(Exception):
         """Seconds after which the server wants to be asked again."""
         self.request_id = request_id
         """The correlation id, by which an operator finds the call in the logs."""
+        self.broken_off = broken_off
+        """Whether the connection or the stream ended, and not the gateway said so."""
 
 
 class InvalidArgument(CoveError):
@@ -147,12 +151,14 @@ def of(error: grpc.aio.AioRpcError, address: str) -> CoveError:
     text = error.details() or ""
     correlation_id = _text(error, _CORRELATION_KEY)
     info = _info(status)
-    if not info.reason and (error.code() in _BROKEN_OFF or "RST_STREAM" in text):
+    broken_off = error.code() in _BROKEN_OFF or any(each in text for each in _BROKEN_OFF_TEXTS)
+    if broken_off and not info.reason:
         return Unavailable(
             f"no answer from the gateway at {address}",
             metadata={"cause": text},
             remedy="Start the suite with `cove up`, or say where it is with COVE_ADDRESS.",
             request_id=correlation_id,
+            broken_off=True,
         )
     fields: list[Violation] = []
     remedy, retry_after = "", None

@@ -1,0 +1,158 @@
+"""A gateway that fails as told, to see what the client makes of it.
+
+It stands in for failures of the network and of a gateway only. It cannot prove that the real
+gateway joins a repeated request, or cuts its output at an offset: tests/cli and tests/up run
+the client against the real suite.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from cove.errors.v1.errors_pb2 import ErrorReason
+from cove.executor.v1.executor_pb2 import Chunk, Execution, Exit, File, ReadFileEnd
+from cove.gateway.v1 import gateway_pb2 as pb
+from cove.gateway.v1 import gateway_pb2_grpc as rpc
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+Failing: TypeAlias = Callable[[Context], Awaitable[None]]
+
+PIECE = 10
+ETAG = "1"
+
+
+async def broken_off(context: Context) -> None:
+    """What a client sees when the connection breaks."""
+    await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+
+
+def told(code: grpc.StatusCode, reason: ErrorReason.ValueType | str, **metadata: str) -> Failing:
+    """A failure as the gateway tells it."""
+    name = reason if isinstance(reason, str) else ErrorReason.Name(reason)
+
+    async def fail(context: Context) -> None:
+        status = status_pb2.Status(code=code.value[0], message="it does not do")
+        info = error_details_pb2.ErrorInfo(reason=name, domain="cove", metadata=metadata)
+        status.details.add().Pack(info)
+        bad = error_details_pb2.BadRequest()
+        bad.field_violations.add(field="workspace_id", description="not a label")
+        status.details.add().Pack(bad)
+        remedy = error_details_pb2.LocalizedMessage(locale="en", message="Try another.")
+        status.details.add().Pack(remedy)
+        await context.abort_with_status(rpc_status.to_status(status))
+
+    return fail
+
+
+class Gateway(rpc.WorkspaceServiceServicer, rpc.ExecutionServiceServicer, rpc.FileServiceServicer):
+    """Fails with the next of `failures`, then does a little of what a gateway does."""
+
+    def __init__(self) -> None:
+        self.failures: list[Failing] = []
+        self.requests: list[Any] = []
+        self.metadata: list[dict[str, str | bytes]] = []
+        self.remaining: list[float] = []
+        self.output = b""
+        """Of every execution and file; streams break off after each piece when `fragile`."""
+        self.fragile = False
+        self.silent = False
+        self.overlap = 0
+        self.skip = 0
+        self.etag = ETAG
+        self.left = asyncio.Event()
+
+    async def _note(self, request: Any, context: Context) -> None:
+        self.requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata() or ()))
+        self.remaining.append(context.time_remaining() or 0)
+        if self.failures:
+            await self.failures.pop(0)(context)
+
+    async def CreateWorkspace(
+        self, request: pb.CreateWorkspaceRequest, context: Context
+    ) -> pb.CreateWorkspaceResponse:
+        await self._note(request, context)
+        name = f"workspaces/{request.workspace_id}"
+        return pb.CreateWorkspaceResponse(workspace=pb.Workspace(name=name))
+
+    async def GetWorkspace(
+        self, request: pb.GetWorkspaceRequest, context: Context
+    ) -> pb.GetWorkspaceResponse:
+        await self._note(request, context)
+        return pb.GetWorkspaceResponse(workspace=pb.Workspace(name=request.name))
+
+    async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:
+        await self._note(request, context)
+        return pb.ExecuteResponse(execution=Execution(exit=Exit(code=3)))
+
+    async def ReadOutput(
+        self, request: pb.ReadOutputRequest, context: Context
+    ) -> AsyncIterator[pb.ReadOutputResponse]:
+        await self._note(request, context)
+        try:
+            if self.silent:
+                self.silent = False
+                await asyncio.Event().wait()
+            end = len(self.output)
+            offset = request.from_offset if request.from_offset >= 0 else end + request.from_offset
+            begin = max(0, offset - self.overlap) + (self.skip if offset else 0)
+            while begin < end and offset < end:
+                data = self.output[begin : begin + PIECE]
+                chunk = Chunk(stream=Chunk.STREAM_STDOUT, offset=begin, data=data)
+                yield pb.ReadOutputResponse(chunk=chunk)
+                begin += len(data)
+                if self.fragile:
+                    await broken_off(context)
+            yield pb.ReadOutputResponse(exit=Exit(code=0))
+        finally:
+            self.left.set()
+
+    async def ReadFile(
+        self, request: pb.ReadFileRequest, context: Context
+    ) -> AsyncIterator[pb.ReadFileResponse]:
+        await self._note(request, context)
+        yield pb.ReadFileResponse(file=File(path=request.path, etag=self.etag))
+        end = request.offset + request.limit if request.limit else len(self.output)
+        for begin in range(request.offset, end, PIECE):
+            yield pb.ReadFileResponse(data=self.output[begin : min(begin + PIECE, end)])
+            if self.fragile:
+                await broken_off(context)
+        yield pb.ReadFileResponse(end=ReadFileEnd())
+
+    async def WriteFile(
+        self, request_iterator: AsyncIterator[pb.WriteFileRequest], context: Context
+    ) -> pb.WriteFileResponse:
+        header, data = None, b""
+        async for request in request_iterator:
+            if request.HasField("header"):
+                header = request.header
+                await self._note(header, context)
+            data += request.data
+        assert header
+        self.output = data
+        return pb.WriteFileResponse(file=File(path=header.path, size=len(data)))
+
+
+def made() -> Gateway:
+    """A new one. What it does not do answers UNIMPLEMENTED."""
+    return Gateway()  # type: ignore[abstract]
+
+
+@asynccontextmanager
+async def serving(gateway: Gateway, address: str) -> AsyncIterator[None]:
+    """Serve at `unix:/path`; on leaving, every call breaks off."""
+    server = grpc.aio.server()
+    rpc.add_WorkspaceServiceServicer_to_server(gateway, server)
+    rpc.add_ExecutionServiceServicer_to_server(gateway, server)
+    rpc.add_FileServiceServicer_to_server(gateway, server)
+    server.add_insecure_port(address)
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(0)
