@@ -91,7 +91,7 @@ class Chain(grpc.aio.ServerInterceptor):
 
 
 class Streams:
-    """The calls without deadline: they would make every stop last its whole grace."""
+    """The calls of RPCs without deadline: they would make every stop last its whole grace."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -156,6 +156,9 @@ class Rpc:
                     code = "DEADLINE_EXCEEDED" if context.time_remaining() == 0 else "CANCELLED"
                     raise
                 status = to_status(error)  # Something the handler waited for was cancelled.
+            except grpc.aio.InternalError:  # A write to a caller that has just left.
+                code = "CANCELLED"
+                raise asyncio.CancelledError from None
             except grpc.aio.AbortError:  # The handler has spoken for itself.
                 code = _code_name(context.code())
                 raise
@@ -188,11 +191,12 @@ class Rpc:
         )
         limit = self._policy.limit(request)
         left = context.time_remaining()
-        if left is not None and (limit is None or left <= limit):
+        if left is not None:
             call.deadline = time.monotonic() + left
-            return await run(request, context)
         if limit is None:
             return await self._unlimited(run, request, context)
+        if left is not None and left <= limit:
+            return await run(request, context)
         call.deadline = time.monotonic() + limit
         try:
             async with asyncio.timeout(limit) as timer:

@@ -5,10 +5,11 @@ other service (grpc#43462). Hence nothing calls a stub directly: the four ways
 of a `Peer` cancel in `finally`, and pass on who calls and how long they wait.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import grpc
 
@@ -94,9 +95,10 @@ class Peer:
         *,
         timeout: float | None = None,
     ) -> Res:
-        """Many requests, one answer."""
-        call = method(requests, timeout=_shorter(timeout), metadata=self._metadata())
-        with self._ending(call):
+        """Many requests, one answer. A failure of `requests` is raised as it is."""
+        sent = _Requests(requests)
+        call = method(aiter(sent), timeout=_shorter(timeout), metadata=self._metadata())
+        with self._ending(call), sent.raising():
             return await call
 
     @asynccontextmanager
@@ -108,8 +110,9 @@ class Peer:
         timeout: float | None = None,
     ) -> AsyncIterator[AsyncIterator[Res]]:
         """Many requests, many answers, until the block ends."""
-        call = method(requests, timeout=_shorter(timeout), metadata=self._metadata())
-        with self._ending(call):
+        sent = _Requests(requests)
+        call = method(aiter(sent), timeout=_shorter(timeout), metadata=self._metadata())
+        with self._ending(call), sent.raising():
             yield aiter(call)
 
     @contextmanager
@@ -133,6 +136,32 @@ class Peer:
             (TOKEN_KEY, self._token),
         )
         return tuple(pair for pair in pairs if pair[1])
+
+
+class _Requests(Generic[Req]):
+    """Requests whose failure gRPC would turn into a cancelled call."""
+
+    def __init__(self, requests: AsyncIterator[Req]) -> None:
+        self._requests = requests
+        self._error: Exception | None = None
+
+    async def __aiter__(self) -> AsyncIterator[Req]:
+        try:
+            async for request in self._requests:
+                yield request
+        except Exception as error:
+            self._error = error
+            raise
+
+    @contextmanager
+    def raising(self) -> Iterator[None]:
+        try:
+            yield
+        except (asyncio.CancelledError, grpc.aio.AioRpcError):
+            task = asyncio.current_task()
+            if self._error is None or (task and task.cancelling()):
+                raise
+            raise self._error from None
 
 
 @asynccontextmanager

@@ -48,6 +48,10 @@ class ConfigError(Exception):
     """The variables make no valid config. The message lists every problem."""
 
 
+class StartError(Exception):
+    """The config is right, and the server still cannot start. The message says why."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """What every server is told. A service's own config is a subclass."""

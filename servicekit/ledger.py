@@ -22,6 +22,7 @@ from google.protobuf.message import Message
 
 from cove.errors.v1.errors_pb2 import ErrorReason
 from servicekit import calls
+from servicekit.config import StartError
 from servicekit.errors import AlreadyExists, ResourceExhausted, ServiceError
 
 _log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class LedgerFull(ResourceExhausted):
     reason = ErrorReason.ERROR_REASON_DISK_FULL
 
 
-class LedgerTooNew(Exception):
+class LedgerTooNew(StartError):
     """The file was written by a newer version of this program."""
 
 

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, TypeVar
 
 from servicekit import logs
-from servicekit.config import ConfigError, ServerConfig
+from servicekit.config import ConfigError, ServerConfig, StartError
 from servicekit.server import Served
 from servicekit.sockets import AddressError
 
@@ -39,7 +39,7 @@ def main(
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return _MISCONFIGURED
-    except AddressError as error:
+    except (AddressError, StartError) as error:
         sys.stderr.write(f"{error}\n")
         return _CANNOT_START
     return 0

@@ -95,6 +95,9 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
         # gives none, only guards the memory.
         ("grpc.max_receive_message_length", 2 * config.max_message_size + (1 << 20)),
         ("grpc.max_send_message_length", -1),
+        # Beyond these gRPC answers CANCELLED, without a reason, in a burst of calls.
+        ("grpc.server.max_pending_requests", 100_000),
+        ("grpc.server.max_pending_requests_hard_limit", 200_000),
         ("grpc.so_reuseport", 0),  # Two servers on one port are a mistake.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),

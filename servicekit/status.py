@@ -19,6 +19,7 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 DOMAIN: Final = "cove"
 DETAILS_KEY: Final = "grpc-status-details-bin"
 _RETRY_SOON: Final = timedelta(seconds=1)
+_WRITE_FAILED: Final = "Internal error from Core"  # The other side answered or left meanwhile.
 _TOO_LARGE: Final = "larger than max"  # What gRPC itself says of a message over its limit.
 
 CODES: Final[Mapping[type[errors.ServiceError], grpc.StatusCode]] = {
@@ -102,7 +103,7 @@ def untold(error: grpc.aio.AioRpcError, service: str) -> errors.ServiceError:
         return errors.DeadlineExceeded("the deadline passed", service=service)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
         return MessageTooLarge("the message is too large", service=service)
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or text == _WRITE_FAILED:
         return errors.Unavailable(
             "a service behind this one is away", retry_after=_RETRY_SOON, service=service
         )

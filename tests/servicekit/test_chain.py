@@ -263,8 +263,9 @@ async def test_a_shorter_deadline_of_the_caller_wins(protos: Protos, tmp_path: P
     assert 29 < remaining[1] <= 30
 
 
+@pytest.mark.parametrize("method", ["Count", "CountByWriting"])
 async def test_a_caller_that_leaves_closes_the_handler_at_once(
-    protos: Protos, tmp_path: Path
+    protos: Protos, tmp_path: Path, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     closed = asyncio.Event()
 
@@ -277,13 +278,14 @@ async def test_a_caller_that_leaves_closes_the_handler_at_once(
             closed.set()
 
     async with running(protos, tmp_path, count=count) as kit:
-        for _ in range(50):
+        for _ in range(200):
             closed.clear()
-            made = call(kit, "Count")
+            made = call(kit, method)
             await made.read()
             made.cancel()
             async with asyncio.timeout(5):
                 await closed.wait()
+    assert "unexpected error" not in caplog.text
 
 
 async def test_a_timeout_of_the_handler_itself_is_not_a_deadline(

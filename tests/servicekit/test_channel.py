@@ -249,6 +249,27 @@ async def test_the_other_shapes(protos: Protos, tmp_path: Path) -> None:
         assert Failure(caught.value).reason == "INVALID_FIELD"
 
 
+async def test_a_failure_of_the_requests_is_raised_as_it_is(protos: Protos, tmp_path: Path) -> None:
+    async def requests() -> AsyncIterator[Any]:
+        yield protos.pb.SayRequest(text="a")
+        raise NotHere("no such file", path="x")
+
+    async with (
+        running(protos, tmp_path) as kit,
+        connected(kit.served.address, service="kit") as peer,
+    ):
+        stub = protos.grpc.KitServiceStub(peer.channel)
+
+        async def exchange() -> None:
+            async with peer.exchange(stub.Echo, requests()) as responses:
+                async for _ in responses:
+                    pass
+
+        for made in (peer.upload(stub.Join, requests()), exchange()):
+            with pytest.raises(NotHere):
+                await made
+
+
 class Alive:
     """Handlers of the back server that have not ended."""
 

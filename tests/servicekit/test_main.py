@@ -22,7 +22,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
-from servicekit.config import ServerConfig
+from servicekit.config import ServerConfig, StartError
 from servicekit.main import main
 from servicekit.server import serving
 
@@ -32,6 +32,8 @@ class Config(ServerConfig):
 
 @asynccontextmanager
 async def demo(config):
+    if config.admin_address == "broken":
+        raise StartError("the database is too new")
     async with serving(config, {}) as served:
         yield served
     print("closed", flush=True)
@@ -98,6 +100,12 @@ async def test_an_address_in_use_exits_with_1(tmp_path: Path) -> None:
         assert second.returncode == 1
         assert b"another server listens here" in err
         assert first.returncode is None
+
+
+async def test_what_cannot_start_exits_with_1(tmp_path: Path) -> None:
+    async with process(tmp_path, COVE_DEMO__ADMIN_ADDRESS="broken") as running:
+        _, err = await running.communicate()
+    assert (running.returncode, err) == (1, b"the database is too new\n")
 
 
 @pytest.mark.parametrize("package", ["servicekit", "services", "gateway", "services.registry"])

@@ -171,7 +171,11 @@ async def test_a_stop_ends_endless_streams_at_once_with_a_reason(
     async with outliving(tmp_path) as channel:
         async with running(protos, tmp_path, count=count, shutdown_grace=grace) as kit:
             stub = protos.grpc.KitServiceStub(channel)
-            streams = [stub.Count(kit.pb.SayRequest()), stub.CountByWriting(kit.pb.SayRequest())]
+            streams = [
+                stub.Count(kit.pb.SayRequest()),
+                stub.Count(kit.pb.SayRequest(), timeout=60),
+                stub.CountByWriting(kit.pb.SayRequest()),
+            ]
             for stream in streams:
                 assert (await stream.read()).text == "one"
             failures = [asyncio.create_task(failure(stream)) for stream in streams]
@@ -181,7 +185,7 @@ async def test_a_stop_ends_endless_streams_at_once_with_a_reason(
     for failed in ended:
         assert failed.code is grpc.StatusCode.UNAVAILABLE
         assert failed.reason == "SHUTTING_DOWN"
-    assert kit.servicer.cleaned == ["Count"]
+    assert kit.servicer.cleaned == ["Count", "Count"]
 
 
 async def test_a_call_that_outlasts_the_grace_is_cancelled(protos: Protos, tmp_path: Path) -> None:
@@ -204,6 +208,12 @@ async def test_a_call_that_outlasts_the_grace_is_cancelled(protos: Protos, tmp_p
             await began.wait()
         await cancelled.wait()
         assert (await failing).code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+async def test_a_burst_of_calls_is_served(protos: Protos, tmp_path: Path) -> None:
+    async with running(protos, tmp_path) as kit:
+        made = [kit.stub.Say(kit.pb.SayRequest(text="a")) for _ in range(2000)]
+        assert {each.text for each in await asyncio.gather(*made)} == {"a"}
 
 
 async def test_several_addresses_serve_the_same(protos: Protos, tmp_path: Path) -> None:
