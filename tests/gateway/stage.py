@@ -39,6 +39,7 @@ from services.registry.config import Config as RegistryConfig
 from tests.support.failing import Proxy, proxied
 
 T = TypeVar("T")
+State = registry_pb2.Environment.State
 
 TOOLS: Final = ("registry", "git", "provider", "executor")
 TENANT: Final = "default"
@@ -71,6 +72,33 @@ class Stage:
         self.repository = repository
         self.registry, self.git, self.provider, self.executor = proxies
 
+    def reset(self) -> None:
+        """Heal the network, and forget what came over it."""
+        for proxy in (self.registry, self.git, self.provider, self.executor):
+            proxy.heal()
+            proxy.calls.clear()
+
+    async def clear(self) -> None:
+        """Delete every workspace. Fails if something is left then."""
+        async with self.gateway("cleaner") as cleaner:
+            await eventually(self.settled)
+            for record in await self.records():
+                name = record.name.replace("environments/", "workspaces/")
+                request = pb.DeleteWorkspaceRequest(name=name, force=True, allow_missing=True)
+                await cleaner.workspaces.DeleteWorkspace(request)
+            await eventually(self.empty)
+
+    async def empty(self) -> bool:
+        return not await self.left()
+
+    async def settled(self) -> bool:
+        """Whether nothing is going on, and nothing is half done."""
+        none = registry_pb2.Environment.OPERATION_NONE
+        at_rest = (State.STATE_READY, State.STATE_FAILED, State.STATE_DELETED)
+        return all(
+            record.operation == none and record.state in at_rest for record in await self.records()
+        )
+
     def create(self, workspace_id: str = "demo", **changes: Any) -> pb.CreateWorkspaceRequest:
         spec = {"repository": f"file://{self.repository}", **changes.pop("spec", {})}
         workspace = pb.Workspace(spec=registry_pb2.EnvironmentSpec(**spec))
@@ -79,10 +107,9 @@ class Stage:
     @asynccontextmanager
     async def gateway(self, name: str = "gateway", **changes: Any) -> AsyncIterator[Gateway]:
         """One in this process. Its leases are short, and it reconciles all the time."""
-        settings = {
+        settings: dict[str, Any] = {
             "lease": timedelta(seconds=1),
             "reconcile_interval": timedelta(seconds=0.1),
-            "progress_interval": timedelta(seconds=0.02),
             "orphan_grace": timedelta(0),
             "shutdown_grace": timedelta(seconds=1),
             "no_auth": True,
@@ -91,8 +118,7 @@ class Stage:
             state=self.state,
             runtime=self.runtime,
             address=(f"unix:{self.runtime}/{name}",),
-            **{tool: self._behind(tool) for tool in TOOLS},
-            **(settings | changes),
+            **settings | {tool: self._behind(tool) for tool in TOOLS} | changes,
         )
         async with gateway(config) as served, _connected(served.address) as connected:
             yield connected
@@ -151,9 +177,7 @@ class Stage:
         return f"unix:{self.runtime}/p/{tool}"
 
     def _direct(self, tool: str) -> grpc.aio.Channel:
-        return grpc.aio.insecure_channel(
-            f"unix:{self.runtime}/{tool}", interceptors=[_Tenant()]
-        )
+        return grpc.aio.insecure_channel(f"unix:{self.runtime}/{tool}", interceptors=[_Tenant()])
 
 
 class _Tenant(grpc.aio.UnaryUnaryClientInterceptor):

@@ -2,15 +2,21 @@
 
 import asyncio
 import uuid
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TypeAlias
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import BadRequest
 
 from cove.errors.v1.errors_pb2 import ErrorReason
 from cove.gateway.v1 import gateway_pb2 as pb
 from servicekit.errors import FailedPrecondition, ResourceExhausted, Unavailable
 from tests.gateway.stage import Gateway, Stage, eventually
 from tests.servicekit.failing import failure
+
+Check: TypeAlias = Callable[[], Awaitable[bool]]
 
 READY = pb.Workspace.STATE_READY
 STEPS = [
@@ -71,14 +77,23 @@ async def test_nothing_is_left_of_a_create_whose_step_fails(
     assert not await stage.left()
 
 
-@pytest.mark.parametrize(("tool", "rpc"), [*STEPS[1:], ("registry", "UpdateEnvironmentStatus")])
+@pytest.mark.parametrize(("tool", "rpc"), [*STEPS[2:], ("registry", "UpdateEnvironmentStatus")])
 async def test_nothing_is_left_of_a_create_whose_step_is_done_but_seems_to_fail(
     stage: Stage, gateway: Gateway, tool: str, rpc: str
 ) -> None:
     getattr(stage, tool).fail(rpc, Refused("no"), times=1, done=True)
     failed = await failure(gateway.workspaces.CreateWorkspace(stage.create()))
     assert failed.reason == "CAPABILITY_MISSING"
-    await eventually(_nothing_left(stage))
+    await eventually(stage.empty)
+
+
+async def test_a_create_whose_registration_is_done_but_seems_lost_is_finished(
+    stage: Stage, gateway: Gateway
+) -> None:
+    request = stage.create(request_id=str(uuid.uuid4()))
+    stage.registry.fail("RegisterEnvironment", Unavailable("away"), times=1, done=True)
+    assert (await failure(gateway.workspaces.CreateWorkspace(request))).reason
+    assert (await _created(gateway, request)).state == READY
 
 
 async def test_the_failure_of_a_step_comes_whole_and_names_the_step(
@@ -95,8 +110,6 @@ async def test_the_failure_of_a_step_comes_whole_and_names_the_step(
 
 
 async def test_a_bad_field_is_named_as_its_caller_wrote_it(stage: Stage, gateway: Gateway) -> None:
-    from google.rpc.error_details_pb2 import BadRequest
-
     failed = await failure(
         gateway.workspaces.CreateWorkspace(stage.create(spec={"branch": "a..b"}))
     )
@@ -114,9 +127,7 @@ async def test_a_tool_that_is_away_is_named(stage: Stage, gateway: Gateway) -> N
     assert not await stage.left()
 
 
-async def test_a_connection_that_breaks_once_is_not_noticed(
-    stage: Stage, gateway: Gateway
-) -> None:
+async def test_a_connection_that_breaks_once_is_not_noticed(stage: Stage, gateway: Gateway) -> None:
     for proxy in (stage.registry, stage.git, stage.provider):
         for rpc in ("RegisterEnvironment", "CreateWorktree", "ProvisionEnvironment"):
             proxy.fail(rpc, times=1, done=True)
@@ -128,9 +139,7 @@ async def test_a_failed_create_that_is_kept_says_why_and_stands_on_nothing(
     stage: Stage, gateway: Gateway
 ) -> None:
     stage.provider.fail("ProvisionEnvironment", Refused("not here"))
-    await failure(
-        gateway.workspaces.CreateWorkspace(stage.create(on_failure=pb.ON_FAILURE_KEEP))
-    )
+    await failure(gateway.workspaces.CreateWorkspace(stage.create(on_failure=pb.ON_FAILURE_KEEP)))
     got = await gateway.workspaces.GetWorkspace(pb.GetWorkspaceRequest(name="workspaces/demo"))
     assert got.workspace.state == pb.Workspace.STATE_FAILED
     assert got.workspace.failure.reason == "ERROR_REASON_CAPABILITY_MISSING"
@@ -149,7 +158,7 @@ async def test_what_cannot_be_undone_at_once_is_undone_later(
     assert failed.reason == "CAPABILITY_MISSING"
     assert await stage.left()
     stage.git.heal()
-    await eventually(_nothing_left(stage))
+    await eventually(stage.empty)
 
 
 async def test_a_create_goes_on_when_its_caller_leaves(stage: Stage, gateway: Gateway) -> None:
@@ -161,16 +170,16 @@ async def test_a_create_goes_on_when_its_caller_leaves(stage: Stage, gateway: Ga
     await eventually(_is_ready(gateway))
 
 
-async def test_a_create_that_is_only_accepted_shows_its_progress(
-    stage: Stage, gateway: Gateway
-) -> None:
-    held = stage.provider.hold("ProvisionEnvironment")
-    request = stage.create(return_when=pb.RETURN_WHEN_ACCEPTED)
-    accepted = await gateway.workspaces.CreateWorkspace(request)
-    assert accepted.workspace.state == pb.Workspace.STATE_PENDING
-    await asyncio.wait_for(held.reached.wait(), 5)
-    stage.provider.heal()
-    await eventually(_is_ready(gateway))
+async def test_a_create_that_is_only_accepted_shows_its_progress(stage: Stage) -> None:
+    async with stage.gateway("watched", progress_interval=timedelta(milliseconds=1)) as gateway:
+        held = stage.git.hold("CreateWorktree", done=True)
+        request = stage.create(return_when=pb.RETURN_WHEN_ACCEPTED)
+        accepted = await gateway.workspaces.CreateWorkspace(request)
+        assert accepted.workspace.state == pb.Workspace.STATE_PENDING
+        await eventually(_shows_progress(gateway))
+        await asyncio.wait_for(held.reached.wait(), 5)
+        stage.git.heal()
+        await eventually(_is_ready(gateway))
 
 
 async def test_a_retry_with_the_same_request_id_joins_the_create(
@@ -187,9 +196,7 @@ async def test_a_retry_with_the_same_request_id_joins_the_create(
     assert stage.git.calls.count("CreateWorktree") == 1
 
 
-async def test_a_retry_at_another_gateway_joins_the_create(
-    stage: Stage, gateway: Gateway
-) -> None:
+async def test_a_retry_at_another_gateway_joins_the_create(stage: Stage, gateway: Gateway) -> None:
     held = stage.git.hold("CreateWorktree")
     request = stage.create("", request_id=str(uuid.uuid4()))
     async with stage.gateway("other") as other:
@@ -221,9 +228,7 @@ async def test_a_retry_after_the_delete_makes_nothing(stage: Stage, gateway: Gat
     assert not await stage.left()
 
 
-async def test_a_request_id_with_other_content_is_refused(
-    stage: Stage, gateway: Gateway
-) -> None:
+async def test_a_request_id_with_other_content_is_refused(stage: Stage, gateway: Gateway) -> None:
     request_id = str(uuid.uuid4())
     await _created(gateway, stage.create(request_id=request_id))
     other = stage.create("other", request_id=request_id)
@@ -237,11 +242,7 @@ async def test_a_hundred_creates_of_one_id_at_two_gateways_make_one_workspace(
 ) -> None:
     async with stage.gateway("other") as other:
         results = await asyncio.gather(
-            *(
-                _created(each, stage.create())
-                for _ in range(20)
-                for each in (gateway, other)
-            ),
+            *(_created(each, stage.create()) for _ in range(20) for each in (gateway, other)),
             return_exceptions=True,
         )
     made = [each for each in results if isinstance(each, pb.Workspace)]
@@ -268,14 +269,15 @@ async def _created(gateway: Gateway, request: pb.CreateWorkspaceRequest) -> pb.W
     return (await gateway.workspaces.CreateWorkspace(request)).workspace
 
 
-def _nothing_left(stage: Stage):
+def _shows_progress(gateway: Gateway) -> Check:
     async def check() -> bool:
-        return not await stage.left()
+        request = pb.GetWorkspaceRequest(name="workspaces/demo")
+        return bool((await gateway.workspaces.GetWorkspace(request)).workspace.progress.phase)
 
     return check
 
 
-def _is_ready(gateway: Gateway):
+def _is_ready(gateway: Gateway) -> Check:
     async def check() -> bool:
         request = pb.GetWorkspaceRequest(name="workspaces/demo")
         return (await gateway.workspaces.GetWorkspace(request)).workspace.state == READY
@@ -283,7 +285,7 @@ def _is_ready(gateway: Gateway):
     return check
 
 
-def _called(stage: Stage, rpc: str, times: int):
+def _called(stage: Stage, rpc: str, times: int) -> Check:
     async def check() -> bool:
         return stage.registry.calls.count(rpc) >= times
 
