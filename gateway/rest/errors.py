@@ -124,6 +124,17 @@ def metadata_of(status: status_pb2.Status) -> Mapping[str, str]:
     return {}
 
 
+def fields_of(status: status_pb2.Status) -> list[str]:
+    """The fields that are wrong."""
+    bad = error_details_pb2.BadRequest()
+    return [
+        violation.field
+        for detail in status.details
+        if detail.Unpack(bad)
+        for violation in bad.field_violations
+    ]
+
+
 def status_json(status: status_pb2.Status) -> dict[str, Any]:
     """A detail of a type that is not known here stays as its bytes."""
     return {

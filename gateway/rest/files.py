@@ -10,7 +10,13 @@ import grpc
 
 from cove.errors.v1.errors_pb2 import ErrorReason
 from gateway.rest.backend import Backend
-from gateway.rest.errors import RangeNotSatisfiable, invalid, metadata_of, status_of
+from gateway.rest.errors import (
+    RangeNotSatisfiable,
+    fields_of,
+    invalid,
+    metadata_of,
+    status_of,
+)
 from gateway.rest.exchange import Exchange
 from gateway.rest.fields import fill, put_path, query_json
 from gateway.rest.routes import Match, Route
@@ -91,11 +97,33 @@ class Files:
         try:
             async with exchange.watched(body_follows=True), asyncio.timeout(None) as limit:
                 response = await self._backend.upload(match.route, requests(), token)
-        except Exception:
+        except Exception as error:
             if failures:
                 raise failures[0] from None
-            raise
+            raise await self._reason(match.route, first, token, error) from None
         await exchange.answer(200, to_dict(response.file), etag_header(response.file))
+
+    async def _reason(self, route: Route, first: Any, token: str, error: Exception) -> Exception:
+        """Why an upload was refused, as far as its header says it.
+
+        grpc.aio loses the status that comes while it writes, and says INTERNAL. So the
+        header is sent again, with a second one, which nobody accepts.
+        """
+        if not isinstance(error, grpc.aio.AioRpcError):
+            return error
+        if error.code() is not grpc.StatusCode.INTERNAL:
+            return error
+
+        async def headers() -> AsyncIterator[Any]:
+            yield first
+            yield first
+
+        try:
+            await self._backend.upload(route, headers(), token)
+        except grpc.aio.AioRpcError as refusal:
+            if fields_of(status_of(refusal)) != ["header"]:
+                return refusal
+        return error
 
     async def _send(self, exchange: Exchange, route: Route, request: Any, token: str) -> None:
         span = None if exchange.method == "HEAD" else _span(exchange.headers.get("range", ""))

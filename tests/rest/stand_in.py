@@ -195,8 +195,8 @@ class Executions(rpc.ExecutionServiceServicer):
         if kind == "breaks":
             raise errors.Unavailable("the executor went away", service="executor")
         if kind == "running":
-            yield pb.ReadOutputResponse(heartbeat=executor_pb2.Heartbeat(offset=len(output)))
             try:
+                yield pb.ReadOutputResponse(heartbeat=executor_pb2.Heartbeat(offset=len(output)))
                 await asyncio.Event().wait()
             finally:
                 self._seen.cancelled.set()

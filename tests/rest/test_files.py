@@ -72,6 +72,17 @@ async def test_an_upload_that_is_refused_is_answered_before_its_end(front: Front
     assert front.files.content[b"a.txt"] == TEXT
 
 
+async def test_a_long_upload_that_is_refused_at_once_is_told_why(front: Front) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield bytes(65_536)
+
+    headers = {"authorization": "Bearer wrong"}
+    for _ in range(20):
+        answer = await front.client.put(f"{FILES}x", content=parts(), headers=headers)
+        assert (answer.status_code, reason(answer.json())) == (401, "UNAUTHENTICATED")
+
+
 @pytest.mark.parametrize(
     ("path", "decoded"),
     [

@@ -148,9 +148,11 @@ async def test_a_head_of_a_stream_is_not_allowed(front: Front) -> None:
 
 @pytest.mark.parametrize("path", [OUTPUT.format("running"), "/workspaces/demo/executions/x:wait"])
 async def test_the_call_is_cancelled_when_the_client_leaves(front: Front, path: str) -> None:
-    async with connected(front.address) as (_, writer):
+    async with connected(front.address) as (reader, writer):
         writer.write(head("GET", path))
         async with asyncio.timeout(5):
+            if path.endswith("output"):
+                await reader.readuntil(b"heartbeat")
             while not front.seen.requests:  # noqa: ASYNC110 - bounded, and there is no event.
                 await asyncio.sleep(0.01)
     async with asyncio.timeout(5):
