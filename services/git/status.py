@@ -9,7 +9,7 @@ from services.git.command import git
 from services.git.workspace import Scratch, Workspace
 
 _RENAME_LIMIT: Final = 1000
-_OUTPUT_LIMIT: Final = 256 << 20
+_OUTPUT_LIMIT: Final = 64 << 20
 
 
 class Change(Enum):

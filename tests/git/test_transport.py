@@ -148,6 +148,19 @@ async def test_loopback_is_refused_where_it_is_not_listed(server: Server, tmp_pa
     assert server.requests == []
 
 
+async def test_ssh_is_started_with_our_address_and_settings(tmp_path: Path, source: Path) -> None:
+    with serving(source) as gone:
+        port = gone.port
+    caller = replace(
+        CALLER, credentials=Credentials(private_key="not a key", known_hosts="localhost x")
+    )
+    rules = Rules(allowed_hosts=frozenset([f"localhost:{port}"]))
+    async with parts(tmp_path / "state", rules) as made:
+        with pytest.raises(RemoteUnavailable) as caught:
+            await made.create(f"ssh://git@localhost:{port}/x", caller=caller)
+    assert caught.value.metadata["cause"].startswith(f"ssh: connect to host 127.0.0.1 port {port}")
+
+
 async def test_an_unknown_repository_is_not_found(web: Web, tmp_path: Path) -> None:
     with pytest.raises(RepositoryNotFound):
         await web.git.create(web.url.replace("app", "none"), caller=ADA)

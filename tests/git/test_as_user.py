@@ -1,0 +1,76 @@
+"""The same, as an ordinary user: cells then stand on user namespaces alone."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOBODY = 65534
+FILES = ("test_attacks.py", "test_commit.py", "test_transport.py", "test_view.py")
+
+
+def as_nobody(python: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    paths = [ROOT, ROOT / "sdk" / "src", sysconfig.get_path("purelib")]
+    return subprocess.run(
+        [python, *arguments],
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=[],
+        cwd="/",
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": ":".join(map(str, paths)),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def python() -> str:
+    """An interpreter that an ordinary user may run, and that finds what the tests need."""
+    if os.geteuid() != 0:
+        pytest.skip("this is an ordinary user already")
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for candidate in (sys.executable, f"/usr/bin/{version}"):
+        try:
+            found = as_nobody(candidate, "-c", "import grpc, pytest, subprocess")
+        except OSError:
+            continue
+        if found.returncode == 0:
+            return candidate
+    pytest.skip("no interpreter here may be run by an ordinary user")
+
+
+@pytest.fixture
+def own_directory() -> Iterator[Path]:
+    """Outside of pytest's, which only its user may enter."""
+    with tempfile.TemporaryDirectory(prefix="cove") as name:
+        os.chown(name, NOBODY, NOBODY)
+        yield Path(name)
+
+
+@pytest.mark.timeout(150)
+def test_git_does_the_same_as_an_ordinary_user(python: str, own_directory: Path) -> None:
+    result = as_nobody(
+        python,
+        "-m",
+        "pytest",
+        f"--rootdir={ROOT}",
+        f"--config-file={ROOT / 'pyproject.toml'}",
+        "--quiet",
+        "-pno:cacheprovider",
+        "-knot race",  # Seconds each, and the cell is the same.
+        f"--basetemp={own_directory}/t",
+        *(str(ROOT / "tests" / "git" / name) for name in FILES),
+    )
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
