@@ -158,7 +158,6 @@ class Sandboxes:
             return False
         sandbox.ending = True
         sandbox.then.append(then)
-        self._parts.cgroups.kill(uid)
         return True
 
     def uids(self) -> list[str]:

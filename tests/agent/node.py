@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from agent import SANDBOX_UID
+from agent import PROTOCOL_VERSION, SANDBOX_UID, frames, protocol
 from agent.client import AgentClient, Command, Sinks
 from agent.launcher_client import LauncherClient, PeerGone
 from agent.protocol import SandboxSpec
@@ -218,14 +218,21 @@ def make(mode: str) -> Iterator[Node]:
         yield node
     finally:
         if node.process and node.process.poll() is None:
-            asyncio.run(_shut(node))
-            node.process.wait(20)
+            _shut(node)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _shut(node: Node) -> None:
-    async with LauncherClient.connect(node.runtime / "launcher", node.uid) as launcher:
-        await launcher.shutdown(stop_sandboxes=True)
+def _shut(node: Node) -> None:
+    """Tell the launcher to end everything. Fixtures end outside of any loop."""
+    assert node.process
+    request = protocol.encode({"verb": "shutdown", "stop_sandboxes": True})
+    with socket.socket(socket.AF_UNIX) as peer:
+        try:
+            peer.connect(str(node.runtime / "launcher"))
+            peer.sendall(frames.frame(PROTOCOL_VERSION, frames.LAUNCHER, 1, request))
+        except OSError:
+            node.process.kill()
+        node.process.wait(20)
 
 
 def _lend(node: Node) -> None:
