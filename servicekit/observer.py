@@ -1,7 +1,7 @@
 """Counts and logs every call that ended, in batches.
 
 Between two calls gRPC's threads fight over the interpreter, so that a line
-written there costs five times what it costs in a batch. Lines come at most
+written there costs several times what it costs in a batch. Lines come at most
 50 ms late; counters are brought up to date before they are read.
 """
 
