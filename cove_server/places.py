@@ -58,7 +58,7 @@ class Places:
         return self.runtime / name
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[int]:
+    def held(self, take_over: float = _TAKE_OVER) -> Iterator[int]:
         """Make the directories and keep everyone else out of them.
 
         Yields a descriptor for the services to hold: what a killed `cove up` left running has
@@ -75,7 +75,7 @@ class Places:
             _take(own, self.state)
             _take(sockets, self.runtime)
             with _lock(self.state / "services.lock") as shared:
-                _wait(shared)
+                _wait(shared, take_over)
                 yield shared
 
     def node(self) -> str:
@@ -141,9 +141,9 @@ def _take(descriptor: int, folder: Path) -> None:
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
 
-def _wait(descriptor: int) -> None:
+def _wait(descriptor: int, seconds: float) -> None:
     """Wait for the services of a killed `cove up`: they end with it, but not at once."""
-    end = time.monotonic() + _TAKE_OVER
+    end = time.monotonic() + seconds
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
