@@ -146,7 +146,11 @@ class Node:
 
     def config(self, **fields: Any) -> Config:
         address = f"unix:{self.runtime}/e{next(self._numbers)}"
-        values = {"heartbeat": timedelta(seconds=0.2), "disk_limit": 1.1, "node": NODE} | fields
+        values: dict[str, Any] = {
+            "heartbeat": timedelta(seconds=0.2),
+            "disk_limit": 1.1,
+            "node": NODE,
+        } | fields
         return Config(state=self.state, runtime=self.runtime, address=(address,), **values)
 
     @asynccontextmanager

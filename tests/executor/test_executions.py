@@ -133,10 +133,10 @@ async def test_a_start_that_failed_leaves_the_id_free(
 async def test_a_process_limit_is_told(node: Node, caller: Caller) -> None:
     if os.getuid() != 0:
         pytest.skip("limits of control groups need root")
-    async with node.sandbox(pids=4) as box:
-        async with refused(Code.RESOURCE_EXHAUSTED, Why.ERROR_REASON_PROCESS_LIMIT):
-            for number in range(8):
-                await caller.start(box, f"s{number}", "exec sleep 60")
+    reached = refused(Code.RESOURCE_EXHAUSTED, Why.ERROR_REASON_PROCESS_LIMIT)
+    async with node.sandbox(pids=4) as box, reached:
+        for number in range(8):
+            await caller.start(box, f"s{number}", "exec sleep 60")
 
 
 @pytest.mark.parametrize(
