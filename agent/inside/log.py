@@ -44,7 +44,10 @@ class Log:
         Not synced: that would hold up every other command; who reports it syncs it before.
         """
         data = formats.result(LOG_VERSION, (*body, self.offset + self._missing, self.dropped), text)
-        os.pwrite(self._result, data, 0)
+        try:
+            os.pwrite(self._result, data, 0)
+        except OSError:  # A disk that fails must not take down what else runs here.
+            return
         if not self._missing or self._gap():
             self._append(formats.KIND_EXIT, 0, data)
 
@@ -68,5 +71,8 @@ class Log:
         if written == len(header) + len(payload):
             self._end += written
             return True
-        os.ftruncate(self._descriptor, self._end)
+        try:
+            os.ftruncate(self._descriptor, self._end)
+        except OSError:  # The reader finds a torn record.
+            return False
         return False
