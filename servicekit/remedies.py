@@ -64,7 +64,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "PUSH_REJECTED": "Read the remote's message; its rules do not allow this push.",
     "NO_REMOTE": "Name a remote URL in the request.",
     "BRANCH_EXISTS": "Choose another branch name.",
-    "SANDBOX_UNAVAILABLE": "Do what the message says on the host; `cove doctor` tells more.",
+    "SANDBOX_UNAVAILABLE": "Do what the message says on the host; GetCapabilities tells more.",
     "CAPABILITY_MISSING": "Leave out of the spec what this host cannot do; GetCapabilities lists "
     "what it can.",
     "DRIVER_UNKNOWN": "Name a driver that GetCapabilities lists, or none for the default.",
@@ -74,7 +74,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "PROVISIONED_DIFFERENTLY": "Release the environment first, or repeat the call with the first "
     "spec.",
     "ENVIRONMENT_DORMANT": "Activate the environment, then repeat the call with the same ids.",
-    "EXECUTION_NOT_FOUND": "Check the name; ended executions are deleted after their retention.",
+    "EXECUTION_NOT_FOUND": "Check the name; list the executions of the workspace.",
     "EXECUTION_EXISTS": "Choose another execution id, or follow the execution that is there.",
     "PROGRAM_NOT_FOUND": "Check the first word of argv and the PATH inside the workspace.",
     "PROGRAM_NOT_EXECUTABLE": "Set the file's executable bit, or run it with an interpreter.",
@@ -82,7 +82,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "EXECUTION_ENDED": "Start a new execution.",
     "OFFSET_OUT_OF_RANGE": "Read from an offset of at most `end`.",
     "PROCESS_LIMIT": "End processes of the workspace, then retry.",
-    "AGENT_TOO_OLD": "Suspend and resume the workspace to get a new agent.",
+    "AGENT_TOO_OLD": "Wait until the sandbox has ended of idleness, or delete the workspace; the next sandbox has "
+    "the new agent.",
     "FILE_NOT_FOUND": "Check the path; list the directory to see what there is.",
     "PATH_OUTSIDE": "Use a path inside the workspace, relative to its root.",
     "WRONG_FILE_TYPE": "Stat the path; the call needs the other kind.",
@@ -94,6 +95,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "AGENT_UNAVAILABLE": _WAIT,
     "EXECUTION_RUNNING": "Signal the execution or wait for its end, then retry.",
     "PATH_TOO_LONG": "Use shorter names.",
+    "UPLOAD_INCOMPLETE": "Send the whole file again, and its `end` as the last message.",
 }
 """By name of the reason, without `ERROR_REASON_`."""
 

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from tests.support.suite import Suite, running_suite
 
 
-@pytest.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
     async with running_suite(tmp_path_factory.mktemp("suite")) as running:
         yield running
 
 
-@pytest.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="module")
 async def http(suite: Suite) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"authorization": f"Bearer {suite.token}"}
     async with httpx.AsyncClient(

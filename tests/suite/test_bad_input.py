@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+import pytest_asyncio
 from google.protobuf import json_format
 from google.rpc import status_pb2
 from grpc_status import rpc_status
@@ -16,7 +17,7 @@ from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1 import gateway_pb2_grpc as stubs
 from tests.support.suite import Suite
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("bad-input")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ID = "3f2b8a52-9f53-4f0e-9b9d-0d5d3f0f6c11"
 FILES = stubs.FileServiceStub
@@ -232,7 +233,7 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def good(suite: Suite) -> str:
     """A workspace `good` of an empty repository, made with the request id ID."""
     async with channel_of(suite) as channel:
@@ -269,7 +270,7 @@ def told(status: dict[str, Any]) -> dict[str, Any]:
         "message": status["message"],
         "reason": details["ErrorInfo"]["reason"],
         "domain": details["ErrorInfo"]["domain"],
-        "fields": [violation["field"] for violation in violations],
+        "fields": [violation.get("field", "") for violation in violations],
         "remedy": details["LocalizedMessage"]["message"],
     }
 

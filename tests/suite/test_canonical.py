@@ -9,7 +9,7 @@ import pytest
 
 from tests.suite.conftest import head_of
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("canonical")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 

@@ -12,7 +12,7 @@ import pytest
 from tests.suite.conftest import head_of
 from tests.support.suite import Suite
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("grpcurl")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 GRPCURL = shutil.which("grpcurl", path=str(Path(sys.executable).parent)) or "grpcurl"
 ALWAYS = {
@@ -68,11 +68,12 @@ async def test_drives_a_workspace_from_create_to_delete(suite: Suite, repository
     )
     assert ran["stdout"]["text"] == "hi\n"
     status = call(suite, "SourceService/GetWorktreeStatus", name=name)["status"]
-    assert status["entries"] == [{"path": "new.txt", "workState": "WORK_STATE_UNTRACKED"}]
+    # Descriptors of Python have no JSON names, so grpcurl writes those of the proto.
+    assert status["entries"] == [{"path": "new.txt", "work_state": "WORK_STATE_UNTRACKED"}]
     commit = call(
         suite, "SourceService/CreateCommit", parent=name, commit={"message": "Add new.txt"}
     )["commit"]
     call(suite, "SourceService/PushBranch", name=name)
     assert head_of(repository, "cove/curl") == commit["id"]
     assert call(suite, "WorkspaceService/DeleteWorkspace", name=name) == {}
-    assert call(suite, "WorkspaceService/ListWorkspaces") == {}
+    assert "workspaces" not in call(suite, "WorkspaceService/ListWorkspaces")

@@ -172,6 +172,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The name of a file or directory is too long. Metadata: `path`."""
     ERROR_REASON_EXECUTION_RUNNING: _ErrorReason.ValueType  # 520
     """The execution is still running. Metadata: `name`."""
+    ERROR_REASON_UPLOAD_INCOMPLETE: _ErrorReason.ValueType  # 521
+    """The upload stopped before its last message: nothing was written. Metadata: `path`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Values of `google.rpc.ErrorInfo.reason` where `domain` is "cove". Callers
@@ -329,4 +331,6 @@ ERROR_REASON_PATH_TOO_LONG: ErrorReason.ValueType  # 519
 """The name of a file or directory is too long. Metadata: `path`."""
 ERROR_REASON_EXECUTION_RUNNING: ErrorReason.ValueType  # 520
 """The execution is still running. Metadata: `name`."""
+ERROR_REASON_UPLOAD_INCOMPLETE: ErrorReason.ValueType  # 521
+"""The upload stopped before its last message: nothing was written. Metadata: `path`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -275,13 +275,14 @@ class FileServiceStub:
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
     """
     WriteFile: _aio.StreamUnaryMultiCallable[_executor_pb2.WriteFileRequest, _executor_pb2.WriteFileResponse]
-    """Writes a whole file at once: a header, then its content. A reader sees the old
+    """Writes a whole file at once: a header, its content, and `end`. A reader sees the old
     content or the new, never a part; a call that breaks off changes nothing.
 
     * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
     * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: its directory is missing, and `make_parents` is not set.
     * FAILED_PRECONDITION, ERROR_REASON_WRONG_FILE_TYPE: a directory is there.
     * ABORTED, ERROR_REASON_FILE_CHANGED: the file is not the one with `etag`.
+    * ABORTED, ERROR_REASON_UPLOAD_INCOMPLETE: the stream stopped without its `end`.
     * ALREADY_EXISTS, ERROR_REASON_FILE_EXISTS: one is there, and `must_not_exist` is set.
     * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
     * RESOURCE_EXHAUSTED, ERROR_REASON_NO_SPACE: no space is left.
@@ -376,13 +377,14 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _abc.AsyncIterator[_executor_pb2.WriteFileRequest],
         context: _aio.ServicerContext[_abc.AsyncIterator[_executor_pb2.WriteFileRequest], _abc.Awaitable[_executor_pb2.WriteFileResponse]],
     ) -> _abc.Awaitable[_executor_pb2.WriteFileResponse]:
-        """Writes a whole file at once: a header, then its content. A reader sees the old
+        """Writes a whole file at once: a header, its content, and `end`. A reader sees the old
         content or the new, never a part; a call that breaks off changes nothing.
 
         * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
         * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: its directory is missing, and `make_parents` is not set.
         * FAILED_PRECONDITION, ERROR_REASON_WRONG_FILE_TYPE: a directory is there.
         * ABORTED, ERROR_REASON_FILE_CHANGED: the file is not the one with `etag`.
+        * ABORTED, ERROR_REASON_UPLOAD_INCOMPLETE: the stream stopped without its `end`.
         * ALREADY_EXISTS, ERROR_REASON_FILE_EXISTS: one is there, and `must_not_exist` is set.
         * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
         * RESOURCE_EXHAUSTED, ERROR_REASON_NO_SPACE: no space is left.
