@@ -1,0 +1,128 @@
+"""`cove create ls show rm undelete health capabilities`, and how failures are told."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cove.cli.workspaces import repository_url
+from tests.support.suite import Suite
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+
+async def test_create_prints_the_id_alone(suite: Suite, origin: Path) -> None:
+    created = await suite.cove("create", ".", "--id", "alone", "--label", "a=b", cwd=origin)
+    assert (created.status, created.text, created.errors) == (0, "alone\n", "")
+    shown = await suite.cove("show", "alone")
+    assert "state:      ready\n" in shown.text
+    assert "branch:     cove/alone\n" in shown.text
+    assert "labels:     a=b\n" in shown.text
+    removed = await suite.cove("rm", "alone")
+    assert removed.text == "alone removed\n"
+    assert (await suite.cove("show", "alone")).status == 1
+
+
+async def test_create_warns_of_what_it_did_not_take(suite: Suite, origin: Path) -> None:
+    (origin / "dirty").write_text("")
+    created = await suite.cove("create", str(origin))
+    (origin / "dirty").unlink()
+    assert created.errors.startswith("warning: ")
+    await suite.cove("rm", "-f", created.text.strip())
+
+
+async def test_ls_is_a_table(suite: Suite, demo: str) -> None:
+    listed = await suite.cove("ls")
+    header, *rows = listed.text.splitlines()
+    assert header.split() == ["ID", "STATE", "BRANCH", "HEAD", "AGE", "REPOSITORY"]
+    assert any(row.split()[:3] == ["demo", "ready", "cove/demo"] for row in rows)
+
+
+async def test_json_is_the_contracts(suite: Suite, demo: str) -> None:
+    listed = json.loads((await suite.cove("ls", "--json")).text)
+    found = next(each for each in listed["workspaces"] if each["name"] == "workspaces/demo")
+    assert found["state"] == "STATE_READY"
+    assert json.loads((await suite.cove("show", demo, "--json")).text)["uid"] == found["uid"]
+
+
+async def test_unsaved_work_is_kept_and_brought_back(suite: Suite, fresh: str) -> None:
+    await suite.cove("exec", fresh, "--script", "echo 1 > unsaved")
+    removed = await suite.cove("rm", fresh)
+    assert "unsaved work is kept until" in removed.text
+    assert fresh not in (await suite.cove("ls")).text
+    assert "deleted" in (await suite.cove("ls", "--all")).text
+    back = await suite.cove("undelete", fresh)
+    assert back.text == f"{fresh}\n", back.errors
+    assert (await suite.cove("exec", fresh, "--", "cat", "unsaved")).text == "1\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", "none"],
+        ["rm", "none"],
+        ["exec", "none", "--", "true"],
+        ["logs", "demo", "none"],
+        ["status", "none"],
+        ["cp", "none:a", "b"],
+        ["create", "/no/such/repository"],
+        ["create", "ext::sh -c id"],
+        ["show", "Not-A-Label"],
+    ],
+)
+async def test_a_failure_is_two_lines(suite: Suite, demo: str, arguments: list[str]) -> None:
+    done = await suite.cove(*arguments)
+    assert done.status == 1
+    error, remedy = done.errors.splitlines()
+    assert error.startswith("error: ")
+    assert remedy.startswith("remedy: ")
+    assert done.stdout == b""
+
+
+async def test_a_failure_can_be_json(suite: Suite) -> None:
+    done = await suite.cove("show", "none", "--json")
+    error = json.loads(done.errors)["error"]
+    assert (error["code"], error["reason"]) == ("NOT_FOUND", "ERROR_REASON_WORKSPACE_NOT_FOUND")
+    assert error["metadata"] == {"name": "workspaces/none"}
+    assert error["requestId"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["show"], ["exec"], ["kill", "a"]])
+async def test_a_wrong_command_line_ends_with_2(suite: Suite, arguments: list[str]) -> None:
+    done = await suite.cove(*arguments)
+    assert done.status == 2
+    assert "usage: " in done.errors or "remedy: " in done.errors
+    assert "Traceback" not in done.errors
+
+
+async def test_nobody_there_is_told(suite: Suite) -> None:
+    done = await suite.cove("ls", "--address", "127.0.0.1:1")
+    assert done.status == 1
+    assert "remedy: Start the suite with `cove up`" in done.errors
+
+
+async def test_health_is_that_of_every_service(suite: Suite) -> None:
+    done = await suite.cove("health", "--json")
+    services = json.loads(done.text)["services"]
+    assert done.status == 0
+    assert set(services.values()) == {"SERVING"}
+    assert {name.split(".")[1] for name in services} == {
+        "gateway",
+        "registry",
+        "git",
+        "provider",
+        "executor",
+    }
+
+
+async def test_capabilities_say_what_is_enforced(suite: Suite) -> None:
+    done = await suite.cove("capabilities")
+    assert "isolation:  namespaces" in done.text
+    assert json.loads((await suite.cove("capabilities", "--json")).text)["version"]
+
+
+async def test_a_path_becomes_a_url_and_a_url_stays(tmp_path: Path) -> None:
+    assert repository_url(str(tmp_path)) == tmp_path.as_uri()
+    assert repository_url("https://h/r.git") == "https://h/r.git"
+    assert repository_url("git@h:r.git") == "git@h:r.git"
+    assert repository_url("") == ""
