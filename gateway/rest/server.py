@@ -15,6 +15,7 @@ from servicekit.sockets import AddressError
 _MAX_HEAD: Final = 64 << 10
 _CLOSING: Final = 5.0
 _MAX_PORT: Final = 65_535
+_BACKLOG: Final = 512
 
 
 @asynccontextmanager
@@ -125,9 +126,18 @@ def _listener(address: str) -> socket.socket:
         raise AddressError(errno.EINVAL, "not host:port", address)
     bare = host.strip("[]")
     family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    # asyncio sends without delay only where the protocol is named; else each answer
+    # waits 40 ms for the client to acknowledge its headers.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server((bare, int(port)), family=family, backlog=512)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((bare, int(port)))
+        listener.listen(_BACKLOG)
     except OSError as error:
+        listener.close()
         raise AddressError(
             error.errno or errno.EADDRINUSE, f"cannot listen: {error}", address
         ) from None
+    return listener

@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+import statistics
+import time
 from datetime import timedelta
 
 import httpx
@@ -42,6 +44,24 @@ async def test_a_taken_address_is_told(front: Front) -> None:
     with pytest.raises(AddressError):
         async with rest(RestConfig(target="unix:/x", address=front.address)):
             pass
+
+
+async def test_an_answer_does_not_wait_for_the_client_to_acknowledge_its_head(
+    front: Front,
+) -> None:
+    times = []
+    for _ in range(50):
+        began = time.perf_counter()
+        await front.client.get("/healthz")
+        times.append(time.perf_counter() - began)
+    assert statistics.median(times) < 0.03  # Linux delays an acknowledgement by 40 ms.
+
+
+async def test_it_serves_on_ipv6_too(front: Front) -> None:
+    config = RestConfig(target=front.target, address="[::1]:0")
+    async with rest(config) as address, httpx.AsyncClient() as client:
+        assert address.startswith("[::1]:")
+        assert (await client.get(f"http://{address}/readyz")).status_code == 200
 
 
 async def test_it_leaves_the_signals_of_the_process_alone(front: Front) -> None:
