@@ -82,8 +82,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "EXECUTION_ENDED": "Start a new execution.",
     "OFFSET_OUT_OF_RANGE": "Read from an offset of at most `end`.",
     "PROCESS_LIMIT": "End processes of the workspace, then retry.",
-    "AGENT_TOO_OLD": "Wait until the sandbox has ended of idleness, or delete the workspace; the next sandbox has "
-    "the new agent.",
+    "AGENT_TOO_OLD": "Wait until the sandbox has ended of idleness, or delete the workspace; the "
+    "next sandbox has the new agent.",
     "FILE_NOT_FOUND": "Check the path; list the directory to see what there is.",
     "PATH_OUTSIDE": "Use a path inside the workspace, relative to its root.",
     "WRONG_FILE_TYPE": "Stat the path; the call needs the other kind.",
