@@ -69,6 +69,9 @@ class Requests:
             refuse(client, number, frames.OS_ERROR, error.errno or 0, error.strerror or "failed")
         except (ValueError, IndexError, OverflowError):
             refuse(client, number, frames.BAD_REQUEST, errno.EINVAL, "malformed request")
+        except Exception as error:  # An error of ours must not end every command here.
+            os.write(2, f"{type(error).__name__}: {error}\n"[:500].encode())
+            refuse(client, number, frames.OS_ERROR, errno.EIO, "the agent failed")
         finally:
             for fd in fds:
                 os.close(fd)

