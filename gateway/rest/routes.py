@@ -43,11 +43,11 @@ class Route:
 
     @property
     def creates(self) -> bool:
-        """Whether it adds the resource in the body to a collection."""
+        """Whether it adds to a collection: the caller may choose the id of what is answered."""
         return (
             self.http_method == "POST"
-            and self.body not in ("", "*")
-            and self.body == self.response_body
+            and self.response_body != ""
+            and _has(self.rpc.input_type, f"{self.response_body}_id")
         )
 
     @property
