@@ -94,21 +94,26 @@ class Committer:
                 skipped += refused
                 if not staged:
                     raise NothingToCommit("there is nothing to commit", skipped=str(len(skipped)))
-                tree = await self._write_tree(workspace, head, scratch)
-                await self._transfer(workspace, head, scratch, tree, len(staged))
-                commit = await self._write_commit(workspace, head, tree, draft)
-                workspace.adopt_index(scratch, commit)
-                self._records.keep(
-                    replace(
-                        record,
-                        last_request=draft.request_id,
-                        last_commit=commit,
-                        last_skipped=tuple((os.fsdecode(one.path), one.reason) for one in skipped),
+                with workspace.repository.writing():
+                    tree = await self._write_tree(workspace, head, scratch)
+                    await self._transfer(workspace, head, scratch, tree, len(staged))
+                    commit = await self._write_commit(workspace, head, tree, draft)
+                    workspace.adopt_index(scratch, commit)
+                    self._records.keep(
+                        replace(
+                            record,
+                            last_request=draft.request_id,
+                            last_commit=commit,
+                            last_skipped=tuple(
+                                (os.fsdecode(one.path), one.reason) for one in skipped
+                            ),
+                        )
                     )
-                )
-                move = f"update {head_ref(record.uid)} {commit} {head or _NOTHING}"
-                if not await workspace.repository.update_refs([move]):
-                    raise HeadMoved("the branch has moved", expected=head, actual=workspace.head)
+                    move = f"update {head_ref(record.uid)} {commit} {head or _NOTHING}"
+                    if not await workspace.repository.update_refs([move]):
+                        raise HeadMoved(
+                            "the branch has moved", expected=head, actual=workspace.head
+                        )
             workspace.forget_other_indexes(commit)
             await view.refresh(workspace, record.branch, record.repository, with_refs=False)
             return Committed(commit, skipped)

@@ -6,8 +6,8 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -59,11 +59,25 @@ class Repository:
     def __init__(self, path: Path, cells: Cells) -> None:
         self.path = path
         self.cells = cells
+        self.lock = asyncio.Lock()
+        """Held while it is made, freshened or removed; commits go on meanwhile."""
+        self._writers = 0
 
     @property
     def objects(self) -> Path:
         """The directory that sandboxes see read-only."""
         return self.path / "objects"
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Entered by whoever writes. The first one removes what killed commands left."""
+        if self._writers == 0:
+            _clear_leftovers(self.path)
+        self._writers += 1
+        try:
+            yield
+        finally:
+            self._writers -= 1
 
     def cell(self, *, writable: bool = False) -> Cell:
         """A cell that sees this repository and nothing else."""
@@ -128,13 +142,14 @@ class Repositories:
         self._transport = transport
         self._access_ttl = access_ttl
         self._clock = clock
-        self._locks: WeakValueDictionary[Path, asyncio.Lock] = WeakValueDictionary()
+        self._known: WeakValueDictionary[Path, Repository] = WeakValueDictionary()
         self._proofs: dict[tuple[str, str, bytes, str], float] = {}
         self._secret = secrets.token_bytes(32)
 
     def find(self, tenant: str, key: str) -> Repository:
         """The repository of a tenant with `key`; it may not exist yet."""
-        return Repository(self._root / _folder(tenant) / f"{key}.git", self._cells)
+        path = self._root / _folder(tenant) / f"{key}.git"
+        return self._known.setdefault(path, Repository(path, self._cells))
 
     def relative(self, repository: Repository) -> str:
         """Its path below the directory of all."""
@@ -143,10 +158,9 @@ class Repositories:
     @asynccontextmanager
     async def locked(self, repository: Repository) -> AsyncIterator[None]:
         """Keep others from changing it. Commands of a service that died are dead, too."""
-        lock = self._locks.setdefault(repository.path, asyncio.Lock())
-        async with lock:
-            _clear_leftovers(repository.path)
-            yield
+        async with repository.lock:
+            with repository.writing():
+                yield
 
     def make(self, repository: Repository) -> bool:
         """Make an empty one if there is none; whether there was none. Call it locked."""

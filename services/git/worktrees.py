@@ -63,6 +63,7 @@ class Worktrees:
         self._clock = clock
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._phases: dict[str, Phase] = {}
+        self._making: dict[str, asyncio.Task[Record]] = {}
         self._workspaces: dict[str, Workspace] = {}
 
     def phase(self, uid: str) -> Phase:
@@ -114,19 +115,32 @@ class Worktrees:
             self._check_disk()
             remote = self._rules.parse(wanted.repository) if wanted.repository else None
             record = found or self.records.keep(self._begin(wanted, caller, remote))
+            making = asyncio.create_task(self._finish(record, remote, caller, wanted.max_staleness))
+            self._making[wanted.uid] = making
             try:
-                return await self._finish(record, remote, caller, wanted.max_staleness)
+                return await making
             except BaseException:
                 await asyncio.shield(self._undo(record))
+                if _is_removed(making):
+                    raise WorktreeNotFound(
+                        "the worktree was removed while it was made", uid=wanted.uid
+                    ) from None
                 raise
             finally:
                 self._phases.pop(wanted.uid, None)
+                self._making.pop(wanted.uid, None)
 
     async def remove(self, uid: str, tenant: str, *, keep_unsaved: bool = False) -> bool:
-        """Remove it with its branch; whether anything was there.
+        """Remove it with its branch, also while it is made; whether anything was there.
 
         Raises `UnsavedWork` when that is to be kept and there is some.
         """
+        known = self.records.find(uid)
+        making = self._making.get(uid)
+        if known is not None and making is not None and tenant in ("", known.tenant):
+            making.cancel()
+            async with self._locked(uid):
+                return True
         async with self._locked(uid):
             record = self.records.find(uid)
             if record is None or (tenant and record.tenant != tenant):
@@ -273,6 +287,12 @@ class Worktrees:
         lock = self._locks.setdefault(uid, asyncio.Lock())
         async with lock:
             yield
+
+
+def _is_removed(making: asyncio.Task[Record]) -> bool:
+    """Whether `making` was stopped by a removal, and not together with its own caller."""
+    current = asyncio.current_task()
+    return making.cancelled() and not (current and current.cancelling())
 
 
 def _is_same(record: Record, wanted: Wanted, caller: Caller) -> bool:

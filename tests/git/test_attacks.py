@@ -226,7 +226,7 @@ async def test_no_race_for_a_symlink_brings_in_a_file_of_the_host(
 ) -> None:
     await git.create(source)
     record, workspace = await git.ready()
-    end = time.monotonic() + 4
+    end = time.monotonic() + 3
     commits = 0
     with swapping(workspace.tree, secret, workspace):
         while time.monotonic() < end:

@@ -1,5 +1,6 @@
 """Status and commits: whatever names and kinds of files there are."""
 
+import asyncio
 import os
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ from services.git.commit import Draft, Person
 from services.git.errors import HeadMoved, NothingToCommit
 from services.git.staging import Skipped
 from services.git.status import Change
-from tests.git.parts import UID, Parts, make_source, own, run_git, write
+from tests.git.parts import CALLER, UID, Parts, add_commit, make_source, own, run_git, write
 
 NAMES = [b"with space", b"line\nbreak", b"-dash", b"--version", b"caf\xc3\xa9", b"not-utf8-\xff"]
 NAMES += [b'quote"', b"back\\slash", b":(glob)*", b"*", b"a/b/c/deep", b"tab\there"]
@@ -201,3 +202,26 @@ async def test_an_index_that_was_lost_is_made_anew(git: Parts, source: Path) -> 
     async with workspace.lock:
         entries = await status.read(workspace, workspace.head)
     assert [entry.path for entry in entries] == [b"new"]
+
+
+async def test_commits_and_fetches_at_once_do_not_disturb_each_other(
+    git: Parts, source: Path
+) -> None:
+    await git.create(source, "a" * 16, branch="a")
+    await git.create(source, "b" * 16, branch="b")
+
+    async def commit(uid: str) -> None:
+        record, workspace = await git.ready(uid)
+        for number in range(4):
+            write(workspace, f"{uid}-{number}", str(number))
+            await git.committer.commit(record, workspace, Draft(message=str(number)))
+
+    async def fetch() -> None:
+        for number in range(6):
+            add_commit(source, {f"new-{number}": "x"})
+            await git.worktrees.fetch("a" * 16, CALLER)
+
+    await asyncio.gather(commit("a" * 16), commit("b" * 16), fetch())
+    for name in ("a", "b"):
+        _, workspace = await git.ready(name * 16)
+        assert in_store(git, "rev-list", "--count", workspace.head) == "5"

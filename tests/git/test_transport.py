@@ -176,7 +176,7 @@ async def test_nobody_there_is_unavailable(git: Parts, tmp_path: Path, source: P
 
 
 async def test_a_repository_over_the_limit_is_refused(source: Path, tmp_path: Path) -> None:
-    (source / "large").write_bytes(os.urandom(32 << 20))
+    (source / "large").write_bytes(os.urandom(8 << 20))
     add_commit(source, {})
     rules = Rules(local_roots=[Path("/")])
     async with parts(tmp_path / "state", rules, repository_bytes=1 << 20) as git:

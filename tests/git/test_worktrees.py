@@ -237,8 +237,8 @@ async def find_child(word: bytes) -> int:
     """The process of ours with `word` among its arguments, as soon as there is one."""
     for _ in range(100_000):
         for path in Path("/proc/self/task").glob("*/children"):
-            for pid in path.read_text().split():
-                with suppress(OSError):
+            with suppress(OSError):
+                for pid in path.read_text().split():
                     if word in Path("/proc", pid, "cmdline").read_bytes().split(b"\0"):
                         return int(pid)
         await asyncio.sleep(0)
@@ -252,6 +252,15 @@ async def test_a_create_that_is_cancelled_leaves_nothing(git: Parts, source: Pat
     with pytest.raises(asyncio.CancelledError):
         await creating
     assert not list((git.state / "git" / "worktrees").iterdir())
+
+
+async def test_a_removal_stops_what_is_being_made(git: Parts, source: Path) -> None:
+    creating = asyncio.create_task(git.create(source))
+    await find_child(b"upload-pack")
+    assert await git.worktrees.remove(UID, "acme")
+    with pytest.raises(WorktreeNotFound):
+        await creating
+    assert left(git) == []
 
 
 async def test_locks_of_killed_commands_block_nothing(git: Parts, source: Path) -> None:
