@@ -124,7 +124,7 @@ class Launcher:
             ],
             setsid=True,
             setsigmask=[],
-            setsigdef=[signal.SIGPIPE],
+            setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP],
         )
 
     def _pid(self) -> int:

@@ -88,6 +88,11 @@ def test_sockets_are_elsewhere_where_paths_are_long() -> None:
     assert chosen != Places.choose({"XDG_RUNTIME_DIR": "/run/user/7"}, state / "t", None)
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="an ordinary user has other directories")
+def test_root_has_the_directories_of_the_system() -> None:
+    assert Places.choose({}, None, None) == Places(Path("/var/lib/cove"), Path("/run/cove"))
+
+
 def test_what_is_asked_for_wins() -> None:
     env = {"COVE_STATE": "/e", "COVE_RUNTIME": "/f"}
     assert Places.choose(env, None, None) == Places(Path("/e"), Path("/f"))

@@ -6,9 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from cove.cli.console import Console, age, printable, when
 from cove.cli.credentials import add_credentials, credentials
 from cove.cli.errors import UsageError
@@ -116,21 +113,9 @@ def _progress(console: Console) -> Iterator[OnProgress | None]:
     if not console.shows_progress:
         yield None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    shown = Progress(
-        *columns, TimeElapsedColumn(), console=RichConsole(stderr=True), transient=True
-    )
-    with shown:
-        task = shown.add_task("creating", total=None)
+    from cove.cli.progress import shown
 
-        def tell(progress: registry_pb2.Progress) -> None:
-            shown.update(
-                task,
-                description=printable(progress.phase) or "creating",
-                completed=progress.done,
-                total=progress.total or None,
-            )
-
+    with shown() as tell:
         yield tell
 
 
