@@ -70,7 +70,7 @@ class Executions:
 
     async def find(self, uid: str, execution_id: str) -> Record:
         """Raises ExecutionNotFound. What was left unfinished is finished, or found lost."""
-        record = await asyncio.to_thread(self._store.read, uid, execution_id)
+        record = self._store.read(uid, execution_id)
         if record is None or await self._keeper.state(record) is State.REMOVED:
             name = f"environments/{uid}/executions/{execution_id}"
             raise ExecutionNotFound("no such execution", name=name)
@@ -93,10 +93,14 @@ class Executions:
 
     async def snapshot(self, record: Record) -> Snapshot:
         """Raises ExecutionNotFound when it was removed."""
-        found = await asyncio.to_thread(self._look, record)
-        if found.progress.state is State.REMOVED:
+        progress = self._store.progress(record)
+        if progress.state is State.REMOVED:
             raise ExecutionNotFound("no such execution", name=record.name)
-        return found
+        if progress.end:
+            return Snapshot(record, progress, progress.end.start_ns, progress.end.output_bytes)
+        start_ns = self._outputs.start_ns(record)
+        size = await asyncio.to_thread(self._outputs.size, record)
+        return Snapshot(record, progress, start_ns, size)
 
     async def wait(self, record: Record) -> Snapshot:
         """Return when it has ended. Raises ExecutionNotFound when it is removed."""
@@ -144,13 +148,13 @@ class Executions:
     async def delete_all(self, uid: str) -> int:
         """Remove all of an environment; returns how many. Raises ExecutionRunning."""
         for execution_id in await asyncio.to_thread(self._store.ids, uid):
-            record = await asyncio.to_thread(self._store.read, uid, execution_id)
+            record = self._store.read(uid, execution_id)
             if record and await self._keeper.certain(record) in (State.STARTING, State.RUNNING):
                 raise ExecutionRunning("an execution is running", name=record.name)
         return await asyncio.to_thread(self._store.remove_environment, uid)
 
     async def _kill(self, record: Record, *, ended: bool) -> None:
-        paths = await asyncio.to_thread(self._store.groups, record)
+        paths = self._store.groups(record)
         if await asyncio.to_thread(self._groups.members, paths):
             if not await asyncio.to_thread(self._groups.kill, paths):
                 raise AgentUnavailable("the processes do not end", name=record.name)
@@ -175,11 +179,3 @@ class Executions:
             if error.code not in (ErrorCode.EXECUTION_NOT_FOUND, ErrorCode.OS_ERROR):
                 raise
             raise ExecutionEnded("the execution has ended", name=record.name) from error
-
-    def _look(self, record: Record) -> Snapshot:
-        progress = self._store.progress(record)
-        if progress.end:
-            end = progress.end
-            return Snapshot(record, progress, end.start_ns, end.output_bytes)
-        start_ns, size = self._outputs.start_ns(record), self._outputs.size(record)
-        return Snapshot(record, progress, start_ns, size)

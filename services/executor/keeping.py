@@ -94,7 +94,7 @@ class Keeper:
 
     async def state(self, record: Record) -> State:
         """How far it is; an end is seen within milliseconds, or when it is first looked for."""
-        progress = await asyncio.to_thread(self._store.progress, record)
+        progress = self._store.progress(record)
         if progress.state in _OVER:
             return progress.state
         looked = self.keep(record)
@@ -103,22 +103,22 @@ class Keeper:
                 await looked.wait()
         except TimeoutError:
             return progress.state
-        return (await asyncio.to_thread(self._store.progress, record)).state
+        return self._store.progress(record).state
 
     async def settle(self, record: Record, *, ask: bool = True) -> State:
         """Record the end if there is one, asking the agent too. The caller holds the record."""
-        progress = await asyncio.to_thread(self._store.progress, record)
+        progress = self._store.progress(record)
         if progress.state in _OVER:
             return progress.state
-        result = await asyncio.to_thread(self._store.result, record)
+        result = self._store.result(record)
         why = ""
         if result is None:
             presence = await self._presence(record) if ask else _Presence.RUNNING
             if presence in (_Presence.RUNNING, _Presence.UNSURE):
                 return progress.state
             # The agent wrote the result, if any, before it went or forgot the execution.
-            result = await asyncio.to_thread(self._store.result, record)
-            progress = await asyncio.to_thread(self._store.progress, record)
+            result = self._store.result(record)
+            progress = self._store.progress(record)
             if result is None and progress.state is State.STARTING:
                 return await self._unstarted(record, presence)
             gone = presence is _Presence.GONE
@@ -171,7 +171,7 @@ class Keeper:
 
     async def _unstarted(self, record: Record, presence: _Presence) -> State:
         """It never ran. Its id is free again once nobody's request can still reach the agent."""
-        asked = await asyncio.to_thread(self._store.asked, record)
+        asked = self._store.asked(record)
         if presence is _Presence.GONE or self._now() - asked > _ABANDONED:
             await self.drop(record)
             return State.REMOVED

@@ -13,7 +13,7 @@ from agent.record import Damage, Kind, LogReader, Stream
 from agent.record import Record as LogRecord
 from services.executor.ending import End, Reason
 from services.executor.errors import ExecutionNotFound, OffsetOutOfRange
-from services.executor.store import Progress, Record, State, Store
+from services.executor.store import Record, State, Store
 from services.executor.watch import Watcher
 
 _PIECE: Final = 64 << 10
@@ -147,12 +147,16 @@ class Outputs:
             raise ExecutionNotFound("no such execution", name=record.name) from None
         try:
             reader = LogReader(descriptor)
-            begin = await asyncio.to_thread(self._begin, reader, record, from_offset)
+            begin = from_offset
+            if from_offset:
+                begin = await asyncio.to_thread(self._begin, reader, record, from_offset)
             async with self._watcher.watching(record.folder, "log", "end") as changes:
                 told = begin
                 while True:
                     changes.happened.clear()
-                    progress, records = await asyncio.to_thread(self._look, reader, record)
+                    # First how far it is: so when it has ended, all that it wrote is there.
+                    progress = self._store.progress(record)
+                    records = await self._records(reader, descriptor, record)
                     for found in records:
                         for event in _events(found, told):
                             yield event
@@ -206,11 +210,13 @@ class Outputs:
             self._marks.note(key, reader.position, reader.offset)
         reader.seek(offset)
 
-    def _look(self, reader: LogReader, record: Record) -> tuple[Progress, list[LogRecord]]:
-        """How far it is, then what came: so when it has ended, all that it wrote is there."""
-        progress = self._store.progress(record)
+    async def _records(self, reader: LogReader, descriptor: int, record: Record) -> list[LogRecord]:
+        """What came. A little is surely still in memory, so that it costs no thread."""
         self._marks.note(record.key, reader.position, reader.offset)
-        return progress, reader.read(_BATCH)
+        left = os.fstat(descriptor).st_size - reader.position
+        if left <= _PIECE:
+            return reader.read(_BATCH)
+        return await asyncio.to_thread(reader.read, _BATCH)
 
 
 def _holds(reader: LogReader, offset: int) -> bool:

@@ -61,7 +61,7 @@ class Starter:
         self, uid: str, execution_id: str, spec: Spec, env: Mapping[str, str]
     ) -> Record:
         while True:
-            record = await asyncio.to_thread(self._store.read, uid, execution_id)
+            record = self._store.read(uid, execution_id)
             if record is None:
                 record = await self._create(uid, execution_id, spec, env)
                 if record:
@@ -101,7 +101,7 @@ class Starter:
 
     async def _launch(self, record: Record, env: Mapping[str, str]) -> None:
         """Have the agent start it. The caller holds the record."""
-        await asyncio.to_thread(self._store.ask, record)
+        self._store.ask(record)
         for _ in range(_TRIES):
             try:
                 async with self._agents.link(record.uid) as agent:

@@ -98,7 +98,11 @@ class Progress:
 
 
 class Store:
-    """The executions of a node, below one directory. Its methods touch the disk."""
+    """The executions of a node, below one directory.
+
+    Of its methods only those that make, list or remove may take long: the rest read or write one
+    small file, which is cheaper than to have a thread do it.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -161,9 +165,9 @@ class Store:
             }
             _write_synced(fresh / "spec", json.dumps(values).encode())
             _write_synced(fresh / "result", BLANK_RESULT)
-            _write_synced(fresh / "log", b"")
-            os.fsync(lock)
+            (fresh / "log").touch(mode=0o600)
             _rename_new(fresh, folder)
+            os.fsync(lock)
             _sync_folder(folder.parent)
             yield Record(
                 uid=uid,
