@@ -82,6 +82,7 @@ class WorkspaceServiceServicer(object):
         """Makes a workspace: a worktree at the revision, on a branch of its own, and what
         its sandbox stands on. Goes on when the caller leaves; a retry with the same
         request id joins it. What fails for good is undone, unless `on_failure` says KEEP.
+        Over HTTP, credentials go in the body of the second path, never in a URL.
 
         * ALREADY_EXISTS, ERROR_REASON_WORKSPACE_EXISTS: the id is taken.
         * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
