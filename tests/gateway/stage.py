@@ -152,6 +152,13 @@ class Stage:
                 process.kill()
             await process.communicate()
 
+    async def probe(self) -> None:
+        """Let the provider find out what this host can do, so that no test waits for it."""
+        async with self._direct("provider") as channel:
+            request = provider_pb2.GetCapabilitiesRequest()
+            answer = await ProviderServiceStub(channel).GetCapabilities(request)
+        assert not answer.capabilities.remedy
+
     async def records(self) -> list[registry_pb2.Environment]:
         async with self._direct("registry") as channel:
             request = registry_pb2.ListEnvironmentsRequest(tenant="-")
@@ -218,7 +225,9 @@ async def staged(folder: Path) -> AsyncIterator[Stage]:
                 )
                 for tool in TOOLS
             ]
-            yield Stage(state, runtime, repository, proxies)
+            stage = Stage(state, runtime, repository, proxies)
+            await stage.probe()
+            yield stage
     finally:
         await asyncio.to_thread(shutil.rmtree, runtime, ignore_errors=True)
 

@@ -2,23 +2,34 @@
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import grpc
-import pytest
 
 from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.git.v1 import git_pb2
 from cove.git.v1.git_pb2_grpc import GitServiceStub
 from servicekit.errors import Unavailable
-from tests.gateway.stage import TENANT, Gateway, Stage, eventually
+from tests.gateway.stage import LIMIT, TENANT, Gateway, Stage, State, eventually
 from tests.servicekit.failing import failure
 
 Check: TypeAlias = Callable[[], Awaitable[bool]]
 
+
+class Step(NamedTuple):
+    """Where a call is held when its gateway is killed."""
+
+    id: str
+    tool: str
+    rpc: str
+    done: bool = False
+
+
+CLONING = Step("cloning", "git", "CreateWorktree")
+REMOVING = Step("removing", "git", "RemoveWorktree")
 LONG = timedelta(minutes=1)
 DEMO = "workspaces/demo"
 READY = pb.Workspace.STATE_READY
@@ -45,46 +56,51 @@ DELETE = [
 ]
 
 
-@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize(("tool", "rpc"), CREATE)
-async def test_a_create_is_finished_or_leaves_nothing(
-    stage: Stage, tool: str, rpc: str, *, done: bool
+async def test_creates_are_finished_or_leave_nothing_wherever_their_gateway_is_killed(
+    stage: Stage,
 ) -> None:
-    request = stage.create(request_id=str(uuid.uuid4()))
-    await _killed_at(stage, tool, rpc, "CreateWorkspace", request, done=done)
+    requests = {
+        step: stage.create(step.id, request_id=str(uuid.uuid4())) for step in _steps(CREATE)
+    }
+    await _killed_at(stage, "CreateWorkspace", requests)
     async with stage.gateway() as gateway:
         await eventually(stage.settled)
-        states = [record.state for record in await stage.records()]
-        assert states in ([], [READY])
-        retried = await gateway.workspaces.CreateWorkspace(request)
-        assert retried.workspace.state == READY
-        assert await _run(gateway) == "hello\n"
+        assert all(record.state == State.STATE_READY for record in await stage.records())
+        for step, request in requests.items():
+            retried = await gateway.workspaces.CreateWorkspace(request)
+            assert retried.workspace.state == READY, step
+            assert await _run(gateway, name=f"workspaces/{step.id}") == "hello\n", step
 
 
-@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize(("tool", "rpc"), UNDO)
-async def test_an_undo_is_finished(stage: Stage, tool: str, rpc: str, *, done: bool) -> None:
-    request = stage.create(spec={"revision": "no-such"})
-    await _killed_at(stage, tool, rpc, "CreateWorkspace", request, done=done)
+async def test_creates_that_fail_leave_nothing_wherever_their_gateway_is_killed(
+    stage: Stage,
+) -> None:
+    bad = {"revision": "no-such"}
+    requests = {step: stage.create(step.id, spec=bad) for step in _steps(UNDO)}
+    await _killed_at(stage, "CreateWorkspace", requests)
     async with stage.gateway():
         await eventually(stage.empty)
 
 
-@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize(("tool", "rpc"), DELETE)
-async def test_a_delete_is_finished(stage: Stage, tool: str, rpc: str, *, done: bool) -> None:
+async def test_deletes_are_finished_wherever_their_gateway_is_killed(stage: Stage) -> None:
+    steps = _steps(DELETE)
     async with stage.gateway() as gateway:
-        await gateway.workspaces.CreateWorkspace(stage.create())
-    request = pb.DeleteWorkspaceRequest(name=DEMO, request_id=str(uuid.uuid4()))
-    await _killed_at(stage, tool, rpc, "DeleteWorkspace", request, done=done)
+        for step in steps:
+            await gateway.workspaces.CreateWorkspace(stage.create(step.id))
+    requests = {
+        step: pb.DeleteWorkspaceRequest(name=f"workspaces/{step.id}", request_id=str(uuid.uuid4()))
+        for step in steps
+    }
+    await _killed_at(stage, "DeleteWorkspace", requests)
     async with stage.gateway() as gateway:
         await eventually(stage.settled)
-        await gateway.workspaces.DeleteWorkspace(request)
+        for request in requests.values():
+            await gateway.workspaces.DeleteWorkspace(request)
         assert await stage.empty()
 
 
 async def test_a_create_that_cannot_be_finished_is_undone(stage: Stage) -> None:
-    await _killed_at(stage, "git", "CreateWorktree", "CreateWorkspace", stage.create())
+    await _killed_at(stage, "CreateWorkspace", {CLONING: stage.create()})
     moved = stage.repository.with_suffix(".moved")
     stage.repository.rename(moved)
     try:
@@ -95,7 +111,7 @@ async def test_a_create_that_cannot_be_finished_is_undone(stage: Stage) -> None:
 
 
 async def test_a_create_whose_tool_is_away_is_finished_when_that_is_back(stage: Stage) -> None:
-    await _killed_at(stage, "git", "CreateWorktree", "CreateWorkspace", stage.create())
+    await _killed_at(stage, "CreateWorkspace", {CLONING: stage.create()})
     stage.git.fail("CreateWorktree", Unavailable("away"), times=2)
     async with stage.gateway():
         await eventually(_all_ready(stage))
@@ -106,14 +122,14 @@ async def test_an_abandoned_delete_keeps_unsaved_work(stage: Stage) -> None:
         await gateway.workspaces.CreateWorkspace(stage.create())
         await _run(gateway, "echo precious > work.txt; echo hello")
     request = pb.DeleteWorkspaceRequest(name=DEMO)
-    await _killed_at(stage, "git", "RemoveWorktree", "DeleteWorkspace", request)
+    await _killed_at(stage, "DeleteWorkspace", {REMOVING: request})
     async with stage.gateway():
         await eventually(stage.settled)
-        assert [record.state for record in await stage.records()] == [pb.Workspace.STATE_DELETED]
+        assert [record.state for record in await stage.records()] == [State.STATE_DELETED]
 
 
 async def test_two_reconcilers_finish_a_create_once(stage: Stage) -> None:
-    await _killed_at(stage, "git", "CreateWorktree", "CreateWorkspace", stage.create())
+    await _killed_at(stage, "CreateWorkspace", {CLONING: stage.create()})
     stage.git.calls.clear()
     async with stage.gateway("one"), stage.gateway("two"):
         await eventually(_all_ready(stage))
@@ -164,25 +180,33 @@ async def test_a_registry_that_is_away_for_a_while_does_not_stop_an_undo(stage: 
         assert await stage.empty()
 
 
-async def _killed_at(
-    stage: Stage, tool: str, rpc: str, method: str, request: object, *, done: bool = False
-) -> None:
-    """Kill a gateway while a step of `method` is on its way, to the tool or, with `done`, back."""
-    proxy = getattr(stage, tool)
+def _steps(table: list[tuple[str, str]]) -> list[Step]:
+    """Each step on its way to the tool, and on its way back."""
+    return [
+        Step(f"step-{number}-{'after' if done else 'before'}", tool, rpc, done)
+        for number, (tool, rpc) in enumerate(table)
+        for done in (False, True)
+    ]
+
+
+async def _killed_at(stage: Stage, method: str, requests: Mapping[Step, object]) -> None:
+    """Kill a gateway when each of these requests has come to its step."""
     async with stage.gateway_process() as victim:
-        held = proxy.hold(rpc, done=done)
-        call = asyncio.ensure_future(_outcome(getattr(victim.workspaces, method)(request)))
-        await asyncio.wait_for(held.reached.wait(), 10)
+        holds = [
+            getattr(stage, step.tool).hold(step.rpc, done=step.done, correlation_id=step.id)
+            for step in requests
+        ]
+        calls = [
+            getattr(victim.workspaces, method)(request, metadata=(("x-request-id", step.id),))
+            for step, request in requests.items()
+        ]
+        ended = asyncio.gather(*calls, return_exceptions=True)
+        reached = [asyncio.ensure_future(held.reached.wait()) for held in holds]
+        _, missing = await asyncio.wait(reached, timeout=LIMIT)
+        assert not missing, [step.id for step, each in zip(requests, reached) if not each.done()]
         await victim.kill()
-        await call
+        await ended
     stage.reset()
-
-
-async def _outcome(call: grpc.aio.Call) -> None:
-    try:
-        await call  # type: ignore[misc]
-    except grpc.aio.AioRpcError:
-        pass
 
 
 async def _orphan(stage: Stage) -> str:
@@ -198,16 +222,16 @@ async def _orphan(stage: Stage) -> str:
     return uid
 
 
-async def _run(gateway: Gateway, script: str = "cat hello.txt") -> str:
+async def _run(gateway: Gateway, script: str = "cat hello.txt", name: str = DEMO) -> str:
     spec = executor_pb2.ExecutionSpec(script=script)
-    answer = await gateway.executions.Execute(pb.ExecuteRequest(name=DEMO, spec=spec))
+    answer = await gateway.executions.Execute(pb.ExecuteRequest(name=name, spec=spec))
     return answer.stdout.text
 
 
 def _all_ready(stage: Stage) -> Check:
     async def check() -> bool:
         records = await stage.records()
-        return bool(records) and all(record.state == READY for record in records)
+        return bool(records) and all(record.state == State.STATE_READY for record in records)
 
     return check
 

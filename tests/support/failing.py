@@ -37,7 +37,11 @@ class Fault:
 class Hold:
     """Calls of one RPC wait here, before the server gets them or, with `done`, after."""
 
+    rpc: str
     done: bool = False
+    correlation_id: str = ""
+    """Only calls with this one; empty: all."""
+
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -46,7 +50,7 @@ class Proxy:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
         self._faults: dict[str, Fault] = {}
-        self._holds: dict[str, Hold] = {}
+        self._holds: list[Hold] = []
         self.calls: list[str] = []
         """The RPCs that came, in order."""
 
@@ -63,14 +67,15 @@ class Proxy:
     ) -> None:
         self._faults[rpc] = Fault(error, times, done)
 
-    def hold(self, rpc: str, *, done: bool = False) -> Hold:
-        held = self._holds[rpc] = Hold(done)
+    def hold(self, rpc: str, *, done: bool = False, correlation_id: str = "") -> Hold:
+        held = Hold(rpc, done, correlation_id)
+        self._holds.append(held)
         return held
 
     def heal(self) -> None:
         """Let everything through from now on."""
         self._faults.clear()
-        for held in self._holds.values():
+        for held in self._holds:
             held.go_on.set()
         self._holds.clear()
 
@@ -86,7 +91,7 @@ class Proxy:
     async def _relay(
         self, rpc: str, path: str, requests: AsyncIterator[bytes], context: Any
     ) -> None:
-        fault, held = self._due(rpc), self._holds.get(rpc)
+        fault, held = self._due(rpc), self._held(rpc, context)
         if fault and not fault.done:
             await _abort(fault, context)
         if held and not held.done:
@@ -127,6 +132,17 @@ class Proxy:
         finally:
             call.cancel()
         return answers, None
+
+    def _held(self, rpc: str, context: Any) -> Hold | None:
+        correlation_id = dict(context.invocation_metadata()).get("x-request-id")
+        return next(
+            (
+                held
+                for held in self._holds
+                if held.rpc == rpc and held.correlation_id in ("", correlation_id)
+            ),
+            None,
+        )
 
     def _due(self, rpc: str) -> Fault | None:
         fault = self._faults.get(rpc)
