@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from cove.git.v1.git_pb2_grpc import add_GitServiceServicer_to_server
+from servicekit.config import StartError
+from servicekit.disk import DiskGuard
 from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
 from servicekit.server import Served, serving
@@ -24,6 +26,7 @@ from services.git.service import GitServicer, Parts
 from services.git.transport import Bounds, Transport
 from services.git.worktrees import Worktrees
 
+_DISK_LIMIT: Final = 0.9
 _LOCK_TIMEOUT: Final = 60.0
 _LOCK_INTERVAL: Final = 0.05
 
@@ -48,14 +51,15 @@ async def git(config: Config) -> AsyncIterator[Served]:
     repositories = Repositories(
         directory / "repositories", cells, transport, config.access_ttl.total_seconds()
     )
+    disk = DiskGuard(directory, _DISK_LIMIT)
     records = Records(directory / "worktrees")
-    worktrees = Worktrees(records, repositories, cells, rules)
+    worktrees = Worktrees(records, repositories, cells, rules, disk)
     server = Person(config.committer_name, config.committer_email)
     async with _owning(directory), Ledger.open(directory / "ledger.db") as ledger:
         await worktrees.load()
         parts = Parts(
             worktrees=worktrees,
-            committer=Committer(records, server),
+            committer=Committer(records, server, disk),
             pusher=Pusher(rules, transport, repositories),
             ledger=ledger,
             tokens=PageTokens.load(directory / "page.key"),
@@ -76,7 +80,7 @@ async def _owning(directory: Path) -> AsyncIterator[None]:
         deadline = asyncio.get_running_loop().time() + _LOCK_TIMEOUT
         while not _lock(descriptor):
             if asyncio.get_running_loop().time() > deadline:
-                raise TimeoutError(f"another process has {directory}")
+                raise StartError(f"another process has {directory}")
             await asyncio.sleep(_LOCK_INTERVAL)
         yield
     finally:

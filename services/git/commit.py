@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 
+from servicekit.disk import DiskGuard
 from servicekit.errors import InvalidArgument
 from services.git import staging, status, view
 from services.git.cell import timed_out_as
@@ -64,9 +65,14 @@ class Committed:
 
 class Committer:
     def __init__(
-        self, records: Records, server: Person, clock: Callable[[], float] = time.time
+        self,
+        records: Records,
+        server: Person,
+        disk: DiskGuard,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._records = records
+        self._disk = disk
         self._server = server
         self._clock = clock
 
@@ -83,6 +89,7 @@ class Committer:
                 record.last_commit,
             ):
                 return _again(record)
+            self._disk.check()
             if draft.expected_head and draft.expected_head != head:
                 raise HeadMoved("the branch has moved", expected=draft.expected_head, actual=head)
             entries = await status.read(workspace, head)

@@ -100,7 +100,3 @@ class BranchExists(AlreadyExists):
 
 class UnsavedWork(FailedPrecondition):
     reason = ErrorReason.ERROR_REASON_UNSAVED_WORK
-
-
-class DiskFull(ResourceExhausted):
-    reason = ErrorReason.ERROR_REASON_DISK_FULL

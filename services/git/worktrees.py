@@ -1,28 +1,25 @@
 """Makes and removes worktrees, and finds those there are."""
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 from weakref import WeakValueDictionary
 
+from servicekit.disk import DiskGuard
 from servicekit.errors import ServiceError
 from services.git import history, status, view
 from services.git.cell import Cell, Cells, owner_of
 from services.git.command import Where, git
-from services.git.errors import DiskFull, NoRemote, UnsavedWork, WorktreeExists, WorktreeNotFound
+from services.git.errors import NoRemote, UnsavedWork, WorktreeExists, WorktreeNotFound
 from services.git.names import check_branch
 from services.git.record import Record, Records, State
 from services.git.remote import Remote, Rules, Scheme
 from services.git.repository import Caller, Repositories, Repository, Resolved, head_ref
 from services.git.transport import git_directory
 from services.git.workspace import Workspace
-
-_DISK_FULL: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +51,14 @@ class Worktrees:
         repositories: Repositories,
         cells: Cells,
         rules: Rules,
+        disk: DiskGuard,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.records = records
         self.repositories = repositories
         self._cells = cells
         self._rules = rules
+        self._disk = disk
         self._clock = clock
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._phases: dict[str, Phase] = {}
@@ -112,7 +111,7 @@ class Worktrees:
             if found is not None and found.state is State.READY:
                 return found
             await self._cells.require()
-            self._check_disk()
+            self._disk.check()
             remote = self._rules.parse(wanted.repository) if wanted.repository else None
             record = found or self.records.keep(self._begin(wanted, caller, remote))
             making = asyncio.create_task(self._finish(record, remote, caller, wanted.max_staleness))
@@ -276,11 +275,6 @@ class Worktrees:
     def _workspace(self, record: Record) -> Workspace:
         directory = self.records.directory(record.uid)
         return Workspace(directory, record.uid, self.repository_of(record), self._cells)
-
-    def _check_disk(self) -> None:
-        found = os.statvfs(self.records.directory("").parent)
-        if found.f_bavail < found.f_blocks * (1 - _DISK_FULL):
-            raise DiskFull("the disk of the state directory is nearly full")
 
     @asynccontextmanager
     async def _locked(self, uid: str) -> AsyncIterator[None]:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from servicekit.disk import DiskGuard
 from services.git.cell import Cells
 from services.git.commit import Committer, Person
 from services.git.credentials import Credentials
@@ -135,6 +136,7 @@ async def parts(
     *,
     repository_bytes: int = 1 << 30,
     cells: Cells | None = None,
+    disk_used: float = 0.5,
 ) -> AsyncIterator[Parts]:
     """The service's parts over `state`, as app.py makes them."""
     directory = state / "git"
@@ -144,10 +146,11 @@ async def parts(
     bounds = Bounds(timeout=60, repository_bytes=repository_bytes)
     transport = CountingTransport(cells, rules, bounds, state)
     repositories = Repositories(directory / "repositories", cells, transport, access_ttl=300)
+    disk = DiskGuard(directory, 0.9, measure=lambda _: disk_used)
     records = Records(directory / "worktrees")
-    worktrees = Worktrees(records, repositories, cells, rules)
+    worktrees = Worktrees(records, repositories, cells, rules, disk)
     await worktrees.load()
-    committer, pusher = Committer(records, SERVER), Pusher(rules, transport, repositories)
+    committer, pusher = Committer(records, SERVER, disk), Pusher(rules, transport, repositories)
     yield Parts(state, cells, records, worktrees, committer, pusher, transport)
 
 

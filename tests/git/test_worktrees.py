@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from servicekit.disk import DiskFull
 from services.git import status
 from services.git.cell import Cells
 from services.git.commit import Draft
@@ -291,6 +292,18 @@ async def test_without_a_cell_nothing_is_done_and_the_remedy_is_told(
             await git.create(source)
         assert "namespaces" in caught.value.remedy
         assert left(git) == []
+
+
+async def test_a_full_disk_refuses_new_work_and_allows_removal(git: Parts, source: Path) -> None:
+    await git.create(source)
+    async with parts(git.state, Rules(local_roots=[Path("/")]), disk_used=0.91) as full:
+        with pytest.raises(DiskFull):
+            await full.create(source, OTHER, branch="other")
+        record, workspace = await full.ready()
+        write(workspace, "new", "new")
+        with pytest.raises(DiskFull):
+            await full.committer.commit(record, workspace, Draft(message="x"))
+        assert await full.worktrees.remove(UID, "acme")
 
 
 async def test_what_a_former_process_left_is_taken_over(
