@@ -14,6 +14,8 @@ from agent.protocol import Limits
 
 _WANTED: Final = ("memory", "pids", "cpu")
 _CPU_PERIOD_US: Final = 100_000
+_OURS: Final = 2
+"""Processes in a group that are no command's: bwrap and the agent."""
 
 AGENT: Final = "agent"
 """The group of the agent alone, in that of its environment."""
@@ -28,12 +30,14 @@ class Hierarchy:
     base: Path
 
     def settings(self, limits: Limits) -> Iterator[tuple[str, str]]:
-        """Files to write, and what."""
+        """Files to write, and what. Those for swap are missing where swap is not accounted."""
         one = self.version == 1
         if "memory" in self.controllers and limits.memory_bytes:
-            yield ("memory.limit_in_bytes" if one else "memory.max"), str(limits.memory_bytes)
+            memory = str(limits.memory_bytes)
+            yield ("memory.limit_in_bytes" if one else "memory.max"), memory
+            yield ("memory.memsw.limit_in_bytes", memory) if one else ("memory.swap.max", "0")
         if "pids" in self.controllers and limits.pids:
-            yield "pids.max", str(limits.pids)
+            yield "pids.max", str(limits.pids + _OURS)
         if "cpu" in self.controllers and limits.cpu_millis:
             quota = str(limits.cpu_millis * _CPU_PERIOD_US // 1000)
             yield ("cpu.cfs_quota_us", quota) if one else ("cpu.max", f"{quota} {_CPU_PERIOD_US}")
@@ -68,7 +72,8 @@ class Cgroups:
             group = each.base / uid
             group.mkdir(exist_ok=True)
             for file, value in each.settings(limits):
-                (group / file).write_text(value)
+                if "sw" not in file or (group / file).exists():
+                    (group / file).write_text(value)
             if each.version == 2:
                 _delegate(group, each.controllers)
             (group / AGENT).mkdir(exist_ok=True)

@@ -24,6 +24,8 @@ from agent.protocol import SandboxSpec, SandboxStatus, State
 _CHILD: Final = re.compile(rb'"child-pid": *(\d+)')
 _PATIENCE: Final = 10.0
 """Seconds until a bwrap that says nothing is killed."""
+_LAST_WORDS: Final = 2.0
+"""The same when its sandbox has ended."""
 _REMEMBERED: Final = 256
 _LOOK: Final = 0.005
 """Seconds between two looks while something is on its way."""
@@ -76,10 +78,13 @@ class Sandbox:
         """See how it is. False when no process of it is left."""
         if not self.agent_pid:
             self._find_agent()
+        was_there = self._agent >= 0
         self._agent, self._monitor = _alive(self._agent), _alive(self._monitor)
+        if was_there and self._agent < 0:
+            self._deadline = time.monotonic() + _LAST_WORDS
         if self._agent >= 0 and self.ending:
             signal.pidfd_send_signal(self._agent, signal.SIGKILL)
-        elif self._monitor >= 0 and not self.agent_pid and time.monotonic() > self._deadline:
+        elif self._monitor >= 0 and self._agent < 0 and time.monotonic() > self._deadline:
             signal.pidfd_send_signal(self._monitor, signal.SIGKILL)
         return self._agent >= 0 or self._monitor >= 0
 
@@ -124,24 +129,30 @@ class Sandboxes:
             parts.cgroups.remove(uid)
         self.tick()
 
-    def start(self, spec: SandboxSpec, then: Callable[[], None]) -> None:
-        """Start it unless it runs; `then` is called once it does. Raises OSError."""
+    def start(self, spec: SandboxSpec, then: Callable[[str], None]) -> None:
+        """Start it unless it runs; then `then` is called with what went wrong, if anything."""
         self.tick()
         found = self._known.get(spec.uid)
         if found and found.ending:
             found.then.append(lambda: self.start(spec, then))
             return
-        if not found:
-            self._start(spec)
-        then()
+        try:
+            if not found:
+                self._start(spec)
+        except OSError as error:
+            then(str(error))
+        else:
+            then("")
 
     def _start(self, spec: SandboxSpec) -> None:
         self._errors.pop(spec.uid, None)
         sandbox = Sandbox(spec.uid, self._folders / spec.uid, self._sockets / spec.uid)
+        shutil.rmtree(sandbox.folder, ignore_errors=True)
         sandbox.folder.mkdir(mode=0o700)
         try:
             self._parts.cgroups.create(spec.uid, spec.limits)
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+                sandbox.socket.unlink(missing_ok=True)
                 listener.bind(str(sandbox.socket))
                 sandbox.socket.chmod(0o600)
                 listener.listen(512)

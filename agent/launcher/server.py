@@ -132,7 +132,14 @@ class Server:
             raise OSError("the launcher is stopping")
         if self._facts.problem:
             raise OSError(self._facts.problem)
-        self._sandboxes.start(spec, lambda: self._inspect(client, number, {"uid": spec.uid}))
+
+        def answer(error: str) -> None:
+            if error:
+                self._refuse(client, number, error)
+            else:
+                self._inspect(client, number, {"uid": spec.uid})
+
+        self._sandboxes.start(spec, answer)
 
     def _inspect(self, client: Connection, number: int, request: dict[str, Any]) -> None:
         status = self._sandboxes.inspect(request["uid"])

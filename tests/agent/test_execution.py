@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.client import AgentError, ErrorCode, PeerGone, Scope
-from agent.record import ExitKind, LogReader, Result
+from agent.protocol import Limits
+from agent.record import ExitKind, Kind, LogReader, Result
 from tests.agent.node import Node, close, command, ended, timeout, until
 
 
@@ -123,11 +124,13 @@ async def test_silence_can_be_limited_too(node: Node) -> None:
 async def test_a_cancel_names_who_did_it(node: Node) -> None:
     async with node.sandbox() as box, box.agent() as agent:
         sinks = box.sinks("x")
-        await agent.start("x", command("sh", "-c", "trap 'echo bye; exit 0' TERM; sleep 60"), sinks)
-        await agent.cancel("x", "ada", timeout(2))
+        await agent.start("x", command("sleep", "60"), sinks)
+        began = time.monotonic()
+        await agent.cancel("x", "ada", timeout(10))
+        assert time.monotonic() - began < 5
         result = Result.decode(os.pread(sinks.result, 4096, 0))
         assert result is not None
-        assert (result.kind, result.text) == (ExitKind.CANCELLED, "ada")
+        assert (result.kind, result.text, result.number) == (ExitKind.CANCELLED, "ada", 15)
         close(sinks)
 
 
@@ -192,6 +195,38 @@ async def test_a_full_disk_loses_output_but_not_the_exit(node: Node) -> None:
         finally:
             close(sinks)
             await until(lambda: subprocess.run(["umount", small], check=False).returncode == 0)
+
+
+@pytest.mark.parametrize("size", [1, 300_000, 4_000_000])
+async def test_a_killed_agent_leaves_a_prefix_of_the_output(node: Node, size: int) -> None:
+    async with node.sandbox() as box:
+        sinks = box.sinks("x")
+        async with box.agent() as agent:
+            await agent.start("x", command("seq", "1", "100000000"), sinks)
+            await until(lambda: os.fstat(sinks.log).st_size > size)
+            os.kill(agent.pid, signal.SIGKILL)
+            await until(agent.gone.is_set)
+        reader = LogReader(sinks.log)
+        chunks = [each.payload for each in reader.read(1 << 40) if each.kind is Kind.CHUNK]
+        torn = reader.torn()
+        data = b"".join([*chunks, torn.payload if torn else b""])
+        lines = data.split(b"\n")[:-1]
+        assert lines == [b"%d" % number for number in range(1, len(lines) + 1)]
+        assert Result.decode(os.pread(sinks.result, 4096, 0)) is None
+        close(sinks)
+
+
+async def test_no_more_processes_is_an_answer_of_its_own(node: Node) -> None:
+    if node.mode == "user":
+        pytest.skip("an ordinary user's limit is that of the commands, not of starting one")
+    async with node.sandbox(limits=Limits(pids=1)) as box, box.agent() as agent:
+        first, second = box.sinks("a"), box.sinks("b")
+        await agent.start("a", command("sleep", "60"), first)
+        with pytest.raises(AgentError) as caught:
+            await agent.start("b", command("sleep", "60"), second)
+        assert caught.value.code is ErrorCode.LIMIT_REACHED
+        close(first)
+        close(second)
 
 
 async def test_an_idle_agent_ends_by_itself(node: Node) -> None:
