@@ -1,8 +1,8 @@
 """What the `google.api.http` options of services say, as a table of routes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from google.api import annotations_pb2, http_pb2
 from google.protobuf import message_factory
@@ -85,7 +85,7 @@ class Routes:
     def __init__(self, routes: Iterable[Route]) -> None:
         self._routes = sorted(routes, key=lambda route: route.template.rank)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Route]:
         return iter(self._routes)
 
     @classmethod
