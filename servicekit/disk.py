@@ -1,5 +1,6 @@
 """Refuses new work on a disk that is nearly full, so that what runs can go on."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,13 @@ def used(path: Path) -> float:
     taken = found.f_blocks - found.f_bfree
     usable = taken + found.f_bavail
     return taken / usable if usable else 1.0
+
+
+def full(error: OSError) -> DiskFull | None:
+    """What to tell of a write that failed; None when it was not for lack of space."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return DiskFull("no space is left in the state directory")
 
 
 class DiskGuard:

@@ -7,6 +7,9 @@ from typing import Final, Self
 
 from agent.record import ExitKind, Result
 
+SIZE: Final = 8192
+"""Bytes of an encoded end: room for every text that an agent may write, however escaped."""
+
 _VERSION: Final = 1
 _MOST: Final = 2**63 - 1
 _KILL: Final = 9
@@ -80,13 +83,14 @@ class End:
         )
 
     def encode(self) -> bytes:
-        return json.dumps({"version": _VERSION} | asdict(self)).encode()
+        """A block that fits the place that was kept for it."""
+        return json.dumps({"version": _VERSION} | asdict(self)).encode().ljust(SIZE, b"\0")
 
     @classmethod
     def decode(cls, data: bytes) -> Self | None:
-        """None when it is not whole, as after a power cut: it is then made again."""
+        """None while it is not whole."""
         try:
-            values = json.loads(data)
+            values = json.loads(data.rstrip(b"\0"))
             if values.pop("version") != _VERSION:
                 return None
             return cls(**(values | {"reason": Reason(values["reason"])}))

@@ -188,7 +188,7 @@ class Keeper:
                 why,
                 start_ns=self._outputs.start_ns(record),
                 end_ns=int(self._now() * 1e9),
-                output=self._outputs.size(record),
+                output=self._outputs.size(record, dead=True),
                 usage=usage,
             )
         self._store.write_end(record, end)

@@ -3,6 +3,7 @@
 import asyncio
 import bisect
 import os
+import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
@@ -108,8 +109,8 @@ class Outputs:
         self._heartbeat = heartbeat
         self._marks = Marks()
 
-    def size(self, record: Record) -> int:
-        """Bytes of output recorded so far. Touches the disk."""
+    def size(self, record: Record, *, dead: bool = False) -> int:
+        """Bytes of output recorded so far; of a `dead` agent with what it was writing."""
         try:
             descriptor = os.open(record.folder / "log", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -117,7 +118,7 @@ class Outputs:
         try:
             reader = LogReader(descriptor)
             self._seek(reader, record.key, _MOST)
-            torn = reader.torn() if reader.damage is Damage.TORN else None
+            torn = reader.torn() if dead and reader.damage is Damage.TORN else None
             return min(reader.offset + (torn.size if torn else 0), _MOST)
         finally:
             os.close(descriptor)
@@ -152,6 +153,7 @@ class Outputs:
                 begin = await asyncio.to_thread(self._begin, reader, record, from_offset)
             async with self._watcher.watching(record.folder, "log", "end") as changes:
                 told = begin
+                beat = time.monotonic() + self._heartbeat
                 while True:
                     changes.happened.clear()
                     # First how far it is: so when it has ended, all that it wrote is there.
@@ -169,15 +171,17 @@ class Outputs:
                         yield Ended(progress.end)
                         return
                     if records:
+                        beat = time.monotonic() + self._heartbeat
                         continue
                     if progress.state is State.REMOVED:
                         raise ExecutionNotFound("no such execution", name=record.name)
                     if not follow:
                         yield Stopped(told)
                         return
-                    await changes.wait(self._heartbeat)
-                    if not changes.happened.is_set():
+                    await changes.wait(max(0.0, beat - time.monotonic()))
+                    if not changes.happened.is_set() and time.monotonic() >= beat:
                         yield Heartbeat(told)
+                        beat = time.monotonic() + self._heartbeat
         finally:
             os.close(descriptor)
 

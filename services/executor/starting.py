@@ -14,11 +14,16 @@ from contextlib import ExitStack
 from typing import Final
 
 from agent.client import AgentClient, AgentError, ErrorCode, PeerGone, PeerTooOld, Sinks
-from servicekit.disk import DiskGuard
+from servicekit.disk import DiskGuard, full
 from services.executor.agents import Agents, absent
 from services.executor.background import Background
 from services.executor.command import command, refusal
-from services.executor.errors import AgentTooOld, AgentUnavailable, ExecutionExists
+from services.executor.errors import (
+    AgentTooOld,
+    AgentUnavailable,
+    EnvironmentDormant,
+    ExecutionExists,
+)
 from services.executor.groups import Groups, Joins
 from services.executor.keeping import Keeper
 from services.executor.store import Record, Spec, State, Store
@@ -85,6 +90,10 @@ class Starter:
                     record = await asyncio.to_thread(stack.enter_context, making)
                 except FileExistsError:
                     return None
+                except OSError as error:
+                    if told := full(error):
+                        raise told from error
+                    raise
                 await self._launch(record, env)
                 return record
 
@@ -118,7 +127,15 @@ class Starter:
             except PeerGone as error:
                 if absent(error):
                     break
-        if await self._keeper.settle(record) in (State.STARTING, State.REMOVED):
+            except OSError as error:
+                await self._keeper.drop(record)
+                if told := full(error):
+                    raise told from error
+                raise
+        state = await self._keeper.settle(record)
+        if state is State.REMOVED:
+            raise EnvironmentDormant("the sandbox ended before it began", uid=record.uid)
+        if state is State.STARTING:
             raise AgentUnavailable("the agent broke off before it began", uid=record.uid)
 
     async def _ask(self, agent: AgentClient, record: Record, env: Mapping[str, str]) -> None:

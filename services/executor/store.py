@@ -4,7 +4,7 @@
                       log      written by the agent
                       result   written by the agent, once, at the end
                       groups   its control groups, while they may be there
-                      end      written by the executor: it is over, and how
+                      end      written by the executor, once: it is over, and how
 
 A directory appears under its name whole and synced, or not at all. Whoever starts, ends or
 removes an execution holds the flock of its directory, which a kill gives back; so any number
@@ -29,7 +29,7 @@ from typing import Any, Final, Self
 
 from agent.handle import valid_uid
 from agent.record import BLANK_RESULT, Result
-from services.executor.ending import End
+from services.executor.ending import SIZE, End
 
 _VERSION: Final = 1
 _ID: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -163,10 +163,15 @@ class Store:
                 "created_ns": now_ns,
                 "spec": asdict(spec),
             }
-            _write_synced(fresh / "spec", json.dumps(values).encode())
-            _write_synced(fresh / "result", BLANK_RESULT)
-            (fresh / "log").touch(mode=0o600)
-            _rename_new(fresh, folder)
+            try:
+                _write_synced(fresh / "spec", json.dumps(values).encode())
+                _write_synced(fresh / "result", BLANK_RESULT)
+                (fresh / "end").write_bytes(bytes(SIZE))
+                (fresh / "log").touch(mode=0o600)
+                _rename_new(fresh, folder)
+            except OSError:
+                shutil.rmtree(fresh)
+                raise
             os.fsync(lock)
             _sync_folder(folder.parent)
             yield Record(
@@ -213,10 +218,12 @@ class Store:
             return None
 
     def write_end(self, record: Record, end: End) -> None:
-        """Say that it is over. Not synced: it can be told again from the rest."""
-        fresh = record.folder / f".end-{secrets.token_hex(4)}"
-        fresh.write_bytes(end.encode())
-        fresh.rename(record.folder / "end")
+        """Say that it is over, also on a full disk: there is a place for it.
+
+        Not synced, as it can be told again from the rest.
+        """
+        with (record.folder / "end").open("r+b") as file:
+            file.write(end.encode())
 
     def ask(self, record: Record) -> None:
         """Note that the agent is being asked to start it."""
@@ -296,7 +303,6 @@ def _rename_new(fresh: Path, folder: Path) -> None:
     try:
         fresh.rename(folder)
     except OSError as error:
-        shutil.rmtree(fresh)
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
             raise FileExistsError(folder) from None
         raise

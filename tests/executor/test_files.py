@@ -343,6 +343,7 @@ async def test_permissions_and_names_are_told(caller: Caller, box: Sandbox) -> N
     locked.chmod(0o555)
     async with refused(Code.PERMISSION_DENIED, Why.ERROR_REASON_FILE_PERMISSION):
         await write(caller, box, "locked/other", b"x")
+    locked.chmod(0o755)
     async with refused(Code.INVALID_ARGUMENT, Why.ERROR_REASON_PATH_TOO_LONG):
         await write(caller, box, "x" * 300, b"x")
     async with refused(Code.INVALID_ARGUMENT, Why.ERROR_REASON_INVALID_FIELD):

@@ -1,6 +1,7 @@
 """Parts of the executor that a client cannot reach from outside."""
 
 import asyncio
+import errno
 import os
 import stat
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.record import ExitKind, Result
-from servicekit.disk import DiskFull, DiskGuard, used
+from servicekit.disk import DiskFull, DiskGuard, full, used
 from services.executor.bounded import Bounded
 from services.executor.ending import End, Reason, Usage
 from services.executor.errors import AgentUnavailable
@@ -80,7 +81,10 @@ async def test_an_id_is_made_once_and_held_until_started(tmp_path: Path) -> None
 def test_an_end_survives_its_file_and_a_power_cut(tmp_path: Path) -> None:
     end = End(reason=Reason.LOST, text="é\x00", start_ns=1, output_bytes=7)
     assert End.decode(end.encode()) == end
-    for damaged in (b"", b"\0" * 100, end.encode()[:-5], b"[]", b'{"version": 9}'):
+    longest = End(reason=Reason.CANCELLED, text="\x00" * 1024, end_ns=2**63 - 1)
+    assert len(longest.encode()) == len(end.encode())
+    cut = end.encode().rstrip(b"\0")[:-5]
+    for damaged in (b"", b"\0" * 100, cut, b"[]", b'{"version": 9}'):
         assert End.decode(damaged) is None
 
 
@@ -156,3 +160,5 @@ def test_the_disk_guard_refuses_from_its_limit_on(tmp_path: Path) -> None:
         DiskGuard(tmp_path, 0.9, lambda _: 0.9).check()
     assert caught.value.metadata == {"used": "90%", "limit": "90%"}
     assert 0 < used(tmp_path) <= 1
+    assert isinstance(full(OSError(errno.ENOSPC, "")), DiskFull)
+    assert full(OSError(errno.EIO, "")) is None
