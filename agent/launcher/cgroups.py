@@ -70,7 +70,7 @@ class Cgroups:
         """Make the groups and set the limits. Raises OSError."""
         for each in self._hierarchies:
             group = each.base / uid
-            group.mkdir(exist_ok=True)
+            group.mkdir(parents=True, exist_ok=True)
             for file, value in each.settings(limits):
                 if "sw" not in file or (group / file).exists():
                     (group / file).write_text(value)
