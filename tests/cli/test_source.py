@@ -98,6 +98,25 @@ async def test_links_are_told_and_left_out(suite: Suite, fresh: str, tmp_path: P
     assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["main.py"]
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "said"),
+    [
+        ("none", "demo:x", "none: No such file"),
+        ("demo:none", "x", "remedy: "),
+        ("demo:README.md", "none/x", "none: Not a directory"),
+        (".", "demo:/etc", "remedy: "),
+    ],
+)
+async def test_a_copy_that_cannot_be_made_says_why(
+    suite: Suite, demo: str, tmp_path: Path, source: str, target: str, said: str
+) -> None:
+    done = await suite.cove("cp", source, target, cwd=tmp_path)
+    assert done.status == 1
+    assert done.errors.startswith("error: ")
+    assert said in done.errors
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_a_copy_between_two_local_paths_is_a_usage_error(suite: Suite) -> None:
     assert (await suite.cove("cp", "a", "b")).status == 2
 

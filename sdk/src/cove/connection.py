@@ -99,6 +99,7 @@ class Connection:
     """One channel to a gateway."""
 
     def __init__(self, endpoint: Endpoint, patience: float, silence: float = _SILENCE) -> None:
+        asyncio.get_running_loop()  # gRPC binds the channel to it: there must be one.
         self.endpoint = endpoint
         self.channel = grpc.aio.insecure_channel(endpoint.address, options=_OPTIONS)
         self._patience = patience

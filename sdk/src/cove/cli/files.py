@@ -64,7 +64,7 @@ async def _cp(cove: Client, options: argparse.Namespace, console: Console) -> in
         else:
             raise UsageError("one of the two must be WORKSPACE:PATH, the other a local path")
     except OSError as error:
-        raise Failure(str(error)) from None
+        raise Failure(f"{error.filename}: {error.strerror}") from None
     if console.as_json:
         console.json({"files": copied.files, "bytes": copied.bytes, "skipped": copied.skipped})
     return 1 if copied.skipped else 0

@@ -1,5 +1,6 @@
 """Files on this side of a copy."""
 
+import errno
 import os
 import stat
 import tempfile
@@ -71,12 +72,14 @@ def make_folder(path: Path) -> None:
     """Make it unless it is there. Raises `OSError` for a link, which could lead elsewhere."""
     path.mkdir(parents=True, exist_ok=True)
     if path.is_symlink():
-        raise NotADirectoryError(f"{path} is a symbolic link")
+        raise NotADirectoryError(errno.ELOOP, "is a symbolic link", str(path))
 
 
 @contextmanager
 def replacing(target: Path, mode: int) -> Iterator[BinaryIO]:
     """A new file that takes the target's place, whole or not at all, when the block ends."""
+    if not target.parent.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target.parent))
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:_NAME_IN_NEW]}.")
     fresh = Path(name)
     try:
