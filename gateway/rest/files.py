@@ -34,7 +34,6 @@ from servicekit.status import reason
 IF_NONE_MATCH: Final = "if-none-match"
 
 _RANGE: Final = re.compile(r"bytes=\s*(\d{1,18})?-(\d{1,18})?\s*")
-_REFUSAL: Final = 5.0  # Seconds that a refusal may take.
 _OCTAL: Final = re.compile(r"0[0-7]+")
 
 
@@ -84,19 +83,23 @@ class Files:
 
         async def requests() -> AsyncIterator[Any]:
             yield first
+            size = 0
             try:
                 async for part in exchange.parts():
                     yield match.route.request(data=part)
+                    size += len(part)
             except Exception as error:
-                # A server of grpc.aio may take a cancelled stream for one that ended
-                # well, and keep what came so far. A second header it must refuse.
                 failures.append(error)
-                limit.reschedule(asyncio.get_running_loop().time() + _REFUSAL)
-                yield first
+                raise  # gRPC cancels the call then. Without `end` nothing is written.
+            yield match.route.request(end={"bytes": size})
 
         try:
-            async with exchange.watched(body_follows=True), asyncio.timeout(None) as limit:
+            async with exchange.watched(body_follows=True):
                 response = await self._backend.upload(match.route, requests(), token)
+        except asyncio.CancelledError:
+            if failures:
+                raise failures[0] from None
+            raise
         except Exception as error:
             if failures:
                 raise failures[0] from None

@@ -61,6 +61,10 @@ class FileChanged(errors.Aborted):
     reason = ErrorReason.ERROR_REASON_FILE_CHANGED
 
 
+class UploadIncomplete(errors.Aborted):
+    reason = ErrorReason.ERROR_REASON_UPLOAD_INCOMPLETE
+
+
 class WrongFileType(errors.FailedPrecondition):
     reason = ErrorReason.ERROR_REASON_WRONG_FILE_TYPE
 
@@ -237,17 +241,25 @@ class Files(rpc.FileServiceServicer):
         yield pb.ReadFileResponse(end=executor_pb2.ReadFileEnd())
 
     async def WriteFile(self, requests: Any, context: Any) -> pb.WriteFileResponse:
-        header, data = None, b""
-        async for request in requests:
-            if not request.HasField("header"):
-                data += request.data
-            elif header is None:
-                header = request.header
-                self._seen.note(header)
-                self._check(header)
-            else:
+        header, data, size = None, b"", -1
+        try:
+            async for request in requests:
+                match request.WhichOneof("part"):
+                    case "data":
+                        data += request.data
+                    case "end":
+                        size = request.end.bytes
+                    case _ if header is None:
+                        header = request.header
+                        self._seen.note(header)
+                        self._check(header)
+                    case _:
+                        raise errors.InvalidArgument("header", "only the first is a header")
+            if size != len(data):
+                raise UploadIncomplete("the stream stopped without its end")
+        finally:
+            if size != len(data):
                 self._seen.refused.set()
-                raise errors.InvalidArgument("header", "only the first message is a header")
         assert header is not None
         self.content[path_of(header)] = data
         return pb.WriteFileResponse(file=file(path_of(header), data))

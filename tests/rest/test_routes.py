@@ -53,7 +53,7 @@ def test_every_rpc_of_the_gateway_has_a_route_and_none_hides_another(routes: Rou
         for service in gateway_pb2.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     ]
-    assert sorted(route.rpc.full_name for route in routes) == sorted(methods)
+    assert {route.rpc.full_name for route in routes} == set(methods)
     for route in routes:
         path = route.template.text.replace("=**", "=x/y")
         for pattern in ("workspaces/*/executions/*", "workspaces/*"):

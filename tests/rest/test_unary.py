@@ -41,6 +41,19 @@ async def test_create_that_does_not_wait_answers_202(front: Front) -> None:
     assert answer.headers["location"] == "/workspaces/demo"
 
 
+async def test_credentials_come_in_the_body_of_a_create_by_its_verb(front: Front) -> None:
+    body = {
+        "workspaceId": "demo",
+        "workspace": SPEC,
+        "credentials": {"https": {"username": "ada", "password": "secret"}},
+    }
+    answer = await front.client.post("/workspaces:create", json=body)
+    assert answer.status_code == 201
+    assert answer.headers["location"] == "/workspaces/demo"
+    assert answer.json()["name"] == "workspaces/demo"
+    assert front.seen.requests[-1].credentials.https.password == "secret"
+
+
 async def test_start_of_an_execution_answers_201(front: Front) -> None:
     answer = await front.client.post(
         "/workspaces/demo/executions?execution_id=build-1", json={"spec": {"script": "make"}}
