@@ -30,7 +30,7 @@ up: setup ## Start the suite and leave it running.
 	@$(BIN)/cove up
 
 test: setup ## Run every functional test (under 10 minutes on 2 cores).
-	$(BIN)/pytest -m "not long" -n $(PYTEST_WORKERS) --dist loadgroup
+	$(BIN)/pytest -m "not long" -n $(PYTEST_WORKERS) --dist loadfile
 
 test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load. LONG=-k expression picks.
 	$(BIN)/pytest -m long $(LONG) || test $$? -eq 5

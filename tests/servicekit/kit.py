@@ -15,7 +15,7 @@ from google.protobuf import descriptor_pb2, duration_pb2
 from google.protobuf.descriptor import FileDescriptor
 from grpc_tools import protoc
 
-from buf.validate import validate_pb2  # type: ignore[import-untyped]
+from buf.validate import validate_pb2
 from cove.options.v1 import options_pb2
 from servicekit.config import ServerConfig
 from servicekit.identity import Authenticator
