@@ -66,11 +66,16 @@ class Node:
     def runtime(self) -> Path:
         return self.folder / "r"
 
+    @property
+    def path(self) -> str:
+        """Where the launcher's Python finds its modules."""
+        return ":".join(filter(None, (str(self.code), os.environ.get("PYTHONPATH"))))
+
     def start(self, *arguments: str) -> None:
         argv = [self.python, "-m", "agent.launcher", "--runtime", str(self.runtime)]
         argv += ["--state", str(self.folder / "s"), "--node", "n1", *self.arguments, *arguments]
         argv = [*self.drop(), *argv]
-        env = {"PYTHONPATH": str(self.code), "PATH": os.environ["PATH"]}
+        env = {"PYTHONPATH": self.path, "PATH": os.environ["PATH"]}
         with (self.folder / "launcher.log").open("ab") as log:
             self.process = subprocess.Popen(
                 argv, env=env, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log

@@ -128,7 +128,7 @@ async def test_a_second_launcher_of_the_same_directory_refuses(node: Node) -> No
     async with node.launcher():
         argv = [*node.drop(), node.python, "-m", "agent.launcher", "--runtime", str(node.runtime)]
         argv += ["--state", str(node.folder / "s"), "--node", "n1"]
-        env = {"PYTHONPATH": str(node.code)}
+        env = {"PYTHONPATH": node.path}
         told = subprocess.run(argv, env=env, cwd="/", capture_output=True, timeout=20, check=False)
         assert told.returncode == 2
         assert b"another launcher" in told.stderr
@@ -177,7 +177,7 @@ async def test_a_kernel_that_forbids_user_namespaces_is_told(own_node: Node) -> 
     wrapped += ["--dev-bind", "/", "/"]
     argv = [*node.drop(), *wrapped, node.python, "-m", "agent.launcher"]
     argv += ["--runtime", str(node.runtime), "--state", str(node.folder / "s"), "--node", "n1"]
-    env = {"PYTHONPATH": str(node.code)}
+    env = {"PYTHONPATH": node.path}
     node.process = subprocess.Popen(argv, env=env, cwd="/")
     await until((node.runtime / "launcher").exists)
     try:
