@@ -159,10 +159,10 @@ class Outputs:
                     # First how far it is: so when it has ended, all that it wrote is there.
                     progress = self._store.progress(record)
                     records = await self._records(reader, descriptor, record)
-                    for found in records:
-                        for event in _events(found, told):
-                            yield event
-                        told = max(told, min(found.offset + found.size, _MOST))
+                    for event in _merged(records, told):
+                        yield event
+                    if records:
+                        told = max(told, min(reader.offset, _MOST))
                     if progress.end:
                         if records and told < progress.end.output_bytes:
                             continue
@@ -230,6 +230,22 @@ def _holds(reader: LogReader, offset: int) -> bool:
     reached = reader.offset
     reader.position, reader.offset = position, before
     return reached >= offset
+
+
+def _merged(records: list[LogRecord], told: int) -> Iterator[Event]:
+    """What of the records was not told yet; gaps that adjoin as one."""
+    gap: Gap | None = None
+    for found in records:
+        for event in _events(found, told):
+            if isinstance(event, Gap):
+                gap = Gap(gap.begin if gap else event.begin, event.end, event.why)
+                continue
+            if gap:
+                yield gap
+                gap = None
+            yield event
+    if gap:
+        yield gap
 
 
 def _events(found: LogRecord, told: int) -> Iterator[Event]:
