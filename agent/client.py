@@ -3,16 +3,25 @@
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
-from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Final, Self
 
 from agent import frames
 from agent.channel import Channel, PeerGone, PeerTooOld, Reply
+from agent.messages import (
+    AgentError,
+    Command,
+    Entry,
+    ErrorCode,
+    Listing,
+    Running,
+    Scope,
+    Sinks,
+    Started,
+)
 
 __all__ = [
     "AgentClient",
@@ -31,116 +40,6 @@ __all__ = [
 
 _TIMEOUT: Final = 10.0
 """Seconds the agent has for what it does at once."""
-
-
-class ErrorCode(StrEnum):
-    """Why the agent did not do it."""
-
-    PROGRAM_NOT_FOUND = frames.PROGRAM_NOT_FOUND.decode()
-    PROGRAM_NOT_EXECUTABLE = frames.PROGRAM_NOT_EXECUTABLE.decode()
-    CWD_NOT_FOUND = frames.CWD_NOT_FOUND.decode()
-    LIMIT_REACHED = frames.LIMIT_REACHED.decode()
-    """No more processes, memory, descriptors, or executions."""
-    ALREADY_STARTED = frames.ALREADY_STARTED.decode()
-    """The log is not empty: this execution ran before, and the agent does not know it."""
-    EXECUTION_NOT_FOUND = frames.EXECUTION_NOT_FOUND.decode()
-    """Nothing of this id runs."""
-    PATH_OUTSIDE = frames.PATH_OUTSIDE.decode()
-    """The path, or a symlink on it, leads out of /workspace, /home/cove and /tmp."""
-    OS_ERROR = frames.OS_ERROR.decode()
-    """See `errno`."""
-    BAD_REQUEST = frames.BAD_REQUEST.decode()
-
-
-class AgentError(Exception):
-    """The agent refused. `errno` is 0 where no system call failed."""
-
-    def __init__(self, code: ErrorCode, errno: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.errno = errno
-
-
-class Scope(IntEnum):
-    PROCESS = frames.PROCESS
-    """The command's own process."""
-    GROUP = frames.GROUP
-    """Its process group."""
-    TREE = frames.TREE
-    """All its descendants, also those that left the group or the session."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """What to run. The environment is exactly `env`; the command's stdin is /dev/null.
-
-    `env` should hold COVE_EXECUTION_ID: without cgroups, what runs away is found again by it.
-    """
-
-    argv: Sequence[str | bytes]
-    cwd: str | bytes = "/workspace"
-    env: Mapping[str, str | bytes]
-    merge_stderr: bool = False
-    timeout: timedelta | None = None
-    """From the start; then SIGTERM to the tree, and after `grace` SIGKILL."""
-    idle_output_timeout: timedelta | None = None
-    """The same when nothing was written for so long."""
-    grace: timedelta = timedelta(seconds=5)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sinks:
-    """Descriptors that the agent is given; the caller closes its own after the start."""
-
-    log: int
-    """Empty regular file, O_APPEND and O_RDWR or O_WRONLY."""
-    result: int
-    """4 KiB of zeros, synced; written once at the end."""
-    cgroup_procs: Sequence[int] = ()
-    """`cgroup.procs` of the execution's own group in each v1 hierarchy, O_WRONLY."""
-    unified: tuple[int, int] | None = None
-    """`cgroup.procs` (O_RDWR) and `cgroup.kill` (O_WRONLY) of its group in the v2 hierarchy.
-    With them a TREE is exact; else it is found through /proc."""
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    pid: int
-    """In the sandbox's namespace; 0 when it has ended."""
-    existing: bool
-    """An earlier start of this id was found; nothing was started now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    execution_id: str
-    ended: bool
-    """The result is written; only kept to answer a second start."""
-    pid: int
-    start_ns: int
-    output_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    processes: int
-    """All processes in the sandbox but the agent, zombies not counted."""
-    executions: tuple[Running, ...]
-
-    @property
-    def background(self) -> int:
-        """Processes beside the commands' own; children of running commands are among them."""
-        return max(0, self.processes - sum(not each.ended for each in self.executions))
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One name in a directory."""
-
-    name: bytes
-    stat: os.stat_result
-    target: bytes = b""
-    """Of a symlink."""
 
 
 class AgentClient:
