@@ -19,7 +19,7 @@ setup: .venv/.ready ## Make .venv with the `cove` command.
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Cove needs Python 3.11 or later; set PYTHON=")'
 	@test -x $(BIN)/python || { echo "making .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; }
 	@echo "installing the locked requirements (about a minute the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e sdk -e .
 	@touch $@
 
@@ -60,7 +60,7 @@ lowest: .build/lowest/.ready
 
 .build/lowest/.ready: requirements-lowest.lock
 	@mkdir -p .build && rm -rf .build/lowest && $(PYTHON) -m venv .build/lowest
-	@.build/lowest/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-lowest.lock
+	@.build/lowest/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes -r requirements-lowest.lock
 	@touch $@
 
 bench: setup ## Print ratios to references measured in the same run.
