@@ -39,9 +39,8 @@ class Creations:
         await self._validate(request.workspace.spec)
         registered, fresh = await self._register(request)
         if fresh:
-            work = partial(
-                self._make, credentials=request.credentials, request_id=request.request_id
-            )
+            credentials = request.credentials if request.HasField("credentials") else None
+            work = partial(self._make, credentials=credentials, request_id=request.request_id)
             self._operations.start(registered, work)
         running = self._operations.running(registered.uid)
         if request.return_when == pb.RETURN_WHEN_ACCEPTED:
@@ -86,7 +85,7 @@ class Creations:
             step = f"register/{registered.uid}"
 
     async def _make(
-        self, environment: Environment, *, credentials: git_pb2.Credentials, request_id: str
+        self, environment: Environment, *, credentials: git_pb2.Credentials | None, request_id: str
     ) -> Environment:
         try:
             return await self._saga.make(

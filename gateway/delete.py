@@ -21,6 +21,7 @@ from gateway.teardown import Teardown
 from servicekit.errors import ServiceError
 from servicekit.status import reason
 
+_LOOK_SECONDS: Final = 0.2
 _ONLY_DELETED: Final = "Only a deleted workspace can be brought back."
 
 
@@ -83,8 +84,21 @@ class Deletions:
 
     async def _run(self, claimed: Environment, *, force: bool) -> Result:
         work = partial(self._finish_or_release, force=force)
-        task = self._operations.start(claimed, work)
-        return await asyncio.shield(task)
+        return await self._ended(claimed, self._operations.start(claimed, work))
+
+    async def _ended(self, claimed: Environment, task: "asyncio.Task[Result]") -> Result:
+        """What comes of a delete, also when another gateway takes it over."""
+        try:
+            return await asyncio.shield(task)
+        except LeaseLost:
+            pass
+        while True:
+            current = await self._records.find(names.workspace_name(claimed.name))
+            if current is None or current.uid != claimed.uid:
+                return None
+            if current.state == State.STATE_DELETED:
+                return current
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _finish_or_release(self, claimed: Environment, *, force: bool) -> Result:
         """So that the caller can retry at once what failed."""
@@ -99,7 +113,7 @@ class Deletions:
     async def _replayed(self, request: pb.DeleteWorkspaceRequest, first: Environment) -> Result:
         """The request came before, and was given `first` to delete."""
         if running := self._operations.running(first.uid):
-            return await asyncio.shield(running)
+            return await self._ended(first, running)
         current = await self._records.find(request.name)
         if current is None or current.uid != first.uid:
             return None

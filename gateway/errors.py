@@ -56,3 +56,7 @@ class LeaseLost(Aborted):
 
 class FieldImmutable(InvalidArgument):
     reason = ErrorReason.ERROR_REASON_FIELD_IMMUTABLE
+
+    def __init__(self, path: str) -> None:
+        super().__init__("update_mask", "names a field that cannot be updated")
+        self.metadata["field"] = path

@@ -5,9 +5,9 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Final, Self, TypeAlias, TypeVar
 
 import grpc
 
@@ -20,6 +20,9 @@ from servicekit.errors import ServiceError
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_OVER: Final = timedelta(microseconds=1)
+_DROP_SECONDS: Final = 1.0
 
 Result: TypeAlias = Environment | None
 """How an operation leaves the record; None: it is gone."""
@@ -38,7 +41,7 @@ class Operations:
     @classmethod
     @asynccontextmanager
     async def open(cls, records: Records, lease: timedelta) -> AsyncIterator[Self]:
-        """On leaving, what goes on is dropped: another gateway ends it when the lease is over."""
+        """On leaving, what goes on is dropped, and its leases end: another gateway ends it."""
         operations = cls(records, lease)
         try:
             yield operations
@@ -79,6 +82,14 @@ class Operations:
                 _log.error("an operation failed", exc_info=error)
 
     async def _leased(self, claimed: Environment, work: Coroutine[Any, Any, Result]) -> Result:
+        try:
+            return await self._while_held(claimed, work)
+        except asyncio.CancelledError:  # This gateway stops.
+            with suppress(ServiceError, grpc.aio.AioRpcError):
+                await self._records.renew(claimed, _OVER, timeout=_DROP_SECONDS)
+            raise
+
+    async def _while_held(self, claimed: Environment, work: Coroutine[Any, Any, Result]) -> Result:
         working = asyncio.create_task(work)
         renewing = asyncio.create_task(self._renew(claimed))
         try:
@@ -97,7 +108,7 @@ class Operations:
             await asyncio.sleep(lease / 3)
             asked = time.monotonic()
             try:
-                await self._records.renew(claimed, self.lease)
+                await self._records.renew(claimed, self.lease, timeout=lease / 3)
                 until = asked + lease
             except (LeaseLost, WorkspaceNotFound):
                 raise LeaseLost("another gateway has it") from None

@@ -102,13 +102,12 @@ class Records:
         rpc = self._rpc.ClaimOperation
         return (await self._call(rpc, request, workspace, request_id)).environment
 
-    async def renew(self, environment: pb.Environment, lease: timedelta) -> None:
+    async def renew(self, environment: pb.Environment, lease: timedelta, *, timeout: float) -> None:
         request = pb.RenewOperationRequest(
             name=environment.name,
             fencing_token=environment.fencing_token,
             lease=duration(lease),
         )
-        timeout = lease.total_seconds() / 3
         await self._call(self._rpc.RenewOperation, request, environment.name, timeout=timeout)
 
     async def release(self, environment: pb.Environment) -> pb.Environment:

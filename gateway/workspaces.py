@@ -76,9 +76,7 @@ class WorkspaceServicer(WorkspaceServiceServicer):
         ]
         for field in fields:
             if field not in _UPDATABLE:
-                raise FieldImmutable(
-                    "update_mask", "names a field that cannot be updated", path=field
-                )
+                raise FieldImmutable(field)
         if not fields:
             return pb.UpdateWorkspaceResponse(
                 workspace=workspace(await self._records.get(given.name))

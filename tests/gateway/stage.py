@@ -106,9 +106,9 @@ class Stage:
 
     @asynccontextmanager
     async def gateway(self, name: str = "gateway", **changes: Any) -> AsyncIterator[Gateway]:
-        """One in this process. Its leases are short, and it reconciles all the time."""
+        """One in this process. It reconciles all the time, and removes orphans at once."""
         settings: dict[str, Any] = {
-            "lease": timedelta(seconds=1),
+            "lease": timedelta(seconds=4),
             "reconcile_interval": timedelta(seconds=0.1),
             "orphan_grace": timedelta(0),
             "shutdown_grace": timedelta(seconds=1),
@@ -179,6 +179,10 @@ class Stage:
             refs = await asyncio.to_thread(_git, repository, "for-each-ref", "--format=%(refname)")
             found |= {f"ref {ref}" for ref in refs.split() if "/remotes/" not in ref}
         return found
+
+    async def origin(self, *arguments: str) -> str:
+        """What git answers in the repository that workspaces are made from."""
+        return await asyncio.to_thread(_git, self.repository, *arguments)
 
     def _behind(self, tool: str) -> str:
         return f"unix:{self.runtime}/p/{tool}"

@@ -99,6 +99,17 @@ async def test_deletes_are_finished_wherever_their_gateway_is_killed(stage: Stag
         assert await stage.empty()
 
 
+async def test_a_gateway_that_stops_hands_its_creates_over_at_once(stage: Stage) -> None:
+    held = stage.git.hold("CreateWorktree")
+    async with stage.gateway(lease=LONG) as stopped:
+        request = stage.create(return_when=pb.RETURN_WHEN_ACCEPTED)
+        await stopped.workspaces.CreateWorkspace(request)
+        await asyncio.wait_for(held.reached.wait(), LIMIT)
+    stage.reset()
+    async with stage.gateway(lease=LONG):
+        await eventually(_all_ready(stage))
+
+
 async def test_a_create_that_cannot_be_finished_is_undone(stage: Stage) -> None:
     await _killed_at(stage, "CreateWorkspace", {CLONING: stage.create()})
     moved = stage.repository.with_suffix(".moved")
@@ -203,7 +214,9 @@ async def _killed_at(stage: Stage, method: str, requests: Mapping[Step, object])
         ended = asyncio.gather(*calls, return_exceptions=True)
         reached = [asyncio.ensure_future(held.reached.wait()) for held in holds]
         _, missing = await asyncio.wait(reached, timeout=LIMIT)
-        assert not missing, [step.id for step, each in zip(requests, reached) if not each.done()]
+        assert not missing, [
+            step.id for step, held in zip(requests, holds, strict=True) if not held.reached.is_set()
+        ]
         await victim.kill()
         await ended
     stage.reset()

@@ -19,6 +19,7 @@ from tests.servicekit.failing import failure
 Check: TypeAlias = Callable[[], Awaitable[bool]]
 
 READY = pb.Workspace.STATE_READY
+SHORT = timedelta(seconds=1)
 STEPS = [
     ("provider", "ValidateSpec"),
     ("registry", "RegisterEnvironment"),
@@ -87,13 +88,12 @@ async def test_nothing_is_left_of_a_create_whose_step_is_done_but_seems_to_fail(
     await eventually(stage.empty)
 
 
-async def test_a_create_whose_registration_is_done_but_seems_lost_is_finished(
-    stage: Stage, gateway: Gateway
-) -> None:
-    request = stage.create(request_id=str(uuid.uuid4()))
-    stage.registry.fail("RegisterEnvironment", Unavailable("away"), times=1, done=True)
-    assert (await failure(gateway.workspaces.CreateWorkspace(request))).reason
-    assert (await _created(gateway, request)).state == READY
+async def test_a_create_whose_registration_is_done_but_seems_lost_is_finished(stage: Stage) -> None:
+    async with stage.gateway(lease=SHORT) as gateway:
+        request = stage.create(request_id=str(uuid.uuid4()))
+        stage.registry.fail("RegisterEnvironment", Unavailable("away"), times=1, done=True)
+        assert (await failure(gateway.workspaces.CreateWorkspace(request))).reason
+        assert (await _created(gateway, request)).state == READY
 
 
 async def test_the_failure_of_a_step_comes_whole_and_names_the_step(
@@ -149,16 +149,15 @@ async def test_a_failed_create_that_is_kept_says_why_and_stands_on_nothing(
     assert not await stage.left()
 
 
-async def test_what_cannot_be_undone_at_once_is_undone_later(
-    stage: Stage, gateway: Gateway
-) -> None:
-    stage.provider.fail("ProvisionEnvironment", Refused("no"))
-    stage.git.fail("RemoveWorktree", Unavailable("away"))
-    failed = await failure(gateway.workspaces.CreateWorkspace(stage.create()))
-    assert failed.reason == "CAPABILITY_MISSING"
-    assert await stage.left()
-    stage.git.heal()
-    await eventually(stage.empty)
+async def test_what_cannot_be_undone_at_once_is_undone_later(stage: Stage) -> None:
+    async with stage.gateway(lease=SHORT) as gateway:
+        stage.provider.fail("ProvisionEnvironment", Refused("no"))
+        stage.git.fail("RemoveWorktree", Unavailable("away"))
+        failed = await failure(gateway.workspaces.CreateWorkspace(stage.create()))
+        assert failed.reason == "CAPABILITY_MISSING"
+        assert await stage.left()
+        stage.git.heal()
+        await eventually(stage.empty)
 
 
 async def test_a_create_goes_on_when_its_caller_leaves(stage: Stage, gateway: Gateway) -> None:
@@ -250,19 +249,18 @@ async def test_a_hundred_creates_of_one_id_at_two_gateways_make_one_workspace(
     assert len(await stage.left()) == 4  # Record, worktree, ref, provisioned.
 
 
-async def test_a_lease_is_renewed_for_as_long_as_the_create_takes(
-    stage: Stage, gateway: Gateway
-) -> None:
-    held = stage.git.hold("CreateWorktree")
-    call = asyncio.ensure_future(_created(gateway, stage.create()))
-    await asyncio.wait_for(held.reached.wait(), 5)
-    (before,) = await stage.records()
-    await eventually(_called(stage, "RenewOperation", 5))
-    (after,) = await stage.records()
-    assert after.fencing_token == before.fencing_token
-    assert after.lease_expire_time.ToNanoseconds() > before.lease_expire_time.ToNanoseconds()
-    stage.git.heal()
-    assert (await call).state == READY
+async def test_a_lease_is_renewed_for_as_long_as_the_create_takes(stage: Stage) -> None:
+    async with stage.gateway(lease=SHORT) as gateway:
+        held = stage.git.hold("CreateWorktree")
+        call = asyncio.ensure_future(_created(gateway, stage.create()))
+        await asyncio.wait_for(held.reached.wait(), 5)
+        (before,) = await stage.records()
+        await eventually(_called(stage, "RenewOperation", 5))
+        (after,) = await stage.records()
+        assert after.fencing_token == before.fencing_token
+        assert after.lease_expire_time.ToNanoseconds() > before.lease_expire_time.ToNanoseconds()
+        stage.git.heal()
+        assert (await call).state == READY
 
 
 async def _created(gateway: Gateway, request: pb.CreateWorkspaceRequest) -> pb.Workspace:
