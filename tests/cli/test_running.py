@@ -30,8 +30,13 @@ async def read_line(process: asyncio.subprocess.Process) -> bytes:
 
 
 async def ended(process: asyncio.subprocess.Process) -> tuple[int, bytes, bytes]:
-    async with asyncio.timeout(30):
-        stdout, stderr = await process.communicate()
+    try:
+        async with asyncio.timeout(30):
+            stdout, stderr = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
     assert process.returncode is not None
     return process.returncode, stdout, stderr
 
