@@ -94,6 +94,10 @@ class FileChanged(Aborted):
     reason = ErrorReason.ERROR_REASON_FILE_CHANGED
 
 
+class UploadIncomplete(Aborted):
+    reason = ErrorReason.ERROR_REASON_UPLOAD_INCOMPLETE
+
+
 class FilePermission(PermissionDenied):
     reason = ErrorReason.ERROR_REASON_FILE_PERMISSION
 

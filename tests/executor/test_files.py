@@ -14,7 +14,7 @@ import pytest
 
 from cove.errors.v1.errors_pb2 import ErrorReason as Why
 from cove.executor.v1 import executor_pb2 as pb
-from tests.executor.node import OWNER, Caller, Node, Sandbox, refused
+from tests.executor.node import OWNER, Caller, Node, Sandbox, refused, until
 
 Code = grpc.StatusCode
 SECRET = b"secret of the host"
@@ -38,6 +38,7 @@ async def write(caller: Caller, box: Sandbox, path: str, *parts: bytes, **fields
         yield pb.WriteFileRequest(header=header)
         for part in parts:
             yield pb.WriteFileRequest(data=part)
+        yield pb.WriteFileRequest(end=pb.WriteFileEnd(bytes=sum(map(len, parts))))
 
     return (await caller.files.WriteFile(requests(), timeout=20)).file
 
@@ -126,10 +127,47 @@ async def test_a_write_that_breaks_off_changes_nothing(caller: Caller, box: Sand
     call = caller.files.WriteFile(requests())
     await sent.wait()
     call.cancel()
-    async with asyncio.timeout(10):
-        while leftovers(box):  # noqa: ASYNC110 # It goes in another process.
-            await asyncio.sleep(0.01)
+
+    async def clean() -> bool:
+        return not leftovers(box)
+
+    await until(clean)
     assert (box.tree / "a").read_text() == "old"
+
+
+@pytest.mark.parametrize("end", [None, 3, 5])
+async def test_a_write_without_its_right_end_changes_nothing(
+    caller: Caller, box: Sandbox, end: int | None
+) -> None:
+    header = pb.WriteFileHeader(handle=box.handle, path="a")
+    parts = [pb.WriteFileRequest(header=header), pb.WriteFileRequest(data=b"half")]
+    if end is not None:
+        parts.append(pb.WriteFileRequest(end=pb.WriteFileEnd(bytes=end)))
+    async with refused(Code.ABORTED, Why.ERROR_REASON_UPLOAD_INCOMPLETE):
+        await caller.files.WriteFile(iter(parts))
+    assert not list(box.tree.iterdir())
+
+
+async def test_callers_that_leave_while_their_write_is_committed_harm_nothing(
+    caller: Caller, box: Sandbox
+) -> None:
+    for number in range(60):
+        request_id = str(uuid.uuid4())
+        call = asyncio.ensure_future(
+            write(caller, box, f"f{number}", b"whole", request_id=request_id, mode=0o600)
+        )
+        await asyncio.wait((call,), timeout=0.0002 * number)
+        call.cancel()
+    other = await asyncio.gather(*(write(caller, box, f"g{n}", b"x") for n in range(20)))
+    assert {each.mode for each in other} == {0o644}
+
+    async def clean() -> bool:
+        return not leftovers(box)
+
+    await until(clean)
+    for number in range(60):
+        path = box.tree / f"f{number}"
+        assert not path.exists() or path.read_bytes() == b"whole"
 
 
 async def test_a_repeated_write_is_one_write(caller: Caller, box: Sandbox) -> None:

@@ -13,9 +13,9 @@ from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
 from servicekit.status import Context
 from services.executor.agents import Agents
-from services.executor.errors import FileNotFound
+from services.executor.errors import FileNotFound, UploadIncomplete
 from services.executor.files.files import Files, Found
-from services.executor.files.writing import Wish, Writer
+from services.executor.files.writing import Draft, Wish, Writer
 
 _KINDS: Final = {
     stat.S_IFREG: pb.File.KIND_FILE,
@@ -61,16 +61,13 @@ class FileServicer(FileServiceServicer):
             make_parents=header.make_parents,
         )
         async with self._writer.writing(wish) as draft:
-            async for request in requests:
-                if request.HasField("header"):
-                    raise InvalidArgument("header", "only the first message is a header")
-                await draft.write(request.data)
+            await _receive(requests, draft)
 
             async def commit() -> pb.WriteFileResponse:
                 return pb.WriteFileResponse(file=_file(await draft.commit()))
 
             header.etag = f"{header.etag}:{draft.digest}"  # The ledger compares the content too.
-            return await self._ledger.once(header, pb.WriteFileResponse, commit)
+            return await draft.finish(self._ledger.once(header, pb.WriteFileResponse, commit))
 
     async def StatFile(self, request: pb.StatFileRequest, context: Context) -> pb.StatFileResponse:
         uid, path = self._agents.environment(request.handle), _path(request, root=True)
@@ -135,6 +132,21 @@ async def _header(requests: AsyncIterator[pb.WriteFileRequest]) -> pb.WriteFileH
             return request.header
         break
     raise InvalidArgument("header", "the first message must be the header")
+
+
+async def _receive(requests: AsyncIterator[pb.WriteFileRequest], draft: Draft) -> None:
+    """Take content up to its end. A stream that merely stops may be that of a dead caller."""
+    async for request in requests:
+        match request.WhichOneof("part"):
+            case "data":
+                await draft.write(request.data)
+            case "end" if request.end.bytes == draft.size:
+                return
+            case "end":
+                raise UploadIncomplete("not all of the content came", received=str(draft.size))
+            case _:
+                raise InvalidArgument("header", "only the first message is a header")
+    raise UploadIncomplete("the stream stopped without its end", received=str(draft.size))
 
 
 def _path(request: Any, *, root: bool = False) -> bytes:

@@ -6,10 +6,10 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
 from agent.client import AgentClient, AgentError
@@ -25,6 +25,8 @@ from services.executor.errors import (
 )
 from services.executor.files.files import Found, compare, look, parent, relative, shown, telling
 from services.executor.files.places import Places
+
+T = TypeVar("T")
 
 _MOST_LINKS: Final = 40
 _MODE: Final = 0o644
@@ -50,14 +52,17 @@ class Draft:
         self, writer: "Writer", wish: Wish, place: bytes, beside: bytes, descriptor: int
     ) -> None:
         self._writer = writer
-        self._descriptor = descriptor
+        self.descriptor = descriptor
+        self.size = 0
+        """Bytes written so far."""
+        self.work: asyncio.Task[object] | None = None
+        """What still needs the draft, though its caller may have left."""
         self._hash = hashlib.sha256()
         self.wish = wish
         self.place = place
         """Where it is to be: the path, with symbolic links at its end resolved."""
         self.beside = beside
         """Where it is until then."""
-        self.busy = asyncio.Lock()
 
     @property
     def digest(self) -> str:
@@ -67,15 +72,21 @@ class Draft:
     async def write(self, data: bytes) -> None:
         """Append content. Raises NoSpace."""
         self._hash.update(data)
+        self.size += len(data)
         with telling(self.wish.path):
             rest = memoryview(data)
             while rest:
-                rest = rest[await asyncio.to_thread(os.write, self._descriptor, rest) :]
+                rest = rest[await asyncio.to_thread(os.write, self.descriptor, rest) :]
 
     async def commit(self) -> Found:
         """Give it its name. Raises FileChanged, FileExists, WrongFileType."""
-        async with self.busy:
-            return await self._writer.commit(self, self._descriptor)
+        return await self._writer.commit(self)
+
+    async def finish(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do what commits to its end, also when the caller leaves; the draft is there so long."""
+        task = self._writer.begin(work)
+        self.work = task
+        return await asyncio.shield(task)
 
 
 class Writer:
@@ -90,6 +101,13 @@ class Writer:
     @asynccontextmanager
     async def writing(self, wish: Wish) -> AsyncIterator[Draft]:
         """A draft; what is not committed when the block ends is gone."""
+        opening = self._background.begin(self._open(wish))
+        try:
+            yield await asyncio.shield(opening)
+        finally:
+            await self._background.finish(self._clean(opening))
+
+    async def _open(self, wish: Wish) -> Draft:
         with telling(wish.path):
             async with self._agents.awake(wish.uid) as agent:
                 place, there = await self._place(agent, wish)
@@ -100,19 +118,19 @@ class Writer:
                 beside = _join(folder, b".cove-" + secrets.token_hex(8).encode())
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
                 descriptor = await agent.open(beside, flags, 0o600, follow=False)
-            try:
-                self._places.check(wish.uid, descriptor, stat.S_IFREG, os.O_WRONLY)
-                draft = Draft(self, wish, place, beside, descriptor)
-                try:
-                    yield draft
-                finally:
-                    async with draft.busy:  # A commit goes on when its caller leaves.
-                        pass
-            finally:
-                os.close(descriptor)
-                await self._background.finish(self._clean(wish.uid, beside))
+        try:
+            self._places.check(wish.uid, descriptor, stat.S_IFREG, os.O_WRONLY)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return Draft(self, wish, place, beside, descriptor)
 
-    async def commit(self, draft: Draft, descriptor: int) -> Found:
+    def begin(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """Start what goes on when its caller leaves."""
+        return self._background.begin(work)
+
+    async def commit(self, draft: Draft) -> Found:
+        """Give a draft its name."""
         wish = draft.wish
         lock = self._locks.setdefault(wish.uid, asyncio.Lock())
         with telling(wish.path):
@@ -120,10 +138,10 @@ class Writer:
                 there = await self._find(agent, wish.uid, draft.place)
                 _allow(wish, there)
                 mode = stat.S_IMODE(there.stat.st_mode) & 0o777 if there else wish.mode or _MODE
-                os.fchmod(descriptor, mode)
+                os.fchmod(draft.descriptor, mode)
                 replace = not wish.must_not_exist
                 await agent.rename(draft.beside, draft.place, replace=replace)
-                return Found(path=relative(wish.path), stat=os.fstat(descriptor))
+                return Found(path=relative(wish.path), stat=os.fstat(draft.descriptor))
 
     async def _place(self, agent: AgentClient, wish: Wish) -> tuple[bytes, Found | None]:
         """Where a write goes: through symbolic links, each resolved inside. And what is there."""
@@ -143,11 +161,18 @@ class Writer:
                 return None
             raise
 
-    async def _clean(self, uid: str, beside: bytes) -> None:
-        """Remove the draft, unless it has its name now."""
+    async def _clean(self, opening: "asyncio.Task[Draft]") -> None:
+        """Remove the draft, unless it has its name now; the caller may have left at any time."""
+        await asyncio.wait((opening,))
+        if opening.cancelled() or opening.exception():
+            return
+        draft = opening.result()
+        if draft.work:
+            await asyncio.wait((draft.work,))
+        os.close(draft.descriptor)
         with suppress(AgentError, AgentUnavailable, EnvironmentDormant):
-            async with self._agents.awake(uid) as agent:
-                await agent.remove(beside)
+            async with self._agents.awake(draft.wish.uid) as agent:
+                await agent.remove(draft.beside)
 
 
 def _join(folder: bytes, name: bytes) -> bytes:
