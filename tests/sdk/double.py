@@ -127,13 +127,16 @@ class Gateway(rpc.WorkspaceServiceServicer, rpc.ExecutionServiceServicer, rpc.Fi
     async def WriteFile(
         self, request_iterator: AsyncIterator[pb.WriteFileRequest], context: Context
     ) -> pb.WriteFileResponse:
-        header, data = None, b""
+        header, data, end = None, b"", None
         async for request in request_iterator:
             if request.HasField("header"):
                 header = request.header
                 await self._note(header, context)
             data += request.data
+            end = request.end if request.HasField("end") else None
         assert header
+        assert end
+        assert end.bytes == len(data)
         self.output = data
         return pb.WriteFileResponse(file=File(path=header.path, size=len(data)))
 

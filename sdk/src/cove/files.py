@@ -1,13 +1,13 @@
 """Files of a workspace."""
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path, PurePath
 from typing import Final, TypedDict
 
 from cove import status
 from cove.connection import Connection, request_id
-from cove.executor.v1.executor_pb2 import File
+from cove.executor.v1.executor_pb2 import File, WriteFileEnd
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import FileServiceStub
 
@@ -109,13 +109,11 @@ class Files:
 
         async def requests() -> AsyncIterator[pb.WriteFileRequest]:
             yield pb.WriteFileRequest(header=header)
-            if isinstance(content, bytes):
-                for begin in range(0, len(content), _CHUNK):
-                    yield pb.WriteFileRequest(data=content[begin : begin + _CHUNK])
-                return
-            with content.open("rb") as source:
-                while data := source.read(_CHUNK):
-                    yield pb.WriteFileRequest(data=data)
+            sent = 0
+            for data in _pieces(content):
+                sent += len(data)
+                yield pb.WriteFileRequest(data=data)
+            yield pb.WriteFileRequest(end=WriteFileEnd(bytes=sent))
 
         answer = await self._connection.upload(
             self._stub.WriteFile, requests, timeout=_UPLOAD_DEADLINE
@@ -178,6 +176,16 @@ class Files:
         new = path_fields(new_path)
         request.new_path, request.raw_new_path = new.get("path", ""), new.get("raw_path", b"")
         return (await self._connection.unary(self._stub.MoveFile, request)).file
+
+
+def _pieces(content: bytes | Path) -> Iterator[bytes]:
+    if isinstance(content, bytes):
+        for begin in range(0, len(content), _CHUNK):
+            yield content[begin : begin + _CHUNK]
+        return
+    with content.open("rb") as source:
+        while data := source.read(_CHUNK):
+            yield data
 
 
 def _same(before: str, now: str) -> str:
