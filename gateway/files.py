@@ -58,14 +58,17 @@ class FileServicer(FileServiceServicer):
         )
 
         async def parts() -> AsyncIterator[executor_pb2.WriteFileRequest]:
+            # What comes is passed on as it is: the executor refuses a second header, and
+            # an upload that stops without its end.
             yield executor_pb2.WriteFileRequest(header=header)
             async for part in request_iterator:
-                if part.HasField("header"):
-                    # The executor refuses it, and so the upload. To raise here would only
-                    # break it off, which the executor can take for its end.
-                    yield executor_pb2.WriteFileRequest(header=header)
-                    return
-                yield executor_pb2.WriteFileRequest(data=part.data)
+                match part.WhichOneof("part"):
+                    case "data":
+                        yield executor_pb2.WriteFileRequest(data=part.data)
+                    case "end":
+                        yield executor_pb2.WriteFileRequest(end=part.end)
+                    case _:
+                        yield executor_pb2.WriteFileRequest(header=header)
 
         # Before, not on refusal: what the caller sent cannot be sent a second time.
         await self._workspaces.activate(environment)

@@ -1,6 +1,5 @@
 """The four tools behind the gateway, and what their refusals mean here."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -72,24 +71,8 @@ class Tool(Generic[S]):
         method: grpc.aio.StreamUnaryMultiCallable[Req, Res],
         requests: AsyncIterator[Req],
     ) -> Res:
-        """Raises also what `requests` raises, which gRPC would tell as a cancelled call."""
-        broken: list[Exception] = []
-
-        async def watched() -> AsyncIterator[Req]:
-            try:
-                async for request in requests:
-                    yield request
-            except Exception as error:
-                broken.append(error)
-                raise
-
-        try:
-            with _own_faults():
-                return await self._peer.upload(method, watched())
-        except (asyncio.CancelledError, ServiceError):
-            if broken:
-                raise broken[0] from None
-            raise
+        with _own_faults():
+            return await self._peer.upload(method, requests)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -151,7 +151,7 @@ async def test_a_failed_create_that_is_kept_says_why_and_stands_on_nothing(
 
 async def test_what_cannot_be_undone_at_once_is_undone_later(stage: Stage) -> None:
     async with stage.gateway(lease=SHORT) as gateway:
-        stage.provider.fail("ProvisionEnvironment", Refused("no"))
+        stage.provider.fail("ProvisionEnvironment", Refused("no"), times=1)
         stage.git.fail("RemoveWorktree", Unavailable("away"))
         failed = await failure(gateway.workspaces.CreateWorkspace(stage.create()))
         assert failed.reason == "CAPABILITY_MISSING"

@@ -1,5 +1,6 @@
 """Executions, files and git of a workspace, through the gateway."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeAlias
@@ -14,7 +15,7 @@ from cove.git.v1 import git_pb2
 from cove.registry.v1.registry_pb2 import EnvironmentSpec
 from servicekit.errors import InvalidArgument
 from tests.gateway.conftest import SESSION
-from tests.gateway.stage import Gateway, Stage, eventually
+from tests.gateway.stage import LIMIT, Gateway, Stage, eventually
 from tests.servicekit.failing import failure
 
 Check: TypeAlias = Callable[[], Awaitable[bool]]
@@ -215,10 +216,31 @@ async def test_an_upload_that_is_wrong_changes_nothing(stage: Stage, demo: Gatew
     assert no_header.code is grpc.StatusCode.INVALID_ARGUMENT
     twice = await failure(demo.files.WriteFile(iter([_header("new"), _header("new")])))
     assert twice.code is grpc.StatusCode.INVALID_ARGUMENT
+    cut = await failure(demo.files.WriteFile(_cut("new", b"x")))
+    assert cut.code is grpc.StatusCode.ABORTED
+    assert cut.reason == "UPLOAD_INCOMPLETE"
     outside = await failure(demo.files.WriteFile(_upload("../../etc/passwd", b"x")))
     assert outside.reason == "PATH_OUTSIDE"
     status = await demo.sources.GetWorktreeStatus(pb.GetWorktreeStatusRequest(name=DEMO))
     assert not status.status.entries
+
+
+async def test_an_upload_whose_caller_leaves_changes_nothing(stage: Stage, demo: Gateway) -> None:
+    sent = asyncio.Event()
+
+    async def upload() -> AsyncIterator[pb.WriteFileRequest]:
+        async for request in _cut("new", b"x" * 100_000):
+            yield request
+        sent.set()
+        await asyncio.Event().wait()
+
+    call = demo.files.WriteFile(upload())
+    await asyncio.wait_for(sent.wait(), LIMIT)
+    await eventually(_called(stage, "WriteFile"))
+    call.cancel()
+    await eventually(_idle(stage))
+    listed = await demo.files.ListFiles(pb.ListFilesRequest(name=DEMO))
+    assert {each.path for each in listed.files} <= {".git", "hello.txt"}
 
 
 async def test_work_is_shown_committed_and_pushed(stage: Stage, demo: Gateway) -> None:
@@ -278,6 +300,15 @@ async def _upload(
     yield _header(path, make_parents=make_parents)
     for part in parts:
         yield pb.WriteFileRequest(data=part)
+    end = executor_pb2.WriteFileEnd(bytes=sum(map(len, parts)))
+    yield pb.WriteFileRequest(end=end)
+
+
+async def _cut(path: str, *parts: bytes) -> AsyncIterator[pb.WriteFileRequest]:
+    """An upload without its end."""
+    async for request in _upload(path, *parts):
+        if not request.HasField("end"):
+            yield request
 
 
 def _commit(message: str, request_id: str = "") -> pb.CreateCommitRequest:
@@ -287,6 +318,13 @@ def _commit(message: str, request_id: str = "") -> pb.CreateCommitRequest:
         commit=git_pb2.Commit(message=message, author=author),
         request_id=request_id,
     )
+
+
+def _called(stage: Stage, rpc: str) -> Check:
+    async def check() -> bool:
+        return rpc in stage.executor.calls
+
+    return check
 
 
 def _idle(stage: Stage) -> Check:
