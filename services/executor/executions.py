@@ -80,8 +80,8 @@ class Executions:
         """Raises ExecutionNotFound."""
         return await self.snapshot(await self.find(uid, execution_id))
 
-    async def page(self, uid: str, after: str, size: int) -> tuple[list[Snapshot], bool]:
-        """At most `size` executions by id, those after `after`; and whether more follow."""
+    async def page(self, uid: str, after: str, size: int) -> tuple[list[Snapshot], str]:
+        """At most `size` executions after the id `after`; and the last id where more follow."""
         ids = [each for each in await asyncio.to_thread(self._store.ids, uid) if each > after]
         found = []
         for execution_id in ids[:size]:
@@ -89,7 +89,7 @@ class Executions:
                 found.append(await self.get(uid, execution_id))
             except ExecutionNotFound:
                 continue
-        return found, len(ids) > size
+        return found, ids[size - 1] if len(ids) > size else ""
 
     async def snapshot(self, record: Record) -> Snapshot:
         """Raises ExecutionNotFound when it was removed."""
@@ -147,9 +147,8 @@ class Executions:
 
     async def delete_all(self, uid: str) -> int:
         """Remove all of an environment; returns how many. Raises ExecutionRunning."""
-        for execution_id in await asyncio.to_thread(self._store.ids, uid):
-            record = self._store.read(uid, execution_id)
-            if record and await self._keeper.certain(record) in (State.STARTING, State.RUNNING):
+        for record in await asyncio.to_thread(self._store.records, uid):
+            if await self._keeper.certain(record) in (State.STARTING, State.RUNNING):
                 raise ExecutionRunning("an execution is running", name=record.name)
         return await asyncio.to_thread(self._store.remove_environment, uid)
 

@@ -203,8 +203,8 @@ class Keeper:
         return {path for path in paths if self._groups.remove([path])}
 
     def _unfinished(self, uid: str) -> list[Record]:
-        records = (self._store.read(uid, name) for name in self._store.ids(uid))
-        return [each for each in records if each and self._store.progress(each).end is None]
+        records = self._store.records(uid)
+        return [each for each in records if self._store.progress(each).end is None]
 
     async def _sweep_groups(self, uid: str) -> None:
         """Remove control groups that killed executors left."""

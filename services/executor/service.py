@@ -73,14 +73,13 @@ class ExecutorServicer(ExecutorServiceServicer):
     ) -> pb.ListExecutionsResponse:
         page = self._tokens.page(request, default=100, maximum=1000)
         uid = request.parent.split("/")[1]
-        found, more = await self._executions.page(uid, page.after, page.size)
+        found, last = await self._executions.page(uid, page.after, page.size)
         answer = pb.ListExecutionsResponse(
             executions=map(convert.execution, found),
             page_size=page.size if request.page_size > page.size else 0,
         )
-        if more:
-            after = found[-1].record.execution_id
-            answer.next_page_token = self._tokens.next(request, after=after)
+        if last:
+            answer.next_page_token = self._tokens.next(request, after=last)
         return answer
 
     async def WaitExecution(

@@ -15,6 +15,7 @@ import asyncio
 import errno
 import fcntl
 import json
+import logging
 import os
 import re
 import secrets
@@ -30,6 +31,8 @@ from typing import Any, Final, Self
 from agent.handle import valid_uid
 from agent.record import BLANK_RESULT, Result
 from services.executor.ending import SIZE, End
+
+_log = logging.getLogger(__name__)
 
 _VERSION: Final = 1
 _ID: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -142,6 +145,19 @@ class Store:
             token=values["token"],
             folder=folder,
         )
+
+    def records(self, uid: str) -> list[Record]:
+        """All of an environment, less those that cannot be read, which hold up nobody."""
+        found = []
+        for execution_id in self.ids(uid):
+            try:
+                record = self.read(uid, execution_id)
+            except (ValueError, KeyError, TypeError):
+                _log.warning("unreadable execution", extra={"fields": {"uid": uid}})
+                continue
+            if record:
+                found.append(record)
+        return found
 
     @contextmanager
     def creating(self, uid: str, execution_id: str, spec: Spec, now_ns: int) -> Iterator[Record]:

@@ -245,6 +245,18 @@ async def test_a_damaged_result_is_no_end_while_the_agent_runs_it(
     assert (await caller.get(box, "one")).exit.WhichOneof("reason") == "lost"
 
 
+async def test_an_unreadable_record_holds_up_nobody(node: Node, box: Sandbox) -> None:
+    async with node.executor() as caller:
+        await caller.start(box, "other", "true")
+        await caller.wait(box, "other")
+    spec = node.state / "executor" / "executions" / box.uid / "other" / "spec"
+    spec.write_bytes(b"no JSON")
+    async with node.executor() as caller:
+        await caller.execute(box, "true")
+        request = pb.DeleteExecutionsRequest(parent=box.parent)
+        assert (await caller.executions.DeleteExecutions(request)).removed == 2
+
+
 async def test_what_killed_executors_left_is_swept(node: Node, box: Sandbox) -> None:
     root = node.state / "executor" / "executions"
     (root / box.uid).mkdir()
