@@ -13,7 +13,7 @@ from services.executor.errors import (
     ProgramNotExecutable,
     ProgramNotFound,
 )
-from services.executor.store import Record, Spec
+from services.executor.record import Record, Spec
 
 _ROOT: Final = "/workspace"
 _SHELL: Final = "sh"

@@ -10,7 +10,7 @@ from cove.executor.v1 import executor_pb2 as pb
 from services.executor.ending import End, Reason
 from services.executor.executions import Snapshot
 from services.executor.output import Chunk, Gap, Missing
-from services.executor.store import Spec, State
+from services.executor.record import Spec, State
 
 _DEFAULT_TIMEOUT_NS: Final = 3600 * 10**9
 _LATEST_NS: Final = 253_402_300_799 * 10**9

@@ -19,8 +19,9 @@ from services.executor.errors import (
 from services.executor.groups import Groups
 from services.executor.keeping import Keeper
 from services.executor.output import Outputs
+from services.executor.record import Progress, Record, Spec, State
 from services.executor.starting import Starter
-from services.executor.store import Progress, Record, Spec, State, Store
+from services.executor.store import Store
 from services.executor.watch import Watcher
 
 _GRACE: Final = timedelta(seconds=5)

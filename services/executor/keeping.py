@@ -17,7 +17,8 @@ from services.executor.background import Background
 from services.executor.ending import End
 from services.executor.groups import Groups
 from services.executor.output import Outputs
-from services.executor.store import Record, State, Store
+from services.executor.record import Record, State
+from services.executor.store import Store
 from services.executor.watch import Changes, Watcher
 
 _LOOK_AGAIN: Final = 30.0

@@ -14,7 +14,8 @@ from agent.record import Damage, Kind, LogReader, Stream
 from agent.record import Record as LogRecord
 from services.executor.ending import End, Reason
 from services.executor.errors import ExecutionNotFound, OffsetOutOfRange
-from services.executor.store import Record, State, Store
+from services.executor.record import Record, State
+from services.executor.store import Store
 from services.executor.watch import Watcher
 
 _PIECE: Final = 64 << 10

@@ -23,7 +23,7 @@ from services.executor.bounded import Bounded
 from services.executor.errors import ExecutionNotFound
 from services.executor.executions import Executions
 from services.executor.output import Chunk, Ended, Gap, Heartbeat, Outputs, Stopped
-from services.executor.store import Record
+from services.executor.record import Record
 
 _ANSWERED: Final = 1 << 20
 """Bytes of each stream in the answer of Execute."""

@@ -26,7 +26,8 @@ from services.executor.errors import (
 )
 from services.executor.groups import Groups, Joins
 from services.executor.keeping import Keeper
-from services.executor.store import Record, Spec, State, Store
+from services.executor.record import Record, Spec, State
+from services.executor.store import Store
 
 _TRIES: Final = 3
 

@@ -23,14 +23,14 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from enum import Enum, auto
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final
 
 from agent.handle import valid_uid
 from agent.record import BLANK_RESULT, Result
 from services.executor.ending import SIZE, End
+from services.executor.record import Progress, Record, Spec, State
 
 _log = logging.getLogger(__name__)
 
@@ -41,63 +41,6 @@ _MAKING: Final = 60.0
 """Seconds that making a record takes at the very most."""
 _ASK_AGAIN: Final = 0.01
 """Seconds between two tries to lock a record."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spec:
-    """What to run, with every default filled in. One of `argv` and `script`."""
-
-    argv: tuple[str, ...] = ()
-    script: str = ""
-    interpreter: str = ""
-    cwd: str = ""
-    env: dict[str, str] = field(default_factory=dict)
-    merge_stderr: bool = False
-    timeout_ns: int
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
-        return cls(**(values | {"argv": tuple(values["argv"])}))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """One execution, as it was recorded."""
-
-    uid: str
-    execution_id: str
-    spec: Spec
-    created_ns: int
-    token: str
-    """Tells it from an earlier one of the same id, for the agent remembers ids."""
-    folder: Path
-
-    @property
-    def name(self) -> str:
-        return f"environments/{self.uid}/executions/{self.execution_id}"
-
-    @property
-    def key(self) -> str:
-        """Names it to the agent. No other execution ever has the same."""
-        return f"{self.execution_id}.{self.token}"
-
-
-class State(Enum):
-    """How far an execution is."""
-
-    STARTING = auto()
-    """The agent has not begun; perhaps it was never asked."""
-    RUNNING = auto()
-    ENDED = auto()
-    REMOVED = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What the disk tells of an execution."""
-
-    state: State
-    end: End | None = None
 
 
 class Store:

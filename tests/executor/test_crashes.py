@@ -12,7 +12,8 @@ from agent.client import AgentClient, Command, Sinks
 from agent.record import ExitKind, Result
 from cove.errors.v1.errors_pb2 import ErrorReason as Why
 from cove.executor.v1 import executor_pb2 as pb
-from services.executor.store import Record, Spec, Store
+from services.executor.record import Record, Spec
+from services.executor.store import Store
 from tests.executor.node import OWNER, Caller, Node, Sandbox, calling, refused, start, until
 
 Code = grpc.StatusCode

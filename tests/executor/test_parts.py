@@ -15,7 +15,8 @@ from services.executor.ending import End, Reason, Usage
 from services.executor.errors import AgentUnavailable
 from services.executor.files.places import Places
 from services.executor.output import Marks
-from services.executor.store import Spec, State, Store
+from services.executor.record import Spec, State
+from services.executor.store import Store
 from services.executor.watch import Watcher
 
 UID = "a" * 16

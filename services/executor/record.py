@@ -1,0 +1,65 @@
+"""What is known of one execution."""
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any, Self
+
+from services.executor.ending import End
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What to run, with every default filled in. One of `argv` and `script`."""
+
+    argv: tuple[str, ...] = ()
+    script: str = ""
+    interpreter: str = ""
+    cwd: str = ""
+    env: dict[str, str] = field(default_factory=dict)
+    merge_stderr: bool = False
+    timeout_ns: int
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        return cls(**(values | {"argv": tuple(values["argv"])}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One execution, as it was recorded."""
+
+    uid: str
+    execution_id: str
+    spec: Spec
+    created_ns: int
+    token: str
+    """Tells it from an earlier one of the same id, for the agent remembers ids."""
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"environments/{self.uid}/executions/{self.execution_id}"
+
+    @property
+    def key(self) -> str:
+        """Names it to the agent. No other execution ever has the same."""
+        return f"{self.execution_id}.{self.token}"
+
+
+class State(Enum):
+    """How far an execution is."""
+
+    STARTING = auto()
+    """The agent has not begun; perhaps it was never asked."""
+    RUNNING = auto()
+    ENDED = auto()
+    REMOVED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the disk tells of an execution."""
+
+    state: State
+    end: End | None = None
