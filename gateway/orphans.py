@@ -22,6 +22,7 @@ from servicekit.status import reason
 
 _log = logging.getLogger(__name__)
 
+_SECONDS: Final = 30.0
 _PAGE: Final = 500
 _PRINCIPAL: Final = "gateway"
 
@@ -88,7 +89,7 @@ class Orphans:
         git = self._tools.git
         request = git_pb2.ListWorktreesRequest(page_size=_PAGE)
         while True:
-            page = await git.unary(git.rpc.ListWorktrees, request)
+            page = await git.unary(git.rpc.ListWorktrees, request, timeout=_SECONDS)
             for worktree in page.worktrees:
                 yield worktree
             if not page.next_page_token:
@@ -99,7 +100,7 @@ class Orphans:
         provider = self._tools.provider
         request = provider_pb2.ListProvisionedRequest(page_size=_PAGE)
         while True:
-            page = await provider.unary(provider.rpc.ListProvisioned, request)
+            page = await provider.unary(provider.rpc.ListProvisioned, request, timeout=_SECONDS)
             for observation in page.observations:
                 yield observation
             if not page.next_page_token:

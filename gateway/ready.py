@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 
@@ -16,6 +16,8 @@ from gateway.tools import Tools, retold
 from servicekit.status import reason
 
 T = TypeVar("T")
+
+_ACTIVATE_SECONDS: Final = 60.0
 
 
 class Workspaces:
@@ -33,7 +35,8 @@ class Workspaces:
     async def activate(self, environment: Environment) -> None:
         """Start the sandbox, if it is not running."""
         request = provider_pb2.ActivateEnvironmentRequest(handle=environment.handle)
-        await self._provider.unary(self._provider.rpc.ActivateEnvironment, request)
+        rpc = self._provider.rpc.ActivateEnvironment
+        await self._provider.unary(rpc, request, timeout=_ACTIVATE_SECONDS)
 
     async def awake(self, environment: Environment, call: Callable[[], Awaitable[T]]) -> T:
         """What `call` answers; a dormant sandbox is started, and the call made once more."""

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -28,6 +28,8 @@ from servicekit.errors import ServiceError
 from servicekit.identity import Identity
 
 _log = logging.getLogger(__name__)
+
+_SOON_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,39 +59,35 @@ class Reconciler:
         self._create_limit = create_limit
 
     async def run(self, interval: timedelta) -> None:
-        """For ever. What is taken over does not hold up the next round."""
+        """For ever. What is taken over does not hold up the next round; one that could
+        not look, say as the suite is just starting, is repeated soon."""
         while True:
+            pause = min(interval.total_seconds(), _SOON_SECONDS)
             try:
                 await self.look()
+                pause = interval.total_seconds()
             except (ServiceError, grpc.aio.AioRpcError) as error:
                 _log.warning("cannot reconcile now: %s", error)
             except Exception:
                 _log.exception("cannot reconcile")
-            await asyncio.sleep(interval.total_seconds())
+            await asyncio.sleep(pause)
 
-    async def round(self) -> None:
-        """Look once, and return when all that was taken over has ended."""
-        await asyncio.gather(*await self.look(), return_exceptions=True)
-
-    async def look(self) -> "list[asyncio.Task[Result]]":
-        """Begin to end what was abandoned, and remove orphans. Returns what was begun."""
+    async def look(self) -> None:
+        """Begin to end what was abandoned, and remove orphans."""
         with calls.detached(identity=ITSELF):
             # In this order: what is found now and has a record then is no orphan.
             found = await self._orphans.candidates()
             known: set[str] = set()
-            begun: list[asyncio.Task[Result]] = []
             async for environment in self._records.everything():
                 known.add(environment.uid)
-                if task := await self._take_over(environment):
-                    begun.append(task)
+                await self._take_over(environment)
             if found is not None:
                 await self._orphans.remove(found, known)
-        return begun
 
-    async def _take_over(self, environment: Environment) -> "asyncio.Task[Result] | None":
+    async def _take_over(self, environment: Environment) -> None:
         takeover = self._due(environment, datetime.now(UTC))
         if takeover is None or self._operations.running(environment.uid):
-            return None
+            return
         with calls.detached(identity=_owner(environment)):
             try:
                 claimed = await self._records.claim(
@@ -101,9 +99,9 @@ class Reconciler:
                 )
             except (ServiceError, grpc.aio.AioRpcError) as error:
                 _log.info("another was faster: %s", error, extra=_fields(environment.uid))
-                return None
+                return
             _log.info("taking over", extra=_fields(environment.uid))
-            return self._operations.start(claimed, takeover.work)
+            self._operations.start(claimed, takeover.work)
 
     def _due(self, environment: Environment, now: datetime) -> Takeover | None:
         """What to do about a record; None: nothing, or not yet."""

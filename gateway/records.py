@@ -23,6 +23,7 @@ Operation = pb.Environment.Operation
 Req = TypeVar("Req")
 Res = TypeVar("Res")
 
+_SECONDS: Final = 30.0
 _PAGE: Final = 500
 _ALL_TENANTS: Final = "-"
 
@@ -168,7 +169,7 @@ class Records:
         name: str,
         caller_request_id: str = "",
         *,
-        timeout: float | None = None,
+        timeout: float = _SECONDS,
     ) -> Res:
         workspace = names.WORKSPACES + name.rpartition("/")[2]
         try:
