@@ -46,16 +46,19 @@ async def git(config: Config) -> AsyncIterator[Served]:
         timeout=config.remote_timeout.total_seconds(),
         repository_bytes=config.max_repository_bytes,
     )
-    cells = Cells()
+    homes = (directory / "repositories", directory / "worktrees")
+    cells = Cells(homes)
     transport = Transport(cells, rules, bounds, config.state)
-    repositories = Repositories(
-        directory / "repositories", cells, transport, config.access_ttl.total_seconds()
-    )
+    repositories = Repositories(homes[0], cells, transport, config.access_ttl.total_seconds())
     disk = DiskGuard(directory, _DISK_LIMIT)
-    records = Records(directory / "worktrees")
+    records = Records(homes[1])
     worktrees = Worktrees(records, repositories, cells, rules, disk)
     server = Person(config.committer_name, config.committer_email)
-    async with _owning(directory), Ledger.open(directory / "ledger.db") as ledger:
+    async with (
+        cells,
+        _owning(directory),
+        Ledger.open(directory / "ledger.db") as ledger,
+    ):
         await worktrees.load()
         parts = Parts(
             worktrees=worktrees,

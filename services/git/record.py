@@ -53,7 +53,7 @@ class Records:
 
     def load(self) -> list[Path]:
         """Read what is on disk. Returns directories without a record: half-removed ones."""
-        self._root.mkdir(exist_ok=True, mode=0o700)
+        self._root.mkdir(exist_ok=True, mode=0o711)
         strays = []
         for directory in sorted(self._root.iterdir()):
             try:
@@ -96,7 +96,7 @@ class Records:
             if same and other.uid != record.uid:
                 raise BranchExists("another worktree has the branch", branch=record.branch)
         directory = self.directory(record.uid)
-        directory.mkdir(exist_ok=True, mode=0o700)
+        directory.mkdir(exist_ok=True, mode=0o711)
         files.write(directory / "record.json", json.dumps(asdict(record)).encode(), mode=0o600)
         files.sync_directory(self._root)
         self._records[record.uid] = record

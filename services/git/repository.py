@@ -167,8 +167,8 @@ class Repositories:
         if (repository.path / "HEAD").exists():
             return False
         keeper = self._cells.keeper
-        self._root.mkdir(exist_ok=True, mode=0o700)
-        repository.path.parent.mkdir(exist_ok=True, mode=0o700)
+        self._root.mkdir(exist_ok=True, mode=0o711)
+        repository.path.parent.mkdir(exist_ok=True, mode=0o711)
         for name in ("", "objects", "objects/pack", "objects/info", "refs", "refs/heads"):
             files.make_directory(repository.path / name, keeper)
         files.write(repository.path / "config", _CONFIG, owner=keeper)

@@ -1,5 +1,6 @@
 """The parts of the git service put together without its gRPC face, and repositories to use."""
 
+import asyncio
 import os
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -8,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from servicekit.disk import DiskGuard
-from services.git.cell import Cells
+from services.git.cell import Cell, Cells
+from services.git.command import Command
 from services.git.commit import Committer, Person
 from services.git.credentials import Credentials
+from services.git.process import Running
 from services.git.push import Pusher
 from services.git.record import Record, Records
 from services.git.remote import Remote, Rules
@@ -73,7 +76,7 @@ class Parts:
     """What a test uses."""
 
     state: Path
-    cells: Cells
+    cells: "WatchedCells"
     records: Records
     worktrees: Worktrees
     committer: Committer
@@ -129,29 +132,63 @@ class CountingTransport(Transport):
         await super().fetch(remote, credentials, store, refspecs, progress)
 
 
+class WatchedCells(Cells):
+    """Tells when a command has just been started."""
+
+    def __init__(self, homes: Sequence[Path], bwrap: Path | None = None) -> None:
+        super().__init__(homes, bwrap)
+        self._awaited: dict[str, asyncio.Future[Running]] = {}
+        self.names: list[str] = []
+
+    async def next(self, name: str) -> Running:
+        """The next run of the command `name`, as soon as there is one."""
+        self._awaited[name] = asyncio.get_running_loop().create_future()
+        return await asyncio.wait_for(self._awaited[name], 30)
+
+    @asynccontextmanager
+    async def started(
+        self,
+        cell: Cell,
+        command: Command,
+        *,
+        stdin: int | None = None,
+        stdout: int | None = None,
+        descriptors: Sequence[int] = (),
+    ) -> AsyncIterator[Running]:
+        self.names.append(command.name)
+        async with super().started(
+            cell, command, stdin=stdin, stdout=stdout, descriptors=descriptors
+        ) as running:
+            if (awaited := self._awaited.pop(command.name, None)) is not None:
+                awaited.set_result(running)
+            yield running
+
+
 @asynccontextmanager
 async def parts(
     state: Path,
     rules: Rules,
     *,
     repository_bytes: int = 1 << 30,
-    cells: Cells | None = None,
+    bwrap: Path | None = None,
     disk_used: float = 0.5,
 ) -> AsyncIterator[Parts]:
     """The service's parts over `state`, as app.py makes them."""
     directory = state / "git"
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     state.chmod(0o700)
-    cells = cells or Cells()
+    homes = (directory / "repositories", directory / "worktrees")
+    cells = WatchedCells(homes, bwrap)
     bounds = Bounds(timeout=60, repository_bytes=repository_bytes)
     transport = CountingTransport(cells, rules, bounds, state)
-    repositories = Repositories(directory / "repositories", cells, transport, access_ttl=300)
+    repositories = Repositories(homes[0], cells, transport, access_ttl=300)
     disk = DiskGuard(directory, 0.9, measure=lambda _: disk_used)
-    records = Records(directory / "worktrees")
+    records = Records(homes[1])
     worktrees = Worktrees(records, repositories, cells, rules, disk)
     await worktrees.load()
     committer, pusher = Committer(records, SERVER, disk), Pusher(rules, transport, repositories)
-    yield Parts(state, cells, records, worktrees, committer, pusher, transport)
+    async with cells:
+        yield Parts(state, cells, records, worktrees, committer, pusher, transport)
 
 
 def write(workspace: Workspace, name: str | bytes, content: str | bytes) -> Path:

@@ -3,8 +3,6 @@
 import asyncio
 import os
 import shutil
-import signal
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +10,6 @@ import pytest
 
 from servicekit.disk import DiskFull
 from services.git import status
-from services.git.cell import Cells
 from services.git.commit import Draft
 from services.git.errors import (
     BranchExists,
@@ -227,28 +224,16 @@ async def test_git_killed_while_it_clones_leaves_nothing_and_a_retry_works(
     (source / "large").write_bytes(os.urandom(16 << 20))
     add_commit(source, {})
     creating = asyncio.create_task(git.create(source))
-    os.kill(await find_child(b"fetch"), signal.SIGKILL)
+    (await git.cells.next("fetch")).kill()
     with pytest.raises(RemoteUnavailable):
         await creating
     assert left(git) == []
     assert (await git.create(source)).state is State.READY
 
 
-async def find_child(word: bytes) -> int:
-    """The process of ours with `word` among its arguments, as soon as there is one."""
-    for _ in range(100_000):
-        for path in Path("/proc/self/task").glob("*/children"):
-            with suppress(OSError):
-                for pid in path.read_text().split():
-                    if word in Path("/proc", pid, "cmdline").read_bytes().split(b"\0"):
-                        return int(pid)
-        await asyncio.sleep(0)
-    raise AssertionError("no such process came")
-
-
 async def test_a_create_that_is_cancelled_leaves_nothing(git: Parts, source: Path) -> None:
     creating = asyncio.create_task(git.create(source))
-    await find_child(b"read-tree")
+    await git.cells.next("read-tree")
     creating.cancel()
     with pytest.raises(asyncio.CancelledError):
         await creating
@@ -257,7 +242,7 @@ async def test_a_create_that_is_cancelled_leaves_nothing(git: Parts, source: Pat
 
 async def test_a_removal_stops_what_is_being_made(git: Parts, source: Path) -> None:
     creating = asyncio.create_task(git.create(source))
-    await find_child(b"upload-pack")
+    await git.cells.next("upload-pack")
     assert await git.worktrees.remove(UID, "acme")
     with pytest.raises(WorktreeNotFound):
         await creating
@@ -285,9 +270,7 @@ async def test_without_a_cell_nothing_is_done_and_the_remedy_is_told(
     broken.write_text("#!/bin/sh\necho 'No permissions to create new namespace' >&2\nexit 1\n")
     broken.chmod(0o755)
     tmp_path.chmod(0o755)
-    async with parts(
-        tmp_path / "state", Rules(local_roots=[Path("/")]), cells=Cells(broken)
-    ) as git:
+    async with parts(tmp_path / "state", Rules(local_roots=[Path("/")]), bwrap=broken) as git:
         with pytest.raises(CellUnavailable) as caught:
             await git.create(source)
         assert "namespaces" in caught.value.remedy
