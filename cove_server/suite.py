@@ -108,7 +108,8 @@ class _Suite:
 
     def _env(self) -> dict[str, str]:
         """Of every service. It reads the variables of its own name, and the shared ones."""
-        env = {"COVE_GIT__LOCAL_ROOTS": "/", **self._settings.env}
+        defaults = {"COVE_GIT__LOCAL_ROOTS": "/", "COVE_EXECUTOR__NODE": self._places.node()}
+        env = {**defaults, **self._settings.env}
         env["COVE_STATE"] = os.fspath(self._places.state)
         env["COVE_RUNTIME"] = os.fspath(self._places.runtime)
         env["COVE_GATEWAY__GRPC"] = self._grpc
