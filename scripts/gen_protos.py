@@ -5,7 +5,8 @@ purpose: a client's grpcio and protobuf may not be older than the generator.
 
 buf.validate is generated too, as `buf/validate/validate_pb2.py` in a namespace
 package (no `__init__.py`), which is where every generator puts it: whoever
-else brings a copy and is imported first serves both.
+else brings a copy and is imported first serves both. Its types are protoc's own,
+which carry no comment of the proto.
 """
 
 import sys
@@ -60,7 +61,7 @@ def _generate(out: Path) -> int:
     ours = sorted(PROTOS.rglob("*.proto"))
     validate = third_party_protos.PROTOVALIDATE / "buf/validate/validate.proto"
     stubs = ["--python_out", "--grpc_python_out", "--mypy_out", "--mypy_grpc_out"]
-    return _protoc(out, stubs, ours) or _protoc(out, ["--python_out", "--mypy_out"], [validate])
+    return _protoc(out, stubs, ours) or _protoc(out, ["--python_out", "--pyi_out"], [validate])
 
 
 def _protoc(out: Path, outputs: list[str], sources: list[Path]) -> int:
