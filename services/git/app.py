@@ -15,13 +15,15 @@ from servicekit.disk import DiskGuard
 from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
 from servicekit.server import Served, serving
+from services.git import authorities
 from services.git.cell import Cells
 from services.git.commit import Committer, Person
 from services.git.config import Config
+from services.git.local import Local
 from services.git.push import Pusher
 from services.git.record import Records
 from services.git.remote import Rules
-from services.git.repository import Repositories
+from services.git.repositories import Repositories
 from services.git.service import GitServicer, Parts
 from services.git.transport import Bounds, Transport
 from services.git.worktrees import Worktrees
@@ -48,11 +50,12 @@ async def git(config: Config) -> AsyncIterator[Served]:
     )
     homes = (directory / "repositories", directory / "worktrees")
     cells = Cells(homes)
-    transport = Transport(cells, rules, bounds, config.state)
+    local = Local(cells, rules, config.state)
+    transport = Transport(cells, rules, bounds, local, authorities.read(config.ca_file))
     repositories = Repositories(homes[0], cells, transport, config.access_ttl.total_seconds())
     disk = DiskGuard(directory, _DISK_LIMIT)
     records = Records(homes[1])
-    worktrees = Worktrees(records, repositories, cells, rules, disk)
+    worktrees = Worktrees(records, repositories, cells, rules, local, disk)
     server = Person(config.committer_name, config.committer_email)
     async with (
         cells,

@@ -72,6 +72,7 @@ _CONFIG: Final[Mapping[str, str]] = MappingProxyType(
         "http.cookieFile": "",
         "http.followRedirects": "false",
         "http.proxy": "",
+        "http.sslVerify": "true",
         "log.showSignature": "false",
         "maintenance.auto": "false",
         "pack.threads": "2",
@@ -102,6 +103,14 @@ _ID: Final = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 def is_commit_id(text: str) -> bool:
     """Whether `text` has the form of a full object id."""
     return _ID.fullmatch(text) is not None
+
+
+def check_id(output: bytes) -> str:
+    """The object id that a command printed; what else it prints is not believed."""
+    text = output.decode("ascii", "replace").strip()
+    if not is_commit_id(text):
+        raise ValueError("git printed no object id")
+    return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +156,27 @@ def git(
     if paths:
         argv += ["--", *paths]
     return Command(name=name, argv=tuple(argv), env=_environment(where, config))
+
+
+def together(*commands: Command) -> Command:
+    """The commands one after the other in one cell, while each succeeds.
+
+    They share one place and one environment. A shell starts them, but its text
+    is made of numbers alone: what they are given stays arguments.
+    """
+    if any(command.env != commands[0].env for command in commands):
+        raise ValueError("commands of one cell have one environment")
+    parts, position = [], 1
+    for command in commands:
+        numbers = range(position, position + len(command.argv))
+        parts.append(" ".join(f'"${{{number}}}"' for number in numbers))
+        position = numbers.stop
+    words = [word for command in commands for word in command.argv]
+    return Command(
+        name=commands[0].name,
+        argv=("sh", "-c", " && ".join(parts), "sh", *words),
+        env=commands[0].env,
+    )
 
 
 def _environment(where: Where, config: Sequence[tuple[str, str]]) -> Mapping[str, str]:

@@ -16,19 +16,20 @@ from typing import Final
 
 from servicekit.disk import DiskGuard
 from servicekit.errors import InvalidArgument
-from services.git import staging, status, view
+from services.git import history, staging, status, view
 from services.git.cell import timed_out_as
-from services.git.command import Where, git, is_commit_id
+from services.git.command import Where, check_id, git, together
 from services.git.errors import GitFailed, HeadMoved, NothingToCommit
 from services.git.process import close_all
 from services.git.record import Record, Records
 from services.git.repository import head_ref
-from services.git.staging import Skipped
+from services.git.staging import Skipped, Staged
 from services.git.transport import STORE
 from services.git.workspace import Scratch, Workspace
 
 _UNPACK_LIMIT: Final = 200
 _TIMEOUT: Final = 300
+_MESSAGE: Final = "/run/cell/message"
 _NOTHING: Final = "0" * 40
 _TRAILER: Final = re.compile(r"[A-Za-z0-9-]+: ")
 _CRUD: Final = " .,:;<>\"\\'"
@@ -61,6 +62,7 @@ class Committed:
 
     commit: str
     skipped: Sequence[Skipped]
+    made: history.Commit
 
 
 class Committer:
@@ -88,23 +90,21 @@ class Committer:
                 record.last_request,
                 record.last_commit,
             ):
-                return _again(record)
+                return await _again(record, workspace)
             self._disk.check()
             if draft.expected_head and draft.expected_head != head:
                 raise HeadMoved("the branch has moved", expected=draft.expected_head, actual=head)
-            entries = await status.read(workspace, head)
+            entries = await status.read_all(workspace, head)
             wanted, skipped = staging.select(entries, draft.paths)
             if not wanted:
                 raise NothingToCommit("there is nothing to commit", skipped=str(len(skipped)))
             async with workspace.scratch(head) as scratch:
-                staged, refused = await staging.stage(workspace, head, scratch, wanted)
-                skipped += refused
-                if not staged:
+                staged = await staging.stage(workspace, head, scratch, wanted)
+                skipped += staged.skipped
+                if not staged.paths:
                     raise NothingToCommit("there is nothing to commit", skipped=str(len(skipped)))
                 with workspace.repository.writing():
-                    tree = await self._write_tree(workspace, head, scratch)
-                    await self._transfer(workspace, head, scratch, tree, len(staged))
-                    commit = await self._write_commit(workspace, head, tree, draft)
+                    commit = await self._write(workspace, head, scratch, staged, draft)
                     workspace.adopt_index(scratch, commit)
                     self._records.keep(
                         replace(
@@ -117,28 +117,31 @@ class Committer:
                         )
                     )
                     move = f"update {head_ref(record.uid)} {commit} {head or _NOTHING}"
-                    if not await workspace.repository.update_refs([move]):
+                    moved, [made] = await asyncio.gather(
+                        workspace.repository.update_refs([move]),
+                        history.commits(workspace.repository, commit, count=1),
+                    )
+                    if not moved:
                         raise HeadMoved(
                             "the branch has moved", expected=head, actual=workspace.head
                         )
             workspace.forget_other_indexes(commit)
             await view.refresh(workspace, record.branch, record.repository, with_refs=False)
-            return Committed(commit, skipped)
+            return Committed(commit, skipped, made)
 
-    async def _write_tree(self, workspace: Workspace, head: str, scratch: Scratch) -> str:
-        command = git(workspace.where(head, scratch=scratch), "write-tree")
-        cell = workspace.cell(head, scratch=scratch)
-        output = await workspace.cells.check(cell, command, timeout=_TIMEOUT)
-        return check_id(output)
-
-    async def _transfer(
-        self, workspace: Workspace, head: str, scratch: Scratch, tree: str, paths: int
-    ) -> None:
-        """Bring the tree's new objects into the repository, which checks each of them."""
+    async def _write(
+        self, workspace: Workspace, head: str, scratch: Scratch, staged: Staged, draft: Draft
+    ) -> str:
+        """Bring the tree's new objects into the repository, which checks each, and commit it."""
         pack = git(workspace.where(head, scratch=scratch), "pack-objects")
-        name = "unpack-objects" if paths <= _UNPACK_LIMIT else "index-pack"
-        unpack = git(Where(git_dir=STORE), name)
+        where = Where(git_dir=STORE, variables=self._people(draft))
+        name = "unpack-objects" if len(staged.paths) <= _UNPACK_LIMIT else "index-pack"
+        options = [f"-p{head}"] if head else []
+        commit = git(where, "commit-tree", [*options, f"-F{_MESSAGE}"], values=[staged.tree])
         cells = workspace.cells
+        store = replace(
+            workspace.repository.cell(writable=True), files={_MESSAGE: _message(draft).encode()}
+        )
         reading, writing = os.pipe()
         ends = [reading, writing]
         async with AsyncExitStack() as stack:
@@ -149,20 +152,22 @@ class Committer:
                 cells.started(workspace.cell(head, scratch=scratch), pack, stdout=writing)
             )
             target = await stack.enter_async_context(
-                cells.started(workspace.repository.cell(writable=True), unpack, stdin=reading)
+                cells.started(store, together(git(where, name), commit), stdin=reading)
             )
             close_all(ends)
-            wanted = f"{tree}\n^{head}\n" if head else f"{tree}\n"
-            for running, command in ((source, "pack-objects"), (target, name)):
-                stdin = wanted.encode() if running is source else b""
-                result = await running.finish(stdin, limit=1 << 20)
-                if result.code != 0:
-                    raise GitFailed(command, result.code, result.errors)
+            wanted = f"{staged.tree}\n^{head}\n" if head else f"{staged.tree}\n"
+            packed = await source.finish(wanted.encode(), limit=1 << 20)
+            if packed.code != 0:
+                raise GitFailed("pack-objects", packed.code, packed.errors)
+            done = await target.finish(limit=1 << 20)
+            if done.code != 0:
+                raise GitFailed(name, done.code, done.errors)
+        return check_id(done.output.rstrip().rpartition(b"\n")[2])
 
-    async def _write_commit(self, workspace: Workspace, head: str, tree: str, draft: Draft) -> str:
+    def _people(self, draft: Draft) -> dict[str, str]:
         author = draft.author or self._server
         moment = f"@{int(self._clock())} +0000"
-        variables = {
+        return {
             "GIT_AUTHOR_NAME": author.name,
             "GIT_AUTHOR_EMAIL": author.email,
             "GIT_AUTHOR_DATE": moment,
@@ -170,20 +175,6 @@ class Committer:
             "GIT_COMMITTER_EMAIL": self._server.email,
             "GIT_COMMITTER_DATE": moment,
         }
-        options = [f"-p{head}", "-F-"] if head else ["-F-"]
-        where = Where(git_dir=STORE, variables=variables)
-        command = git(where, "commit-tree", options, values=[tree])
-        cell = workspace.repository.cell(writable=True)
-        output = await workspace.cells.check(cell, command, _message(draft).encode())
-        return check_id(output)
-
-
-def check_id(output: bytes) -> str:
-    """The object id that a command printed; what else it prints is not believed."""
-    text = output.decode("ascii", "replace").strip()
-    if not is_commit_id(text):
-        raise ValueError("git printed no object id")
-    return text
 
 
 def check_draft(draft: Draft) -> Draft:
@@ -208,8 +199,7 @@ def _message(draft: Draft) -> str:
     return f"{text}\n"
 
 
-def _again(record: Record) -> Committed:
-    return Committed(
-        record.last_commit,
-        [Skipped(os.fsencode(path), reason) for path, reason in record.last_skipped],
-    )
+async def _again(record: Record, workspace: Workspace) -> Committed:
+    skipped = [Skipped(os.fsencode(path), reason) for path, reason in record.last_skipped]
+    [made] = await history.commits(workspace.repository, record.last_commit, count=1)
+    return Committed(record.last_commit, skipped, made)

@@ -26,6 +26,10 @@ class Config(ServerConfig):
     http_hosts: tuple[str, ...] = ()
     """Hosts (`name` or `name:port`) that may be talked to without TLS. For tests."""
 
+    ca_file: Path | None = None
+    """A PEM file with certificate authorities that are trusted for https besides the system's,
+    for hosts of one's own. Read at start."""
+
     access_ttl: timedelta = timedelta(minutes=5)
     """How long a caller that has proven its access to an origin need not do so again."""
 

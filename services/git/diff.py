@@ -84,7 +84,7 @@ async def of_work(
     """
     async with workspace.lock:
         head = workspace.head
-        entries, _ = staging.select(await status.read(workspace, head), paths)
+        entries, _ = staging.select(await status.read_all(workspace, head), paths)
         scratches = workspace.scratch(head)
         scratch = await scratches.__aenter__()
     try:

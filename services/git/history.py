@@ -67,19 +67,19 @@ async def branches(record: Record, workspace: Workspace) -> list[Branch]:
     ]
 
 
-async def distance(record: Record, workspace: Workspace) -> tuple[int, int]:
+async def distance(record: Record, workspace: Workspace, head: str) -> tuple[int, int]:
     """Commits on the branch that its base has not, and those of the base's branch it has not.
 
     The second counts at the origin, as last fetched; 0 where the base was no branch.
     """
-    head = workspace.head
     if not head:
         return 0, 0
     upstream = f"{_ORIGIN}{record.base_branch}"
-    known = await workspace.repository.refs(upstream) if record.base_branch else {}
+    known = await workspace.repository.refs(_ORIGIN) if record.base_branch else {}
 
     async def count(start: str, without: str) -> int:
-        if not start or start == without:
+        # The branch was begun at its base, so the base has nothing that it has not.
+        if start in ("", without, record.base_commit):
             return 0
         values = [start, f"^{without}"] if without else [start]
         command = git(Where(git_dir=STORE), "rev-list", ["--count"], values=values)

@@ -16,7 +16,7 @@ from services.git.errors import (
 from services.git.names import check_branch
 from services.git.record import Record
 from services.git.remote import Rules
-from services.git.repository import Caller, Repositories
+from services.git.repositories import Caller, Repositories
 from services.git.transport import Transport
 from services.git.workspace import Workspace
 

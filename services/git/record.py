@@ -85,8 +85,8 @@ class Records:
             raise WorktreeNotFound("no such worktree", uid=uid)
         return record
 
-    def keep(self, record: Record) -> Record:
-        """Write it; it is on disk when this returns. Raises `BranchExists`."""
+    def keep(self, record: Record, *, durable: bool = True) -> Record:
+        """Write it; if durable, it survives a power loss from now on. Raises `BranchExists`."""
         for other in self._records.values():
             same = (other.tenant, other.key, other.branch) == (
                 record.tenant,
@@ -97,8 +97,10 @@ class Records:
                 raise BranchExists("another worktree has the branch", branch=record.branch)
         directory = self.directory(record.uid)
         directory.mkdir(exist_ok=True, mode=0o711)
-        files.write(directory / "record.json", json.dumps(asdict(record)).encode(), mode=0o600)
-        files.sync_directory(self._root)
+        data = json.dumps(asdict(record)).encode()
+        files.write(directory / "record.json", data, mode=0o600, durable=durable)
+        if durable:
+            files.sync_directory(self._root)
         self._records[record.uid] = record
         return record
 

@@ -1,56 +1,22 @@
-"""The repositories of this node: one bare object store per tenant and origin."""
+"""One object store of one tenant and origin. Everything done to it is done by commands in cells."""
 
 import asyncio
-import json
-import re
-import secrets
+import os
 import shutil
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
-from hashlib import sha256
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
-from weakref import WeakValueDictionary
 
-from services.git import files
+from services.git import refs
 from services.git.cell import Bind, Cell, Cells
 from services.git.command import Where, git, is_commit_id
-from services.git.credentials import Credentials
 from services.git.errors import RevisionNotFound
-from services.git.remote import Remote
-from services.git.transport import STORE, Listing, Progress, Transport
-
-_TENANT: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_CONFIG: Final = (
-    b"[core]\n\trepositoryformatversion = 0\n\tbare = true\n\tsharedRepository = 0644\n"
-)
-_REFSPECS: Final = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
+from services.git.transport import STORE
 
 
 def head_ref(uid: str) -> str:
     """The ref of a worktree's branch. Named by uid: two may call their branches alike."""
     return f"refs/cove/{uid}/head"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """For whom a repository is used, and by what that is proven to its origin."""
-
-    tenant: str
-    principal: str
-    credentials: Credentials
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved:
-    """What a revision is, as of `time` (seconds since the epoch); no commit: it is empty."""
-
-    commit: str
-    time: float
-    branch: str = ""
-    """The origin's branch that was meant, if it was one."""
 
 
 class Repository:
@@ -86,11 +52,10 @@ class Repository:
 
     def head(self, uid: str) -> str:
         """The head of a worktree's branch, read from its ref; empty before the first commit."""
-        try:
-            text = (self.path / head_ref(uid)).read_text("ascii").strip()
-        except FileNotFoundError:
-            return ""
+        text = refs.read_one(self.path / head_ref(uid))
         if not is_commit_id(text):
+            if not os.path.lexists(self.path / head_ref(uid)):
+                return ""
             raise ValueError(f"the ref of {uid} is damaged")
         return text
 
@@ -113,216 +78,17 @@ class Repository:
         stdin = "\n".join(["start", *instructions, "prepare", "commit", ""]).encode()
         return (await self.cells.run(self.cell(writable=True), command, stdin)).code == 0
 
+    async def point(self, uid: str, commit: str) -> None:
+        """Make `commit` the head of a new worktree's branch. Raises `RevisionNotFound`."""
+        move = f"update {head_ref(uid)} {commit}^{{commit}}"
+        if not await self.update_refs([move]) or self.head(uid) != commit:
+            if await self.resolve(commit) != commit:
+                raise RevisionNotFound("the revision is not a commit", revision=commit)
+            raise OSError("the ref of a new worktree cannot be written")
+
     async def refs(self, *prefixes: str) -> dict[str, str]:
         """Refs below `prefixes` with the objects they name."""
-        command = git(
-            Where(git_dir=STORE),
-            "for-each-ref",
-            ["--format=%(objectname) %(refname)"],
-            values=prefixes,
-        )
-        output = await self.cells.check(self.cell(), command)
-        lines = output.decode("utf-8", "surrogateescape").splitlines()
-        return {name: value for value, _, name in (line.partition(" ") for line in lines)}
-
-
-class Repositories:
-    """Makes, finds and freshens them. One process owns the directory."""
-
-    def __init__(
-        self,
-        root: Path,
-        cells: Cells,
-        transport: Transport,
-        access_ttl: float,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._root = root
-        self._cells = cells
-        self._transport = transport
-        self._access_ttl = access_ttl
-        self._clock = clock
-        self._known: WeakValueDictionary[Path, Repository] = WeakValueDictionary()
-        self._proofs: dict[tuple[str, str, bytes, str], float] = {}
-        self._secret = secrets.token_bytes(32)
-
-    def find(self, tenant: str, key: str) -> Repository:
-        """The repository of a tenant with `key`; it may not exist yet."""
-        path = self._root / _folder(tenant) / f"{key}.git"
-        return self._known.setdefault(path, Repository(path, self._cells))
-
-    def relative(self, repository: Repository) -> str:
-        """Its path below the directory of all."""
-        return str(repository.path.relative_to(self._root))
-
-    @asynccontextmanager
-    async def locked(self, repository: Repository) -> AsyncIterator[None]:
-        """Keep others from changing it. Commands of a service that died are dead, too."""
-        async with repository.lock:
-            with repository.writing():
-                yield
-
-    def make(self, repository: Repository) -> bool:
-        """Make an empty one if there is none; whether there was none. Call it locked."""
-        if (repository.path / "HEAD").exists():
-            return False
-        keeper = self._cells.keeper
-        self._root.mkdir(exist_ok=True, mode=0o711)
-        repository.path.parent.mkdir(exist_ok=True, mode=0o711)
-        for name in ("", "objects", "objects/pack", "objects/info", "refs", "refs/heads"):
-            files.make_directory(repository.path / name, keeper)
-        files.write(repository.path / "config", _CONFIG, owner=keeper)
-        files.write(repository.path / "HEAD", b"ref: refs/heads/main\n", owner=keeper)
-        return True
-
-    def is_filled(self, repository: Repository) -> bool:
-        """Whether it was fetched from its origin at least once."""
-        return _origin_file(repository.path).exists()
-
-    def remove(self, repository: Repository) -> None:
-        """Remove it whole. Call it locked."""
-        shutil.rmtree(repository.path, ignore_errors=True)
-        _origin_file(repository.path).unlink(missing_ok=True)
-        with suppress(OSError):
-            repository.path.parent.rmdir()
-
-    async def resolve(
-        self,
-        repository: Repository,
-        remote: Remote,
-        revision: str,
-        caller: Caller,
-        *,
-        max_staleness: float,
-        progress: Progress,
-    ) -> Resolved:
-        """Find out which commit `revision` is, and have it here. Call it locked."""
-        if is_commit_id(revision):
-            return await self._resolve_commit(repository, remote, revision, caller, progress)
-        known = _read_origin(repository.path)
-        proof = self._proof(caller, remote)
-        fresh = known is not None and self._clock() - float(known["time"]) <= max_staleness
-        if max_staleness > 0 and known is not None and fresh and self._is_proven(proof):
-            with suppress(RevisionNotFound):
-                return await self._resolve_here(repository, revision, known)
-        listing, moment = await self.freshen(repository, remote, caller, progress, revision)
-        branch, commit = _choose(listing, revision)
-        if commit:
-            commit = await repository.resolve(commit)
-        return Resolved(commit=commit, time=moment, branch=branch)
-
-    async def freshen(
-        self,
-        repository: Repository,
-        remote: Remote,
-        caller: Caller,
-        progress: Progress,
-        revision: str | None = None,
-    ) -> tuple[Listing, float]:
-        """List the origin and fetch what is new. Call it locked."""
-        moment = self._clock()
-        listing = await self._transport.listing(remote, caller.credentials)
-        self._remember(self._proof(caller, remote), moment)
-        if revision is not None:
-            _choose(listing, revision)  # An unknown one is told before anything is fetched.
-        digest = sha256(json.dumps(sorted(listing.refs.items())).encode()).hexdigest()
-        known = _read_origin(repository.path)
-        if listing.refs and (known is None or known["digest"] != digest):
-            await self._transport.fetch(
-                remote, caller.credentials, repository.path, _REFSPECS, progress
-            )
-        origin = {
-            "url": remote.url,
-            "time": moment,
-            "digest": digest,
-            "head": listing.head,
-            "head_branch": listing.head_branch,
-        }
-        files.write(_origin_file(repository.path), json.dumps(origin).encode())
-        return listing, moment
-
-    async def _resolve_commit(
-        self,
-        repository: Repository,
-        remote: Remote,
-        commit: str,
-        caller: Caller,
-        progress: Progress,
-    ) -> Resolved:
-        if await repository.has(commit) and self._is_proven(self._proof(caller, remote)):
-            return Resolved(commit=commit, time=self._clock())
-        _, moment = await self.freshen(repository, remote, caller, progress)
-        if not await repository.has(commit):
-            await self._transport.fetch(
-                remote, caller.credentials, repository.path, [commit], progress
-            )
-        return Resolved(commit=await repository.resolve(commit), time=moment)
-
-    async def _resolve_here(
-        self, repository: Repository, revision: str, known: dict[str, str | float]
-    ) -> Resolved:
-        moment = float(known["time"])
-        if not revision:
-            return Resolved(
-                commit=await repository.resolve(str(known["head"])),
-                time=moment,
-                branch=str(known["head_branch"]),
-            )
-        name = revision.removeprefix("refs/heads/")
-        for branch, ref in ((name, f"refs/remotes/origin/{name}"), ("", f"refs/tags/{name}")):
-            with suppress(RevisionNotFound):
-                return Resolved(commit=await repository.resolve(ref), time=moment, branch=branch)
-        raise RevisionNotFound("the repository has no such revision", revision=revision)
-
-    def _proof(self, caller: Caller, remote: Remote) -> tuple[str, str, bytes, str]:
-        digest = caller.credentials.digest(self._secret)
-        return (caller.tenant, caller.principal, digest, remote.key)
-
-    def _remember(self, proof: tuple[str, str, bytes, str], moment: float) -> None:
-        oldest = moment - self._access_ttl
-        self._proofs = {key: made for key, made in self._proofs.items() if made > oldest}
-        self._proofs[proof] = moment
-
-    def _is_proven(self, proof: tuple[str, str, bytes, str]) -> bool:
-        age = self._clock() - self._proofs.get(proof, 0)
-        return 0 <= age <= self._access_ttl
-
-
-def _choose(listing: Listing, revision: str) -> tuple[str, str]:
-    """The branch, if it is one, and the object that `revision` names at the origin."""
-    if not revision or revision == "HEAD":
-        if listing.head or not listing.refs:
-            return listing.head_branch, listing.head
-        raise RevisionNotFound(
-            "the repository's HEAD names no branch that exists",
-            revision="HEAD",
-            remedy="Name a branch, a tag or a commit as the revision.",
-        )
-    for prefix in ("refs/heads/", "refs/tags/", ""):
-        name = f"{prefix}{revision}"
-        if found := listing.refs.get(f"{name}^{{}}") or listing.refs.get(name):
-            is_branch = name.startswith("refs/heads/")
-            return name.removeprefix("refs/heads/") if is_branch else "", found
-    raise RevisionNotFound("the repository has no such revision", revision=revision)
-
-
-def _folder(tenant: str) -> str:
-    """A tenant's directory. What is no plain name gets one that none can have."""
-    if _TENANT.fullmatch(tenant):
-        return tenant
-    return f"_{sha256(tenant.encode()).hexdigest()[:32]}"
-
-
-def _origin_file(path: Path) -> Path:
-    return path.with_suffix(".json")
-
-
-def _read_origin(path: Path) -> dict[str, str | float] | None:
-    try:
-        found = json.loads(_origin_file(path).read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    return found if isinstance(found, dict) and "digest" in found else None
+        return await asyncio.to_thread(refs.read, self.path, prefixes)
 
 
 def _clear_leftovers(path: Path) -> None:

@@ -1,5 +1,6 @@
 """gRPC face of git: check the request, ask the parts, convert."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from services.git import convert, diff, history, revisions, status
 from services.git.commit import Committer
 from services.git.push import Pusher, Target
 from services.git.record import Record, State
-from services.git.repository import Caller
+from services.git.repositories import Caller
 from services.git.workspace import Workspace
 from services.git.worktrees import Wanted, Worktrees
 
@@ -112,20 +113,22 @@ class GitServicer(GitServiceServicer):
         record, workspace = await self._worktrees.ready(request.uid, _tenant())
         async with workspace.lock:
             head = workspace.head
-            entries = await status.read(workspace, head)
-            ahead, behind = await history.distance(record, workspace)
+            found, (ahead, behind) = await asyncio.gather(
+                status.read(workspace, head), history.distance(record, workspace, head)
+            )
         limit = min(request.max_entries or _MAX_ENTRIES, _MAX_ENTRIES)
-        found = pb.WorktreeStatus(
+        shown = found.entries[:limit]
+        answer = pb.WorktreeStatus(
             branch=record.branch,
             head_commit=head,
             base_commit=record.base_commit,
             ahead=ahead,
             behind=behind,
-            entries=[convert.entry(entry) for entry in entries[:limit]],
-            total=len(entries),
-            truncated=len(entries) > limit,
+            entries=[convert.entry(entry) for entry in shown],
+            total=found.total,
+            truncated=found.total > len(shown),
         )
-        return pb.GetWorktreeStatusResponse(status=found)
+        return pb.GetWorktreeStatusResponse(status=answer)
 
     async def GetDiff(
         self, request: pb.GetDiffRequest, context: Context
@@ -147,9 +150,8 @@ class GitServicer(GitServiceServicer):
         draft = convert.draft(request)
         record, workspace = await self._worktrees.ready(request.uid, _tenant())
         done = await self._committer.commit(record, workspace, draft)
-        [made] = await history.commits(workspace.repository, done.commit, count=1)
         return pb.CreateCommitResponse(
-            commit=convert.commit(made), skipped=[convert.skipped(one) for one in done.skipped]
+            commit=convert.commit(done.made), skipped=[convert.skipped(one) for one in done.skipped]
         )
 
     async def ListCommits(

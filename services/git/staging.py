@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from services.git.command import git
+from services.git.cell import Cell, Cells
+from services.git.command import Command, check_id, git, together
 from services.git.errors import GitTimedOut
 from services.git.status import Change, Entry
 from services.git.workspace import Scratch, Workspace
 
 _ATTEMPTS: Final = 200
 _TIMEOUT: Final = 300
+_OUTPUT_LIMIT: Final = 256 << 20
 EMPTY_TREE: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 """What git knows an empty directory by, also where no such object is."""
 
@@ -41,24 +43,61 @@ def select(entries: Sequence[Entry], paths: Sequence[bytes]) -> tuple[list[Entry
     return [one for one in chosen if not one.submodule], skipped
 
 
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """The tree that was made, the paths in which it differs from the head, and what it lacks."""
+
+    tree: str
+    paths: set[bytes]
+    skipped: list[Skipped]
+
+
 async def stage(
     workspace: Workspace, head: str, scratch: Scratch, entries: Sequence[Entry]
-) -> tuple[set[bytes], list[Skipped]]:
+) -> Staged:
     """Put files into the scratch's index; what git cannot take is found by halving."""
     paths = [entry.name for entry in entries]
     paths += [entry.old_path for entry in entries if entry.old_path]
-    skipped: list[Skipped] = []
     where = workspace.where(head, scratch=scratch)
-    command = git(where, "update-index", ["--add", "--remove", "--replace", "-z", "--stdin"])
-    cell = workspace.cell(head, scratch=scratch)
+    update = git(where, "update-index", ["--add", "--remove", "--replace", "-z", "--stdin"])
+    options = ["--cached", "--name-only", "-z", "--no-renames"]
+    written = (
+        git(where, "write-tree"),
+        git(where, "diff-index", options, values=[head or EMPTY_TREE]),
+    )
+    cell, cells = workspace.cell(head, scratch=scratch), workspace.cells
+    stdin = b"".join(path + b"\0" for path in paths)
+    # Mostly all goes well: then one cell is enough.
+    result = await cells.run(
+        cell, together(update, *written), stdin, timeout=_TIMEOUT, limit=_OUTPUT_LIMIT
+    )
+    output, skipped = result.output, list[Skipped]()
+    if result.code != 0:
+        skipped = await _stage_in_parts(cells, cell, update, paths)
+        output = await cells.check(cell, together(*written), timeout=_TIMEOUT, limit=_OUTPUT_LIMIT)
+    tree, _, names = output.partition(b"\n")
+    staged = {path for path in names.split(b"\0") if path}
+    known = staged | {one.path for one in skipped}
+    skipped += [
+        Skipped(entry.path, "git does not allow this path, or it is gone")
+        for entry in entries
+        if entry.work in (Change.UNTRACKED, Change.RENAMED) and entry.path not in known
+    ]
+    return Staged(check_id(tree), staged, skipped)
+
+
+async def _stage_in_parts(
+    cells: Cells, cell: Cell, update: Command, paths: list[bytes]
+) -> list[Skipped]:
+    skipped: list[Skipped] = []
     todo, attempts = [paths], 0
     while todo:
         part = todo.pop()
         attempts += 1
         if attempts > _ATTEMPTS:
-            raise GitTimedOut("too many files cannot be read", command="update-index")
-        stdin = b"\0".join(part) + b"\0"
-        result = await workspace.cells.run(cell, command, stdin, timeout=_TIMEOUT)
+            raise GitTimedOut("too many files cannot be read", command=update.name)
+        stdin = b"".join(path + b"\0" for path in part)
+        result = await cells.run(cell, update, stdin, timeout=_TIMEOUT)
         if result.code == 0:
             continue
         if len(part) == 1:
@@ -66,20 +105,4 @@ async def stage(
             continue
         middle = len(part) // 2
         todo += [part[middle:], part[:middle]]
-    staged = await _staged(workspace, head, scratch)
-    known = staged | {one.path for one in skipped}
-    skipped += [
-        Skipped(entry.path, "git does not allow this path, or it is gone")
-        for entry in entries
-        if entry.work in (Change.UNTRACKED, Change.RENAMED) and entry.path not in known
-    ]
-    return staged, skipped
-
-
-async def _staged(workspace: Workspace, head: str, scratch: Scratch) -> set[bytes]:
-    where = workspace.where(head, scratch=scratch)
-    cell = workspace.cell(head, scratch=scratch)
-    options = ["--cached", "--name-only", "-z", "--no-renames"]
-    command = git(where, "diff-index", options, values=[head or EMPTY_TREE])
-    output = await workspace.cells.check(cell, command, limit=256 << 20)
-    return {path for path in output.split(b"\0") if path}
+    return skipped

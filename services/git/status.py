@@ -1,15 +1,20 @@
 """What differs in a worktree from the head of its branch."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
-from services.git.command import git
+from services.git.cell import Cell, timed_out_as
+from services.git.command import Command, git
+from services.git.errors import GitFailed, OutputTooLarge
 from services.git.workspace import Scratch, Workspace
 
 _RENAME_LIMIT: Final = 1000
 _OUTPUT_LIMIT: Final = 64 << 20
+_TIMEOUT: Final = 120
 
 
 class Change(Enum):
@@ -41,27 +46,70 @@ class Entry:
         return self.path.rstrip(b"/")
 
 
-async def read(workspace: Workspace, head: str) -> list[Entry]:
-    """All entries, in the order of their paths. Call it locked.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What differs, in the order of paths; `total` counts also what is not in `entries`."""
+
+    entries: Sequence[Entry]
+    total: int
+
+    @property
+    def truncated(self) -> bool:
+        return self.total > len(self.entries)
+
+
+async def read(workspace: Workspace, head: str, *, limit: int = _OUTPUT_LIMIT) -> Found:
+    """All entries, or as many as git tells in `limit` bytes. Call it locked.
 
     Renames are found where files vanished and others appeared, unless very many did.
     """
     await workspace.ensure_index(head)
     command = git(workspace.where(head), "status", ["--untracked-files=all", "--no-renames"])
-    output = await workspace.cells.check(
-        workspace.cell(head), command, timeout=120, limit=_OUTPUT_LIMIT
-    )
+    output, more = await _run(workspace, workspace.cell(head), command, limit)
     entries = {entry.path: entry for entry in parse(output)}
     new = [entry.path for entry in entries.values() if _is_new(entry)]
     gone = sum(entry.work is Change.DELETED for entry in entries.values())
-    if new and gone and max(len(new), gone) <= _RENAME_LIMIT:
+    if new and gone and not more and max(len(new), gone) <= _RENAME_LIMIT:
         async with workspace.scratch(head) as scratch:
             await intend(workspace, head, scratch, new)
             for renamed in await _renames(workspace, head, scratch):
                 if renamed.path in entries and renamed.old_path in entries:
                     del entries[renamed.old_path]
                     entries[renamed.path] = renamed
-    return sorted(entries.values(), key=lambda entry: entry.path)
+    in_order = sorted(entries.values(), key=lambda entry: entry.path)
+    return Found(in_order, len(in_order) + more)
+
+
+async def read_all(workspace: Workspace, head: str) -> Sequence[Entry]:
+    """As `read`, for those who need every entry. Raises `OutputTooLarge` when there are more."""
+    found = await read(workspace, head)
+    if found.truncated:
+        raise OutputTooLarge(
+            "too many files differ",
+            total=str(found.total),
+            remedy="List in .gitignore what is not to be committed.",
+        )
+    return found.entries
+
+
+async def _run(workspace: Workspace, cell: Cell, command: Command, limit: int) -> tuple[bytes, int]:
+    """Whole records in at most `limit` bytes, and how many more there were."""
+    kept, more = bytearray(), 0
+    with timed_out_as("status"):
+        async with (
+            workspace.cells.started(cell, command) as running,
+            asyncio.timeout(_TIMEOUT),
+            aclosing(running.output()) as output,
+        ):
+            await running.feed(b"")
+            async for data in output:
+                room = max(limit - len(kept), 0)
+                kept += data[:room]
+                more += data[room:].count(b"\0")
+            if code := await running.wait():
+                raise GitFailed("status", code, running.errors)
+    end = kept.rfind(b"\0") + 1
+    return bytes(kept[:end]), more
 
 
 def _is_new(entry: Entry) -> bool:
@@ -72,14 +120,16 @@ async def intend(workspace: Workspace, head: str, scratch: Scratch, paths: list[
     """Note new files in the scratch's index, without their content. Bad ones are left out."""
     command = git(workspace.where(head, scratch=scratch), "add", ["--pathspec-file-nul"])
     stdin = b"\0".join(paths) + b"\0"
-    await workspace.cells.run(workspace.cell(head, scratch=scratch), command, stdin, timeout=120)
+    await workspace.cells.run(
+        workspace.cell(head, scratch=scratch), command, stdin, timeout=_TIMEOUT
+    )
 
 
 async def _renames(workspace: Workspace, head: str, scratch: Scratch) -> list[Entry]:
     where = workspace.where(head, scratch=scratch)
     command = git(where, "status", ["--untracked-files=no", "--find-renames"])
     cell = workspace.cell(head, scratch=scratch)
-    output = await workspace.cells.check(cell, command, timeout=120, limit=_OUTPUT_LIMIT)
+    output = await workspace.cells.check(cell, command, timeout=_TIMEOUT, limit=_OUTPUT_LIMIT)
     return [
         replace(entry, index=Change.NONE)
         for entry in parse(output)

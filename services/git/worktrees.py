@@ -3,23 +3,26 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 from weakref import WeakValueDictionary
 
 from servicekit.disk import DiskGuard
-from servicekit.errors import ServiceError
 from services.git import history, status, view
-from services.git.cell import Cell, Cells, owner_of
-from services.git.command import Where, git
+from services.git.beside import beside
+from services.git.cell import Cells
 from services.git.errors import NoRemote, UnsavedWork, WorktreeExists, WorktreeNotFound
+from services.git.local import Local
 from services.git.names import check_branch
 from services.git.record import Record, Records, State
 from services.git.remote import Remote, Rules, Scheme
-from services.git.repository import Caller, Repositories, Repository, Resolved, head_ref
-from services.git.transport import git_directory
+from services.git.repositories import Caller, Repositories, Resolved
+from services.git.repository import Repository, head_ref
 from services.git.workspace import Workspace
+
+_DIRTY: Final = "the repository has uncommitted changes, which were not taken"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,7 @@ class Worktrees:
         repositories: Repositories,
         cells: Cells,
         rules: Rules,
+        local: Local,
         disk: DiskGuard,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -58,6 +62,7 @@ class Worktrees:
         self.repositories = repositories
         self._cells = cells
         self._rules = rules
+        self._local = local
         self._disk = disk
         self._clock = clock
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -113,7 +118,11 @@ class Worktrees:
             await self._cells.require()
             self._disk.check()
             remote = self._rules.parse(wanted.repository) if wanted.repository else None
-            record = found or self.records.keep(self._begin(wanted, caller, remote))
+            record = found or self.records.keep(
+                # Lost to a power loss, the directory without a record is removed at start.
+                self._begin(wanted, caller, remote),
+                durable=False,
+            )
             making = asyncio.create_task(self._finish(record, remote, caller, wanted.max_staleness))
             self._making[wanted.uid] = making
             try:
@@ -175,7 +184,7 @@ class Worktrees:
         _, workspace = await self.ready(record.uid, record.tenant)
         async with workspace.lock:
             head = workspace.head
-            unsaved = bool(await status.read(workspace, head))
+            unsaved = (await status.read(workspace, head)).total > 0
             unsaved = unsaved or await history.is_only_here(workspace)
         if unsaved:
             raise UnsavedWork("the worktree has work that is nowhere else", uid=record.uid)
@@ -202,30 +211,31 @@ class Worktrees:
             self._phases[record.uid] = Phase(name, done, total)
 
         progress("waiting for the repository", 0, 0)
-        async with self.repositories.locked(repository):
-            self.repositories.make(repository)
-            resolved = Resolved(commit="", time=self._clock())
-            if remote is not None:
-                progress("asking the remote", 0, 0)
-                resolved = await self.repositories.resolve(
-                    repository,
-                    remote,
-                    record.revision,
-                    caller,
-                    max_staleness=max_staleness,
-                    progress=progress,
+        async with AsyncExitStack() as stack:
+            dirty = await stack.enter_async_context(beside(self._is_dirty(remote)))
+            async with self.repositories.locked(repository):
+                self.repositories.make(repository)
+                resolved = Resolved(commit="", time=self._clock())
+                if remote is not None:
+                    progress("asking the remote", 0, 0)
+                    resolved = await self.repositories.resolve(
+                        repository,
+                        remote,
+                        record.revision,
+                        caller,
+                        max_staleness=max_staleness,
+                        progress=progress,
+                    )
+                progress("checking out", 0, 0)
+                checkout = await stack.enter_async_context(
+                    beside(_check_out(workspace, resolved.commit))
                 )
-            if resolved.commit:
-                # With the ref in place nothing that the worktree needs can be pruned.
-                ref = head_ref(record.uid)
-                if not await repository.update_refs([f"update {ref} {resolved.commit}"]):
-                    raise OSError("the ref of a new worktree cannot be written")
-        progress("checking out", 0, 0)
-        await asyncio.to_thread(workspace.lay_out)
-        if resolved.commit:
-            await workspace.read_tree(resolved.commit, update=True)
-        await view.refresh(workspace, record.branch, record.repository)
-        warnings = await self._warnings(remote)
+                if resolved.commit:
+                    # With the ref in place nothing that the worktree needs can be pruned.
+                    await repository.point(record.uid, resolved.commit)
+            await checkout
+            await view.refresh(workspace, record.branch, record.repository)
+            warnings = (_DIRTY,) if await dirty else ()
         ready = replace(
             record,
             state=State.READY,
@@ -236,22 +246,11 @@ class Worktrees:
         )
         return self.records.keep(ready)
 
-    async def _warnings(self, remote: Remote | None) -> tuple[str, ...]:
-        """Tell of uncommitted work in a repository of this machine: it is not taken."""
+    async def _is_dirty(self, remote: Remote | None) -> bool:
+        """Whether there is uncommitted work in a repository of this machine: it is not taken."""
         if remote is None or remote.scheme is not Scheme.FILE:
-            return ()
-        path = Path(remote.path)
-        directory = git_directory(path)
-        if directory is None or directory == path:
-            return ()
-        owner = owner_of(directory) if self._cells.privileged else self._cells.keeper
-        cell = Cell(identity=owner, roots=self._rules.local_roots, cwd=remote.path)
-        where = Where(git_dir="", variables={"GIT_OPTIONAL_LOCKS": "0"})
-        with suppress(ServiceError):
-            result = await self._cells.run(cell, git(where, "status"), timeout=20)
-            if result.code == 0 and result.output:
-                return ("the repository has uncommitted changes, which were not taken",)
-        return ()
+            return False
+        return await self._local.is_dirty(remote)
 
     async def _undo(self, record: Record) -> None:
         """Remove everything of a worktree, and its repository if nobody else can use it."""
@@ -281,6 +280,12 @@ class Worktrees:
         lock = self._locks.setdefault(uid, asyncio.Lock())
         async with lock:
             yield
+
+
+async def _check_out(workspace: Workspace, commit: str) -> None:
+    await asyncio.to_thread(workspace.lay_out)
+    if commit:
+        await workspace.read_tree(commit, update=True)
 
 
 def _is_removed(making: asyncio.Task[Record]) -> bool:

@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from servicekit.disk import DiskGuard
+from services.git.answers import Listing, Progress
 from services.git.cell import Cell, Cells
 from services.git.command import Command
 from services.git.commit import Committer, Person
 from services.git.credentials import Credentials
+from services.git.local import Local
 from services.git.process import Running
 from services.git.push import Pusher
 from services.git.record import Record, Records
 from services.git.remote import Remote, Rules
-from services.git.repository import Caller, Repositories
-from services.git.transport import Bounds, Listing, Progress, Transport
+from services.git.repositories import Caller, Repositories
+from services.git.transport import Bounds, Transport
 from services.git.workspace import Workspace
 from services.git.worktrees import Wanted, Worktrees
 
@@ -111,8 +113,10 @@ class Parts:
 class CountingTransport(Transport):
     """Counts how often each conversation was begun."""
 
-    def __init__(self, cells: Cells, rules: Rules, bounds: Bounds, state: Path) -> None:
-        super().__init__(cells, rules, bounds, state)
+    def __init__(
+        self, cells: Cells, rules: Rules, bounds: Bounds, local: Local, authorities: bytes
+    ) -> None:
+        super().__init__(cells, rules, bounds, local, authorities)
         self.listings = 0
         self.fetches = 0
 
@@ -171,6 +175,7 @@ async def parts(
     *,
     repository_bytes: int = 1 << 30,
     bwrap: Path | None = None,
+    authorities: bytes = b"",
     disk_used: float = 0.5,
 ) -> AsyncIterator[Parts]:
     """The service's parts over `state`, as app.py makes them."""
@@ -180,11 +185,12 @@ async def parts(
     homes = (directory / "repositories", directory / "worktrees")
     cells = WatchedCells(homes, bwrap)
     bounds = Bounds(timeout=60, repository_bytes=repository_bytes)
-    transport = CountingTransport(cells, rules, bounds, state)
+    local = Local(cells, rules, state)
+    transport = CountingTransport(cells, rules, bounds, local, authorities)
     repositories = Repositories(homes[0], cells, transport, access_ttl=300)
     disk = DiskGuard(directory, 0.9, measure=lambda _: disk_used)
     records = Records(homes[1])
-    worktrees = Worktrees(records, repositories, cells, rules, disk)
+    worktrees = Worktrees(records, repositories, cells, rules, local, disk)
     await worktrees.load()
     committer, pusher = Committer(records, SERVER, disk), Pusher(rules, transport, repositories)
     async with cells:

@@ -30,7 +30,7 @@ async def test_names_of_every_kind_are_committed(git: Parts, source: Path) -> No
     for name in NAMES:
         write(workspace, name, b"content of " + name)
     async with workspace.lock:
-        entries = await status.read(workspace, workspace.head)
+        entries = await status.read_all(workspace, workspace.head)
     assert {entry.path for entry in entries} == set(NAMES)
     done = await git.committer.commit(record, workspace, Draft(message="All"))
     assert done.skipped == []
@@ -71,7 +71,7 @@ async def test_kinds_and_modes_are_committed(git: Parts, tmp_path: Path) -> None
     }
     assert in_store(git, "cat-file", "-p", f"{done.commit}:tolink") == "/etc/passwd"
     async with workspace.lock:
-        assert await status.read(workspace, workspace.head) == []
+        assert await status.read_all(workspace, workspace.head) == []
 
 
 async def test_a_path_that_git_refuses_does_not_block_the_rest(git: Parts, source: Path) -> None:
@@ -100,7 +100,7 @@ async def test_a_repository_inside_the_worktree_is_reported_and_left_out(
     own(workspace, inner, *inner.rglob("*"))
     write(workspace, "good", "good")
     async with workspace.lock:
-        entries = await status.read(workspace, workspace.head)
+        entries = await status.read_all(workspace, workspace.head)
     assert [(entry.name, entry.submodule) for entry in entries] == [
         (b"good", False),
         (b"inner", True),
@@ -114,7 +114,7 @@ async def test_a_rename_is_one_entry(git: Parts, source: Path) -> None:
     record, workspace = await git.ready()
     (workspace.tree / "src/a.txt").rename(workspace.tree / "moved.txt")
     async with workspace.lock:
-        [entry] = await status.read(workspace, workspace.head)
+        [entry] = await status.read_all(workspace, workspace.head)
     assert (entry.work, entry.path, entry.old_path) == (
         Change.RENAMED,
         b"moved.txt",
@@ -145,7 +145,7 @@ async def test_only_the_paths_named_are_committed(git: Parts, source: Path) -> N
     changed = in_store(git, "diff", "--name-only", record.base_commit, done.commit)
     assert changed == "src/a.txt\nsrc/new"
     async with workspace.lock:
-        left = await status.read(workspace, workspace.head)
+        left = await status.read_all(workspace, workspace.head)
     assert [entry.path for entry in left] == [b"README", b"src2"]
 
 
@@ -200,7 +200,7 @@ async def test_an_index_that_was_lost_is_made_anew(git: Parts, source: Path) -> 
     write(workspace, "new", "new")
     workspace.index_path(workspace.head).unlink()
     async with workspace.lock:
-        entries = await status.read(workspace, workspace.head)
+        entries = await status.read_all(workspace, workspace.head)
     assert [entry.path for entry in entries] == [b"new"]
 
 
