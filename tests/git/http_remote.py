@@ -2,6 +2,7 @@
 
 import base64
 import os
+import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,9 +24,14 @@ class Server:
     """Where everything is redirected to, if anywhere."""
 
 
+class _Threads(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away, say since it does not trust us, is no matter."""
+
+
 @contextmanager
-def serving(root: Path) -> Iterator[Server]:
-    """Serve the repositories in `root` to the user `ada`."""
+def serving(root: Path, certificate: Path | None = None) -> Iterator[Server]:
+    """Serve the repositories in `root` to the user `ada`; by TLS with a certificate and its key."""
     state = Server()
     expected = "Basic " + base64.b64encode(f"ada:{PASSWORD}".encode()).decode()
 
@@ -94,7 +100,14 @@ def serving(root: Path) -> Iterator[Server]:
             self.end_headers()
             self.wfile.write(body)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with _Threads(("127.0.0.1", 0), Handler) as server:
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            # The handshake is left to the thread of the request.
+            server.socket = context.wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
         state.port = server.server_address[1]
         thread = Thread(target=server.serve_forever)
         thread.start()

@@ -16,6 +16,7 @@ TESTS = (
     "test_attacks.py",
     "test_commit.py",
     "test_transport.py::test_push_to_a_repository_of_this_machine",
+    "test_ssh.py",
     "test_view.py",
 )
 
