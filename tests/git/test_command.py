@@ -1,8 +1,11 @@
 """The git command line: nothing a caller sends can become an option."""
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
-from services.git.command import Where, git
+from services.git.command import Command, Where, git, together
 
 WHERE = Where(git_dir="/x")
 
@@ -38,3 +41,26 @@ def test_the_environment_is_built_from_nothing(monkeypatch: pytest.MonkeyPatch) 
     settings = {env[f"GIT_CONFIG_KEY_{n}"]: env[f"GIT_CONFIG_VALUE_{n}"] for n in range(count)}
     assert settings["protocol.allow"] == "never"
     assert settings["core.hooksPath"] == "/dev/null"
+
+
+def test_commands_of_one_cell_get_their_arguments_as_they_are(tmp_path: Path) -> None:
+    words = ["$(touch x)", "a b", "'", '"', "\n", "*", "; touch x", "-x", "${1}"] + ["w"] * 10
+    first = Command(name="one", argv=("printf", "%s\\0", *words), env={"PATH": "/usr/bin:/bin"})
+    last = Command(name="two", argv=("printf", "%s", "end"), env=first.env)
+    both = together(first, last)
+    done = subprocess.run(both.argv, env=both.env, cwd=tmp_path, capture_output=True, check=True)
+    assert done.stdout.decode() == "".join(f"{word}\0" for word in words) + "end"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_command_that_fails_is_the_last_of_its_cell() -> None:
+    false = Command(name="false", argv=("false",), env={"PATH": "/usr/bin:/bin"})
+    echo = Command(name="echo", argv=("echo", "x"), env=false.env)
+    both = together(false, echo)
+    done = subprocess.run(both.argv, env=both.env, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+
+
+def test_commands_of_one_cell_have_one_environment() -> None:
+    with pytest.raises(ValueError, match="environment"):
+        together(git(WHERE, "version"), git(Where(git_dir="/y"), "version"))

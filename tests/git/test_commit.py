@@ -225,3 +225,20 @@ async def test_commits_and_fetches_at_once_do_not_disturb_each_other(
     for name in ("a", "b"):
         _, workspace = await git.ready(name * 16)
         assert in_store(git, "rev-list", "--count", workspace.head) == "5"
+
+
+async def test_a_status_too_long_for_memory_is_cut_and_still_counted(
+    git: Parts, source: Path
+) -> None:
+    await git.create(source)
+    _, workspace = await git.ready()
+    for number in range(50):
+        write(workspace, f"new-{number:02}", "x")
+    (workspace.tree / "README").unlink()
+    async with workspace.lock:
+        whole = await status.read(workspace, workspace.head)
+        cut = await status.read(workspace, workspace.head, limit=300)
+    assert (len(whole.entries), whole.total, whole.truncated) == (51, 51, False)
+    assert 0 < len(cut.entries) < 51
+    assert (cut.total, cut.truncated) == (51, True)
+    assert list(cut.entries) == [one for one in whole.entries if one in cut.entries]

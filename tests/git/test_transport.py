@@ -188,6 +188,7 @@ async def test_a_repository_over_the_limit_is_refused(source: Path, tmp_path: Pa
 async def test_push_to_a_repository_of_this_machine(git: Parts, source: Path) -> None:
     await git.create(source, branch="cove/demo")
     hook = source / ".git" / "hooks" / "post-receive"
+    hook.parent.mkdir()
     hook.write_text(f"#!/bin/sh\ntouch {source}/hook-ran\n")
     hook.chmod(0o755)
     first = await change(git)

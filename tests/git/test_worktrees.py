@@ -1,6 +1,7 @@
 """Worktrees: made, found again, removed; and what comes between."""
 
 import asyncio
+import hashlib
 import os
 import shutil
 from dataclasses import replace
@@ -15,6 +16,7 @@ from services.git.errors import (
     BranchExists,
     BranchInvalid,
     CellUnavailable,
+    RemoteForbidden,
     RemoteUnavailable,
     RepositoryNotFound,
     RevisionNotFound,
@@ -82,6 +84,61 @@ async def test_a_commit_on_no_branch_is_found_by_its_id(git: Parts, source: Path
     commit = add_commit(source, {"lost": "x"})
     run_git(source, "reset", "-q", "--hard", "HEAD~1")
     assert (await git.create(source, revision=commit)).base_commit == commit
+
+
+async def test_a_short_commit_id_is_found_where_only_one_begins_so(
+    git: Parts, source: Path
+) -> None:
+    old = run_git(source, "rev-parse", "HEAD")
+    new = add_commit(source, {"new": "x"})
+    assert (await git.create(source, "a" * 16, revision=old[:7], branch="a")).base_commit == old
+    later = add_commit(source, {"later": "x"})
+    found = await git.create(source, "b" * 16, revision=later[:12], branch="b")
+    assert found.base_commit == later, "it was not fetched first"
+    run_git(source, "branch", new[:8], old)
+    named = await git.create(source, "c" * 16, revision=new[:8], branch="c")
+    assert named.base_commit == old, "a branch of that name comes first"
+
+
+async def test_a_short_id_of_several_or_of_no_commit_is_not_found(git: Parts, source: Path) -> None:
+    await git.create(source)
+    _, workspace = await git.ready()
+    common = colliding_commits(workspace.repository.path, workspace.head)
+    tree = run_git(source, "rev-parse", "HEAD^{tree}")
+    for short in (common, tree[:10], "0123456", run_git(source, "rev-parse", "HEAD")[:6]):
+        with pytest.raises(RevisionNotFound):
+            await git.create(source, OTHER, revision=short, branch="other")
+
+
+def colliding_commits(store: Path, parent: str) -> str:
+    """Put two commits into `store` whose ids begin with the same seven digits: those."""
+    tree = run_git(store, "rev-parse", f"{parent}^{{tree}}")
+    seen: dict[str, bytes] = {}
+    for number in range(1 << 20):
+        body = f"tree {tree}\nauthor A <a@b> {number} +0000\ncommitter A <a@b> 1 +0000\n\nx\n"
+        data = body.encode()
+        name = hashlib.sha1(b"commit %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+        if (other := seen.get(name[:7])) is not None:
+            for one in (other, data):
+                run_git(store, "hash-object", "-t", "commit", "-w", "--stdin", stdin=one)
+            for path in (store / "objects").rglob("*"):
+                path.chmod(0o755 if path.is_dir() else 0o644)
+            return name[:7]
+        seen[name[:7]] = data
+    raise AssertionError("no two ids begin alike")
+
+
+async def test_a_repository_with_sha256_names_is_refused_by_name(
+    git: Parts, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    run_git(other, "init", "-q", "-b", "main", "--object-format=sha256")
+    add_commit(other, {"README": "x"})
+    with pytest.raises(RemoteForbidden) as caught:
+        await git.create(other)
+    assert caught.value.metadata["rule"] == "object_format"
+    assert left(git) == []
 
 
 async def test_a_branch_is_asked_for_every_time_unless_staleness_is_allowed(
