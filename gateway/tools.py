@@ -68,7 +68,7 @@ class Tool(Generic[S]):
 
     async def upload(
         self,
-        method: grpc.aio.StreamUnaryMultiCallable[Req, Res],
+        method: "grpc.aio.StreamUnaryMultiCallable[Req, Res]",
         requests: AsyncIterator[Req],
     ) -> Res:
         with _own_faults():

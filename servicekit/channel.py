@@ -90,7 +90,7 @@ class Peer:
 
     async def upload(
         self,
-        method: grpc.aio.StreamUnaryMultiCallable[Req, Res],
+        method: "grpc.aio.StreamUnaryMultiCallable[Req, Res]",
         requests: AsyncIterator[Req],
         *,
         timeout: float | None = None,
@@ -104,7 +104,7 @@ class Peer:
     @asynccontextmanager
     async def exchange(
         self,
-        method: grpc.aio.StreamStreamMultiCallable[Req, Res],
+        method: "grpc.aio.StreamStreamMultiCallable[Req, Res]",
         requests: AsyncIterator[Req],
         *,
         timeout: float | None = None,

@@ -147,7 +147,7 @@ class Connection:
 
     async def upload(
         self,
-        method: grpc.aio.StreamUnaryMultiCallable[Req, Res],
+        method: "grpc.aio.StreamUnaryMultiCallable[Req, Res]",
         requests: Callable[[], AsyncIterator[Req]],
         *,
         timeout: float,
