@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+PIP := -m pip install --quiet --disable-pip-version-check
 # How much of each long suite `make test-long` runs.
 LONG ?=
 PYTEST_WORKERS ?= 2
@@ -19,8 +20,8 @@ setup: .venv/.ready ## Make .venv with the `cove` command.
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Cove needs Python 3.11 or later; set PYTHON=")'
 	@test -x $(BIN)/python || { echo "making .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; }
 	@echo "installing the locked requirements (about a minute the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e sdk -e .
+	@$(BIN)/python $(PIP) --use-pep517 --require-hashes -r requirements.lock
+	@$(BIN)/python $(PIP) --no-deps --no-build-isolation -e sdk -e .
 	@touch $@
 
 demo: setup ## Start the suite, make a workspace, run, commit, push. REPOSITORY=path or URL.
@@ -56,11 +57,12 @@ protos-check: setup
 
 # The lowest versions that pyproject.toml promises, in an environment of their own.
 lowest: .build/lowest/.ready
-	PYTHONPATH=.:sdk/src .build/lowest/bin/python -m pytest -q -p no:cacheprovider tests/servicekit tests/registry tests/sdk
+	.build/lowest/bin/python -m pytest -q -p no:cacheprovider tests/servicekit tests/registry tests/sdk
 
-.build/lowest/.ready: requirements-lowest.lock
+.build/lowest/.ready: requirements-lowest.lock pyproject.toml sdk/pyproject.toml
 	@mkdir -p .build && rm -rf .build/lowest && $(PYTHON) -m venv .build/lowest
-	@.build/lowest/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes -r requirements-lowest.lock
+	@.build/lowest/bin/python $(PIP) --use-pep517 --require-hashes -r requirements-lowest.lock
+	@.build/lowest/bin/python $(PIP) --no-deps --no-build-isolation -e sdk -e .
 	@touch $@
 
 bench: setup ## Print ratios to references measured in the same run.
