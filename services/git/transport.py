@@ -209,8 +209,8 @@ class Transport:
 def size_of(store: Path) -> int:
     """Bytes of the packs in `store`, with those being received."""
     total = 0
-    with suppress(FileNotFoundError):
-        for entry in os.scandir(store / "objects" / "pack"):
+    with suppress(FileNotFoundError), os.scandir(store / "objects" / "pack") as entries:
+        for entry in entries:
             with suppress(FileNotFoundError):
                 total += entry.stat(follow_symlinks=False).st_size
     return total

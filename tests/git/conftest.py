@@ -1,5 +1,6 @@
 """Fixtures of the git service."""
 
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,9 +10,15 @@ from services.git.remote import Rules
 from tests.git.parts import Parts, make_source, parts
 
 
+@pytest.fixture(scope="session")
+def prototype_of_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_source(tmp_path_factory.mktemp("prototype") / "source")
+
+
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return make_source(tmp_path / "source")
+def source(tmp_path: Path, prototype_of_source: Path) -> Path:
+    """A repository with one commit: a copy, which is made faster than a new one."""
+    return shutil.copytree(prototype_of_source, tmp_path / "source", symlinks=True)
 
 
 @pytest.fixture

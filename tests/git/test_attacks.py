@@ -131,15 +131,15 @@ def plant(attack: Attack, root: Path, mark: Path, prototype: Path, script: str) 
     attack.plant(root, script)
 
 
-@pytest.fixture
-def prototype(tmp_path: Path) -> Path:
-    return make_source(tmp_path / "prototype", {"file": "one\n"})
+@pytest.fixture(scope="module")
+def prototype(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_source(tmp_path_factory.mktemp("attacks") / "prototype", {"file": "one\n"})
 
 
-@pytest.fixture
-def with_submodule(tmp_path: Path, prototype: Path) -> Path:
+@pytest.fixture(scope="module")
+def with_submodule(prototype: Path) -> Path:
     """A repository with a submodule `sub` at the prototype's commit."""
-    path = make_source(tmp_path / "with_submodule")
+    path = make_source(prototype.parent / "with_submodule")
     commit = run_git(prototype, "rev-parse", "HEAD")
     run_git(path, "update-index", "--add", "--cacheinfo", f"160000,{commit},sub")
     run_git(path, "commit", "-qm", "Add a submodule")
