@@ -73,6 +73,7 @@ async def test_output_comes_while_the_command_runs(suite: Suite, demo: str) -> N
         (["--merge-stderr", "--script", "echo a; echo b >&2; echo c"], "a\nb\nc\n"),
         (["--", "echo", "--timeout", "-x", "--"], "--timeout -x --\n"),
         (["echo", "plain"], "plain\n"),
+        (["--timeout", "9", "echo", "after an option"], "after an option\n"),
     ],
 )
 async def test_a_command_runs_as_told(
@@ -93,6 +94,10 @@ async def test_a_command_runs_as_told(
         ([], 2, "error: no command to run"),
         (["-e", "nonsense", "--", "true"], 2, "K=V"),
         (["--timeout", "soon", "--", "true"], 2, "not a time"),
+        (["--timeout", "nan", "--", "true"], 2, "not a time"),
+        (["--timeout", "inf", "--", "true"], 2, "not a time"),
+        (["ls", "-la"], 2, "usage: cove exec [options] WORKSPACE -- COMMAND"),
+        (["--", "echo", "\udcff"], 2, "not UTF-8"),
     ],
 )
 async def test_an_exit_status_says_what_happened(
@@ -162,3 +167,26 @@ async def test_a_reader_that_goes_away_is_no_failure(suite: Suite, demo: str) ->
         env={**suite.env, "COVE_STATE": str(suite.state)},
     )
     assert await ended(process) == (0, b"1\n", b"")
+
+
+async def test_a_command_whose_output_nobody_reads_is_ended(suite: Suite, demo: str) -> None:
+    command = suite.command("exec", demo, "--id", "unread", "--", "yes")
+    process = await asyncio.create_subprocess_exec(
+        *["sh", "-c", '{ "$@"; echo $? >&2; } | head -n 1', "sh", *command],
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**suite.env, "COVE_STATE": str(suite.state)},
+    )
+    assert await ended(process) == (0, b"y\n", b"%d\n" % (128 + signal.SIGPIPE))
+    assert (await suite.cove("wait", demo, "unread")).status == 128 + signal.SIGTERM
+
+
+async def test_a_closed_output_is_no_failure(suite: Suite, demo: str) -> None:
+    command = suite.command("exec", demo, "--", "sh", "-c", "echo a; exit 4")
+    process = await asyncio.create_subprocess_exec(
+        *["sh", "-c", '"$@" >&-', "sh", *command],
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**suite.env, "COVE_STATE": str(suite.state)},
+    )
+    assert await ended(process) == (4, b"", b"")

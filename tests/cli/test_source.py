@@ -45,6 +45,16 @@ async def test_nothing_to_commit_is_a_failure(suite: Suite, fresh: str) -> None:
     assert done.errors.startswith("error: ")
 
 
+async def test_options_may_stand_between_the_other_arguments(suite: Suite, fresh: str) -> None:
+    await suite.cove("exec", fresh, "--script", "echo 1 > 'a b'; echo 2 > c")
+    committed = await suite.cove("commit", fresh, "-m", "One", "a b")
+    assert committed.status == 0, committed.errors
+    assert (await suite.cove("status", fresh)).text == f"## cove/{fresh} [ahead 1]\n?? c\n"
+    assert "a b" in (await suite.cove("diff", fresh, "--range", "base..head", "a b")).text
+    log = await suite.cove("log", fresh, "--oneline", "HEAD")
+    assert log.text.splitlines()[0].endswith(" One")
+
+
 async def test_source_speaks_json(suite: Suite, fresh: str) -> None:
     await suite.cove("exec", fresh, "--script", "echo 1 > new.txt")
     status = json.loads((await suite.cove("status", fresh, "--json")).text)

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -128,8 +128,9 @@ class Workspace:
             argv, script=script, cwd=cwd, env=env, timeout=timeout, merge_stderr=merge_stderr
         )
         execution = await self.executions.start(what, id)
-        async for event in execution.output():
-            yield event
+        async with aclosing(execution.output()) as events:
+            async for event in events:
+                yield event
 
     async def stat(self, path: AnyPath) -> File:
         """What is at a path."""

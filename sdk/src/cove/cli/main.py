@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -35,6 +35,7 @@ Isolated, git-backed workspaces. The gateway is found by COVE_ADDRESS and COVE_T
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit status: 1 for a failure, 2 for a wrong command line."""
+    _open_streams()
     console = Console.standard()
     arguments, rest = _split(list(sys.argv[1:] if argv is None else argv))
     options = _parser().parse_args(arguments)
@@ -54,12 +55,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes it once more at the end.
         return _PIPE
+    except UnicodeEncodeError as error:
+        if _DEBUG in os.environ:
+            raise
+        text = error.object.encode(errors="replace").decode()
+        console.trouble(f"{text}: not UTF-8", "Only paths of `cove cp` and `ls-files` may be that.")
+        return 2
     except Exception as error:
         if _DEBUG in os.environ:
             raise
         console.trouble(f"{type(error).__name__}: {error}", f"{_DEBUG}=1 shows where.")
         return 1
     return status
+
+
+def _open_streams() -> None:
+    """A standard stream that is closed takes and gives nothing."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - for good.
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
@@ -70,10 +84,29 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
     return arguments[:at], arguments[at + 1 :]
 
 
+class _SubParser(argparse.ArgumentParser):
+    """Options may stand between the other arguments: `cove commit demo -m TEXT PATH`."""
+
+    _inner = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        if self._inner:
+            return super().parse_known_args(args, namespace)
+        self._inner = True
+        try:
+            found, unknown = self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._inner = False
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")  # With its own usage.
+        return found, unknown
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cove", description=_DESCRIPTION)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    common = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--version", action="version", version=f"cove {version('cove')}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_SubParser)
+    common = _SubParser(add_help=False)
     option = common.add_argument_group("connection").add_argument
     option("--address", metavar="ADDR", help="the gateway, host:port (COVE_ADDRESS)")
     option("--state", type=Path, metavar="DIR", help="state directory of `cove up` (COVE_STATE)")

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import math
 import signal
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
@@ -26,6 +27,7 @@ _NO_PROGRAM: Final = {
 }
 """Exit statuses that a shell gives for the same."""
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST: Final = 7 * 86400
 
 
 def add(command: Add) -> None:
@@ -35,7 +37,8 @@ def add(command: Add) -> None:
     run.epilog = (
         "Exit status: the command's; 128+n after signal n, 124 after its timeout, 127 and 126 "
         "when the program is not found or not executable, 1 when Cove fails. The first Ctrl-C "
-        "goes to the command, the second one leaves it running."
+        "goes to the command, the second one leaves it running. A reader of the output that goes "
+        "away, as in `cove exec ... | head`, ends the command."
     )
     run.add_argument("workspace")
     run.add_argument("argv", nargs="*", help="program and arguments; no shell is involved")
@@ -108,12 +111,15 @@ async def _attended(execution: Execution, workspace: str, console: Console) -> i
         if passing:
             leave(signal.SIGINT)
         else:
-            passing.append(asyncio.create_task(_interrupt(execution, console)))
+            passing.append(asyncio.create_task(_pass(signal.SIGINT, execution, console)))
 
     loop.add_signal_handler(signal.SIGINT, interrupted)
     loop.add_signal_handler(signal.SIGTERM, leave, signal.SIGTERM)
     try:
         return await showing
+    except BrokenPipeError:  # A command of the shell would be ended by it, too.
+        await _pass(signal.SIGTERM, execution, console)
+        raise
     except asyncio.CancelledError:
         if not left:
             raise
@@ -128,9 +134,9 @@ async def _attended(execution: Execution, workspace: str, console: Console) -> i
                 await task
 
 
-async def _interrupt(execution: Execution, console: Console) -> None:
+async def _pass(number: signal.Signals, execution: Execution, console: Console) -> None:
     try:
-        await execution.signal(signal.SIGINT)
+        await execution.signal(number)
     except CoveError as error:
         if error.reason != "ERROR_REASON_EXECUTION_ENDED":
             console.failed(error)
@@ -235,9 +241,12 @@ async def _kill(cove: Client, options: argparse.Namespace, console: Console) -> 
 def _seconds(text: str) -> float:
     number, unit = (text[:-1], text[-1]) if text[-1:] in set("smhd") else (text, "")
     try:
-        return float(number) * _SECONDS[unit]
+        seconds = float(number) * _SECONDS[unit]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is not a time like 30, 30s, 5m or 1h") from None
+        seconds = math.nan
+    if not 0 < seconds <= _LONGEST:
+        raise argparse.ArgumentTypeError(f"{text} is not a time like 30, 30s, 5m or 1h, up to 7d")
+    return seconds
 
 
 def _signal(text: str) -> signal.Signals:

@@ -35,7 +35,7 @@ def add(command: Add) -> None:
     option("--revision", default="", help="branch, tag or commit to start from")
     option("--branch", default="", help="name of the new branch; default cove/ID")
     option("-e", "--env", action="append", default=[], metavar="K=V", help="for every command")
-    option("-l", "--label", action="append", default=[], metavar="K=V", help="to find it again")
+    option("-l", "--label", action="append", default=[], metavar="K=V", help="a label")
     option("--memory", type=int, default=0, metavar="BYTES", help="limit of memory")
     option("--processes", type=int, default=0, metavar="N", help="limit of processes")
     option("--cpus", type=float, default=0, metavar="N", help="limit of processor time")
