@@ -1,42 +1,30 @@
-"""Worktrees: made, found again, removed; and what comes between."""
+"""Worktrees: made, and found again."""
 
 import asyncio
 import hashlib
-import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from servicekit.disk import DiskFull
 from services.git import status
-from services.git.commit import Draft
 from services.git.errors import (
     BranchExists,
     BranchInvalid,
-    CellUnavailable,
     RemoteForbidden,
-    RemoteUnavailable,
     RepositoryNotFound,
     RevisionNotFound,
-    UnsavedWork,
     WorktreeExists,
     WorktreeNotFound,
 )
-from services.git.push import Target
 from services.git.record import State
-from services.git.remote import Rules
 from tests.git.parts import (
     CALLER,
     OTHER,
     UID,
     Parts,
     add_commit,
-    make_source,
-    parts,
     run_git,
-    write,
 )
 
 
@@ -241,132 +229,3 @@ async def test_progress_can_be_read_while_it_clones(git: Parts, source: Path) ->
     assert {"asking the remote", "checking out"} <= phases
     assert any("objects" in phase for phase in phases)
     assert git.worktrees.phase(UID).name == ""
-
-
-async def test_removal_takes_the_worktree_and_its_branch_and_leaves_the_repository(
-    git: Parts, source: Path
-) -> None:
-    await git.create(source)
-    _, workspace = await git.ready()
-    deep = workspace.tree
-    for _ in range(300):
-        deep = deep / "d"
-    deep.mkdir(parents=True)
-    (workspace.tree / "closed").mkdir(mode=0)
-    assert await git.worktrees.remove(UID, "acme")
-    assert not await git.worktrees.remove(UID, "acme")
-    assert not workspace.directory.exists()
-    assert run_git(workspace.repository.path, "for-each-ref", "refs/cove") == ""
-    await git.create(source, OTHER)
-    assert git.transport.fetches == 1
-
-
-async def test_unsaved_work_is_kept_when_asked(git: Parts, source: Path) -> None:
-    await git.create(source)
-    record, workspace = await git.ready()
-    path = write(workspace, "new", "new")
-    with pytest.raises(UnsavedWork):
-        await git.worktrees.remove(UID, "acme", keep_unsaved=True)
-    await git.committer.commit(record, workspace, Draft(message="x"))
-    with pytest.raises(UnsavedWork):
-        await git.worktrees.remove(UID, "acme", keep_unsaved=True)
-    assert path.exists()
-    await git.pusher.push(record, workspace, Target(), CALLER)
-    assert await git.worktrees.remove(UID, "acme", keep_unsaved=True)
-
-
-async def test_git_killed_while_it_clones_leaves_nothing_and_a_retry_works(
-    git: Parts, source: Path
-) -> None:
-    (source / "large").write_bytes(os.urandom(16 << 20))
-    add_commit(source, {})
-    creating = asyncio.create_task(git.create(source))
-    (await git.cells.next("fetch")).kill()
-    with pytest.raises(RemoteUnavailable):
-        await creating
-    assert left(git) == []
-    assert (await git.create(source)).state is State.READY
-
-
-async def test_a_create_that_is_cancelled_leaves_nothing(git: Parts, source: Path) -> None:
-    creating = asyncio.create_task(git.create(source))
-    await git.cells.next("read-tree")
-    creating.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await creating
-    assert not list((git.state / "git" / "worktrees").iterdir())
-
-
-async def test_a_removal_stops_what_is_being_made(git: Parts, source: Path) -> None:
-    creating = asyncio.create_task(git.create(source))
-    await git.cells.next("upload-pack")
-    assert await git.worktrees.remove(UID, "acme")
-    with pytest.raises(WorktreeNotFound):
-        await creating
-    assert left(git) == []
-
-
-async def test_locks_of_killed_commands_block_nothing(git: Parts, source: Path) -> None:
-    await git.create(source)
-    record, workspace = await git.ready()
-    store = workspace.repository.path
-    for name in ("packed-refs.lock", f"refs/cove/{UID}/head.lock", "objects/pack/tmp_pack_x"):
-        (store / name).touch()
-    (workspace.index_path(workspace.head).parent / "index.lock").touch()
-    add_commit(source, {"later": "x"})
-    await git.worktrees.fetch(UID, CALLER)
-    write(workspace, "new", "new")
-    await git.committer.commit(record, workspace, Draft(message="x"))
-    assert not (store / "objects/pack/tmp_pack_x").exists()
-
-
-async def test_without_a_cell_nothing_is_done_and_the_remedy_is_told(
-    tmp_path: Path, source: Path
-) -> None:
-    broken = tmp_path / "bwrap"
-    broken.write_text("#!/bin/sh\necho 'No permissions to create new namespace' >&2\nexit 1\n")
-    broken.chmod(0o755)
-    tmp_path.chmod(0o755)
-    async with parts(tmp_path / "state", Rules(local_roots=[Path("/")]), bwrap=broken) as git:
-        with pytest.raises(CellUnavailable) as caught:
-            await git.create(source)
-        assert "namespaces" in caught.value.remedy
-        assert left(git) == []
-
-
-async def test_a_full_disk_refuses_new_work_and_allows_removal(git: Parts, source: Path) -> None:
-    await git.create(source)
-    async with parts(git.state, Rules(local_roots=[Path("/")]), disk_used=0.91) as full:
-        with pytest.raises(DiskFull):
-            await full.create(source, OTHER, branch="other")
-        record, workspace = await full.ready()
-        write(workspace, "new", "new")
-        with pytest.raises(DiskFull):
-            await full.committer.commit(record, workspace, Draft(message="x"))
-        assert await full.worktrees.remove(UID, "acme")
-
-
-async def test_what_a_former_process_left_is_taken_over(
-    git: Parts, source: Path, tmp_path: Path
-) -> None:
-    await git.create(source)
-    _, workspace = await git.ready()
-    git.records.keep(replace(git.records.get(UID), state=State.CREATING))
-    shutil.rmtree(workspace.tree / "src")
-    stray = git.state / "git" / "worktrees" / OTHER
-    (stray / "tree").mkdir(parents=True)
-    async with parts(git.state, Rules(local_roots=[Path("/")])) as again:
-        assert not stray.exists()
-        assert (await again.create(source)).state is State.READY
-        _, workspace = await again.ready()
-        assert (workspace.tree / "src/a.txt").exists()
-        assert await again.worktrees.remove(UID, "acme")
-
-
-async def test_a_removal_that_was_broken_off_is_finished(git: Parts, tmp_path: Path) -> None:
-    source = make_source(tmp_path / "other")
-    await git.create(source)
-    git.records.keep(replace(git.records.get(UID), state=State.REMOVING))
-    async with parts(git.state, Rules(local_roots=[Path("/")])) as again:
-        assert list(again.records) == []
-        assert not list((git.state / "git" / "worktrees").iterdir())
