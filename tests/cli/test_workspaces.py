@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cove.cli.workspaces import repository_url
+from cove.endpoint import FILE
 from tests.support.suite import Suite
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -99,6 +100,14 @@ async def test_nobody_there_is_told(suite: Suite) -> None:
     done = await suite.cove("ls", "--address", "127.0.0.1:1")
     assert done.status == 1
     assert "remedy: Start the suite with `cove up`" in done.errors
+
+
+async def test_a_wrong_token_is_told(suite: Suite, tmp_path: Path) -> None:
+    left = json.loads((suite.state / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps({**left, "token_file": str(tmp_path / "none")}))
+    done = await suite.cove("ls", "--state", str(tmp_path))
+    assert done.status == 1
+    assert "remedy: Set COVE_TOKEN" in done.errors
 
 
 async def test_health_is_that_of_every_service(suite: Suite) -> None:

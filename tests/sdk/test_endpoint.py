@@ -30,6 +30,10 @@ def test_variables_win_over_what_cove_up_left(state: Path) -> None:
     assert find(env) == Endpoint(address="h:1", token="t")
 
 
+def test_a_token_is_taken_without_its_line_end() -> None:
+    assert find({"COVE_ADDRESS": "h:1", "COVE_TOKEN": "t\r\n"}).token == "t"
+
+
 def test_the_token_is_not_sent_to_another_gateway(state: Path) -> None:
     assert find({"COVE_STATE": str(state), "COVE_ADDRESS": "h:1"}).token == ""
 

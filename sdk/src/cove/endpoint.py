@@ -39,6 +39,7 @@ def find(
     """
     address = address or env.get("COVE_ADDRESS") or None
     token = token if token is not None else env.get("COVE_TOKEN")
+    token = token.strip() if token is not None else None  # A line end cannot be sent.
     left = _left(state or state_directory(env))
     if address is None:
         address = left.get("grpc") or DEFAULT_ADDRESS

@@ -33,6 +33,11 @@ class Violation:
     problem: str
 
 
+_UNKNOWN_CALLER: Final = (
+    "Set COVE_TOKEN; or COVE_STATE to the directory of `cove up`, as the user who started it."
+)
+
+
 class CoveError(Exception):
     """A call that failed. The subclass is its kind, `reason` what a program branches on."""
 
@@ -171,6 +176,8 @@ def of(error: grpc.aio.AioRpcError, address: str) -> CoveError:
             remedy = said.message
         elif detail.Unpack(retry):
             retry_after = retry.retry_delay.ToTimedelta().total_seconds()
+    if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+        remedy = _UNKNOWN_CALLER  # The server speaks of headers, which are not for callers of this.
     return _kind(error.code())(
         status.message or text,
         reason=info.reason or _UNSPECIFIED,
