@@ -49,7 +49,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "REPOSITORY_ACCESS_DENIED": "Send credentials that may read (or push to) the repository.",
     "REMOTE_FORBIDDEN": "Use an https or ssh URL of a public address, or have the operator allow "
     "this one.",
-    "REVISION_NOT_FOUND": "Name a branch, tag or full commit id that is in the repository.",
+    "REVISION_NOT_FOUND": "Name a branch, a tag or a commit id that the repository has.",
     "REPOSITORY_TOO_LARGE": "Use a smaller repository, or have the operator raise the limit.",
     "REMOTE_UNAVAILABLE": _WAIT,
     "WORKTREE_NOT_FOUND": "Check the uid; the worktree may have been removed.",

@@ -87,7 +87,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_REPOSITORY_ACCESS_DENIED: _ErrorReason.ValueType  # 301
     """The repository refused the credentials, or wants some. Metadata: `repository`."""
     ERROR_REASON_REMOTE_FORBIDDEN: _ErrorReason.ValueType  # 302
-    """The repository's URL is of a kind that is not allowed here. Metadata: `repository`, `rule`."""
+    """The repository is of a kind that is not allowed here: by its URL, its address, the
+    certificate or key of its host, or its object format. Metadata: `repository`, `rule`.
+    """
     ERROR_REASON_REVISION_NOT_FOUND: _ErrorReason.ValueType  # 303
     """The revision is not in the repository. Metadata: `revision`."""
     ERROR_REASON_REPOSITORY_TOO_LARGE: _ErrorReason.ValueType  # 304
@@ -246,7 +248,9 @@ ERROR_REASON_REPOSITORY_NOT_FOUND: ErrorReason.ValueType  # 300
 ERROR_REASON_REPOSITORY_ACCESS_DENIED: ErrorReason.ValueType  # 301
 """The repository refused the credentials, or wants some. Metadata: `repository`."""
 ERROR_REASON_REMOTE_FORBIDDEN: ErrorReason.ValueType  # 302
-"""The repository's URL is of a kind that is not allowed here. Metadata: `repository`, `rule`."""
+"""The repository is of a kind that is not allowed here: by its URL, its address, the
+certificate or key of its host, or its object format. Metadata: `repository`, `rule`.
+"""
 ERROR_REASON_REVISION_NOT_FOUND: ErrorReason.ValueType  # 303
 """The revision is not in the repository. Metadata: `revision`."""
 ERROR_REASON_REPOSITORY_TOO_LARGE: ErrorReason.ValueType  # 304
