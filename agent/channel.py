@@ -5,7 +5,7 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,8 @@ class Channel:
         self._sending = asyncio.Lock()
         self.gone = asyncio.Event()
         """Set when the connection has ended."""
+        self.then: set[Callable[[], object]] = set()
+        """Called at that moment."""
         self.pid = 0
         """Of the process that wrote the last reply, in our pid namespace; told by the kernel."""
         self.uid = -1
@@ -88,29 +90,36 @@ class Channel:
         data = frames.frame(PROTOCOL_VERSION, kind, number, payload, len(descriptors))
         reply: asyncio.Future[Reply] = self._loop.create_future()
         self._waiting[number] = reply
+        answer: Reply | None = None
         try:
             async with asyncio.timeout(timeout):
                 async with self._sending:
                     await self._send(data, descriptors)
-                return await reply
+                answer = await reply
         except TimeoutError as error:
             raise PeerGone("no reply in time") from error
         except OSError as error:
             raise PeerGone(f"connection ended: {error}") from error
         finally:
             self._waiting.pop(number, None)
+            if answer is None:
+                _discard(reply)
+        return answer
 
     async def _send(self, data: bytes, descriptors: Sequence[int]) -> None:
+        rights = struct.pack(f"{len(descriptors)}i", *descriptors)
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if descriptors else []
         sent = 0
-        if descriptors:
-            rights = struct.pack(f"{len(descriptors)}i", *descriptors)
-            while not sent:
+        try:
+            while sent < len(data):
                 try:
-                    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
-                    sent = self._socket.sendmsg([data], ancillary)
+                    sent += self._socket.sendmsg([data[sent:]], () if sent else ancillary)
                 except BlockingIOError:
                     await self._writable()
-        await self._loop.sock_sendall(self._socket, data[sent:])
+        except BaseException:
+            if sent:  # Half a request: nothing that follows would be understood.
+                self._end()
+            raise
 
     async def _writable(self) -> None:
         ready = asyncio.Event()
@@ -164,6 +173,8 @@ class Channel:
         if self.gone.is_set():
             return
         self.gone.set()
+        for each in self.then:
+            each()
         self._loop.remove_reader(self._socket)
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -174,3 +185,10 @@ class Channel:
             if not waiting.done():
                 waiting.set_exception(PeerGone("connection ended"))
         self._waiting.clear()
+
+
+def _discard(reply: "asyncio.Future[Reply]") -> None:
+    """Close what came with a reply whose waiter has left in the same moment."""
+    if reply.done() and not reply.cancelled() and not reply.exception():
+        for descriptor in reply.result().descriptors:
+            os.close(descriptor)

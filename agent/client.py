@@ -3,8 +3,8 @@
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Self
@@ -88,6 +88,17 @@ class AgentClient:
         """Set when the connection has ended."""
         return self._channel.gone
 
+    @contextmanager
+    def when_gone(self, call: Callable[[], object]) -> Iterator[None]:
+        """Have `call` called if the connection ends within the block, or ended before it."""
+        self._channel.then.add(call)
+        if self.gone.is_set():
+            call()
+        try:
+            yield
+        finally:
+            self._channel.then.discard(call)
+
     async def start(
         self, execution_id: str, command: Command, sinks: Sinks, timeout: float = _TIMEOUT
     ) -> Started:
@@ -95,22 +106,27 @@ class AgentClient:
 
         After PeerGone ask again, or look into the log: an empty one means it never ran.
         """
-        descriptors = [sinks.log, sinks.result, *(sinks.unified or ()), *sinks.cgroup_procs]
-        env = [key.encode() + b"=" + _bytes(value) for key, value in command.env.items()]
-        payload = frames.pack(
-            execution_id.encode(),
-            _bytes(command.cwd),
-            int(command.merge_stderr),
-            _milliseconds(command.timeout),
-            _milliseconds(command.idle_output_timeout),
-            _milliseconds(command.grace),
-            int(sinks.unified is not None),
-            len(command.argv),
-            *map(_bytes, command.argv),
-            *env,
-        )
-        reply = await self._ask(frames.START, payload, timeout, descriptors)
+        unified = int(sinks.unified is not None)
+        payload = frames.pack(execution_id.encode(), *_limits(command), unified, *_program(command))
+        reply = await self._ask(frames.START, payload, timeout, _descriptors(sinks))
         pid, existing = _numbers(reply, 2)
+        return Started(pid, bool(existing))
+
+    async def prepare(self, token: str, sinks: Sinks, timeout: float = _TIMEOUT) -> None:
+        """Do ahead what a start needs before its command is known. Returns when `run` may come.
+
+        What was prepared lasts as long as this connection, and serves one command.
+        """
+        payload = frames.pack(token.encode(), int(sinks.unified is not None))
+        await self._ask(frames.PREPARE, payload, timeout, _descriptors(sinks))
+
+    async def run(
+        self, token: str, execution_id: str, command: Command, timeout: float = _TIMEOUT
+    ) -> Started:
+        """As `start`, with what was prepared as `token`. NOT_PREPARED when that is gone."""
+        names = token.encode(), execution_id.encode()
+        payload = frames.pack(*names, *_limits(command), *_program(command))
+        pid, existing = _numbers(await self._ask(frames.RUN, payload, timeout), 2)
         return Started(pid, bool(existing))
 
     async def signal(
@@ -211,6 +227,25 @@ class AgentClient:
                 os.close(descriptor)
             raise _failure(reply)
         return reply
+
+
+def _descriptors(sinks: Sinks) -> list[int]:
+    return [sinks.log, sinks.result, *(sinks.unified or ()), *sinks.cgroup_procs]
+
+
+def _limits(command: Command) -> tuple[bytes | int, ...]:
+    return (
+        _bytes(command.cwd),
+        int(command.merge_stderr),
+        _milliseconds(command.timeout),
+        _milliseconds(command.idle_output_timeout),
+        _milliseconds(command.grace),
+    )
+
+
+def _program(command: Command) -> tuple[bytes | int, ...]:
+    env = [key.encode() + b"=" + _bytes(value) for key, value in command.env.items()]
+    return len(command.argv), *map(_bytes, command.argv), *env
 
 
 def _failure(reply: Reply) -> Exception:

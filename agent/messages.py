@@ -21,6 +21,8 @@ class ErrorCode(StrEnum):
     """The log is not empty: this execution ran before, and the agent does not know it."""
     EXECUTION_NOT_FOUND = frames.EXECUTION_NOT_FOUND.decode()
     """Nothing of this id runs."""
+    NOT_PREPARED = frames.NOT_PREPARED.decode()
+    """What was prepared is gone, and nothing was started: start it in one step."""
     PATH_OUTSIDE = frames.PATH_OUTSIDE.decode()
     """The path, or a symlink on it, leads out of /workspace, /home/cove and /tmp."""
     OS_ERROR = frames.OS_ERROR.decode()

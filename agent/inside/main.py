@@ -52,6 +52,9 @@ class Agent:
                 if stream.open and not stream.held_until:
                     poll.register(stream.descriptor, select.POLLIN)
                     serve[stream.descriptor] = (execution, stream)
+        unready = self._requests.prepared.unready()
+        for descriptor in unready:
+            poll.register(descriptor, select.POLLIN)
         clients = {}
         for client in self._clients:
             descriptor = client.socket.fileno()
@@ -65,6 +68,8 @@ class Agent:
                 execution.heard(stream, now)
             elif descriptor in clients:
                 self._serve(clients[descriptor], event)
+            elif descriptor in unready:
+                self._requests.set_up(unready[descriptor])
             elif descriptor == _LISTENER:
                 self._accept()
             else:
@@ -111,8 +116,9 @@ class Agent:
             if pid in self._requests.removals:
                 self._removed(pid, status)
                 continue
+            self._requests.prepared.reaped(pid)
             for execution in self._requests.executions.values():
-                if execution.pid == pid:
+                if execution.pid == pid and execution.running:
                     times = int(usage.ru_utime * 1e6), int(usage.ru_stime * 1e6)
                     execution.exited(status, (*times, usage.ru_maxrss), time.monotonic())
 
@@ -130,6 +136,7 @@ class Agent:
             for client, number in execution.tick(now):
                 client.reply(frames.OK, number, b"")
         self._clients = [client for client in self._clients if client.open]
+        self._requests.prepared.drop_orphans()
         if self._clients or not self._childless:
             self._busy_at = now
 

@@ -10,14 +10,14 @@ from agent.inside.connection import Connection
 from agent.inside.execution import Execution
 from agent.inside.log import Log
 from agent.inside.paths import OutsideError
-from agent.inside.spawn import SpawnError, spawn
+from agent.inside.prepared import Preparations, Prepared, joins
+from agent.inside.spawn import Blank, SpawnError, blank, check
 from agent.inside.stream import Stream
 from agent.inside.tree import Tree, processes
 
 _MAX_RUNNING = 256
 _REMEMBERED = 256
 """Ended executions kept, so that a second start finds them."""
-_PIPE_SIZE = 256 << 10
 
 
 class Requests:
@@ -27,6 +27,7 @@ class Requests:
         self.executions: dict[bytes, Execution] = {}
         self.removals: dict[int, tuple[Connection, int]] = {}
         """Processes of ours that remove directories, and who waits for them."""
+        self.prepared = Preparations(max_processes)
         self._max_processes = max_processes
 
     def answer(
@@ -39,6 +40,10 @@ class Requests:
                 client.reply(frames.OK, number, b"")
             elif kind == frames.START:
                 client.reply(frames.OK, number, self._start(fields, fds))
+            elif kind == frames.PREPARE:
+                self.prepared.add(client, number, fields, fds)
+            elif kind == frames.RUN:
+                client.reply(frames.OK, number, self._run(fields))
             elif kind == frames.SIGNAL:
                 self._signal(client, number, fields)
             elif kind == frames.CANCEL:
@@ -76,41 +81,85 @@ class Requests:
             for fd in fds:
                 os.close(fd)
 
+    def set_up(self, prepared: Prepared) -> None:
+        """What was being prepared has something to say: answer who asked for it."""
+        number, prepared.number = prepared.number, 0
+        try:
+            prepared.blank.ready()
+        except SpawnError as error:
+            prepared.number = -1  # It ends by itself, and is forgotten when it is reaped.
+            refuse(prepared.owner, number, error.code, error.errno, str(error))
+        else:
+            prepared.owner.reply(frames.OK, number, b"")
+
     def _start(self, fields: list[bytes], fds: list[int]) -> bytes:
-        execution_id, cwd, merge, timeout, idle, grace, unified, count, *rest = fields
+        execution_id, cwd, merge, timeout, idle, grace, unified, *program = fields
         existing = self.executions.get(execution_id)
         if existing:
             return frames.pack(existing.pid, 1)
-        argv, env = rest[: int(count)], dict(pair.split(b"=", 1) for pair in rest[int(count) :])
+        self._allow(fds[0])
+        exact = unified != b"0"
+        command = [execution_id, cwd, merge, timeout, idle, grace, *program]
+        waiting = blank(joins(fds, exact=exact), self._max_processes)
+        return self._become(command, waiting, fds, exact=exact)
+
+    def _run(self, fields: list[bytes]) -> bytes:
+        token, execution_id, *_ = fields
+        existing = self.executions.get(execution_id)
+        if existing:
+            return frames.pack(existing.pid, 1)
+        prepared = self.prepared.take(token)
+        try:
+            try:
+                self._allow(prepared.descriptors[0])
+            except BaseException:
+                prepared.blank.drop()
+                raise
+            command, fds = fields[1:], prepared.descriptors
+            return self._become(command, prepared.blank, fds, exact=prepared.exact)
+        finally:
+            prepared.close()
+
+    def _allow(self, log: int) -> None:
+        """Raises SpawnError when no command may be started with this log."""
         if sum(not each.ended for each in self.executions.values()) >= _MAX_RUNNING:
             raise SpawnError(frames.LIMIT_REACHED, 0, "too many executions")
-        if os.fstat(fds[0]).st_size:
+        if os.fstat(log).st_size:
             raise SpawnError(frames.ALREADY_STARTED, 0, "the log is not empty")
-        exact = (fds[2], fds[3]) if unified != b"0" else None
-        joins = [*fds[2:3], *fds[4:]] if exact else fds[2:]
+
+    def _become(
+        self, command: list[bytes], waiting: Blank, fds: list[int], *, exact: bool
+    ) -> bytes:
+        """Let `waiting` run a command. Takes from `fds` what the execution keeps."""
+        execution_id, cwd, merged, timeout, idle, grace, count, *rest = command
+        merge = merged != b"0"
+        outputs: list[int] = []
         log = Log(fds[0], fds[1])
-        execution = Execution(
-            execution_id, log, Tree(execution_id, exact), (int(timeout), int(idle), int(grace))
-        )
-        pipes = _pipes(merge=merge != b"0")
         try:
+            argv = rest[: int(count)]
+            check(argv, cwd)
+            env = dict(pair.split(b"=", 1) for pair in rest[int(count) :])
+            unified = (fds[2], fds[3]) if exact else None
+            limits = int(timeout), int(idle), int(grace)
+            execution = Execution(execution_id, log, Tree(execution_id, unified), limits)
             log.start(execution_id)
-            outputs = (pipes[0][1], pipes[-1][1])
-            execution.pid = spawn(argv, env, cwd, outputs, joins, self._max_processes)
+        except BaseException:
+            waiting.drop()
+            raise
+        try:
+            outputs = waiting.take_outputs(merge=merge)
+            execution.pid = waiting.become(argv, env, cwd, merge=merge)
         except (SpawnError, OSError):
             log.undo()
-            for reading, _ in pipes:
+            for reading in outputs:
                 os.close(reading)
             raise
-        finally:
-            for _, writing in pipes:
-                os.close(writing)
         execution.tree.leader = execution.pid
         numbers = (formats.STDOUT, formats.STDERR)
         execution.streams = [
-            Stream(pipe[0], number, log) for pipe, number in zip(pipes, numbers, strict=False)
+            Stream(reading, number, log) for reading, number in zip(outputs, numbers, strict=False)
         ]
-        for fd in {*fds[:2], *(exact or ())}:
+        for fd in {*fds[:2], *(unified or ())}:
             fds.remove(fd)  # The execution's own now.
         self._forget()
         self.executions[execution_id] = execution
@@ -158,7 +207,7 @@ class Requests:
             for each in self.executions.values()
             for field in (each.id, int(each.ended), each.pid, each.start_ns, each.log.offset)
         ]
-        return frames.pack(len(processes()), *rows)
+        return frames.pack(len(processes().keys() - self.prepared.pids()), *rows)
 
     def _remove(self, client: Connection, number: int, fields: list[bytes]) -> None:
         path, recursive = fields
@@ -182,16 +231,3 @@ class Requests:
 def refuse(client: Connection, number: int, code: bytes, failure: int, message: str) -> None:
     """Reply that it was not done, and why."""
     client.reply(frames.ERROR, number, frames.pack(code, failure, message.encode()))
-
-
-def _pipes(*, merge: bool) -> list[tuple[int, int]]:
-    import fcntl  # Not needed before the first command.
-
-    pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(1 if merge else 2)]
-    for reading, _ in pipes:
-        os.set_blocking(reading, False)
-        try:
-            fcntl.fcntl(reading, system.F_SETPIPE_SZ, _PIPE_SIZE)
-        except OSError:  # The user's share of large pipes is used up; a small one works.
-            continue
-    return pipes

@@ -1,16 +1,27 @@
-"""Starts a command: fork, a few steps in the child, exec."""
+"""Starts a command in two steps: a process is forked and set up, then it is told what to become.
+
+The first step takes long where control groups are joined, as the kernel waits for all processors
+then. So it may be done ahead, before anybody knows of the command.
+"""
 
 import errno
 import os
 import resource
+import select
+import time
 
 from agent import frames
 from agent.inside import system
 
 _OOM_SCORE = b"500"
 """Higher than the agent's: memory runs out for commands first."""
+_PIPE_SIZE = 256 << 10
+_PATIENCE = 5.0
+"""Seconds after which a process that does not become its command is killed."""
 
 _STEPS = (b"set up", b"cgroup", b"cwd", b"exec")
+_REPORT, _ORDERS = 3, 4
+_READY = b"+"
 
 
 class SpawnError(Exception):
@@ -22,80 +33,201 @@ class SpawnError(Exception):
         self.errno = number
 
 
-def spawn(
-    argv: list[bytes],
-    env: dict[bytes, bytes],
-    cwd: bytes,
-    output: tuple[int, int],
-    cgroups: list[int],
-    processes: int,
-) -> int:
-    """Start `argv` in a session of its own; returns its pid once it runs.
+class Blank:
+    """A process that waits for what it is to run. It does nothing else, and runs one thing."""
 
-    `output` are its stdout and stderr; `processes` its RLIMIT_NPROC, 0 for none.
+    def __init__(self, pid: int, report: int, orders: int, outputs: tuple[int, int]) -> None:
+        self.pid = pid
+        self.report = report
+        """Readable when it is set up, or cannot be."""
+        self._orders = orders
+        self._outputs = outputs
+
+    def ready(self) -> None:
+        """Call when `report` is readable. Raises SpawnError when it could not be set up."""
+        said = os.read(self.report, 64)
+        if said != _READY:
+            raise _failure(said.removeprefix(_READY))
+
+    def become(self, argv: list[bytes], env: dict[bytes, bytes], cwd: bytes, *, merge: bool) -> int:
+        """Let it run `argv`; returns its pid once it does. Raises SpawnError: it never will.
+
+        One that dies on the way, as everything here may be killed at any time, was started.
+        """
+        pairs = [key + b"=" + value for key, value in env.items()]
+        data = frames.pack(frames.pack(cwd, int(merge), len(argv), *argv, *pairs))
+        give_up = time.monotonic() + _PATIENCE
+        try:
+            system.kill(self.pid, system.SIGCONT)  # Whoever is here may have stopped it.
+            told = self._tell(data, give_up)
+            said = self._hear(give_up)
+        finally:
+            os.close(self._orders)
+            os.close(self.report)
+        if told and not said:
+            return self.pid
+        system.kill(self.pid, system.SIGKILL)
+        os.waitpid(self.pid, 0)
+        raise _failure(said) if said else SpawnError(frames.NOT_PREPARED, 0, "it was killed")
+
+    def take_outputs(self, *, merge: bool) -> list[int]:
+        """Reading ends of what it writes, the caller's from now on: stdout, and stderr if apart."""
+        if merge:
+            os.close(self._outputs[1])
+            return [self._outputs[0]]
+        return list(self._outputs)
+
+    def drop(self) -> None:
+        """End it unused. Reaping it is the caller's."""
+        system.kill(self.pid, system.SIGKILL)
+        self.close()
+
+    def close(self) -> None:
+        """Give up all that is held of it."""
+        for descriptor in (self.report, self._orders, *self._outputs):
+            os.close(descriptor)
+
+    def _tell(self, data: bytes, give_up: float) -> bool:
+        """False when it died before it heard all, and so did nothing."""
+        while data:
+            try:
+                data = data[os.write(self._orders, data) :]
+            except BlockingIOError:
+                if not _wait(self._orders, select.POLLOUT, give_up):
+                    return False
+            except BrokenPipeError:
+                return False
+        return True
+
+    def _hear(self, give_up: float) -> bytes:
+        """What went wrong; empty when it runs. It is killed when it does not say."""
+        said = b""
+        while True:
+            if not _wait(self.report, select.POLLIN, give_up):
+                system.kill(self.pid, system.SIGKILL)
+            piece = os.read(self.report, 64)
+            if not piece:
+                return said
+            said += piece.removeprefix(_READY)
+
+
+def blank(cgroups: list[int], processes: int) -> Blank:
+    """Fork a process in a session of its own; it joins `cgroups`, and waits.
+
+    `processes` is its RLIMIT_NPROC, 0 for none. Raises SpawnError, OSError.
     """
-    if not argv or b"\0" in b"".join(argv) or b"\0" in cwd:
-        raise SpawnError(frames.BAD_REQUEST, errno.EINVAL, "argv is empty or has a NUL")
-    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    report, told = os.pipe2(os.O_CLOEXEC)
+    ends: list[int] = []
     try:
+        for _ in range(4):
+            ends += os.pipe2(os.O_CLOEXEC)
+        report, told, orders, give, out, write_out, err, write_err = ends
+        os.set_blocking(give, False)
+        for reading in (out, err):
+            _prepare_output(reading)
+        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        ends.append(null)
         try:
             pid = os.fork()
         except OSError as error:
             raise SpawnError(frames.LIMIT_REACHED, error.errno or 0, "no more processes") from error
         if pid == 0:
-            _child(argv, env, cwd, (null, *output), cgroups, processes, told)
-        os.close(told)
-        told = -1
-        said = os.read(report, 64)
-    finally:
-        os.close(report)
-        os.close(null)
-        if told >= 0:
-            os.close(told)
-    if said:
-        os.waitpid(pid, 0)
-        step, number = said.split()
-        raise _failure(int(step), int(number))
-    return pid
+            _child((null, write_out, write_err, told, orders), cgroups, processes)
+    except BaseException:
+        for descriptor in ends:
+            os.close(descriptor)
+        raise
+    for descriptor in (told, orders, write_out, write_err, null):
+        os.close(descriptor)
+    return Blank(pid, report, give, (out, err))
 
 
-def _child(
-    argv: list[bytes],
-    env: dict[bytes, bytes],
-    cwd: bytes,
-    stdio: tuple[int, int, int],
-    cgroups: list[int],
-    processes: int,
-    told: int,
-) -> None:
-    step = 0
+def check(argv: list[bytes], cwd: bytes) -> None:
+    """Raises SpawnError for what no process can become."""
+    if not argv or b"\0" in b"".join(argv) or b"\0" in cwd:
+        raise SpawnError(frames.BAD_REQUEST, errno.EINVAL, "argv is empty or has a NUL")
+
+
+def _prepare_output(reading: int) -> None:
+    import fcntl  # Not needed before the first command.
+
+    os.set_blocking(reading, False)
     try:
-        for number, descriptor in enumerate((*stdio, told)):
-            os.dup2(descriptor, number, inheritable=number < 3)
+        fcntl.fcntl(reading, system.F_SETPIPE_SZ, _PIPE_SIZE)
+    except OSError:  # The user's share of large pipes is used up; a small one works.
+        return
+
+
+def _wait(descriptor: int, event: int, give_up: float) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, event)
+    return bool(poll.poll(max(0, int((give_up - time.monotonic()) * 1000))))
+
+
+def _child(descriptors: tuple[int, int, int, int, int], cgroups: list[int], processes: int) -> None:
+    """`descriptors` get the numbers 0 to 4."""
+    step = 1
+    report = descriptors[_REPORT]
+    try:
         os.setsid()
-        step = 1
         for descriptor in cgroups:
             os.write(descriptor, b"0")
         step = 0
-        system.close_from(4)
+        for number, descriptor in enumerate(descriptors):
+            if descriptor != number:
+                os.dup2(descriptor, number, inheritable=number < _REPORT)
+        report = _REPORT
+        system.close_from(_ORDERS + 1)
         for number in (system.SIGPIPE, system.SIGXFSZ, system.SIGCHLD):
             system.default_signal(number)
-        # Our own files in /proc belong to root while we are not dumpable; exec ends that anyway.
+        # Our own files in /proc belong to root while we are not dumpable, and are nobody's to
+        # open while we wait; exec makes us dumpable again.
         system.set_dumpable(1)
         _write("/proc/self/oom_score_adj", _OOM_SCORE)
+        system.set_dumpable(0)
         if processes:
             resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+        _rehearse()
+        os.write(report, _READY)
+        argv, env, cwd, merge = _parsed(_orders())
+        if merge != b"0":
+            os.dup2(1, 2)
         step = 2
         os.chdir(cwd)
         step = 3
         _exec(argv, env)
     except OSError as error:
-        os.write(3, b"%d %d" % (step, error.errno or 0))
+        os.write(report, b"%d %d" % (step, error.errno or 0))
     except BaseException:  # Whatever it is, the child must not go on as an agent.
-        os.write(3, b"%d 0" % step)
+        os.write(report, b"%d 0" % step)
     finally:
         os._exit(127)
+
+
+def _rehearse() -> None:
+    """Do what is done later once for nothing, so that the memory it needs is our own by then."""
+    argv, env, cwd, _ = _parsed(frames.pack(b"/", 0, 1, b"-", b"PATH=/proc/self/fd/-1:/proc"))
+    os.chdir(cwd)
+    try:
+        _exec(argv, env)
+    except OSError:
+        return
+
+
+def _parsed(orders: bytes) -> tuple[list[bytes], dict[bytes, bytes], bytes, bytes]:
+    cwd, merge, count, *rest = frames.unpack(orders)
+    argv = rest[: int(count)]
+    return argv, dict(pair.split(b"=", 1) for pair in rest[int(count) :]), cwd, merge
+
+
+def _orders() -> bytes:
+    """Wait for what to become; never returns when nothing comes any more."""
+    data = b""
+    while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "little"):
+        piece = os.read(_ORDERS, 1 << 20)
+        if not piece:
+            os._exit(127)
+        data += piece
+    return data[4:]
 
 
 def _write(path: str, data: bytes) -> None:
@@ -119,7 +251,10 @@ def _exec(argv: list[bytes], env: dict[bytes, bytes]) -> None:
     raise failure
 
 
-def _failure(step: int, number: int) -> SpawnError:
+def _failure(said: bytes) -> SpawnError:
+    if not said:
+        return SpawnError(frames.LIMIT_REACHED, 0, "it was killed before it began")
+    step, number = map(int, said.split())
     if number in (errno.EAGAIN, errno.ENOMEM):
         return SpawnError(frames.LIMIT_REACHED, number, "no more processes or memory")
     if step == 2:

@@ -8,6 +8,7 @@ import os
 SIGINT: int = _signal.SIGINT
 SIGKILL: int = _signal.SIGKILL
 SIGTERM: int = _signal.SIGTERM
+SIGCONT: int = _signal.SIGCONT
 SIGCHLD: int = _signal.SIGCHLD
 SIGPIPE: int = _signal.SIGPIPE
 SIGXFSZ: int = _signal.SIGXFSZ
@@ -35,6 +36,14 @@ def wake_on_children(descriptor: int) -> None:
     """Write a byte to `descriptor` for each SIGCHLD."""
     _signal.signal(SIGCHLD, lambda _number, _frame: None)
     _signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
+
+
+def kill(pid: int, number: int) -> None:
+    """Signal a child of ours that was not reaped; one that has ended takes no notice."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
 
 
 def close_from(lowest: int) -> None:

@@ -17,7 +17,7 @@ from services.executor.errors import (
 )
 
 _DRIVER: Final = "local"
-_LINGER: Final = 1.0
+_LINGER: Final = 5.0
 """Seconds that an unused connection stays, for the next call. Short, as it keeps an agent up."""
 
 
@@ -28,6 +28,14 @@ class _Link:
         self.users = 0
         self.idle = asyncio.Event()
         self.client: asyncio.Future[AgentClient] = asyncio.get_running_loop().create_future()
+
+    @property
+    def broken(self) -> bool:
+        """The connection was there and has ended, though it may still have users."""
+        client = self.client
+        if not client.done() or client.cancelled() or client.exception():
+            return False
+        return client.result().gone.is_set()
 
 
 class Agents:
@@ -87,7 +95,7 @@ class Agents:
 
     def _link(self, uid: str) -> _Link:
         link = self._links.get(uid)
-        if link is None:
+        if link is None or link.broken:
             link = self._links[uid] = _Link()
             self._background.keep(self._serve(uid, link))
         link.users += 1

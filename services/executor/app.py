@@ -26,6 +26,7 @@ from services.executor.files.writing import Writer
 from services.executor.groups import Groups
 from services.executor.keeping import Keeper
 from services.executor.output import Outputs
+from services.executor.preparing import Preparer
 from services.executor.service import ExecutorServicer
 from services.executor.starting import Starter
 from services.executor.store import Store
@@ -47,12 +48,14 @@ async def executor(config: Config) -> AsyncIterator[Served]:
         tokens = PageTokens.load(state / "page.key")
         agents = Agents(config.runtime, config.node, agent_uid, background)
         outputs = Outputs(store, watcher, config.heartbeat.total_seconds())
+        preparer = Preparer(store=store, agents=agents, groups=groups, background=background)
         keeper = Keeper(
             store=store,
             agents=agents,
             groups=groups,
             watcher=watcher,
             outputs=outputs,
+            preparer=preparer,
             background=background,
         )
         starter = Starter(
@@ -60,6 +63,7 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             agents=agents,
             groups=groups,
             keeper=keeper,
+            preparer=preparer,
             disk=DiskGuard(config.state, config.disk_limit),
             background=background,
         )

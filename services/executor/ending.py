@@ -89,6 +89,8 @@ class End:
     @classmethod
     def decode(cls, data: bytes) -> Self | None:
         """None while it is not whole."""
+        if data[:1] == b"\0":
+            return None
         try:
             values = json.loads(data.rstrip(b"\0"))
             if values.pop("version") != _VERSION:

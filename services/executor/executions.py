@@ -3,12 +3,14 @@
 import asyncio
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 from agent.client import AgentError, ErrorCode, Scope
 from services.executor.agents import Agents
+from services.executor.ending import End
 from services.executor.errors import (
     AgentUnavailable,
     EnvironmentDormant,
@@ -27,7 +29,7 @@ from services.executor.watch import Watcher
 _GRACE: Final = timedelta(seconds=5)
 _KILLED: Final = 10.0
 """Seconds within which a killed execution is seen to have ended."""
-_LOOK_AGAIN: Final = 30.0
+_MOMENT: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +100,30 @@ class Executions:
         if progress.state is State.REMOVED:
             raise ExecutionNotFound("no such execution", name=record.name)
         if progress.end:
-            return Snapshot(record, progress, progress.end.start_ns, progress.end.output_bytes)
+            return _ended(record, progress.end)
         start_ns = self._outputs.start_ns(record)
         size = await asyncio.to_thread(self._outputs.size, record)
         return Snapshot(record, progress, start_ns, size)
 
     async def wait(self, record: Record) -> Snapshot:
         """Return when it has ended. Raises ExecutionNotFound when it is removed."""
-        async with self._watcher.watching(record.folder, "end") as changes:
-            while True:
-                changes.happened.clear()
-                if await self._keeper.state(record) in (State.ENDED, State.REMOVED):
-                    return await self.snapshot(record)
-                await changes.wait(_LOOK_AGAIN)
+        while self._store.progress(record).state not in (State.ENDED, State.REMOVED):
+            await self._keeper.keep(record).over.wait()
+        return await self.snapshot(record)
+
+    async def begin(
+        self, uid: str, execution_id: str, spec: Spec, environment_env: Mapping[str, str]
+    ) -> Record:
+        """As `start`; what is told is all that is known so early."""
+        return await self._starter.start(uid, execution_id, spec, environment_env)
+
+    async def briefly(self, record: Record) -> Snapshot | None:
+        """Wait for the end for a moment, as most commands are short. None if it did not come."""
+        kept = self._keeper.keep(record)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_MOMENT):
+                await kept.over.wait()
+        return _ended(record, kept.end) if kept.end else None
 
     async def signal(self, uid: str, execution_id: str, number: int, scope: Scope) -> Snapshot:
         """Raises ExecutionEnded when nothing is left to signal.
@@ -179,3 +192,7 @@ class Executions:
             if error.code not in (ErrorCode.EXECUTION_NOT_FOUND, ErrorCode.OS_ERROR):
                 raise
             raise ExecutionEnded("the execution has ended", name=record.name) from error
+
+
+def _ended(record: Record, end: End) -> Snapshot:
+    return Snapshot(record, Progress(State.ENDED, end), end.start_ns, end.output_bytes)

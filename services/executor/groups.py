@@ -46,6 +46,8 @@ class Groups:
 
     def __init__(self, hierarchies: Sequence[Hierarchy]) -> None:
         self._hierarchies = hierarchies
+        self._left: set[str] = set()
+        """To be removed when what is in them has ended."""
 
     @classmethod
     def here(cls) -> Self:
@@ -66,7 +68,7 @@ class Groups:
         with ExitStack() as stack:
             for path in paths:
                 Path(path).mkdir(exist_ok=True)
-                if self._is_unified(path):
+                if self._controllers(path) is None:
                     if Path(path, "cgroup.kill").exists():
                         unified = (
                             _open(stack, f"{path}/cgroup.procs", os.O_RDWR),
@@ -80,12 +82,16 @@ class Groups:
         """What the groups counted so far; 0 for those that are gone."""
         kills = peak = cpu = 0
         for path in paths:
-            for name in ("memory.oom_control", "memory.events"):
-                kills = max(kills, _field(f"{path}/{name}", "oom_kill"))
-            for name in ("memory.max_usage_in_bytes", "memory.peak"):
-                peak = max(peak, _number(f"{path}/{name}"))
-            cpu = max(cpu, _number(f"{path}/cpuacct.usage") // 1000)
-            cpu = max(cpu, _field(f"{path}/cpu.stat", "usage_usec"))
+            controllers = self._controllers(path)
+            if controllers is None:
+                kills = max(kills, _field(f"{path}/memory.events", "oom_kill"))
+                peak = max(peak, _number(f"{path}/memory.peak"))
+                cpu = max(cpu, _field(f"{path}/cpu.stat", "usage_usec"))
+            if controllers and "memory" in controllers:
+                kills = max(kills, _field(f"{path}/memory.oom_control", "oom_kill"))
+                peak = max(peak, _number(f"{path}/memory.max_usage_in_bytes"))
+            if controllers and "cpuacct" in controllers:
+                cpu = max(cpu, _number(f"{path}/cpuacct.usage") // 1000)
         return Usage(oom_kills=kills, peak_bytes=peak, cpu_us=cpu)
 
     def members(self, paths: Iterable[str]) -> set[int]:
@@ -106,17 +112,20 @@ class Groups:
             time.sleep(_SWEEP)
         return True
 
-    def remove(self, paths: Iterable[str]) -> bool:
-        """Remove the groups; false when one still has processes."""
-        done = True
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove the groups; those with processes when `remove_left` finds them empty."""
         for path in paths:
+            self._left.discard(path)
             try:
                 Path(path).rmdir()
             except FileNotFoundError:
                 continue
             except OSError:
-                done = False
-        return done
+                self._left.add(path)
+
+    def remove_left(self) -> None:
+        """Try again to remove what could not be."""
+        self.remove(tuple(self._left))
 
     def left(self, agent_pid: int) -> list[str]:
         """Paths of all executions' groups in the environment of that agent."""
@@ -154,11 +163,12 @@ class Groups:
                     break
         return found
 
-    def _is_unified(self, path: str) -> bool:
-        return any(
-            not each.controllers and Path(path).is_relative_to(each.mount)
-            for each in self._hierarchies
-        )
+    def _controllers(self, path: str) -> frozenset[str] | None:
+        """Of the hierarchy of a group; None for version 2."""
+        for each in self._hierarchies:
+            if path.startswith(f"{each.mount}/"):
+                return each.controllers or None
+        return frozenset()
 
 
 def _mounted(mountinfo: str) -> Iterator[Hierarchy]:
@@ -182,9 +192,16 @@ def _open(stack: ExitStack, path: str, flags: int) -> int:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
+    try:
+        pieces = iter(lambda: os.read(descriptor, 65536), b"")
+        return b"".join(pieces).decode()
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
 
 
 def _number(path: str) -> int:

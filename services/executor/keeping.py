@@ -6,9 +6,9 @@ not know the execution any more, the execution is lost, and the executor says so
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Final
 
 from agent.client import PeerGone, PeerTooOld
 from agent.record import Result
@@ -17,6 +17,7 @@ from services.executor.background import Background
 from services.executor.ending import End
 from services.executor.groups import Groups
 from services.executor.output import Outputs
+from services.executor.preparing import Preparer
 from services.executor.record import Record, State
 from services.executor.store import Store
 from services.executor.watch import Changes, Watcher
@@ -41,6 +42,18 @@ class _Presence(Enum):
     UNSURE = auto()
 
 
+class Kept:
+    """An execution that is looked after."""
+
+    def __init__(self) -> None:
+        self.looked = asyncio.Event()
+        """Set when it was first looked at."""
+        self.over = asyncio.Event()
+        """Set when its end is recorded, or it is removed."""
+        self.end: End | None = None
+        """Which may only be on disk."""
+
+
 class Keeper:
     """Keeps an eye on executions that have not ended. All of it can be made again from the disk."""
 
@@ -52,6 +65,7 @@ class Keeper:
         groups: Groups,
         watcher: Watcher,
         outputs: Outputs,
+        preparer: Preparer,
         background: Background,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -60,11 +74,10 @@ class Keeper:
         self._groups = groups
         self._watcher = watcher
         self._outputs = outputs
+        self._preparer = preparer
         self._background = background
         self._now = now
-        self._kept: dict[str, asyncio.Event] = {}
-        self._left: set[str] = set()
-        """Control groups that outlive their execution, as it left processes behind."""
+        self._kept: dict[str, Kept] = {}
 
     async def run(self) -> None:
         """Go on where earlier executors stopped, then clean up for ever."""
@@ -75,18 +88,15 @@ class Keeper:
             await self._sweep_groups(uid)
         while True:
             await asyncio.sleep(_LOOK_AGAIN)
-            self._left -= await asyncio.to_thread(self._removed, tuple(self._left))
+            await asyncio.to_thread(self._groups.remove_left)
 
-    def keep(self, record: Record, *, started: bool = False) -> asyncio.Event:
-        """Record its end when it comes. The event is set when it was first looked for.
-
-        `started`: the agent has just said that it runs.
-        """
-        looked = self._kept.get(record.key)
-        if looked is None:
-            looked = self._kept[record.key] = asyncio.Event()
-            self._background.keep(self._keep(record, looked, ask=not started))
-        return looked
+    def keep(self, record: Record, *, started: bool = False) -> Kept:
+        """Record its end when it comes. `started`: the agent has just said that it runs."""
+        kept = self._kept.get(record.key)
+        if kept is None:
+            kept = self._kept[record.key] = Kept()
+            self._background.keep(self._keep(record, kept, started=started))
+        return kept
 
     async def certain(self, record: Record) -> State:
         """How far it is now, as the agent says; unless that does not answer."""
@@ -98,10 +108,10 @@ class Keeper:
         progress = self._store.progress(record)
         if progress.state in _OVER:
             return progress.state
-        looked = self.keep(record)
+        kept = self.keep(record)
         try:
             async with asyncio.timeout(_PATIENCE):
-                await looked.wait()
+                await kept.looked.wait()
         except TimeoutError:
             return progress.state
         return self._store.progress(record).state
@@ -124,34 +134,49 @@ class Keeper:
                 return await self._unstarted(record, presence)
             gone = presence is _Presence.GONE
             why = "the sandbox ended" if gone else "the agent knows nothing of its end"
-        self._left |= await asyncio.to_thread(self._finish, record, result, why)
+        if result:
+            end = self._finish(record, result)
+        else:
+            end = await asyncio.to_thread(self._lose, record, why)
+        if kept := self._kept.get(record.key):
+            kept.end = end
+        self._background.begin(asyncio.to_thread(self._groups.remove, self._store.groups(record)))
+        self._preparer.prepare_soon(record.uid)
         return State.ENDED
 
     async def drop(self, record: Record) -> None:
         """Remove an execution, which the caller holds, as if it had never been."""
-        self._left |= await asyncio.to_thread(self._drop, record)
+        await asyncio.to_thread(self._drop, record)
 
-    async def _keep(self, record: Record, looked: asyncio.Event, *, ask: bool) -> None:
+    async def _keep(self, record: Record, kept: Kept, *, started: bool) -> None:
         try:
             async with self._watcher.watching(record.folder, "result", "end") as changes:
+                ask = not started
                 while True:
                     changes.happened.clear()
-                    async with self._store.held(record) as there:
-                        state = await self.settle(record, ask=ask) if there else State.REMOVED
-                    looked.set()
+                    state = await self._look(record, ask=ask)
+                    kept.looked.set()
                     if state in _OVER:
                         return
                     ask = await self._next(record, changes)
         finally:
-            looked.set()
             self._kept.pop(record.key, None)
+            kept.looked.set()
+            kept.over.set()
+
+    async def _look(self, record: Record, *, ask: bool) -> State:
+        if not ask and self._store.result(record) is None and record.folder.exists():
+            return State.RUNNING  # Nobody is to be waited for to know that.
+        async with self._store.held(record) as there:
+            return await self.settle(record, ask=ask) if there else State.REMOVED
 
     async def _next(self, record: Record, changes: Changes) -> bool:
         """Wait until something may have happened; true when the agent is to be asked what."""
         begin = time.monotonic()
         try:
             async with self._agents.link(record.uid) as agent:
-                await _either(changes.wait(_LOOK_AGAIN), agent.gone.wait())
+                with agent.when_gone(changes.happened.set):
+                    await changes.wait(_LOOK_AGAIN)
                 return agent.gone.is_set() or time.monotonic() - begin >= _LOOK_AGAIN
         except (PeerGone, PeerTooOld):
             await changes.wait(_UNSURE)
@@ -178,30 +203,26 @@ class Keeper:
             return State.REMOVED
         return State.STARTING
 
-    def _finish(self, record: Record, result: Result | None, why: str) -> set[str]:
-        """Write the end, and remove the control groups; returns those that cannot be yet."""
-        paths = self._store.groups(record)
-        usage = self._groups.usage(paths)
-        if result:
-            end = End.of(result, usage)
-        else:
-            end = End.lost(
-                why,
-                start_ns=self._outputs.start_ns(record),
-                end_ns=int(self._now() * 1e9),
-                output=self._outputs.size(record, dead=True),
-                usage=usage,
-            )
+    def _finish(self, record: Record, result: Result) -> End:
+        end = End.of(result, self._groups.usage(self._store.groups(record)))
         self._store.write_end(record, end)
-        return set(paths) - self._removed(paths)
+        return end
 
-    def _drop(self, record: Record) -> set[str]:
+    def _lose(self, record: Record, why: str) -> End:
+        end = End.lost(
+            why,
+            start_ns=self._outputs.start_ns(record),
+            end_ns=int(self._now() * 1e9),
+            output=self._outputs.size(record, dead=True),
+            usage=self._groups.usage(self._store.groups(record)),
+        )
+        self._store.write_end(record, end)
+        return end
+
+    def _drop(self, record: Record) -> None:
         paths = self._store.groups(record)
         self._store.remove(record)
-        return set(paths) - self._removed(paths)
-
-    def _removed(self, paths: "tuple[str, ...] | list[str]") -> set[str]:
-        return {path for path in paths if self._groups.remove([path])}
+        self._groups.remove(paths)
 
     def _unfinished(self, uid: str) -> list[Record]:
         records = self._store.records(uid)
@@ -216,15 +237,4 @@ class Keeper:
             return
         unfinished = await asyncio.to_thread(self._unfinished, uid)
         used = {path for each in unfinished for path in self._store.groups(each)}
-        free = tuple(set(found) - used)
-        self._left |= set(free) - await asyncio.to_thread(self._removed, free)
-
-
-async def _either(*waits: Coroutine[Any, Any, object]) -> None:
-    """Return when one of them has."""
-    tasks = [asyncio.ensure_future(each) for each in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
+        await asyncio.to_thread(self._groups.remove, set(found) - used)

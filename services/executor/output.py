@@ -152,7 +152,9 @@ class Outputs:
             begin = from_offset
             if from_offset:
                 begin = await asyncio.to_thread(self._begin, reader, record, from_offset)
-            async with self._watcher.watching(record.folder, "log", "end") as changes:
+            # What has ended does not change any more.
+            names = () if self._store.progress(record).end else ("log", "end")
+            async with self._watcher.watching(record.folder, *names) as changes:
                 told = begin
                 beat = time.monotonic() + self._heartbeat
                 while True:

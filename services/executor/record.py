@@ -36,6 +36,8 @@ class Record:
     token: str
     """Tells it from an earlier one of the same id, for the agent remembers ids."""
     folder: Path
+    groups: tuple[str, ...] = ()
+    """Paths of its control groups, as far as they were known when it was recorded."""
 
     @property
     def name(self) -> str:

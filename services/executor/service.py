@@ -4,7 +4,7 @@ import asyncio
 import base64
 import hashlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Final
 
@@ -23,7 +23,7 @@ from services.executor.bounded import Bounded
 from services.executor.errors import ExecutionNotFound
 from services.executor.executions import Executions
 from services.executor.output import Chunk, Ended, Gap, Heartbeat, Outputs, Stopped
-from services.executor.record import Record
+from services.executor.record import Record, Spec
 
 _ANSWERED: Final = 1 << 20
 """Bytes of each stream in the answer of Execute."""
@@ -143,7 +143,18 @@ class ExecutorServicer(ExecutorServiceServicer):
 
     async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:
         record = await self._started(request, request.spec)
+        ended = await self._executions.briefly(record)
         outputs = {Stream.STDOUT: Bounded(_ANSWERED), Stream.STDERR: Bounded(_ANSWERED)}
+        if ended is None or ended.output_bytes:
+            await self._collect(record, outputs)
+        ended = ended or await self._executions.wait(record)
+        return pb.ExecuteResponse(
+            execution=convert.execution(ended),
+            stdout=outputs[Stream.STDOUT].message(),
+            stderr=outputs[Stream.STDERR].message(),
+        )
+
+    async def _collect(self, record: Record, outputs: Mapping[Stream, Bounded]) -> None:
         events = self._outputs.read(record, 0, follow=True)
         async with aclosing(events):
             async for event in events:
@@ -153,13 +164,7 @@ class ExecutorServicer(ExecutorServiceServicer):
                     for output in outputs.values():
                         output.truncated = True
                 if all(output.truncated for output in outputs.values()):
-                    break
-        ended = await self._executions.wait(record)
-        return pb.ExecuteResponse(
-            execution=convert.execution(ended),
-            stdout=outputs[Stream.STDOUT].message(),
-            stderr=outputs[Stream.STDERR].message(),
-        )
+                    return
 
     async def StreamExecution(
         self, request: pb.StreamExecutionRequest, context: Context
@@ -190,19 +195,24 @@ class ExecutorServicer(ExecutorServiceServicer):
                 self._background.begin(self._executions.cancel(record, by))
 
     async def _started(self, request: _Start, spec: pb.ExecutionSpec) -> Record:
+        if not request.request_id:
+            return await self._executions.begin(*self._wanted(request, spec))
         answer = await self._start(request, spec)
         return await self._executions.find(*_parts(answer.execution.name))
 
     async def _start(self, request: _Start, spec: pb.ExecutionSpec) -> pb.StartExecutionResponse:
         async def start() -> pb.StartExecutionResponse:
-            uid = self._agents.environment(request.handle)
-            execution_id = request.execution_id or _new_id(uid, request.request_id)
-            found = await self._executions.start(
-                uid, execution_id, convert.spec_of(spec), request.environment_env
-            )
+            found = await self._executions.start(*self._wanted(request, spec))
             return pb.StartExecutionResponse(execution=convert.execution(found))
 
         return await self._ledger.once(request, pb.StartExecutionResponse, start)
+
+    def _wanted(
+        self, request: _Start, spec: pb.ExecutionSpec
+    ) -> tuple[str, str, Spec, Mapping[str, str]]:
+        uid = self._agents.environment(request.handle)
+        execution_id = request.execution_id or _new_id(uid, request.request_id)
+        return uid, execution_id, convert.spec_of(spec), request.environment_env
 
 
 def _parts(name: str) -> tuple[str, str]:

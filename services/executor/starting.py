@@ -7,11 +7,10 @@ such program) leaves no record: the id is free again.
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Final
+from typing import Final, NoReturn
 
 from agent.client import AgentClient, AgentError, ErrorCode, PeerGone, PeerTooOld, Sinks
 from servicekit.disk import DiskGuard, full
@@ -26,8 +25,9 @@ from services.executor.errors import (
 )
 from services.executor.groups import Groups, Joins
 from services.executor.keeping import Keeper
+from services.executor.preparing import Preparer, opened
 from services.executor.record import Record, Spec, State
-from services.executor.store import Store
+from services.executor.store import Draft, Store
 
 _TRIES: Final = 3
 
@@ -42,6 +42,7 @@ class Starter:
         agents: Agents,
         groups: Groups,
         keeper: Keeper,
+        preparer: Preparer,
         disk: DiskGuard,
         background: Background,
         now_ns: Callable[[], int] = time.time_ns,
@@ -50,6 +51,7 @@ class Starter:
         self._agents = agents
         self._groups = groups
         self._keeper = keeper
+        self._preparer = preparer
         self._disk = disk
         self._background = background
         self._now_ns = now_ns
@@ -84,19 +86,48 @@ class Starter:
     ) -> Record | None:
         """Start a new one; None when the id was taken meanwhile."""
         self._disk.check()
-        async with self._agents.awake(uid):  # A dormant environment costs no record.
-            with ExitStack() as stack:
-                making = self._store.creating(uid, execution_id, spec, self._now_ns())
-                try:
-                    record = await asyncio.to_thread(stack.enter_context, making)
-                except FileExistsError:
-                    return None
-                except OSError as error:
-                    if told := full(error):
-                        raise told from error
-                    raise
-                await self._launch(record, env)
-                return record
+        async with self._agents.awake(uid) as agent:  # A dormant environment costs no record.
+            wanted = uid, execution_id, spec, self._now_ns()
+            prepared = self._preparer.take(uid, agent)
+            draft = None
+            try:
+                if prepared:
+                    try:
+                        record = await asyncio.to_thread(
+                            self._store.name, prepared.draft, *wanted, prepared.groups
+                        )
+                    except FileNotFoundError:  # All of the environment was just removed.
+                        self._preparer.discard(prepared)
+                        prepared = None
+                    except OSError:
+                        self._preparer.give_back(uid, agent, prepared)
+                        raise
+                if prepared:
+                    draft = prepared.draft
+                else:
+                    making = asyncio.to_thread(self._made, wanted, agent.pid)
+                    draft, record = await making
+            except FileExistsError:
+                return None
+            except OSError as error:
+                if told := full(error):
+                    raise told from error
+                raise
+            try:
+                if not (prepared and await self._run(agent, record, env)):
+                    await self._launch(record, env)
+            finally:
+                draft.close()
+            return record
+
+    def _made(self, wanted: tuple[str, str, Spec, int], agent_pid: int) -> tuple[Draft, Record]:
+        draft = self._store.draft(wanted[0])
+        try:
+            groups = self._groups.paths(agent_pid, draft.token)
+            return draft, self._store.name(draft, *wanted, groups)
+        except OSError:
+            self._store.discard(draft)
+            raise
 
     async def _go_on(self, record: Record, env: Mapping[str, str]) -> State:
         """See to it that a recorded execution was started."""
@@ -109,6 +140,22 @@ class Starter:
                 return State.RUNNING
             return state
 
+    async def _run(self, agent: AgentClient, record: Record, env: Mapping[str, str]) -> bool:
+        """Have the agent start what is prepared. False when it must be asked another way.
+
+        That is safe whatever has happened, as the agent starts a key once. The caller holds the
+        record.
+        """
+        try:
+            await agent.run(record.token, record.key, command(record, env))
+        except AgentError as error:
+            if error.code in (ErrorCode.NOT_PREPARED, ErrorCode.ALREADY_STARTED):
+                return error.code is ErrorCode.ALREADY_STARTED
+            await self._refused(record, error)
+        except PeerGone:
+            return False
+        return True
+
     async def _launch(self, record: Record, env: Mapping[str, str]) -> None:
         """Have the agent start it. The caller holds the record."""
         self._store.ask(record)
@@ -120,8 +167,7 @@ class Starter:
             except AgentError as error:
                 if error.code is ErrorCode.ALREADY_STARTED:
                     return  # It ran, and was forgotten: who looks finds how it ended.
-                await self._keeper.drop(record)
-                raise refusal(error, record.spec) from error
+                await self._refused(record, error)
             except PeerTooOld:
                 await self._keeper.drop(record)
                 raise AgentTooOld("the agent is of another version", uid=record.uid) from None
@@ -139,6 +185,10 @@ class Starter:
         if state is State.STARTING:
             raise AgentUnavailable("the agent broke off before it began", uid=record.uid)
 
+    async def _refused(self, record: Record, error: AgentError) -> NoReturn:
+        await self._keeper.drop(record)
+        raise refusal(error, record.spec) from error
+
     async def _ask(self, agent: AgentClient, record: Record, env: Mapping[str, str]) -> None:
         paths = self._groups.paths(agent.pid, record.token)
         with ExitStack() as stack:
@@ -154,8 +204,4 @@ class Starter:
             joins = stack.enter_context(self._groups.joining(paths))
         except FileNotFoundError as error:
             raise PeerGone("the environment's control groups are gone") from error
-        log = os.open(record.folder / "log", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        stack.callback(os.close, log)
-        result = os.open(record.folder / "result", os.O_WRONLY | os.O_CLOEXEC)
-        stack.callback(os.close, result)
-        return log, result, joins
+        return *opened(stack, record.folder), joins

@@ -3,12 +3,13 @@
     <root>/<uid>/<id>/spec     what was asked for; never changes
                       log      written by the agent
                       result   written by the agent, once, at the end
-                      groups   its control groups, while they may be there
+                      groups   its control groups, where they are others than those in `spec`
                       end      written by the executor, once: it is over, and how
 
 A directory appears under its name whole and synced, or not at all. Whoever starts, ends or
 removes an execution holds the flock of its directory, which a kill gives back; so any number
-of executors may work on one store. Names that begin with a dot are being made or removed.
+of executors may work on one store. Names that begin with a dot are being made or removed; what is
+being made may wait for long until somebody needs it.
 """
 
 import asyncio
@@ -21,9 +22,9 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -37,10 +38,27 @@ _log = logging.getLogger(__name__)
 _VERSION: Final = 1
 _ID: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NEW, _DEAD = ".new-", ".dead-"
+_SPEC_SIZE: Final = 4096
+"""Bytes kept for a spec; a longer one is just slower to write."""
 _MAKING: Final = 60.0
 """Seconds that making a record takes at the very most."""
 _ASK_AGAIN: Final = 0.01
 """Seconds between two tries to lock a record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """The directory of an execution that has no id yet, with all files. Its maker holds it."""
+
+    token: str
+    folder: Path
+    lock: int
+    spec: int
+    """Both are closed by `Draft.close`."""
+
+    def close(self) -> None:
+        os.close(self.lock)
+        os.close(self.spec)
 
 
 class Store:
@@ -75,7 +93,7 @@ class Store:
     def read(self, uid: str, execution_id: str) -> Record | None:
         folder = self.folder(uid, execution_id)
         try:
-            values = json.loads((folder / "spec").read_bytes())
+            values = json.loads(_content(folder, "spec").rstrip(b"\0"))
         except (FileNotFoundError, NotADirectoryError):
             return None
         if values["version"] != _VERSION:
@@ -87,6 +105,7 @@ class Store:
             created_ns=values["created_ns"],
             token=values["token"],
             folder=folder,
+            groups=tuple(map(str, values["groups"])),
         )
 
     def records(self, uid: str) -> list[Record]:
@@ -102,47 +121,76 @@ class Store:
                 found.append(record)
         return found
 
-    @contextmanager
-    def creating(self, uid: str, execution_id: str, spec: Spec, now_ns: int) -> Iterator[Record]:
-        """Record a new execution, and hold it. Raises FileExistsError when the id is taken.
-
-        Everything is on disk before it has its name, and so before it can be started.
-        """
-        folder = self.folder(uid, execution_id)
-        folder.parent.mkdir(mode=0o700, exist_ok=True)
+    def draft(self, uid: str) -> Draft:
+        """Make a directory for an execution to come, and hold it. Raises OSError."""
+        parent = self._environment(uid)
         token = secrets.token_hex(8)
-        fresh = folder.with_name(_NEW + token)
-        fresh.mkdir(mode=0o700)
+        fresh = parent / (_NEW + token)
+        while True:
+            parent.mkdir(mode=0o700, exist_ok=True)
+            try:
+                fresh.mkdir(mode=0o700)
+                break
+            except FileNotFoundError:  # Somebody has just removed the environment's.
+                continue
         lock = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            values = {
-                "version": _VERSION,
-                "token": token,
-                "created_ns": now_ns,
-                "spec": asdict(spec),
-            }
-            try:
-                _write_synced(fresh / "spec", json.dumps(values).encode())
-                _write_synced(fresh / "result", BLANK_RESULT)
-                (fresh / "end").write_bytes(bytes(SIZE))
-                (fresh / "log").touch(mode=0o600)
-                _rename_new(fresh, folder)
-            except OSError:
-                shutil.rmtree(fresh)
-                raise
+            spec = _blank(fresh / "spec", _SPEC_SIZE)
+            os.close(_blank(fresh / "result", len(BLANK_RESULT)))
+            (fresh / "end").write_bytes(bytes(SIZE))
+            (fresh / "log").touch(mode=0o600)
             os.fsync(lock)
-            _sync_folder(folder.parent)
-            yield Record(
-                uid=uid,
-                execution_id=execution_id,
-                spec=spec,
-                created_ns=now_ns,
-                token=token,
-                folder=folder,
-            )
-        finally:
+        except OSError:
             os.close(lock)
+            shutil.rmtree(fresh)
+            raise
+        return Draft(token=token, folder=fresh, lock=lock, spec=spec)
+
+    def name(
+        self,
+        draft: Draft,
+        uid: str,
+        execution_id: str,
+        spec: Spec,
+        now_ns: int,
+        groups: Sequence[str],
+    ) -> Record:
+        """Make a draft the record of an execution; the draft is still held.
+
+        Everything is on disk before it has its name, and so before it can be started. Raises
+        FileExistsError when the id is taken; then the draft can be used for another.
+        """
+        folder = self.folder(uid, execution_id)
+        values = {
+            "version": _VERSION,
+            "token": draft.token,
+            "created_ns": now_ns,
+            "groups": groups,
+            "spec": asdict(spec),
+        }
+        data = json.dumps(values).encode()
+        os.pwrite(draft.spec, data.ljust(_SPEC_SIZE, b"\0"), 0)
+        os.ftruncate(draft.spec, max(len(data), _SPEC_SIZE))
+        os.fdatasync(draft.spec)
+        _rename_new(draft.folder, folder)
+        _sync_folder(folder.parent)
+        return Record(
+            uid=uid,
+            execution_id=execution_id,
+            spec=spec,
+            created_ns=now_ns,
+            token=draft.token,
+            folder=folder,
+            groups=tuple(groups),
+        )
+
+    def discard(self, draft: Draft) -> None:
+        """Remove a draft that nobody will use."""
+        draft.close()
+        _remove_tree(draft.folder)
+        with suppress(OSError):
+            draft.folder.parent.rmdir()
 
     @asynccontextmanager
     async def held(self, record: Record) -> AsyncIterator[bool]:
@@ -161,7 +209,7 @@ class Store:
 
     def progress(self, record: Record) -> Progress:
         with suppress(FileNotFoundError):
-            if end := End.decode((record.folder / "end").read_bytes()):
+            if end := End.decode(_content(record.folder, "end")):
                 return Progress(State.ENDED, end)
         try:
             size = (record.folder / "log").stat().st_size
@@ -172,7 +220,7 @@ class Store:
     def result(self, record: Record) -> Result | None:
         """What the agent wrote at the end; None while it is not whole."""
         try:
-            return Result.decode((record.folder / "result").read_bytes())
+            return Result.decode(_content(record.folder, "result"))
         except (ValueError, FileNotFoundError):
             return None
 
@@ -181,8 +229,11 @@ class Store:
 
         Not synced, as it can be told again from the rest.
         """
-        with (record.folder / "end").open("r+b") as file:
-            file.write(end.encode())
+        descriptor = os.open(f"{record.folder}/end", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.pwrite(descriptor, end.encode(), 0)
+        finally:
+            os.close(descriptor)
 
     def ask(self, record: Record) -> None:
         """Note that the agent is being asked to start it."""
@@ -195,12 +246,14 @@ class Store:
     def groups(self, record: Record) -> list[str]:
         """Paths of its control groups."""
         try:
-            return [str(path) for path in json.loads((record.folder / "groups").read_bytes())]
+            return [str(path) for path in json.loads(_content(record.folder, "groups"))]
         except (FileNotFoundError, ValueError):
-            return []
+            return list(record.groups)
 
     def write_groups(self, record: Record, paths: list[str]) -> None:
-        (record.folder / "groups").write_text(json.dumps(paths))
+        """Note where its control groups are, before they are made."""
+        if self.groups(record) != paths:
+            (record.folder / "groups").write_text(json.dumps(paths))
 
     def remove(self, record: Record) -> None:
         """Remove an execution that the caller holds."""
@@ -241,12 +294,25 @@ class Store:
         return os.path.samestat(found, os.fstat(lock))
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _content(folder: Path, name: str) -> bytes:
+    """The whole of a small file, without the detours of `Path.read_bytes`."""
+    descriptor = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return b"".join(iter(lambda: os.read(descriptor, 65536), b""))
+    finally:
+        os.close(descriptor)
+
+
+def _blank(path: Path, size: int) -> int:
+    """Make a file of zeros, on disk, so that writing it later needs no space and little time."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
+    try:
+        os.write(descriptor, bytes(size))
         os.fsync(descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _sync_folder(folder: Path) -> None:

@@ -65,9 +65,12 @@ class Watcher:
 
     @asynccontextmanager
     async def watching(self, folder: Path, *names: str) -> AsyncIterator[Changes]:
-        """Changes of the files `names` in `folder`, or of the folder itself, from now on."""
+        """Changes of the files `names` in `folder`, or of the folder itself, from now on.
+
+        Without names nothing is told.
+        """
         watch = -1
-        if self._descriptor >= 0:
+        if self._descriptor >= 0 and names:
             path = os.fsencode(folder)
             watch = self._libc.inotify_add_watch(self._descriptor, path, _MASK)
         changes = Changes(frozenset(names), told=watch >= 0)

@@ -29,6 +29,8 @@ from cove.executor.v1.executor_pb2_grpc import ExecutorServiceStub, FileServiceS
 from servicekit.status import reason
 from services.executor.app import executor
 from services.executor.config import Config
+from services.executor.record import Record, Spec
+from services.executor.store import Store
 
 NODE = "test"
 ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
@@ -229,6 +231,23 @@ class Node:
 async def calling(address: str) -> AsyncIterator[Caller]:
     async with grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
         yield Caller(channel)
+
+
+@contextmanager
+def recorded(
+    store: Store, uid: str, execution_id: str, spec: Spec, now_ns: int
+) -> Iterator[Record]:
+    """A new execution, held and not started."""
+    draft = store.draft(uid)
+    try:
+        record = store.name(draft, uid, execution_id, spec, now_ns, ())
+    except OSError:
+        store.discard(draft)
+        raise
+    try:
+        yield record
+    finally:
+        draft.close()
 
 
 @contextmanager

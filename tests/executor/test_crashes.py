@@ -14,17 +14,27 @@ from cove.errors.v1.errors_pb2 import ErrorReason as Why
 from cove.executor.v1 import executor_pb2 as pb
 from services.executor.record import Record, Spec
 from services.executor.store import Store
-from tests.executor.node import OWNER, Caller, Node, Sandbox, calling, refused, start, until
+from tests.executor.node import (
+    OWNER,
+    Caller,
+    Node,
+    Sandbox,
+    calling,
+    recorded,
+    refused,
+    start,
+    until,
+)
 
 Code = grpc.StatusCode
 HOUR_NS = 3600 * 10**9
 
 
-def recorded(node: Node, box: Sandbox, script: str) -> Record:
+def left_over(node: Node, box: Sandbox, script: str) -> Record:
     """What an executor leaves that is killed after it recorded a start and before it asked."""
     store = Store(node.state / "executor" / "executions")
     spec = Spec(script=script, interpreter="sh", timeout_ns=HOUR_NS)
-    with store.creating(box.uid, "one", spec, 10**18) as record:
+    with recorded(store, box.uid, "one", spec, 10**18) as record:
         return record
 
 
@@ -121,7 +131,7 @@ async def test_a_start_killed_anywhere_runs_once_when_retried(
 
 
 async def test_a_recorded_start_is_gone_on_with(node: Node, box: Sandbox) -> None:
-    record = recorded(node, box, "echo x >> count")
+    record = left_over(node, box, "echo x >> count")
     async with node.executor() as caller:
         assert (await caller.get(box, "one")).state == pb.Execution.STATE_STARTING
         await caller.start(box, "one", "echo x >> count")
@@ -130,7 +140,7 @@ async def test_a_recorded_start_is_gone_on_with(node: Node, box: Sandbox) -> Non
 
 
 async def test_a_recorded_start_of_a_gone_sandbox_never_was(node: Node, box: Sandbox) -> None:
-    recorded(node, box, "true")
+    left_over(node, box, "true")
     await node.end(box)
     not_found = refused(Code.NOT_FOUND, Why.ERROR_REASON_EXECUTION_NOT_FOUND)
     async with node.executor() as caller, not_found:
@@ -138,7 +148,7 @@ async def test_a_recorded_start_of_a_gone_sandbox_never_was(node: Node, box: San
 
 
 async def test_a_start_that_reached_the_agent_is_not_repeated(node: Node, box: Sandbox) -> None:
-    record = recorded(node, box, "echo x >> count; exec sleep 0.3")
+    record = left_over(node, box, "echo x >> count; exec sleep 0.3")
     log = os.open(record.folder / "log", os.O_WRONLY | os.O_APPEND)
     result = os.open(record.folder / "result", os.O_WRONLY)
     command = Command(argv=["sh", "-c", record.spec.script], env={"COVE_EXECUTION_ID": record.key})

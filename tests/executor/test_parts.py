@@ -18,6 +18,7 @@ from services.executor.output import Marks
 from services.executor.record import Spec, State
 from services.executor.store import Store
 from services.executor.watch import Watcher
+from tests.executor.node import recorded
 
 UID = "a" * 16
 SPEC = Spec(argv=("true",), timeout_ns=10**9)
@@ -58,8 +59,8 @@ def test_a_store_takes_only_names_that_are_names(tmp_path: Path) -> None:
 
 async def test_an_id_is_made_once_and_held_until_started(tmp_path: Path) -> None:
     store = Store(tmp_path / "executions")
-    with store.creating(UID, "one", SPEC, 1) as record:
-        with pytest.raises(FileExistsError), store.creating(UID, "one", SPEC, 2):
+    with recorded(store, UID, "one", SPEC, 1) as record:
+        with pytest.raises(FileExistsError), recorded(store, UID, "one", SPEC, 2):
             pass
         assert store.read(UID, "one") == record
         assert store.progress(record).state is State.STARTING
