@@ -86,6 +86,9 @@ async def test_a_failure_can_be_json(suite: Suite) -> None:
     assert (error["code"], error["reason"]) == ("NOT_FOUND", "ERROR_REASON_WORKSPACE_NOT_FOUND")
     assert error["metadata"] == {"name": "workspaces/none"}
     assert error["requestId"]
+    done = await suite.cove("exec", "none", "--json")
+    assert done.status == 2
+    assert json.loads(done.errors)["error"]["message"] == "no command to run"
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["show"], ["exec"], ["kill", "a"]])

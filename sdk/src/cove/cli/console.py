@@ -90,6 +90,10 @@ class Console:
 
     def trouble(self, message: str, remedy: str = "") -> None:
         """Tell what went wrong, and what to do."""
+        if self.as_json:
+            told = {"message": message, "remedy": remedy}
+            self.note(json.dumps({"error": told}, ensure_ascii=False))
+            return
         self.note(f"error: {message}")
         if remedy:
             self.note(f"remedy: {remedy}")
