@@ -1,0 +1,150 @@
+"""A Docker daemon of the test's own, and the suite in it."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from tests.compose.machine import Cannot, say
+
+BASE: Final = "cove-base:test"
+SERVICES: Final = ("launcher", "registry", "git", "provider", "executor", "gateway")
+_START: Final = 60.0
+_STOP: Final = 60.0
+_HEALTHY: Final = 120.0
+_PERIOD: Final = 0.2
+
+
+class Suite:
+    """What is in `docker-compose.yml`, brought up."""
+
+    def __init__(self, context: Path, compose: str, env: dict[str, str]) -> None:
+        self._context = context
+        self._compose = compose
+        self._env = env
+
+    def docker(self, *argv: str) -> str:
+        """Run `docker`; returns what it says. Raises `RuntimeError` when it fails."""
+        return self._run("docker", *argv)
+
+    def compose(self, *argv: str) -> str:
+        """The same of docker-compose."""
+        return self._run(self._compose, "--project-name", "cove-test", *argv)
+
+    def load(self, root: Path, name: str) -> None:
+        """Make an image of a directory tree."""
+        with subprocess.Popen(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE) as tar:
+            argv = ["docker", "import", "-", name]
+            subprocess.run(
+                argv, stdin=tar.stdout, stdout=subprocess.DEVNULL, env=self._env, check=True
+            )
+        if tar.returncode:
+            raise RuntimeError(f"tar of {root} ended with {tar.returncode}")
+
+    def container(self, service: str) -> str:
+        return self.compose("ps", "-q", service).strip()
+
+    def healthy(self) -> None:
+        """Wait until all say that they are. Raises `RuntimeError` when they do not in time."""
+        give_up = time.monotonic() + _HEALTHY
+        ids = [self.container(service) for service in SERVICES]
+        while True:
+            found = self.docker("inspect", "-f", "{{.State.Health.Status}}", *ids).split()
+            if set(found) == {"healthy"}:
+                return
+            if time.monotonic() > give_up:
+                raise RuntimeError(f"not healthy: {dict(zip(SERVICES, found, strict=True))}")
+            time.sleep(_PERIOD)
+
+    def _run(self, *argv: str) -> str:
+        done = subprocess.run(
+            argv,
+            cwd=self._context,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            said = (done.stdout + done.stderr)[-4000:]
+            raise RuntimeError(f"{' '.join(argv)} ended with {done.returncode}:\n{said}")
+        return done.stdout
+
+
+@contextlib.contextmanager
+def daemon(folder: Path) -> Iterator[str]:
+    """Run dockerd with all it keeps below `folder`; yields the address of its socket.
+
+    Raises `Cannot` when it does not start.
+    """
+    folder.mkdir()
+    address, pidfile, log = f"unix://{folder}/socket", folder / "pid", folder / "log"
+    group = f"cove-test-{os.getpid()}"
+    argv: list[str | Path] = [
+        "dockerd",
+        "--data-root",
+        folder / "data",
+        "--exec-root",
+        folder / "exec",
+    ]
+    argv += ["--host", address]
+    argv += ["--pidfile", pidfile, "--cgroup-parent", f"/{group}"]
+    say("starting a Docker daemon")
+    with log.open("wb") as said:
+        process = subprocess.Popen(argv, stdout=said, stderr=said, start_new_session=True)
+    try:
+        _wait_for(process, folder / "socket", log)
+        yield address
+    finally:
+        _stop(process, pidfile)
+        _forget_groups(group)
+
+
+@contextlib.contextmanager
+def up(suite: Suite, base: Path) -> Iterator[None]:
+    """Build the image, start all containers, and remove them at the end, volumes and all."""
+    say("importing the base, building the image without network")
+    suite.load(base, BASE)
+    suite.compose("build", "launcher")
+    try:
+        say("docker-compose up")
+        suite.compose("up", "-d")
+        suite.healthy()
+        yield
+    except BaseException:
+        say(suite.compose("logs", "--tail", "40"))
+        raise
+    finally:
+        suite.compose("down", "--volumes", "--timeout", "30")
+
+
+def _wait_for(process: "subprocess.Popen[bytes]", socket: Path, log: Path) -> None:
+    give_up = time.monotonic() + _START
+    argv = ["docker", "--host", f"unix://{socket}", "version"]
+    while subprocess.run(argv, capture_output=True).returncode:
+        if process.poll() is not None or time.monotonic() > give_up:
+            raise Cannot(f"dockerd does not start here:\n{log.read_text(errors='replace')[-2000:]}")
+        time.sleep(_PERIOD)
+
+
+def _stop(process: "subprocess.Popen[bytes]", pidfile: Path) -> None:
+    """End the daemon that the pidfile names, which is the one we started."""
+    with contextlib.suppress(OSError, ValueError):
+        if int(pidfile.read_text()) == process.pid:
+            process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_STOP)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _forget_groups(name: str) -> None:
+    top = Path("/sys/fs/cgroup")
+    for group in [*top.glob(name), *top.glob(f"*/{name}")]:
+        with contextlib.suppress(OSError):
+            group.rmdir()

@@ -1,0 +1,130 @@
+"""What this machine must have, and what the containers are made from."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+MIRROR: Final = os.environ.get("DEBIAN_MIRROR") or "http://deb.debian.org/debian"
+_RELEASE: Final = "bookworm"
+_PROGRAMS: Final = ("dockerd", "docker", "debootstrap", "ip", "iptables", "git", "tar")
+_CONTEXT: Final = ("agent", "cove_server", "deploy", "gateway", "sdk", "servicekit", "services")
+_FILES: Final = (
+    ".dockerignore",
+    "Dockerfile",
+    "LICENSE",
+    "docker-compose.yml",
+    "pyproject.toml",
+    "requirements.lock",
+)
+_AUTHORITIES: Final = "etc/ssl/certs/ca-certificates.crt"
+_CLONE_NEWNS, _CLONE_NEWNET = 0x20000, 0x40000000
+_MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
+
+
+class Cannot(Exception):
+    """This machine cannot run containers; the message says why."""
+
+
+def say(text: str) -> None:
+    """Tell whoever watches how far it is."""
+    sys.stdout.write(f"-- {text}\n")
+    sys.stdout.flush()
+
+
+def require(compose: str) -> None:
+    """Raises `Cannot` where something is missing that no test can bring along."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        raise Cannot("a Docker daemon of our own needs root on Linux")
+    if missing := [name for name in (*_PROGRAMS, compose) if not shutil.which(name)]:
+        raise Cannot(
+            f"{', '.join(missing)} not found: "
+            "apt-get install docker.io docker-compose debootstrap iproute2 iptables"
+        )
+
+
+def isolate() -> None:
+    """Leave the host's network and mounts, so that nothing of the daemon's stays behind.
+
+    Bridges, addresses and packet filter rules go with the last process of the namespace. From
+    here on nothing outside this machine can be reached. Raises `Cannot`.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNS | _CLONE_NEWNET) != 0:
+        raise Cannot(f"no namespaces for a daemon: {os.strerror(ctypes.get_errno())}")
+    if libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None) != 0:
+        raise Cannot(f"mounts cannot be made private: {os.strerror(ctypes.get_errno())}")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+def make_base(folder: Path) -> None:
+    """A Debian with what the Dockerfile asks of a base, from a mirror or from COVE_BASE_TAR."""
+    folder.mkdir()
+    if given := os.environ.get("COVE_BASE_TAR"):
+        say(f"unpacking {given}")
+        subprocess.run(["tar", "-C", folder, "-xf", given], check=True)
+    else:
+        _reach(f"{MIRROR}/dists/{_RELEASE}/Release")
+        say("making a base with debootstrap (a minute or two)")
+        packages = "--include=python3,python3-venv,git,ca-certificates"
+        made = subprocess.run(
+            ["debootstrap", "--variant=minbase", packages, _RELEASE, folder, MIRROR],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if made.returncode:
+            sys.exit(f"debootstrap failed:\n{made.stdout[-3000:]}")
+    # A proxy on the way out may have an authority of its own, which this host then knows.
+    if (own := Path("/", _AUTHORITIES)).exists():
+        shutil.copyfile(own, folder / _AUTHORITIES)
+
+
+def make_context(folder: Path, base: Path) -> None:
+    """What the image is built from: this checkout, and the wheels that the lock names.
+
+    They are fetched by the base's own pip, so that they fit its Python.
+    """
+    folder.mkdir()
+    for name in _CONTEXT:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in _FILES:
+        shutil.copyfile(ROOT / name, folder / name)
+    say("fetching wheels")
+    work = base / "root/wheels"
+    work.mkdir()
+    script = folder / "deploy/compose/requirements.py"
+    only: list[str | Path] = [sys.executable, script]
+    only += [folder / "requirements.lock", folder / "pyproject.toml"]
+    with (work / "only.txt").open("wb") as wanted:
+        subprocess.run(only, check=True, stdout=wanted)
+    shutil.copyfile("/etc/resolv.conf", base / "etc/resolv.conf")
+    kept = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+    env = {name: os.environ[name] for name in kept if name in os.environ}
+    env |= {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "PIP_CERT": f"/{_AUTHORITIES}"}
+    fetch = (
+        "cd /root/wheels && python3 -m venv pip && pip/bin/pip download -q --no-cache-dir"
+        " --disable-pip-version-check --require-hashes --only-binary :all: -r only.txt"
+    )
+    fetched = subprocess.run(
+        ["chroot", base, "sh", "-c", fetch], env=env, capture_output=True, text=True
+    )
+    if fetched.returncode:
+        raise Cannot(f"no wheels, is there a package index? {fetched.stderr.strip()[-500:]}")
+    for wheel in work.glob("*.whl"):
+        shutil.move(wheel, folder / "deploy/wheels")
+    shutil.rmtree(work)
+
+
+def _reach(address: str) -> None:
+    try:
+        with urllib.request.urlopen(address, timeout=30):
+            pass
+    except (urllib.error.URLError, OSError) as error:
+        raise Cannot(f"no Debian mirror at {address}: {error}") from None
