@@ -12,3 +12,9 @@ PROTOCOL_VERSION = 1
 
 LOG_VERSION = 1
 """Of the output log and the result file."""
+
+MOST_PREPARED = 4
+"""Processes of a sandbox that wait for commands to come. They are over and above its limit."""
+
+FEWEST_PROCESSES = 16
+"""A sandbox that is allowed fewer processes prepares nothing, so that its limit is exact."""

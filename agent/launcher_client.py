@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +16,8 @@ from agent.protocol import Facts, Mode, SandboxSpec, SandboxStatus, State
 __all__ = ["LauncherClient", "LauncherError", "PeerGone", "PeerTooOld", "ProbeFailed"]
 
 _TIMEOUT: Final = 10.0
-_PROBE_UID: Final = "probe"
+_PROBE: Final = "probe"
+_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz234567"
 _LOOK: Final = 0.02
 _LOOKS: Final = 100
 
@@ -57,20 +59,25 @@ class LauncherClient:
         return Facts.from_json(await self._ask("facts"))
 
     async def probe(self) -> Facts:
-        """Start a sandbox, hear its agent, and remove it. Raises ProbeFailed with the remedy."""
+        """Start a sandbox, hear its agent, and remove it. Raises ProbeFailed with the remedy.
+
+        Any number of probes may be made at once. LauncherError is a probe that told nothing.
+        """
         facts = await self.facts()
         if facts.problem:
             raise ProbeFailed(facts.problem)
-        status = await self.start(SandboxSpec(uid=_PROBE_UID, idle_timeout_seconds=30))
+        name = _PROBE + "".join(secrets.choice(_LETTERS) for _ in range(8))
+        status = await self.start(SandboxSpec(uid=name, idle_timeout_seconds=30))
         uid = SANDBOX_UID if facts.mode is Mode.ROOT else self._channel.uid
         try:
             async with AgentClient.connect(Path(status.socket), uid):
                 return facts
         except PeerGone as error:
-            said = await self.last_words(_PROBE_UID)
-            raise ProbeFailed(said or f"the agent does not answer: {error}") from error
+            if said := await self.last_words(name):
+                raise ProbeFailed(said) from error
+            raise LauncherError(f"the agent of a probe does not answer: {error}") from error
         finally:
-            await self.kill(_PROBE_UID)
+            await self.kill(name)
 
     async def start(self, spec: SandboxSpec) -> SandboxStatus:
         """Start a sandbox unless it runs. Does not wait for its agent: connecting to it does.

@@ -6,11 +6,9 @@ and none keeps the sandbox awake.
 
 import os
 
-from agent import frames
+from agent import FEWEST_PROCESSES, MOST_PREPARED, frames
 from agent.inside.connection import Connection
 from agent.inside.spawn import Blank, SpawnError, blank
-
-_MOST = 16
 
 
 class Prepared:
@@ -45,7 +43,8 @@ class Preparations:
         token, unified = fields
         if token in self._all:
             raise ValueError("prepared already")
-        if len(self._all) >= _MOST:
+        few = 0 < self._max_processes < FEWEST_PROCESSES
+        if few or len(self._all) >= MOST_PREPARED:
             raise SpawnError(frames.LIMIT_REACHED, 0, "too many prepared starts")
         exact = unified != b"0"
         waiting = blank(joins(fds, exact=exact), self._max_processes)

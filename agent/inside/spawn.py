@@ -10,7 +10,7 @@ import resource
 import select
 import time
 
-from agent import frames
+from agent import FEWEST_PROCESSES, MOST_PREPARED, frames
 from agent.inside import system
 
 _OOM_SCORE = b"500"
@@ -185,7 +185,8 @@ def _child(descriptors: tuple[int, int, int, int, int], cgroups: list[int], proc
         _write("/proc/self/oom_score_adj", _OOM_SCORE)
         system.set_dumpable(0)
         if processes:
-            resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+            most = processes + MOST_PREPARED * (processes >= FEWEST_PROCESSES)
+            resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
         _rehearse()
         os.write(report, _READY)
         argv, env, cwd, merge = _parsed(_orders())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from agent import FEWEST_PROCESSES, MOST_PREPARED
 from agent.protocol import Limits
 
 _WANTED: Final = ("memory", "pids", "cpu")
@@ -37,7 +38,8 @@ class Hierarchy:
             yield ("memory.limit_in_bytes" if one else "memory.max"), memory
             yield ("memory.memsw.limit_in_bytes", memory) if one else ("memory.swap.max", "0")
         if "pids" in self.controllers and limits.pids:
-            yield "pids.max", str(limits.pids + _OURS)
+            prepared = MOST_PREPARED * (limits.pids >= FEWEST_PROCESSES)
+            yield "pids.max", str(limits.pids + _OURS + prepared)
         if "cpu" in self.controllers and limits.cpu_millis:
             quota = str(limits.cpu_millis * _CPU_PERIOD_US // 1000)
             yield ("cpu.cfs_quota_us", quota) if one else ("cpu.max", f"{quota} {_CPU_PERIOD_US}")

@@ -68,8 +68,9 @@ class Store:
     small file, which is cheaper than to have a thread do it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, making: float = _MAKING) -> None:
         self._root = root
+        self._making = making
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def folder(self, uid: str, execution_id: str) -> Path:
@@ -276,7 +277,7 @@ class Store:
         """Remove what killed executors left half made or half removed."""
         for parent in (self._root, *(self._environment(uid) for uid in self.environments())):
             for each in parent.iterdir():
-                half_made = each.name.startswith(_NEW) and _abandoned(each)
+                half_made = each.name.startswith(_NEW) and _abandoned(each, self._making)
                 if half_made or each.name.startswith(_DEAD):
                     _remove_tree(each)
 
@@ -341,14 +342,14 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def _abandoned(folder: Path) -> bool:
+def _abandoned(folder: Path, making: float) -> bool:
     """Whether nobody holds it any more, nor has just made it and is about to."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
         return False
     try:
-        old = os.fstat(descriptor).st_ctime < time.time() - _MAKING
+        old = os.fstat(descriptor).st_ctime < time.time() - making
         return old and _locked(descriptor)
     finally:
         os.close(descriptor)

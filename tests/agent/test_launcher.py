@@ -33,7 +33,7 @@ async def test_a_probe_leaves_nothing(node: Node) -> None:
     async with node.launcher() as launcher:
         facts = await launcher.probe()
         assert facts.mode == node.mode
-        assert "probe" not in [each.uid for each in await launcher.list()]
+        assert not any("probe" in each.uid for each in await launcher.list())
 
 
 async def test_starting_twice_is_one_sandbox(node: Node) -> None:

@@ -1,5 +1,6 @@
 """ProviderService, called as the gateway calls it, over a real launcher."""
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -215,3 +216,18 @@ async def test_a_host_without_sandboxes_refuses_with_the_remedy(own_node: Node) 
         assert found.isolation == pb.Capabilities.ISOLATION_UNSPECIFIED
         assert "No permissions" in found.remedy
         assert not (suite.state / "provider" / "environments" / uid).exists()
+
+
+async def test_many_first_callers_share_one_probe(own_node: Node) -> None:
+    async with serving(own_node) as suite:
+        request = pb.ValidateSpecRequest(spec=pb.Spec())
+        answers = await asyncio.gather(*(suite.stub.ValidateSpec(request) for _ in range(10)))
+        assert {each.spec.driver for each in answers} == {"local"}
+
+
+async def test_several_providers_probe_at_once(own_node: Node) -> None:
+    async with own_node.launcher() as first, own_node.launcher() as second:
+        probes = [client.probe() for client in (first, second, first, second)]
+        facts = await asyncio.gather(*probes)
+        assert len({each.mode for each in facts}) == 1
+        assert not await first.list()

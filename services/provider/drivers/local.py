@@ -14,6 +14,7 @@ from agent.handle import Handle
 from agent.launcher_client import LauncherClient, LauncherError, PeerGone, PeerTooOld, ProbeFailed
 from agent.protocol import Facts, Mode, Mount, SandboxSpec, SandboxStatus, State
 from agent.protocol import Limits as SandboxLimits
+from servicekit import calls
 from servicekit.disk import DiskGuard
 from servicekit.errors import InvalidArgument, Unavailable
 from services.provider.driver import (
@@ -67,6 +68,7 @@ class LocalDriver:
         self._now = now
         self._records = Records(state / "provider" / "environments")
         self._proven: Facts | None = None
+        self._probing: asyncio.Task[Facts] | None = None
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def capabilities(self) -> Capabilities:
@@ -230,18 +232,31 @@ class LocalDriver:
         return found.uid
 
     async def _probed(self) -> Facts:
-        """What the launcher can do, after a sandbox was really made once."""
-        if self._proven is None:
-            async with self._connected() as launcher:
-                try:
-                    self._proven = await launcher.probe()
-                except ProbeFailed as error:
-                    raise SandboxUnavailable(
-                        "no sandbox can be made on this host",
-                        remedy=str(error),
-                        cause=str(error)[:500],
-                    ) from error
-        return self._proven
+        """What the launcher can do, after a sandbox was really made once, for all who ask."""
+        if self._proven:
+            return self._proven
+        if self._probing is None:
+            with calls.detached():
+                self._probing = asyncio.create_task(self._probe())
+            self._probing.add_done_callback(self._probe_ended)
+        return await asyncio.shield(self._probing)
+
+    async def _probe(self) -> Facts:
+        async with self._connected() as launcher:
+            try:
+                self._proven = await launcher.probe()
+            except ProbeFailed as error:
+                raise SandboxUnavailable(
+                    "no sandbox can be made on this host",
+                    remedy=str(error),
+                    cause=str(error)[:500],
+                ) from error
+            return self._proven
+
+    def _probe_ended(self, task: "asyncio.Task[Facts]") -> None:
+        self._probing = None
+        if not task.cancelled():
+            task.exception()  # Whoever waited may be gone: that is no error.
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[LauncherClient]:
