@@ -5,6 +5,8 @@ from collections import OrderedDict
 from functools import partial
 from typing import Final
 
+import grpc
+
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.git.v1 import git_pb2
 from cove.provider.v1 import provider_pb2
@@ -15,8 +17,8 @@ from gateway.convert import provider_spec
 from gateway.errors import CreateFailed, LeaseLost
 from gateway.operations import Operations
 from gateway.records import Records, State, duration
-from gateway.saga import Saga
-from gateway.tools import Tools
+from gateway.saga import FIELDS, Saga
+from gateway.tools import Tools, retold
 
 _UNDONE: Final = 10_000
 _FIRST_LOOK: Final = 0.05
@@ -56,7 +58,10 @@ class Creations:
 
     async def _validate(self, spec: EnvironmentSpec) -> None:
         request = provider_pb2.ValidateSpecRequest(spec=provider_spec(spec))
-        await self._provider.unary(self._provider.rpc.ValidateSpec, request)
+        try:
+            await self._provider.unary(self._provider.rpc.ValidateSpec, request)
+        except grpc.aio.AioRpcError as error:
+            raise retold(error, fields=FIELDS) from error
 
     async def _register(self, request: pb.CreateWorkspaceRequest) -> tuple[Environment, bool]:
         """The record of this request, and whether this call made it.

@@ -18,6 +18,11 @@ from servicekit.status import reason
 T = TypeVar("T")
 
 _ACTIVATE_SECONDS: Final = 60.0
+_REMEDIES: Final = {
+    State.STATE_DELETED: "Undelete the workspace, then retry.",
+    State.STATE_DELETING: "It is being deleted: use another workspace.",
+    State.STATE_FAILED: "Delete the workspace, and create it anew.",
+}
 
 
 class Workspaces:
@@ -29,7 +34,7 @@ class Workspaces:
         """Raises `WorkspaceNotFound` and `WorkspaceNotReady`."""
         environment = await self._records.get(name)
         if environment.state != State.STATE_READY:
-            raise not_ready(environment)
+            raise not_ready(environment, _REMEDIES.get(environment.state, ""))
         return environment
 
     async def activate(self, environment: Environment) -> None:

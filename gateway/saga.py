@@ -33,7 +33,7 @@ _CLONE_SECONDS: Final = 660.0
 _STEP_SECONDS: Final = 60.0
 _AGAIN_SECONDS: Final = 0.5
 _MESSAGE_LENGTH: Final = 4096
-_FIELDS: Final = {
+FIELDS: Final = {
     **{name: f"workspace.spec.{name}" for name in ("repository", "revision", "branch")},
     **{f"spec.{name}": f"workspace.spec.{name}" for name in ("driver", "limits")},
 }
@@ -219,4 +219,4 @@ def _step(name: str) -> Iterator[None]:
         error.metadata["step"] = name
         raise
     except grpc.aio.AioRpcError as error:
-        raise retold(error, fields=_FIELDS, metadata={"step": name}) from error
+        raise retold(error, fields=FIELDS, metadata={"step": name}) from error

@@ -77,6 +77,8 @@ class WorkspaceServicer(WorkspaceServiceServicer):
         for field in fields:
             if field not in _UPDATABLE:
                 raise FieldImmutable(field)
+        if not request.update_mask.paths and (ignored := _immutable(given)):
+            raise FieldImmutable(ignored)
         if not fields:
             return pb.UpdateWorkspaceResponse(
                 workspace=workspace(await self._records.get(given.name))
@@ -111,3 +113,8 @@ class WorkspaceServicer(WorkspaceServiceServicer):
         return pb.GetCapabilitiesResponse(
             provider=answer.capabilities, version=version("cove-server")
         )
+
+
+def _immutable(given: pb.Workspace) -> str:
+    """A field that is set and cannot be written; what a read gave may be sent back."""
+    return "spec" if given.HasField("spec") else ""

@@ -244,7 +244,9 @@ class Rpc:
 
     def _trailing(self, context: Context) -> tuple[tuple[str, str | bytes], ...]:
         kept = tuple(context.trailing_metadata() or ())
-        return (*kept, (calls.CORRELATION_KEY, calls.current().correlation_id))
+        call = calls.current()
+        ids = ((calls.CORRELATION_KEY, call.correlation_id), (calls.TRACE_KEY, call.traceparent))
+        return (*kept, *(pair for pair in ids if pair[1]))
 
 
 def _is_cancelled() -> bool:

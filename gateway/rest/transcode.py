@@ -35,6 +35,8 @@ def request_of(match: Match, exchange: Exchange, body: bytes, *, conditions: boo
         inner = getattr(message, route.body)
         inner.SetInParent()
         violations += fill(inner, parse(body), f"{route.body}.")
+    elif body.strip():
+        violations.append(Violation("body", "this takes no body: use the query"))
     given, wrong = query_json(route.rpc.input_type, exchange.query, given_elsewhere(match))
     violations += wrong
     violations += fill(message, given)

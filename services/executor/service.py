@@ -76,7 +76,7 @@ class ExecutorServicer(ExecutorServiceServicer):
         found, last = await self._executions.page(uid, page.after, page.size)
         answer = pb.ListExecutionsResponse(
             executions=map(convert.execution, found),
-            page_size=page.size if request.page_size > page.size else 0,
+            page_size=page.size,
         )
         if last:
             answer.next_page_token = self._tokens.next(request, after=last)

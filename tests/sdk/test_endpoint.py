@@ -1,10 +1,12 @@
 """How a client finds its gateway."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from cove import status
 from cove.endpoint import DEFAULT_ADDRESS, FILE, Endpoint, find
 
 
@@ -45,7 +47,17 @@ def test_what_is_given_wins_over_variables(state: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "nonsense", None])
-def test_without_anything_left_the_default_is_tried(tmp_path: Path, content: str | None) -> None:
+def test_the_gateway_of_a_state_directory_is_no_other(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / FILE).write_text(content)
-    assert find({}, state=tmp_path) == Endpoint(address=DEFAULT_ADDRESS)
+    with pytest.raises(status.Unavailable) as caught:
+        find({}, state=tmp_path)
+    assert "cove up" in caught.value.remedy
+    with pytest.raises(status.Unavailable):
+        find({"COVE_STATE": str(tmp_path)})
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root's default directory may be in use")
+def test_without_anything_said_or_left_the_default_is_tried(tmp_path: Path) -> None:
+    found = find({"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path)})
+    assert found.address == DEFAULT_ADDRESS

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from cove import status
+
 FILE: Final = "endpoint.json"
 """What `cove up` writes into its state directory while it runs."""
 
@@ -35,13 +37,21 @@ def find(
 ) -> Endpoint:
     """What is given wins, then COVE_ADDRESS and COVE_TOKEN, then the state directory.
 
-    The token of the state directory is sent to the gateway of that directory only.
+    The token of the state directory is sent to the gateway of that directory only. Raises
+    `Unavailable` when a state directory is named and no suite runs on it.
     """
     address = address or env.get("COVE_ADDRESS") or None
     token = token if token is not None else env.get("COVE_TOKEN")
     token = token.strip() if token is not None else None  # A line end cannot be sent.
     left = _left(state or state_directory(env))
     if address is None:
+        # Whoever names a state directory means its gateway, and no other.
+        if not left and (state or env.get("COVE_STATE")):
+            raise status.Unavailable(
+                "no suite runs on the state directory",
+                metadata={"state": str(state or env["COVE_STATE"])},
+                remedy="Start it there with `cove up`, or set COVE_ADDRESS and COVE_TOKEN.",
+            )
         address = left.get("grpc") or DEFAULT_ADDRESS
     ours = address == left.get("grpc")
     if token is None:

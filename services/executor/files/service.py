@@ -82,7 +82,7 @@ class FileServicer(FileServiceServicer):
         found = await self._files.listing(uid, path, after, page.size + 1)
         answer = pb.ListFilesResponse(
             files=map(_file, found[: page.size]),
-            page_size=page.size if request.page_size > page.size else 0,
+            page_size=page.size,
         )
         if len(found) > page.size:
             name = found[page.size - 1].path.rpartition(b"/")[2]

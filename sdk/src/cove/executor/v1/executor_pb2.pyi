@@ -825,7 +825,7 @@ class ListExecutionsResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty on the last page."""
     page_size: _builtins.int
-    """The page size in force, where the one asked for was cut."""
+    """The page size in force: the one asked for, unless that was 0 or too large."""
     @_builtins.property
     def executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Execution]:
         """In the order of their ids."""
@@ -1759,7 +1759,7 @@ class ListFilesResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty on the last page."""
     page_size: _builtins.int
-    """The page size in force, where the one asked for was cut."""
+    """The page size in force: the one asked for, unless that was 0 or too large."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___File]:
         """In the order of their names."""

@@ -430,7 +430,7 @@ class ListWorkspacesResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty on the last page."""
     page_size: _builtins.int
-    """The page size in force, where the one asked for was cut."""
+    """The page size in force: the one asked for, unless that was 0 or too large."""
     @_builtins.property
     def workspaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___Workspace]:
         """In the order of their names."""
@@ -813,7 +813,7 @@ class ListExecutionsResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty on the last page."""
     page_size: _builtins.int
-    """The page size in force, where the one asked for was cut."""
+    """The page size in force: the one asked for, unless that was 0 or too large."""
     @_builtins.property
     def executions(self) -> _containers.RepeatedCompositeFieldContainer[_executor_pb2.Execution]:
         """In the order of their ids."""
@@ -1518,7 +1518,7 @@ class ListFilesResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty on the last page."""
     page_size: _builtins.int
-    """The page size in force, where the one asked for was cut."""
+    """The page size in force: the one asked for, unless that was 0 or too large."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[_executor_pb2.File]:
         """In the order of their names."""
@@ -1979,7 +1979,7 @@ class ListCommitsResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty on the last page."""
     page_size: _builtins.int
-    """The page size in force, where the one asked for was cut."""
+    """The page size in force: the one asked for, unless that was 0 or too large."""
     @_builtins.property
     def commits(self) -> _containers.RepeatedCompositeFieldContainer[_git_pb2.Commit]:
         """Newest first."""
@@ -2041,7 +2041,7 @@ class ListBranchesResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty on the last page."""
     page_size: _builtins.int
-    """The page size in force, where the one asked for was cut."""
+    """The page size in force: the one asked for, unless that was 0 or too large."""
     @_builtins.property
     def branches(self) -> _containers.RepeatedCompositeFieldContainer[_git_pb2.Branch]:
         """The own one first, then the origin's in the order of their names."""

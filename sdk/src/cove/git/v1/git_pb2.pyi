@@ -431,7 +431,7 @@ class ListWorktreesResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty on the last page."""
     page_size: _builtins.int
-    """The page size in force, where the one asked for was cut."""
+    """The page size in force: the one asked for, unless that was 0 or too large."""
     @_builtins.property
     def worktrees(self) -> _containers.RepeatedCompositeFieldContainer[Global___Worktree]:
         """In the order of their uids."""
@@ -1260,7 +1260,7 @@ class ListCommitsResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty on the last page."""
     page_size: _builtins.int
-    """The page size in force, where the one asked for was cut."""
+    """The page size in force: the one asked for, unless that was 0 or too large."""
     @_builtins.property
     def commits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Commit]:
         """Newest first."""
@@ -1375,7 +1375,7 @@ class ListBranchesResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty on the last page."""
     page_size: _builtins.int
-    """The page size in force, where the one asked for was cut."""
+    """The page size in force: the one asked for, unless that was 0 or too large."""
     @_builtins.property
     def branches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Branch]:
         """The own one first, then the origin's in the order of their names."""

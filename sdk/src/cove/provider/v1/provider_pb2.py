@@ -29,7 +29,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63ove/provider/v1/provider.proto\x12\x10\x63ove.provider.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x19\x63ove/mount/v1/mount.proto\x1a\x1d\x63ove/options/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\x05\n\x0c\x43\x61pabilities\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07\x64rivers\x18\x02 \x03(\t\x12\x16\n\x0e\x64\x65\x66\x61ult_driver\x18\x03 \x01(\t\x12;\n\tisolation\x18\x04 \x01(\x0e\x32(.cove.provider.v1.Capabilities.Isolation\x12:\n\x06memory\x18\x05 \x01(\x0e\x32*.cove.provider.v1.Capabilities.LimitMethod\x12=\n\tprocesses\x18\x06 \x01(\x0e\x32*.cove.provider.v1.Capabilities.LimitMethod\x12\x37\n\x03\x63pu\x18\x07 \x01(\x0e\x32*.cove.provider.v1.Capabilities.LimitMethod\x12\x38\n\x08networks\x18\x08 \x03(\x0e\x32&.cove.provider.v1.Capabilities.Network\x12/\n\x0cidle_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06remedy\x18\n \x01(\t\"d\n\tIsolation\x12\x19\n\x15ISOLATION_UNSPECIFIED\x10\x00\x12\x1d\n\x19ISOLATION_NAMESPACES_ROOT\x10\x01\x12\x1d\n\x19ISOLATION_NAMESPACES_USER\x10\x02\"|\n\x0bLimitMethod\x12\x1c\n\x18LIMIT_METHOD_UNSPECIFIED\x10\x00\x12\x1a\n\x16LIMIT_METHOD_CGROUP_V1\x10\x01\x12\x1a\n\x16LIMIT_METHOD_CGROUP_V2\x10\x02\x12\x17\n\x13LIMIT_METHOD_RLIMIT\x10\x03\"4\n\x07Network\x12\x17\n\x13NETWORK_UNSPECIFIED\x10\x00\x12\x10\n\x0cNETWORK_NONE\x10\x01\"I\n\x04Spec\x12\x17\n\x06\x64river\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18?\x12(\n\x06limits\x18\x02 \x01(\x0b\x32\x18.cove.provider.v1.Limits\"q\n\x06Limits\x12&\n\x0cmemory_bytes\x18\x01 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x80\x80\x80\x80\x80\x02(\x00\x12\x1e\n\tprocesses\x18\x02 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00\x12\x1f\n\nmilli_cpus\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00\"\xac\x02\n\x0bObservation\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.cove.provider.v1.Observation.State\x12\x0e\n\x06\x64river\x18\x03 \x01(\t\x12\x32\n\x0eprovision_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\ractivate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06tenant\x18\x06 \x01(\t\"U\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_DORMANT\x10\x01\x12\x10\n\x0cSTATE_ACTIVE\x10\x02\x12\x10\n\x0cSTATE_BROKEN\x10\x03\"\x18\n\x16GetCapabilitiesRequest\"O\n\x17GetCapabilitiesResponse\x12\x34\n\x0c\x63\x61pabilities\x18\x01 \x01(\x0b\x32\x1e.cove.provider.v1.Capabilities\";\n\x13ValidateSpecRequest\x12$\n\x04spec\x18\x01 \x01(\x0b\x32\x16.cove.provider.v1.Spec\"<\n\x14ValidateSpecResponse\x12$\n\x04spec\x18\x01 \x01(\x0b\x32\x16.cove.provider.v1.Spec\"\xb5\x01\n\x1bProvisionEnvironmentRequest\x12\"\n\x03uid\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[a-z2-7]{16}$\x12$\n\x04spec\x18\x02 \x01(\x0b\x32\x16.cove.provider.v1.Spec\x12+\n\x05mount\x18\x03 \x01(\x0b\x32\x14.cove.mount.v1.MountB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"`\n\x1cProvisionEnvironmentResponse\x12\x0e\n\x06handle\x18\x01 \x01(\x0c\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x0e\n\x06\x64river\x18\x03 \x01(\t\x12\x0c\n\x04node\x18\x04 \x01(\t\"9\n\x1a\x41\x63tivateEnvironmentRequest\x12\x1b\n\x06handle\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04\".\n\x1b\x41\x63tivateEnvironmentResponse\x12\x0f\n\x07started\x18\x01 \x01(\x08\"8\n\x19InspectEnvironmentRequest\x12\x1b\n\x06handle\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04\"P\n\x1aInspectEnvironmentResponse\x12\x32\n\x0bobservation\x18\x01 \x01(\x0b\x32\x1d.cove.provider.v1.Observation\"`\n\x19ReleaseEnvironmentRequest\x12\"\n\x03uid\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[a-z2-7]{16}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"-\n\x1aReleaseEnvironmentResponse\x12\x0f\n\x07\x65xisted\x18\x01 \x01(\x08\"R\n\x16ListProvisionedRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"z\n\x17ListProvisionedResponse\x12\x33\n\x0cobservations\x18\x01 \x03(\x0b\x32\x1d.cove.provider.v1.Observation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x32\xe4\x06\n\x0fProviderService\x12q\n\x0fGetCapabilities\x12(.cove.provider.v1.GetCapabilitiesRequest\x1a).cove.provider.v1.GetCapabilitiesResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x12h\n\x0cValidateSpec\x12%.cove.provider.v1.ValidateSpecRequest\x1a&.cove.provider.v1.ValidateSpecResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x12\x80\x01\n\x14ProvisionEnvironment\x12-.cove.provider.v1.ProvisionEnvironmentRequest\x1a..cove.provider.v1.ProvisionEnvironmentResponse\"\t\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x12}\n\x13\x41\x63tivateEnvironment\x12,.cove.provider.v1.ActivateEnvironmentRequest\x1a-.cove.provider.v1.ActivateEnvironmentResponse\"\t\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x12z\n\x12InspectEnvironment\x12+.cove.provider.v1.InspectEnvironmentRequest\x1a,.cove.provider.v1.InspectEnvironmentResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x12\x82\x01\n\x12ReleaseEnvironment\x12+.cove.provider.v1.ReleaseEnvironmentRequest\x1a,.cove.provider.v1.ReleaseEnvironmentResponse\"\x11\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x92\xe4\x19\x04\n\x02\x08x\x12q\n\x0fListProvisioned\x12(.cove.provider.v1.ListProvisionedRequest\x1a).cove.provider.v1.ListProvisionedResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63ove/provider/v1/provider.proto\x12\x10\x63ove.provider.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x19\x63ove/mount/v1/mount.proto\x1a\x1d\x63ove/options/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\x05\n\x0c\x43\x61pabilities\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07\x64rivers\x18\x02 \x03(\t\x12\x16\n\x0e\x64\x65\x66\x61ult_driver\x18\x03 \x01(\t\x12;\n\tisolation\x18\x04 \x01(\x0e\x32(.cove.provider.v1.Capabilities.Isolation\x12:\n\x06memory\x18\x05 \x01(\x0e\x32*.cove.provider.v1.Capabilities.LimitMethod\x12=\n\tprocesses\x18\x06 \x01(\x0e\x32*.cove.provider.v1.Capabilities.LimitMethod\x12\x37\n\x03\x63pu\x18\x07 \x01(\x0e\x32*.cove.provider.v1.Capabilities.LimitMethod\x12\x38\n\x08networks\x18\x08 \x03(\x0e\x32&.cove.provider.v1.Capabilities.Network\x12/\n\x0cidle_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06remedy\x18\n \x01(\t\"d\n\tIsolation\x12\x19\n\x15ISOLATION_UNSPECIFIED\x10\x00\x12\x1d\n\x19ISOLATION_NAMESPACES_ROOT\x10\x01\x12\x1d\n\x19ISOLATION_NAMESPACES_USER\x10\x02\"|\n\x0bLimitMethod\x12\x1c\n\x18LIMIT_METHOD_UNSPECIFIED\x10\x00\x12\x1a\n\x16LIMIT_METHOD_CGROUP_V1\x10\x01\x12\x1a\n\x16LIMIT_METHOD_CGROUP_V2\x10\x02\x12\x17\n\x13LIMIT_METHOD_RLIMIT\x10\x03\"4\n\x07Network\x12\x17\n\x13NETWORK_UNSPECIFIED\x10\x00\x12\x10\n\x0cNETWORK_NONE\x10\x01\"I\n\x04Spec\x12\x17\n\x06\x64river\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18?\x12(\n\x06limits\x18\x02 \x01(\x0b\x32\x18.cove.provider.v1.Limits\"w\n\x06Limits\x12,\n\x0cmemory_bytes\x18\x01 \x01(\x03\x42\x16\xbaH\x13\"\x0e\x18\x80\x80\x80\x80\x80\x80\x80\x02(\x80\x80\x80\x08\xd8\x01\x01\x12\x1e\n\tprocesses\x18\x02 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00\x12\x1f\n\nmilli_cpus\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00\"\xac\x02\n\x0bObservation\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.cove.provider.v1.Observation.State\x12\x0e\n\x06\x64river\x18\x03 \x01(\t\x12\x32\n\x0eprovision_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\ractivate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06tenant\x18\x06 \x01(\t\"U\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_DORMANT\x10\x01\x12\x10\n\x0cSTATE_ACTIVE\x10\x02\x12\x10\n\x0cSTATE_BROKEN\x10\x03\"\x18\n\x16GetCapabilitiesRequest\"O\n\x17GetCapabilitiesResponse\x12\x34\n\x0c\x63\x61pabilities\x18\x01 \x01(\x0b\x32\x1e.cove.provider.v1.Capabilities\";\n\x13ValidateSpecRequest\x12$\n\x04spec\x18\x01 \x01(\x0b\x32\x16.cove.provider.v1.Spec\"<\n\x14ValidateSpecResponse\x12$\n\x04spec\x18\x01 \x01(\x0b\x32\x16.cove.provider.v1.Spec\"\xb5\x01\n\x1bProvisionEnvironmentRequest\x12\"\n\x03uid\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[a-z2-7]{16}$\x12$\n\x04spec\x18\x02 \x01(\x0b\x32\x16.cove.provider.v1.Spec\x12+\n\x05mount\x18\x03 \x01(\x0b\x32\x14.cove.mount.v1.MountB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"`\n\x1cProvisionEnvironmentResponse\x12\x0e\n\x06handle\x18\x01 \x01(\x0c\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x0e\n\x06\x64river\x18\x03 \x01(\t\x12\x0c\n\x04node\x18\x04 \x01(\t\"9\n\x1a\x41\x63tivateEnvironmentRequest\x12\x1b\n\x06handle\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04\".\n\x1b\x41\x63tivateEnvironmentResponse\x12\x0f\n\x07started\x18\x01 \x01(\x08\"8\n\x19InspectEnvironmentRequest\x12\x1b\n\x06handle\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04\"P\n\x1aInspectEnvironmentResponse\x12\x32\n\x0bobservation\x18\x01 \x01(\x0b\x32\x1d.cove.provider.v1.Observation\"`\n\x19ReleaseEnvironmentRequest\x12\"\n\x03uid\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[a-z2-7]{16}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"-\n\x1aReleaseEnvironmentResponse\x12\x0f\n\x07\x65xisted\x18\x01 \x01(\x08\"R\n\x16ListProvisionedRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"z\n\x17ListProvisionedResponse\x12\x33\n\x0cobservations\x18\x01 \x03(\x0b\x32\x1d.cove.provider.v1.Observation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x32\xe4\x06\n\x0fProviderService\x12q\n\x0fGetCapabilities\x12(.cove.provider.v1.GetCapabilitiesRequest\x1a).cove.provider.v1.GetCapabilitiesResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x12h\n\x0cValidateSpec\x12%.cove.provider.v1.ValidateSpecRequest\x1a&.cove.provider.v1.ValidateSpecResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x12\x80\x01\n\x14ProvisionEnvironment\x12-.cove.provider.v1.ProvisionEnvironmentRequest\x1a..cove.provider.v1.ProvisionEnvironmentResponse\"\t\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x12}\n\x13\x41\x63tivateEnvironment\x12,.cove.provider.v1.ActivateEnvironmentRequest\x1a-.cove.provider.v1.ActivateEnvironmentResponse\"\t\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x12z\n\x12InspectEnvironment\x12+.cove.provider.v1.InspectEnvironmentRequest\x1a,.cove.provider.v1.InspectEnvironmentResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x12\x82\x01\n\x12ReleaseEnvironment\x12+.cove.provider.v1.ReleaseEnvironmentRequest\x1a,.cove.provider.v1.ReleaseEnvironmentResponse\"\x11\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x92\xe4\x19\x04\n\x02\x08x\x12q\n\x0fListProvisioned\x12(.cove.provider.v1.ListProvisionedRequest\x1a).cove.provider.v1.ListProvisionedResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,7 +39,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SPEC'].fields_by_name['driver']._loaded_options = None
   _globals['_SPEC'].fields_by_name['driver']._serialized_options = b'\272H\004r\002\030?'
   _globals['_LIMITS'].fields_by_name['memory_bytes']._loaded_options = None
-  _globals['_LIMITS'].fields_by_name['memory_bytes']._serialized_options = b'\272H\r\"\013\030\200\200\200\200\200\200\200\002(\000'
+  _globals['_LIMITS'].fields_by_name['memory_bytes']._serialized_options = b'\272H\023\"\016\030\200\200\200\200\200\200\200\002(\200\200\200\010\330\001\001'
   _globals['_LIMITS'].fields_by_name['processes']._loaded_options = None
   _globals['_LIMITS'].fields_by_name['processes']._serialized_options = b'\272H\010\032\006\030\300\204=(\000'
   _globals['_LIMITS'].fields_by_name['milli_cpus']._loaded_options = None
@@ -87,39 +87,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SPEC']._serialized_start=923
   _globals['_SPEC']._serialized_end=996
   _globals['_LIMITS']._serialized_start=998
-  _globals['_LIMITS']._serialized_end=1111
-  _globals['_OBSERVATION']._serialized_start=1114
-  _globals['_OBSERVATION']._serialized_end=1414
-  _globals['_OBSERVATION_STATE']._serialized_start=1329
-  _globals['_OBSERVATION_STATE']._serialized_end=1414
-  _globals['_GETCAPABILITIESREQUEST']._serialized_start=1416
-  _globals['_GETCAPABILITIESREQUEST']._serialized_end=1440
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=1442
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=1521
-  _globals['_VALIDATESPECREQUEST']._serialized_start=1523
-  _globals['_VALIDATESPECREQUEST']._serialized_end=1582
-  _globals['_VALIDATESPECRESPONSE']._serialized_start=1584
-  _globals['_VALIDATESPECRESPONSE']._serialized_end=1644
-  _globals['_PROVISIONENVIRONMENTREQUEST']._serialized_start=1647
-  _globals['_PROVISIONENVIRONMENTREQUEST']._serialized_end=1828
-  _globals['_PROVISIONENVIRONMENTRESPONSE']._serialized_start=1830
-  _globals['_PROVISIONENVIRONMENTRESPONSE']._serialized_end=1926
-  _globals['_ACTIVATEENVIRONMENTREQUEST']._serialized_start=1928
-  _globals['_ACTIVATEENVIRONMENTREQUEST']._serialized_end=1985
-  _globals['_ACTIVATEENVIRONMENTRESPONSE']._serialized_start=1987
-  _globals['_ACTIVATEENVIRONMENTRESPONSE']._serialized_end=2033
-  _globals['_INSPECTENVIRONMENTREQUEST']._serialized_start=2035
-  _globals['_INSPECTENVIRONMENTREQUEST']._serialized_end=2091
-  _globals['_INSPECTENVIRONMENTRESPONSE']._serialized_start=2093
-  _globals['_INSPECTENVIRONMENTRESPONSE']._serialized_end=2173
-  _globals['_RELEASEENVIRONMENTREQUEST']._serialized_start=2175
-  _globals['_RELEASEENVIRONMENTREQUEST']._serialized_end=2271
-  _globals['_RELEASEENVIRONMENTRESPONSE']._serialized_start=2273
-  _globals['_RELEASEENVIRONMENTRESPONSE']._serialized_end=2318
-  _globals['_LISTPROVISIONEDREQUEST']._serialized_start=2320
-  _globals['_LISTPROVISIONEDREQUEST']._serialized_end=2402
-  _globals['_LISTPROVISIONEDRESPONSE']._serialized_start=2404
-  _globals['_LISTPROVISIONEDRESPONSE']._serialized_end=2526
-  _globals['_PROVIDERSERVICE']._serialized_start=2529
-  _globals['_PROVIDERSERVICE']._serialized_end=3397
+  _globals['_LIMITS']._serialized_end=1117
+  _globals['_OBSERVATION']._serialized_start=1120
+  _globals['_OBSERVATION']._serialized_end=1420
+  _globals['_OBSERVATION_STATE']._serialized_start=1335
+  _globals['_OBSERVATION_STATE']._serialized_end=1420
+  _globals['_GETCAPABILITIESREQUEST']._serialized_start=1422
+  _globals['_GETCAPABILITIESREQUEST']._serialized_end=1446
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=1448
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=1527
+  _globals['_VALIDATESPECREQUEST']._serialized_start=1529
+  _globals['_VALIDATESPECREQUEST']._serialized_end=1588
+  _globals['_VALIDATESPECRESPONSE']._serialized_start=1590
+  _globals['_VALIDATESPECRESPONSE']._serialized_end=1650
+  _globals['_PROVISIONENVIRONMENTREQUEST']._serialized_start=1653
+  _globals['_PROVISIONENVIRONMENTREQUEST']._serialized_end=1834
+  _globals['_PROVISIONENVIRONMENTRESPONSE']._serialized_start=1836
+  _globals['_PROVISIONENVIRONMENTRESPONSE']._serialized_end=1932
+  _globals['_ACTIVATEENVIRONMENTREQUEST']._serialized_start=1934
+  _globals['_ACTIVATEENVIRONMENTREQUEST']._serialized_end=1991
+  _globals['_ACTIVATEENVIRONMENTRESPONSE']._serialized_start=1993
+  _globals['_ACTIVATEENVIRONMENTRESPONSE']._serialized_end=2039
+  _globals['_INSPECTENVIRONMENTREQUEST']._serialized_start=2041
+  _globals['_INSPECTENVIRONMENTREQUEST']._serialized_end=2097
+  _globals['_INSPECTENVIRONMENTRESPONSE']._serialized_start=2099
+  _globals['_INSPECTENVIRONMENTRESPONSE']._serialized_end=2179
+  _globals['_RELEASEENVIRONMENTREQUEST']._serialized_start=2181
+  _globals['_RELEASEENVIRONMENTREQUEST']._serialized_end=2277
+  _globals['_RELEASEENVIRONMENTRESPONSE']._serialized_start=2279
+  _globals['_RELEASEENVIRONMENTRESPONSE']._serialized_end=2324
+  _globals['_LISTPROVISIONEDREQUEST']._serialized_start=2326
+  _globals['_LISTPROVISIONEDREQUEST']._serialized_end=2408
+  _globals['_LISTPROVISIONEDRESPONSE']._serialized_start=2410
+  _globals['_LISTPROVISIONEDRESPONSE']._serialized_end=2532
+  _globals['_PROVIDERSERVICE']._serialized_start=2535
+  _globals['_PROVIDERSERVICE']._serialized_end=3403
 # @@protoc_insertion_point(module_scope)

@@ -381,7 +381,7 @@ class Limits(_message.Message):
     PROCESSES_FIELD_NUMBER: _builtins.int
     MILLI_CPUS_FIELD_NUMBER: _builtins.int
     memory_bytes: _builtins.int
-    """Memory, in bytes."""
+    """Memory, in bytes; at least 16 MiB, which the sandbox itself needs."""
     processes: _builtins.int
     """Processes and threads."""
     milli_cpus: _builtins.int
@@ -713,7 +713,7 @@ class ListEnvironmentsResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty on the last page."""
     page_size: _builtins.int
-    """The page size in force, where the one asked for was cut."""
+    """The page size in force: the one asked for, unless that was 0 or too large."""
     @_builtins.property
     def environments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Environment]:
         """In the order of their names."""
