@@ -19,6 +19,7 @@ from services.executor.agents import Agents
 from services.executor.background import Background
 from services.executor.config import Config
 from services.executor.executions import Executions
+from services.executor.files.drafts import Drafts
 from services.executor.files.files import Files
 from services.executor.files.places import Places
 from services.executor.files.service import FileServicer
@@ -86,9 +87,10 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             stopping=stopping,
         )
         places = Places(config.state)
+        drafts = Drafts(store, agents)
         files = FileServicer(
             files=Files(agents, places),
-            writer=Writer(agents, places, background),
+            writer=Writer(agents, places, drafts, background),
             agents=agents,
             ledger=ledger,
             tokens=tokens,
@@ -100,6 +102,7 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             "cove.executor.v1.FileService": partial(add_FileServiceServicer_to_server, files),
         }
         background.keep(keeper.run())
+        background.keep(drafts.run())
         served = await stack.enter_async_context(serving(config, services))
         stack.callback(stopping.set)  # Before the server ends its streams.
         yield served

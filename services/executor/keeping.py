@@ -30,6 +30,8 @@ _PATIENCE: Final = 15.0
 """Seconds that a question waits for an agent that does not answer."""
 _ABANDONED: Final = 60.0
 """Seconds after which a start that the agent does not know of will never reach it."""
+_AFTER: Final = 0.005
+"""Seconds from an end until what it leaves is removed, and the next start prepared."""
 _OVER: Final = (State.ENDED, State.REMOVED)
 
 
@@ -140,8 +142,8 @@ class Keeper:
             end = await asyncio.to_thread(self._lose, record, why)
         if kept := self._kept.get(record.key):
             kept.end = end
-        self._background.begin(asyncio.to_thread(self._groups.remove, self._store.groups(record)))
-        self._preparer.prepare_soon(record.uid)
+        # Whoever waits for the end is told first.
+        asyncio.get_running_loop().call_later(_AFTER, self._clear, record)
         return State.ENDED
 
     async def drop(self, record: Record) -> None:
@@ -202,6 +204,11 @@ class Keeper:
             await self.drop(record)
             return State.REMOVED
         return State.STARTING
+
+    def _clear(self, record: Record) -> None:
+        paths = self._store.groups(record)
+        self._background.keep(asyncio.to_thread(self._groups.remove, paths))
+        self._preparer.prepare(record.uid)
 
     def _finish(self, record: Record, result: Result) -> End:
         end = End.of(result, self._groups.usage(self._store.groups(record)))

@@ -21,9 +21,8 @@ from services.executor.background import Background
 from services.executor.groups import Groups
 from services.executor.store import Draft, Store
 
-_MOST: Final = 2
-"""Prepared starts of one environment, so that one is there while another is being made."""
-_SOON: Final = 0.005
+_MOST: Final = 3
+"""Prepared starts of one environment: some are there while others are being made."""
 _ENDING: Final = 0.2
 """Seconds in which an agent has ended what nobody is connected for any more."""
 
@@ -42,7 +41,7 @@ class _Stock:
     def __init__(self, client: AgentClient) -> None:
         self.client = client
         self.ready: deque[Prepared] = deque()
-        self.filling = False
+        self.making = 0
 
 
 class Preparer:
@@ -72,30 +71,31 @@ class Preparer:
         else:
             self.discard(prepared)
 
-    def prepare_soon(self, uid: str) -> None:
-        """Prepare when the start that was just made is likely to be out of the way."""
-        asyncio.get_running_loop().call_later(_SOON, self.prepare, uid)
-
     def prepare(self, uid: str) -> None:
         """See to it that the next start of this environment finds one. Returns at once."""
         stock = self._stocks.get(uid)
-        if stock is None or not (stock.filling or len(stock.ready) >= _MOST):
+        if stock is None or len(stock.ready) + stock.making < _MOST:
             self._background.keep(self._fill(uid))
 
     async def _fill(self, uid: str) -> None:
         try:
             async with self._agents.link(uid) as client:
                 stock = self._stock(uid, client)
-                if stock.filling:
-                    return
-                stock.filling = True
-                try:
-                    while len(stock.ready) < _MOST:
-                        stock.ready.append(await self._prepared(uid, client))
-                finally:
-                    stock.filling = False
-        except (AgentError, PeerGone, PeerTooOld, OSError):
+                lacking = _MOST - len(stock.ready) - stock.making
+                # All at once: joining groups right after another is what costs nothing.
+                await asyncio.gather(*(self._add(uid, stock) for _ in range(lacking)))
+        except (PeerGone, PeerTooOld):
+            return
+
+    async def _add(self, uid: str, stock: _Stock) -> None:
+        stock.making += 1
+        try:
+            prepared = await self._prepared(uid, stock.client)
+        except (AgentError, PeerGone, OSError):
             return  # Starts do without.
+        finally:
+            stock.making -= 1
+        stock.ready.append(prepared)
 
     def _stock(self, uid: str, client: AgentClient) -> _Stock:
         stock = self._stocks.get(uid)

@@ -77,7 +77,7 @@ class Store:
         """Raises ValueError for what is no uid or no id, and so no part of a path."""
         if not _ID.fullmatch(execution_id):
             raise ValueError("not the id of an execution")
-        return self._environment(uid) / execution_id
+        return self.environment(uid) / execution_id
 
     def environments(self) -> list[str]:
         """Uids that have, or had, executions."""
@@ -86,7 +86,7 @@ class Store:
     def ids(self, uid: str) -> list[str]:
         """Of the executions of an environment, in order."""
         try:
-            names = [each.name for each in self._environment(uid).iterdir()]
+            names = [each.name for each in self.environment(uid).iterdir()]
         except FileNotFoundError:
             return []
         return sorted(name for name in names if _ID.fullmatch(name))
@@ -124,7 +124,7 @@ class Store:
 
     def draft(self, uid: str) -> Draft:
         """Make a directory for an execution to come, and hold it. Raises OSError."""
-        parent = self._environment(uid)
+        parent = self.environment(uid)
         token = secrets.token_hex(8)
         fresh = parent / (_NEW + token)
         while True:
@@ -267,7 +267,7 @@ class Store:
         count = len(self.ids(uid))
         dead = self._root / f"{_DEAD}{secrets.token_hex(8)}"
         try:
-            self._environment(uid).rename(dead)
+            self.environment(uid).rename(dead)
         except FileNotFoundError:
             return 0
         _remove_tree(dead)
@@ -275,13 +275,14 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what killed executors left half made or half removed."""
-        for parent in (self._root, *(self._environment(uid) for uid in self.environments())):
+        for parent in (self._root, *(self.environment(uid) for uid in self.environments())):
             for each in parent.iterdir():
                 half_made = each.name.startswith(_NEW) and _abandoned(each, self._making)
                 if half_made or each.name.startswith(_DEAD):
                     _remove_tree(each)
 
-    def _environment(self, uid: str) -> Path:
+    def environment(self, uid: str) -> Path:
+        """The directory of an environment. Raises ValueError for what is no uid."""
         if not valid_uid(uid):
             raise ValueError("not the uid of an environment")
         return self._root / uid

@@ -23,6 +23,7 @@ from services.executor.errors import (
     FileNotFound,
     WrongFileType,
 )
+from services.executor.files.drafts import Drafts, Note
 from services.executor.files.files import Found, compare, look, parent, relative, shown, telling
 from services.executor.files.places import Places
 
@@ -49,7 +50,7 @@ class Draft:
     """Content that has no name yet. Made by `Writer`."""
 
     def __init__(
-        self, writer: "Writer", wish: Wish, place: bytes, beside: bytes, descriptor: int
+        self, writer: "Writer", wish: Wish, place: bytes, beside: bytes, descriptor: int, note: Note
     ) -> None:
         self._writer = writer
         self.descriptor = descriptor
@@ -63,6 +64,7 @@ class Draft:
         """Where it is to be: the path, with symbolic links at its end resolved."""
         self.beside = beside
         """Where it is until then."""
+        self.note = note
 
     @property
     def digest(self) -> str:
@@ -92,9 +94,12 @@ class Draft:
 class Writer:
     """Writes files of this node's environments."""
 
-    def __init__(self, agents: Agents, places: Places, background: Background) -> None:
+    def __init__(
+        self, agents: Agents, places: Places, drafts: Drafts, background: Background
+    ) -> None:
         self._agents = agents
         self._places = places
+        self._drafts = drafts
         self._background = background
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -117,13 +122,19 @@ class Writer:
                     await agent.make_directory(folder, parents=True)
                 beside = _join(folder, b".cove-" + secrets.token_hex(8).encode())
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-                descriptor = await agent.open(beside, flags, 0o600, follow=False)
+                note = self._drafts.note(wish.uid, beside)
+                try:
+                    descriptor = await agent.open(beside, flags, 0o600, follow=False)
+                except BaseException:
+                    self._drafts.forget(note)
+                    raise
         try:
             self._places.check(wish.uid, descriptor, stat.S_IFREG, os.O_WRONLY)
         except BaseException:
             os.close(descriptor)
+            self._drafts.forget(note)
             raise
-        return Draft(self, wish, place, beside, descriptor)
+        return Draft(self, wish, place, beside, descriptor, note)
 
     def begin(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         """Start what goes on when its caller leaves."""
@@ -170,9 +181,13 @@ class Writer:
         if draft.work:
             await asyncio.wait((draft.work,))
         os.close(draft.descriptor)
-        with suppress(AgentError, AgentUnavailable, EnvironmentDormant):
+        gone = False
+        with suppress(AgentUnavailable, EnvironmentDormant):
             async with self._agents.awake(draft.wish.uid) as agent:
-                await agent.remove(draft.beside)
+                with suppress(AgentError):  # It has its name.
+                    await agent.remove(draft.beside)
+                gone = True
+        self._drafts.forget(draft.note, gone=gone)
 
 
 def _join(folder: bytes, name: bytes) -> bytes:

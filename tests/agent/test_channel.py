@@ -1,0 +1,67 @@
+"""A client's end of the socket, against a peer that is played by the test."""
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agent import PROTOCOL_VERSION, frames
+from agent.channel import Channel, PeerGone
+
+
+@asynccontextmanager
+async def connected(folder: Path) -> AsyncIterator[tuple[Channel, socket.socket]]:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "s"))
+        listener.listen()
+        async with Channel.open(folder / "s", 5) as channel:
+            peer, _ = listener.accept()
+            with peer:
+                yield channel, peer
+
+
+def answer(peer: socket.socket, number: int, descriptor: int) -> None:
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))]
+    peer.sendmsg([frames.frame(PROTOCOL_VERSION, frames.OK, number, b"", 1)], rights)
+
+
+async def test_a_reply_whose_waiter_leaves_in_that_moment_leaves_no_descriptor(
+    tmp_path: Path,
+) -> None:
+    async with connected(tmp_path) as (channel, peer):
+        reading, writing = os.pipe()
+        asking = asyncio.ensure_future(channel.request(frames.OPEN, b"", 5))
+        await asyncio.to_thread(peer.recv, 100)
+        # Both are on the loop's list before the waiter runs again.
+        answer(peer, 1, writing)
+        os.close(writing)
+        loop = asyncio.get_running_loop()
+        loop.call_soon(channel._receive)  # noqa: SLF001 # What the loop does when it is readable.
+        loop.call_soon(asking.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert await asyncio.to_thread(os.read, reading, 1) == b""  # No writer is left.
+        os.close(reading)
+
+
+async def test_a_reply_that_nobody_waits_for_leaves_no_descriptor(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (channel, peer):
+        reading, writing = os.pipe()
+        with pytest.raises(PeerGone):
+            await channel.request(frames.OPEN, b"", 0.05)
+        answer(peer, 1, writing)
+        os.close(writing)
+        assert await asyncio.to_thread(os.read, reading, 1) == b""
+        os.close(reading)
+
+
+async def test_a_request_broken_off_in_the_middle_ends_the_connection(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (channel, _peer):
+        with pytest.raises(PeerGone):
+            await channel.request(frames.OPEN, bytes(4 << 20), 0.05)
+        assert channel.gone.is_set()
