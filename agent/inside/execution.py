@@ -110,6 +110,26 @@ class Execution:
         if stream.read(now):
             self._last_output = now
 
+    def break_off(self, error: Exception) -> None:
+        """After an error of ours, which must not end every command here: end this one.
+
+        Its result stays blank, so that it counts as lost.
+        """
+        told = f"{type(error).__name__}: {error}\n"[:500].encode()
+        self.ended, self.pid, self._sweep_at = True, 0, 0.0
+        self._status = self._status or (0, 0, 0, 0)
+        ends = (self.log.close, self.tree.close, lambda: os.write(2, told))
+        for end in (lambda: self.tree.signal(system.SIGKILL), *ends):
+            try:
+                end()
+            except Exception:  # noqa: S112 # Whatever can still be done, is.
+                continue
+        for stream in self.streams:
+            try:
+                stream.close()
+            except OSError:
+                continue
+
     def _drained(self, now: float) -> bool:
         return not any(stream.open for stream in self.streams) or now >= self._drained_at()
 

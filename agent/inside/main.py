@@ -65,7 +65,10 @@ class Agent:
         for descriptor, event in ready:
             if descriptor in serve:
                 execution, stream = serve[descriptor]
-                execution.heard(stream, now)
+                try:
+                    execution.heard(stream, now)
+                except Exception as error:
+                    execution.break_off(error)
             elif descriptor in clients:
                 self._serve(clients[descriptor], event)
             elif descriptor in unready:
@@ -133,7 +136,12 @@ class Agent:
     def _tick(self) -> None:
         now = time.monotonic()
         for execution in list(self._requests.executions.values()):
-            for client, number in execution.tick(now):
+            try:
+                told = execution.tick(now)
+            except Exception as error:
+                execution.break_off(error)
+                continue
+            for client, number in told:
                 client.reply(frames.OK, number, b"")
         self._clients = [client for client in self._clients if client.open]
         self._requests.prepared.drop_orphans()
