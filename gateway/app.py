@@ -45,7 +45,7 @@ async def gateway(config: Config) -> AsyncIterator[Served]:
             async with (
                 serving(config, parts.services(), authenticator=authenticator) as served,
                 reconciling(parts.reconciler, config.reconcile_interval),
-                _http(config, served) as complete,
+                _http(config, served, authenticator) as complete,
             ):
                 yield complete
 
@@ -103,7 +103,9 @@ def _authenticator(config: Config) -> Authenticator:
 
 
 @asynccontextmanager
-async def _http(config: Config, served: Served) -> AsyncIterator[Served]:
+async def _http(
+    config: Config, served: Served, authenticator: Authenticator
+) -> AsyncIterator[Served]:
     """HTTP is served through the gateway's own gRPC socket: one stack of checks decides."""
     if not config.http:
         yield served
@@ -114,5 +116,5 @@ async def _http(config: Config, served: Served) -> AsyncIterator[Served]:
         grace=config.shutdown_grace,
         local_only=config.no_auth,
     )
-    async with rest(settings) as address:
+    async with rest(settings, authenticator) as address:
         yield replace(served, http=address)

@@ -20,6 +20,7 @@ from gateway.rest.streams import as_events, relay
 from gateway.rest.transcode import IF_MATCH, answer_of, request_of
 from servicekit import calls
 from servicekit.errors import PermissionDenied
+from servicekit.identity import Authenticator
 
 _FILES: Final = "cove.gateway.v1.FileService"
 
@@ -52,16 +53,20 @@ class RestConfig:
 
 
 @asynccontextmanager
-async def rest(config: RestConfig) -> AsyncIterator[str]:
+async def rest(
+    config: RestConfig, authenticator: Authenticator | None = None
+) -> AsyncIterator[str]:
     """Serve HTTP while the block runs. Yields where, with the real port.
 
-    Raises `AddressError`. Leave the block before what serves `target` stops.
+    `authenticator` refuses strangers before anything of their body is read; the
+    decision is made behind. Raises `AddressError`. Leave the block before what serves
+    `target` stops.
     """
     routes = Routes.of(gateway_pb2.DESCRIPTOR.services_by_name.values())
     async with (
         backend(config.target) as behind,
         listening(
-            Rest(config, routes, behind),
+            Rest(config, routes, behind, authenticator),
             config.address,
             idle=max(1, int(config.idle_timeout.total_seconds())),
             grace=config.grace.total_seconds(),
@@ -74,8 +79,15 @@ async def rest(config: RestConfig) -> AsyncIterator[str]:
 class Rest:
     """The ASGI app."""
 
-    def __init__(self, config: RestConfig, routes: Routes, behind: Backend) -> None:
+    def __init__(
+        self,
+        config: RestConfig,
+        routes: Routes,
+        behind: Backend,
+        authenticator: Authenticator | None,
+    ) -> None:
         self._config = config
+        self._authenticator = authenticator
         self._routes = routes
         self._behind = behind
         listing = next(each for each in routes if each.rpc.full_name == f"{_FILES}.ListFiles")
@@ -114,6 +126,8 @@ class Rest:
         match = self._routes.find(exchange.method, exchange.path)
         token = exchange.headers.get("authorization", "")
         token = token if token.isascii() and token.isprintable() else ""
+        if self._authenticator:
+            await self._authenticator.authenticate({"authorization": token}, "http")
         if raw := self._raw.get(match.route.rpc.full_name):
             await raw(exchange, match, token)
             return
@@ -124,7 +138,7 @@ class Rest:
         route = match.route
         if route.rpc.server_streaming and exchange.method == "HEAD":
             raise MethodNotAllowed(exchange.path, [route.http_method])
-        body = await exchange.body(self._config.max_body) if route.body else b""
+        body = await exchange.body(self._config.max_body)
         request = request_of(match, exchange, body)
         async with exchange.watched():
             if route.rpc.server_streaming:

@@ -13,6 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from servicekit.sockets import AddressError
 
 _MAX_HEAD: Final = 64 << 10
+_MAX_CONNECTIONS: Final = 4096
 _CLOSING: Final = 5.0  # Seconds for handlers to end that were cancelled.
 _FLUSHING: Final = 2.0  # Seconds for clients to take the rest of their answers.
 _TICK: Final = 0.01
@@ -44,6 +45,7 @@ async def listening(
         proxy_headers=False,
         timeout_keep_alive=idle,
         h11_max_incomplete_event_size=_MAX_HEAD,
+        limit_concurrency=_MAX_CONNECTIONS,
     )
     server = _Server(config, grace)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
