@@ -4,9 +4,10 @@
 # itself, see docs/operations.md.
 ARG BASE=python:3.12-slim-bookworm
 FROM ${BASE} AS base
-# The official images of Python have no git; a base that has it is left alone, so that the build needs no network.
-RUN command -v git > /dev/null || { apt-get update \
- && apt-get install -y --no-install-recommends ca-certificates git && rm -rf /var/lib/apt/lists/*; }
+# The official images of Python have neither; a base that has both is left alone, so that no network is needed.
+RUN { command -v git && command -v ssh; } > /dev/null || { apt-get update \
+ && apt-get install -y --no-install-recommends ca-certificates git openssh-client \
+ && rm -rf /var/lib/apt/lists/*; }
 
 FROM base AS build
 WORKDIR /build

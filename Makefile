@@ -8,7 +8,7 @@ LONG ?=
 PYTEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long check lint types layers protos-check lowest bench protos docs lock clean
+.PHONY: help setup demo up test test-long test-compose check lint types layers protos-check lowest bench protos docs lock clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ test: setup ## Run every functional test (under 10 minutes on 2 cores).
 
 test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load. LONG=-k expression picks.
 	$(BIN)/pytest -m long $(LONG) || test $$? -eq 5
+
+test-compose: setup ## Run the suite in containers, for real; as root, about 5 minutes.
+	@$(BIN)/python -m tests.compose
 
 check: lint types layers protos-check lowest ## Check style, types, layers, protos and lowest versions.
 

@@ -144,7 +144,9 @@ def _stop(process: "subprocess.Popen[bytes]", pidfile: Path) -> None:
 
 
 def _forget_groups(name: str) -> None:
+    """Remove the control groups that the daemon left, all empty now."""
     top = Path("/sys/fs/cgroup")
     for group in [*top.glob(name), *top.glob(f"*/{name}")]:
-        with contextlib.suppress(OSError):
-            group.rmdir()
+        for each, _, _ in os.walk(group, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(each)  # noqa: PTH106 - no pathlib for so little.

@@ -72,7 +72,7 @@ def make_base(folder: Path) -> None:
     else:
         _reach(f"{MIRROR}/dists/{_RELEASE}/Release")
         say("making a base with debootstrap (a minute or two)")
-        packages = "--include=python3,python3-venv,git,ca-certificates"
+        packages = "--include=python3,python3-venv,git,openssh-client,ca-certificates"
         made = subprocess.run(
             ["debootstrap", "--variant=minbase", packages, _RELEASE, folder, MIRROR],
             stdout=subprocess.PIPE,
