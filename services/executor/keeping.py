@@ -30,7 +30,7 @@ _PATIENCE: Final = 15.0
 """Seconds that a question waits for an agent that does not answer."""
 _ABANDONED: Final = 60.0
 """Seconds after which a start that the agent does not know of will never reach it."""
-_AFTER: Final = 0.005
+_AFTER: Final = 0.025
 """Seconds from an end until what it leaves is removed, and the next start prepared."""
 _OVER: Final = (State.ENDED, State.REMOVED)
 
