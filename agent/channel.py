@@ -1,6 +1,7 @@
 """A client's end of a socket of agent or launcher: requests, replies, descriptors, credentials."""
 
 import asyncio
+import errno
 import os
 import socket
 import struct
@@ -99,6 +100,8 @@ class Channel:
         except TimeoutError as error:
             raise PeerGone("no reply in time") from error
         except OSError as error:
+            if error.errno == errno.ETOOMANYREFS:  # This one was not sent; the next may be.
+                return Reply(False, frames.too_many_in_flight(), ())
             raise PeerGone(f"connection ended: {error}") from error
         finally:
             self._waiting.pop(number, None)

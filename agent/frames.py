@@ -4,6 +4,7 @@ A frame is a header and a payload. The payload of an agent's frame is a row of f
 length and bytes; numbers are decimal text. Nothing is trusted: every length is checked.
 """
 
+import errno
 import struct
 
 HEADER = struct.Struct("<IBBHI")
@@ -45,6 +46,11 @@ def pack(*fields: bytes | int) -> bytes:
         parts.append(_LENGTH.pack(len(data)))
         parts.append(data)
     return b"".join(parts)
+
+
+def too_many_in_flight() -> bytes:
+    """Of an error: the descriptor cannot be sent, as too many of this uid are on their way."""
+    return pack(OS_ERROR, errno.ETOOMANYREFS, b"too many descriptors on their way")
 
 
 def unpack(payload: bytes) -> list[bytes]:

@@ -1,5 +1,6 @@
 """One client of the agent."""
 
+import errno
 import os
 import struct
 from _socket import (
@@ -89,9 +90,13 @@ class Connection:
                 sent = self.socket.sendmsg([data], ancillary, MSG_DONTWAIT | MSG_NOSIGNAL)
             except BlockingIOError:
                 return
-            except OSError:
-                self.close()
-                return
+            except OSError as error:
+                if error.errno != errno.ETOOMANYREFS:
+                    self.close()
+                    return
+                self._unsent[0] = (_without_descriptors(data), [])
+                _close(descriptors)
+                continue
             _close(descriptors)
             if sent == len(data):
                 self._unsent.pop(0)
@@ -107,6 +112,12 @@ class Connection:
         for _, descriptors in self._unsent:
             _close(descriptors)
         self._unsent.clear()
+
+
+def _without_descriptors(reply: bytes) -> bytes:
+    """Instead of a reply whose descriptor cannot be sent, as others of our uid fill the quota."""
+    _, version, _, _, number = frames.HEADER.unpack_from(reply)
+    return frames.frame(version, frames.ERROR, number, frames.too_many_in_flight())
 
 
 def _close(descriptors: list[int]) -> None:

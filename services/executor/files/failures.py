@@ -6,6 +6,7 @@ from typing import Final
 from agent.client import AgentError, ErrorCode
 from servicekit.errors import InvalidArgument, ServiceError
 from services.executor.errors import (
+    AgentUnavailable,
     DirectoryNotEmpty,
     FileExists,
     FileNotFound,
@@ -43,6 +44,8 @@ def failure(error: AgentError | OSError, path: str) -> ServiceError | None:
         return PathTooLong("path", "too long", path=path)
     if number == errno.EXDEV:
         return PathOutside("new_path", "not in the same part of the workspace", path=path)
+    if number == errno.ETOOMANYREFS:
+        return AgentUnavailable("too many descriptors are on their way", path=path)
     if number == errno.EINVAL:
         return InvalidArgument("path", "not possible with this path", path=path)
     return None
