@@ -35,6 +35,8 @@ from services.executor.store import Store
 NODE = "test"
 ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 OWNER = SANDBOX_UID if os.getuid() == 0 else os.getuid()
+CODE = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+"""Where processes of ours find programs and modules."""
 OPTIONS = (("grpc.max_receive_message_length", 16 << 20),)
 
 
@@ -166,7 +168,7 @@ class Node:
         """`python -m services.executor`."""
         address = f"unix:{self.runtime}/p{next(self._numbers)}"
         env = {
-            "PATH": os.environ["PATH"],
+            **CODE,
             "COVE_STATE": str(self.state),
             "COVE_RUNTIME": str(self.runtime),
             "COVE_EXECUTOR__ADDRESS": address,
@@ -255,7 +257,7 @@ def running_node(state: Path, runtime: Path) -> Iterator[Node]:
     """A node whose launcher runs; ends it and its sandboxes."""
     argv = [sys.executable, "-m", "agent.launcher", "--runtime", str(runtime), "--state"]
     argv += [str(state), "--node", NODE, "--stop-sandboxes"]
-    with subprocess.Popen(argv, env={"PATH": os.environ["PATH"]}) as process:
+    with subprocess.Popen(argv, env=CODE) as process:
         try:
             _await_listener(runtime / "launcher")
             yield Node(state, runtime)

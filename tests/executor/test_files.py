@@ -356,7 +356,9 @@ while True:
     (box.tree / "swap.py").write_text(swap)
     await caller.start(box, "race", "exec python3 swap.py")
     seen = set()
-    for number in range(150):
+    for number in range(2000):
+        if number >= 150 and {b"harmless", b"INVALID_ARGUMENT"} <= seen:
+            break
         try:
             if number % 2:
                 seen.add(await read(caller, box, "way/secret"))
