@@ -355,7 +355,7 @@ while True:
 """
     (box.tree / "swap.py").write_text(swap)
     await caller.start(box, "race", "exec python3 swap.py")
-    seen = set()
+    seen: set[bytes] = set()
     for number in range(2000):
         if number >= 150 and {b"harmless", b"INVALID_ARGUMENT"} <= seen:
             break
