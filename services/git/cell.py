@@ -16,7 +16,7 @@ from typing import Final
 
 from agent import SANDBOX_UID
 from services.git.command import Command, Where, git
-from services.git.entrance import STAGE, Entrance, unavailable
+from services.git.entrance import Entrance, unavailable
 from services.git.errors import GitFailed, GitTimedOut, OutputTooLarge
 from services.git.process import Program, Result, Running, TooMuchOutput
 
@@ -52,12 +52,8 @@ class Cell:
 
     identity: Identity
     binds: Sequence[Bind] = ()
-    roots: Sequence[Path] = ()
-    """Directories seen at their own paths, read-only, as the identity may see them."""
-    writable_roots: Sequence[Path] = ()
-    """Directories seen writable at their own paths."""
-    hidden: Sequence[Path] = ()
-    """Directories below `roots` that are seen empty."""
+    lent: Sequence[Bind] = ()
+    """Directories and files of others, reached with the rights that the identity has."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Small files that exist in the cell's memory alone, mode 0600: never on a disk."""
     directories: Sequence[str] = ()
@@ -178,18 +174,9 @@ class Cells:
         argv += ["--cap-drop", "ALL", "--hostname", "cove"]
         if cell.network:
             argv.append("--share-net")
-        if Path("/") in cell.roots:
-            argv += ["--ro-bind", "/", "/"]
-            argv += ["--tmpfs", STAGE]
-        else:
-            argv += _system()
-            for root in cell.roots:
-                argv += ["--ro-bind", str(root), str(root)]
-        argv += ["--proc", "/proc", "--dev", "/dev"]
-        for root in cell.writable_roots:
-            argv += ["--bind", str(root), str(root)]
-        for hidden in cell.hidden:
-            argv += ["--tmpfs", str(hidden)]
+        argv += [*_system(), "--proc", "/proc", "--dev", "/dev"]
+        for bind in cell.lent:
+            argv += ["--bind" if bind.writable else "--ro-bind", str(bind.source), bind.target]
         if cell.binds or files:
             argv += ["--dir", "/run/cell"]
         for bind in cell.binds:

@@ -1,20 +1,30 @@
-"""Repositories of this machine: each is used as its owner, in a cell without network."""
+"""Repositories of this machine: each is used as its owner, in a cell without network.
+
+A cell sees the one repository and no other file of its owner's, who may be root.
+Only what serves the repository to others reads its configuration, and none of
+the programs that this may name are run.
+"""
 
 import os
-import stat
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+import re
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
 from servicekit.errors import ServiceError
-from services.git.cell import Cell, Cells, Identity, owner_of
+from services.git import origin
+from services.git.cell import Bind, Cell, Cells, Identity, owner_of
 from services.git.command import Command, Where, git
-from services.git.errors import RepositoryNotFound
+from services.git.errors import OutputTooLarge, RepositoryNotFound
+from services.git.origin import Origin
 from services.git.process import close_all
 from services.git.remote import Remote, Rules
 
-_STATUS_TIMEOUT: Final = 20
+_STATUS_TIMEOUT: Final = 10
+_HEAD: Final = re.compile(r"ref: refs/[!-~]+|[0-9a-f]{40}")
+_TREE: Final = "/run/cell/tree"
+_GIT: Final = "/run/cell/git"
+_CONFIG: Final = b"[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
 
 
 class Local:
@@ -25,8 +35,10 @@ class Local:
 
     def listing(self, remote: Remote) -> tuple[Cell, Command]:
         """A command that prints what the repository offers. Raises `RepositoryNotFound`."""
-        command = git(Where(git_dir=""), "upload-pack", ["--advertise-refs"], values=[remote.path])
-        return self._cell(remote), command
+        found = self._find(remote)
+        options = ["--advertise-refs"]
+        command = git(Where(git_dir=""), "upload-pack", options, values=[str(found.own)])
+        return self._cell(found), command
 
     async def serve(
         self, stack: AsyncExitStack, remote: Remote, *, writing: bool
@@ -35,11 +47,11 @@ class Local:
 
         Raises `RepositoryNotFound`.
         """
-        cell = self._cell(remote, writing=writing)
+        found = self._find(remote)
         command = git(
             Where(git_dir=""),
             "receive-pack" if writing else "upload-pack",
-            values=[remote.path],
+            values=[str(found.own)],
             # Whoever may read the repository may name any commit of it.
             config=[("uploadpack.allowAnySHA1InWant", "true")],
         )
@@ -49,70 +61,77 @@ class Local:
         pipes += [their_in, our_out]
         our_in, their_out = os.pipe()
         pipes += [our_in, their_out]
+        cell = self._cell(found, writing=writing)
         await stack.enter_async_context(
             self._cells.started(cell, command, stdin=their_in, stdout=their_out)
         )
         return (our_in, our_out), pipes
 
-    async def is_dirty(self, remote: Remote) -> bool:
-        """Whether it has a worktree with uncommitted work; False where that cannot be told."""
-        path = Path(remote.path)
-        directory = git_directory(path)
-        if directory is None or directory == path:
-            return False
-        owner = owner_of(directory) if self._cells.privileged else self._cells.keeper
-        cell = Cell(identity=owner, roots=self._rules.local_roots, cwd=remote.path)
-        where = Where(git_dir="", variables={"GIT_OPTIONAL_LOCKS": "0"})
-        with suppress(ServiceError):
-            result = await self._cells.run(cell, git(where, "status"), timeout=_STATUS_TIMEOUT)
-            return result.code == 0 and bool(result.output)
-        return False
+    async def is_dirty(self, remote: Remote) -> bool | None:
+        """Whether it has a worktree with uncommitted work; None where that cannot be told.
 
-    def _cell(self, remote: Remote, *, writing: bool = False) -> Cell:
-        directory = git_directory(Path(remote.path))
-        if directory is None or not any(
-            directory.is_relative_to(root) for root in self._rules.local_roots
-        ):
+        Its files and its index are compared under a configuration of ours: its own
+        could name a filter, which git would run as the owner.
+        """
+        try:
+            found = self._find(remote)
+        except RepositoryNotFound:
+            return False
+        head = origin.short_text(found.own / "HEAD").strip()
+        if found.tree is None or _HEAD.fullmatch(head) is None:
+            return False if found.tree is None else None
+        parts = {
+            _TREE: found.tree,
+            f"{_GIT}/objects": found.common / "objects",
+            f"{_GIT}/refs": found.common / "refs",
+            f"{_GIT}/packed-refs": found.common / "packed-refs",
+            f"{_GIT}/index": found.own / "index",
+            f"{_GIT}/info/exclude": found.common / "info" / "exclude",
+        }
+        cell = Cell(
+            identity=self._owner(found),
+            lent=[
+                *(Bind(source=path, target=seen) for seen, path in parts.items() if _plain(path)),
+                *(Bind(source=path, target=str(path)) for path in self._alternates(found)),
+            ],
+            files={f"{_GIT}/HEAD": f"{head}\n".encode(), f"{_GIT}/config": _CONFIG},
+            cwd=_TREE,
+        )
+        where = Where(git_dir=_GIT, work_tree=_TREE, variables={"GIT_OPTIONAL_LOCKS": "0"})
+        try:
+            result = await self._cells.run(cell, git(where, "status"), timeout=_STATUS_TIMEOUT)
+        except OutputTooLarge:
+            return True
+        except ServiceError:
+            return None
+        return bool(result.output) if result.code == 0 else None
+
+    def _find(self, remote: Remote) -> Origin:
+        found = origin.find(Path(remote.path))
+        if found is None or not self._is_allowed(found.common):
             raise RepositoryNotFound("no repository is there", repository=remote.url)
-        owner = owner_of(directory)
+        return found
+
+    def _is_allowed(self, directory: Path) -> bool:
+        # One that has our state inside would show it.
+        return self._rules.is_open(directory) and not self._state.is_relative_to(directory)
+
+    def _alternates(self, found: Origin) -> list[Path]:
+        return list(origin.alternates(found, self._is_allowed))
+
+    def _cell(self, found: Origin, *, writing: bool = False) -> Cell:
         return Cell(
-            identity=owner if self._cells.privileged else self._cells.keeper,
-            roots=self._rules.local_roots,
-            writable_roots=[directory] if writing else (),
-            hidden=self._hidden(owner),
+            identity=self._owner(found),
+            lent=[
+                Bind(source=path, target=str(path), writable=writing and path == found.common)
+                for path in [found.common, *self._alternates(found)]
+            ],
         )
 
-    def _hidden(self, owner: Identity) -> Sequence[Path]:
-        # Others cannot enter the state directory in the first place.
-        inside = any(self._state.is_relative_to(root) for root in self._rules.local_roots)
-        return [self._state] if inside and owner.uid == os.geteuid() else []
+    def _owner(self, found: Origin) -> Identity:
+        return owner_of(found.common) if self._cells.privileged else self._cells.keeper
 
 
-def git_directory(path: Path) -> Path | None:
-    """The directory with the objects of the repository at `path`; None if there is none.
-
-    Follows the `.git` file of a linked worktree. Runs nothing.
-    """
-    if (path / "objects").is_dir() and (path / "HEAD").is_file():
-        return path
-    git_dir = path / ".git"
-    if git_dir.is_file():
-        text = _short_text(git_dir).removeprefix("gitdir:").strip()
-        git_dir = path / text
-        if common := _short_text(git_dir / "commondir").strip():
-            git_dir = git_dir / common
-    git_dir = git_dir.resolve()
-    return git_dir if (git_dir / "objects").is_dir() else None
-
-
-def _short_text(path: Path) -> str:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return ""
-        return os.fsdecode(os.read(descriptor, 4096))
-    finally:
-        os.close(descriptor)
+def _plain(path: Path) -> bool:
+    """Whether it is a file or a directory, and no link to one elsewhere."""
+    return not path.is_symlink() and (path.is_dir() or path.is_file())

@@ -132,15 +132,16 @@ class Rules:
             path = Path(text).resolve(strict=True)
         except (OSError, RuntimeError):
             path = Path(text)
-            if self._is_below_a_root(path):
+            if self.is_open(path):
                 raise RepositoryNotFound("no repository is there", repository=text) from None
-        if not self._is_below_a_root(path):
+        if not self.is_open(path):
             raise _forbidden("local_roots", "repositories at this path are not allowed here")
         if not path.is_dir():
             raise RepositoryNotFound("no repository is there", repository=text)
         return Remote(scheme=Scheme.FILE, path=str(path))
 
-    def _is_below_a_root(self, path: Path) -> bool:
+    def is_open(self, path: Path) -> bool:
+        """Whether a repository at `path`, which has no links in it, may be used."""
         if self.closed is not None and path.is_relative_to(self.closed):
             return False
         return any(path.is_relative_to(root) for root in self.local_roots)

@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -22,7 +23,13 @@ from services.git.repositories import Caller, Repositories, Resolved
 from services.git.repository import Repository, head_ref
 from services.git.workspace import Workspace
 
-_DIRTY: Final = "the repository has uncommitted changes, which were not taken"
+_WARNINGS: Final[Mapping[bool | None, tuple[str, ...]]] = MappingProxyType(
+    {
+        False: (),
+        True: ("the repository has uncommitted changes, which were not taken",),
+        None: ("uncommitted changes of the repository, if it has any, were not taken",),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +242,7 @@ class Worktrees:
                     await repository.point(record.uid, resolved.commit)
             await checkout
             await view.refresh(workspace, record.branch, record.repository)
-            warnings = (_DIRTY,) if await dirty else ()
+            warnings = _WARNINGS[await dirty]
         ready = replace(
             record,
             state=State.READY,
@@ -246,7 +253,7 @@ class Worktrees:
         )
         return self.records.keep(ready)
 
-    async def _is_dirty(self, remote: Remote | None) -> bool:
+    async def _is_dirty(self, remote: Remote | None) -> bool | None:
         """Whether there is uncommitted work in a repository of this machine: it is not taken."""
         if remote is None or remote.scheme is not Scheme.FILE:
             return False

@@ -89,6 +89,7 @@ class Parts:
     committer: Committer
     pusher: Pusher
     transport: "CountingTransport"
+    local: Local
 
     async def create(
         self,
@@ -199,7 +200,7 @@ async def parts(
     await worktrees.load()
     committer, pusher = Committer(records, SERVER, disk), Pusher(rules, transport, repositories)
     async with cells:
-        yield Parts(state, cells, records, worktrees, committer, pusher, transport)
+        yield Parts(state, cells, records, worktrees, committer, pusher, transport, local)
 
 
 def write(workspace: Workspace, name: str | bytes, content: str | bytes) -> Path:

@@ -17,20 +17,17 @@ async def run(git: Parts, cell: Cell, script: str) -> str:
     return (await git.cells.run(cell, command)).output.decode()
 
 
-@pytest.mark.parametrize("roots", [(), (Path("/"),)], ids=["no roots", "all roots"])
 async def test_a_cell_sees_one_worktree_and_not_where_all_of_them_are(
-    git: Parts, source: Path, roots: tuple[Path, ...]
+    git: Parts, source: Path
 ) -> None:
     await git.create(source, UID, branch="a")
     await git.create(source, OTHER, branch="b")
     _, workspace = await git.ready()
     tree = Bind(source=workspace.tree, target="/run/cell/tree")
     for identity in (git.cells.sandbox, git.cells.keeper):
-        hidden = [git.state] if roots else []
-        cell = Cell(identity=identity, binds=[] if roots else [tree], roots=roots, hidden=hidden)
+        cell = Cell(identity=identity, binds=[tree])
         assert await run(git, cell, "ls -A /sys 2>/dev/null") == ""
         assert await run(git, cell, f"find / -name {OTHER} 2>/dev/null") == ""
-    if not roots:
         assert "README" in await run(git, cell, "ls /run/cell/tree")
 
 
