@@ -28,7 +28,7 @@ class ExecutionServicer(ExecutionServiceServicer):
             execution_id=names.execution_id(request.execution_id, request.request_id),
             execution=request.execution,
             environment_env=environment.spec.env,
-            request_id=names.derived(request.request_id, "StartExecution"),
+            request_id=names.derived_if(request.request_id, "StartExecution"),
         )
         with in_words_of(environment, asked, request):
             answer = await self._workspaces.awake(
@@ -119,7 +119,7 @@ class ExecutionServicer(ExecutionServiceServicer):
             execution_id=names.execution_id(request.execution_id, request.request_id),
             spec=request.spec,
             environment_env=environment.spec.env,
-            request_id=names.derived(request.request_id, "Execute"),
+            request_id=names.derived_if(request.request_id, "Execute"),
         )
         with in_words_of(environment, asked, request):
             answer = await self._workspaces.awake(
@@ -140,7 +140,7 @@ class ExecutionServicer(ExecutionServiceServicer):
             execution_id=names.execution_id(request.execution_id, request.request_id),
             spec=request.spec,
             environment_env=environment.spec.env,
-            request_id=names.derived(request.request_id, "StreamExecution"),
+            request_id=names.derived_if(request.request_id, "StreamExecution"),
             cancel_on_disconnect=request.cancel_on_disconnect,
         )
         events = self._workspaces.awake_stream(

@@ -56,6 +56,12 @@ def derived(request_id: str, step: str) -> str:
     return str(uuid.uuid5(uuid.UUID(request_id), step) if request_id else uuid.uuid4())
 
 
+def derived_if(request_id: str, step: str) -> str:
+    """As `derived`, for what has an id of its own that makes it safe to repeat: without
+    a request id nothing needs to be remembered behind."""
+    return derived(request_id, step) if request_id else ""
+
+
 def execution_id(asked: str, request_id: str) -> str:
     """The id of a new execution: known before the first try, and the same in a retry."""
     made = uuid.UUID(derived(request_id, "execution")).bytes[:10] if request_id else os.urandom(10)
