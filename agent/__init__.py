@@ -1,7 +1,7 @@
 """What runs beside and inside a sandbox: agent, launcher, and the formats they share.
 
 Imports nothing but the standard library. `agent.inside` runs as pid 1 of a sandbox, and it and
-what it imports (`frames`, `formats`) load only what starts in milliseconds.
+what it imports (`frames`, `formats`, `removal`) load only what starts in milliseconds.
 """
 
 SANDBOX_UID = 60900

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 
+from agent import removal
 from agent.inside import system
 from agent.inside.paths import locate
 
@@ -69,11 +70,9 @@ def remove(path: bytes) -> bool:
 
 def remove_tree(path: bytes) -> None:
     """Remove a directory with all in it. May take long: call it in a process of its own."""
-    import shutil  # Ten milliseconds that only this needs.
-
     with locate(path, follow=False) as place:
         _refuse_root(place.name)
-        shutil.rmtree(place.name, dir_fd=place.directory)
+        removal.remove_tree(place.name, place.directory)
 
 
 def rename(source: bytes, target: bytes, *, replace: bool) -> None:

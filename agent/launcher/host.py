@@ -18,7 +18,7 @@ from typing import Final
 from agent.launcher import seccomp
 from agent.protocol import Mode
 
-_AGENT: Final = ("__init__.py", "frames.py", "formats.py", "inside")
+_AGENT: Final = ("__init__.py", "frames.py", "formats.py", "removal.py", "inside")
 _REFUSALS: Final = ("namespace", "uid map", "ermission", "not permitted", "mount")
 """In what is said where the host forbids something, rather than lacks it."""
 _SYSTEM_BWRAP: Final = Path("/usr/bin/bwrap")

@@ -318,3 +318,20 @@ async def test_what_would_make_a_reader_wait_is_refused_at_once(workspace: Works
             await workspace.stat(path)
         assert len(await workspace.list(".")) >= 3
         assert {entry.path for entry in (await workspace.status()).entries} == {"link", "loop"}
+
+
+async def test_a_workspace_of_deep_directories_is_deleted(workspace: Workspace) -> None:
+    deep = (
+        "import os\n"
+        "for base in ('/tmp', '/home/cove', '/workspace'):\n"
+        "    os.chdir(base)\n"
+        "    for _ in range(2500):\n"
+        "        os.mkdir('dd')\n"
+        "        os.chdir('dd')\n"
+        "    os.chmod('.', 0)\n"
+    )
+    done = await workspace.execute("python3", "-c", deep)
+    assert done.exit_status == 0, done.stderr
+    with pytest.raises(CoveError):
+        await workspace.stat("dd/" * 1000 + "dd")
+    await workspace.delete(force=True)

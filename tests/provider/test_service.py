@@ -11,7 +11,7 @@ from agent.protocol import Mode
 from cove.errors.v1.errors_pb2 import ErrorReason
 from cove.provider.v1 import provider_pb2 as pb
 from servicekit.status import reason
-from tests.agent.node import Box, Node, new_uid
+from tests.agent.node import Box, Node, new_uid, python
 from tests.provider.conftest import Suite, serving
 
 
@@ -76,6 +76,27 @@ async def test_home_and_tmp_stay_while_dormant(suite: Suite) -> None:
     done = await box(suite, uid).run("cat", "/home/cove/f", "/tmp/f")
     assert done.stdout == b"home\ntmp\n"
     await suite.stub.ReleaseEnvironment(pb.ReleaseEnvironmentRequest(uid=uid))
+
+
+async def test_release_removes_what_is_deep_and_locked(suite: Suite) -> None:
+    uid = new_uid()
+    handle = await suite.provisioned(uid)
+    await suite.stub.ActivateEnvironment(pb.ActivateEnvironmentRequest(handle=handle))
+    deep = (
+        "import os\n"
+        "for base in ('/tmp', '/home/cove'):\n"
+        "    os.chdir(base)\n"
+        "    for _ in range(2500):\n"
+        "        os.mkdir('dd')\n"
+        "        os.chdir('dd')\n"
+        "    open('file', 'w').close()\n"
+        "    os.chmod('.', 0)\n"
+        "    os.chmod(base, 0)\n"
+    )
+    done = await box(suite, uid).run(*python(deep))
+    assert done.result.number == 0, done.stderr
+    assert (await suite.stub.ReleaseEnvironment(pb.ReleaseEnvironmentRequest(uid=uid))).existed
+    assert not (suite.state / "provider" / "environments" / uid).exists()
 
 
 async def test_provisioning_again_is_the_same_and_otherwise_refused(suite: Suite) -> None:

@@ -2,13 +2,13 @@
 
 import json
 import os
-import shutil
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from agent.handle import valid_uid
+from agent.removal import remove_tree
 from services.provider.driver import Limits, Spec, Worktree
 
 _VERSION: Final = 1
@@ -77,14 +77,13 @@ class Records:
 
     def remove(self, uid: str) -> bool:
         """Remove everything of it; true when anything was there."""
-        folder = self.folder(uid)
-        if not folder.exists():
-            return False
+        root = os.open(self._root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            shutil.rmtree(folder)
-        except PermissionError:
-            _make_writable(folder)
-            shutil.rmtree(folder)
+            remove_tree(os.fsencode(uid), root, unlock=True)
+        except FileNotFoundError:
+            return False
+        finally:
+            os.close(root)
         return True
 
 
@@ -97,12 +96,3 @@ def _from_json(data: dict[str, Any]) -> Record:
         worktree=Worktree(**data["worktree"]),
         provision_time=datetime.fromisoformat(data["provision_time"]).astimezone(UTC),
     )
-
-
-def _make_writable(folder: Path) -> None:
-    """A program may leave folders that even their owner may not list or write to."""
-    for path, names, _ in os.walk(folder):
-        for name in names:
-            each = Path(path) / name
-            if not each.is_symlink():
-                each.chmod(0o700)

@@ -1,0 +1,120 @@
+"""Removing what somebody hostile has made."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.removal import remove_tree
+from tests.agent.node import Node, python
+
+DEEP = """
+import os, sys
+os.chdir(sys.argv[1])
+for _ in range(2500):
+    os.mkdir("dd")
+    os.chdir("dd")
+    open("f", "w").close()
+os.chmod(".", 0)
+"""
+
+SHUFFLE = """
+import os, sys
+os.chdir(sys.argv[1])
+print("begun", flush=True)
+while True:
+    for call, names in (
+        (os.makedirs, ("a/b/c/d",)),
+        (os.rename, ("a/b/c", "c")),
+        (os.symlink, (sys.argv[2], "a/b/c")),
+        (os.rename, ("a/b/c", "a/l")),
+        (os.rename, ("c", "a/b/c")),
+    ):
+        try:
+            call(*names)
+        except OSError:
+            pass
+"""
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Iterator[int]:
+    descriptor = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def script(code: str, *arguments: Path) -> "subprocess.Popen[bytes]":
+    argv = [sys.executable, "-I", "-c", code, *map(str, arguments)]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE)
+
+
+def test_depth_has_no_limit(tmp_path: Path, parent: int) -> None:
+    (tmp_path / "x").mkdir()
+    with script(DEEP, tmp_path / "x") as making:
+        assert making.wait() == 0
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    remove_tree(b"x", parent, unlock=True)
+    assert list(tmp_path.iterdir()) == []
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_many_directories_beside_each_other_go(tmp_path: Path, parent: int) -> None:
+    for number in range(700):
+        (tmp_path / "x" / f"{number}" / "y").mkdir(parents=True)
+        (tmp_path / "x" / f"{number}" / "z").touch()
+    deep = tmp_path / "x" / "/".join("d" * 80)
+    for number in range(20):
+        (deep / f"{number}" / "y").mkdir(parents=True)
+    remove_tree(b"x", parent)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_links_are_removed_and_not_followed(tmp_path: Path, parent: int) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").touch()
+    (tmp_path / "x" / "y").mkdir(parents=True)
+    (tmp_path / "x" / "y" / "link").symlink_to(tmp_path / "kept")
+    (tmp_path / "link").symlink_to("kept")
+    remove_tree(b"x", parent)
+    for unlock in (False, True):
+        with pytest.raises(NotADirectoryError):
+            remove_tree(b"link", parent, unlock=unlock)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "link"]
+    assert (tmp_path / "kept" / "file").exists()
+
+
+def test_whoever_shuffles_meanwhile_leads_it_nowhere(tmp_path: Path, parent: int) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").touch()
+    (tmp_path / "x").mkdir()
+    with script(SHUFFLE, tmp_path / "x", tmp_path / "kept") as shuffling:
+        try:
+            assert shuffling.stdout
+            shuffling.stdout.readline()
+            for _ in range(20):
+                try:
+                    remove_tree(b"x", parent)
+                except OSError as error:
+                    assert error.errno in (errno.ENOTEMPTY, errno.ENOENT)  # noqa: PT017
+                (tmp_path / "x").mkdir(exist_ok=True)
+                assert (tmp_path / "kept" / "file").exists()
+        finally:
+            shuffling.kill()
+    remove_tree(b"x", parent)
+    assert (tmp_path / "kept" / "file").exists()
+
+
+async def test_the_agent_removes_a_deep_directory(node: Node) -> None:
+    deep = DEEP.replace("sys.argv[1]", "'/workspace/x'").replace("os.chmod", "os.access")
+    async with node.sandbox() as box, box.agent() as agent:
+        (box.worktree / "x").mkdir()
+        os.chown(box.worktree / "x", node.sandbox_uid, node.sandbox_uid)
+        done = await box.run(*python(deep))
+        assert done.result.number == 0, done.stderr
+        await agent.remove(b"x", recursive=True)
+        assert list(box.worktree.iterdir()) == []
