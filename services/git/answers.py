@@ -10,7 +10,9 @@ from services.git.errors import (
     RemoteForbidden,
     RemoteUnavailable,
     RepositoryNotFound,
+    RepositoryTooLarge,
     RevisionNotFound,
+    is_out_of_memory,
 )
 from services.git.remote import Remote
 
@@ -108,6 +110,8 @@ def failure(remote: Remote, errors: str) -> Exception:
     def has(*words: str) -> bool:
         return any(word in text for word in words)
 
+    if is_out_of_memory(errors):
+        return RepositoryTooLarge("git needs more memory for the repository than it may have")
     if has("returned error: 30", "redirect"):
         return RemoteForbidden(
             "repository",

@@ -17,10 +17,12 @@ from typing import Final
 from agent import SANDBOX_UID
 from services.git.command import Command, Where, git
 from services.git.entrance import Entrance, unavailable
-from services.git.errors import GitFailed, GitTimedOut, OutputTooLarge
+from services.git.errors import GitTimedOut, OutputTooLarge, failed
 from services.git.process import Program, Result, Running, TooMuchOutput
 
 _LINKS: Final = ("bin", "sbin", "lib", "lib32", "lib64")
+# Its zeroth word is KiB, the others are the command. Who has less already keeps that.
+_LIMITED: Final = 'ulimit -v "$0" 2>/dev/null; exec "$@"'
 _NETWORK_FILES: Final = (
     "/etc/ssl",
     "/etc/ca-certificates",
@@ -59,6 +61,8 @@ class Cell:
     directories: Sequence[str] = ()
     """Empty directories of the cell's memory."""
     cwd: str = "/"
+    memory: int = 2 << 30
+    """Bytes of address space that each of its processes may have."""
     network: bool = False
 
 
@@ -126,10 +130,10 @@ class Cells:
         timeout: float = 60,
         limit: int = 64 << 20,
     ) -> bytes:
-        """As `run`, for a command that must succeed. Raises `GitFailed` if it does not."""
+        """As `run`, for a command that must succeed. Raises what `failed` makes if it does not."""
         result = await self.run(cell, command, stdin, timeout=timeout, limit=limit)
         if result.code != 0:
-            raise GitFailed(command.name, result.code, result.errors)
+            raise failed(command.name, result.code, result.errors)
         return result.output
 
     @asynccontextmanager
@@ -192,7 +196,8 @@ class Cells:
         if cell.network:
             for path in _NETWORK_FILES:
                 argv += ["--ro-bind-try", path, path]
-        argv += ["--chdir", cell.cwd, "--", *command.argv]
+        argv += ["--chdir", cell.cwd, "--", "sh", "-c", _LIMITED, str(cell.memory >> 10)]
+        argv += command.argv
         identity = cell.identity
         return [*self._entrance.prefix(identity.uid, identity.gid), *argv]
 

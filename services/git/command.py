@@ -52,11 +52,16 @@ _CONFIG: Final[Mapping[str, str]] = MappingProxyType(
         "commit.gpgSign": "false",
         "core.alternateRefsCommand": "true",
         "core.attributesFile": "/dev/null",
+        # Larger files are not held in memory: they are binary in a diff.
+        "core.bigFileThreshold": "16m",
         "core.editor": "false",
         "core.excludesFile": "/dev/null",
         "core.fsmonitor": "false",
         "core.fsync": "committed,reference",
         "core.hooksPath": "/dev/null",
+        # Packs of any size, in the address space that a cell has.
+        "core.packedGitLimit": "512m",
+        "core.packedGitWindowSize": "32m",
         "core.pager": "cat",
         "core.sshCommand": "false",
         "core.symlinks": "true",

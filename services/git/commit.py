@@ -19,7 +19,7 @@ from servicekit.errors import InvalidArgument
 from services.git import history, staging, status, view
 from services.git.cell import timed_out_as
 from services.git.command import Where, check_id, git, together
-from services.git.errors import GitFailed, HeadMoved, NothingToCommit
+from services.git.errors import HeadMoved, NothingToCommit, failed
 from services.git.process import close_all
 from services.git.record import Record, Records
 from services.git.repository import head_ref
@@ -158,10 +158,10 @@ class Committer:
             wanted = f"{staged.tree}\n^{head}\n" if head else f"{staged.tree}\n"
             packed = await source.finish(wanted.encode(), limit=1 << 20)
             if packed.code != 0:
-                raise GitFailed("pack-objects", packed.code, packed.errors)
+                raise failed("pack-objects", packed.code, packed.errors)
             done = await target.finish(limit=1 << 20)
             if done.code != 0:
-                raise GitFailed(name, done.code, done.errors)
+                raise failed(name, done.code, done.errors)
         return check_id(done.output.rstrip().rpartition(b"\n")[2])
 
     def _people(self, draft: Draft) -> dict[str, str]:

@@ -1,21 +1,25 @@
 """Streams a diff, cut where a limit is reached."""
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
 from services.git import staging, status
 from services.git.cell import Cell, timed_out_as
 from services.git.command import Command, Where, git
-from services.git.errors import GitFailed, OutputTooLarge
+from services.git.errors import GitTimedOut, OutputTooLarge, failed
+from services.git.process import Running
 from services.git.status import Change
 from services.git.transport import STORE
 from services.git.workspace import Workspace
 
 _OPTIONS: Final = ("-z", "--patch-with-raw", "--numstat", "--find-renames")
 _CHUNK: Final = 64 * 1024
+_LIST_TIMEOUT: Final = 120  # Lines are counted before the first patch comes.
+_READ_TIMEOUT: Final = 60
 _RECORD_LIMIT: Final = 64 * 1024
 _HEADER: Final = b"diff --git "
 
@@ -123,12 +127,18 @@ async def _stream(
         await running.feed(b"")
         async with aclosing(running.output()) as output:
             reader = _Reader(output)
-            with timed_out_as("diff"):
-                files = await _read_files(reader)
-            if not files and (code := await running.wait()):
-                raise GitFailed("diff", code, running.errors)
+            try:
+                with timed_out_as("diff"):
+                    async with asyncio.timeout(_LIST_TIMEOUT):
+                        files = await _read_files(reader)
+            except EOFError:
+                raise failed("diff", await running.wait(), running.errors) from None
             async with aclosing(_patches(reader, files, limits)) as events:
                 async for event in events:
+                    # What was cut may still be written; the rest must have come whole.
+                    is_whole = isinstance(event, End) and not event.truncated
+                    if is_whole and (code := await reader.ended(running)):
+                        raise failed("diff", code, running.errors)
                     yield event
 
 
@@ -202,7 +212,8 @@ async def _read_files(reader: "_Reader") -> list[File]:
         else:
             files[number] = replace(file, additions=int(added), deletions=int(deleted))
     if files:
-        await reader.record()
+        with suppress(EOFError):  # Where no file has a patch.
+            await reader.record()
     return files
 
 
@@ -216,10 +227,19 @@ class _Reader:
 
     async def _more(self) -> bool:
         try:
-            self._buffer += await anext(self._output)
+            async with asyncio.timeout(_READ_TIMEOUT):
+                self._buffer += await anext(self._output)
         except StopAsyncIteration:
             self._ended = True
+        except TimeoutError:
+            raise GitTimedOut("git did not finish in time", command="diff") from None
         return not self._ended
+
+    async def ended(self, running: Running) -> int:
+        """How git ended, after all that it wrote."""
+        while await self._more():
+            self._buffer.clear()
+        return await running.wait()
 
     async def peek(self) -> bytes:
         while not self._buffer and await self._more():
@@ -227,13 +247,12 @@ class _Reader:
         return bytes(self._buffer[:1])
 
     async def record(self) -> bytes:
-        """Up to the next NUL, which is dropped."""
+        """Up to the next NUL, which is dropped. Raises `EOFError` where there is none."""
         while (end := self._buffer.find(b"\0")) < 0:
             if len(self._buffer) > _RECORD_LIMIT:
                 raise OutputTooLarge("a path is too long", command="diff")
             if not await self._more():
-                end = len(self._buffer)
-                break
+                raise EOFError
         record = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
         return record

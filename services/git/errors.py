@@ -1,5 +1,7 @@
 """Failures of git."""
 
+from typing import Final
+
 from cove.errors.v1.errors_pb2 import ErrorReason
 from servicekit.errors import (
     Aborted,
@@ -22,6 +24,25 @@ class GitFailed(Exception):
         self.errors = errors
 
 
+_NO_MEMORY: Final = ("out of memory", "cannot allocate memory", "unable to create thread")
+
+
+def failed(command: str, code: int, errors: str) -> Exception:
+    """What it means that a command failed that should not have."""
+    if is_out_of_memory(errors):
+        return TooLarge(
+            "git needs more memory for the files than it may have",
+            command=command,
+            remedy="Remove what is very large: a .gitignore, a .gitattributes, a file of text.",
+        )
+    return GitFailed(command, code, errors)
+
+
+def is_out_of_memory(errors: str) -> bool:
+    """Whether git ended, by its own words, because its cell's memory is bounded."""
+    return any(words in errors.lower() for words in _NO_MEMORY)
+
+
 class CellUnavailable(FailedPrecondition):
     reason = ErrorReason.ERROR_REASON_SANDBOX_UNAVAILABLE
 
@@ -32,6 +53,14 @@ class GitTimedOut(ResourceExhausted):
 
 class OutputTooLarge(ResourceExhausted):
     """A command answered more than is kept in memory."""
+
+    reason = ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE
+
+
+class TooLarge(ResourceExhausted):
+    """A command came upon files that do not fit into its memory."""
+
+    reason = ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE
 
 
 class RepositoryNotFound(NotFound):

@@ -20,6 +20,8 @@ from services.git.origin import Origin
 from services.git.process import close_all
 from services.git.remote import Remote, Rules
 
+MEMORY: Final = 4 << 30
+"""Bytes for commands that may have to count all objects of a large repository."""
 _STATUS_TIMEOUT: Final = 10
 _HEAD: Final = re.compile(r"ref: refs/[!-~]+|[0-9a-f]{40}")
 _TREE: Final = "/run/cell/tree"
@@ -122,6 +124,7 @@ class Local:
     def _cell(self, found: Origin, *, writing: bool = False) -> Cell:
         return Cell(
             identity=self._owner(found),
+            memory=MEMORY,
             lent=[
                 Bind(source=path, target=str(path), writable=writing and path == found.common)
                 for path in [found.common, *self._alternates(found)]

@@ -9,7 +9,7 @@ from typing import Final
 
 from services.git.cell import Cell, timed_out_as
 from services.git.command import Command, git
-from services.git.errors import GitFailed, OutputTooLarge
+from services.git.errors import OutputTooLarge, failed
 from services.git.workspace import Scratch, Workspace
 
 _RENAME_LIMIT: Final = 1000
@@ -107,7 +107,7 @@ async def _run(workspace: Workspace, cell: Cell, command: Command, limit: int) -
                 kept += data[:room]
                 more += data[room:].count(b"\0")
             if code := await running.wait():
-                raise GitFailed("status", code, running.errors)
+                raise failed("status", code, running.errors)
     end = kept.rfind(b"\0") + 1
     return bytes(kept[:end]), more
 

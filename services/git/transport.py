@@ -19,7 +19,7 @@ from services.git.cell import Bind, Cell, Cells, Identity
 from services.git.command import Command, Where, git
 from services.git.credentials import Credentials
 from services.git.errors import RemoteUnavailable, RepositoryTooLarge
-from services.git.local import Local
+from services.git.local import MEMORY, Local
 from services.git.process import Result, Running, TooMuchOutput, close_all
 from services.git.remote import Remote, Rules, Scheme
 
@@ -156,7 +156,7 @@ class Transport:
                     values=[f"fd::{ends[0]},{ends[1]}", *refspecs],
                     config=[("protocol.fd.allow", "always"), _WHOLE_IDS],
                 )
-                cell = Cell(identity=identity, binds=binds)
+                cell = Cell(identity=identity, binds=binds, memory=MEMORY)
                 running = await stack.enter_async_context(
                     self._cells.started(cell, command, descriptors=ends)
                 )
@@ -201,7 +201,7 @@ class Transport:
             if self._authorities:
                 files[_AUTHORITIES] = self._authorities
                 config.append(("http.sslCAInfo", _AUTHORITIES))
-        cell = Cell(identity=identity, binds=binds, files=files, network=True)
+        cell = Cell(identity=identity, binds=binds, files=files, memory=MEMORY, network=True)
         where = Where(git_dir=git_dir, variables=variables)
         return cell, git(where, name, options, values=[remote.url, *refspecs], config=config)
 
