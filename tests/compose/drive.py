@@ -66,14 +66,16 @@ async def _work(workspace: Workspace, repository: Path) -> None:
     """Execute, status, files, commit, push, and the end of a command by its timeout."""
     ran = await workspace.execute("sh", "-c", "id -u; git log --format=%s; echo made > new.txt")
     assert ran.check().text == "60900\nFirst\n", ran
+    # What only its owner could remove must not keep the workspace from going.
+    mean = "mkdir -m 1777 ~/sticky && touch ~/sticky/file && mkdir -m 500 ~/closed"
+    (await workspace.execute(script=mean)).check()
     status = await workspace.status()
     assert [each.path for each in status.entries] == ["new.txt"], status
     await workspace.write("written.txt", b"from outside\n")
     assert (await workspace.execute("cat", "written.txt")).text == "from outside\n"
     assert await workspace.read("new.txt") == b"made\n"
-    limited = await workspace.execute(
-        "sh", "-c", "setsid sleep 1000 & sleep 1000 & sleep 1000", timeout=1
-    )
+    hidden = "env -i setsid sh -c 'sleep 1000 &'; setsid sleep 1000 & sleep 1000"
+    limited = await workspace.execute(script=hidden, timeout=1)
     assert limited.execution.exit.WhichOneof("reason") == "timed_out", limited
     left = (await workspace.execute("sh", "-c", "grep -l sleep /proc/[0-9]*/comm || true")).text
     assert left == "", left
