@@ -17,6 +17,7 @@ from typing import Final
 from servicekit.disk import DiskGuard
 from servicekit.errors import InvalidArgument
 from services.git import history, staging, status, view
+from services.git.blocking import unblocked
 from services.git.cell import timed_out_as
 from services.git.command import Where, check_id, git, together
 from services.git.errors import HeadMoved, NothingToCommit, failed
@@ -99,7 +100,8 @@ class Committer:
             if not wanted:
                 raise NothingToCommit("there is nothing to commit", skipped=str(len(skipped)))
             async with workspace.scratch(head) as scratch:
-                staged = await staging.stage(workspace, head, scratch, wanted)
+                async with unblocked(workspace, workspace.cell(head, scratch=scratch)):
+                    staged = await staging.stage(workspace, head, scratch, wanted)
                 skipped += staged.skipped
                 if not staged.paths:
                     raise NothingToCommit("there is nothing to commit", skipped=str(len(skipped)))

@@ -3,11 +3,12 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
 from services.git import staging, status
+from services.git.blocking import unblocked
 from services.git.cell import Cell, timed_out_as
 from services.git.command import Command, Where, git
 from services.git.errors import GitTimedOut, OutputTooLarge, failed
@@ -92,12 +93,15 @@ async def of_work(
         scratches = workspace.scratch(head)
         scratch = await scratches.__aenter__()
     try:
-        await staging.stage(workspace, head, scratch, entries)
+        cell = workspace.cell(head, scratch=scratch)
+        async with unblocked(workspace, cell):
+            await staging.stage(workspace, head, scratch, entries)
         where = workspace.where(head, scratch=scratch)
         values = [since or staging.EMPTY_TREE]
         command = git(where, "diff", [*_OPTIONS, "--cached"], values=values, paths=_text(paths))
-        cell = workspace.cell(head, scratch=scratch)
-        async with aclosing(_stream(workspace, cell, command, limits)) as events:
+        # The tree is looked at again, for attributes.
+        guard = unblocked(workspace, cell)
+        async with aclosing(_stream(workspace, cell, command, limits, guard)) as events:
             async for event in events:
                 yield event
     finally:
@@ -111,7 +115,7 @@ async def of_commits(
     values = [old or staging.EMPTY_TREE, new or staging.EMPTY_TREE]
     command = git(Where(git_dir=STORE), "diff", _OPTIONS, values=values, paths=_text(paths))
     cell = workspace.repository.cell()
-    async with aclosing(_stream(workspace, cell, command, limits)) as events:
+    async with aclosing(_stream(workspace, cell, command, limits, nullcontext())) as events:
         async for event in events:
             yield event
 
@@ -121,7 +125,11 @@ def _text(paths: Sequence[bytes]) -> list[str]:
 
 
 async def _stream(
-    workspace: Workspace, cell: Cell, command: Command, limits: Limits
+    workspace: Workspace,
+    cell: Cell,
+    command: Command,
+    limits: Limits,
+    guard: AbstractAsyncContextManager[None],
 ) -> AsyncGenerator[Event, None]:
     async with workspace.cells.started(cell, command) as running:
         await running.feed(b"")
@@ -129,7 +137,7 @@ async def _stream(
             reader = _Reader(output)
             try:
                 with timed_out_as("diff"):
-                    async with asyncio.timeout(_LIST_TIMEOUT):
+                    async with guard, asyncio.timeout(_LIST_TIMEOUT):
                         files = await _read_files(reader)
             except EOFError:
                 raise failed("diff", await running.wait(), running.errors) from None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
+from services.git.blocking import unblocked
 from services.git.cell import Cell, timed_out_as
 from services.git.command import Command, git
 from services.git.errors import OutputTooLarge, failed
@@ -64,6 +65,11 @@ async def read(workspace: Workspace, head: str, *, limit: int = _OUTPUT_LIMIT) -
     Renames are found where files vanished and others appeared, unless very many did.
     """
     await workspace.ensure_index(head)
+    async with unblocked(workspace, workspace.cell(head)):
+        return await _read(workspace, head, limit)
+
+
+async def _read(workspace: Workspace, head: str, limit: int) -> Found:
     command = git(workspace.where(head), "status", ["--untracked-files=all", "--no-renames"])
     output, more = await _run(workspace, workspace.cell(head), command, limit)
     entries = {entry.path: entry for entry in parse(output)}

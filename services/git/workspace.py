@@ -76,12 +76,12 @@ class Workspace:
         """Where the index of `head` is kept."""
         return self._gitdir / "index" / f"index.{head or UNBORN}"
 
-    def lay_out(self) -> None:
+    async def lay_out(self) -> None:
         """Make the directories, without files of a checkout that was broken off."""
         if self.tree.exists():
-            shutil.rmtree(self.tree)
+            await files.remove_tree(self.tree)
         if self._gitdir.exists():
-            shutil.rmtree(self._gitdir)
+            await files.remove_tree(self._gitdir)
         sandbox = self.cells.sandbox
         self._gitdir.mkdir(mode=0o755)
         files.make_directory(self._gitdir / "index", sandbox)

@@ -5,13 +5,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from servicekit.disk import DiskGuard
-from services.git import history, status, view
+from services.git import files, history, status, view
 from services.git.beside import beside
 from services.git.cell import Cells
 from services.git.errors import NoRemote, UnsavedWork, WorktreeExists, WorktreeNotFound
@@ -75,6 +74,7 @@ class Worktrees:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._phases: dict[str, Phase] = {}
         self._making: dict[str, asyncio.Task[Record]] = {}
+        self._checking: dict[str, asyncio.Task[None]] = {}
         self._workspaces: dict[str, Workspace] = {}
 
     def phase(self, uid: str) -> Phase:
@@ -156,12 +156,15 @@ class Worktrees:
             making.cancel()
             async with self._locked(uid):
                 return True
+        checking = self._checking.get(uid)
+        if not keep_unsaved and checking is not None and known and tenant in ("", known.tenant):
+            checking.cancel()
         async with self._locked(uid):
             record = self.records.find(uid)
             if record is None or (tenant and record.tenant != tenant):
                 return False
             if keep_unsaved and record.state is State.READY:
-                await self._check_saved(record)
+                await self._saved(record)
             await self._undo(self.records.keep(replace(record, state=State.REMOVING)))
             return True
 
@@ -181,11 +184,25 @@ class Worktrees:
     async def load(self) -> None:
         """Read the records, and go on with what a former process began to remove."""
         for stray in self.records.load():
-            await _remove_tree(stray)
+            await files.remove_tree(stray)
         for record in list(self.records):
             if record.state is State.REMOVING:
                 async with self._locked(record.uid):
                     await self._undo(record)
+
+    async def _saved(self, record: Record) -> None:
+        """As `_check_saved`, until a removal that does not ask for it."""
+        checking = asyncio.create_task(self._check_saved(record))
+        self._checking[record.uid] = checking
+        try:
+            await checking
+        except asyncio.CancelledError:
+            if _is_removed(checking):
+                raise WorktreeNotFound("the worktree was removed", uid=record.uid) from None
+            raise
+        finally:
+            checking.cancel()
+            self._checking.pop(record.uid, None)
 
     async def _check_saved(self, record: Record) -> None:
         _, workspace = await self.ready(record.uid, record.tenant)
@@ -267,7 +284,7 @@ class Worktrees:
         async with self.repositories.locked(repository):
             if (repository.path / "HEAD").exists():
                 await self._drop_branch(repository, record)
-            await _remove_tree(directory)
+            await files.remove_tree(directory)
             self.records.drop(record.uid)
             alone = self.records.users_of(record.tenant, record.key) == 0
             # One that was never fetched is of no use; one without origin is nobody's any more.
@@ -290,13 +307,13 @@ class Worktrees:
 
 
 async def _check_out(workspace: Workspace, commit: str) -> None:
-    await asyncio.to_thread(workspace.lay_out)
+    await workspace.lay_out()
     if commit:
         await workspace.read_tree(commit, update=True)
 
 
-def _is_removed(making: asyncio.Task[Record]) -> bool:
-    """Whether `making` was stopped by a removal, and not together with its own caller."""
+def _is_removed(making: asyncio.Task[Any]) -> bool:
+    """Whether the task was stopped by a removal, and not together with its own caller."""
     current = asyncio.current_task()
     return making.cancelled() and not (current and current.cancelling())
 
@@ -308,20 +325,3 @@ def _is_same(record: Record, wanted: Wanted, caller: Caller) -> bool:
         wanted.revision,
         wanted.branch,
     )
-
-
-async def _remove_tree(directory: Path) -> None:
-    """Remove what a sandbox wrote: it may be deep, and without permissions."""
-    for program in (["rm", "-rf"], ["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
-        process = await asyncio.create_subprocess_exec(
-            *program,
-            "--",
-            str(directory),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
-        )
-        if await process.wait() == 0 and program[0] == "rm":
-            return
-    raise OSError("a worktree cannot be removed")
