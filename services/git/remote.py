@@ -17,6 +17,8 @@ from services.git.errors import RemoteForbidden, RemoteUnavailable, RepositoryNo
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\.?")
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _SCP: Final = re.compile(r"(?:(?P<user>[^@/:]+)@)?(?P<host>[^@/:]+):(?P<path>[^:].*)")
+# Git would take it for a path on the host `user`.
+_SCP_SECRET: Final = re.compile(r"[^@/:]+:[^@/]*@[^/]*:")
 _PORTS: Final = {"https": 443, "http": 80, "ssh": 22}
 # Ranges in which an IPv4 address, perhaps a private one, is written as an IPv6 address.
 _TRANSLATED: Final = ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96")
@@ -74,6 +76,12 @@ class Rules:
 
     def parse(self, url: str) -> Remote:
         """The remote that `url` names. Raises `RemoteForbidden` and `RepositoryNotFound`."""
+        if _has_secret(url):
+            raise _forbidden(
+                "credentials",
+                "credentials do not belong in the URL",
+                remedy="Send them as credentials, and change a password that was in a URL.",
+            )
         if not url.isprintable() or any(char.isspace() for char in url):
             raise _forbidden("characters", "the URL has characters that none may have")
         if url.startswith("-") or "::" in url.split("/")[0]:
@@ -96,8 +104,6 @@ class Rules:
             return self._file(unquote(parts.path))
         if scheme not in _PORTS:
             raise _forbidden("scheme", "only https, ssh and file are allowed")
-        if parts.password is not None or (parts.username and scheme != "ssh"):
-            raise _forbidden("credentials", "credentials do not belong in the URL")
         return self._network(
             Scheme(scheme), parts.hostname or "", port, parts.username or "", parts.path
         )
@@ -175,6 +181,15 @@ async def _resolve(host: str, port: int) -> Sequence[str]:
     return sorted((str(address[0]) for *_, address in found), key=lambda text: ":" in text)
 
 
+def _has_secret(url: str) -> bool:
+    """Whether it names a password, or a user who may be a token, however it is written."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return _SCP_SECRET.match(url) is not None
+    user, found, _ = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")
+    return bool(found) and (scheme.lower() != "ssh" or ":" in user or "%" in user)
+
+
 def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
@@ -193,5 +208,5 @@ def _is_public(text: str) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
-def _forbidden(rule: str, message: str) -> RemoteForbidden:
-    return RemoteForbidden("repository", message, rule=rule)
+def _forbidden(rule: str, message: str, *, remedy: str = "") -> RemoteForbidden:
+    return RemoteForbidden("repository", message, rule=rule, remedy=remedy)

@@ -35,6 +35,12 @@ RULES = Rules(local_roots=[Path("/")])
         ("https://example.org/x\0", "characters"),
         ("https://ada:secret@example.org/x", "credentials"),
         ("https://ada@example.org/x", "credentials"),
+        ("https://ada:secret@example.org/x?y=1 z", "credentials"),
+        ("ftp://ada:secret@example.org/x", "credentials"),
+        ("ssh://git:secret@example.org/x", "credentials"),
+        ("ssh://git%3Asecret@example.org/x", "credentials"),
+        ("git:secret@example.org:x", "credentials"),
+        ("file://ada:secret@localhost/srv/x", "credentials"),
         ("https://example.org/x?y=1", "form"),
         ("https://example.org:99999/x", "form"),
         ("https://-example.org/x", "host"),
@@ -55,6 +61,7 @@ def test_a_url_that_is_not_allowed_is_refused_by_a_rule(url: str, rule: str) -> 
     with pytest.raises(RemoteForbidden) as caught:
         RULES.parse(url)
     assert caught.value.metadata["rule"] == rule
+    assert "secret" not in f"{caught.value} {caught.value.metadata}"
 
 
 @pytest.mark.parametrize(
@@ -65,6 +72,7 @@ def test_a_url_that_is_not_allowed_is_refused_by_a_rule(url: str, rule: str) -> 
         ("https://example.org:8443/a", "https://example.org:8443/a"),
         ("ssh://git@example.org/a.git", "ssh://git@example.org/a.git"),
         ("git@example.org:a/b.git", "ssh://git@example.org/a/b.git"),
+        ("git@example.org:a@b:c/d", "ssh://git@example.org/a@b:c/d"),
         ("https://[2001:db8::1]/a", "https://[2001:db8::1]/a"),
         ("/", "file:///"),
         ("file:///", "file:///"),
