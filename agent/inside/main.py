@@ -55,6 +55,10 @@ class Agent:
         unready = self._requests.prepared.unready()
         for descriptor in unready:
             poll.register(descriptor, select.POLLIN)
+        becoming = self._requests.becoming.values()
+        pending = {fd: event for each in becoming for fd, event in each.blank.descriptors()}
+        for descriptor, event in pending.items():
+            poll.register(descriptor, event)
         clients = {}
         for client in self._clients:
             descriptor = client.socket.fileno()
@@ -73,6 +77,8 @@ class Agent:
                 self._serve(clients[descriptor], event)
             elif descriptor in unready:
                 self._requests.set_up(unready[descriptor])
+            elif descriptor in pending:
+                continue  # Those are seen to in every round.
             elif descriptor == _LISTENER:
                 self._accept()
             else:
@@ -82,6 +88,7 @@ class Agent:
         """Milliseconds until something is due."""
         executions = self._requests.executions.values()
         times = [due for each in executions if (due := each.deadline())]
+        times += [each.deadline() for each in self._requests.becoming.values()]
         if self._idle_timeout:
             times.append(self._busy_at + self._idle_timeout)
         due = min(times, default=time.monotonic() + _CLOSE_WAIT)
@@ -120,10 +127,13 @@ class Agent:
                 self._removed(pid, status)
                 continue
             self._requests.prepared.reaped(pid)
+            used = int(usage.ru_utime * 1e6), int(usage.ru_stime * 1e6), usage.ru_maxrss
+            for each in self._requests.becoming.values():
+                if each.blank.pid == pid:
+                    each.reaped(status, used)
             for execution in self._requests.executions.values():
                 if execution.pid == pid and execution.running:
-                    times = int(usage.ru_utime * 1e6), int(usage.ru_stime * 1e6)
-                    execution.exited(status, (*times, usage.ru_maxrss), time.monotonic())
+                    execution.exited(status, used, time.monotonic())
 
     def _removed(self, pid: int, status: int) -> None:
         client, number = self._requests.removals.pop(pid)
@@ -135,6 +145,7 @@ class Agent:
 
     def _tick(self) -> None:
         now = time.monotonic()
+        self._requests.go_on(now)
         for execution in list(self._requests.executions.values()):
             try:
                 told = execution.tick(now)

@@ -6,13 +6,13 @@ import time
 
 from agent import formats, frames
 from agent.inside import files, system
+from agent.inside.becoming import Becoming
 from agent.inside.connection import Connection
 from agent.inside.execution import Execution
 from agent.inside.log import Log
 from agent.inside.paths import OutsideError
 from agent.inside.prepared import Preparations, Prepared, joins
 from agent.inside.spawn import Blank, SpawnError, blank, check
-from agent.inside.stream import Stream
 from agent.inside.tree import Tree, processes
 
 _MAX_RUNNING = 256
@@ -25,6 +25,8 @@ class Requests:
 
     def __init__(self, max_processes: int) -> None:
         self.executions: dict[bytes, Execution] = {}
+        self.becoming: dict[bytes, Becoming] = {}
+        """Those that do not run yet, by the same ids."""
         self.removals: dict[int, tuple[Connection, int]] = {}
         """Processes of ours that remove directories, and who waits for them."""
         self.prepared = Preparations(max_processes)
@@ -39,11 +41,13 @@ class Requests:
             if kind == frames.HELLO:
                 client.reply(frames.OK, number, b"")
             elif kind == frames.START:
-                client.reply(frames.OK, number, self._start(fields, fds))
+                self._start(client, number, fields, fds)
             elif kind == frames.PREPARE:
                 self.prepared.add(client, number, fields, fds)
             elif kind == frames.RUN:
-                client.reply(frames.OK, number, self._run(fields))
+                self._run(client, number, fields)
+            elif kind in (frames.SIGNAL, frames.CANCEL) and fields[0] in self.becoming:
+                self.becoming[fields[0]].later.append((client, kind, number, payload))
             elif kind == frames.SIGNAL:
                 self._signal(client, number, fields)
             elif kind == frames.CANCEL:
@@ -92,22 +96,21 @@ class Requests:
         else:
             prepared.owner.reply(frames.OK, number, b"")
 
-    def _start(self, fields: list[bytes], fds: list[int]) -> bytes:
+    def _start(self, client: Connection, number: int, fields: list[bytes], fds: list[int]) -> None:
         execution_id, cwd, merge, timeout, idle, grace, unified, *program = fields
-        existing = self.executions.get(execution_id)
-        if existing:
-            return frames.pack(existing.pid, 1)
+        if self._existing(client, number, execution_id):
+            return
         self._allow(fds[0])
         exact = unified != b"0"
         command = [execution_id, cwd, merge, timeout, idle, grace, *program]
         waiting = blank(joins(fds, exact=exact), self._max_processes)
-        return self._become(command, waiting, fds, exact=exact)
+        self._become(command, waiting, fds, exact=exact)
+        self.becoming[execution_id].waiting.append((client, number))
 
-    def _run(self, fields: list[bytes]) -> bytes:
+    def _run(self, client: Connection, number: int, fields: list[bytes]) -> None:
         token, execution_id, *_ = fields
-        existing = self.executions.get(execution_id)
-        if existing:
-            return frames.pack(existing.pid, 1)
+        if self._existing(client, number, execution_id):
+            return
         prepared = self.prepared.take(token)
         try:
             try:
@@ -116,24 +119,34 @@ class Requests:
                 prepared.blank.drop()
                 raise
             command, fds = fields[1:], prepared.descriptors
-            return self._become(command, prepared.blank, fds, exact=prepared.exact)
+            self._become(command, prepared.blank, fds, exact=prepared.exact)
+            self.becoming[execution_id].waiting.append((client, number))
         finally:
             prepared.close()
 
+    def _existing(self, client: Connection, number: int, execution_id: bytes) -> bool:
+        """Whether it was started before; then this is answered, or will be when it runs."""
+        if execution_id in self.becoming:
+            self.becoming[execution_id].waiting.append((client, number))
+        elif execution_id in self.executions:
+            pid = self.executions[execution_id].pid
+            client.reply(frames.OK, number, frames.pack(pid, 1))
+        else:
+            return False
+        return True
+
     def _allow(self, log: int) -> None:
         """Raises SpawnError when no command may be started with this log."""
-        if sum(not each.ended for each in self.executions.values()) >= _MAX_RUNNING:
+        running = sum(not each.ended for each in self.executions.values())
+        if running + len(self.becoming) >= _MAX_RUNNING:
             raise SpawnError(frames.LIMIT_REACHED, 0, "too many executions")
         if os.fstat(log).st_size:
             raise SpawnError(frames.ALREADY_STARTED, 0, "the log is not empty")
 
-    def _become(
-        self, command: list[bytes], waiting: Blank, fds: list[int], *, exact: bool
-    ) -> bytes:
+    def _become(self, command: list[bytes], waiting: Blank, fds: list[int], *, exact: bool) -> None:
         """Let `waiting` run a command. Takes from `fds` what the execution keeps."""
         execution_id, cwd, merged, timeout, idle, grace, count, *rest = command
         merge = merged != b"0"
-        outputs: list[int] = []
         log = Log(fds[0], fds[1])
         try:
             argv = rest[: int(count)]
@@ -146,24 +159,34 @@ class Requests:
         except BaseException:
             waiting.drop()
             raise
-        try:
-            outputs = waiting.take_outputs(merge=merge)
-            execution.pid = waiting.become(argv, env, cwd, merge=merge)
-        except (SpawnError, OSError):
-            log.undo()
-            for reading in outputs:
-                os.close(reading)
-            raise
-        execution.tree.leader = execution.pid
-        numbers = (formats.STDOUT, formats.STDERR)
-        execution.streams = [
-            Stream(reading, number, log) for reading, number in zip(outputs, numbers, strict=False)
-        ]
         for fd in {*fds[:2], *(unified or ())}:
             fds.remove(fd)  # The execution's own now.
-        self._forget()
-        self.executions[execution_id] = execution
-        return frames.pack(execution.pid, 0)
+        outputs = waiting.take_outputs(merge=merge)
+        self.becoming[execution_id] = Becoming(execution, waiting, outputs, time.monotonic())
+        waiting.become(argv, env, cwd, merge=merge)
+
+    def go_on(self, now: float) -> None:
+        """See how far those are that become a command."""
+        for execution_id, each in list(self.becoming.items()):
+            if each.over(now):
+                del self.becoming[execution_id]
+                self._settle(each)
+
+    def _settle(self, each: Becoming) -> None:
+        try:
+            each.settle()
+        except (SpawnError, OSError, ValueError) as error:
+            for client, number in each.waiting:
+                if isinstance(error, SpawnError):
+                    refuse(client, number, error.code, error.errno, str(error))
+                else:
+                    refuse(client, number, frames.OS_ERROR, errno.EIO, "it failed to start")
+        else:
+            self._forget()
+            self.executions[each.execution.id] = each.execution
+            each.tell(each.blank.pid)
+        for client, kind, number, payload in each.later:
+            self.answer(client, kind, number, payload, [])
 
     def _forget(self) -> None:
         ended = [each for each in self.executions.values() if each.ended and not each.waiting]
@@ -204,7 +227,10 @@ class Requests:
     def _list(self) -> bytes:
         rows = [
             field
-            for each in self.executions.values()
+            for each in (
+                *(each.execution for each in self.becoming.values()),
+                *self.executions.values(),
+            )
             for field in (each.id, int(each.ended), each.pid, each.start_ns, each.log.offset)
         ]
         return frames.pack(len(processes().keys() - self.prepared.pids()), *rows)

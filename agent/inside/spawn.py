@@ -8,7 +8,7 @@ import errno
 import os
 import resource
 import select
-import time
+from collections.abc import Iterator
 
 from agent import FEWEST_PROCESSES, MOST_PREPARED, frames
 from agent.inside import system
@@ -20,8 +20,6 @@ _MOST_FILES = 16384
 _SHARE_OF_FILES = 4
 """Descriptors on their way through sockets count for all processes of a uid together, and each may
 send until there are more than its own limit. So a command's is this part of the agent's."""
-_PATIENCE = 5.0
-"""Seconds after which a process that does not become its command is killed."""
 
 _STEPS = (b"set up", b"cgroup", b"cwd", b"exec")
 _REPORT, _ORDERS = 3, 4
@@ -46,6 +44,9 @@ class Blank:
         """Readable when it is set up, or cannot be."""
         self._orders = orders
         self._outputs = outputs
+        self._unsent = b""
+        self._said = b""
+        self._decided = False
 
     def ready(self) -> None:
         """Call when `report` is readable. Raises SpawnError when it could not be set up."""
@@ -53,26 +54,51 @@ class Blank:
         if said != _READY:
             raise _failure(said.removeprefix(_READY))
 
-    def become(self, argv: list[bytes], env: dict[bytes, bytes], cwd: bytes, *, merge: bool) -> int:
-        """Let it run `argv`; returns its pid once it does. Raises SpawnError: it never will.
-
-        One that dies on the way, as everything here may be killed at any time, was started.
-        """
+    def become(
+        self, argv: list[bytes], env: dict[bytes, bytes], cwd: bytes, *, merge: bool
+    ) -> None:
+        """Tell it to run `argv`. Call `advance` then, until it is decided."""
         pairs = [key + b"=" + value for key, value in env.items()]
-        data = frames.pack(frames.pack(cwd, int(merge), len(argv), *argv, *pairs))
-        give_up = time.monotonic() + _PATIENCE
+        self._unsent = frames.pack(frames.pack(cwd, int(merge), len(argv), *argv, *pairs))
+        os.set_blocking(self.report, False)
+        system.kill(self.pid, system.SIGCONT)  # Whoever is here may have stopped it.
+
+    def descriptors(self) -> Iterator[tuple[int, int]]:
+        """What to poll for while it becomes something."""
+        if not self._decided:
+            yield self.report, select.POLLIN
+            if self._unsent:
+                yield self._orders, select.POLLOUT
+
+    @property
+    def failed(self) -> bool:
+        """It never ran; once it is decided."""
+        return bool(self._said or self._unsent)
+
+    def advance(self) -> bool:
+        """Never waits; true when it is decided whether it runs."""
         try:
-            system.kill(self.pid, system.SIGCONT)  # Whoever is here may have stopped it.
-            told = self._tell(data, give_up)
-            said = self._hear(give_up)
-        finally:
-            os.close(self._orders)
-            os.close(self.report)
-        if told and not said:
-            return self.pid
-        system.kill(self.pid, system.SIGKILL)
-        os.waitpid(self.pid, 0)
-        raise _failure(said) if said else SpawnError(frames.NOT_PREPARED, 0, "it was killed")
+            while self._unsent and not self._decided:
+                self._unsent = self._unsent[os.write(self._orders, self._unsent) :]
+            while not self._decided:
+                piece = os.read(self.report, 64)
+                self._said += piece.removeprefix(_READY)
+                self._decided = not piece
+        except BrokenPipeError:  # It died before it heard all, and so did nothing.
+            self._decided = True
+        except BlockingIOError:
+            return False
+        return True
+
+    def settle(self) -> None:
+        """Call when it is decided, or it has ended. Raises SpawnError when it never ran."""
+        self.advance()
+        os.close(self._orders)
+        os.close(self.report)
+        if self._said:
+            raise _failure(self._said)
+        if self._unsent:  # What it was told is not whole, so it did nothing.
+            raise SpawnError(frames.NOT_PREPARED, 0, "it was killed")
 
     def take_outputs(self, *, merge: bool) -> list[int]:
         """Reading ends of what it writes, the caller's from now on: stdout, and stderr if apart."""
@@ -90,29 +116,6 @@ class Blank:
         """Give up all that is held of it."""
         for descriptor in (self.report, self._orders, *self._outputs):
             os.close(descriptor)
-
-    def _tell(self, data: bytes, give_up: float) -> bool:
-        """False when it died before it heard all, and so did nothing."""
-        while data:
-            try:
-                data = data[os.write(self._orders, data) :]
-            except BlockingIOError:
-                if not _wait(self._orders, select.POLLOUT, give_up):
-                    return False
-            except BrokenPipeError:
-                return False
-        return True
-
-    def _hear(self, give_up: float) -> bytes:
-        """What went wrong; empty when it runs. It is killed when it does not say."""
-        said = b""
-        while True:
-            if not _wait(self.report, select.POLLIN, give_up):
-                system.kill(self.pid, system.SIGKILL)
-            piece = os.read(self.report, 64)
-            if not piece:
-                return said
-            said += piece.removeprefix(_READY)
 
 
 def blank(cgroups: list[int], processes: int) -> Blank:
@@ -159,12 +162,6 @@ def _prepare_output(reading: int) -> None:
         fcntl.fcntl(reading, system.F_SETPIPE_SZ, _PIPE_SIZE)
     except OSError:  # The user's share of large pipes is used up; a small one works.
         return
-
-
-def _wait(descriptor: int, event: int, give_up: float) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, event)
-    return bool(poll.poll(max(0, int((give_up - time.monotonic()) * 1000))))
 
 
 def _child(descriptors: tuple[int, int, int, int, int], cgroups: list[int], processes: int) -> None:

@@ -1,5 +1,6 @@
 """Commands in a real sandbox: how they start, what is recorded, how they end."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from agent.client import AgentError, ErrorCode, PeerGone, Scope
 from agent.protocol import Limits
 from agent.record import ExitKind, Kind, LogReader, Result
-from tests.agent.node import Node, close, command, ended, timeout, until
+from tests.agent.node import Node, close, command, ended, output, python, timeout, until
 
 
 async def test_output_and_code_are_recorded(node: Node) -> None:
@@ -241,3 +242,49 @@ async def test_an_idle_agent_ends_by_itself(node: Node) -> None:
         with pytest.raises(PeerGone):
             async with box.agent():
                 pass
+
+
+STORM = """
+import os, signal
+for _ in range(2):
+    if os.fork() == 0:
+        break
+os.write(1, b"begun")
+while True:
+    try:
+        os.kill(-1, signal.SIGSTOP)
+    except OSError:
+        pass
+"""
+
+
+async def test_whoever_stops_all_others_holds_up_no_agent(node: Node) -> None:
+    async with node.sandbox() as box, box.agent() as agent:
+        storm, other = box.sinks("storm"), box.sinks("other")
+        mark = {"COVE_EXECUTION_ID": "storm"}
+        await agent.start("storm", command(*python(STORM), env=mark), storm)
+        await until(lambda: output(storm.log)[0])
+        starting = asyncio.create_task(
+            agent.start("other", command("true", timeout=timeout(1)), other)
+        )
+        for _ in range(3):
+            async with asyncio.timeout(2):
+                os.close(await agent.open(b"/workspace", os.O_RDONLY | os.O_DIRECTORY))
+                await agent.listing()
+        async with asyncio.timeout(8):
+            await starting
+        async with asyncio.timeout(8):
+            await agent.signal("storm", signal.SIGKILL, Scope.TREE)
+        await ended(storm)
+        await ended(other)
+        assert (await box.run("echo", "back")).stdout == b"back\n"
+
+
+async def test_a_storm_ends_with_its_timeout(node: Node) -> None:
+    async with node.sandbox() as box:
+        env = {"COVE_EXECUTION_ID": "storm"}
+        done = await box.run(
+            *python(STORM), env=env, execution_id="storm", timeout=timeout(1), grace=timeout(0.1)
+        )
+        assert done.result.kind is ExitKind.TIMED_OUT
+        assert (await box.run("echo", "back")).stdout == b"back\n"

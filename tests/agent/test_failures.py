@@ -18,7 +18,10 @@ async def test_what_breaks_an_execution_ends_it_alone(tmp_path: Path) -> None:
     os.pwrite(result, BLANK_RESULT, 0)
     waiting = blank([], 0)
     outputs = waiting.take_outputs(merge=True)
-    pid = waiting.become([b"sleep", b"300"], {b"PATH": b"/usr/bin:/bin"}, b"/", merge=True)
+    waiting.become([b"sleep", b"300"], {b"PATH": b"/usr/bin:/bin"}, b"/", merge=True)
+    await until(waiting.advance)
+    waiting.settle()
+    pid = waiting.pid
     records = Log(log, result)
     execution = Execution(b"x", records, Tree(b"x", None), (1, 0, 0))
     execution.pid = execution.tree.leader = pid

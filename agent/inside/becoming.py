@@ -1,0 +1,84 @@
+"""Commands that are on their way: a process was told what to become, and has not become it yet.
+
+That takes a millisecond, or for ever, as whatever runs here may stop it. Nobody waits for it.
+"""
+
+import os
+import time
+
+from agent import formats, frames
+from agent.inside import system
+from agent.inside.connection import Connection
+from agent.inside.execution import Execution
+from agent.inside.spawn import Blank
+from agent.inside.stream import Stream
+
+_PATIENCE = 5.0
+"""Seconds after which a process that does not become its command is killed."""
+_PUSH = 0.02
+"""Seconds after which one that may have been stopped is told to go on."""
+
+
+class Becoming:
+    """One of them. Time is monotonic seconds, passed in."""
+
+    def __init__(self, execution: Execution, blank: Blank, outputs: list[int], now: float) -> None:
+        self.execution = execution
+        self.blank = blank
+        self.waiting: list[tuple[Connection, int]] = []
+        """Who asked for it; the first one made it begin."""
+        self.later: list[tuple[Connection, int, int, bytes]] = []
+        """Requests about it, to be answered when it runs: connection, kind, number, payload."""
+        self._outputs = outputs
+        self._give_up = now + _PATIENCE
+        self._push_at = now
+        self._status: tuple[int, tuple[int, int, int]] | None = None
+
+    def deadline(self) -> float:
+        return self._push_at
+
+    def reaped(self, status: int, usage: tuple[int, int, int]) -> None:
+        self._status = status, usage
+
+    def over(self, now: float) -> bool:
+        """Go on with it; true when it is decided."""
+        if self._status:
+            return True
+        if self.blank.advance():
+            if not self.blank.failed:
+                return True
+            self._give_up = now  # And nothing of it is left when that is told.
+        if now >= self._push_at:
+            late = now >= self._give_up
+            system.kill(self.blank.pid, system.SIGKILL if late else system.SIGCONT)
+            self._push_at = now + _PUSH
+        return False
+
+    def settle(self) -> None:
+        """Let the execution begin. Raises SpawnError when it never ran, and no trace is left.
+
+        One that dies on the way, as everything here may be killed at any time, was started.
+        """
+        execution = self.execution
+        try:
+            self.blank.settle()
+        except BaseException:
+            execution.log.undo()
+            execution.log.close()
+            execution.tree.close()
+            for reading in self._outputs:
+                os.close(reading)
+            raise
+        numbers = (formats.STDOUT, formats.STDERR)
+        execution.streams = [
+            Stream(reading, number, execution.log)
+            for reading, number in zip(self._outputs, numbers, strict=False)
+        ]
+        execution.tree.leader = execution.pid = self.blank.pid
+        if self._status:
+            execution.exited(*self._status, time.monotonic())
+
+    def tell(self, pid: int) -> None:
+        """Answer all who asked for it."""
+        for existing, (client, number) in enumerate(self.waiting):
+            client.reply(frames.OK, number, frames.pack(pid, min(existing, 1)))
