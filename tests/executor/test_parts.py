@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import stat
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from servicekit.disk import DiskFull, DiskGuard, full, used
 from services.executor.bounded import Bounded
 from services.executor.ending import End, Reason, Usage
 from services.executor.errors import AgentUnavailable
+from services.executor.files.files import entries
 from services.executor.files.places import Places
 from services.executor.output import Marks
 from services.executor.record import Spec, State
@@ -164,3 +166,18 @@ def test_the_disk_guard_refuses_from_its_limit_on(tmp_path: Path) -> None:
     assert 0 < used(tmp_path) <= 1
     assert isinstance(full(OSError(errno.ENOSPC, "")), DiskFull)
     assert full(OSError(errno.EIO, "")) is None
+
+
+def test_a_listing_remembers_no_more_than_it_returns(tmp_path: Path) -> None:
+    for number in range(5000):
+        (tmp_path / f"{number:0200}").touch()
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    tracemalloc.start()
+    try:
+        found = entries(descriptor, b"d", b"%0200d" % 4, 10)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        os.close(descriptor)
+    assert [each.path for each in found] == [b"d/%0200d" % number for number in range(5, 15)]
+    assert peak < 100_000

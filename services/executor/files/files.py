@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import hashlib
+import heapq
 import os
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -89,7 +90,7 @@ class Files:
             try:
                 self._places.check(uid, descriptor, stat.S_IFDIR, os.O_RDONLY)
                 folder = relative(path)
-                return await asyncio.to_thread(_entries, descriptor, folder, after, size)
+                return await asyncio.to_thread(entries, descriptor, folder, after, size)
             finally:
                 os.close(descriptor)
 
@@ -191,18 +192,36 @@ async def _pieces(descriptor: int, at: int, end: int) -> AsyncGenerator[bytes, N
         at += len(data)
 
 
-def _entries(descriptor: int, folder: bytes, after: bytes, size: int) -> list[Found]:
-    """Entries that go away meanwhile are left out."""
+def entries(descriptor: int, folder: bytes, after: bytes, size: int) -> list[Found]:
+    """Entries that go away meanwhile are left out. Remembers no more names than it returns."""
     prefix = b"" if folder == b"." else folder + b"/"
     found: list[Found] = []
-    for name in sorted(map(os.fsencode, os.listdir(descriptor))):
-        if name <= after:
-            continue
-        if len(found) == size:
+    while len(found) < size:
+        wanted = size - len(found)
+        names = _names(descriptor, after, wanted)
+        for name in names:
+            with suppress(FileNotFoundError):
+                what, target = _status(descriptor, name)
+                found.append(Found(path=prefix + name, stat=what, target=target))
+        if len(names) < wanted:
             break
-        with suppress(FileNotFoundError):
-            what = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-            link = stat.S_ISLNK(what.st_mode)
-            target = os.readlink(name, dir_fd=descriptor) if link else b""
-            found.append(Found(path=prefix + name, stat=what, target=target))
+        after = names[-1]
     return found
+
+
+def _names(descriptor: int, after: bytes, size: int) -> list[bytes]:
+    """The first names of a directory, sorted, after `after`."""
+    with os.scandir(descriptor) as all_of_it:
+        names = (os.fsencode(entry.name) for entry in all_of_it)
+        return heapq.nsmallest(size, (name for name in names if name > after))
+
+
+def _status(descriptor: int, name: bytes) -> tuple[os.stat_result, bytes]:
+    """What is there, and where it leads if it is a link. Raises OSError."""
+    opened = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
+    try:  # One thing is asked twice, so that it is the same both times.
+        found = os.fstat(opened)
+        link = stat.S_ISLNK(found.st_mode)
+        return found, os.readlink(b"", dir_fd=opened) if link else b""
+    finally:
+        os.close(opened)
