@@ -45,7 +45,10 @@ class Scope(IntEnum):
     GROUP = frames.GROUP
     """Its process group."""
     TREE = frames.TREE
-    """All its descendants, also those that left the group or the session."""
+    """All its descendants, also those that left the group or the session.
+
+    Exact with the v2 control group of `Sinks`. Without it, one that has lost its parent and has
+    emptied its environment before it was seen stays until the sandbox ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
