@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -99,9 +99,9 @@ async def of_work(
         where = workspace.where(head, scratch=scratch)
         values = [since or staging.EMPTY_TREE]
         command = git(where, "diff", [*_OPTIONS, "--cached"], values=values, paths=_text(paths))
-        # The tree is looked at again, for attributes.
-        guard = unblocked(workspace, cell)
-        async with aclosing(_stream(workspace, cell, command, limits, guard)) as events:
+        # Git would read files of the tree again, which may be others by now.
+        cell = workspace.cell(head, scratch=scratch, with_tree=False)
+        async with aclosing(_stream(workspace, cell, command, limits)) as events:
             async for event in events:
                 yield event
     finally:
@@ -115,7 +115,7 @@ async def of_commits(
     values = [old or staging.EMPTY_TREE, new or staging.EMPTY_TREE]
     command = git(Where(git_dir=STORE), "diff", _OPTIONS, values=values, paths=_text(paths))
     cell = workspace.repository.cell()
-    async with aclosing(_stream(workspace, cell, command, limits, nullcontext())) as events:
+    async with aclosing(_stream(workspace, cell, command, limits)) as events:
         async for event in events:
             yield event
 
@@ -125,11 +125,7 @@ def _text(paths: Sequence[bytes]) -> list[str]:
 
 
 async def _stream(
-    workspace: Workspace,
-    cell: Cell,
-    command: Command,
-    limits: Limits,
-    guard: AbstractAsyncContextManager[None],
+    workspace: Workspace, cell: Cell, command: Command, limits: Limits
 ) -> AsyncGenerator[Event, None]:
     async with workspace.cells.started(cell, command) as running:
         await running.feed(b"")
@@ -137,7 +133,7 @@ async def _stream(
             reader = _Reader(output)
             try:
                 with timed_out_as("diff"):
-                    async with guard, asyncio.timeout(_LIST_TIMEOUT):
+                    async with asyncio.timeout(_LIST_TIMEOUT):
                         files = await _read_files(reader)
             except EOFError:
                 raise failed("diff", await running.wait(), running.errors) from None

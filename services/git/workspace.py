@@ -89,21 +89,28 @@ class Workspace:
         files.make_directory(self.tree / ".git", sandbox)  # Where the view is bound.
 
     def cell(
-        self, head: str, *, tree_writable: bool = False, scratch: Scratch | None = None
+        self,
+        head: str,
+        *,
+        tree_writable: bool = False,
+        scratch: Scratch | None = None,
+        with_tree: bool = True,
     ) -> Cell:
-        """A cell that sees the tree, the index, and the repository's objects read-only."""
+        """A cell that sees the tree, or an empty one, the index, and the repository's objects."""
         binds = [
             Bind(source=self.tree, target=_TREE, writable=tree_writable),
             Bind(source=self._gitdir / "index", target=_INDEX, writable=True),
             Bind(source=self.repository.objects, target=_STORE),
         ]
+        if not with_tree:
+            del binds[0]
         if scratch is not None:
             binds.append(Bind(source=scratch.path, target=_SCRATCH, writable=True))
         at = head or "ref: refs/heads/unborn"
         return Cell(
             identity=self.cells.sandbox,
             binds=binds,
-            directories=[f"{_GIT}/refs", f"{_GIT}/objects"],
+            directories=[f"{_GIT}/refs", f"{_GIT}/objects", *([] if with_tree else [_TREE])],
             files={f"{_GIT}/HEAD": f"{at}\n".encode(), f"{_GIT}/config": _CONFIG},
             cwd=_TREE,
         )

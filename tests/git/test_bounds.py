@@ -132,13 +132,17 @@ async def test_a_tree_six_thousand_deep_is_looked_at_and_removed(git: Parts, sou
     who = workspace.cells.sandbox
     subprocess.run(made, cwd=workspace.tree, check=True)
     subprocess.run(["chown", "-R", f"{who.uid}:{who.gid}", workspace.tree / "d"], check=True)
-    write(workspace, "new", "x")
-    entries = (await status.read(workspace, workspace.head)).entries
-    assert [entry.path for entry in entries] == [b"new"]
-    await git.committer.commit(record, workspace, Draft(message="x"))
-    # As after a service that ended while it made the worktree.
-    await workspace.lay_out()
-    assert not (workspace.tree / "d").exists()
-    subprocess.run(made, cwd=workspace.tree, check=True)
-    assert await git.worktrees.remove(record.uid, record.tenant)
-    assert not workspace.directory.exists()
+    try:
+        write(workspace, "new", "x")
+        entries = (await status.read(workspace, workspace.head)).entries
+        assert [entry.path for entry in entries] == [b"new"]
+        await git.committer.commit(record, workspace, Draft(message="x"))
+        # As after a service that ended while it made the worktree.
+        await workspace.lay_out()
+        assert not (workspace.tree / "d").exists()
+        subprocess.run(made, cwd=workspace.tree, check=True)
+        assert await git.worktrees.remove(record.uid, record.tenant)
+        assert not workspace.directory.exists()
+    finally:
+        # What is left of it, pytest could not remove.
+        subprocess.run(["rm", "-rf", workspace.directory], check=True)
