@@ -24,6 +24,8 @@ class GitFailed(Exception):
         self.errors = errors
 
 
+# A file that became a device, or a directory, between git's looks at it.
+_REPLACED: Final = "mmap failed: No such device"
 _NO_MEMORY: Final = ("out of memory", "cannot allocate memory", "unable to create thread")
 
 
@@ -35,6 +37,8 @@ def failed(command: str, code: int, errors: str) -> Exception:
             command=command,
             remedy="Remove what is very large: a .gitignore, a .gitattributes, a file of text.",
         )
+    if _REPLACED in errors:
+        return TreeChanges("a file was replaced while git read it", command=command)
     return GitFailed(command, code, errors)
 
 
@@ -107,6 +111,12 @@ class BranchInvalid(InvalidArgument):
 
 class NothingToCommit(FailedPrecondition):
     reason = ErrorReason.ERROR_REASON_NOTHING_TO_COMMIT
+
+
+class TreeChanges(Aborted):
+    """A program changes the tree under git's hands."""
+
+    reason = ErrorReason.ERROR_REASON_FILE_CHANGED
 
 
 class HeadMoved(Aborted):

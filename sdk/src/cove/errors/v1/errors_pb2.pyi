@@ -163,7 +163,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DIRECTORY_NOT_EMPTY: _ErrorReason.ValueType  # 514
     """The directory is not empty. Metadata: `path`."""
     ERROR_REASON_FILE_CHANGED: _ErrorReason.ValueType  # 515
-    """The file is not the one with that etag any more. Metadata: `path`."""
+    """The file is not the one with that etag any more, or was replaced while it was read.
+    Metadata: `path`.
+    """
     ERROR_REASON_FILE_PERMISSION: _ErrorReason.ValueType  # 516
     """The environment's own permissions forbid it. Metadata: `path`."""
     ERROR_REASON_NO_SPACE: _ErrorReason.ValueType  # 517
@@ -324,7 +326,9 @@ ERROR_REASON_FILE_EXISTS: ErrorReason.ValueType  # 513
 ERROR_REASON_DIRECTORY_NOT_EMPTY: ErrorReason.ValueType  # 514
 """The directory is not empty. Metadata: `path`."""
 ERROR_REASON_FILE_CHANGED: ErrorReason.ValueType  # 515
-"""The file is not the one with that etag any more. Metadata: `path`."""
+"""The file is not the one with that etag any more, or was replaced while it was read.
+Metadata: `path`.
+"""
 ERROR_REASON_FILE_PERMISSION: ErrorReason.ValueType  # 516
 """The environment's own permissions forbid it. Metadata: `path`."""
 ERROR_REASON_NO_SPACE: ErrorReason.ValueType  # 517
