@@ -12,6 +12,7 @@ from agent.client import AgentClient, AgentError, ErrorCode, Sinks
 from agent.protocol import Limits
 from agent.record import ExitKind
 from tests.agent.node import Box, Node, close, command, ended, until
+from tests.support.suite import children
 
 
 @asynccontextmanager
@@ -106,6 +107,7 @@ async def test_what_waits_ends_with_its_connection_and_lets_the_agent_go_idle(no
 async def test_a_killed_one_is_replaced_by_an_ordinary_start(node: Node) -> None:
     async with node.sandbox() as box, box.agent() as agent, prepared(agent, box) as sinks:
         await box.run("sh", "-c", "kill -KILL -1")
+        await until(lambda: not children(agent.pid))  # The agent has seen its end.
         code = await refused(agent.run("t", "x", command("echo", "x")))
         assert code is ErrorCode.NOT_PREPARED
         assert os.fstat(sinks.log).st_size == 0
