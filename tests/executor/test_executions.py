@@ -61,7 +61,7 @@ async def test_cwd_is_relative_to_the_workspace(
 
 
 async def test_defaults_are_filled_into_the_spec(caller: Caller, box: Sandbox) -> None:
-    started = await caller.start(box, "one", "true")
+    started = await caller.start(box, "one", "sleep 1000")
     assert started.spec.timeout == Duration(seconds=3600)
     assert started.spec.interpreter == "sh"
     assert started.name == box.name("one")
