@@ -61,11 +61,12 @@ async def test_cwd_is_relative_to_the_workspace(
 
 
 async def test_defaults_are_filled_into_the_spec(caller: Caller, box: Sandbox) -> None:
-    started = await caller.start(box, "one", "sleep 1000")
+    started = await caller.start(box, "one", "until [ -e go ]; do sleep 0.01; done")
     assert started.spec.timeout == Duration(seconds=3600)
     assert started.spec.interpreter == "sh"
     assert started.name == box.name("one")
     assert started.state == pb.Execution.STATE_RUNNING
+    (box.tree / "go").touch()
     ended = await caller.wait(box, "one")
     assert ended.etag != started.etag
 
