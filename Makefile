@@ -81,7 +81,7 @@ docs: setup ## Regenerate docs/configuration.md and docs/errors.md.
 
 # No index address is written, so that every mirror serves.
 COMPILE := .build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-  --no-header --no-annotate --no-emit-package cove --extra dagger --group dev pyproject.toml sdk/pyproject.toml
+  --no-header --no-annotate --no-emit-package cove --extra dagger --extra mcp --group dev pyproject.toml sdk/pyproject.toml
 lock: ## Resolve the requirements anew.
 	@test -x .build/uv/bin/uv || { $(PYTHON) -m venv .build/uv && .build/uv/bin/pip install --quiet uv; }
 	$(COMPILE) --upgrade -o requirements.lock > /dev/null

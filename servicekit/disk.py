@@ -21,9 +21,9 @@ def used(path: Path) -> float:
     return taken / usable if usable else 1.0
 
 
-def full(error: OSError) -> DiskFull | None:
-    """What to tell of a write that failed; None when it was not for lack of space."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+def full(number: int | None) -> DiskFull | None:
+    """What to tell of a write that failed with this errno; None when space was not lacking."""
+    if number not in (errno.ENOSPC, errno.EDQUOT):
         return None
     return DiskFull("no space is left in the state directory")
 

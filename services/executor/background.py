@@ -27,10 +27,15 @@ class Background:
         try:
             yield background
         finally:
-            await asyncio.gather(*background._finishing, return_exceptions=True)
-            for task in background._endless:
+            await background._end()
+
+    async def _end(self) -> None:
+        # What ends may begin something more.
+        while self._finishing or self._endless:
+            await asyncio.gather(*self._finishing, return_exceptions=True)
+            for task in self._endless:
                 task.cancel()
-            await asyncio.gather(*background._endless, return_exceptions=True)
+            await asyncio.gather(*self._endless, return_exceptions=True)
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Do `work` to its end, also when the caller leaves before."""

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Final
 
 from agent.client import AgentError, Command, ErrorCode
+from servicekit.disk import full
 from servicekit.errors import InvalidArgument, ServiceError
 from services.executor.errors import (
     AgentUnavailable,
@@ -52,6 +53,8 @@ def refusal(error: AgentError, spec: Spec) -> ServiceError:
             return ProcessLimit("the environment's limit of processes is reached")
         case ErrorCode.BAD_REQUEST:
             return InvalidArgument("spec", "the agent cannot run this")
+        case _ if told := full(error.errno):
+            return told
         case _:
             return AgentUnavailable("the agent could not start it", cause=str(error))
 

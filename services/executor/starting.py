@@ -110,7 +110,7 @@ class Starter:
             except FileExistsError:
                 return None
             except OSError as error:
-                if told := full(error):
+                if told := full(error.errno):
                     raise told from error
                 raise
             try:
@@ -176,7 +176,7 @@ class Starter:
                     break
             except OSError as error:
                 await self._keeper.drop(record)
-                if told := full(error):
+                if told := full(error.errno):
                     raise told from error
                 raise
         state = await self._keeper.settle(record)

@@ -11,6 +11,7 @@ import pytest
 
 from agent.record import ExitKind, Result
 from servicekit.disk import DiskFull, DiskGuard, full, used
+from services.executor.background import Background
 from services.executor.bounded import Bounded
 from services.executor.ending import End, Reason, Usage
 from services.executor.errors import AgentUnavailable
@@ -164,8 +165,8 @@ def test_the_disk_guard_refuses_from_its_limit_on(tmp_path: Path) -> None:
         DiskGuard(tmp_path, 0.9, lambda _: 0.9).check()
     assert caught.value.metadata == {"used": "90%", "limit": "90%"}
     assert 0 < used(tmp_path) <= 1
-    assert isinstance(full(OSError(errno.ENOSPC, "")), DiskFull)
-    assert full(OSError(errno.EIO, "")) is None
+    assert isinstance(full(errno.ENOSPC), DiskFull)
+    assert full(errno.EIO) is None
 
 
 def test_a_listing_remembers_no_more_than_it_returns(tmp_path: Path) -> None:
@@ -181,3 +182,25 @@ def test_a_listing_remembers_no_more_than_it_returns(tmp_path: Path) -> None:
         os.close(descriptor)
     assert [each.path for each in found] == [b"d/%0200d" % number for number in range(5, 15)]
     assert peak < 100_000
+
+
+async def test_what_ends_may_begin_something_more() -> None:
+    ended = []
+
+    async def clean(name: str) -> None:
+        await asyncio.sleep(0)
+        ended.append(name)
+
+    async def last(background: Background) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            background.keep(asyncio.Event().wait())  # type: ignore[arg-type]
+            background.begin(clean("one"))
+            ended.append("two")
+
+    async with Background.open() as background:
+        background.keep(last(background))
+        await asyncio.sleep(0)
+    assert sorted(ended) == ["one", "two"]
+    assert len(asyncio.all_tasks()) == 1
