@@ -176,7 +176,12 @@ class Stage:
             provisioned = await ProviderServiceStub(channel).ListProvisioned(listing)
         found |= {f"provisioned {each.uid}" for each in provisioned.observations}
         for repository in (self.state / "git" / "repositories").glob("*/*.git"):
-            refs = await asyncio.to_thread(_git, repository, "for-each-ref", "--format=%(refname)")
+            try:
+                asked = "for-each-ref", "--format=%(refname)"
+                refs = await asyncio.to_thread(_git, repository, *asked)
+            except subprocess.CalledProcessError:  # While it is made, or removed.
+                found.add(f"half a repository {repository}")
+                continue
             found |= {f"ref {ref}" for ref in refs.split() if "/remotes/" not in ref}
         return found
 
@@ -218,7 +223,7 @@ async def staged(folder: Path) -> AsyncIterator[Stage]:
             await stack.enter_async_context(launcher(state, runtime))
             for app in (
                 registry(RegistryConfig(**shared)),
-                git(GitConfig(**shared, local_roots=(folder,))),
+                git(GitConfig(**shared, local_roots=(folder,), allowed_hosts=("127.0.0.1",))),
                 provider(ProviderConfig(**shared)),
                 executor(ExecutorConfig(**shared)),
             ):

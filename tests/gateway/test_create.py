@@ -2,7 +2,8 @@
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TypeAlias
 
@@ -171,14 +172,17 @@ async def test_a_create_goes_on_when_its_caller_leaves(stage: Stage, gateway: Ga
 
 async def test_a_create_that_is_only_accepted_shows_its_progress(stage: Stage) -> None:
     async with stage.gateway("watched", progress_interval=timedelta(milliseconds=1)) as gateway:
-        held = stage.git.hold("CreateWorktree", done=True)
-        request = stage.create(return_when=pb.RETURN_WHEN_ACCEPTED)
-        accepted = await gateway.workspaces.CreateWorkspace(request)
-        assert accepted.workspace.state == pb.Workspace.STATE_PENDING
-        await eventually(_shows_progress(gateway))
-        await asyncio.wait_for(held.reached.wait(), 5)
-        stage.git.heal()
-        await eventually(_is_ready(gateway))
+        async with a_remote_that_says_nothing() as url:
+            request = stage.create(return_when=pb.RETURN_WHEN_ACCEPTED, spec={"repository": url})
+            accepted = await gateway.workspaces.CreateWorkspace(request)
+            assert accepted.workspace.state == pb.Workspace.STATE_PENDING
+            await eventually(_shows(gateway, "asking the remote"))
+        await eventually(stage.empty)
+
+
+async def test_a_create_that_is_only_accepted_becomes_ready(gateway: Gateway, stage: Stage) -> None:
+    await gateway.workspaces.CreateWorkspace(stage.create(return_when=pb.RETURN_WHEN_ACCEPTED))
+    await eventually(_is_ready(gateway))
 
 
 async def test_a_retry_with_the_same_request_id_joins_the_create(
@@ -267,10 +271,25 @@ async def _created(gateway: Gateway, request: pb.CreateWorkspaceRequest) -> pb.W
     return (await gateway.workspaces.CreateWorkspace(request)).workspace
 
 
-def _shows_progress(gateway: Gateway) -> Check:
+@asynccontextmanager
+async def a_remote_that_says_nothing() -> AsyncIterator[str]:
+    """Takes connections, and holds them until it is left."""
+    held = []
+    server = await asyncio.start_server(lambda _, writer: held.append(writer), "127.0.0.1")
+    try:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/app.git"
+    finally:
+        server.close()
+        for writer in held:
+            writer.close()
+            await writer.wait_closed()
+
+
+def _shows(gateway: Gateway, phase: str) -> Check:
     async def check() -> bool:
         request = pb.GetWorkspaceRequest(name="workspaces/demo")
-        return bool((await gateway.workspaces.GetWorkspace(request)).workspace.progress.phase)
+        got = await gateway.workspaces.GetWorkspace(request)
+        return got.workspace.progress.phase == phase
 
     return check
 
