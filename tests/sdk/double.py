@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from cove.errors.v1.errors_pb2 import ErrorReason
-from cove.executor.v1.executor_pb2 import Chunk, Execution, Exit, File, ReadFileEnd
+from cove.executor.v1.executor_pb2 import Chunk, Execution, Exit, File, Output, ReadFileEnd
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1 import gateway_pb2_grpc as rpc
 
@@ -88,7 +88,8 @@ class Gateway(rpc.WorkspaceServiceServicer, rpc.ExecutionServiceServicer, rpc.Fi
 
     async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:
         await self._note(request, context)
-        return pb.ExecuteResponse(execution=Execution(exit=Exit(code=3)))
+        execution = Execution(spec=request.spec, exit=Exit(code=3))
+        return pb.ExecuteResponse(execution=execution, stderr=Output(text="no such target\n"))
 
     async def ReadOutput(
         self, request: pb.ReadOutputRequest, context: Context

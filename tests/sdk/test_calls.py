@@ -8,6 +8,7 @@ import pytest
 from cove import status
 from cove.client import Client
 from cove.errors.v1.errors_pb2 import ErrorReason
+from cove.executions import CommandFailed
 from tests.sdk.double import Gateway, broken_off, told
 
 
@@ -89,3 +90,31 @@ async def test_a_call_waits_a_little_longer_than_the_server_works(
 async def test_a_command_result_tells_its_status(cove: Client) -> None:
     result = await cove.workspaces.named("demo").execute("false")
     assert result.exit_status == 3
+
+
+async def test_a_caller_that_may_die_can_choose_the_request_id(
+    cove: Client, gateway: Gateway
+) -> None:
+    chosen = "6f1f4f0e-8d0a-4b8e-9d53-2a4f6f0b7c11"
+    await cove.workspaces.create(id="demo", request_id=chosen)
+    assert gateway.requests[0].request_id == chosen
+
+
+async def test_a_checked_command_that_fails_says_which_and_why(cove: Client) -> None:
+    demo = cove.workspaces.named("demo")
+    with pytest.raises(CommandFailed) as caught:
+        await demo.execute("make", "the tests", check=True)
+    assert str(caught.value) == "make 'the tests': exit status 3\nno such target"
+    assert caught.value.result.exit_status == 3
+
+
+async def test_text_is_written_and_read_as_utf_8(cove: Client, gateway: Gateway) -> None:
+    demo = cove.workspaces.named("demo")
+    await demo.write("f", "ä\n")
+    assert gateway.output == b"\xc3\xa4\n"
+    assert await demo.read_text("f") == "ä\n"
+
+
+def test_an_async_client_without_a_loop_is_told_of_the_blocking_one(address: str) -> None:
+    with pytest.raises(RuntimeError, match=r"cove\.sync"):
+        Client(address)

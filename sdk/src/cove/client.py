@@ -1,11 +1,11 @@
-"""The async client of Cove.
+"""The async client of Cove. `cove.sync` has the same for code that is not async.
 
 async with Client() as cove:
-    ws = await cove.workspaces.create("https://example.org/app.git", revision="main")
-    result = await ws.execute("make", "test", timeout=600)
-    print(result.exit_status, result.text)
-    await ws.commit("Make the tests pass")
-    await ws.push()
+    async with await cove.workspaces.create("https://example.org/app.git", revision="main") as ws:
+        result = await ws.execute("make", "test", timeout=600, check=True)
+        print(result.text)
+        await ws.commit("Make the tests pass")
+        await ws.push()
 """
 
 import os
@@ -20,15 +20,21 @@ from cove.gateway.v1.gateway_pb2_grpc import WorkspaceServiceStub
 from cove.health import check
 from cove.workspaces import Workspaces
 
-_PATIENCE: Final = 30.0
+PATIENCE: Final = 30.0
+"""Seconds for which a call is repeated while the gateway is away."""
 
 
 class Client:
-    """One connection to a gateway. Use it as an async context manager.
+    """One connection to a gateway. Use it as an async context manager, or `close` it.
 
-    Without arguments the gateway is found by COVE_ADDRESS and COVE_TOKEN, or by what `cove up`
-    left in its state directory. `patience`: seconds for which a call is repeated while the
-    gateway is away. All calls raise `cove.status.CoveError`.
+    `address` is `host:port` or `unix:/path`. Without arguments the gateway is found by
+    COVE_ADDRESS and COVE_TOKEN, or by what `cove up` left in its state directory, `state` or
+    COVE_STATE; `Unavailable` is raised when nothing runs on the one that is named. It belongs to
+    the event loop in which it is made.
+
+    A call is repeated for `patience` seconds while the gateway is away (3 when it never
+    answered), which never does anything twice; then it raises `Unavailable`. Every other
+    failure is raised at once, as the subclass of `CoveError` that is named for its code.
     """
 
     def __init__(
@@ -37,7 +43,7 @@ class Client:
         token: str | None = None,
         *,
         state: Path | None = None,
-        patience: float = _PATIENCE,
+        patience: float = PATIENCE,
     ) -> None:
         endpoint = find(os.environ, address=address, token=token, state=state)
         self._connection = Connection(endpoint, patience)
@@ -47,6 +53,10 @@ class Client:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls in progress are cancelled. May be done twice."""
         await self._connection.channel.close()
 
     @property

@@ -11,9 +11,8 @@ import os
 import random
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
-from typing import Any, Final, Self, TypeVar
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Final, Generic, Self, TypeVar
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
@@ -99,7 +98,7 @@ class Connection:
     """One channel to a gateway."""
 
     def __init__(self, endpoint: Endpoint, patience: float, silence: float = _SILENCE) -> None:
-        asyncio.get_running_loop()  # gRPC binds the channel to it: there must be one.
+        _need_running_loop()
         self.endpoint = endpoint
         self.channel = grpc.aio.insecure_channel(endpoint.address, options=_OPTIONS)
         self._patience = patience
@@ -173,34 +172,16 @@ class Connection:
             finally:
                 call.cancel()
 
-    @asynccontextmanager
-    async def stream(
+    def stream(
         self, method: grpc.aio.UnaryStreamMultiCallable[Req, Res], request: Req
-    ) -> AsyncIterator[AsyncIterator[Res]]:
-        """One request, many answers, one attempt. Raises `CoveError`."""
+    ) -> "Answers[Res]":
+        """One request, many answers, one attempt."""
         call = method(request, timeout=self.deadline(request), metadata=self._metadata())
-        try:
-            async with aclosing(self._events(call)) as events:
-                yield events
-        finally:
-            call.cancel()
+        return Answers(self, call, self._silence)
 
-    async def _events(
-        self, call: "grpc.aio.UnaryStreamCall[Any, Res]"
-    ) -> AsyncGenerator[Res, None]:
-        answers = aiter(call)
-        while True:
-            try:
-                async with asyncio.timeout(self._silence):
-                    answer = await anext(answers)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
-                raise status.Unavailable("the stream went silent", broken_off=True) from None
-            except grpc.aio.AioRpcError as error:
-                raise self.failure(error) from error
-            self._reached = True
-            yield answer
+    def reached(self) -> None:
+        """The gateway answered."""
+        self._reached = True
 
     def deadline(self, request: Message) -> float | None:
         """Seconds the server itself gives the call, and a margin; None: no limit."""
@@ -229,6 +210,42 @@ class Connection:
         return (correlation, ("authorization", f"Bearer {self.endpoint.token}"))
 
 
+class Answers(Generic[Res]):
+    """The answers of a stream, as an async context manager that ends the call. Raises `CoveError`.
+
+    It is no generator: asyncio, when it ends, closes all generators at once, and those within
+    others would be closed twice.
+    """
+
+    def __init__(
+        self, connection: Connection, call: "grpc.aio.UnaryStreamCall[Any, Res]", silence: float
+    ) -> None:
+        self._connection = connection
+        self._call = call
+        self._answers = aiter(call)
+        self._silence = silence
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._call.cancel()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Res:
+        try:
+            async with asyncio.timeout(self._silence):
+                answer = await anext(self._answers)
+        except TimeoutError:
+            raise status.Unavailable("the stream went silent", broken_off=True) from None
+        except grpc.aio.AioRpcError as error:
+            raise self._connection.failure(error) from error
+        self._connection.reached()
+        return answer
+
+
 class _Body:
     """The messages of an upload, and why there are no more."""
 
@@ -250,6 +267,16 @@ class _Body:
             raise
 
 
+def _need_running_loop() -> None:
+    """gRPC binds the channel to it: there must be one."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "no event loop runs: make the async client in a coroutine, or use cove.sync.Client"
+        ) from None
+
+
 def _deadlines() -> Mapping[str, options_pb2.Deadline]:
     """The deadline of each RPC that has one, by the name of its request."""
     default = options_pb2.Deadline()
@@ -267,6 +294,6 @@ def _deadlines() -> Mapping[str, options_pb2.Deadline]:
     return found
 
 
-def request_id() -> str:
-    """An idempotency key for one call and all its retries."""
-    return str(uuid.UUID(bytes=os.urandom(16), version=4))
+def request_id(given: str = "") -> str:
+    """An idempotency key for one call and all its retries: the caller's own, or a new one."""
+    return given or str(uuid.UUID(bytes=os.urandom(16), version=4))

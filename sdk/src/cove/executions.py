@@ -1,5 +1,6 @@
 """Commands in a workspace."""
 
+import shlex
 import signal as signals
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ Scope = Literal["process", "group", "tree"]
 TIMED_OUT: Final = 124
 """Exit status of a command that its timeout ended, as `timeout` of the shell has it."""
 
+_TAIL: Final = 20
+"""Lines of the output in the text of `CommandFailed`."""
+
 _SIGNALLED: Final = 128
 _LOST: Final = 255
 _SCOPES: Final = {
@@ -27,7 +31,7 @@ _SCOPES: Final = {
 
 
 def exit_status(exit: executor_pb2.Exit) -> int:  # noqa: A002 - the contract's word.
-    """The end of a command as the one number that a shell would show."""
+    """The end of a command as the one number that a shell would show; see `Result`."""
     match exit.WhichOneof("reason"):
         case "code":
             return exit.code
@@ -44,25 +48,36 @@ def exit_status(exit: executor_pb2.Exit) -> int:  # noqa: A002 - the contract's 
 
 
 class CommandFailed(Exception):
-    """A command ended with another status than 0; see `result`."""
+    """A command ended with another status than 0; see `result`.
+
+    The text has the command, its end, and the last lines it wrote.
+    """
 
     def __init__(self, result: "Result") -> None:
-        super().__init__(f"exit status {result.exit_status}")
+        spec = result.execution.spec
+        command = shlex.join(spec.argv) or spec.script
+        tail = (result.stderr.strip() or result.stdout.strip()).decode(errors="replace")
+        lines = [f"{command}: exit status {result.exit_status}", *tail.splitlines()[-_TAIL:]]
+        super().__init__("\n".join(lines))
         self.result = result
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A command that has ended, with its output up to 1 MiB a stream."""
+    """A command that has ended, with its output up to 1 MiB of each stream."""
 
     execution: executor_pb2.Execution
     stdout: bytes
     stderr: bytes
     truncated: bool
-    """Whether some of the output is left out here; reading it from offset 0 has it."""
+    """Whether some of the output is left out here; `Execution.output` has it."""
 
     @property
     def exit_status(self) -> int:
+        """As a shell shows it: 128+n after signal n, 124 after the timeout, 255 when nobody knows.
+
+        `execution.exit` tells each end apart.
+        """
         return exit_status(self.execution.exit)
 
     @property
@@ -97,7 +112,10 @@ def spec(
 
 
 class Execution:
-    """One command of a workspace. It goes on whether or not anyone watches."""
+    """One command of a workspace. It goes on whether or not anyone watches.
+
+    All calls raise `NotFound` when it is deleted, or its retention is over.
+    """
 
     def __init__(self, connection: Connection, message: executor_pb2.Execution) -> None:
         self._connection = connection
@@ -114,6 +132,9 @@ class Execution:
     def id(self) -> str:
         return self.name.rpartition("/")[2]
 
+    def __repr__(self) -> str:
+        return f"<Execution {self.name}>"
+
     async def refresh(self) -> executor_pb2.Execution:
         """Ask how far it is."""
         request = pb.GetExecutionRequest(name=self.name)
@@ -121,19 +142,29 @@ class Execution:
         return self.message
 
     async def wait(self) -> executor_pb2.Execution:
-        """Wait for its end."""
+        """Wait for its end, at most a day; then `DeadlineExceeded` ends the wait only."""
         request = pb.WaitExecutionRequest(name=self.name)
         self.message = (await self._connection.unary(self._stub.WaitExecution, request)).execution
         return self.message
 
     def output(self, from_offset: int = 0, *, follow: bool = True) -> AsyncGenerator[Event, None]:
-        """Its output, and at last its `Exit`; see `cove.output.read_output`."""
+        """Its output from a byte on, as it comes, and at last its `Exit`.
+
+        After a drop it goes on at the byte where it was: nothing comes twice, and what is
+        missing is a `Gap`. A negative offset counts from the end; one beyond it raises
+        `OutOfRange`. Without `follow` it ends where the output ends now, without an `Exit` when
+        the command still runs.
+        """
         return read_output(self._connection, self.name, from_offset, follow=follow)
 
     async def signal(
         self, signal: int | signals.Signals, scope: Scope = "group"
     ) -> executor_pb2.Execution:
-        """Send a signal to it: to its process, its process group, or all that it started."""
+        """Send a signal to it: to its process, its process group, or all that it started.
+
+        SIGKILL to the `tree` returns when nothing is left. Raises `FailedPrecondition` when
+        nothing is there to signal.
+        """
         request = pb.SignalExecutionRequest(
             name=self.name,
             signal=executor_pb2.Signal.ValueType(signal),
@@ -145,7 +176,10 @@ class Execution:
         return self.message
 
     async def delete(self, *, force: bool = False, allow_missing: bool = False) -> None:
-        """Remove its record and output; `force` kills it when it runs."""
+        """Remove its record and output; `force` kills it when it runs.
+
+        Raises `FailedPrecondition` when it runs, and `force` is not set.
+        """
         request = pb.DeleteExecutionRequest(
             name=self.name, force=force, allow_missing=allow_missing, request_id=request_id()
         )
@@ -161,7 +195,7 @@ class Executions:
         self._workspace = workspace
 
     async def run(self, what: executor_pb2.ExecutionSpec, id: str = "") -> Result:  # noqa: A002
-        """Run to the end."""
+        """Run to the end; see `Workspace.execute`."""
         request = pb.ExecuteRequest(
             name=self._workspace, execution_id=id, spec=what, request_id=request_id()
         )
@@ -174,7 +208,7 @@ class Executions:
         )
 
     async def start(self, what: executor_pb2.ExecutionSpec, id: str = "") -> Execution:  # noqa: A002
-        """Start, and return when it runs."""
+        """Start, and return when it runs; see `Workspace.start`."""
         request = pb.StartExecutionRequest(
             parent=self._workspace,
             execution_id=id,

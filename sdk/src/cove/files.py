@@ -38,7 +38,11 @@ def raw_path(file: File) -> bytes:
 
 
 class Files:
-    """The files of one workspace. No path and no symbolic link leads out of it."""
+    """The files of one workspace. No path and no symbolic link leads out of it.
+
+    All calls raise `NotFound` when nothing is at the path, `InvalidArgument` when it leads out of
+    the workspace, `FailedPrecondition` when it is of another kind, and `PermissionDenied`.
+    """
 
     def __init__(self, connection: Connection, workspace: str) -> None:
         self._connection = connection
@@ -46,8 +50,12 @@ class Files:
         self._workspace = workspace
 
     async def read(self, path: AnyPath, offset: int = 0, limit: int = 0) -> bytes:
-        """The content, or a part of it; a `limit` of 0 means all."""
+        """The content, or `limit` bytes of it from `offset` on; a `limit` of 0 means all."""
         return b"".join([data async for data in self.download(path, offset, limit)])
+
+    async def read_text(self, path: AnyPath) -> str:
+        """The content as text. Raises `UnicodeDecodeError` when it is not UTF-8."""
+        return (await self.read(path)).decode()
 
     async def download(
         self, path: AnyPath, offset: int = 0, limit: int = 0
@@ -86,16 +94,19 @@ class Files:
     async def write(
         self,
         path: AnyPath,
-        content: bytes | Path,
+        content: str | bytes | Path,
         *,
         mode: int = 0,
         etag: str = "",
         must_not_exist: bool = False,
         make_parents: bool = False,
     ) -> File:
-        """Write a whole file at once: the bytes, or those of a local file.
+        """Write a whole file at once: text as UTF-8, bytes, or those of a local file, a `Path`.
 
-        `mode` is for a new file, 0 means 0644. With an `etag` only over the file that has it.
+        Readers see the old content or the new. `mode` is for a new file, 0 means 0644. With an
+        `etag` only over the file that has it, else `Aborted` is raised; with `must_not_exist`
+        `AlreadyExists` when one is there; `NotFound` when its directory is missing, unless
+        `make_parents`; `ResourceExhausted` when no space is left.
         """
         header = pb.WriteFileHeader(
             name=self._workspace,
@@ -137,7 +148,10 @@ class Files:
             request.page_token = page.next_page_token
 
     async def mkdir(self, path: AnyPath, *, make_parents: bool = False) -> File:
-        """Make a directory; one that is there already is no error."""
+        """Make a directory; one that is there already is no error.
+
+        Raises `NotFound` when its parent is missing, unless `make_parents`.
+        """
         request = pb.MakeDirectoryRequest(
             name=self._workspace,
             make_parents=make_parents,
@@ -154,7 +168,11 @@ class Files:
         allow_missing: bool = False,
         etag: str = "",
     ) -> None:
-        """Remove a file, a link or a directory."""
+        """Remove a file, a link or a directory.
+
+        Raises `FailedPrecondition` when it holds something, unless `recursive`; `Aborted` when it
+        is not the one with `etag`.
+        """
         request = pb.RemoveFileRequest(
             name=self._workspace,
             recursive=recursive,
@@ -166,7 +184,10 @@ class Files:
         await self._connection.unary(self._stub.RemoveFile, request)
 
     async def move(self, path: AnyPath, new_path: AnyPath, *, overwrite: bool = False) -> File:
-        """Rename within the workspace."""
+        """Rename within the workspace.
+
+        Raises `AlreadyExists` when something is at the new path, unless `overwrite`.
+        """
         request = pb.MoveFileRequest(
             name=self._workspace,
             overwrite=overwrite,
@@ -178,7 +199,9 @@ class Files:
         return (await self._connection.unary(self._stub.MoveFile, request)).file
 
 
-def _pieces(content: bytes | Path) -> Iterator[bytes]:
+def _pieces(content: str | bytes | Path) -> Iterator[bytes]:
+    if isinstance(content, str):
+        content = content.encode()
     if isinstance(content, bytes):
         for begin in range(0, len(content), _CHUNK):
             yield content[begin : begin + _CHUNK]

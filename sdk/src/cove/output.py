@@ -1,6 +1,6 @@
 """The output of a command as one unbroken stream."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeAlias
 
 from cove import status
@@ -14,14 +14,20 @@ Event: TypeAlias = Chunk | Gap | Exit
 
 
 async def read_output(
-    connection: Connection, name: str, from_offset: int = 0, *, follow: bool = True
+    connection: Connection,
+    name: str | Callable[[], Awaitable[str]],
+    from_offset: int = 0,
+    *,
+    follow: bool = True,
 ) -> AsyncGenerator[Event, None]:
     """Yield the output of an execution from an offset on, and at last its `Exit`.
 
+    `name` may also be what starts the execution, and returns its name.
     After a drop it goes on at the byte where it was; each piece of progress refills the
     patience. No byte comes twice, and what is missing is a `Gap`. Without `follow` it ends where
     the output ends now, without an `Exit` when the command still runs.
     """
+    name = name if isinstance(name, str) else await name()
     stub = ExecutionServiceStub(connection.channel)
     patience = connection.patience()
     position = _Position(from_offset)

@@ -4,7 +4,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final, Literal
 
 from cove import status
-from cove.connection import Connection, request_id
+from cove.connection import Connection
+from cove.connection import request_id as new_request_id
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import SourceServiceStub
 from cove.git.v1 import git_pb2
@@ -27,7 +28,10 @@ class Source:
         self._workspace = workspace
 
     async def status(self, max_entries: int = 0) -> git_pb2.WorktreeStatus:
-        """What differs from the head of the branch."""
+        """What differs from the head of the branch; `truncated` says whether that is all.
+
+        `max_entries` of 0 means as many as the server shows at most.
+        """
         request = pb.GetWorktreeStatusRequest(name=self._workspace, max_entries=max_entries)
         return (await self._connection.unary(self._stub.GetWorktreeStatus, request)).status
 
@@ -38,8 +42,10 @@ class Source:
     ) -> AsyncGenerator[git_pb2.DiffFile | git_pb2.DiffPatch | git_pb2.DiffEnd, None]:
         """Each file that differs, its patch in pieces, and at last `DiffEnd`.
 
-        `range` may also be two revisions, `a..b`. A diff is of one moment, so one that breaks
-        off is not gone on with: `Unavailable` is raised, unless nothing had come yet.
+        `range` may also be two revisions, `a..b`; anything else raises `ValueError`. Limits of
+        the server may cut a patch or the files: `truncated` says so. A diff is of one moment, so
+        one that breaks off is not gone on with: `Unavailable` is raised, unless nothing had
+        come yet.
         """
         request = pb.GetDiffRequest(name=self._workspace, range=_range(range), paths=paths)
         patience = self._connection.patience()
@@ -72,10 +78,14 @@ class Source:
         trailers: Mapping[str, str] | None = None,
         paths: Sequence[str] = (),
         expected_head: str = "",
+        request_id: str = "",
     ) -> pb.CreateCommitResponse:
         """Commit what `status` shows, or the part of it below `paths`.
 
-        `author` is name and mail address; the default is the server's own.
+        `author` is name and mail address; the default is the server's own. Raises
+        `FailedPrecondition` when there is nothing to commit, and `Aborted` when the head is not
+        `expected_head`. With the same `request_id`, a UUID, it is done once; see
+        `Workspaces.create`.
         """
         commit = git_pb2.Commit(message=message)
         if author:
@@ -87,7 +97,7 @@ class Source:
             commit=commit,
             expected_head=expected_head,
             paths=paths,
-            request_id=request_id(),
+            request_id=new_request_id(request_id),
         )
         return await self._connection.unary(self._stub.CreateCommit, request)
 
@@ -120,15 +130,21 @@ class Source:
         branch: str = "",
         expected_remote_head: str = "",
         credentials: git_pb2.Credentials | None = None,
+        request_id: str = "",
     ) -> pb.PushBranchResponse:
-        """Push the branch to its origin, or to another remote; never forced without a lease."""
+        """Push the branch to its origin, or to another `remote`, there maybe as another `branch`.
+
+        It overwrites exactly `expected_remote_head` there, else raises `Aborted`. Raises
+        `FailedPrecondition` when the branch there has other commits, is checked out there, or is
+        refused by the remote's rules; `PermissionDenied` when `credentials` do not do.
+        """
         request = pb.PushBranchRequest(
             name=self._workspace,
             remote=remote,
             remote_branch=branch,
             expected_remote_head=expected_remote_head,
             credentials=credentials,
-            request_id=request_id(),
+            request_id=new_request_id(request_id),
         )
         return await self._connection.unary(self._stub.PushBranch, request)
 

@@ -3,20 +3,21 @@
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from cove import status
-from cove.connection import Connection, request_id
+from cove.connection import Connection
+from cove.connection import request_id as new_request_id
 from cove.executions import Execution, Executions, Result, spec
 from cove.executor.v1.executor_pb2 import File
 from cove.files import AnyPath, Files
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import WorkspaceServiceStub
 from cove.git.v1 import git_pb2
-from cove.output import Event
+from cove.output import Event, read_output
 from cove.registry.v1 import registry_pb2
 from cove.source import Source
 
@@ -26,7 +27,11 @@ OnProgress = Callable[[registry_pb2.Progress], None]
 
 
 class Workspace:
-    """One workspace. What it shows is as of the last call that returned it."""
+    """One workspace. What it shows is as of the last call that returned it.
+
+    As a context manager it deletes itself at the end; unsaved work is kept as `delete` keeps it.
+    All calls raise `NotFound` when it is gone, and `FailedPrecondition` when it is not ready.
+    """
 
     def __init__(self, connection: Connection, message: pb.Workspace) -> None:
         self._connection = connection
@@ -38,6 +43,7 @@ class Workspace:
         self.executions = Executions(connection, message.name)
 
         self.read = self.files.read
+        self.read_text = self.files.read_text
         self.write = self.files.write
         self.remove = self.files.remove
         self.move = self.files.move
@@ -47,6 +53,15 @@ class Workspace:
         self.log = self.source.log
         self.branches = self.source.branches
         self.push = self.source.push
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.delete(allow_missing=True)
+
+    def __repr__(self) -> str:
+        return f"<Workspace {self.name}>"
 
     @property
     def name(self) -> str:
@@ -70,13 +85,19 @@ class Workspace:
     async def delete(
         self, *, force: bool = False, allow_missing: bool = False, etag: str = ""
     ) -> pb.Workspace | None:
-        """Remove it. Returns it when unsaved work is kept for a while; `force` keeps nothing."""
+        """End all that runs in it and remove it.
+
+        Unsaved work, changes that are not committed and commits that are nowhere else, is kept
+        for a while, and so is the id: then the workspace is returned, with the `purge_time`.
+        `force` keeps nothing and frees the id. Raises `Aborted` when it is not the one with
+        `etag`, or is just being made or changed.
+        """
         request = pb.DeleteWorkspaceRequest(
             name=self.name,
             force=force,
             allow_missing=allow_missing,
             etag=etag,
-            request_id=request_id(),
+            request_id=new_request_id(),
         )
         answer = await self._connection.unary(self._stub.DeleteWorkspace, request)
         return answer.workspace if answer.HasField("workspace") else None
@@ -90,12 +111,26 @@ class Workspace:
         timeout: timedelta | float | None = None,
         merge_stderr: bool = False,
         id: str = "",  # noqa: A002 - the contract's word.
+        check: bool = False,
     ) -> Result:
-        """Run a command to its end. `timeout`, in seconds, ends the command; 1 h by default."""
+        """Run a command to its end: program and arguments, or a `script` for `sh -c`.
+
+        `cwd` is relative to the workspace. `timeout`, in seconds, at most 7 days, ends the
+        command and all it started; 1 h by default. `merge_stderr` records both streams as
+        standard output, in the exact order. With `check`, another status than 0 raises
+        `CommandFailed`.
+
+        An `id` runs at most one command, ever: called again with the same id and the same
+        command, also by another process, this waits for that one and returns how it ended; with
+        another command it raises `AlreadyExists`. `NotFound`: no such program or `cwd`.
+        `PermissionDenied`: it is not executable. `ResourceExhausted`: no further process may
+        be made, or the disk is full. A caller that leaves does not end the command.
+        """
         what = spec(
             argv, script=script, cwd=cwd, env=env, timeout=timeout, merge_stderr=merge_stderr
         )
-        return await self.executions.run(what, id)
+        result = await self.executions.run(what, id)
+        return result.check() if check else result
 
     async def start(
         self,
@@ -107,13 +142,13 @@ class Workspace:
         merge_stderr: bool = False,
         id: str = "",  # noqa: A002
     ) -> Execution:
-        """Start a command, and return when it runs."""
+        """Start a command, and return when it runs. Parameters and errors are `execute`'s."""
         what = spec(
             argv, script=script, cwd=cwd, env=env, timeout=timeout, merge_stderr=merge_stderr
         )
         return await self.executions.start(what, id)
 
-    async def stream(
+    def stream(
         self,
         *argv: str,
         script: str = "",
@@ -123,14 +158,19 @@ class Workspace:
         merge_stderr: bool = False,
         id: str = "",  # noqa: A002
     ) -> AsyncGenerator[Event, None]:
-        """Start a command and yield its output as it comes, and at last its `Exit`."""
+        """Run a command and yield its output as it comes, and at last its `Exit`.
+
+        It is started when the first event is asked for, and goes on when the reader leaves.
+        Parameters and errors are those of `execute`, the events those of `Execution.output`.
+        """
         what = spec(
             argv, script=script, cwd=cwd, env=env, timeout=timeout, merge_stderr=merge_stderr
         )
-        execution = await self.executions.start(what, id)
-        async with aclosing(execution.output()) as events:
-            async for event in events:
-                yield event
+
+        async def started() -> str:
+            return (await self.executions.start(what, id)).name
+
+        return read_output(self._connection, started)
 
     async def stat(self, path: AnyPath) -> File:
         """What is at a path."""
@@ -168,11 +208,22 @@ class Workspaces:
         wait: bool = True,
         keep_failed: bool = False,
         on_progress: OnProgress | None = None,
+        request_id: str = "",
     ) -> Workspace:
-        """Make a workspace from a repository: a URL, or a local path.
+        """Make a workspace from a repository: a URL, or a local `Path`; an empty one without.
 
+        `revision` is a branch, tag or commit of it, its HEAD by default; `branch` the one that
+        is made for the workspace, `cove/{id}` by default. `env` holds variables of every command.
         Without `wait` it returns when the workspace is recorded. `on_progress` is told how far
         it is while it is made. One that fails leaves nothing, unless `keep_failed`.
+
+        `request_id`, a UUID, is for callers that may die: called again with the same one within
+        24 h, also by another process, it joins the call or returns its workspace. Raises
+        `AlreadyExists` when the id or the branch is taken; `NotFound` when there is no such
+        repository or revision; `PermissionDenied` when `credentials` do not do;
+        `InvalidArgument` for an id, a branch name or a URL that is not allowed;
+        `FailedPrecondition` when this host cannot do what is asked; `ResourceExhausted` when
+        the repository is too large or the disk full.
         """
         request = pb.CreateWorkspaceRequest(
             workspace_id=id or (_id() if on_progress else ""),
@@ -188,7 +239,7 @@ class Workspaces:
                 labels=labels,
                 annotations=annotations,
             ),
-            request_id=request_id(),
+            request_id=new_request_id(request_id),
             return_when=pb.RETURN_WHEN_READY if wait else pb.RETURN_WHEN_ACCEPTED,
             on_failure=pb.ON_FAILURE_KEEP if keep_failed else pb.ON_FAILURE_REMOVE,
             credentials=credentials,
@@ -198,7 +249,7 @@ class Workspaces:
         return Workspace(self._connection, answer.workspace)
 
     async def get(self, id: str) -> Workspace:  # noqa: A002
-        """One workspace."""
+        """One workspace, as it is now. Raises `NotFound`."""
         workspace = self.named(id)
         await workspace.refresh()
         return workspace
@@ -219,8 +270,8 @@ class Workspaces:
             request.page_token = page.next_page_token
 
     async def undelete(self, id: str) -> Workspace:  # noqa: A002
-        """Bring back a deleted one whose unsaved work is still kept."""
-        request = pb.UndeleteWorkspaceRequest(name=f"workspaces/{id}", request_id=request_id())
+        """Bring back a deleted one whose unsaved work is still kept. Raises `NotFound`."""
+        request = pb.UndeleteWorkspaceRequest(name=f"workspaces/{id}", request_id=new_request_id())
         answer = await self._connection.unary(self._stub.UndeleteWorkspace, request)
         return Workspace(self._connection, answer.workspace)
 

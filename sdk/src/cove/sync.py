@@ -1,0 +1,196 @@
+"""The blocking client of Cove: what `cove.client` does, for code that is not async.
+
+with Client() as cove:
+    with cove.workspaces.create("https://example.org/app.git", revision="main") as ws:
+        result = ws.execute("make", "test", timeout=600, check=True)
+        print(result.text)
+        ws.commit("Make the tests pass")
+        ws.push()
+
+Parameters, errors, deadlines and retries are those of the async client, whose documentation
+each method has. What is a stream there is iterated over with `for`. Ctrl-C cancels the call in
+progress; a command that was started goes on, as always. One client may be used from many threads,
+and from within a running event loop, say of a notebook, which it then blocks.
+"""
+
+from pathlib import Path
+from typing import Self
+
+from cove import client, executions, files, source, workspaces
+from cove.executions import CommandFailed as CommandFailed
+from cove.executions import Result as Result
+from cove.executor.v1 import executor_pb2
+from cove.facade import Facade, call, call_for, iterate, iterate_for
+from cove.gateway.v1 import gateway_pb2 as pb
+from cove.loop import Closed as Closed
+from cove.loop import Loop
+
+
+class Files(Facade[files.Files]):
+    """The files of one workspace. No path and no symbolic link leads out of it."""
+
+    read = call(files.Files.read)
+    read_text = call(files.Files.read_text)
+    download = iterate(files.Files.download)
+    write = call(files.Files.write)
+    stat = call(files.Files.stat)
+    list = iterate(files.Files.list)
+    mkdir = call(files.Files.mkdir)
+    remove = call(files.Files.remove)
+    move = call(files.Files.move)
+
+
+class Source(Facade[source.Source]):
+    """The branch of one workspace, seen from outside: nothing in it is executed."""
+
+    status = call(source.Source.status)
+    diff = iterate(source.Source.diff)
+    commit = call(source.Source.commit)
+    log = iterate(source.Source.log)
+    branches = iterate(source.Source.branches)
+    push = call(source.Source.push)
+
+
+class Execution(Facade[executions.Execution]):
+    """One command of a workspace. It goes on whether or not anyone watches."""
+
+    @property
+    def message(self) -> executor_pb2.Execution:
+        """As last seen."""
+        return self._of.message
+
+    @property
+    def name(self) -> str:
+        """`workspaces/{id}/executions/{id}`."""
+        return self._of.name
+
+    @property
+    def id(self) -> str:
+        return self._of.id
+
+    refresh = call(executions.Execution.refresh)
+    wait = call(executions.Execution.wait)
+    output = iterate(executions.Execution.output)
+    signal = call(executions.Execution.signal)
+    delete = call(executions.Execution.delete)
+
+
+class Executions(Facade[executions.Executions]):
+    """All commands of one workspace."""
+
+    run = call(executions.Executions.run)
+    start = call_for(Execution, executions.Executions.start)
+    list = iterate_for(Execution, executions.Executions.list)
+
+    def named(self, id: str) -> Execution:  # noqa: A002 - the contract's word.
+        """A handle on one that is known by its id; nothing is asked yet."""
+        return Execution(self._loop, self._of.named(id))
+
+
+class Workspace(Facade[workspaces.Workspace]):
+    """One workspace. What it shows is as of the last call that returned it.
+
+    As a context manager it deletes itself at the end; unsaved work is kept as `delete` keeps it.
+    """
+
+    def __init__(self, loop: Loop[client.Client], of: workspaces.Workspace) -> None:
+        super().__init__(loop, of)
+        self.files = Files(loop, of.files)
+        self.source = Source(loop, of.source)
+        self.executions = Executions(loop, of.executions)
+
+        self.read = self.files.read
+        self.read_text = self.files.read_text
+        self.write = self.files.write
+        self.remove = self.files.remove
+        self.move = self.files.move
+        self.mkdir = self.files.mkdir
+        self.commit = self.source.commit
+        self.diff = self.source.diff
+        self.log = self.source.log
+        self.branches = self.source.branches
+        self.push = self.source.push
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.delete(allow_missing=True)
+
+    @property
+    def message(self) -> pb.Workspace:
+        """As last seen."""
+        return self._of.message
+
+    @property
+    def name(self) -> str:
+        """`workspaces/{id}`."""
+        return self._of.name
+
+    @property
+    def id(self) -> str:
+        return self._of.id
+
+    @property
+    def branch(self) -> str:
+        return self._of.branch
+
+    refresh = call(workspaces.Workspace.refresh)
+    delete = call(workspaces.Workspace.delete)
+    execute = call(workspaces.Workspace.execute)
+    start = call_for(Execution, workspaces.Workspace.start)
+    stream = iterate(workspaces.Workspace.stream)
+    stat = call(workspaces.Workspace.stat)
+    list = call(workspaces.Workspace.list)
+    status = call(workspaces.Workspace.status)
+
+
+class Workspaces(Facade[workspaces.Workspaces]):
+    """All workspaces of the caller."""
+
+    create = call_for(Workspace, workspaces.Workspaces.create)
+    get = call_for(Workspace, workspaces.Workspaces.get)
+    list = iterate_for(Workspace, workspaces.Workspaces.list)
+    undelete = call_for(Workspace, workspaces.Workspaces.undelete)
+
+    def named(self, id: str) -> Workspace:  # noqa: A002 - the contract's word.
+        """A handle on one that is known by its id; nothing is asked yet."""
+        return Workspace(self._loop, self._of.named(id))
+
+
+class Client(Facade[client.Client]):
+    """One connection to a gateway, with a thread of its own. Use it as a context manager.
+
+    Its arguments are those of `cove.client.Client`. Closing it, which the end of the program
+    does too, ends every stream, and every call in another thread with `Closed`.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        token: str | None = None,
+        *,
+        state: Path | None = None,
+        patience: float = client.PATIENCE,
+    ) -> None:
+        loop = Loop(lambda: client.Client(address, token, state=state, patience=patience))
+        super().__init__(loop, loop.inside)
+        self.workspaces = Workspaces(loop, loop.inside.workspaces)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, and wait until nothing of it is left. May be done twice."""
+        self._loop.close()
+
+    @property
+    def address(self) -> str:
+        """Where the gateway is."""
+        return self._of.address
+
+    capabilities = call(client.Client.capabilities)
+    health = call(client.Client.health)
