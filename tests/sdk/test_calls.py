@@ -1,6 +1,7 @@
 """One call: its retries, its deadline, its identity, and how its failure is told."""
 
 import time
+import traceback
 
 import grpc
 import pytest
@@ -41,6 +42,13 @@ async def test_a_failure_says_all_that_the_gateway_said(cove: Client, gateway: G
     assert error.metadata == {"name": "workspaces/none"}
     assert error.fields == (status.Violation("workspace_id", "not a label"),)
     assert len(gateway.requests) == 1
+    shown = "".join(traceback.format_exception(error))
+    assert shown.endswith(
+        "NotFound: it does not do\n"
+        "ERROR_REASON_WORKSPACE_NOT_FOUND name=workspaces/none\n"
+        "Try another.\n"
+    )
+    assert "AioRpcError" not in shown
 
 
 async def test_a_reason_newer_than_this_client_is_kept(cove: Client, gateway: Gateway) -> None:

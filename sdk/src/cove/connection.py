@@ -79,7 +79,7 @@ class Patience:
         """Wait until the next attempt, or raise `error` when there shall be none."""
         now = time.monotonic()
         if not isinstance(error, status.Unavailable):
-            raise error
+            raise error from None  # gRPC's own error says nothing more.
         if error.broken_off and now - self._began > _LASTED:
             self.refill()
         if self._failing_since is None:
@@ -90,7 +90,7 @@ class Patience:
         delay = max(delay, error.retry_after or 0)
         self._failures += 1
         if now - self._failing_since + delay > self._seconds():
-            raise error
+            raise error from None
         await asyncio.sleep(delay)
 
 
@@ -241,7 +241,7 @@ class Answers(Generic[Res]):
         except TimeoutError:
             raise status.Unavailable("the stream went silent", broken_off=True) from None
         except grpc.aio.AioRpcError as error:
-            raise self._connection.failure(error) from error
+            raise self._connection.failure(error) from None
         self._connection.reached()
         return answer
 

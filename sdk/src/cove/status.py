@@ -39,7 +39,10 @@ _UNKNOWN_CALLER: Final = (
 
 
 class CoveError(Exception):
-    """A call that failed. The subclass is its kind, `reason` what a program branches on."""
+    """A call that failed. The subclass is its kind, `reason` what a program branches on.
+
+    A traceback shows the reason, the metadata and the remedy too.
+    """
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
 
@@ -69,6 +72,11 @@ class CoveError(Exception):
         """The correlation id, by which an operator finds the call in the logs."""
         self.broken_off = broken_off
         """Whether the connection or the stream ended, and not the gateway said so."""
+        particulars = [f"{key}={value}" for key, value in self.metadata.items()]
+        if reason != _UNSPECIFIED or particulars:
+            self.add_note(" ".join([reason, *particulars]))
+        if remedy:
+            self.add_note(remedy)
 
 
 class InvalidArgument(CoveError):
