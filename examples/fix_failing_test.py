@@ -14,7 +14,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -42,9 +42,9 @@ STRATEGIES = ("first idea", "rewrite", "smallest change")
 TURNS = 2
 
 
-def model(strategy: str, said: str, files: Mapping[str, str]) -> dict[str, str]:
-    """Stands in for a language model: the files to write, by path."""
-    code = files["stats.py"]
+def model(strategy: str, said: str, read: Callable[[str], str]) -> dict[str, str]:
+    """Stands in for a language model, which may read files: those to write, by path."""
+    code = read("stats.py")
     match strategy:
         case "first idea":  # Forgets the empty list.
             return {"stats.py": code.replace(" + 1", "")}
@@ -74,9 +74,7 @@ def attempt(workspace: Workspace, strategy: str, test: str) -> Attempt:
         tests = workspace.execute(script=test, timeout=300, merge_stderr=True)
         if tests.exit_status == 0 or turn == TURNS:
             break
-        names = workspace.execute("git", "ls-files", check=True).text.split()
-        files = {name: workspace.read_text(name) for name in names}
-        for path, content in model(strategy, tests.text, files).items():
+        for path, content in model(strategy, tests.text, workspace.read_text).items():
             workspace.write(path, content)
     (end,) = (part for part in workspace.diff("base..work") if isinstance(part, DiffEnd))
     return Attempt(strategy, workspace, tests.exit_status == 0, end.additions, end.deletions)
