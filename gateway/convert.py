@@ -2,7 +2,11 @@
 
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.provider.v1 import provider_pb2
-from cove.registry.v1.registry_pb2 import Environment, EnvironmentSpec
+from cove.registry.v1.registry_pb2 import (
+    Environment,
+    EnvironmentSpec,
+    WatchEnvironmentsResponse,
+)
 from gateway import names
 
 
@@ -29,6 +33,28 @@ def workspace(environment: Environment) -> pb.Workspace:
     if environment.worktree.HasField("resolved_time"):
         shown.resolved_time.CopyFrom(environment.worktree.resolved_time)
     return shown
+
+
+def change(event: WatchEnvironmentsResponse) -> pb.WatchWorkspacesResponse | None:
+    """What the registry tells of a record, in words of workspaces; None: nothing that we know."""
+    told = pb.WatchWorkspacesResponse()
+    match event.WhichOneof("event"):
+        case "snapshot":
+            told.snapshot.CopyFrom(workspace(event.snapshot))
+        case "snapshot_end":
+            told.snapshot_end.revision = event.snapshot_end.revision
+        case "put":
+            told.put.workspace.CopyFrom(workspace(event.put))
+            told.put.revision = event.put.revision
+        case "delete":
+            told.delete.name = names.workspace_name(event.delete.name)
+            told.delete.uid = event.delete.uid
+            told.delete.revision = event.delete.revision
+        case "heartbeat":
+            told.heartbeat.revision = event.heartbeat.revision
+        case _:
+            return None
+    return told
 
 
 def provider_spec(spec: EnvironmentSpec) -> provider_pb2.Spec:

@@ -1,6 +1,6 @@
 """The registry as the gateway uses it: workspaces by their names, failures in their words."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
@@ -52,6 +52,13 @@ class Records:
 
     async def list(self, request: pb.ListEnvironmentsRequest) -> pb.ListEnvironmentsResponse:
         return await self._call(self._rpc.ListEnvironments, request, "")
+
+    async def watch(self, from_revision: int) -> AsyncGenerator[pb.WatchEnvironmentsResponse, None]:
+        """The changes of the caller's tenant, as the registry tells them; holds none of them."""
+        request = pb.WatchEnvironmentsRequest(from_revision=from_revision)
+        async with self._registry.stream(self._rpc.WatchEnvironments, request) as events:
+            async for event in events:
+                yield event
 
     async def everything(self) -> AsyncIterator[pb.Environment]:
         """The records of all tenants."""

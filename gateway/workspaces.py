@@ -1,5 +1,7 @@
 """WorkspaceService: what a workspace is, from create to delete."""
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from importlib.metadata import version
 from typing import Final
 
@@ -9,7 +11,7 @@ from cove.provider.v1 import provider_pb2
 from cove.registry.v1 import registry_pb2
 from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
-from gateway.convert import workspace
+from gateway.convert import change, workspace
 from gateway.create import Creations
 from gateway.delete import Deletions, Undeletions
 from gateway.errors import FieldImmutable
@@ -104,6 +106,14 @@ class WorkspaceServicer(WorkspaceServiceServicer):
     ) -> pb.UndeleteWorkspaceResponse:
         restored = await self._undeletions.undelete(request)
         return pb.UndeleteWorkspaceResponse(workspace=workspace(restored))
+
+    async def WatchWorkspaces(
+        self, request: pb.WatchWorkspacesRequest, context: Context
+    ) -> AsyncIterator[pb.WatchWorkspacesResponse]:
+        async with aclosing(self._records.watch(request.from_revision)) as events:
+            async for event in events:
+                if told := change(event):
+                    yield told
 
     async def GetCapabilities(
         self, request: pb.GetCapabilitiesRequest, context: Context

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from cove.executor.v1 import executor_pb2
+from cove.gateway.v1.gateway_pb2 import WatchWorkspacesResponse as _Watch
 from gateway.rest.backend import Backend
 from gateway.rest.errors import status_json, status_of
 from gateway.rest.exchange import JSON, Exchange, to_json
@@ -68,15 +69,15 @@ def _ndjson(event: Any) -> bytes:
 
 def _sse(event: Any) -> bytes:
     inner = getattr(event, event.WhichOneof("event"))
-    if isinstance(inner, executor_pb2.Heartbeat) and event.WhichOneof("event") == "heartbeat":
-        return b": heartbeat\n\n"
-    offset = _offset_after(inner)
-    name = b"" if offset is None else b"id: %d\n" % offset
+    place = _place_after(inner)
+    name = b"" if place is None else b"id: %d\n" % place
+    if event.WhichOneof("event") == "heartbeat":
+        return name + b": heartbeat\n\n"
     return b"%sdata: %s\n\n" % (name, to_json(to_dict(event)))
 
 
-def _offset_after(event: Any) -> int | None:
-    """Where a reader goes on that has had this event; None: it is not of an output."""
+def _place_after(event: Any) -> int | None:
+    """Where a reader goes on that has had this event; None: nowhere."""
     match event:
         case executor_pb2.Chunk():
             return int(event.offset) + len(event.data)
@@ -86,6 +87,8 @@ def _offset_after(event: Any) -> int | None:
             return int(event.output_bytes)
         case executor_pb2.Heartbeat():
             return int(event.offset)
+        case _Watch.SnapshotEnd() | _Watch.Put() | _Watch.Delete() | _Watch.Heartbeat():
+            return int(event.revision)
     return None
 
 

@@ -18,7 +18,8 @@ IF_MATCH: Final = "if-match"
 LAST_EVENT: Final = "last-event-id"
 
 _TAG: Final = re.compile(r'"([^"]+)"|([^",\s]+)')
-_OFFSET: Final = re.compile(r"\d{1,18}")
+_PLACE: Final = re.compile(r"\d{1,18}")
+_PLACES: Final = ("from_offset", "from_revision")
 
 
 def request_of(match: Match, exchange: Exchange, body: bytes, *, conditions: bool = True) -> Any:
@@ -97,7 +98,7 @@ def _put_headers(message: Any, route: Route, headers: Mapping[str, str]) -> list
             violations.append(Violation(field, "the header Idempotency-Key says otherwise"))
         setattr(message, field, key)
     if LAST_EVENT in headers and route.rpc.server_streaming:
-        violations += _put_offset(message, headers[LAST_EVENT])
+        violations += _put_place(message, headers[LAST_EVENT])
     return violations
 
 
@@ -113,12 +114,13 @@ def _put_etag(message: Any, path: str, etag: str) -> list[Violation]:
     return []
 
 
-def _put_offset(message: Any, value: str) -> list[Violation]:
-    if "from_offset" not in message.DESCRIPTOR.fields_by_name:
+def _put_place(message: Any, value: str) -> list[Violation]:
+    fields = [each for each in _PLACES if each in message.DESCRIPTOR.fields_by_name]
+    if not fields:
         return [Violation("Last-Event-ID", "this stream has no place to resume at")]
-    if not _OFFSET.fullmatch(value):
-        return [Violation("Last-Event-ID", "not an offset")]
-    message.from_offset = int(value)
+    if not _PLACE.fullmatch(value):
+        return [Violation("Last-Event-ID", "no id of an event")]
+    setattr(message, fields[0], int(value))
     return []
 
 

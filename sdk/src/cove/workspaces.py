@@ -20,6 +20,7 @@ from cove.git.v1 import git_pb2
 from cove.output import Event, read_output
 from cove.registry.v1 import registry_pb2
 from cove.source import Source
+from cove.watch import Change, watch_workspaces
 
 _PROGRESS_INTERVAL: Final = 0.2
 
@@ -268,6 +269,10 @@ class Workspaces:
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
+
+    def watch(self, from_revision: int = 0) -> AsyncGenerator[Change, None]:
+        """All of them as they are, then every change; see `cove.watch.watch_workspaces`."""
+        return watch_workspaces(self._connection, from_revision)
 
     async def undelete(self, id: str) -> Workspace:  # noqa: A002
         """Bring back a deleted one whose unsaved work is still kept. Raises `NotFound`."""

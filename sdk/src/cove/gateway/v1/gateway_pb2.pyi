@@ -621,6 +621,172 @@ class UndeleteWorkspaceResponse(_message.Message):
 Global___UndeleteWorkspaceResponse: _TypeAlias = UndeleteWorkspaceResponse  # noqa: Y015
 
 @_typing.final
+class WatchWorkspacesRequest(_message.Message):
+    """Request of WatchWorkspaces."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_REVISION_FIELD_NUMBER: _builtins.int
+    from_revision: _builtins.int
+    """Resume after this revision; 0 means begin with a snapshot."""
+    def __init__(
+        self,
+        *,
+        from_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_revision", b"from_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchWorkspacesRequest: _TypeAlias = WatchWorkspacesRequest  # noqa: Y015
+
+@_typing.final
+class WatchWorkspacesResponse(_message.Message):
+    """One event of WatchWorkspaces."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SnapshotEnd(_message.Message):
+        """Says that the snapshot is complete."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        REVISION_FIELD_NUMBER: _builtins.int
+        revision: _builtins.int
+        """The revision it shows; resume from here."""
+        def __init__(
+            self,
+            *,
+            revision: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Put(_message.Message):
+        """A workspace was created, or its record was written."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        WORKSPACE_FIELD_NUMBER: _builtins.int
+        REVISION_FIELD_NUMBER: _builtins.int
+        revision: _builtins.int
+        """The revision of the write."""
+        @_builtins.property
+        def workspace(self) -> Global___Workspace:
+            """As it is then."""
+
+        def __init__(
+            self,
+            *,
+            workspace: Global___Workspace | None = ...,
+            revision: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["workspace", b"workspace"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "workspace", b"workspace"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Delete(_message.Message):
+        """A workspace was removed for good."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NAME_FIELD_NUMBER: _builtins.int
+        UID_FIELD_NUMBER: _builtins.int
+        REVISION_FIELD_NUMBER: _builtins.int
+        name: _builtins.str
+        """Its name."""
+        uid: _builtins.str
+        """Its uid."""
+        revision: _builtins.int
+        """The revision of the removal."""
+        def __init__(
+            self,
+            *,
+            name: _builtins.str = ...,
+            uid: _builtins.str = ...,
+            revision: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "revision", b"revision", "uid", b"uid"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Heartbeat(_message.Message):
+        """Nothing happened; the stream is alive."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        REVISION_FIELD_NUMBER: _builtins.int
+        revision: _builtins.int
+        """All changes up to this revision were sent."""
+        def __init__(
+            self,
+            *,
+            revision: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_END_FIELD_NUMBER: _builtins.int
+    PUT_FIELD_NUMBER: _builtins.int
+    DELETE_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def snapshot(self) -> Global___Workspace:
+        """A workspace as it was when the watch began."""
+
+    @_builtins.property
+    def snapshot_end(self) -> Global___WatchWorkspacesResponse.SnapshotEnd:
+        """The snapshot is complete."""
+
+    @_builtins.property
+    def put(self) -> Global___WatchWorkspacesResponse.Put:
+        """A workspace was created, or its record was written."""
+
+    @_builtins.property
+    def delete(self) -> Global___WatchWorkspacesResponse.Delete:
+        """A workspace was removed for good."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___WatchWorkspacesResponse.Heartbeat:
+        """Sent every 10 s when nothing else is."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Global___Workspace | None = ...,
+        snapshot_end: Global___WatchWorkspacesResponse.SnapshotEnd | None = ...,
+        put: Global___WatchWorkspacesResponse.Put | None = ...,
+        delete: Global___WatchWorkspacesResponse.Delete | None = ...,
+        heartbeat: Global___WatchWorkspacesResponse.Heartbeat | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delete", b"delete", "event", b"event", "heartbeat", b"heartbeat", "put", b"put", "snapshot", b"snapshot", "snapshot_end", b"snapshot_end"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete", b"delete", "event", b"event", "heartbeat", b"heartbeat", "put", b"put", "snapshot", b"snapshot", "snapshot_end", b"snapshot_end"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["snapshot", "snapshot_end", "put", "delete", "heartbeat"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___WatchWorkspacesResponse: _TypeAlias = WatchWorkspacesResponse  # noqa: Y015
+
+@_typing.final
 class GetCapabilitiesRequest(_message.Message):
     """Request of GetCapabilities."""
 

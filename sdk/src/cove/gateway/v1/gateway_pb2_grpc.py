@@ -66,6 +66,11 @@ class WorkspaceServiceStub(object):
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.UndeleteWorkspaceRequest.SerializeToString,
                 response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.UndeleteWorkspaceResponse.FromString,
                 _registered_method=True)
+        self.WatchWorkspaces = channel.unary_stream(
+                '/cove.gateway.v1.WorkspaceService/WatchWorkspaces',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchWorkspacesRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchWorkspacesResponse.FromString,
+                _registered_method=True)
         self.GetCapabilities = channel.unary_unary(
                 '/cove.gateway.v1.WorkspaceService/GetCapabilities',
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetCapabilitiesRequest.SerializeToString,
@@ -154,6 +159,21 @@ class WorkspaceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchWorkspaces(self, request, context):
+        """Follows every change of the caller's workspaces. Without `from_revision`: each as it
+        is now, `snapshot_end`, then changes. With it: the changes after that revision,
+        without gap or repeat. A deleted one whose work is kept is a `put`; `delete` is for
+        good. Over HTTP, events for browsers carry the revision to resume from as their id.
+
+        * OUT_OF_RANGE, ERROR_REASON_REVISION_COMPACTED: that history is no longer kept; start anew.
+        * OUT_OF_RANGE, ERROR_REASON_REVISION_IN_FUTURE: there is no such revision yet.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_WATCHER_TOO_SLOW: resume from the last revision seen.
+        * UNAVAILABLE, ERROR_REASON_SERVICE_UNAVAILABLE: the registry broke off; resume likewise.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCapabilities(self, request, context):
         """Tells what this installation can enforce and supports.
         """
@@ -193,6 +213,11 @@ def add_WorkspaceServiceServicer_to_server(servicer, server):
                     servicer.UndeleteWorkspace,
                     request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.UndeleteWorkspaceRequest.FromString,
                     response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.UndeleteWorkspaceResponse.SerializeToString,
+            ),
+            'WatchWorkspaces': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchWorkspaces,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchWorkspacesRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchWorkspacesResponse.SerializeToString,
             ),
             'GetCapabilities': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCapabilities,
@@ -364,6 +389,33 @@ class WorkspaceService(object):
             '/cove.gateway.v1.WorkspaceService/UndeleteWorkspace',
             cove_dot_gateway_dot_v1_dot_gateway__pb2.UndeleteWorkspaceRequest.SerializeToString,
             cove_dot_gateway_dot_v1_dot_gateway__pb2.UndeleteWorkspaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchWorkspaces(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cove.gateway.v1.WorkspaceService/WatchWorkspaces',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchWorkspacesRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchWorkspacesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -70,6 +70,17 @@ class WorkspaceServiceStub:
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: it is not deleted.
     """
+    WatchWorkspaces: _aio.UnaryStreamMultiCallable[_gateway_pb2.WatchWorkspacesRequest, _gateway_pb2.WatchWorkspacesResponse]
+    """Follows every change of the caller's workspaces. Without `from_revision`: each as it
+    is now, `snapshot_end`, then changes. With it: the changes after that revision,
+    without gap or repeat. A deleted one whose work is kept is a `put`; `delete` is for
+    good. Over HTTP, events for browsers carry the revision to resume from as their id.
+
+    * OUT_OF_RANGE, ERROR_REASON_REVISION_COMPACTED: that history is no longer kept; start anew.
+    * OUT_OF_RANGE, ERROR_REASON_REVISION_IN_FUTURE: there is no such revision yet.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_WATCHER_TOO_SLOW: resume from the last revision seen.
+    * UNAVAILABLE, ERROR_REASON_SERVICE_UNAVAILABLE: the registry broke off; resume likewise.
+    """
     GetCapabilities: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetCapabilitiesRequest, _gateway_pb2.GetCapabilitiesResponse]
     """Tells what this installation can enforce and supports."""
 
@@ -164,6 +175,23 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: it is not deleted.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchWorkspaces(
+        self,
+        request: _gateway_pb2.WatchWorkspacesRequest,
+        context: _aio.ServicerContext[_gateway_pb2.WatchWorkspacesRequest, _abc.AsyncIterator[_gateway_pb2.WatchWorkspacesResponse]],
+    ) -> _abc.AsyncIterator[_gateway_pb2.WatchWorkspacesResponse]:
+        """Follows every change of the caller's workspaces. Without `from_revision`: each as it
+        is now, `snapshot_end`, then changes. With it: the changes after that revision,
+        without gap or repeat. A deleted one whose work is kept is a `put`; `delete` is for
+        good. Over HTTP, events for browsers carry the revision to resume from as their id.
+
+        * OUT_OF_RANGE, ERROR_REASON_REVISION_COMPACTED: that history is no longer kept; start anew.
+        * OUT_OF_RANGE, ERROR_REASON_REVISION_IN_FUTURE: there is no such revision yet.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_WATCHER_TOO_SLOW: resume from the last revision seen.
+        * UNAVAILABLE, ERROR_REASON_SERVICE_UNAVAILABLE: the registry broke off; resume likewise.
         """
 
     @_abc_1.abstractmethod
