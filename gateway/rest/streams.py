@@ -72,7 +72,7 @@ def _sse(event: Any) -> bytes:
     place = _place_after(inner)
     name = b"" if place is None else b"id: %d\n" % place
     if event.WhichOneof("event") == "heartbeat":
-        return name + b": heartbeat\n\n"
+        return b": heartbeat\n%s\n" % name
     return b"%sdata: %s\n\n" % (name, to_json(to_dict(event)))
 
 

@@ -152,18 +152,18 @@ async def test_a_reader_that_stalls_is_cut_off_and_misses_nothing(
         change: Any = pb.Workspace(name=DEMO, annotations={**notes, "n0": str(number)})
         request = pb.UpdateWorkspaceRequest(workspace=change, request_id=str(uuid.uuid4()))
         await gateway.workspaces.UpdateWorkspace(request)
-    told: list[str] = []
+    told: list[pb.WatchWorkspacesResponse.Put] = []
+
+    async def follow(call: Call) -> None:
+        while len(told) < 40:
+            told.append((await read(call)).put)
+
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        while True:
-            put = (await read(call)).put
-            told.append(put.workspace.annotations["n0"])
-            seen = put.revision
+        await follow(call)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert len(told) < 40
-    again = watch(gateway, seen)
-    while len(told) < 40:
-        told.append((await read(again)).put.workspace.annotations["n0"])
-    assert told == [str(number) for number in range(40)]
+    again = watch(gateway, told[-1].revision if told else seen)
+    await follow(again)
+    assert [put.workspace.annotations["n0"] for put in told] == [str(each) for each in range(40)]
     again.cancel()
 
 

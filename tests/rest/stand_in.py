@@ -136,6 +136,24 @@ class Workspaces(rpc.WorkspaceServiceServicer):
         del self._kept[request.name]
         return pb.DeleteWorkspaceResponse()
 
+    async def WatchWorkspaces(
+        self, request: Any, context: Any
+    ) -> AsyncIterator[pb.WatchWorkspacesResponse]:
+        """A snapshot at revision 4, a change, a heartbeat; then nothing."""
+        self._seen.note(request)
+        watched = pb.WatchWorkspacesResponse
+        demo = pb.Workspace(name="workspaces/demo")
+        if not request.from_revision:
+            yield watched(snapshot=demo)
+            yield watched(snapshot_end=watched.SnapshotEnd(revision=4))
+        yield watched(put=watched.Put(workspace=demo, revision=5))
+        yield watched(delete=watched.Delete(name=demo.name, revision=6))
+        yield watched(heartbeat=watched.Heartbeat(revision=9))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._seen.cancelled.set()
+
     async def GetCapabilities(self, request: Any, context: Any) -> pb.GetCapabilitiesResponse:
         raise RuntimeError("a secret of the inside")
 

@@ -141,6 +141,34 @@ async def test_heartbeats_are_comments_for_sse_and_events_for_ndjson(front: Fron
             }
 
 
+async def test_a_watch_carries_the_revision_to_resume_from(front: Front) -> None:
+    events = await first_lines(front, "/workspaces:watch", 13, SSE)
+    assert "\n".join(events) == (
+        'data: {"snapshot":{"name":"workspaces/demo"}}\n\n'
+        'id: 4\ndata: {"snapshotEnd":{"revision":"4"}}\n\n'
+        'id: 5\ndata: {"put":{"workspace":{"name":"workspaces/demo"},"revision":"5"}}\n\n'
+        'id: 6\ndata: {"delete":{"name":"workspaces/demo","revision":"6"}}\n\n'
+        ": heartbeat\nid: 9"
+    )
+    resumed = await first_lines(front, "/workspaces:watch", 1, SSE | {"last-event-id": "4"})
+    assert front.seen.requests[-1].from_revision == 4
+    assert resumed == ["id: 5"]
+    lines = await first_lines(front, "/workspaces:watch?from_revision=4", 3)
+    assert [next(iter(json.loads(line))) for line in lines] == ["put", "delete", "heartbeat"]
+    async with asyncio.timeout(5):
+        await front.seen.cancelled.wait()
+
+
+async def first_lines(
+    front: Front, path: str, count: int, headers: dict[str, str] | None = None
+) -> list[str]:
+    """The first lines of a stream that does not end."""
+    async with front.client.stream("GET", path, headers=headers or {}) as answer:
+        parts = answer.aiter_lines()
+        async with asyncio.timeout(5):
+            return [await anext(parts) for _ in range(count)]
+
+
 async def test_a_head_of_a_stream_is_not_allowed(front: Front) -> None:
     answer = await front.client.head(OUTPUT.format("running"))
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET")

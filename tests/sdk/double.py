@@ -65,6 +65,12 @@ class Gateway(rpc.WorkspaceServiceServicer, rpc.ExecutionServiceServicer, rpc.Fi
         self.skip = 0
         self.etag = ETAG
         self.left = asyncio.Event()
+        self.present: set[str] = set()
+        """The ids of the workspaces there are."""
+        self.history: list[str] = []
+        """The ids that were written after revision `compacted`, in order."""
+        self.compacted = 0
+        self.later: list[Failing] = []
 
     async def _note(self, request: Any, context: Context) -> None:
         self.requests.append(request)
@@ -85,6 +91,36 @@ class Gateway(rpc.WorkspaceServiceServicer, rpc.ExecutionServiceServicer, rpc.Fi
     ) -> pb.GetWorkspaceResponse:
         await self._note(request, context)
         return pb.GetWorkspaceResponse(workspace=pb.Workspace(name=request.name))
+
+    async def WatchWorkspaces(
+        self, request: pb.WatchWorkspacesRequest, context: Context
+    ) -> AsyncIterator[pb.WatchWorkspacesResponse]:
+        """Fails with the next of `later` after each event that is told."""
+        await self._note(request, context)
+        async for event in self._changes(request.from_revision, context):
+            yield event
+            if self.later:
+                await self.later.pop(0)(context)
+
+    async def _changes(
+        self, revision: int, context: Context
+    ) -> AsyncIterator[pb.WatchWorkspacesResponse]:
+        watched = pb.WatchWorkspacesResponse
+        latest = self.compacted + len(self.history)
+        if revision and not self.compacted <= revision <= latest:
+            reason = ErrorReason.ERROR_REASON_REVISION_COMPACTED
+            await told(grpc.StatusCode.OUT_OF_RANGE, reason)(context)
+        if not revision:
+            for id_ in sorted(self.present):
+                yield watched(snapshot=pb.Workspace(name=f"workspaces/{id_}", uid=id_))
+            yield watched(snapshot_end=watched.SnapshotEnd(revision=latest))
+            revision = latest
+        for id_ in self.history[revision - self.compacted :]:
+            revision += 1
+            workspace = pb.Workspace(name=f"workspaces/{id_}", uid=id_)
+            yield watched(put=watched.Put(workspace=workspace, revision=revision))
+        yield watched(heartbeat=watched.Heartbeat(revision=revision))
+        await asyncio.Event().wait()
 
     async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:
         await self._note(request, context)
