@@ -1,7 +1,7 @@
 """Files of a workspace."""
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from pathlib import Path, PurePath
 from typing import Final, TypedDict
 
@@ -100,13 +100,15 @@ class Files:
         etag: str = "",
         must_not_exist: bool = False,
         make_parents: bool = False,
+        on_progress: Callable[[int], None] | None = None,
     ) -> File:
         """Write a whole file at once: text as UTF-8, bytes, or those of a local file, a `Path`.
 
         Readers see the old content or the new. `mode` is for a new file, 0 means 0644. With an
         `etag` only over the file that has it, else `Aborted` is raised; with `must_not_exist`
         `AlreadyExists` when one is there; `NotFound` when its directory is missing, unless
-        `make_parents`; `ResourceExhausted` when no space is left.
+        `make_parents`; `ResourceExhausted` when no space is left. `on_progress` is
+        told how many bytes are on their way.
         """
         header = pb.WriteFileHeader(
             name=self._workspace,
@@ -124,6 +126,8 @@ class Files:
             for data in _pieces(content):
                 sent += len(data)
                 yield pb.WriteFileRequest(data=data)
+                if on_progress:
+                    on_progress(sent)
             yield pb.WriteFileRequest(end=WriteFileEnd(bytes=sent))
 
         answer = await self._connection.upload(

@@ -1,16 +1,19 @@
 """What the commands write, and where."""
 
 import json
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
+from cove.cli import remedies
 
-from cove.status import CoveError
+if TYPE_CHECKING:  # They take a while to import.
+    from google.protobuf.message import Message
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    from cove.status import CoveError
 
 _ESCAPES: Final = {"\n": "\\n", "\t": "\\t", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
 _GAP: Final = "   "
@@ -35,7 +38,14 @@ class Console:
         return self._out.isatty() and not self.as_json
 
     @property
+    def has_colours(self) -> bool:
+        """Whether the output may have colours: NO_COLOR is for those who want none."""
+        wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        return self.is_terminal and wanted
+
+    @property
     def shows_progress(self) -> bool:
+        """Whether a person sees what is beside the output."""
         return self._error.isatty() and not self.as_json
 
     def line(self, text: str = "") -> None:
@@ -54,10 +64,13 @@ class Console:
         """Bytes beside the output, at once."""
         _write(self._error, data)
 
-    def json(self, value: Message | dict[str, Any]) -> None:
+    def json(self, value: "Message | Mapping[str, Any]") -> None:
         """One line of JSON; messages in the mapping of proto3."""
-        found = MessageToDict(value) if isinstance(value, Message) else value
-        self.line(json.dumps(found, ensure_ascii=False))
+        if not isinstance(value, Mapping):
+            from google.protobuf.json_format import MessageToDict
+
+            value = MessageToDict(value)
+        self.line(json.dumps(value, ensure_ascii=False))
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Columns as wide as what is in them."""
@@ -67,14 +80,15 @@ class Console:
             cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
             self.line(_GAP.join(cells).rstrip())
 
-    def failed(self, error: CoveError) -> None:
-        """Tell of a failed call."""
+    def failed(self, error: "CoveError") -> None:
+        """Tell of a failed call, and what to do about it with this command line."""
+        remedy = remedies.of(error.reason, error.metadata) or error.remedy
         if self.as_json:
             told = {
                 "code": error.code.name,
                 "reason": error.reason,
                 "message": error.message,
-                "remedy": error.remedy,
+                "remedy": remedy,
                 "metadata": error.metadata,
                 "fields": [{"field": each.field, "problem": each.problem} for each in error.fields],
                 "requestId": error.request_id,
@@ -86,7 +100,7 @@ class Console:
             facts = [f"{name} {value}" for name, value in error.metadata.items() if value]
         new = [fact for fact in facts if len(fact) < _LONG and fact not in error.message]
         details = f" ({printable('; '.join(new))})" if new else ""
-        self.trouble(f"{printable(error.message)}{details}", printable(error.remedy))
+        self.trouble(f"{printable(error.message)}{details}", printable(remedy))
 
     def trouble(self, message: str, remedy: str = "") -> None:
         """Tell what went wrong, and what to do."""
@@ -126,12 +140,12 @@ def _escaped(char: str) -> str:
     return "".join(f"\\{byte:03o}" for byte in char.encode(errors="surrogateescape"))
 
 
-def when(time: Timestamp) -> str:
+def when(time: "Timestamp") -> str:
     """A point in time; empty when it is not set."""
     return time.ToDatetime(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if time.seconds else ""
 
 
-def age(time: Timestamp) -> str:
+def age(time: "Timestamp") -> str:
     """How long ago, roughly."""
     if not time.seconds:
         return ""

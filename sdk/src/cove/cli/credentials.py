@@ -13,19 +13,6 @@ _USERNAME: Final = "COVE_REMOTE_USERNAME"
 _PASSWORD: Final = "COVE_REMOTE_PASSWORD"  # noqa: S105 - the name of a variable.
 
 
-def add_credentials(parser: argparse.ArgumentParser) -> None:
-    """Add the options. Secrets are in files, or in the environment."""
-    option = parser.add_argument_group("credentials for the remote").add_argument
-    option("--username", help=f"for https ({_USERNAME})")
-    option(
-        "--password-stdin",
-        action="store_true",
-        help=f"read password or token from the standard input; else {_PASSWORD}",
-    )
-    option("--ssh-key", type=Path, metavar="FILE", help="private key, for ssh")
-    option("--known-hosts", type=Path, metavar="FILE", help="public keys of the hosts, for ssh")
-
-
 def credentials(options: argparse.Namespace) -> git_pb2.Credentials | None:
     """What was given; None when nothing was. Raises `UsageError`."""
     if options.ssh_key:

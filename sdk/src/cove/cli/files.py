@@ -6,13 +6,14 @@ import os
 import stat
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from cove.cli import local
 from cove.cli.console import Console, quoted, when
 from cove.cli.errors import Failure, UsageError
-from cove.cli.workspaces import Add
+from cove.cli.progress import Progress, waiting
 from cove.client import Client
 from cove.executor.v1.executor_pb2 import File
 from cove.files import Files, raw_path
@@ -27,17 +28,7 @@ _KINDS: Final = {
 }
 
 
-def add(command: Add) -> None:
-    """Add the sub-commands of this module."""
-    cp = command("cp", _cp, "copy files or directories into a workspace, or out of it")
-    cp.add_argument("source", help="a local path, or WORKSPACE:PATH")
-    cp.add_argument("target", help="the other of the two")
-    ls = command("ls-files", _ls_files, "list a directory of a workspace")
-    ls.add_argument("workspace")
-    ls.add_argument("path", nargs="?", default=".")
-
-
-async def _ls_files(cove: Client, options: argparse.Namespace, console: Console) -> int:
+async def ls_files(cove: Client, options: argparse.Namespace, console: Console) -> int:
     files = cove.workspaces.named(options.workspace).files
     found = [file async for file in files.list(options.path)]
     if console.as_json:
@@ -51,18 +42,19 @@ async def _ls_files(cove: Client, options: argparse.Namespace, console: Console)
     return 0
 
 
-async def _cp(cove: Client, options: argparse.Namespace, console: Console) -> int:
+async def cp(cove: Client, options: argparse.Namespace, console: Console) -> int:
     source, target = _remote(options.source), _remote(options.target)
-    copied = _Copied(console)
+    if bool(source) == bool(target):
+        raise UsageError("one of the two must be WORKSPACE:PATH, the other a local path")
     try:
-        if source and not target:
-            files = cove.workspaces.named(source.workspace).files
-            await _download(files, source.path, Path(options.target), copied)
-        elif target and not source:
-            files = cove.workspaces.named(target.workspace).files
-            await _upload(files, Path(options.source), target.path, copied)
-        else:
-            raise UsageError("one of the two must be WORKSPACE:PATH, the other a local path")
+        async with waiting(console, "copying", in_bytes=True) as progress:
+            copied = _Copied(console, progress)
+            if source:
+                files = cove.workspaces.named(source.workspace).files
+                await _download(files, source.path, Path(options.target), copied)
+            elif target:
+                files = cove.workspaces.named(target.workspace).files
+                await _upload(files, Path(options.source), target.path, copied)
     except OSError as error:
         raise Failure(f"{error.filename}: {error.strerror}") from None
     if console.as_json:
@@ -87,11 +79,17 @@ def _remote(text: str) -> _Remote | None:
 class _Copied:
     """What was copied, and what was not."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, progress: Progress | None) -> None:
         self._console = console
+        self._progress = progress
         self.files = 0
         self.bytes = 0
         self.skipped: list[str] = []
+
+    def goes_on(self, path: str, total: int, done: int) -> None:
+        """So much of a file is copied."""
+        if self._progress:
+            self._progress.tell(quoted(path), done, total)
 
     def file(self, size: int) -> None:
         self.files += 1
@@ -110,7 +108,13 @@ async def _upload(files: Files, source: Path, target: str, copied: _Copied) -> N
         if found.kind is local.Kind.DIRECTORY:
             await files.mkdir(there, make_parents=True)
         elif found.kind is local.Kind.FILE:
-            written = await files.write(there, found.path, mode=found.mode, make_parents=True)
+            written = await files.write(
+                there,
+                found.path,
+                mode=found.mode,
+                make_parents=True,
+                on_progress=partial(copied.goes_on, there, found.path.stat().st_size),
+            )
             copied.file(written.size)
         else:
             copied.skip(str(found.path))
@@ -151,6 +155,7 @@ async def _download_file(
             async for data in content:
                 size += len(data)
                 await asyncio.to_thread(file.write, data)
+                copied.goes_on(os.fsdecode(source), found.size, size)
     copied.file(size)
 
 

@@ -1,21 +1,21 @@
 """`cove health capabilities`."""
 
 import argparse
+import asyncio
+from contextlib import suppress
+from importlib.metadata import version as installed
+from typing import Final
 
 from cove.cli.console import Console
-from cove.cli.workspaces import Add
 from cove.client import Client
 from cove.health import SERVING
 from cove.provider.v1.provider_pb2 import Capabilities
+from cove.status import CoveError
+
+_PATIENCE: Final = 2.0
 
 
-def add(command: Add) -> None:
-    """Add the sub-commands of this module."""
-    command("health", _health, "ask all services how they are; status 1 unless all serve")
-    command("capabilities", _capabilities, "show what this installation can enforce and supports")
-
-
-async def _health(cove: Client, _: argparse.Namespace, console: Console) -> int:
+async def health(cove: Client, _: argparse.Namespace, console: Console) -> int:
     found = await cove.health()
     if console.as_json:
         console.json({"services": dict(found)})
@@ -24,7 +24,7 @@ async def _health(cove: Client, _: argparse.Namespace, console: Console) -> int:
     return 0 if all(state == SERVING for state in found.values()) else 1
 
 
-async def _capabilities(cove: Client, _: argparse.Namespace, console: Console) -> int:
+async def capabilities(cove: Client, _: argparse.Namespace, console: Console) -> int:
     answer = await cove.capabilities()
     if console.as_json:
         console.json(answer)
@@ -47,6 +47,20 @@ async def _capabilities(cove: Client, _: argparse.Namespace, console: Console) -
     for name, value in facts.items():
         if value:
             console.line(f"{name + ':':<12}{value}")
+    return 0
+
+
+async def version(cove: Client, _: argparse.Namespace, console: Console) -> int:
+    """`cove version`."""
+    versions = {"cove": installed("cove"), "gateway": ""}
+    with suppress(CoveError, TimeoutError):
+        async with asyncio.timeout(_PATIENCE):
+            versions["gateway"] = (await cove.capabilities()).version
+    if console.as_json:
+        console.json(versions)
+        return 0
+    for name, found in versions.items():
+        console.line(f"{name + ':':<12}{found or f'no answer at {cove.address}'}")
     return 0
 
 

@@ -5,48 +5,96 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 # Read by gRPC when it is first imported.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-from cove.cli import files, information, running, source, workspaces
+from cove.cli.commands import files, information, running, source, workspaces
 from cove.cli.console import Console
 from cove.cli.errors import Failure
-from cove.client import Client
-from cove.status import CoveError
-
-Command: TypeAlias = Callable[[Client, argparse.Namespace, Console], Awaitable[int]]
+from cove.cli.parser import Commands, Parser, meant
 
 _PLUGINS: Final = "cove.commands"
 _DEBUG: Final = "COVE_DEBUG"
+_COMPLETING: Final = "_ARGCOMPLETE"
 _INTERRUPTED: Final = 128 + signal.SIGINT
 _PIPE: Final = 128 + signal.SIGPIPE
+_USAGE: Final = 2
 
 _DESCRIPTION: Final = """\
-Isolated, git-backed workspaces. The gateway is found by COVE_ADDRESS and COVE_TOKEN, or by what
-`cove up` left in its state directory."""
+Isolated, git-backed workspaces: make one from a repository, run commands in it, see what changed,
+commit, push, throw it away.
+
+The gateway is found by COVE_ADDRESS and COVE_TOKEN, or by what `cove up` left in its state
+directory. `cove help COMMAND` says more of each command."""
+_EXAMPLES: Final = """\
+Examples:
+  cove up &                        # the whole suite, on this machine
+  cove create . --id demo          # a workspace of the repository here
+  cove exec demo make test
+  cove commit demo -m "Say when"
+  cove push demo
+  cove rm demo"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit status: 1 for a failure, 2 for a wrong command line."""
     _open_streams()
     console = Console.standard()
-    arguments, rest = _split(list(sys.argv[1:] if argv is None else argv))
-    options = _parser().parse_args(arguments)
+    parser, commands = command_line()
+    if _COMPLETING in os.environ:
+        from cove.cli.completion import complete
+
+        complete(parser)
+    arguments = _asked_for_help(list(sys.argv[1:] if argv is None else argv), commands)
+    if not arguments:
+        console.note(parser.format_help().rstrip())
+        return _USAGE
+    if not arguments[0].startswith("-") and arguments[0] not in commands.parsers:
+        remedy = meant(arguments[0], [*commands.parsers]) or "`cove help` lists all commands."
+        console.trouble(f"there is no command {arguments[0]}", remedy)
+        return _USAGE
+    options = parser.parse_args(arguments)
     console.as_json = getattr(options, "json", False)
-    if rest is not None:
-        options.argv = [*options.argv, *rest]
+    return _guarded(options, console)
+
+
+def command_line() -> tuple[argparse.ArgumentParser, Commands]:
+    """The parser of the whole command line, and what it knows."""
+    parser = _TopParser(prog="cove", description=_DESCRIPTION, usage="cove COMMAND [ARGUMENT ...]")
+    parser.add_argument("--version", action="version", version=f"cove {version('cove')}")
+    commands = Commands.of(parser)
+    for module in (workspaces, running, files, source, information):
+        module.add(commands)
+    for plugin in sorted(entry_points(group=_PLUGINS)):
+        plugin.load()(commands)  # Of other distributions, as `up` of cove-server.
+    information.add_help(commands)
+    parser.epilog = f"{commands.overview()}\n\n{_EXAMPLES}"
+    return parser, commands
+
+
+class _TopParser(Parser):
+    intermixed = False
+
+
+def _asked_for_help(arguments: list[str], commands: Commands) -> list[str]:
+    """`cove help exec` is `cove exec --help`."""
+    if arguments[:1] != ["help"] or any(each.startswith("-") for each in arguments):
+        return arguments
+    if arguments[1:] and arguments[1] not in commands.parsers:
+        return arguments[1:]  # Which is told as no command.
+    return [*arguments[1:2], "--help"]
+
+
+def _guarded(options: argparse.Namespace, console: Console) -> int:
+    """Run it; whatever is raised ends in a word and a status, never in a traceback."""
     try:
         status: int = options.run(options)
-    except CoveError as error:
-        console.failed(error)
-        return 1
     except Failure as error:
         console.trouble(str(error), error.remedy)
         return error.status
@@ -60,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         text = error.object.encode(errors="replace").decode()
         console.trouble(f"{text}: not UTF-8", "Only paths of `cove cp` and `ls-files` may be that.")
-        return 2
+        return _USAGE
     except Exception as error:
         if _DEBUG in os.environ:
             raise
@@ -74,69 +122,3 @@ def _open_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - for good.
-
-
-def _split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
-    """What comes after `--` in `cove exec` is the command's, dashes and all."""
-    if "exec" not in arguments[:1] or "--" not in arguments:
-        return arguments, None
-    at = arguments.index("--")
-    return arguments[:at], arguments[at + 1 :]
-
-
-class _SubParser(argparse.ArgumentParser):
-    """Options may stand between the other arguments: `cove commit demo -m TEXT PATH`."""
-
-    _inner = False
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        if self._inner:
-            return super().parse_known_args(args, namespace)
-        self._inner = True
-        try:
-            found, unknown = self.parse_known_intermixed_args(args, namespace)
-        finally:
-            self._inner = False
-        if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")  # With its own usage.
-        return found, unknown
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cove", description=_DESCRIPTION)
-    parser.add_argument("--version", action="version", version=f"cove {version('cove')}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_SubParser)
-    common = _SubParser(add_help=False)
-    option = common.add_argument_group("connection").add_argument
-    option("--address", metavar="ADDR", help="the gateway, host:port (COVE_ADDRESS)")
-    option("--state", type=Path, metavar="DIR", help="state directory of `cove up` (COVE_STATE)")
-    common.add_argument("--json", action="store_true", help="write JSON")
-
-    def add(name: str, command: Command, summary: str) -> argparse.ArgumentParser:
-        made: argparse.ArgumentParser = commands.add_parser(
-            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", parents=[common]
-        )
-        made.set_defaults(run=partial(_run, command))
-        return made
-
-    for module in (workspaces, running, files, source, information):
-        module.add(add)
-    _add_plugins(commands)
-    return parser
-
-
-def _add_plugins(commands: Any) -> None:
-    """Sub-commands of other distributions, for example `up` of cove-server."""
-    for plugin in sorted(entry_points(group=_PLUGINS)):
-        plugin.load()(commands)
-
-
-def _run(command: Command, options: argparse.Namespace) -> int:
-    console = Console.standard()
-    console.as_json = options.json
-
-    async def run() -> int:
-        async with Client(options.address, state=options.state) as client:
-            return await command(client, options, console)
-
-    return asyncio.run(run())

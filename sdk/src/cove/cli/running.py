@@ -2,15 +2,15 @@
 
 import argparse
 import asyncio
-import math
 import signal
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import Final
 
+from cove.cli.commands.arguments import pairs
 from cove.cli.console import Console, age, printable
 from cove.cli.errors import UsageError
-from cove.cli.workspaces import Add, pairs
+from cove.cli.standard_input import waiting_input
 from cove.client import Client
 from cove.executions import Execution, exit_status
 from cove.executor.v1 import executor_pb2
@@ -26,50 +26,15 @@ _NO_PROGRAM: Final = {
     "ERROR_REASON_PROGRAM_NOT_EXECUTABLE": 126,
 }
 """Exit statuses that a shell gives for the same."""
-_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_LONGEST: Final = 7 * 86400
 
 
-def add(command: Add) -> None:
-    """Add the sub-commands of this module."""
-    run = command("exec", _exec, "run a command; its output, and its exit status")
-    run.usage = "cove exec [options] WORKSPACE -- COMMAND [ARGUMENT ...]"
-    run.epilog = (
-        "Exit status: the command's; 128+n after signal n, 124 after its timeout, 127 and 126 "
-        "when the program is not found or not executable, 1 when Cove fails. The first Ctrl-C "
-        "goes to the command, the second one leaves it running. A reader of the output that goes "
-        "away, as in `cove exec ... | head`, ends the command."
-    )
-    run.add_argument("workspace")
-    run.add_argument("argv", nargs="*", help="program and arguments; no shell is involved")
-    run.add_argument("--script", default="", help="text for `sh -c`, instead of a command")
-    run.add_argument("--id", default="", help="id of the execution; the same id runs it only once")
-    run.add_argument("--cwd", default="", help="working directory, relative to the workspace")
-    run.add_argument("-e", "--env", action="append", default=[], metavar="K=V", help="a variable")
-    run.add_argument("--timeout", type=_seconds, metavar="TIME", help="30, 30s, 5m; default 1h")
-    run.add_argument("--merge-stderr", action="store_true", help="stderr as stdout, in exact order")
-    run.add_argument("-d", "--detach", action="store_true", help="print the id, and do not wait")
-    logs = command("logs", _logs, "write the output of an execution")
-    logs.add_argument("workspace")
-    logs.add_argument("execution")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on until the command ends")
-    logs.add_argument("--from", type=int, default=0, dest="offset", help="byte to begin at")
-    logs.add_argument("--tail", type=int, default=0, metavar="BYTES", help="only the last bytes")
-    ps = command("ps", _ps, "list the executions of a workspace")
-    ps.add_argument("workspace")
-    wait = command("wait", _wait, "wait for the end of an execution; its exit status")
-    wait.add_argument("workspace")
-    wait.add_argument("execution")
-    kill = command("kill", _kill, "send a signal to an execution")
-    kill.add_argument("workspace")
-    kill.add_argument("execution")
-    kill.add_argument("-s", "--signal", type=_signal, default=signal.SIGTERM, help="default TERM")
-    kill.add_argument("--scope", choices=("process", "group", "tree"), default="group")
-
-
-async def _exec(cove: Client, options: argparse.Namespace, console: Console) -> int:
+async def execute(cove: Client, options: argparse.Namespace, console: Console) -> int:
     if bool(options.argv) == bool(options.script):
-        raise UsageError("no command to run", "cove exec WORKSPACE -- COMMAND, or --script TEXT")
+        raise UsageError(
+            "no command to run",
+            "cove exec WORKSPACE COMMAND, or --script TEXT; `cove help exec` says more.",
+        )
+    warned = _warn_of_input(console)
     try:
         execution = await cove.workspaces.named(options.workspace).start(
             *options.argv,
@@ -93,7 +58,21 @@ async def _exec(cove: Client, options: argparse.Namespace, console: Console) -> 
         return 0
     if console.as_json:
         console.json(pb.StreamExecutionResponse(execution=execution.message))
-    return await _attended(execution, options.workspace, console)
+    status = await _attended(execution, options.workspace, console)
+    if not warned:
+        _warn_of_input(console)
+    return status
+
+
+def _warn_of_input(console: Console) -> bool:
+    """Say so when something waits on the standard input, which is left unread."""
+    waits = waiting_input()
+    if waits:
+        console.note(
+            "warning: the standard input is not passed on to the command: use --script, or copy "
+            "a file with `cove cp`; < /dev/null says that nothing is meant"
+        )
+    return waits
 
 
 async def _attended(execution: Execution, workspace: str, console: Console) -> int:
@@ -189,14 +168,14 @@ def _tell_end(end: Exit, console: Console) -> None:
             console.note(f"cove: its end was lost: {printable(end.lost.reason)}")
 
 
-async def _logs(cove: Client, options: argparse.Namespace, console: Console) -> int:
+async def logs(cove: Client, options: argparse.Namespace, console: Console) -> int:
     execution = cove.workspaces.named(options.workspace).executions.named(options.execution)
     offset = -options.tail if options.tail else options.offset
     await _show(execution.output(offset, follow=options.follow), console)
     return 0
 
 
-async def _ps(cove: Client, options: argparse.Namespace, console: Console) -> int:
+async def ps(cove: Client, options: argparse.Namespace, console: Console) -> int:
     workspace = cove.workspaces.named(options.workspace)
     found = [each.message async for each in workspace.executions.list()]
     if console.as_json:
@@ -220,7 +199,7 @@ async def _ps(cove: Client, options: argparse.Namespace, console: Console) -> in
     return 0
 
 
-async def _wait(cove: Client, options: argparse.Namespace, console: Console) -> int:
+async def wait(cove: Client, options: argparse.Namespace, console: Console) -> int:
     execution = cove.workspaces.named(options.workspace).executions.named(options.execution)
     message = await execution.wait()
     if console.as_json:
@@ -230,34 +209,12 @@ async def _wait(cove: Client, options: argparse.Namespace, console: Console) -> 
     return exit_status(message.exit)
 
 
-async def _kill(cove: Client, options: argparse.Namespace, console: Console) -> int:
+async def kill(cove: Client, options: argparse.Namespace, console: Console) -> int:
     execution = cove.workspaces.named(options.workspace).executions.named(options.execution)
     message = await execution.signal(options.signal, options.scope)
     if console.as_json:
         console.json(message)
     return 0
-
-
-def _seconds(text: str) -> float:
-    number, unit = (text[:-1], text[-1]) if text[-1:] in set("smhd") else (text, "")
-    try:
-        seconds = float(number) * _SECONDS[unit]
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds <= _LONGEST:
-        raise argparse.ArgumentTypeError(f"{text} is not a time like 30, 30s, 5m or 1h, up to 7d")
-    return seconds
-
-
-def _signal(text: str) -> signal.Signals:
-    name = text.upper().removeprefix("SIG")
-    try:
-        found = signal.Signals(int(text)) if text.isdecimal() else signal.Signals[f"SIG{name}"]
-        executor_pb2.Signal.Name(executor_pb2.Signal.ValueType(found))
-    except (ValueError, KeyError):
-        known = " ".join(executor_pb2.Signal.keys()[1:]).replace("SIGNAL_", "")
-        raise argparse.ArgumentTypeError(f"{text} is not one of {known}") from None
-    return found
 
 
 def _signal_name(number: int) -> str:

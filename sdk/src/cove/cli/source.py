@@ -5,10 +5,12 @@ import re
 from contextlib import aclosing
 from typing import Final
 
+from cove.cli.commands.arguments import pairs
 from cove.cli.console import Console, printable, quoted
-from cove.cli.credentials import add_credentials, credentials
+from cove.cli.credentials import credentials
 from cove.cli.errors import UsageError
-from cove.cli.workspaces import Add, pairs, repository_url
+from cove.cli.progress import waiting
+from cove.cli.workspaces import repository_url
 from cove.client import Client
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.git.v1 import git_pb2
@@ -34,41 +36,7 @@ _PLAIN: Final = b"\x1b[m"
 _SHORT: Final = 10
 
 
-def add(command: Add) -> None:
-    """Add the sub-commands of this module."""
-    status = command("status", _status, "show what differs from the head of the branch")
-    status.add_argument("workspace")
-    diff = command("diff", _diff, "show the differences themselves")
-    diff.add_argument("workspace")
-    diff.add_argument("paths", nargs="*", help="only these")
-    diff.add_argument(
-        "--range", default="head..work", help="head..work, base..work, base..head, or A..B"
-    )
-    commit = command("commit", _commit, "commit what status shows")
-    commit.add_argument("workspace")
-    commit.add_argument("paths", nargs="*", help="only these")
-    commit.add_argument("-m", "--message", required=True)
-    commit.add_argument("--author", metavar="NAME <MAIL>")
-    commit.add_argument("--trailer", action="append", default=[], metavar="K=V")
-    commit.add_argument("--expect", default="", metavar="COMMIT", help="only if this is the head")
-    log = command("log", _log, "list commits, newest first")
-    log.add_argument("workspace")
-    log.add_argument("revision", nargs="?", default="", help="where to begin; default the head")
-    log.add_argument("-n", type=int, default=20, metavar="N", help="at most so many; default 20")
-    log.add_argument("--oneline", action="store_true")
-    branches = command("branches", _branches, "list branches: the own one, and the origin's")
-    branches.add_argument("workspace")
-    push = command("push", _push, "push the branch to the origin, or to another remote")
-    push.add_argument("workspace")
-    push.add_argument("--remote", default="", help="path or URL; default the origin")
-    push.add_argument("--branch", default="", help="name there; default the same")
-    push.add_argument(
-        "--expect", default="", metavar="COMMIT", help="overwrite the branch there if it is at this"
-    )
-    add_credentials(push)
-
-
-async def _status(cove: Client, options: argparse.Namespace, console: Console) -> int:
+async def status(cove: Client, options: argparse.Namespace, console: Console) -> int:
     found = await cove.workspaces.named(options.workspace).status()
     if console.as_json:
         console.json(found)
@@ -94,7 +62,7 @@ def _letters(entry: git_pb2.StatusEntry) -> str:
     return _INDEX.get(entry.index_state, " ") + _WORK.get(entry.work_state, " ")
 
 
-async def _diff(cove: Client, options: argparse.Namespace, console: Console) -> int:
+async def diff(cove: Client, options: argparse.Namespace, console: Console) -> int:
     workspace = cove.workspaces.named(options.workspace)
     try:
         events = workspace.diff(options.range, options.paths)
@@ -116,7 +84,7 @@ def _show_diff(
         case git_pb2.DiffFile() if event.binary:
             console.line(f"Binary file {quoted(event.path, event.raw_path)} differs")
         case git_pb2.DiffPatch():
-            console.write(_coloured(event.data) if console.is_terminal else event.data)
+            console.write(_shown(event.data, console))
             if event.truncated:
                 console.note("[the rest of this file is cut]")
         case git_pb2.DiffEnd() if event.truncated:
@@ -137,18 +105,20 @@ def _as_message(
             return pb.GetDiffResponse(end=event)
 
 
-def _coloured(patch: bytes) -> bytes:
-    """For a terminal: colours, and nothing of the content that could steer it."""
+def _shown(patch: bytes, console: Console) -> bytes:
+    """For a terminal without anything that could steer it; elsewhere as it is."""
+    if not console.is_terminal:
+        return patch
     lines = []
     for line in patch.splitlines(keepends=True):
         text = re.sub(rb"[\x00-\x08\x0b-\x1f\x7f]", b"?", line.rstrip(b"\n"))
-        colour = _COLOURS.get(line[:1], b"")
+        colour = _COLOURS.get(line[:1], b"") if console.has_colours else b""
         end = b"\n" if line.endswith(b"\n") else b""
         lines.append(colour + text + (_PLAIN if colour else b"") + end)
     return b"".join(lines)
 
 
-async def _commit(cove: Client, options: argparse.Namespace, console: Console) -> int:
+async def commit(cove: Client, options: argparse.Namespace, console: Console) -> int:
     author = None
     if options.author:
         found = _AUTHOR.fullmatch(options.author.strip())
@@ -172,7 +142,7 @@ async def _commit(cove: Client, options: argparse.Namespace, console: Console) -
     return 0
 
 
-async def _log(cove: Client, options: argparse.Namespace, console: Console) -> int:
+async def log(cove: Client, options: argparse.Namespace, console: Console) -> int:
     found: list[git_pb2.Commit] = []
     async with aclosing(cove.workspaces.named(options.workspace).log(options.revision)) as commits:
         async for commit in commits:
@@ -206,7 +176,7 @@ def _subject(commit: git_pb2.Commit) -> str:
     return printable(commit.message.strip().partition("\n")[0])
 
 
-async def _branches(cove: Client, options: argparse.Namespace, console: Console) -> int:
+async def branches(cove: Client, options: argparse.Namespace, console: Console) -> int:
     found = [each async for each in cove.workspaces.named(options.workspace).branches()]
     if console.as_json:
         console.json(pb.ListBranchesResponse(branches=found))
@@ -218,13 +188,15 @@ async def _branches(cove: Client, options: argparse.Namespace, console: Console)
     return 0
 
 
-async def _push(cove: Client, options: argparse.Namespace, console: Console) -> int:
-    answer = await cove.workspaces.named(options.workspace).push(
-        remote=repository_url(options.remote),
-        branch=options.branch,
-        expected_remote_head=options.expect,
-        credentials=credentials(options),
-    )
+async def push(cove: Client, options: argparse.Namespace, console: Console) -> int:
+    proof = credentials(options)
+    async with waiting(console, f"pushing {options.workspace}"):
+        answer = await cove.workspaces.named(options.workspace).push(
+            remote=repository_url(options.remote),
+            branch=options.branch,
+            expected_remote_head=options.expect,
+            credentials=proof,
+        )
     if console.as_json:
         console.json(answer)
         return 0

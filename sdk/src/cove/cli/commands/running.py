@@ -1,0 +1,146 @@
+"""`cove exec logs ps wait kill`."""
+
+import argparse
+import signal
+from typing import Final
+
+from cove.cli import completers
+from cove.cli.commands.arguments import FOLLOWED, completed, execution, seconds, workspace
+from cove.cli.parser import Commands
+
+_GROUP: Final = "Commands"
+_ENDED: Final = (
+    "the command's; 128+n after signal n, 124 after its timeout, 137 after a limit, 255 when its "
+    "end was lost; 1 when Cove fails, 2 for a wrong command line."
+)
+
+
+def add(commands: Commands) -> None:
+    """Add the sub-commands of this module."""
+    _exec(commands)
+    logs = commands.add(
+        "logs",
+        "running:logs",
+        "write the output of an execution",
+        description="Write what a command wrote, to the standard output and the standard error as "
+        "it did, byte for byte, whether it runs or has ended. What is no longer kept is told as "
+        "such.",
+        group=_GROUP,
+        examples=[
+            ("all of it so far", "cove logs demo build"),
+            ("from the last 4 KiB on, until it ends", "cove logs -f --tail 4096 demo build"),
+        ],
+        status="of a command that has ended the command's, as of `cove exec`; 0 if it runs still.",
+    )
+    workspace(logs)
+    execution(logs)
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until the command ends")
+    logs.add_argument("--from", type=int, default=0, dest="offset", help="byte to begin at")
+    logs.add_argument("--tail", type=int, default=0, metavar="BYTES", help="only the last bytes")
+    ps = commands.add(
+        "ps",
+        "running:ps",
+        "list the executions of a workspace",
+        group=_GROUP,
+        examples=[("what runs, and what ran", "cove ps demo")],
+        status=FOLLOWED,
+    )
+    workspace(ps)
+    wait = commands.add(
+        "wait",
+        "running:wait",
+        "wait for the end of an execution",
+        description="Wait for the end of an execution, and exit as it does.",
+        group=_GROUP,
+        examples=[("after `cove exec --detach`", "cove wait demo build")],
+        status=_ENDED,
+    )
+    workspace(wait)
+    execution(wait)
+    _kill(commands)
+
+
+def _exec(commands: Commands) -> None:
+    run = commands.add(
+        "exec",
+        "running:execute",
+        "run a command; its output, and its exit status",
+        usage="cove exec [OPTION ...] WORKSPACE [OPTION ...] [--] COMMAND [ARGUMENT ...]",
+        description="Run a command in a workspace, write its output as it comes, and exit as it "
+        "does. No shell is involved unless --script is used. Everything after the first word of "
+        "the command is the command's own, dashes and all; `--` is needed only where that word "
+        "begins with a dash.\n\n"
+        "The command is the workspace's: it goes on when this one is cut off, its output stays "
+        "readable, and with the same --id it runs only once, however often it is asked for. The "
+        "first Ctrl-C goes to the command, the second one leaves it running. A reader of the "
+        "output that goes away, as in `cove exec ... | head`, ends the command.\n\n"
+        "The standard input is not passed on, and not read, so that `while read` loops keep "
+        "theirs; what waits in a pipe or a file there is told with a warning. Use --script for a "
+        "script, `cove cp` for data, and `< /dev/null` to say that nothing is meant.",
+        group=_GROUP,
+        examples=[
+            ("the same as with docker", "cove exec -w src -e CI=1 demo make test"),
+            ("options of the command need no care", "cove exec demo ls -la --color"),
+            (
+                "a line of shell, ten minutes at most",
+                "cove exec --timeout 10m demo --script 'a | b'",
+            ),
+            ("a script of many lines", 'cove exec demo --script "$(cat build.sh)"'),
+            ("in the background, only once", "cove exec --detach --id build demo make"),
+        ],
+        status=_ENDED.replace(
+            "137", "127 and 126 when the program is not found or not executable, 137"
+        ),
+    )
+    run.takes_command = True
+    workspace(run)
+    completed(
+        run.add_argument("argv", nargs="*", help="program and arguments", metavar="COMMAND"),
+        completers.nothing,
+    )
+    run.add_argument("--script", default="", help="text for `sh -c`, instead of a command")
+    run.add_argument("--id", default="", help="id of the execution; the same id runs it only once")
+    run.add_argument(
+        "-w", "--cwd", "--workdir", default="", metavar="DIR", help="where; default the worktree"
+    )
+    run.add_argument("-e", "--env", action="append", default=[], metavar="K=V", help="a variable")
+    run.add_argument("--timeout", type=seconds, metavar="TIME", help="30, 30s, 5m; default 1h")
+    run.add_argument("--merge-stderr", action="store_true", help="stderr as stdout, in exact order")
+    run.add_argument("-d", "--detach", action="store_true", help="print the id, and do not wait")
+
+
+def _kill(commands: Commands) -> None:
+    kill = commands.add(
+        "kill",
+        "running:kill",
+        "send a signal to an execution",
+        description="Send a signal to a command: to its process, to its process group, or to all "
+        "that it started, also what has gone into the background.",
+        group=_GROUP,
+        examples=[
+            ("ask it to end", "cove kill demo build"),
+            ("end all of it", "cove kill -s KILL --scope tree demo build"),
+        ],
+        status=FOLLOWED,
+    )
+    workspace(kill)
+    execution(kill)
+    completed(
+        kill.add_argument(
+            "-s", "--signal", type=_signal, default=signal.SIGTERM, help="default TERM"
+        ),
+        completers.signals,
+    )
+    kill.add_argument("--scope", choices=("process", "group", "tree"), default="group")
+
+
+def _signal(text: str) -> signal.Signals:
+    known = completers.signals()
+    name = text.upper().removeprefix("SIG")
+    try:
+        found = signal.Signals(int(text)) if text.isdecimal() else signal.Signals[f"SIG{name}"]
+    except (ValueError, KeyError):
+        found = None
+    if found is None or found.name.removeprefix("SIG") not in known:
+        raise argparse.ArgumentTypeError(f"{text} is not one of {' '.join(known)}")
+    return found

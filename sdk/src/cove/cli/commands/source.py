@@ -1,0 +1,147 @@
+"""`cove status diff commit log branches push`."""
+
+from typing import Final
+
+from cove.cli import completers
+from cove.cli.commands.arguments import FOLLOWED, completed, credentials, workspace
+from cove.cli.parser import Commands, Parser
+
+_GROUP: Final = "Git"
+
+
+def add(commands: Commands) -> None:
+    """Add the sub-commands of this module."""
+    status = commands.add(
+        "status",
+        "source:status",
+        "show what differs from the head of the branch",
+        description="Show what differs from the head of the branch, as `git status --short "
+        "--branch` does. Nothing in the workspace is executed for it, its hooks and filters "
+        "neither.",
+        group=_GROUP,
+        examples=[("what was changed", "cove status demo")],
+        status=FOLLOWED,
+    )
+    workspace(status)
+    _diff(commands)
+    _commit(commands)
+    log = commands.add(
+        "log",
+        "source:log",
+        "list commits, newest first",
+        group=_GROUP,
+        examples=[
+            ("the newest ones", "cove log demo"),
+            ("five of another branch, a line each", "cove log -n 5 --oneline demo main"),
+        ],
+        status=FOLLOWED,
+    )
+    workspace(log)
+    log.add_argument(
+        "revision",
+        nargs="?",
+        default="",
+        metavar="REVISION",
+        help="where to begin; default the head",
+    )
+    log.add_argument("-n", type=int, default=20, metavar="N", help="at most so many; default 20")
+    log.add_argument("--oneline", action="store_true", help="id and subject")
+    branches = commands.add(
+        "branches",
+        "source:branches",
+        "list branches: the own one, and the origin's",
+        group=_GROUP,
+        examples=[("what there is to start from", "cove branches demo")],
+        status=FOLLOWED,
+    )
+    workspace(branches)
+    _push(commands)
+
+
+def _diff(commands: Commands) -> None:
+    diff = commands.add(
+        "diff",
+        "source:diff",
+        "show the differences themselves",
+        description="Show differences as a patch that `git apply` takes. What is too much to show "
+        "is cut, and told. Colours are for terminals only; NO_COLOR=1 keeps them away there, too.",
+        group=_GROUP,
+        examples=[
+            ("what is not committed", "cove diff demo"),
+            ("all that the workspace is about, below src", "cove diff demo src --range base..work"),
+            ("as a patch", "cove diff demo > demo.patch"),
+        ],
+        status=FOLLOWED,
+    )
+    workspace(diff)
+    _paths(diff)
+    completed(
+        diff.add_argument(
+            "--range", default="head..work", help="head..work, base..work, base..head, or A..B"
+        ),
+        completers.ranges,
+    )
+
+
+def _commit(commands: Commands) -> None:
+    commit = commands.add(
+        "commit",
+        "source:commit",
+        "commit what status shows",
+        description="Commit what `cove status` shows, or what of it is at or below the paths. No "
+        "hook is run. A path that git itself refuses is told of and left out.",
+        group=_GROUP,
+        examples=[
+            ("all of it", 'cove commit demo -m "Say when"'),
+            (
+                "a part, in somebody's name",
+                "cove commit demo src -m Fix --author 'Ada <ada@example.org>'",
+            ),
+        ],
+        status=FOLLOWED,
+    )
+    workspace(commit)
+    _paths(commit)
+    commit.add_argument("-m", "--message", required=True, help="subject, an empty line, body")
+    commit.add_argument("--author", metavar="NAME <MAIL>", help="default the suite itself")
+    commit.add_argument(
+        "--trailer", action="append", default=[], metavar="K=V", help="a line at its end"
+    )
+    commit.add_argument("--expect", default="", metavar="COMMIT", help="only if this is the head")
+
+
+def _push(commands: Commands) -> None:
+    push = commands.add(
+        "push",
+        "source:push",
+        "push the branch to the origin, or to another remote",
+        description="Push the branch of the workspace. It never overwrites what is there, unless "
+        "--expect says what that is. Credentials are used for this call, and never stored.",
+        group=_GROUP,
+        examples=[
+            ("to the origin, as cove/demo", "cove push demo"),
+            ("under another name", "cove push demo --branch fix-login"),
+            (
+                "over ssh",
+                "cove push demo --remote ssh://git@example.org/app.git --ssh-key ~/.ssh/id",
+            ),
+        ],
+        status=FOLLOWED,
+    )
+    workspace(push)
+    completed(
+        push.add_argument("--remote", default="", help="path or URL; default the origin"),
+        completers.folders,
+    )
+    push.add_argument("--branch", default="", help="name there; default the same")
+    push.add_argument(
+        "--expect", default="", metavar="COMMIT", help="overwrite the branch there if it is at this"
+    )
+    credentials(push)
+
+
+def _paths(parser: Parser) -> None:
+    completed(
+        parser.add_argument("paths", nargs="*", metavar="PATH", help="only these"),
+        completers.nothing,
+    )

@@ -1,0 +1,157 @@
+"""`cove create ls show watch rm undelete`."""
+
+from typing import Final
+
+from cove.cli import completers
+from cove.cli.commands.arguments import FOLLOWED, completed, credentials, size, workspace
+from cove.cli.parser import Commands
+
+_GROUP: Final = "Workspaces"
+
+
+def add(commands: Commands) -> None:
+    """Add the sub-commands of this module."""
+    _create(commands)
+    ls = commands.add(
+        "ls",
+        "workspaces:ls",
+        "list workspaces",
+        group=_GROUP,
+        examples=[
+            ("what there is", "cove ls"),
+            ("also deleted ones whose work is still kept", "cove ls --all"),
+            ("the ids alone", "cove ls --json | jq -r '.workspaces[].name'"),
+        ],
+        status=FOLLOWED,
+    )
+    ls.add_argument("-a", "--all", action="store_true", help="also deleted ones")
+    show = commands.add(
+        "show",
+        "workspaces:show",
+        "show a workspace",
+        description="Show what a workspace was made of, its state and branch, and how long its "
+        "work is kept once it is deleted.",
+        group=_GROUP,
+        examples=[("all that is known of it", "cove show demo")],
+        status=FOLLOWED,
+    )
+    workspace(show)
+    _watch(commands)
+    _rm(commands)
+    undelete = commands.add(
+        "undelete",
+        "workspaces:undelete",
+        "bring back a deleted workspace",
+        description="Bring back a deleted workspace whose unsaved work is still kept, with all "
+        "its files. `cove ls --all` lists them, `cove show` says until when.",
+        group=_GROUP,
+        examples=[("bring it back", "cove undelete demo")],
+        status=FOLLOWED,
+    )
+    completed(
+        undelete.add_argument("workspace", metavar="WORKSPACE", help="id of the workspace"),
+        completers.deleted,
+    )
+
+
+def _create(commands: Commands) -> None:
+    create = commands.add(
+        "create",
+        "workspaces:create",
+        "make a workspace from a repository; prints its id",
+        description="Make a workspace: a worktree of the repository at the revision, on a branch "
+        "of its own, and a sandbox in which commands run on it. The id is printed alone on the "
+        "standard output; what else there is to say goes to the standard error.\n\n"
+        "A local repository may have uncommitted changes: they are told of, and not taken. "
+        "A remote one is asked anew each time, so that a branch is what it is there now.",
+        group=_GROUP,
+        examples=[
+            ("of the repository here, on a branch cove/demo", "cove create . --id demo"),
+            (
+                "of a branch of a remote, limited to 2 GiB of memory",
+                "cove create https://example.org/app.git --revision main --memory 2GiB",
+            ),
+            (
+                "of a private one",
+                "cove create https://example.org/app.git --password-stdin < token",
+            ),
+            ("a new, empty one, in a script", "id=$(cove create)"),
+        ],
+        status=FOLLOWED,
+    )
+    option = create.add_argument
+    completed(
+        option(
+            "repository",
+            nargs="?",
+            default="",
+            metavar="REPOSITORY",
+            help="path or URL; none: a new, empty one",
+        ),
+        completers.folders,
+    )
+    option("--id", default="", help="the id; the server makes one when it is missing")
+    option("--revision", default="", help="branch, tag or commit to start from")
+    option("--branch", default="", help="name of the new branch; default cove/ID")
+    option("-e", "--env", action="append", default=[], metavar="K=V", help="for every command")
+    option("-l", "--label", action="append", default=[], metavar="K=V", help="a label")
+    option("--memory", type=size, default=0, metavar="SIZE", help="limit of memory: 512MiB, 2GiB")
+    option("--processes", type=int, default=0, metavar="N", help="limit of processes")
+    option("--cpus", type=float, default=0, metavar="N", help="limit of processor time")
+    option("--keep-failed", action="store_true", help="keep the record when it cannot be made")
+    option("--no-wait", action="store_true", help="return when it is recorded, not when ready")
+    credentials(create)
+
+
+def _watch(commands: Commands) -> None:
+    watch = commands.add(
+        "watch",
+        "watching:watch",
+        "follow all workspaces as they change",
+        description="Show all workspaces, and each change as it comes, until Ctrl-C. At a terminal "
+        "that is a table; elsewhere a line for each workspace and for each change that can be "
+        "seen; with --json an object for each write: `put` has the workspace, `delete` what is "
+        "gone for good, `snapshotEnd` says that all there are were told.\n\n"
+        "When the gateway or the registry is away for a moment, it goes on where it was. "
+        "Revisions say where: --from resumes a watch that has ended.",
+        group=_GROUP,
+        examples=[
+            ("a table that is always right", "cove watch"),
+            (
+                "names as they change, for a program",
+                "cove watch --json | jq -r '.put.workspace.name // empty'",
+            ),
+        ],
+        status="130 after Ctrl-C, 1 when the gateway stays away, 2 for a wrong command line.",
+    )
+    watch.add_argument("-a", "--all", action="store_true", help="also deleted ones")
+    watch.add_argument(
+        "--from",
+        type=int,
+        default=0,
+        dest="revision",
+        metavar="REVISION",
+        help="only what changed after it",
+    )
+
+
+def _rm(commands: Commands) -> None:
+    rm = commands.add(
+        "rm",
+        "workspaces:rm",
+        "remove workspaces; unsaved work is kept for a while",
+        description="Kill every process of a workspace, and remove it. Uncommitted changes that "
+        "are not ignored, and commits that are nowhere else, are kept for a day (see `cove show`), "
+        "and so is the id; `cove undelete` brings both back. With --force nothing is kept.",
+        group=_GROUP,
+        examples=[
+            ("remove one", "cove rm demo"),
+            ("two, with all that is in them", "cove rm --force demo other"),
+            ("in a script that may run twice", "cove rm --allow-missing demo"),
+        ],
+        status="0 if all are gone, 1 at the first that could not be removed, 2 for a wrong "
+        "command line.",
+    )
+    workspace(rm, nargs="+")
+    rm.add_argument("-f", "--force", action="store_true", help="keep nothing, and free the id")
+    rm.add_argument("--allow-missing", action="store_true", help="a missing one is no error")
