@@ -15,7 +15,7 @@ from typing import Final, Self
 from cove_server.errors import CannotStart
 from servicekit.config import default_runtime, default_state
 
-_LONGEST_RUNTIME: Final = 78
+LONGEST_RUNTIME: Final = 78
 """Bytes; so that the longest socket below it, `a/<uid>`, stays below 100."""
 
 _TAKE_OVER: Final = 25.0
@@ -91,7 +91,7 @@ class Places:
 
 
 def _short(path: Path) -> bool:
-    return len(os.fsencode(path)) <= _LONGEST_RUNTIME
+    return len(os.fsencode(path)) <= LONGEST_RUNTIME
 
 
 def _by_hash(env: Mapping[str, str], state: Path) -> Path:
@@ -107,12 +107,17 @@ def _make_private(folder: Path) -> None:
     """Raises `CannotStart` unless the folder is ours and closed to others."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.lstat()
+        check_private(folder)
     except OSError as error:
         raise CannotStart(
             f"{folder} cannot be made: {error.strerror}",
             "Name other directories with --state and --runtime.",
         ) from None
+
+
+def check_private(folder: Path) -> None:
+    """Raises `CannotStart` unless the folder is ours and closed to others, or `OSError`."""
+    found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise CannotStart(f"{folder} is not a directory of this user")
     if found.st_mode & 0o077:

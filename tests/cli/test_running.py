@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,10 @@ async def test_output_comes_while_the_command_runs(suite: Suite, demo: str) -> N
         (["--", "echo", "--timeout", "-x", "--"], "--timeout -x --\n"),
         (["echo", "plain"], "plain\n"),
         (["--timeout", "9", "echo", "after an option"], "after an option\n"),
+        (["-w", "src", "ls", "-1", "--", "main.py"], "main.py\n"),
+        (["--workdir=src", "-eA=1", "sh", "-c", "echo $A; pwd"], "1\n/workspace/src\n"),
+        (["echo", "a", "--", "b", "-d", "--id"], "a -- b -d --id\n"),
+        (["--merge-stderr", "sh", "-c", "echo $#", "--", "x"], "1\n"),
     ],
 )
 async def test_a_command_runs_as_told(
@@ -81,6 +86,53 @@ async def test_a_command_runs_as_told(
 ) -> None:
     done = await suite.cove("exec", demo, *arguments)
     assert (done.status, done.text, done.errors) == (0, output, "")
+
+
+async def test_options_may_stand_before_the_workspace(suite: Suite, demo: str) -> None:
+    options = ["-w", "src", "-e", "A=b", "--timeout", "9"]
+    done = await suite.cove("exec", *options, demo, "sh", "-c", 'echo $A "$@"', "-d", "--json")
+    assert (done.status, done.text, done.errors) == (0, "b --json\n", "")
+    dashed = await suite.cove("exec", "--", demo, "echo", "-n", "x")
+    assert (dashed.status, dashed.text) == (0, "x")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "file"])
+async def test_input_that_is_not_passed_on_is_told_and_not_read(
+    suite: Suite, demo: str, tmp_path: Path, kind: str
+) -> None:
+    (tmp_path / "input").write_text("one\ntwo\n")
+    feed = "cat input |" if kind == "pipe" else ""
+    source = "" if kind == "pipe" else "< input"
+    script = f'{feed} {{ "$@"; echo "left: $(cat)"; }} {source}'
+    process = await asyncio.create_subprocess_exec(
+        *["sh", "-c", script, "sh", *suite.command("exec", demo, "cat")],
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**suite.env, "COVE_STATE": str(suite.state)},
+        cwd=tmp_path,
+    )
+    status, stdout, stderr = await ended(process)
+    assert (status, stdout) == (0, b"left: one\ntwo\n")
+    assert stderr.startswith(b"warning: the standard input is not passed on")
+    assert stderr.count(b"\n") == 1
+
+
+async def test_input_that_comes_late_is_told_at_the_end(suite: Suite, demo: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *suite.command("exec", demo, "sh", "-c", "echo runs; sleep 1"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**suite.env, "COVE_STATE": str(suite.state)},
+    )
+    assert await read_line(process) == b"runs\n"
+    assert process.stdin
+    process.stdin.write(b"late\n")
+    await process.stdin.drain()
+    assert process.stderr
+    async with asyncio.timeout(20):
+        assert (await process.stderr.read()).startswith(b"warning: the standard input")
+        assert await process.wait() == 0
 
 
 @pytest.mark.parametrize(
@@ -96,7 +148,8 @@ async def test_a_command_runs_as_told(
         (["--timeout", "soon", "--", "true"], 2, "not a time"),
         (["--timeout", "nan", "--", "true"], 2, "not a time"),
         (["--timeout", "inf", "--", "true"], 2, "not a time"),
-        (["ls", "-la"], 2, "usage: cove exec [options] WORKSPACE -- COMMAND"),
+        (["--no-such-option", "ls"], 2, "usage: cove exec [OPTION ...] WORKSPACE"),
+        (["ls", "--no-such-option"], 2, "unrecognized option"),
         (["--", "echo", "\udcff"], 2, "not UTF-8"),
     ],
 )

@@ -20,5 +20,7 @@ def complete(parser: argparse.ArgumentParser) -> None:
     """Answer the shell that asks by the variable _ARGCOMPLETE, and end the process."""
     Parser.intermixed = False
     argcomplete.autocomplete(
-        parser, always_complete_options=False, default_completer=completers.by_type
+        parser,
+        always_complete_options=False,
+        default_completer=completers.by_type,  # type: ignore[arg-type] # A function will do.
     )

@@ -1,0 +1,1 @@
+"""`cove doctor`: looks at this host as the suite would use it."""
