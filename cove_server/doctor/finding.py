@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+SYSTEM_PATH: Final = "/usr/bin:/bin"
+"""Where cells look for programs, whatever the PATH of who asks."""
+
 
 class Level(StrEnum):
     OK = "ok"

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from agent.launcher import host
-from cove_server.doctor.finding import Finding, fail, install, ok, warn
+from cove_server.doctor.finding import SYSTEM_PATH, Finding, fail, install, ok, warn
 
 _TIME_ERROR: Final = 5
-_SYSTEM: Final = "/usr/bin:/bin"
-"""Where git's cells look for programs, whatever the PATH of who asks."""
 
 
 def python() -> Finding:
@@ -56,7 +54,7 @@ def overlay() -> Finding:
 
 
 def ssh() -> Finding:
-    program = shutil.which("ssh", path=_SYSTEM)
+    program = shutil.which("ssh", path=SYSTEM_PATH)
     if program is None:
         return warn("ssh", "not there: no remotes by ssh", install("ssh"))
     answer = subprocess.run([program, "-V"], capture_output=True, timeout=10)

@@ -13,7 +13,7 @@ from typing import Final
 from agent.launcher import cgroups, host
 from agent.launcher_client import LauncherClient, LauncherError, PeerGone, PeerTooOld, ProbeFailed
 from agent.protocol import Facts, Mode
-from cove_server.doctor.finding import Finding, fail, install, ok, warn
+from cove_server.doctor.finding import SYSTEM_PATH, Finding, fail, install, ok, warn
 from cove_server.errors import CannotStart
 from cove_server.launcher import Launcher
 from cove_server.places import Places
@@ -23,7 +23,7 @@ from services.git.errors import CellUnavailable
 _OLDEST_GIT: Final = (2, 31)
 """The first that reads its configuration from the environment alone."""
 _TRIED_GIT: Final = (2, 39)
-_SETTINGS: Final = "sandbox"
+_SANDBOX: Final = "sandbox"
 
 
 async def sandbox(places: Places, env: Mapping[str, str]) -> list[Finding]:
@@ -35,24 +35,24 @@ async def sandbox(places: Places, env: Mapping[str, str]) -> list[Finding]:
                 await client.probe()
             except ProbeFailed as error:
                 cause, _, remedy = str(error).partition(": ")
-                return [fail(_SETTINGS, cause, remedy or str(error)), *_limits(facts)]
-            return [ok(_SETTINGS, f"made {whose}: {_isolation(facts)}"), *_limits(facts)]
+                return [fail(_SANDBOX, cause, remedy or str(error)), *_limits(facts)]
+            return [ok(_SANDBOX, f"made {whose}: {_isolation(facts)}"), *_limits(facts)]
     except CannotStart as error:
-        return [fail(_SETTINGS, str(error), error.remedy or "Its own words say why.")]
+        return [fail(_SANDBOX, str(error), error.remedy or "Its own words say why.")]
     except (LauncherError, PeerGone, PeerTooOld) as error:
-        return [fail(_SETTINGS, str(error), "Start the suite anew: cove up")]
+        return [fail(_SANDBOX, str(error), "Start the suite anew: cove up")]
 
 
 async def git() -> Finding:
     """Ask git for its version in a cell, as everything is asked of it."""
+    if shutil.which("git", path=SYSTEM_PATH) is None:
+        return fail("git", f"not there, in {SYSTEM_PATH}", install("git"))
     folder = Path(tempfile.mkdtemp(prefix="cove-"))
     try:
         async with Cells((folder / "repositories", folder / "worktrees")) as cells:
             version = await cells.probe()
     except CellUnavailable as error:
         cause = error.metadata.get("cause", "")
-        if "git" in cause and "not found" in cause:
-            return fail("git", "not there", install("git"))
         return fail("git", f"{error.message}: {cause}".rstrip(": "), error.remedy)
     finally:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

@@ -144,6 +144,7 @@ async def test_input_that_comes_late_is_told_at_the_end(suite: Suite, demo: str)
         (["--", "/workspace/README.md"], 126, "remedy: "),
         (["--cwd", "none", "--", "true"], 1, "remedy: "),
         ([], 2, "error: no command to run"),
+        (["--script", "true", "true"], 2, "error: a command and --script"),
         (["-e", "nonsense", "--", "true"], 2, "K=V"),
         (["--timeout", "soon", "--", "true"], 2, "not a time"),
         (["--timeout", "nan", "--", "true"], 2, "not a time"),

@@ -127,6 +127,35 @@ async def test_health_is_that_of_every_service(suite: Suite) -> None:
     }
 
 
+async def test_health_of_a_service_that_is_away_is_a_failure(suite: Suite) -> None:
+    done = await suite.cove("health", "--address", "127.0.0.1:1")
+    assert done.status == 1
+    assert "UNREACHABLE" in done.text
+    assert done.errors == "remedy: `cove doctor` on the machine of the suite says more.\n"
+
+
+async def test_a_limit_is_a_size_as_people_write_it(suite: Suite) -> None:
+    created = await suite.cove("create", "--memory", "512MiB", "--json")
+    found = json.loads(created.text)
+    assert found["spec"]["limits"] == {"memoryBytes": str(512 << 20)}
+    await suite.cove("rm", "-f", found["name"].removeprefix("workspaces/"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (["status", "none"], "`cove ls --all` lists the workspaces there are."),
+        (["logs", "demo", "none"], "`cove ps demo` lists the executions there are."),
+        (["create", "--id", "demo"], "Choose another --id; `cove show demo` shows the one"),
+    ],
+)
+async def test_a_remedy_is_a_command(
+    suite: Suite, demo: str, arguments: list[str], remedy: str
+) -> None:
+    done = await suite.cove(*arguments)
+    assert f"remedy: {remedy}" in done.errors
+
+
 async def test_capabilities_say_what_is_enforced(suite: Suite) -> None:
     done = await suite.cove("capabilities")
     assert "isolation:  namespaces" in done.text

@@ -21,7 +21,11 @@ async def health(cove: Client, _: argparse.Namespace, console: Console) -> int:
         console.json({"services": dict(found)})
     else:
         console.table(("SERVICE", "HEALTH"), list(found.items()))
-    return 0 if all(state == SERVING for state in found.values()) else 1
+    if all(state == SERVING for state in found.values()):
+        return 0
+    if not console.as_json:
+        console.note("remedy: `cove doctor` on the machine of the suite says more.")
+    return 1
 
 
 async def capabilities(cove: Client, _: argparse.Namespace, console: Console) -> int:

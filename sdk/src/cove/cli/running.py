@@ -29,7 +29,9 @@ _NO_PROGRAM: Final = {
 
 
 async def execute(cove: Client, options: argparse.Namespace, console: Console) -> int:
-    if bool(options.argv) == bool(options.script):
+    if options.argv and options.script:
+        raise UsageError("a command and --script", "Give one of the two.")
+    if not options.argv and not options.script:
         raise UsageError(
             "no command to run",
             "cove exec WORKSPACE COMMAND, or --script TEXT; `cove help exec` says more.",
