@@ -93,17 +93,20 @@ class Launcher:
     async def _spawn(self) -> None:
         log = self._places.logs / "launcher.log"
         pid = self._process(log)
-        async with asyncio.timeout(_START) as limit:
-            with contextlib.suppress(TimeoutError):
-                while not await self._answers():
-                    if _reaped(pid):
-                        break
-                    await asyncio.sleep(_POLL)
-                else:
-                    return
+        try:
+            async with asyncio.timeout(_START) as limit:
+                with contextlib.suppress(TimeoutError):
+                    while not await self._answers():
+                        if _reaped(pid):
+                            break
+                        await asyncio.sleep(_POLL)
+                    else:
+                        return
+        except asyncio.CancelledError:  # Nobody will have it.
+            _kill(pid)
+            raise
         if limit.expired():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            _kill(pid)
         said = log.read_text("utf-8", "replace")[-_LOG_TAIL:].strip()
         raise CannotStart(f"the launcher does not start: {said or 'it said nothing'}")
 
@@ -149,6 +152,11 @@ class Launcher:
             loop.remove_reader(descriptor)
             os.close(descriptor)
         _reaped(pid)
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _reaped(pid: int) -> bool:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import signal
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -41,6 +42,10 @@ def run(options: argparse.Namespace, addresses: Mapping[str, str]) -> int:
 async def _look(
     chosen: Places, addresses: Mapping[str, str], env: Mapping[str, str]
 ) -> list[Finding]:
+    looking = asyncio.current_task()
+    assert looking
+    for number in (signal.SIGTERM, signal.SIGHUP):  # So that what was started is ended.
+        asyncio.get_running_loop().add_signal_handler(number, looking.cancel)
     found: list[Finding] = []
     for check in (host.python, host.bubblewrap, host.namespaces, host.overlay):
         found += _guarded(check.__name__, partial(_one, check))

@@ -16,7 +16,7 @@ import pytest
 
 from cove.endpoint import FILE
 from tests.support.people import as_user
-from tests.support.suite import running_suite
+from tests.support.suite import children, command_line, running_suite, until
 
 NOBODY = 61_234
 """A uid that has no processes."""
@@ -94,6 +94,24 @@ def traces_of_others(before: set[str]) -> set[str]:
 
 def _is_live(group: Path) -> bool:
     return any(path.read_text().strip() for path in group.glob("**/cgroup.procs"))
+
+
+async def test_one_that_is_ended_leaves_nothing_running(base: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-P", "-m", "cove", "doctor", "--state", str(base / "state")],
+        stdout=asyncio.subprocess.DEVNULL,
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent"},
+    )
+
+    def launchers() -> list[int]:
+        return [pid for pid in children(process.pid) if "agent.launcher" in command_line(pid)]
+
+    await until(lambda: bool(launchers()), "the launcher is started")
+    (launcher,) = launchers()
+    process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(20):
+        await process.wait()
+    await until(lambda: not command_line(launcher), "the launcher is gone")
 
 
 async def test_a_person_reads_a_table(base: Path) -> None:
