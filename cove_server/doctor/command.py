@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +21,7 @@ _REPORT: Final = "This is a fault of Cove's own: please report it."
 
 def run(options: argparse.Namespace, addresses: Mapping[str, str]) -> int:
     """Look, tell, and return 0 when workspaces can be made. `addresses` are those of `cove up`."""
+    logging.basicConfig(handlers=[logging.NullHandler()])  # The findings say it all.
     chosen = Places.choose(os.environ, options.state, options.runtime)
     findings = asyncio.run(_look(chosen, addresses, os.environ))
     console = Console.standard()
