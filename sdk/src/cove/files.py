@@ -107,8 +107,8 @@ class Files:
         Readers see the old content or the new. `mode` is for a new file, 0 means 0644. With an
         `etag` only over the file that has it, else `Aborted` is raised; with `must_not_exist`
         `AlreadyExists` when one is there; `NotFound` when its directory is missing, unless
-        `make_parents`; `ResourceExhausted` when no space is left. `on_progress` is
-        told how many bytes are on their way.
+        `make_parents`; `ResourceExhausted` when no space is left. `on_progress` is told how many
+        bytes are on their way.
         """
         header = pb.WriteFileHeader(
             name=self._workspace,

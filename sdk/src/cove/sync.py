@@ -151,6 +151,7 @@ class Workspaces(Facade[workspaces.Workspaces]):
     create = call_for(Workspace, workspaces.Workspaces.create)
     get = call_for(Workspace, workspaces.Workspaces.get)
     list = iterate_for(Workspace, workspaces.Workspaces.list)
+    watch = iterate(workspaces.Workspaces.watch)
     undelete = call_for(Workspace, workspaces.Workspaces.undelete)
 
     def named(self, id: str) -> Workspace:  # noqa: A002 - the contract's word.
