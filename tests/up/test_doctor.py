@@ -9,6 +9,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,33 +68,29 @@ async def checks(state: Path, *arguments: str, **more: Any) -> tuple[int, dict[s
     return status, {each["check"]: each for each in answer["checks"]}
 
 
-def traces() -> set[str]:
-    """What a doctor could leave: its folders, groups and processes."""
-    folders = [each.name for each in Path(tempfile.gettempdir()).glob("cove-*")]
-    groups = [str(each) for each in Path("/sys/fs/cgroup").glob("**/cove-*")]
-    return {*folders, *groups}
+def groups() -> set[Path]:
+    """Control groups of launchers, in which no process is."""
+    found = set()
+    for group in Path("/sys/fs/cgroup").glob("**/cove-*"):
+        with suppress(OSError):  # Of another suite, which ends.
+            if not any(each.read_text().strip() for each in group.glob("**/cgroup.procs")):
+                found.add(group)
+    return found
 
 
 async def test_a_host_that_can_is_told_so_and_nothing_is_left(base: Path) -> None:
-    before = traces()
-    status, found = await checks(base / "state")
+    (base / "t").mkdir()
+    before = groups()
+    status, found = await checks(base / "state", TMPDIR=str(base / "t"))
     assert status == 0, found
     assert {"python", "bubblewrap", "namespaces", "overlayfs", "sandbox", "limits"} <= set(found)
     assert {"git", "ssh", "state", "disk", "sockets", "suite", "clock"} <= set(found)
     assert found["sandbox"]["found"].startswith("made for a moment: ")
     assert found["git"]["found"].endswith(", in a cell")
     assert found["port grpc"]["level"] == "ok"
-    assert not (base / "state").exists()
-    assert traces() <= before | traces_of_others(before)
-
-
-def traces_of_others(before: set[str]) -> set[str]:
-    """Suites that other tests run at the same time have groups, too: of live launchers."""
-    return {each for each in traces() - before if "/" not in each or _is_live(Path(each))}
-
-
-def _is_live(group: Path) -> bool:
-    return any(path.read_text().strip() for path in group.glob("**/cgroup.procs"))
+    assert [each.name for each in base.iterdir()] == ["t"]
+    assert list((base / "t").iterdir()) == []
+    await until(lambda: groups() <= before, "no group is left")
 
 
 async def test_one_that_is_ended_leaves_nothing_running(base: Path) -> None:
