@@ -68,7 +68,7 @@ async def test_it_tells_where_it_is_and_leaves_nothing_behind(tmp_path: Path) ->
         async with Client(suite.grpc, "wrong") as stranger:
             with pytest.raises(Unauthenticated):
                 await stranger.workspaces.get("demo")
-        again = await suite.cove("up", "--state", str(suite.state))
+        again = await suite.cove("up", "--state", str(suite.state), "--runtime", str(suite.runtime))
         assert again.status == 1
         assert f"process {suite.process.pid}" in again.errors
         processes = [suite.launcher_pid(), *children(suite.launcher_pid())]
