@@ -1,6 +1,7 @@
 """`cove create ls show rm undelete health capabilities`, and how failures are told."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,9 @@ async def test_health_of_a_service_that_is_away_is_a_failure(suite: Suite) -> No
 
 async def test_a_limit_is_a_size_as_people_write_it(suite: Suite) -> None:
     created = await suite.cove("create", "--memory", "512MiB", "--json")
+    if os.geteuid() != 0:  # There it is the provider that refuses it, having no control groups.
+        assert "memory" in created.errors
+        return
     found = json.loads(created.text)
     assert found["spec"]["limits"] == {"memoryBytes": str(512 << 20)}
     await suite.cove("rm", "-f", found["name"].removeprefix("workspaces/"))
