@@ -15,6 +15,7 @@ from servicekit.errors import Violation
 
 KEY: Final = "idempotency-key"
 IF_MATCH: Final = "if-match"
+IF_NONE_MATCH: Final = "if-none-match"
 LAST_EVENT: Final = "last-event-id"
 
 _TAG: Final = re.compile(r'"([^"]+)"|([^",\s]+)')
@@ -89,6 +90,16 @@ def one_etag(value: str) -> str:
     found = _TAG.fullmatch(value.strip())
     etag = (found[1] or found[2]) if found else ""
     return "" if etag == "*" or etag.startswith("W/") else etag
+
+
+def is_known(exchange: Exchange, etag: str) -> bool:
+    """Whether the client has this content already."""
+    known = exchange.headers.get(IF_NONE_MATCH, "").strip()
+    return known == "*" or etag in etags(known)
+
+
+def etags(header: str) -> list[str]:
+    return [part.strip().removeprefix("W/").strip('"') for part in header.split(",")]
 
 
 def _put_headers(message: Any, route: Route, headers: Mapping[str, str]) -> list[Violation]:

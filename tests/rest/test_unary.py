@@ -123,6 +123,7 @@ async def test_a_bool_a_mask_and_a_map_get_through(front: Front) -> None:
         ("GET", "/workspaces/demo/git/diff?range=1&range.kind=KIND_X", None, ["range"]),
         ("GET", "/workspaces/demo/git/diff?limits.lines.x=1", None, ["limits.lines.x"]),
         ("POST", "/workspaces?credentials.https.password=x", "{}", ["credentials.https.password"]),
+        ("POST", "/workspaces?credentials.https.username=x", "{}", ["credentials.https.username"]),
         ("POST", "/workspaces?workspace.uid=x", "{}", ["workspace.uid"]),
         ("POST", "/workspaces/demo/execute?spec.script=x", "{}", ["spec.script"]),
         ("POST", "/workspaces/demo/execute", '{"spec": {"argv": [], "a": 1, "b": 2}}',
