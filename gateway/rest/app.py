@@ -25,6 +25,10 @@ from servicekit.identity import Authenticator
 
 HEALTH: Final = "/healthz"
 READY: Final = "/readyz"
+FIXED: Final = (HEALTH, READY, document.PATH)
+"""The paths that no RPC is behind."""
+
+_READING: Final = ("GET", "HEAD")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +123,9 @@ class Rest:
             await _fail(exchange, error)
 
     async def _answer(self, exchange: Exchange) -> None:
-        if exchange.path in (HEALTH, READY) and exchange.method in ("GET", "HEAD"):
+        if exchange.path in FIXED and exchange.method not in _READING:
+            raise MethodNotAllowed(exchange.path, _READING)
+        if exchange.path in (HEALTH, READY):
             ready = exchange.path == HEALTH or await self._behind.ready()
             text = "SERVING" if ready else "NOT_SERVING"
             await exchange.answer(200 if ready else 503, {"status": text})

@@ -4,7 +4,6 @@ import hashlib
 from pathlib import Path
 from typing import Final
 
-from gateway.rest.errors import MethodNotAllowed
 from gateway.rest.exchange import JSON, Exchange
 from gateway.rest.transcode import is_known
 
@@ -18,9 +17,6 @@ class Document:
         self._etag = hashlib.sha256(self._text).hexdigest()[:32]
 
     async def answer(self, exchange: Exchange) -> None:
-        """Raises `MethodNotAllowed`."""
-        if exchange.method not in ("GET", "HEAD"):
-            raise MethodNotAllowed(PATH, ["GET", "HEAD"])
         headers = [("etag", f'"{self._etag}"')]
         if is_known(exchange, self._etag):
             await exchange.begin(304, headers)

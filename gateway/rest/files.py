@@ -23,11 +23,11 @@ from gateway.rest.routes import Match, Route
 from gateway.rest.transcode import (
     IF_MATCH,
     IF_NONE_MATCH,
-    KEY,
     etag_header,
     etags,
     is_known,
     one_etag,
+    put_key,
     request_of,
     to_dict,
 )
@@ -223,8 +223,7 @@ def _write_header(match: Match, exchange: Exchange) -> Any:
     for path, value in match.values.items():
         violations += put_path(first, path, value)
     headers = exchange.headers
-    if KEY in headers:
-        header.request_id = headers[KEY]
+    violations += put_key(header, "request_id", headers)
     if IF_MATCH in headers:
         header.etag = one_etag(headers[IF_MATCH])
         if not header.etag:

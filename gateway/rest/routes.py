@@ -15,6 +15,7 @@ from gateway.rest.template import Template
 
 _VERBS: Final = ("get", "put", "post", "delete", "patch")
 _STREAM: Final = "stream"
+_PLACES: Final = ("from_offset", "from_revision")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,10 @@ class Route:
     def request_id(self) -> str:
         """The field for the Idempotency-Key; empty: it has none."""
         return "request_id" if _has(self.rpc.input_type, "request_id") else ""
+
+    def place(self) -> str:
+        """The field for Last-Event-ID; empty: it has none."""
+        return next((each for each in _PLACES if _has(self.rpc.input_type, each)), "")
 
     def etag(self) -> str:
         """The field for If-Match, dotted; empty: it has none."""

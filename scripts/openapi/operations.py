@@ -9,7 +9,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from gateway.rest.fields import resolve
 from gateway.rest.routes import Match, Route
 from gateway.rest.streams import NDJSON, SSE
-from gateway.rest.transcode import given_elsewhere
+from gateway.rest.transcode import MAX_PLACE, TAG, given_elsewhere
 from scripts.openapi.comments import in_json_names
 from scripts.openapi.failures import Failure, Failures, headers, responses
 from scripts.openapi.limits import Schema
@@ -17,6 +17,7 @@ from scripts.openapi.paths import path_parameters
 from scripts.openapi.schemas import Schemas, Side, field_at, message_of
 
 JSON: Final = "application/json"
+ONE_ETAG: Final[Schema] = {"type": "string", "pattern": f"^({TAG.pattern})$"}
 
 # Failures that every RPC has, and so no comment names them.
 _ALWAYS: Final = (
@@ -30,11 +31,10 @@ _ALWAYS: Final = (
 )
 _TOO_LARGE: Final = ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE")
 _WITH_BODY: Final = (("INVALID_ARGUMENT", "MALFORMED_JSON"), _TOO_LARGE)
-_WITH_REQUEST_ID: Final = (
+_MUTATING: Final = (
     ("ALREADY_EXISTS", "REQUEST_ID_REUSED"),
-    ("ABORTED", "REQUEST_IN_PROGRESS"),
+    ("RESOURCE_EXHAUSTED", "DISK_FULL"),
 )
-_MUTATING: Final = (("RESOURCE_EXHAUSTED", "DISK_FULL"),)
 # What these are called as components, where an operation has no other of the code.
 _SHARED: Final = {
     400: "Invalid",
@@ -101,7 +101,7 @@ class Operations:
             field = field_at(kind, name)
             schema = self.schemas.field(field, Side.REQUEST, query=True)
             parameter = {
-                "name": _json_name(kind, name),
+                "name": name,  # As the contract's own calls have it; JSON's will do as well.
                 "in": "query",
                 "description": schema.pop("description"),
                 "schema": schema,
@@ -111,15 +111,15 @@ class Operations:
     def headers(self, route: Route, kind: Descriptor) -> Iterator[Schema]:
         if field := kind.fields_by_name.get("request_id"):
             schema = self.schemas.field(field, Side.REQUEST)
-            text = f"{schema.pop('description')} The same as `requestId`."
+            text = f"{schema.pop('description')} The same as `request_id`: they may not differ."
             yield header("Idempotency-Key", text, schema)
         if path := route.etag():
             text = self.schemas.comment(field_at(kind, path).full_name)
-            yield header("If-Match", f"One strong etag, the same as `etag`: {text}")
-        if _resumes(route.rpc):
-            offset = {"type": "integer", "format": "int64", "minimum": 0}
-            text = "Offset to resume at, as the last `id:` said; the same as `fromOffset`."
-            yield header("Last-Event-ID", text, offset)
+            yield header("If-Match", f"One strong etag, the same as `etag`: {text}", ONE_ETAG)
+        if route.rpc.server_streaming and (place := route.place()):
+            text = f"Where to resume, as the last `id:` said; instead of `{place}`."
+            schema = {"type": "integer", "format": "int64", "minimum": 0, "maximum": MAX_PLACE}
+            yield header("Last-Event-ID", text, schema)
 
     def general(self, code: str, reason: str) -> Failure:
         return self._failures.general(code, reason)
@@ -141,7 +141,6 @@ class Operations:
         if route.body and not route.rpc.client_streaming:
             given += _WITH_BODY
         if options.idempotency_level != MethodOptions.NO_SIDE_EFFECTS:
-            given += _WITH_REQUEST_ID
             given += _MUTATING
         named = self._failures.of(route.rpc)
         if route.streamed:
@@ -167,7 +166,7 @@ class Operations:
         if route.rpc.server_streaming:
             content = self._events(route.rpc)
             answers = {"200": _answer("The events, as they come.", content)}
-            if _resumes(route.rpc):
+            if "from_offset" in route.rpc.input_type.fields_by_name:
                 text = "A read that resumes at the end of what has ended: there is nothing more."
                 answers["204"] = {"description": text, "headers": headers({})}
             return answers
@@ -209,8 +208,8 @@ class Operations:
             SSE: {
                 "schema": {
                     "type": "string",
-                    "description": "Server-sent events: `data:` is one event; `id:` is the offset"
-                    " after it, where there is one. A heartbeat is a comment.",
+                    "description": "Server-sent events: `data:` is one event; `id:` says where to"
+                    " resume after it, where one can. A heartbeat is a comment.",
                     "contentMediaType": JSON,
                     "contentSchema": event,
                 }
@@ -247,19 +246,10 @@ def _query_names(root: Descriptor, kind: Descriptor, outer: str = "") -> Iterato
             yield from _query_names(root, field.message_type, f"{name}.")
 
 
-def _json_name(kind: Descriptor, name: str) -> str:
-    fields, _ = resolve(kind, name)
-    return ".".join(field.json_name for field in fields)
-
-
 def _raw(path: str) -> str:
     """The field that says the same as one in the path, which is as good when it is encoded."""
     outer, dot, last = path.rpartition(".")
     return f"{outer}{dot}raw_{last}"
-
-
-def _resumes(rpc: MethodDescriptor) -> bool:
-    return rpc.server_streaming and "from_offset" in rpc.input_type.fields_by_name
 
 
 def _first_sentence(text: str) -> str:

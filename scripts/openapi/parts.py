@@ -18,8 +18,8 @@ INFO: Final[Schema] = {
 The RPCs of `cove.gateway.v1` over HTTP and JSON, in the JSON of proto3: 64-bit integers and
 durations are strings, bytes are base64, what has its default value is left out.
 
-- Fields are named in lowerCamelCase. Requests may also use the names of the protos, in bodies and
-  queries alike: `workspace_id` is `workspaceId`. An unknown field is refused.
+- JSON has lowerCamelCase, queries have the names of the protos. Requests may use either in both:
+  `workspace_id` is `workspaceId`. An unknown field is refused.
 - Every change takes an Idempotency-Key (a UUID): a retry with the same one returns the first
   result, for 24 hours.
 - Every answer has an X-Request-Id, which is also in the logs; give it to the operator when
@@ -28,6 +28,7 @@ durations are strings, bytes are base64, what has its default value is left out.
   reasons may come. Each operation lists its own, docs/errors.md has cause and remedy of all.
 - What JSON has no word for (`at most 4096 bytes`) is in the description of a field, and is a limit
   as well.
+- A URL with its headers that is longer than 64 KiB gets a 400 of plain text.
 - HEAD is answered where GET is, except for streams of events.
 """,
     "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},

@@ -6,7 +6,7 @@ from cove.gateway.v1 import gateway_pb2
 from gateway.rest.routes import Route
 from scripts.openapi.failures import failed, headers
 from scripts.openapi.limits import Schema
-from scripts.openapi.operations import JSON, Operations, header
+from scripts.openapi.operations import JSON, ONE_ETAG, Operations, header
 from scripts.openapi.paths import path_parameters
 from scripts.openapi.schemas import Side, message_of
 
@@ -62,8 +62,8 @@ def writing(operations: Operations, route: Route) -> Schema:
         *path_parameters(route, operations.schemas),
         *operations.query(route, kind, "header."),
         *operations.headers(route, kind),
-        header("If-Match", "One strong etag, the same as `etag`."),
-        header("If-None-Match", "The same as `mustNotExist`.", {"type": "string", "const": "*"}),
+        header("If-Match", "One strong etag, the same as `etag`.", ONE_ETAG),
+        header("If-None-Match", "The same as `must_not_exist`.", {"type": "string", "enum": ["*"]}),
     ]
     file = route.rpc.output_type.fields_by_name[route.response_body]
     written = operations.schemas.message(message_of(file), Side.RESPONSE)

@@ -28,6 +28,8 @@ _WELL_KNOWN: Final[Mapping[str, Schema]] = {
 }
 # Who keeps the short name when two packages have the same.
 _PACKAGES: Final = ("gateway", "registry", "git", "provider", "executor", "mount", "errors")
+# Generated clients have a File of their own: what is uploaded.
+_RENAMED: Final = {"File": "FileInfo"}
 _OUTPUT_ONLY: Final = "Output only."
 _NEVER_SENT: Final = "Never sent."
 
@@ -102,6 +104,7 @@ class Schemas:
         if side is Side.REQUEST:
             extensions: Any = kind.GetOptions().Extensions
             rules = extensions[validate_pb2.message].cel
+            schema["additionalProperties"] = False
             schema["description"] = _with_notes(schema["description"], [r.message for r in rules])
             needed = self.required(kind)
             required = [field.json_name for field in fields if field.name in needed]
@@ -202,6 +205,7 @@ def _names(rpcs: Sequence[MethodDescriptor]) -> Mapping[Kind, str]:
     names: dict[Kind, str] = {}
     for kind in sorted(found, key=rank):
         short = kind.full_name.removeprefix(f"{kind.file.package}.").replace(".", "")
+        short = _RENAMED.get(short, short)
         taken = short in names.values()
         names[kind] = f"{_package_word(kind).capitalize()}{short}" if taken else short
     return names

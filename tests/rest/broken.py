@@ -82,12 +82,12 @@ class Breaker:
             for each in self.broken(said, _below(at, name)):
                 yield Broken(each.at, each.limit, {**sample, name: each.value})
         most = schema.get("maxProperties")
-        if properties and most:
-            yield Broken(at, "maxProperties", {name: {} for name in [*properties][: most + 1]})
-            return
-        if "additionalProperties" not in schema:
-            return
         value = schema["additionalProperties"]
+        if value is False:
+            yield Broken(_below(at, "unknown"), "additionalProperties", {**sample, "unknown": 1})
+            if most:
+                yield Broken(at, "maxProperties", {name: {} for name in [*properties][: most + 1]})
+            return
         if most:
             many = {f"k{number}": self.sample(value) for number in range(most + 1)}
             yield Broken(at, "maxProperties", many)

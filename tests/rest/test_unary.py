@@ -262,6 +262,9 @@ async def test_an_idempotency_key_that_is_no_uuid_or_not_the_request_id_is_refus
         f"/workspaces?request_id={UUID}", json=SPEC, headers={"idempotency-key": "x"}
     )
     assert (other.status_code, fields(other.json())) == (400, ["request_id"])
+    for method, path in (("POST", "/workspaces"), ("PUT", "/workspaces/demo/files/a")):
+        empty = await front.client.request(method, path, headers={"idempotency-key": ""})
+        assert (empty.status_code, fields(empty.json())) == (400, ["Idempotency-Key"])
     assert front.seen.requests == []
 
 
