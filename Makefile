@@ -57,6 +57,7 @@ protos-check: setup
 	$(BIN)/buf format --diff --exit-code protos
 	$(BIN)/python scripts/check_breaking.py
 	$(BIN)/python scripts/gen_protos.py --check
+	$(BIN)/python scripts/gen_openapi.py --check
 
 # The lowest versions that pyproject.toml promises, in an environment of their own.
 lowest: .build/lowest/.ready
@@ -71,10 +72,11 @@ lowest: .build/lowest/.ready
 bench: setup ## Print ratios to references measured in the same run.
 	$(BIN)/python -m benchmarks
 
-protos: setup ## Regenerate the committed stubs from protos/.
+protos: setup ## Regenerate what is made of protos/: the stubs, openapi.json.
 	$(BIN)/python scripts/third_party_protos.py
 	$(BIN)/buf format -w protos
 	$(BIN)/python scripts/gen_protos.py
+	$(BIN)/python scripts/gen_openapi.py
 
 docs: setup ## Regenerate docs/configuration.md and docs/errors.md.
 	$(BIN)/python scripts/gen_docs.py

@@ -26,7 +26,7 @@ Res = TypeVar("Res")
 
 # What a caller of the gateway has no part in: a tool that refuses it found a bug here.
 _OWN_CODES: Final = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED)
-_OWN_REASONS: Final = (
+OWN_REASONS: Final = (
     ErrorReason.ERROR_REASON_HANDLE_INVALID,
     ErrorReason.ERROR_REASON_PERMISSION_DENIED,
 )
@@ -179,6 +179,6 @@ def _is_own_fault(error: grpc.aio.AioRpcError, status: status_pb2.Status) -> boo
     }
     return (
         error.code() in _OWN_CODES
-        or reason_of(status) in _OWN_REASONS
+        or reason_of(status) in OWN_REASONS
         or not fields.isdisjoint(_OWN_FIELDS)
     )

@@ -26,7 +26,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "MESSAGE_TOO_LARGE": "Send less in one message, or use the streaming form of the call.",
     "MALFORMED_JSON": "Send a JSON object in the proto3 mapping of the request; unknown fields "
     "are refused.",
-    "ROUTE_NOT_FOUND": "Check the path and the method; docs/grpcurl.md and the protos list them.",
+    "ROUTE_NOT_FOUND": "Check the path and the method; GET /openapi.json lists them.",
     "REQUEST_IN_PROGRESS": _WAIT,
     "DISK_FULL": "Delete workspaces or executions that are not needed, or have the operator add "
     "space.",

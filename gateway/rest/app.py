@@ -10,19 +10,25 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from cove.gateway.v1 import gateway_pb2
+from gateway.rest import document
 from gateway.rest.backend import Backend, backend
 from gateway.rest.errors import MethodNotAllowed, ShuttingDown, answer_to, status_json, status_of
 from gateway.rest.exchange import ClientLeft, Exchange, Receive, Scope, Send
-from gateway.rest.files import IF_NONE_MATCH, Files
+from gateway.rest.files import LIST, READ, WRITE, Files
 from gateway.rest.routes import Match, Routes
 from gateway.rest.server import listening
 from gateway.rest.streams import as_events, relay
-from gateway.rest.transcode import IF_MATCH, answer_of, request_of
+from gateway.rest.transcode import IF_MATCH, IF_NONE_MATCH, answer_of, request_of
 from servicekit import calls
 from servicekit.errors import PermissionDenied
 from servicekit.identity import Authenticator
 
-_FILES: Final = "cove.gateway.v1.FileService"
+HEALTH: Final = "/healthz"
+READY: Final = "/readyz"
+FIXED: Final = (HEALTH, READY, document.PATH)
+"""The paths that no RPC is behind."""
+
+_READING: Final = ("GET", "HEAD")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +96,10 @@ class Rest:
         self._authenticator = authenticator
         self._routes = routes
         self._behind = behind
-        listing = next(each for each in routes if each.rpc.full_name == f"{_FILES}.ListFiles")
+        self._document = document.Document()
+        listing = next(each for each in routes if each.rpc.full_name == LIST)
         files = Files(behind, listing)
-        self._raw: Final = {f"{_FILES}.ReadFile": files.read, f"{_FILES}.WriteFile": files.write}
+        self._raw: Final = {READ: files.read, WRITE: files.write}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send, self._config.body_timeout.total_seconds())
@@ -116,23 +123,34 @@ class Rest:
             await _fail(exchange, error)
 
     async def _answer(self, exchange: Exchange) -> None:
-        if exchange.path in ("/healthz", "/readyz") and exchange.method in ("GET", "HEAD"):
-            ready = exchange.path == "/healthz" or await self._behind.ready()
+        if exchange.path in FIXED and exchange.method not in _READING:
+            raise MethodNotAllowed(exchange.path, _READING)
+        if exchange.path in (HEALTH, READY):
+            ready = exchange.path == HEALTH or await self._behind.ready()
             text = "SERVING" if ready else "NOT_SERVING"
             await exchange.answer(200 if ready else 503, {"status": text})
             return
         if self._config.local_only:
             _refuse_browsers(exchange.headers)
+        if exchange.path == document.PATH:
+            await self._admit(exchange)
+            await self._document.answer(exchange)
+            return
         match = self._routes.find(exchange.method, exchange.path)
-        token = exchange.headers.get("authorization", "")
-        token = token if token.isascii() and token.isprintable() else ""
-        if self._authenticator:
-            await self._authenticator.authenticate({"authorization": token}, "http")
+        token = await self._admit(exchange)
         if raw := self._raw.get(match.route.rpc.full_name):
             await raw(exchange, match, token)
             return
         route = as_events(match.route, exchange.headers.get("accept", ""))
         await self._transcode(exchange, Match(route, match.values), token)
+
+    async def _admit(self, exchange: Exchange) -> str:
+        """The token of a caller who is known. Raises `Unauthenticated`."""
+        token = exchange.headers.get("authorization", "")
+        token = token if token.isascii() and token.isprintable() else ""
+        if self._authenticator:
+            await self._authenticator.authenticate({"authorization": token}, "http")
+        return token
 
     async def _transcode(self, exchange: Exchange, match: Match, token: str) -> None:
         route = match.route

@@ -93,18 +93,13 @@ def answer_to(
     """Code, headers and body that tell of `error`. `conditional`: the request had If-Match."""
     status = status_of(error)
     headers: list[tuple[str, str]] = []
-    code = _BY_NUMBER.get(status.code, HTTPStatus.INTERNAL_SERVER_ERROR)
-    reason = reason_of(status)
+    code = code_of(status, conditional=conditional)
     if isinstance(error, MethodNotAllowed):
         code = HTTPStatus.METHOD_NOT_ALLOWED
         headers.append(("allow", error.allowed))
     elif isinstance(error, RangeNotSatisfiable):
         code = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
         headers.append(("content-range", f"bytes */{error.size}"))
-    elif reason == ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE:
-        code = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    elif conditional and reason in _LOST:
-        code = HTTPStatus.PRECONDITION_FAILED
     if code == HTTPStatus.UNAUTHORIZED:
         headers.append(("www-authenticate", "Bearer"))
     after = _retry_after(status)
@@ -113,6 +108,16 @@ def answer_to(
     if after is not None:
         headers.append(("retry-after", str(after)))
     return int(code), headers, status
+
+
+def code_of(status: status_pb2.Status, *, conditional: bool) -> int:
+    """How HTTP says `status`. `conditional`: the request had If-Match."""
+    reason = reason_of(status)
+    if reason == ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE:
+        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    if conditional and reason in _LOST:
+        return HTTPStatus.PRECONDITION_FAILED
+    return _BY_NUMBER.get(status.code, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def metadata_of(status: status_pb2.Status) -> Mapping[str, str]:

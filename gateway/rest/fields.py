@@ -64,7 +64,7 @@ def query_json(
     value: dict[str, Any] = {}
     violations: list[Violation] = []
     for name, text in _pairs(query):
-        fields, problem = _resolve(descriptor, name)
+        fields, problem = resolve(descriptor, name)
         path = ".".join(field.name for field in fields)
         problem = problem or next(
             (why for at, why in refused.items() if f"{path}.".startswith(f"{at}.")), ""
@@ -74,6 +74,23 @@ def query_json(
         if problem:
             violations.append(Violation(path if fields else name, problem))
     return value, violations
+
+
+def resolve(descriptor: Descriptor, name: str) -> tuple[list[FieldDescriptor], str]:
+    """The fields that a dotted name in a query leads through, and what is wrong with it."""
+    fields: list[FieldDescriptor] = []
+    inside: Descriptor | None = descriptor
+    for part in name.split("."):
+        field = field_of(inside, part) if inside else None
+        if field is None:
+            return [], "unknown query parameter"
+        fields.append(field)
+        inside = field.message_type if _is_plain_message(field) and not field.is_repeated else None
+    if any(map(_holds_secret, fields)):
+        return fields, "a secret has no place in a URL"
+    if fields[-1].message_type and not fields[-1].message_type.full_name.startswith(_WELL_KNOWN):
+        return fields, "has no form in a query"
+    return fields, ""
 
 
 def put_path(message: Message, path: str, value: bytes) -> list[Violation]:
@@ -143,21 +160,11 @@ def _is_plain_message(field: FieldDescriptor) -> bool:
     )
 
 
-def _resolve(descriptor: Descriptor, name: str) -> tuple[list[FieldDescriptor], str]:
-    """The fields that a dotted name leads through, and what is wrong with it."""
-    fields: list[FieldDescriptor] = []
-    inside: Descriptor | None = descriptor
-    for part in name.split("."):
-        field = field_of(inside, part) if inside else None
-        if field is None:
-            return [], "unknown query parameter"
-        fields.append(field)
-        if field.GetOptions().debug_redact:
-            return fields, "a secret has no place in a URL"
-        inside = field.message_type if _is_plain_message(field) and not field.is_repeated else None
-    if fields[-1].message_type and not fields[-1].message_type.full_name.startswith(_WELL_KNOWN):
-        return fields, "has no form in a query"
-    return fields, ""
+def _holds_secret(field: FieldDescriptor) -> bool:
+    inside = field.message_type if _is_plain_message(field) else None
+    return bool(field.GetOptions().debug_redact) or (
+        inside is not None and any(map(_holds_secret, inside.fields))
+    )
 
 
 def _put_text(value: dict[str, Any], fields: list[FieldDescriptor], data: bytes) -> str:

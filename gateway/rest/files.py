@@ -22,16 +22,21 @@ from gateway.rest.fields import fill, put_path, query_json
 from gateway.rest.routes import Match, Route
 from gateway.rest.transcode import (
     IF_MATCH,
-    KEY,
+    IF_NONE_MATCH,
     etag_header,
+    etags,
+    is_known,
     one_etag,
+    put_key,
     request_of,
     to_dict,
 )
 from servicekit.errors import Aborted, Violation
 from servicekit.status import reason
 
-IF_NONE_MATCH: Final = "if-none-match"
+READ: Final = "cove.gateway.v1.FileService.ReadFile"
+WRITE: Final = "cove.gateway.v1.FileService.WriteFile"
+LIST: Final = "cove.gateway.v1.FileService.ListFiles"
 
 _RANGE: Final = re.compile(r"bytes=\s*(\d{1,18})?-(\d{1,18})?\s*")
 _OCTAL: Final = re.compile(r"0[0-7]+")
@@ -52,7 +57,7 @@ class Span:
 
 
 class Files:
-    """Answers the routes of ReadFile and WriteFile. `listing`: the route of ListFiles."""
+    """Answers the routes of READ and WRITE. `listing`: the route of LIST."""
 
     def __init__(self, backend: Backend, listing: Route) -> None:
         self._backend = backend
@@ -171,7 +176,7 @@ async def _send_file(
     file = (await anext(events)).file
     code, headers = 200, etag_header(file)
     _check_if_match(exchange, file.etag)
-    if _is_known(exchange, file.etag):
+    if is_known(exchange, file.etag):
         await exchange.begin(304, headers)
         await exchange.end()
         return
@@ -218,8 +223,7 @@ def _write_header(match: Match, exchange: Exchange) -> Any:
     for path, value in match.values.items():
         violations += put_path(first, path, value)
     headers = exchange.headers
-    if KEY in headers:
-        header.request_id = headers[KEY]
+    violations += put_key(header, "request_id", headers)
     if IF_MATCH in headers:
         header.etag = one_etag(headers[IF_MATCH])
         if not header.etag:
@@ -248,15 +252,5 @@ def _span(header: str) -> Span | None:
 
 def _check_if_match(exchange: Exchange, etag: str) -> None:
     wanted = exchange.headers.get(IF_MATCH, "*").strip()
-    if wanted != "*" and etag not in _etags(wanted):
+    if wanted != "*" and etag not in etags(wanted):
         raise FileChanged("the file is not the one with that etag", etag=etag)
-
-
-def _is_known(exchange: Exchange, etag: str) -> bool:
-    """Whether the client has this content already."""
-    known = exchange.headers.get(IF_NONE_MATCH, "").strip()
-    return known == "*" or etag in _etags(known)
-
-
-def _etags(header: str) -> list[str]:
-    return [part.strip().removeprefix("W/").strip('"') for part in header.split(",")]

@@ -15,6 +15,7 @@ from gateway.rest.template import Template
 
 _VERBS: Final = ("get", "put", "post", "delete", "patch")
 _STREAM: Final = "stream"
+_PLACES: Final = ("from_offset", "from_revision")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,9 @@ class Route:
 
     response_body: str
     """Field of the response that the answer is; empty: the response itself."""
+
+    binding: int
+    """Which of the RPC's routes it is, as the option has them; 0 is the first."""
 
     streamed: "Route | None" = field(default=None, compare=False)
     """The route of the same template with the verb `stream`: the same call, as events."""
@@ -60,6 +64,10 @@ class Route:
     def request_id(self) -> str:
         """The field for the Idempotency-Key; empty: it has none."""
         return "request_id" if _has(self.rpc.input_type, "request_id") else ""
+
+    def place(self) -> str:
+        """The field for Last-Event-ID; empty: it has none."""
+        return next((each for each in _PLACES if _has(self.rpc.input_type, each)), "")
 
     def etag(self) -> str:
         """The field for If-Match, dotted; empty: it has none."""
@@ -92,10 +100,10 @@ class Routes:
     def of(cls, services: Iterable[ServiceDescriptor]) -> Self:
         """Raises `ValueError` if an option is of a form that is not known here."""
         plain = [
-            _route(rpc, rule)
+            _route(rpc, rule, binding)
             for service in services
             for rpc in service.methods
-            for rule in _rules(rpc)
+            for binding, rule in enumerate(_rules(rpc))
         ]
         events = {
             (route.http_method, route.template.without_verb): route
@@ -137,7 +145,7 @@ def _rules(rpc: MethodDescriptor) -> Sequence[http_pb2.HttpRule]:
     return (rule, *rule.additional_bindings)
 
 
-def _route(rpc: MethodDescriptor, rule: http_pb2.HttpRule) -> Route:
+def _route(rpc: MethodDescriptor, rule: http_pb2.HttpRule, binding: int) -> Route:
     verb = rule.WhichOneof("pattern")
     if verb not in _VERBS:
         raise ValueError(f"{rpc.full_name}: no HTTP method that is known here")
@@ -149,6 +157,7 @@ def _route(rpc: MethodDescriptor, rule: http_pb2.HttpRule) -> Route:
         response=message_factory.GetMessageClass(rpc.output_type),
         body=rule.body,
         response_body=rule.response_body,
+        binding=binding,
     )
 
 

@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 # A segment holds no colon, as ids have none and a verb begins with one, and no
 # encoded slash, which would be another segment once it is decoded.
 _SEGMENT: Final = r"(?:[^/:%]|%(?!2[Ff])[0-9A-Fa-f]{2})+"
-_VARIABLE: Final = re.compile(r"\{(?P<field>[a-z_][a-z0-9_.]*)(?:=(?P<segments>[^{}]+))?\}")
+VARIABLE: Final = re.compile(r"\{(?P<field>[a-z_][a-z0-9_.]*)(?:=(?P<segments>[^{}]+))?\}")
 _VERB: Final = re.compile(r"(?P<path>.*?)(?::(?P<verb>[a-z]+))?", re.DOTALL)
 
 
@@ -24,7 +24,7 @@ class Template:
         self.verb: str = found["verb"] or ""
         self.without_verb: str = found["path"]
         self.fields: tuple[str, ...] = tuple(
-            variable["field"] for variable in _VARIABLE.finditer(self.without_verb)
+            variable["field"] for variable in VARIABLE.finditer(self.without_verb)
         )
         self._pattern = re.compile(_compiled(self.without_verb, self.verb), re.DOTALL)
 
@@ -46,7 +46,7 @@ class Template:
 
 def _compiled(path: str, verb: str) -> str:
     pattern, end = "", 0
-    for variable in _VARIABLE.finditer(path):
+    for variable in VARIABLE.finditer(path):
         literal, segments = path[end : variable.start()], variable["segments"] or "*"
         end = variable.end()
         if segments == "**":  # Any number of segments, also none: then without the slash.

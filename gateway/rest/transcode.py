@@ -15,11 +15,13 @@ from servicekit.errors import Violation
 
 KEY: Final = "idempotency-key"
 IF_MATCH: Final = "if-match"
+IF_NONE_MATCH: Final = "if-none-match"
 LAST_EVENT: Final = "last-event-id"
 
-_TAG: Final = re.compile(r'"([^"]+)"|([^",\s]+)')
-_PLACE: Final = re.compile(r"\d{1,18}")
-_PLACES: Final = ("from_offset", "from_revision")
+TAG: Final = re.compile(r'"([^"]+)"|([^",\s]+)')
+MAX_PLACE: Final = 10**18 - 1
+
+_PLACE: Final = re.compile(r"[0-9]{1,18}")
 
 
 def request_of(match: Match, exchange: Exchange, body: bytes, *, conditions: bool = True) -> Any:
@@ -86,19 +88,40 @@ def one_etag(value: str) -> str:
 
     A weak one, or `*`, is never the whole truth about a thing, so neither will do.
     """
-    found = _TAG.fullmatch(value.strip())
+    found = TAG.fullmatch(value.strip())
     etag = (found[1] or found[2]) if found else ""
     return "" if etag == "*" or etag.startswith("W/") else etag
 
 
+def is_known(exchange: Exchange, etag: str) -> bool:
+    """Whether the client has this content already."""
+    known = exchange.headers.get(IF_NONE_MATCH, "").strip()
+    return known == "*" or etag in etags(known)
+
+
+def etags(header: str) -> list[str]:
+    return [part.strip().removeprefix("W/").strip('"') for part in header.split(",")]
+
+
+def put_key(message: Any, field: str, headers: Mapping[str, str]) -> list[Violation]:
+    """An empty key is refused: who sends one believes that it protects."""
+    if KEY not in headers:
+        return []
+    key = headers[KEY]
+    if not key:
+        return [Violation("Idempotency-Key", "empty")]
+    if getattr(message, field) not in ("", key):
+        return [Violation(field, "the header Idempotency-Key says otherwise")]
+    setattr(message, field, key)
+    return []
+
+
 def _put_headers(message: Any, route: Route, headers: Mapping[str, str]) -> list[Violation]:
     violations: list[Violation] = []
-    if (key := headers.get(KEY)) and (field := route.request_id()):
-        if getattr(message, field) not in ("", key):
-            violations.append(Violation(field, "the header Idempotency-Key says otherwise"))
-        setattr(message, field, key)
+    if field := route.request_id():
+        violations += put_key(message, field, headers)
     if LAST_EVENT in headers and route.rpc.server_streaming:
-        violations += _put_place(message, headers[LAST_EVENT])
+        violations += _put_place(message, route.place(), headers[LAST_EVENT])
     return violations
 
 
@@ -114,13 +137,12 @@ def _put_etag(message: Any, path: str, etag: str) -> list[Violation]:
     return []
 
 
-def _put_place(message: Any, value: str) -> list[Violation]:
-    fields = [each for each in _PLACES if each in message.DESCRIPTOR.fields_by_name]
-    if not fields:
+def _put_place(message: Any, field: str, value: str) -> list[Violation]:
+    if not field:
         return [Violation("Last-Event-ID", "this stream has no place to resume at")]
     if not _PLACE.fullmatch(value):
         return [Violation("Last-Event-ID", "no id of an event")]
-    setattr(message, fields[0], int(value))
+    setattr(message, field, int(value))
     return []
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,7 @@ from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
+from cove.errors.v1.errors_pb2 import ErrorReason
 from cove.options.v1 import options_pb2
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +80,20 @@ def test_every_rpc_for_callers_has_an_http_path(method: MethodDescriptor) -> Non
 def test_every_rpc_has_messages_of_its_own(method: MethodDescriptor) -> None:
     assert method.input_type.name == f"{method.name}Request"
     assert method.output_type.name == f"{method.name}Response"
+
+
+def test_every_reason_is_named_by_an_rpc() -> None:
+    of_all = {
+        "UNSPECIFIED",
+        *("UNAUTHENTICATED", "PERMISSION_DENIED", "INVALID_FIELD", "MESSAGE_TOO_LARGE"),
+        *("INTERNAL", "SERVICE_UNAVAILABLE", "SHUTTING_DOWN", "DEADLINE_EXCEEDED"),
+        *("MALFORMED_JSON", "ROUTE_NOT_FOUND"),  # Only over HTTP.
+        "REQUEST_IN_PROGRESS",  # Sent by nobody: a call that comes again waits for the first.
+    }
+    texts = [file.read_text() for file in (ROOT / "protos").rglob("*.proto")]
+    named = {name for text in texts for name in re.findall(r", ERROR_REASON_(\w+):", text)}
+    reasons = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.DESCRIPTOR.values_by_name}
+    assert reasons - named - of_all == set()
 
 
 OTHER_COPY = """

@@ -51,6 +51,14 @@ async def test_an_update_without_a_field_changes_nothing(stage: Stage, gateway: 
     assert (await gateway.workspaces.UpdateWorkspace(update)).workspace == made
 
 
+async def test_an_update_of_no_name_is_refused(stage: Stage, gateway: Gateway) -> None:
+    for name in ("", "workspaces/", "workspaces/No-Label", "environments/demo"):
+        update = pb.UpdateWorkspaceRequest(workspace=pb.Workspace(name=name, labels={"a": "b"}))
+        failed = await failure(gateway.workspaces.UpdateWorkspace(update))
+        assert failed.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert failed.reason == "INVALID_FIELD"
+
+
 async def test_a_mask_can_clear_a_field(stage: Stage, gateway: Gateway) -> None:
     request = stage.create()
     request.workspace.labels["team"] = "a"

@@ -30,12 +30,13 @@ class Front:
 async def front(tmp_path: Path) -> AsyncIterator[Front]:
     seen = Seen()
     files = Files(seen)  # type: ignore[abstract]  # As in `services`.
-    config = Config(state=tmp_path / "s", runtime=tmp_path / "r")
+    server = Config(state=tmp_path / "s", runtime=tmp_path / "r")
     async with (
-        serving(config, services(seen, files), authenticator=Bearer()) as served,
+        serving(server, services(seen, files), authenticator=Bearer()) as served,
         AsyncExitStack() as stack,
     ):
-        address = await stack.enter_async_context(rest(RestConfig(target=served.address)))
+        config = RestConfig(target=served.address)
+        address = await stack.enter_async_context(rest(config, Bearer()))
         async with httpx.AsyncClient(
             base_url=f"http://{address}", headers={"authorization": f"Bearer {TOKEN}"}
         ) as client:

@@ -123,6 +123,7 @@ async def test_a_bool_a_mask_and_a_map_get_through(front: Front) -> None:
         ("GET", "/workspaces/demo/git/diff?range=1&range.kind=KIND_X", None, ["range"]),
         ("GET", "/workspaces/demo/git/diff?limits.lines.x=1", None, ["limits.lines.x"]),
         ("POST", "/workspaces?credentials.https.password=x", "{}", ["credentials.https.password"]),
+        ("POST", "/workspaces?credentials.https.username=x", "{}", ["credentials.https.username"]),
         ("POST", "/workspaces?workspace.uid=x", "{}", ["workspace.uid"]),
         ("POST", "/workspaces/demo/execute?spec.script=x", "{}", ["spec.script"]),
         ("POST", "/workspaces/demo/execute", '{"spec": {"argv": [], "a": 1, "b": 2}}',
@@ -261,6 +262,9 @@ async def test_an_idempotency_key_that_is_no_uuid_or_not_the_request_id_is_refus
         f"/workspaces?request_id={UUID}", json=SPEC, headers={"idempotency-key": "x"}
     )
     assert (other.status_code, fields(other.json())) == (400, ["request_id"])
+    for method, path in (("POST", "/workspaces"), ("PUT", "/workspaces/demo/files/a")):
+        empty = await front.client.request(method, path, headers={"idempotency-key": ""})
+        assert (empty.status_code, fields(empty.json())) == (400, ["Idempotency-Key"])
     assert front.seen.requests == []
 
 

@@ -88,6 +88,17 @@ CASES = {
         reason="INVALID_FIELD",
         fields=["workspace_id"],
     ),
+    "an update of what is no name": Case(
+        stub=SPACES,
+        rpc="UpdateWorkspace",
+        request={"workspace": {"name": "workspaces/No-Label"}},
+        http=("PATCH", "/workspaces/No-Label"),
+        body={},
+        code="INVALID_ARGUMENT",
+        status=400,
+        reason="INVALID_FIELD",
+        fields=["workspace.name"],
+    ),
     "duplicate id": Case(
         stub=SPACES,
         rpc="CreateWorkspace",

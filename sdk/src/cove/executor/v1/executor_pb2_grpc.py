@@ -108,6 +108,7 @@ class ExecutorServiceServicer(object):
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -196,6 +197,7 @@ class ExecutorServiceServicer(object):
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -214,6 +216,7 @@ class ExecutorServiceServicer(object):
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -615,12 +618,14 @@ class FileServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: nothing is there.
         * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
         * FAILED_PRECONDITION, ERROR_REASON_WRONG_FILE_TYPE: it is not a regular file.
         * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: its permissions forbid it.
         * OUT_OF_RANGE, ERROR_REASON_OFFSET_OUT_OF_RANGE: the offset is beyond its end.
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -631,6 +636,7 @@ class FileServiceServicer(object):
         content or the new, never a part; a call that breaks off changes nothing.
 
         * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
         * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: its directory is missing, and `make_parents` is not set.
         * FAILED_PRECONDITION, ERROR_REASON_WRONG_FILE_TYPE: a directory is there.
         * ABORTED, ERROR_REASON_FILE_CHANGED: the file is not the one with `etag`.
@@ -641,6 +647,7 @@ class FileServiceServicer(object):
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -651,10 +658,12 @@ class FileServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: nothing is there.
         * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
         * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -665,12 +674,14 @@ class FileServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: nothing is there.
         * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
         * FAILED_PRECONDITION, ERROR_REASON_WRONG_FILE_TYPE: it is not a directory.
         * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
         * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -681,12 +692,14 @@ class FileServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: its parent is missing, and `make_parents` is not set.
         * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
         * ALREADY_EXISTS, ERROR_REASON_FILE_EXISTS: something else is there.
         * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
         * RESOURCE_EXHAUSTED, ERROR_REASON_NO_SPACE: no space is left.
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -697,12 +710,14 @@ class FileServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: nothing is there, unless `allow_missing`.
         * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
         * FAILED_PRECONDITION, ERROR_REASON_DIRECTORY_NOT_EMPTY: it holds something, and `recursive` is not set.
         * ABORTED, ERROR_REASON_FILE_CHANGED: the file is not the one with `etag`.
         * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -713,11 +728,13 @@ class FileServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: nothing is there, or the new directory is missing.
         * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: a path leads out of the workspace.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in one, or the whole, is too long.
         * ALREADY_EXISTS, ERROR_REASON_FILE_EXISTS: something is at the new path, and `overwrite` is not set.
         * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -32,6 +32,7 @@ class ExecutorServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+    * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_executor_pb2.GetExecutionRequest, _executor_pb2.GetExecutionResponse]
     """Returns one execution.
@@ -88,6 +89,7 @@ class ExecutorServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+    * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
     """
     StreamExecution: _aio.UnaryStreamMultiCallable[_executor_pb2.StreamExecutionRequest, _executor_pb2.StreamExecutionResponse]
     """Starts a command and streams its output: StartExecution and ReadOutput in one.
@@ -102,6 +104,7 @@ class ExecutorServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+    * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
     """
 
 class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -128,6 +131,7 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
         """
 
     @_abc_1.abstractmethod
@@ -232,6 +236,7 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
         """
 
     @_abc_1.abstractmethod
@@ -252,6 +257,7 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
         """
 
 def add_ExecutorServiceServicer_to_server(servicer: ExecutorServiceServicer, server: _aio.Server) -> None: ...
@@ -267,18 +273,21 @@ class FileServiceStub:
 
     * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: nothing is there.
     * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+    * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
     * FAILED_PRECONDITION, ERROR_REASON_WRONG_FILE_TYPE: it is not a regular file.
     * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: its permissions forbid it.
     * OUT_OF_RANGE, ERROR_REASON_OFFSET_OUT_OF_RANGE: the offset is beyond its end.
     * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+    * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
     """
     WriteFile: _aio.StreamUnaryMultiCallable[_executor_pb2.WriteFileRequest, _executor_pb2.WriteFileResponse]
     """Writes a whole file at once: a header, its content, and `end`. A reader sees the old
     content or the new, never a part; a call that breaks off changes nothing.
 
     * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+    * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
     * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: its directory is missing, and `make_parents` is not set.
     * FAILED_PRECONDITION, ERROR_REASON_WRONG_FILE_TYPE: a directory is there.
     * ABORTED, ERROR_REASON_FILE_CHANGED: the file is not the one with `etag`.
@@ -289,63 +298,74 @@ class FileServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+    * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
     """
     StatFile: _aio.UnaryUnaryMultiCallable[_executor_pb2.StatFileRequest, _executor_pb2.StatFileResponse]
     """Tells what is at a path; a symbolic link itself, not what it points to.
 
     * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: nothing is there.
     * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+    * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
     * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
     * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+    * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
     """
     ListFiles: _aio.UnaryUnaryMultiCallable[_executor_pb2.ListFilesRequest, _executor_pb2.ListFilesResponse]
     """Lists a directory in the order of the names.
 
     * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: nothing is there.
     * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+    * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
     * FAILED_PRECONDITION, ERROR_REASON_WRONG_FILE_TYPE: it is not a directory.
     * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
     * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
     * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+    * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
     """
     MakeDirectory: _aio.UnaryUnaryMultiCallable[_executor_pb2.MakeDirectoryRequest, _executor_pb2.MakeDirectoryResponse]
     """Makes a directory; one that is there already is no error.
 
     * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: its parent is missing, and `make_parents` is not set.
     * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+    * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
     * ALREADY_EXISTS, ERROR_REASON_FILE_EXISTS: something else is there.
     * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
     * RESOURCE_EXHAUSTED, ERROR_REASON_NO_SPACE: no space is left.
     * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+    * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
     """
     RemoveFile: _aio.UnaryUnaryMultiCallable[_executor_pb2.RemoveFileRequest, _executor_pb2.RemoveFileResponse]
     """Removes a file, a link, or a directory.
 
     * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: nothing is there, unless `allow_missing`.
     * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+    * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
     * FAILED_PRECONDITION, ERROR_REASON_DIRECTORY_NOT_EMPTY: it holds something, and `recursive` is not set.
     * ABORTED, ERROR_REASON_FILE_CHANGED: the file is not the one with `etag`.
     * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
     * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+    * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
     """
     MoveFile: _aio.UnaryUnaryMultiCallable[_executor_pb2.MoveFileRequest, _executor_pb2.MoveFileResponse]
     """Renames a file, a link or a directory within the workspace.
 
     * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: nothing is there, or the new directory is missing.
     * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: a path leads out of the workspace.
+    * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in one, or the whole, is too long.
     * ALREADY_EXISTS, ERROR_REASON_FILE_EXISTS: something is at the new path, and `overwrite` is not set.
     * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
     * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+    * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
     """
 
 class FileServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -363,12 +383,14 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: nothing is there.
         * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
         * FAILED_PRECONDITION, ERROR_REASON_WRONG_FILE_TYPE: it is not a regular file.
         * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: its permissions forbid it.
         * OUT_OF_RANGE, ERROR_REASON_OFFSET_OUT_OF_RANGE: the offset is beyond its end.
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
         """
 
     @_abc_1.abstractmethod
@@ -381,6 +403,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         content or the new, never a part; a call that breaks off changes nothing.
 
         * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
         * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: its directory is missing, and `make_parents` is not set.
         * FAILED_PRECONDITION, ERROR_REASON_WRONG_FILE_TYPE: a directory is there.
         * ABORTED, ERROR_REASON_FILE_CHANGED: the file is not the one with `etag`.
@@ -391,6 +414,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
         """
 
     @_abc_1.abstractmethod
@@ -403,10 +427,12 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: nothing is there.
         * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
         * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
         """
 
     @_abc_1.abstractmethod
@@ -419,12 +445,14 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: nothing is there.
         * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
         * FAILED_PRECONDITION, ERROR_REASON_WRONG_FILE_TYPE: it is not a directory.
         * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
         * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
         """
 
     @_abc_1.abstractmethod
@@ -437,12 +465,14 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: its parent is missing, and `make_parents` is not set.
         * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
         * ALREADY_EXISTS, ERROR_REASON_FILE_EXISTS: something else is there.
         * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
         * RESOURCE_EXHAUSTED, ERROR_REASON_NO_SPACE: no space is left.
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
         """
 
     @_abc_1.abstractmethod
@@ -455,12 +485,14 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: nothing is there, unless `allow_missing`.
         * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
         * FAILED_PRECONDITION, ERROR_REASON_DIRECTORY_NOT_EMPTY: it holds something, and `recursive` is not set.
         * ABORTED, ERROR_REASON_FILE_CHANGED: the file is not the one with `etag`.
         * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
         """
 
     @_abc_1.abstractmethod
@@ -473,11 +505,13 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: nothing is there, or the new directory is missing.
         * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: a path leads out of the workspace.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in one, or the whole, is too long.
         * ALREADY_EXISTS, ERROR_REASON_FILE_EXISTS: something is at the new path, and `overwrite` is not set.
         * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
         """
 
 def add_FileServiceServicer_to_server(servicer: FileServiceServicer, server: _aio.Server) -> None: ...

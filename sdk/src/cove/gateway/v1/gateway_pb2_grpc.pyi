@@ -26,6 +26,7 @@ class WorkspaceServiceStub:
 
     * ALREADY_EXISTS, ERROR_REASON_WORKSPACE_EXISTS: the id is taken.
     * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+    * ABORTED, ERROR_REASON_CREATE_FAILED: what this request id made is gone or failed since.
     * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
     * FAILED_PRECONDITION, ERROR_REASON_SANDBOX_UNAVAILABLE: no sandbox can be made here.
     * INVALID_ARGUMENT, ERROR_REASON_REMOTE_FORBIDDEN: a URL that is not allowed here.
@@ -102,6 +103,7 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * ALREADY_EXISTS, ERROR_REASON_WORKSPACE_EXISTS: the id is taken.
         * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        * ABORTED, ERROR_REASON_CREATE_FAILED: what this request id made is gone or failed since.
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * FAILED_PRECONDITION, ERROR_REASON_SANDBOX_UNAVAILABLE: no sandbox can be made here.
         * INVALID_ARGUMENT, ERROR_REASON_REMOTE_FORBIDDEN: a URL that is not allowed here.

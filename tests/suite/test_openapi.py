@@ -1,0 +1,237 @@
+"""What the real suite answers over HTTP is what the OpenAPI document says."""
+
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.support.openapi import OpenApi
+from tests.support.suite import Suite
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.fixture
+def api() -> OpenApi:
+    return OpenApi()
+
+
+@pytest.fixture
+def succeeded() -> set[str]:
+    """The operations that went well."""
+    return set()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def held(suite: Suite, api: OpenApi, succeeded: set[str]) -> AsyncIterator[httpx.AsyncClient]:
+    """A client each of whose answers is held to the document, and each request that went well."""
+
+    async def check(response: httpx.Response) -> None:
+        await response.aread()
+        operation = api.check_answer(response)
+        if response.is_success:
+            api.check_request(response.request)
+            succeeded.add(operation.id)
+
+    async with httpx.AsyncClient(
+        base_url=f"http://{suite.http}",
+        headers={"authorization": f"Bearer {suite.token}"},
+        timeout=60,
+        trust_env=False,
+        event_hooks={"response": [check]},
+    ) as client:
+        yield client
+
+
+async def test_every_operation_answers_as_the_document_says(
+    held: httpx.AsyncClient,
+    repository: Path,
+    api: OpenApi,
+    succeeded: set[str],
+) -> None:
+    await _workspaces(held, repository)
+    await _creates(held)
+    await _commands(held)
+    await _inside(held, repository)
+    await _health_and_document(held)
+    assert {each.id for each in api.operations} - succeeded == set()
+
+
+async def _workspaces(held: httpx.AsyncClient, repository: Path) -> None:
+    key = {"idempotency-key": str(uuid.uuid4())}
+    spec = {"repository": f"file://{repository}", "revision": "main", "env": {"A": "b"}}
+    body = {"spec": spec, "labels": {"team": "x"}}
+    made = await held.post("/workspaces?workspaceId=api", json=body, headers=key)
+    assert made.status_code == 201
+    assert (await held.post("/workspaces?workspaceId=api", json=body, headers=key)).is_success
+    assert (await held.post("/workspaces?workspaceId=api", json=body)).status_code == 409
+    assert (await held.get("/workspaces/api")).json()["uid"] == made.json()["uid"]
+    assert len((await held.get("/workspaces")).json()["workspaces"]) == 1
+    etag = {"if-match": made.headers["etag"]}
+    labels = {"labels": {"team": "y"}}
+    updated = await held.patch("/workspaces/api?updateMask=labels", json=labels, headers=etag)
+    assert updated.json()["labels"] == {"team": "y"}
+    stale = await held.patch("/workspaces/api", json=labels, headers=etag)
+    assert stale.status_code == 412
+    assert (await held.patch("/workspaces/api", json={"spec": spec})).status_code == 400
+    await _unsaved_work_is_kept(held)
+    assert (await held.delete("/workspaces/api?force=true")).json() == {}
+    assert (await held.get("/workspaces/api")).status_code == 404
+
+
+async def _unsaved_work_is_kept(held: httpx.AsyncClient) -> None:
+    assert (await held.put("/workspaces/api/files/new", content=b"1")).status_code == 200
+    deleted = await held.delete("/workspaces/api")
+    assert deleted.json()["workspace"]["state"] == "STATE_DELETED"
+    shown = (await held.get("/workspaces?showDeleted=true")).json()
+    assert shown["workspaces"][0]["purgeTime"]
+    refused = await held.post("/workspaces/api/execute", json={"spec": {"argv": ["true"]}})
+    assert refused.status_code == 409
+    assert (await held.post("/workspaces/api:undelete", json={})).status_code == 200
+    assert (await held.post("/workspaces/api:undelete", json={})).status_code == 409
+
+
+async def _creates(held: httpx.AsyncClient) -> None:
+    body = {"workspaceId": "later", "returnWhen": "RETURN_WHEN_ACCEPTED"}
+    assert (await held.post("/workspaces:create", json=body)).status_code == 202
+    again = {"workspaceId": "later", "workspace": {"spec": {"repository": "file:///other"}}}
+    assert (await held.post("/workspaces:create", json=again)).status_code == 409
+    for url, code in (("file:///nowhere/at-all.git", 404), ("ext::sh -c id", 400)):
+        failed = await held.post("/workspaces", json={"spec": {"repository": url}})
+        assert failed.status_code == code
+    await held.delete("/workspaces/later?force=true&allowMissing=true")
+
+
+async def _commands(held: httpx.AsyncClient) -> None:
+    assert (await held.post("/workspaces?workspaceId=run", json={})).status_code == 201
+    script = "echo hi; echo no >&2; printf '\\377'"
+    asked = {"spec": {"script": script, "timeout": "60s"}, "requestId": str(uuid.uuid4())}
+    ran = await held.post("/workspaces/run/execute", json=asked)
+    assert ran.json()["execution"]["exit"]["code"] == 0
+    for accept in ("application/x-ndjson", "text/event-stream"):
+        for path in ("execute", "execute:stream"):
+            asked = {"spec": {"argv": ["sh", "-c", script]}}
+            wanted = {"accept": accept}
+            events = await held.post(f"/workspaces/run/{path}", json=asked, headers=wanted)
+            assert events.headers["content-type"] == accept
+            assert "exit" in events.text
+    start = "/workspaces/run/executions"
+    asked = {"spec": {"argv": ["sleep", "600"]}}
+    started = await held.post(f"{start}?executionId=long", json=asked)
+    assert started.status_code == 201
+    assert (await held.get(f"{start}/long")).json()["state"] == "STATE_RUNNING"
+    assert (await held.get(f"{start}/long/output")).text.startswith('{"end":')
+    assert (await held.delete(f"{start}/long")).status_code == 409
+    kill = {"signal": "SIGNAL_KILL", "scope": "SIGNAL_SCOPE_TREE"}
+    assert (await held.post(f"{start}/none:signal", json=kill)).status_code == 404
+    assert (await held.post(f"{start}/long:signal", json=kill)).status_code == 200
+    assert (await held.get(f"{start}/long:wait")).json()["exit"]["signal"]["number"] == 9
+    assert (await held.get(f"{start}?pageSize=2")).json()["nextPageToken"]
+    ended = (await held.get(start)).json()["executions"][0]
+    output = f"/{ended['name']}/output"
+    assert (await held.get(f"{output}?follow=true")).status_code == 200
+    at_end = {"last-event-id": ended["outputBytes"]}
+    assert (await held.get(output, headers=at_end)).status_code == 204
+    assert (await held.get(f"{output}?fromOffset=999999")).status_code == 400
+    assert (await held.delete(f"{start}/long")).status_code == 200
+    assert (await held.get(f"{start}/long")).status_code == 404
+    for spec, code in (
+        ({"argv": ["no-such-program"]}, 404),
+        ({"argv": ["true"], "cwd": "none"}, 404),
+        ({"argv": ["/etc/passwd"]}, 403),
+        ({}, 400),
+    ):
+        for path in ("execute", "execute:stream"):
+            refused = await held.post(f"/workspaces/run/{path}", json={"spec": spec})
+            assert refused.status_code == code, refused.text
+    assert (await held.post("/workspaces/run/execute", content=b"{")).status_code == 400
+    huge = {"spec": {"argv": ["true", "x" * (6 << 20)]}}
+    assert (await held.post("/workspaces/run/execute", json=huge)).status_code == 413
+    assert (await held.delete("/workspaces/run?force=true")).status_code == 200
+
+
+async def _inside(held: httpx.AsyncClient, repository: Path) -> None:
+    spec = {"repository": f"file://{repository}"}
+    made = await held.post("/workspaces?workspaceId=src", json={"spec": spec})
+    assert made.status_code == 201
+    await _files(held)
+    await _git(held, made.json()["baseCommit"])
+    assert (await held.delete("/workspaces/src?force=true")).status_code == 200
+
+
+async def _files(held: httpx.AsyncClient) -> None:
+    at = "/workspaces/src/files"
+    assert (await held.post(f"{at}:mkdir", json={"path": "a/b", "makeParents": True})).is_success
+    assert (await held.post(f"{at}:mkdir", json={"path": "README"})).status_code == 409
+    new = {"if-none-match": "*"}
+    written = await held.put(f"{at}/a/b/c?mode=0755", content=b"content", headers=new)
+    assert written.json()["mode"] == 0o755
+    assert (await held.put(f"{at}/a/b/c", content=b"", headers=new)).status_code == 412
+    assert (await held.put(f"{at}/a/b/c?mustNotExist=true", content=b"")).status_code == 409
+    assert (await held.put(f"{at}/a/b", content=b"")).status_code == 409
+    assert (await held.put(f"{at}/x/y/z", content=b"")).status_code == 404
+    # A client that knows no more than the document encodes the slashes.
+    assert (await held.get(f"{at}/a%2Fb%2Fc")).content == b"content"
+    for headers, code in (
+        ({"range": "bytes=1-2"}, 206),
+        ({"range": "bytes=100-"}, 416),
+        ({"if-none-match": written.headers["etag"]}, 304),
+        ({"if-match": '"other"'}, 412),
+    ):
+        assert (await held.get(f"{at}/a/b/c", headers=headers)).status_code == code
+    assert (await held.get(f"{at}/a")).json()["files"][0]["kind"] == "KIND_DIRECTORY"
+    assert (await held.get(f"{at}/none")).status_code == 404
+    assert (await held.get(f"{at}/a?offset=x")).status_code == 400
+    assert (await held.get(f"{at}:list?path=.&pageSize=1")).json()["nextPageToken"]
+    assert (await held.get(f"{at}:list?path=README")).status_code == 409
+    assert (await held.get(f"{at}:stat?path=README")).json()["kind"] == "KIND_FILE"
+    assert (await held.get(f"{at}:stat?path=../../etc/passwd")).status_code == 400
+    assert (await held.post(f"{at}:move", json={"path": "a/b/c", "newPath": "d"})).is_success
+    taken = {"path": "d", "newPath": "README"}
+    assert (await held.post(f"{at}:move", json=taken)).status_code == 409
+    stale = {"if-match": '"other"'}
+    assert (await held.delete(f"{at}/d", headers=stale)).status_code == 412
+    assert (await held.delete(f"{at}/a")).status_code == 409
+    assert (await held.delete(f"{at}/a?recursive=true")).json() == {}
+    assert (await held.delete(f"{at}/a")).status_code == 404
+
+
+async def _git(held: httpx.AsyncClient, base: str) -> None:
+    at = "/workspaces/src/git"
+    status = (await held.get(f"{at}/status")).json()
+    assert status["entries"] == [{"path": "d", "workState": "WORK_STATE_UNTRACKED"}]
+    assert '"patch"' in (await held.get(f"{at}/diff?range.kind=KIND_BASE_TO_WORK")).text
+    nothing = "range.kind=KIND_COMMITS&range.from=no&range.to=HEAD"
+    assert (await held.get(f"{at}/diff?{nothing}")).status_code == 404
+    author = {"name": "Ada", "email": "ada@example.org"}
+    trailers = [{"key": "Reviewed-by", "value": "Bob <bob@example.org>"}]
+    commit = {"message": "Add d", "author": author, "trailers": trailers}
+    moved = await held.post(f"{at}/commit", json={"commit": commit, "expectedHead": "0" * 40})
+    assert moved.status_code == 409
+    done = await held.post(f"{at}/commit", json={"commit": commit, "paths": ["d"]})
+    assert done.json()["commit"]["parents"] == [base]
+    assert (await held.post(f"{at}/commit", json={"commit": commit})).status_code == 409
+    assert len((await held.get(f"{at}/log")).json()["commits"]) == 2
+    assert (await held.get(f"{at}/log?revision=none")).status_code == 404
+    assert (await held.get(f"{at}/log?pageToken=made-up")).status_code == 400
+    assert (await held.get(f"{at}/branches")).json()["branches"][0]["kind"] == "KIND_OWN"
+    pushed = (await held.post(f"{at}/push", json={})).json()
+    assert pushed["commit"] == done.json()["commit"]["id"]
+    elsewhere = {"remote": "ext::sh -c id"}
+    assert (await held.post(f"{at}/push", json=elsewhere)).status_code == 400
+
+
+async def _health_and_document(held: httpx.AsyncClient) -> None:
+    assert (await held.get("/capabilities")).json()["provider"]["drivers"]
+    for path in ("/healthz", "/readyz"):
+        assert (await held.get(path, headers={"authorization": ""})).status_code == 200
+    document = await held.get("/openapi.json")
+    assert document.json()["openapi"] == "3.1.0"
+    known = {"if-none-match": document.headers["etag"]}
+    assert (await held.get("/openapi.json", headers=known)).status_code == 304
+    for path in ("/openapi.json", "/workspaces"):
+        stranger = await held.get(path, headers={"authorization": "Bearer no"})
+        assert stranger.status_code == 401
