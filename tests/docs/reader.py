@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,9 @@ from tests.support.repository import make_repository
 
 _BOUND: Final = 120.0
 """Seconds for a step."""
+
+_END: Final = 30.0
+"""Seconds for the end of all that a page started."""
 
 _POLL: Final = 0.02
 _MANIFESTS: Final = ("requirements.lock", "pyproject.toml", "sdk/pyproject.toml")
@@ -71,9 +74,11 @@ class Reader:
             raise WrongPage(f"Line {step.line}:\n{step.text}\n{wrong}\nCame:\n{came.read_text()}")
 
     def leave(self) -> None:
-        """End what was started, as it wants to be ended."""
-        self._say("trap - ERR; kill $(jobs -p) 2> /dev/null; wait; exit 0")
-        self._shell.wait(_BOUND)
+        """End what was started as it wants to be ended, and then whatever is left."""
+        with suppress(BrokenPipeError, subprocess.TimeoutExpired):
+            self._say("trap - ERR; kill $(jobs -p) 2> /dev/null; wait; exit")
+            self._shell.wait(_END)
+        self._shell.kill()
 
     def _say(self, text: str) -> None:
         assert self._shell.stdin
@@ -114,14 +119,13 @@ def reading(*, suite_runs: bool) -> Iterator[Reader]:
             cwd=home / "cove",
             pass_fds=[tell],
         ) as shell:
+            reader = Reader(shell, told, tell, home)
             try:
-                reader = Reader(shell, told, tell, home)
                 if suite_runs:
                     reader.type(_SUITE)
                 yield reader
-                reader.leave()
             finally:
-                shell.kill()  # And with it whatever is left.
+                reader.leave()
     finally:
         os.close(told)
         os.close(tell)

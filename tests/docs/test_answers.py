@@ -58,7 +58,8 @@ def test_json_is_compared_as_json(shown: str, came: str, right: bool) -> None:
 def test_the_shell_is_one_from_the_first_step_to_the_last(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
-        "```sh\ncd ~ && said() { echo $1; }\n```\n```console\n$ said one\none\n$ pwd\n/tmp/...\n```\n"
+        "```sh\ncd ~ && said() { echo $1; }\n```\n"
+        "```console\n$ said one\none\n$ pwd\n/tmp/...\n```\n"
         "```sh\nsaid '{}'\n```\n```json\n{}\n```\n```sh\nfalse || echo no\nfalse | true\n```\n"
         "```sh\necho late &\n```\n```text\nlate\n```\n"
     )

@@ -30,5 +30,7 @@ def test_a_reader_gets_what_the_page_says(page: Path) -> None:
 
 
 def test_what_is_not_run_says_why() -> None:
-    told = [f"{name(page)} {each}" for page in PAGES for each in pages.not_run(page)]
-    pytest.skip(f"{len(told)} blocks are not run: {'; '.join(told)}")
+    left_out = [
+        f"{name(page)}:{each.line} {each.why}" for page in PAGES for each in pages.not_run(page)
+    ]
+    pytest.skip(f"{len(left_out)} blocks of the pages are not run: {'; '.join(left_out)}")
