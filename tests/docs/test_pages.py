@@ -1,0 +1,36 @@
+"""What the pages tell a reader to type is typed, and what they say comes back does."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.docs import pages
+from tests.docs.pages import PAGES, ROOT
+from tests.docs.reader import reading
+
+STARTS_ONE: Final = re.compile(r"^cove up", re.MULTILINE)
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_reader_gets_what_the_page_says(page: Path) -> None:
+    steps = pages.steps(page)
+    if not steps:
+        return
+    starts_one = any(STARTS_ONE.search(step.text) for step in steps)
+    with reading(suite_runs=not starts_one) as reader:
+        for step in steps:
+            reader.type(step)
+
+
+def test_what_is_not_run_says_why() -> None:
+    left_out = [
+        f"{name(page)}:{each.line} {each.why}" for page in PAGES for each in pages.not_run(page)
+    ]
+    pytest.skip(f"{len(left_out)} blocks of the pages are not run: {'; '.join(left_out)}")
