@@ -1,7 +1,8 @@
 """What a page tells its reader to type, and what it says comes back.
 
-A fence `sh`, `console` or `python` is run. A fence `text` or `json` right after one is what comes
-back; in `console` it stands below each `$ `. A fence below `<!-- not run: why -->` is not run.
+A fence `sh` or `console` is run. A fence `text` or `json` right after one is what comes back; in
+`console` it stands below each `$ `. A fence below `<!-- not run: why -->` is not run. `python`, and
+what it prints, is test_python_blocks' to run.
 """
 
 import re
@@ -15,9 +16,8 @@ PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 _FENCE: Final = re.compile(r"(?P<indent> *)```(?P<language>[^`]*)")
 _NOT_RUN: Final = re.compile(r"<!-- not run: (?P<why>.+) -->")
-_RUN: Final = ("sh", "console", "python")
 _ANSWERS: Final = ("text", "json")
-_SHOWN: Final = ("ini", "proto", "toml", "yaml")
+_SHOWN: Final = ("ini", "proto", "python", "toml", "yaml")
 
 
 class BadPage(Exception):
@@ -28,7 +28,6 @@ class BadPage(Exception):
 class Step:
     """One thing to type."""
 
-    language: str
     text: str
     line: int
 
@@ -60,13 +59,16 @@ class _Fence:
 def steps(page: Path) -> list[Step]:
     """In order. Raises `BadPage`."""
     found: list[Step] = []
+    before = ""
     for fence in _fences(page):
-        if fence.why or fence.language in _SHOWN:
+        printed = fence.follows and before == "python" and fence.language in _ANSWERS
+        before = fence.language
+        if fence.why or printed or fence.language in _SHOWN:
             continue
         if fence.language == "console":
             found += _typed(fence)
-        elif fence.language in _RUN:
-            found.append(Step(language=fence.language, text=fence.text, line=fence.line))
+        elif fence.language == "sh":
+            found.append(Step(text=fence.text, line=fence.line))
         elif fence.language not in _ANSWERS:
             raise BadPage(f"line {fence.line}: say what `{fence.language}` is; see {__name__}")
         elif not (fence.follows and found and found[-1].answer is None):
@@ -88,11 +90,11 @@ def _typed(fence: _Fence) -> Iterator[Step]:
             answer += text
             continue
         if command:
-            yield Step(language="sh", text=command, line=line, answer=answer)
+            yield Step(text=command, line=line, answer=answer)
         command, line, answer = text.removeprefix("$ "), number, ""
     if not command:
         raise BadPage(f"line {fence.line}: no line begins with `$ `")
-    yield Step(language="sh", text=command, line=line, answer=answer)
+    yield Step(text=command, line=line, answer=answer)
 
 
 def _fences(page: Path) -> Iterator[_Fence]:

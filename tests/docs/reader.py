@@ -30,9 +30,7 @@ _CHECKOUT: Final = ("Makefile", "README.md", ".gitignore", *_MANIFESTS)
 
 _BACKGROUND: Final = re.compile(r" &(\s|$)")
 
-_SUITE: Final = Step(
-    language="sh", text="cove up 2> ~/cove-up.log &\n", line=0, answer='{"...": ""}', json=True
-)
+_SUITE: Final = Step(text="cove up 2> ~/cove-up.log &\n", line=0, answer='{"...": ""}', json=True)
 
 _LOOPBACK_UP: Final = (
     "import fcntl, socket, struct;"
@@ -60,8 +58,7 @@ class Reader:
         self._typed += 1
         typed, came = (self._home / f".{kind}-{self._typed}" for kind in ("typed", "came"))
         typed.write_text(step.text)
-        run = "python -P" if step.language == "python" else "."
-        self._say(f"{run} {typed} > {came} 2>&1 < /dev/null; echo ended >&{self._tell}")
+        self._say(f". {typed} > {came} 2>&1 < /dev/null; echo ended >&{self._tell}")
         wrong = self._failures(step)
         end = time.monotonic() + (_BOUND if _BACKGROUND.search(step.text) else 0)
         while not wrong and step.answer is not None:
