@@ -76,7 +76,6 @@ def test_the_shell_is_one_from_the_first_step_to_the_last(tmp_path: Path) -> Non
         "```sh\nfalse\ntrue\n```\n",
         "```sh\nf() { false; }\nf\ntrue\n```\n",
         "```sh\necho $(no-such-program) one\n```\n",
-        "```python\nraise SystemExit(3)\n```\n",
     ],
 )
 def test_a_step_that_does_not_do_what_the_page_says_fails(tmp_path: Path, block: str) -> None:
