@@ -12,11 +12,10 @@ RUN { command -v git && command -v ssh; } > /dev/null || { apt-get update \
 FROM base AS build
 WORKDIR /build
 # Wheels in deploy/wheels are taken instead of an index.
-COPY requirements.lock pyproject.toml deploy/compose/requirements.py deploy/wheels/ wheels/
+COPY requirements-server.lock deploy/wheels/ wheels/
 RUN python3 -m venv /opt/cove && cd wheels \
- && python3 requirements.py requirements.lock pyproject.toml > only.txt \
  && if ls ./*.whl > /dev/null 2>&1; then given="--no-index --find-links ."; fi \
- && /opt/cove/bin/pip download --no-cache-dir --require-hashes --only-binary :all: ${given} -d checked -r only.txt
+ && /opt/cove/bin/pip download --no-cache-dir --require-hashes --only-binary :all: ${given} -d checked -r requirements-server.lock
 # Only what passed the hashes of the lock is left to choose from; of that, what runs is installed.
 COPY LICENSE pyproject.toml ./
 COPY sdk sdk

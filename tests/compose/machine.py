@@ -21,7 +21,7 @@ _FILES: Final = (
     "LICENSE",
     "docker-compose.yml",
     "pyproject.toml",
-    "requirements.lock",
+    "requirements-server.lock",
 )
 _AUTHORITIES: Final = "etc/ssl/certs/ca-certificates.crt"
 _CLONE_NEWNS, _CLONE_NEWNET = 0x20000, 0x40000000
@@ -99,18 +99,15 @@ def make_context(folder: Path, base: Path) -> None:
     say("fetching wheels")
     work = base / "root/wheels"
     work.mkdir()
-    script = folder / "deploy/compose/requirements.py"
-    only: list[str | Path] = [sys.executable, script]
-    only += [folder / "requirements.lock", folder / "pyproject.toml"]
-    with (work / "only.txt").open("wb") as wanted:
-        subprocess.run(only, check=True, stdout=wanted)
+    shutil.copyfile(ROOT / "requirements-server.lock", work / "requirements-server.lock")
     shutil.copyfile("/etc/resolv.conf", base / "etc/resolv.conf")
     kept = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
     env = {name: os.environ[name] for name in kept if name in os.environ}
     env |= {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "PIP_CERT": f"/{_AUTHORITIES}"}
     fetch = (
         "cd /root/wheels && python3 -m venv pip && pip/bin/pip download -q --no-cache-dir"
-        " --disable-pip-version-check --require-hashes --only-binary :all: -r only.txt"
+        " --disable-pip-version-check --require-hashes --only-binary :all:"
+        " -r requirements-server.lock"
     )
     fetched = subprocess.run(
         ["chroot", base, "sh", "-c", fetch], env=env, capture_output=True, text=True

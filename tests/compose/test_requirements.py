@@ -1,29 +1,36 @@
 """What of the lock goes into the image."""
 
-import subprocess
-import sys
+import re
 import tomllib
+from typing import Final
 
 from tests.compose.machine import ROOT
 
-
-def _printed() -> str:
-    argv = [sys.executable, "deploy/compose/requirements.py", "requirements.lock", "pyproject.toml"]
-    return subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+_DEVELOPERS: Final = {"mypy", "pytest", "ruff", "buf-bin", "mkdocs", "dagger-io", "mcp"}
 
 
-def _pinned(lock: str) -> set[str]:
-    return {line.split("==")[0] for line in lock.splitlines() if "==" in line}
+def _entries(name: str) -> dict[str, tuple[str, frozenset[str]]]:
+    """Version and hashes of each package of a lock."""
+    found = {}
+    for entry in re.split(r"\n(?=\S)", (ROOT / name).read_text("utf-8").strip()):
+        package, version = re.match(r"(\S+)==(\S+)", entry).groups()  # type: ignore[union-attr]
+        found[package] = version, frozenset(re.findall(r"sha256:[0-9a-f]{64}", entry))
+    return found
 
 
-def test_all_that_a_service_needs_is_kept_with_its_hashes() -> None:
-    printed = _printed()
+def test_all_that_a_service_needs_is_locked_with_its_hashes() -> None:
+    locked = _entries("requirements-server.lock")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     needed = {each.split(">")[0] for each in project["dependencies"]} - {"cove"}
-    assert needed | {"hatchling", "typing-extensions"} <= _pinned(printed)
-    entries = [line for line in printed.splitlines() if not line.startswith(" ")]
-    assert printed.count("--hash=sha256:") >= len(entries)
+    assert needed | {"hatchling", "typing-extensions"} <= locked.keys()
+    assert all(hashes for _, hashes in locked.values())
+
+
+def test_it_is_what_the_tests_run_with() -> None:
+    everything = _entries("requirements.lock")
+    for package, entry in _entries("requirements-server.lock").items():
+        assert everything[package] == entry
 
 
 def test_what_only_developers_use_is_left_out() -> None:
-    assert not _pinned(_printed()) & {"mypy", "pytest", "ruff", "buf-bin", "dagger-io"}
+    assert not _entries("requirements-server.lock").keys() & _DEVELOPERS
