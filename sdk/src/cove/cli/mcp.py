@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from cove.mcp import http
 
-_TOKEN: Final = "COVE_MCP_TOKEN"  # noqa: S105 - the name of a variable.
-_SHORTEST_TOKEN: Final = 16
+TOKEN: Final = "COVE_MCP_TOKEN"  # noqa: S105 - the name of a variable.
+SHORTEST_TOKEN: Final = 16
 
 
 def serve(options: argparse.Namespace, console: Console) -> int:
@@ -52,7 +52,7 @@ def _serve_http(made: "Server[Any]", where: str, console: Console) -> int:
     except ValueError as error:
         raise UsageError(str(error), "Say HOST:PORT, for example 127.0.0.1:7422.") from None
     token = _token(address)
-    told = {} if _TOKEN in os.environ else {"token": token}
+    told = {} if TOKEN in os.environ else {"token": token}
 
     def ready(url: str) -> None:
         console.line(json.dumps({"mcp": url, **told}))
@@ -68,13 +68,13 @@ def _serve_http(made: "Server[Any]", where: str, console: Console) -> int:
 
 def _token(address: "http.Address") -> str:
     """What callers show: the operator's, or on loopback one that is made for this run."""
-    given = os.environ.get(_TOKEN)
+    given = os.environ.get(TOKEN)
     if given is None and address.is_loopback:
         return secrets.token_urlsafe()
-    if given is None or len(given.strip()) < _SHORTEST_TOKEN:
+    if given is None or len(given.strip()) < SHORTEST_TOKEN:
         raise UsageError(
-            f"{_TOKEN} is not set" if given is None else f"{_TOKEN} is too short",
-            f"Whoever may call this server runs commands: set {_TOKEN} to at least "
-            f"{_SHORTEST_TOKEN} characters that nobody guesses.",
+            f"{TOKEN} is not set" if given is None else f"{TOKEN} is too short",
+            f"Whoever may call this server runs commands: set {TOKEN} to at least "
+            f"{SHORTEST_TOKEN} characters that nobody guesses.",
         )
     return given.strip()

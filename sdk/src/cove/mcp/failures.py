@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from typing import Final
 
+from cove.cli.console import printable
 from cove.mcp.remotes import HOSTS, PASSWORD, USERNAME
 from cove.status import CoveError, InvalidArgument, Violation
 
 _PREFIX: Final = "ERROR_REASON_"
 _LONGEST: Final = 2000
+_MOST_LINES: Final = 50
 
 _REMEDIES: Final[Mapping[str, str]] = {
     "WORKSPACE_NOT_FOUND": "workspace_list shows the workspaces there are.",
@@ -42,14 +44,19 @@ def told(error: CoveError) -> str:
     if reason != "UNSPECIFIED":
         lines.append(f"reason: {reason}")
     lines += [f"field: {each.field}: {each.problem}" for each in error.fields]
-    lines += [f"{name}: {value}" for name, value in error.metadata.items() if value]
+    lines += [
+        f"{name}: {value}"
+        for name, value in error.metadata.items()
+        if value not in ("", error.request_id)
+    ]
     if error.retry_after:
         lines.append(f"retry after: {error.retry_after:g} s")
     if error.request_id:
         lines.append(f"request id: {error.request_id}")
+    lines = lines[:_MOST_LINES]
     if remedy := _REMEDIES.get(reason) or error.remedy:
         lines.append(f"remedy: {remedy}")
-    return "\n".join(line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…" for line in lines)
+    return "\n".join(printable(line[:_LONGEST]) for line in lines)
 
 
 def wrong(field: str, problem: str) -> InvalidArgument:

@@ -1,15 +1,18 @@
 """Arguments that many tools have, and how lists are told."""
 
+import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 T = TypeVar("T")
 
 ID: Final = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 LONGEST_PATH: Final = 4096
+LARGEST: Final = 2**53
+"""The largest number that every JSON has."""
 
 WorkspaceId = Annotated[str, Field(pattern=ID, description="Id of the workspace.")]
 
@@ -24,8 +27,20 @@ FilePath = Annotated[
 
 Encoding = Annotated[Literal["text", "base64"], Field(description="base64 for binary files.")]
 
+
+def _of_json(given: Any) -> Any:
+    """Some clients send a list or an object as a text that holds it."""
+    try:
+        return json.loads(given) if isinstance(given, str) else given
+    except ValueError:
+        return given
+
+
+Env = Annotated[dict[str, str], BeforeValidator(_of_json), Field(max_length=256)]
+
 Paths = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=LONGEST_PATH)]],
+    BeforeValidator(_of_json),
     Field(max_length=1000, description="Only what is at or below these paths; empty: everything."),
 ]
 

@@ -11,6 +11,7 @@ from cove.executor.v1.executor_pb2 import File
 from cove.files import Content
 from cove.mcp.failures import wrong
 from cove.mcp.fields import (
+    LARGEST,
     LONGEST_PATH,
     Encoding,
     FilePath,
@@ -47,11 +48,14 @@ class Read(Arguments):
 
     workspace: WorkspaceId
     path: FilePath
-    line: int = Field(default=1, ge=1, description="First line to return, counted from 1.")
+    line: int = Field(
+        default=1, ge=1, le=LARGEST, description="First line to return, counted from 1."
+    )
     max_lines: int = Field(default=2000, ge=1, le=10_000, description="At most so many lines.")
     offset: int = Field(
         default=0,
         ge=0,
+        le=LARGEST,
         description="First byte to return, instead of a line: for very long lines and base64.",
     )
     max_bytes: MaxBytes = 30_000

@@ -11,7 +11,17 @@ from pydantic import BaseModel, Field
 from cove.cli.console import when
 from cove.executions import Execution, exit_status, spec
 from cove.executor.v1 import executor_pb2
-from cove.mcp.fields import ID, Limit, MaxBytes, Offset, WaitSeconds, WorkspaceId, listed
+from cove.mcp.fields import (
+    ID,
+    LARGEST,
+    Env,
+    Limit,
+    MaxBytes,
+    Offset,
+    WaitSeconds,
+    WorkspaceId,
+    listed,
+)
 from cove.mcp.page import Page
 from cove.mcp.tool import Answer, Arguments, Call, Tool
 
@@ -46,9 +56,7 @@ class Exec(Arguments):
         max_length=4096,
         description="Working directory, relative to the workspace; default its root.",
     )
-    env: dict[str, str] = Field(
-        default_factory=dict, max_length=256, description="Further environment variables."
-    )
+    env: Env = Field(default_factory=dict, description="Further environment variables.")
     timeout_seconds: int = Field(
         default=3600,
         ge=1,
@@ -73,7 +81,10 @@ class Output(Arguments):
     workspace: WorkspaceId
     execution: ExecutionId
     offset: int = Field(
-        default=0, description="First byte to return; negative: so many bytes before the end."
+        default=0,
+        ge=-LARGEST,
+        le=LARGEST,
+        description="First byte to return; negative: so many bytes before the end.",
     )
     wait_seconds: WaitSeconds = 0
     max_bytes: MaxBytes = 30_000

@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+import anyio
 import mcp_types
 from mcp import MCPError
 from mcp.server import Server, ServerRequestContext
@@ -22,6 +23,8 @@ from cove.mcp.tool import Answer, Call, Tool
 from cove.registry.v1 import registry_pb2
 from cove.status import CoveError
 from cove.workspaces import OnProgress
+
+T = TypeVar("T")
 
 INSTRUCTIONS: Final = """\
 Cove gives you workspaces: a copy of a git repository on a branch of its own, with a sandbox in
@@ -74,18 +77,8 @@ def make(gateway: Gateway) -> Server[Any]:
         tool = tools.get(params.name)
         if tool is None:
             raise MCPError(mcp_types.INVALID_PARAMS, f"there is no tool {params.name}")
-        try:
-            async with (
-                _progress(context) as tell,
-                Client(gateway.address, state=gateway.state) as cove,
-            ):
-                answer = await tool.call(Call(cove, gateway.remotes, tell), params.arguments or {})
-        except CoveError as error:
-            return _failed(told(error))
-        except Exception as error:
-            _log.exception("%s", params.name)
-            return _failed(f"error: {type(error).__name__} in {params.name}, see the server's log")
-        return _result(answer)
+        call = _called(gateway, tool, context, params.arguments or {})
+        return await _apart(call)
 
     return Server(
         "cove",
@@ -101,6 +94,43 @@ async def serve(server: Server[Any]) -> None:
     """Serve the client at the standard streams, until it closes them."""
     async with stdio_server() as (received, sent):
         await server.run(received, sent, server.create_initialization_options())
+
+
+async def _called(
+    gateway: Gateway,
+    tool: Tool[Any],
+    context: ServerRequestContext[Any],
+    arguments: dict[str, Any],
+) -> mcp_types.CallToolResult:
+    """What came of it; whatever is raised is told, and never more than a word of what is ours."""
+    try:
+        async with (
+            _progress(context) as tell,
+            Client(gateway.address, state=gateway.state) as cove,
+        ):
+            return _result(await tool.call(Call(cove, gateway.remotes, tell), arguments))
+    except CoveError as error:
+        return _failed(told(error))
+    except Exception as error:
+        _log.exception("%s", tool.name)
+        return _failed(f"error: {type(error).__name__} in {tool.name}, see the server's log")
+
+
+async def _apart(work: Coroutine[Any, Any, T]) -> T:
+    """Run it in a task of its own, which has ended when this returns.
+
+    The server cancels a call by a scope of anyio, which takes only its own cancellation for that;
+    what gRPC makes of it would end the server.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        task.cancel()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([task])
+        raise
+    return task.result()
 
 
 def _result(answer: Answer) -> mcp_types.CallToolResult:

@@ -28,7 +28,7 @@ class Diff(Arguments):
         default="head..work",
         max_length=2100,
         description="head..work: not committed yet; base..work: all that was done; base..head: "
-        "what was committed; or two revisions, a..b.",
+        "what was committed; or a..b of two commits, branches or tags.",
     )
     paths: Paths = Field(default_factory=list)
     max_bytes: MaxBytes = 30_000
@@ -58,7 +58,9 @@ class Log(Arguments):
 
     workspace: WorkspaceId
     revision: str = Field(
-        default="", max_length=1024, description="Where to begin; default the head of the branch."
+        default="",
+        max_length=1024,
+        description="Commit, branch or tag to begin at; default the head.",
     )
     limit: int = Field(default=20, ge=1, le=100, description="Return at most so many.")
     offset: Offset = 0

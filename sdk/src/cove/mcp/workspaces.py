@@ -10,7 +10,8 @@ from cove.cli.console import quoted, when
 from cove.cli.workspaces import repository_url, state_of
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.git.v1 import git_pb2
-from cove.mcp.fields import Limit, Offset, WaitSeconds, WorkspaceId, listed, page
+from cove.mcp.failures import wrong
+from cove.mcp.fields import Env, Limit, Offset, WaitSeconds, WorkspaceId, listed, page
 from cove.mcp.tool import Answer, Arguments, Call, Tool
 
 _MOST_ENTRIES: Final = 500
@@ -42,10 +43,8 @@ class Create(Arguments):
     branch: str = Field(
         default="", max_length=240, description="Name of the new branch; default cove/ID."
     )
-    env: dict[str, str] = Field(
-        default_factory=dict,
-        max_length=256,
-        description="Environment variables of every command in it.",
+    env: Env = Field(
+        default_factory=dict, description="Environment variables of every command in it."
     )
     wait_seconds: WaitSeconds = 45
 
@@ -136,7 +135,10 @@ class Deleted(BaseModel):
 
 async def create(call: Call, asked: Create) -> Answer:
     chosen = asked.id or f"ws-{secrets.token_hex(_ID_BYTES)}"
-    repository = repository_url(asked.repository)
+    try:
+        repository = repository_url(asked.repository)
+    except (OSError, RuntimeError, ValueError) as error:  # Of a path that cannot be one.
+        raise wrong("repository", str(error)) from None
     try:
         async with asyncio.timeout(asked.wait_seconds or 1):
             made = await call.cove.workspaces.create(

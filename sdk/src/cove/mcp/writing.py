@@ -67,7 +67,9 @@ class Edited(Written):
     """A file as it is now, and what was replaced."""
 
     replaced: int = Field(description="How often the old text was replaced.")
-    lines: list[int] = Field(description=f"Where, as lines of the file before; {_SHOWN_LINES}.")
+    lines: list[int] = Field(
+        description=f"Where, as lines of the file before; at most {_SHOWN_LINES}."
+    )
 
 
 async def write(call: Call, asked: Write) -> Answer:
@@ -104,10 +106,13 @@ async def edit(call: Call, asked: Edit) -> Answer:
 async def _edited(files: Files, asked: Edit) -> Answer:
     old, new = asked.old_text.encode(), asked.new_text.encode()
     content = await files.fetch(asked.path, limit=_MOST_EDITED + 1)
-    if len(content.data) > _MOST_EDITED:
+    times = content.data.count(old)
+    size = len(content.data) + times * (len(new) - len(old))
+    if max(len(content.data), size) > _MOST_EDITED:
         raise status.FailedPrecondition(
-            f"{quoted(asked.path)} is too large to be edited: {content.file.size} bytes",
+            f"{quoted(asked.path)} is or would be too large to be edited",
             reason="FILE_TOO_LARGE",
+            metadata={"size": str(content.file.size)},
             remedy=f"Files up to {_MOST_EDITED} bytes are; change it with a command, say sed.",
         )
     if asked.etag and asked.etag != content.file.etag:
@@ -115,22 +120,20 @@ async def _edited(files: Files, asked: Edit) -> Answer:
             f"{quoted(asked.path)} is not the one with that etag",
             reason="ERROR_REASON_FILE_CHANGED",
         )
-    lines = _places(content.data, old)
+    lines = _lines(content.data, old)
     _check(asked, content.data, lines)
     file = await files.write(asked.path, content.data.replace(old, new), etag=content.file.etag)
-    shown = lines[:_SHOWN_LINES]
-    data = Edited(path=asked.path, size=file.size, etag=file.etag, replaced=len(lines), lines=shown)
+    data = Edited(path=asked.path, size=file.size, etag=file.etag, replaced=times, lines=lines)
+    often = "once" if times == 1 else f"{times} times"
     return Answer(
-        f"replaced it {_times(lines)} in {quoted(asked.path)} ({_in_lines(lines)}), "
-        f"etag {file.etag}",
-        data,
+        f"replaced it {often} in {quoted(asked.path)} ({_in_lines(lines)}), etag {file.etag}", data
     )
 
 
-def _places(data: bytes, text: bytes) -> list[int]:
-    """The lines at which it begins, each time."""
+def _lines(data: bytes, text: bytes) -> list[int]:
+    """The lines at which it begins, the first few."""
     found, at, line = list[int](), 0, 1
-    while (place := data.find(text, at)) >= 0:
+    while len(found) < _SHOWN_LINES and (place := data.find(text, at)) >= 0:
         line += data.count(b"\n", at, place)
         found.append(line)
         at = place + len(text)
@@ -149,22 +152,18 @@ def _check(asked: Edit, data: bytes, lines: list[int]) -> None:
             else "workspace_read the file and give old_text exactly as it is there, blanks "
             "included.",
         )
-    if len(lines) > 1 and not asked.replace_all:
+    old = asked.old_text.encode()
+    if data.find(old) != data.rfind(old) and not asked.replace_all:
         raise status.FailedPrecondition(
-            f"old_text is in {quoted(asked.path)} {_times(lines)} ({_in_lines(lines)})",
+            f"old_text is in {quoted(asked.path)} more than once ({_in_lines(lines)})",
             reason="TEXT_NOT_UNIQUE",
             remedy="Give more of what is around it, or set replace_all.",
         )
 
 
-def _times(lines: list[int]) -> str:
-    return "once" if len(lines) == 1 else f"{len(lines)} times"
-
-
 def _in_lines(lines: list[int]) -> str:
-    shown = ", ".join(map(str, lines[:_SHOWN_LINES]))
-    more = ", …" if len(lines) > _SHOWN_LINES else ""
-    return f"line{'s' * (len(lines) > 1)} {shown}{more}"
+    more = ", …" if len(lines) == _SHOWN_LINES else ""
+    return f"line{'s' * (len(lines) > 1)} {', '.join(map(str, lines))}{more}"
 
 
 TOOLS: Final = (
