@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final, TypedDict
 
@@ -37,6 +39,16 @@ def raw_path(file: File) -> bytes:
     return file.raw_path or file.path.encode()
 
 
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What was read of a file, and what the file was then."""
+
+    file: File
+    """Its `etag` makes a write conditional on what was read."""
+
+    data: bytes
+
+
 class Files:
     """The files of one workspace. No path and no symbolic link leads out of it.
 
@@ -57,6 +69,17 @@ class Files:
         """The content as text. Raises `UnicodeDecodeError` when it is not UTF-8."""
         return (await self.read(path)).decode()
 
+    async def fetch(self, path: AnyPath, offset: int = 0, limit: int = 0) -> Content:
+        """The content as `read` has it, with what the file was, say for a `write` with its etag."""
+        file, pieces = File(), list[bytes]()
+        async with aclosing(self._events(path, offset, limit)) as events:
+            async for event in events:
+                if isinstance(event, File):
+                    file = event
+                else:
+                    pieces.append(event)
+        return Content(file, b"".join(pieces))
+
     async def download(
         self, path: AnyPath, offset: int = 0, limit: int = 0
     ) -> AsyncGenerator[bytes, None]:
@@ -64,6 +87,15 @@ class Files:
 
         Raises `Aborted` when the file was changed meanwhile.
         """
+        async with aclosing(self._events(path, offset, limit)) as events:
+            async for event in events:
+                if isinstance(event, bytes):
+                    yield event
+
+    async def _events(
+        self, path: AnyPath, offset: int, limit: int
+    ) -> AsyncGenerator[File | bytes, None]:
+        """What the file is, once for each attempt, and its content in pieces."""
         patience, etag, end = self._connection.patience(), "", offset + limit
         while True:
             request = pb.ReadFileRequest(
@@ -79,6 +111,7 @@ class Files:
                         match answer.WhichOneof("event"):
                             case "file":
                                 etag = _same(etag, answer.file.etag)
+                                yield answer.file
                             case "data":
                                 patience.refill()
                                 offset += len(answer.data)

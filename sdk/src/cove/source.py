@@ -39,15 +39,19 @@ class Source:
         self,
         range: Range | str = "head..work",  # noqa: A002 - the contract's word.
         paths: Sequence[str] = (),
+        *,
+        limits: git_pb2.DiffLimits | None = None,
     ) -> AsyncGenerator[git_pb2.DiffFile | git_pb2.DiffPatch | git_pb2.DiffEnd, None]:
         """Each file that differs, its patch in pieces, and at last `DiffEnd`.
 
-        `range` may also be two revisions, `a..b`; anything else raises `ValueError`. Limits of
-        the server may cut a patch or the files: `truncated` says so. A diff is of one moment, so
-        one that breaks off is not gone on with: `Unavailable` is raised, unless nothing had
-        come yet.
+        `range` may also be two revisions, `a..b`; anything else raises `ValueError`. `limits`,
+        or those of the server where they are less, may cut a patch or the files: `truncated`
+        says so. A diff is of one moment, so one that breaks off is not gone on with:
+        `Unavailable` is raised, unless nothing had come yet.
         """
-        request = pb.GetDiffRequest(name=self._workspace, range=_range(range), paths=paths)
+        request = pb.GetDiffRequest(
+            name=self._workspace, range=_range(range), paths=paths, limits=limits
+        )
         patience = self._connection.patience()
         while True:
             patience.begin()

@@ -31,6 +31,7 @@ class Files(Facade[files.Files]):
 
     read = call(files.Files.read)
     read_text = call(files.Files.read_text)
+    fetch = call(files.Files.fetch)
     download = iterate(files.Files.download)
     write = call(files.Files.write)
     stat = call(files.Files.stat)

@@ -1,0 +1,311 @@
+"""`workspace_create`, `_list`, `_status`, `_delete`, `_undelete`."""
+
+import asyncio
+import secrets
+from typing import Final
+
+from pydantic import BaseModel, Field
+
+from cove.cli.console import quoted, when
+from cove.cli.workspaces import repository_url, state_of
+from cove.gateway.v1 import gateway_pb2 as pb
+from cove.git.v1 import git_pb2
+from cove.mcp.failures import wrong
+from cove.mcp.fields import Env, Limit, Offset, WaitSeconds, WorkspaceId, listed, page
+from cove.mcp.tool import Answer, Arguments, Call, Tool
+
+_MOST_ENTRIES: Final = 500
+_ID_BYTES: Final = 5
+
+
+class Create(Arguments):
+    """Make a workspace: a copy of a repository on a branch of its own, with a sandbox in which
+    commands run. The repository itself is not changed until workspace_push. A local repository is
+    taken as it was committed: changes that are not committed there are left out, with a warning.
+    Where it takes longer than wait_seconds it goes on: ask workspace_status."""
+
+    repository: str = Field(
+        default="",
+        max_length=4096,
+        description="URL (https, ssh, file) or local path, for example `.`. Empty: a new, empty "
+        "repository.",
+    )
+    id: str = Field(
+        default="",
+        pattern="^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$",
+        description="Id to call it by: lower-case letters, digits, dashes. Default: one is made.",
+    )
+    revision: str = Field(
+        default="",
+        max_length=1024,
+        description="Branch, tag or commit to start from; default the repository's HEAD.",
+    )
+    branch: str = Field(
+        default="", max_length=240, description="Name of the new branch; default cove/ID."
+    )
+    env: Env = Field(
+        default_factory=dict, description="Environment variables of every command in it."
+    )
+    wait_seconds: WaitSeconds = 45
+
+
+class ListAll(Arguments):
+    """List the workspaces: id, state, branch, repository."""
+
+    deleted: bool = Field(
+        default=False, description="Also deleted ones whose unsaved work is still kept."
+    )
+    limit: Limit = 100
+    offset: Offset = 0
+
+
+class Status(Arguments):
+    """Tell how a workspace is: its state and branch, and which files differ from the last commit.
+    workspace_diff shows the differences themselves."""
+
+    workspace: WorkspaceId
+    max_entries: int = Field(
+        default=100, ge=1, le=_MOST_ENTRIES, description="Show at most so many files."
+    )
+
+
+class Delete(Arguments):
+    """End all that runs in a workspace and remove it. Unsaved work, that is changes that are not
+    committed and commits that are not pushed, is kept for a while: workspace_undelete."""
+
+    workspace: WorkspaceId
+    force: bool = Field(
+        default=False, description="Keep nothing: unsaved work is lost for good, the id is free."
+    )
+
+
+class Undelete(Arguments):
+    """Bring back a deleted workspace whose unsaved work is still kept."""
+
+    workspace: WorkspaceId
+
+
+class Workspace(BaseModel):
+    """A workspace."""
+
+    id: str
+    state: str = Field(description="pending, ready, suspended, failed, deleting or deleted.")
+    branch: str
+    base_commit: str
+    head_commit: str
+    repository: str
+    progress: str = Field(description="How far the making of it is.")
+    failure: str
+    warnings: list[str]
+    kept_until: str = Field(description="When what is kept of a deleted one is removed.")
+
+
+class Workspaces(BaseModel):
+    """A page of workspaces."""
+
+    workspaces: list[Workspace]
+    next_offset: int | None = Field(description="Where the next page begins; None: no more.")
+
+
+class Entry(BaseModel):
+    """A file that differs."""
+
+    path: str = Field(description="In quotes, with escapes, where it has unusual characters.")
+    state: str = Field(description="untracked, added, modified, deleted, renamed, type_changed.")
+    old_path: str
+
+
+class WorkspaceStatus(BaseModel):
+    """How a workspace is, and what differs from the head of its branch."""
+
+    workspace: Workspace
+    ahead: int = Field(description="Commits that the commit it was made from has not.")
+    behind: int = Field(description="Commits of the origin, as last seen, that it has not.")
+    entries: list[Entry]
+    total: int = Field(description="How many files differ, also where entries is cut.")
+    truncated: bool
+
+
+class Deleted(BaseModel):
+    """What became of it."""
+
+    workspace: str
+    kept_until: str = Field(description="Until when unsaved work is kept; empty: there was none.")
+
+
+async def create(call: Call, asked: Create) -> Answer:
+    chosen = asked.id or f"ws-{secrets.token_hex(_ID_BYTES)}"
+    try:
+        repository = repository_url(asked.repository)
+    except (OSError, RuntimeError, ValueError) as error:  # Of a path that cannot be one.
+        raise wrong("repository", str(error)) from None
+    try:
+        async with asyncio.timeout(asked.wait_seconds or 1):
+            made = await call.cove.workspaces.create(
+                repository,
+                id=chosen,
+                revision=asked.revision,
+                branch=asked.branch,
+                env=asked.env,
+                credentials=call.remotes.credentials(repository),
+                on_progress=call.on_progress,
+            )
+    except TimeoutError:
+        data = _workspace((await call.cove.workspaces.get(chosen)).message)
+        return Answer(
+            f"workspace {chosen} is still being made ({data.progress or data.state}). "
+            "workspace_status tells when it is ready. If it is gone then, it could not be made: "
+            "call workspace_create again to see why.",
+            data,
+        )
+    data = _workspace(made.message)
+    base = data.base_commit[:12] or "an empty repository"
+    warnings = "".join(f"\nwarning: {each}" for each in data.warnings)
+    return Answer(
+        f"workspace {chosen} is ready on branch {data.branch}, from {base}{warnings}", data
+    )
+
+
+async def list_all(call: Call, asked: ListAll) -> Answer:
+    workspaces = call.cove.workspaces.list(show_deleted=asked.deleted)
+    found, more = await page(workspaces, asked.offset, asked.limit)
+    data = Workspaces(workspaces=[_workspace(each.message) for each in found], next_offset=more)
+    rows = [
+        f"{each.id} {each.state} {each.branch} {each.repository or '(no repository)'}"
+        for each in data.workspaces
+    ]
+    return Answer(listed(rows, "workspaces", more), data)
+
+
+async def status(call: Call, asked: Status) -> Answer:
+    workspace = await call.cove.workspaces.get(asked.workspace)
+    data = WorkspaceStatus(
+        workspace=_workspace(workspace.message),
+        ahead=0,
+        behind=0,
+        entries=[],
+        total=0,
+        truncated=False,
+    )
+    if workspace.message.state != pb.Workspace.STATE_READY:
+        return Answer(_heading(data.workspace), data)
+    found = await workspace.source.status(asked.max_entries)
+    data.workspace.head_commit = found.head_commit
+    data.ahead, data.behind = found.ahead, found.behind
+    data.total, data.truncated = found.total, found.truncated
+    data.entries = [
+        Entry(
+            path=quoted(each.path, each.raw_path),
+            state=_state(each),
+            old_path=quoted(each.old_path, each.raw_old_path),
+        )
+        for each in found.entries
+    ]
+    lines = [_heading(data.workspace)]
+    lines.append(
+        f"{data.ahead} commits ahead of {data.workspace.base_commit[:12] or 'nothing'}, "
+        f"{data.behind} behind; {data.total} files differ from the last commit"
+    )
+    for entry in data.entries:
+        old = f"{entry.old_path} -> " if entry.old_path else ""
+        lines.append(f"{entry.state}: {old}{entry.path}")
+    if data.truncated:
+        lines.append(f"[{data.total - len(data.entries)} more are not shown: max_entries]")
+    return Answer("\n".join(lines), data)
+
+
+async def delete(call: Call, asked: Delete) -> Answer:
+    kept = await call.cove.workspaces.named(asked.workspace).delete(force=asked.force)
+    until = when(kept.purge_time) if kept else ""
+    data = Deleted(workspace=asked.workspace, kept_until=until)
+    if until:
+        return Answer(
+            f"{asked.workspace} deleted; its unsaved work is kept until {until}: "
+            "workspace_undelete brings it back",
+            data,
+        )
+    return Answer(f"{asked.workspace} removed", data)
+
+
+async def undelete(call: Call, asked: Undelete) -> Answer:
+    data = _workspace((await call.cove.workspaces.undelete(asked.workspace)).message)
+    return Answer(_heading(data), data)
+
+
+def _workspace(message: pb.Workspace) -> Workspace:
+    doing = message.progress
+    total = f" {doing.done} of {doing.total}" if doing.total else ""
+    return Workspace(
+        id=message.name.rpartition("/")[2],
+        state=state_of(message),
+        branch=message.branch,
+        base_commit=message.base_commit,
+        head_commit=message.head_commit,
+        repository=message.spec.repository,
+        progress=f"{doing.phase}{total}",
+        failure=f"{message.failure.reason} {message.failure.message}".strip(),
+        warnings=list(message.warnings),
+        kept_until=when(message.purge_time),
+    )
+
+
+def _heading(data: Workspace) -> str:
+    """What is known of it, in a line."""
+    facts = [f"workspace {data.id} is {data.state}", f"branch {data.branch}", data.progress]
+    facts += [f"head {data.head_commit[:12]}" if data.head_commit else ""]
+    facts += [f"failure: {data.failure}" if data.failure else ""]
+    facts += [f"kept until {data.kept_until}" if data.kept_until else ""]
+    return ", ".join(filter(None, facts))
+
+
+def _state(entry: git_pb2.StatusEntry) -> str:
+    """The one word for it: what the files say, or else what the index says."""
+    if entry.work_state:
+        name = git_pb2.StatusEntry.WorkState.Name(entry.work_state)
+        return name.removeprefix("WORK_STATE_").lower()
+    name = git_pb2.StatusEntry.IndexState.Name(entry.index_state)
+    return name.removeprefix("INDEX_STATE_").lower()
+
+
+TOOLS: Final = (
+    Tool(
+        name="workspace_create",
+        title="Create a workspace",
+        arguments=Create,
+        run=create,
+        answer=Workspace,
+        reaches_out=True,
+    ),
+    Tool(
+        name="workspace_list",
+        title="List workspaces",
+        arguments=ListAll,
+        run=list_all,
+        answer=Workspaces,
+        reads=True,
+    ),
+    Tool(
+        name="workspace_status",
+        title="Show a workspace's status",
+        arguments=Status,
+        run=status,
+        answer=WorkspaceStatus,
+        reads=True,
+    ),
+    Tool(
+        name="workspace_delete",
+        title="Delete a workspace",
+        arguments=Delete,
+        run=delete,
+        answer=Deleted,
+        destroys=True,
+        repeats=True,
+    ),
+    Tool(
+        name="workspace_undelete",
+        title="Bring back a workspace",
+        arguments=Undelete,
+        run=undelete,
+        answer=Workspace,
+    ),
+)
