@@ -14,7 +14,7 @@ from cove.endpoint import Endpoint
 from cove.errors.v1.errors_pb2 import ErrorReason
 from cove.executor.v1.executor_pb2 import Chunk, Exit, Gap
 from cove.output import Event, read_output
-from tests.sdk.double import Gateway, broken_off, made, serving, told
+from tests.sdk.double import ETAG, Gateway, broken_off, made, serving, told
 
 OUTPUT = bytes(range(256)) * 4
 NAME = "workspaces/demo/executions/e"
@@ -128,6 +128,15 @@ async def test_a_file_that_changes_under_the_reader_is_not_mixed(
         with pytest.raises(status.Aborted) as caught:
             [piece async for piece in pieces]
     assert caught.value.reason == "ERROR_REASON_FILE_CHANGED"
+
+
+async def test_a_file_comes_whole_and_with_its_etag_over_drops(
+    cove: Client, gateway: Gateway
+) -> None:
+    gateway.output, gateway.fragile = OUTPUT, True
+    content = await cove.workspaces.named("demo").files.fetch("f", offset=3, limit=25)
+    assert content.data == OUTPUT[3:28]
+    assert (content.file.path, content.file.etag) == ("f", ETAG)
 
 
 @pytest.mark.parametrize("local", [False, True])

@@ -16,6 +16,10 @@ LARGEST: Final = 2**53
 
 WorkspaceId = Annotated[str, Field(pattern=ID, description="Id of the workspace.")]
 
+ExecutionId = Annotated[
+    str, Field(pattern=ID, description="Id of the execution, as workspace_exec returned it.")
+]
+
 FilePath = Annotated[
     str,
     Field(
@@ -36,12 +40,12 @@ def _of_json(given: Any) -> Any:
         return given
 
 
-Env = Annotated[dict[str, str], BeforeValidator(_of_json), Field(max_length=256)]
+Env = Annotated[dict[str, str], Field(max_length=256), BeforeValidator(_of_json)]
 
 Paths = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=LONGEST_PATH)]],
-    BeforeValidator(_of_json),
     Field(max_length=1000, description="Only what is at or below these paths; empty: everything."),
+    BeforeValidator(_of_json),
 ]
 
 WaitSeconds = Annotated[

@@ -1,4 +1,4 @@
-"""`workspace_create`, `_list`, `_status`, `_delete`, `_undelete`."""
+"""`workspace_create`, `_list`, `_delete`, `_undelete`."""
 
 import asyncio
 import secrets
@@ -6,15 +6,14 @@ from typing import Final
 
 from pydantic import BaseModel, Field
 
-from cove.cli.console import quoted, when
+from cove.cli.console import when
 from cove.cli.workspaces import repository_url, state_of
 from cove.gateway.v1 import gateway_pb2 as pb
-from cove.git.v1 import git_pb2
 from cove.mcp.failures import wrong
 from cove.mcp.fields import Env, Limit, Offset, WaitSeconds, WorkspaceId, listed, page
 from cove.mcp.tool import Answer, Arguments, Call, Tool
+from cove.status import DeadlineExceeded, NotFound
 
-_MOST_ENTRIES: Final = 500
 _ID_BYTES: Final = 5
 
 
@@ -59,16 +58,6 @@ class ListAll(Arguments):
     offset: Offset = 0
 
 
-class Status(Arguments):
-    """Tell how a workspace is: its state and branch, and which files differ from the last commit.
-    workspace_diff shows the differences themselves."""
-
-    workspace: WorkspaceId
-    max_entries: int = Field(
-        default=100, ge=1, le=_MOST_ENTRIES, description="Show at most so many files."
-    )
-
-
 class Delete(Arguments):
     """End all that runs in a workspace and remove it. Unsaved work, that is changes that are not
     committed and commits that are not pushed, is kept for a while: workspace_undelete."""
@@ -107,25 +96,6 @@ class Workspaces(BaseModel):
     next_offset: int | None = Field(description="Where the next page begins; None: no more.")
 
 
-class Entry(BaseModel):
-    """A file that differs."""
-
-    path: str = Field(description="In quotes, with escapes, where it has unusual characters.")
-    state: str = Field(description="untracked, added, modified, deleted, renamed, type_changed.")
-    old_path: str
-
-
-class WorkspaceStatus(BaseModel):
-    """How a workspace is, and what differs from the head of its branch."""
-
-    workspace: Workspace
-    ahead: int = Field(description="Commits that the commit it was made from has not.")
-    behind: int = Field(description="Commits of the origin, as last seen, that it has not.")
-    entries: list[Entry]
-    total: int = Field(description="How many files differ, also where entries is cut.")
-    truncated: bool
-
-
 class Deleted(BaseModel):
     """What became of it."""
 
@@ -151,14 +121,14 @@ async def create(call: Call, asked: Create) -> Answer:
                 on_progress=call.on_progress,
             )
     except TimeoutError:
-        data = _workspace((await call.cove.workspaces.get(chosen)).message)
+        data = shown(await _begun(call, chosen))
         return Answer(
             f"workspace {chosen} is still being made ({data.progress or data.state}). "
             "workspace_status tells when it is ready. If it is gone then, it could not be made: "
             "call workspace_create again to see why.",
             data,
         )
-    data = _workspace(made.message)
+    data = shown(made.message)
     base = data.base_commit[:12] or "an empty repository"
     warnings = "".join(f"\nwarning: {each}" for each in data.warnings)
     return Answer(
@@ -166,52 +136,26 @@ async def create(call: Call, asked: Create) -> Answer:
     )
 
 
+async def _begun(call: Call, chosen: str) -> pb.Workspace:
+    try:
+        return (await call.cove.workspaces.get(chosen)).message
+    except NotFound:
+        raise DeadlineExceeded(
+            "it was not begun in that time",
+            remedy="Look whether it is there with workspace_list, then create it again with more "
+            "wait_seconds.",
+        ) from None
+
+
 async def list_all(call: Call, asked: ListAll) -> Answer:
     workspaces = call.cove.workspaces.list(show_deleted=asked.deleted)
     found, more = await page(workspaces, asked.offset, asked.limit)
-    data = Workspaces(workspaces=[_workspace(each.message) for each in found], next_offset=more)
+    data = Workspaces(workspaces=[shown(each.message) for each in found], next_offset=more)
     rows = [
         f"{each.id} {each.state} {each.branch} {each.repository or '(no repository)'}"
         for each in data.workspaces
     ]
     return Answer(listed(rows, "workspaces", more), data)
-
-
-async def status(call: Call, asked: Status) -> Answer:
-    workspace = await call.cove.workspaces.get(asked.workspace)
-    data = WorkspaceStatus(
-        workspace=_workspace(workspace.message),
-        ahead=0,
-        behind=0,
-        entries=[],
-        total=0,
-        truncated=False,
-    )
-    if workspace.message.state != pb.Workspace.STATE_READY:
-        return Answer(_heading(data.workspace), data)
-    found = await workspace.source.status(asked.max_entries)
-    data.workspace.head_commit = found.head_commit
-    data.ahead, data.behind = found.ahead, found.behind
-    data.total, data.truncated = found.total, found.truncated
-    data.entries = [
-        Entry(
-            path=quoted(each.path, each.raw_path),
-            state=_state(each),
-            old_path=quoted(each.old_path, each.raw_old_path),
-        )
-        for each in found.entries
-    ]
-    lines = [_heading(data.workspace)]
-    lines.append(
-        f"{data.ahead} commits ahead of {data.workspace.base_commit[:12] or 'nothing'}, "
-        f"{data.behind} behind; {data.total} files differ from the last commit"
-    )
-    for entry in data.entries:
-        old = f"{entry.old_path} -> " if entry.old_path else ""
-        lines.append(f"{entry.state}: {old}{entry.path}")
-    if data.truncated:
-        lines.append(f"[{data.total - len(data.entries)} more are not shown: max_entries]")
-    return Answer("\n".join(lines), data)
 
 
 async def delete(call: Call, asked: Delete) -> Answer:
@@ -228,11 +172,12 @@ async def delete(call: Call, asked: Delete) -> Answer:
 
 
 async def undelete(call: Call, asked: Undelete) -> Answer:
-    data = _workspace((await call.cove.workspaces.undelete(asked.workspace)).message)
-    return Answer(_heading(data), data)
+    data = shown((await call.cove.workspaces.undelete(asked.workspace)).message)
+    return Answer(heading(data), data)
 
 
-def _workspace(message: pb.Workspace) -> Workspace:
+def shown(message: pb.Workspace) -> Workspace:
+    """What a model needs of it."""
     doing = message.progress
     total = f" {doing.done} of {doing.total}" if doing.total else ""
     return Workspace(
@@ -249,22 +194,13 @@ def _workspace(message: pb.Workspace) -> Workspace:
     )
 
 
-def _heading(data: Workspace) -> str:
+def heading(data: Workspace) -> str:
     """What is known of it, in a line."""
     facts = [f"workspace {data.id} is {data.state}", f"branch {data.branch}", data.progress]
     facts += [f"head {data.head_commit[:12]}" if data.head_commit else ""]
     facts += [f"failure: {data.failure}" if data.failure else ""]
     facts += [f"kept until {data.kept_until}" if data.kept_until else ""]
     return ", ".join(filter(None, facts))
-
-
-def _state(entry: git_pb2.StatusEntry) -> str:
-    """The one word for it: what the files say, or else what the index says."""
-    if entry.work_state:
-        name = git_pb2.StatusEntry.WorkState.Name(entry.work_state)
-        return name.removeprefix("WORK_STATE_").lower()
-    name = git_pb2.StatusEntry.IndexState.Name(entry.index_state)
-    return name.removeprefix("INDEX_STATE_").lower()
 
 
 TOOLS: Final = (
@@ -282,14 +218,6 @@ TOOLS: Final = (
         arguments=ListAll,
         run=list_all,
         answer=Workspaces,
-        reads=True,
-    ),
-    Tool(
-        name="workspace_status",
-        title="Show a workspace's status",
-        arguments=Status,
-        run=status,
-        answer=WorkspaceStatus,
         reads=True,
     ),
     Tool(
