@@ -37,14 +37,16 @@ async def read(call: Call) -> pb.WatchEnvironmentsResponse:
     return event
 
 
+async def change(call: Call) -> pb.WatchEnvironmentsResponse:
+    """The next event that is not a heartbeat."""
+    while (event := await read(call)).HasField("heartbeat"):
+        pass
+    return event
+
+
 async def take(call: Call, count: int) -> list[Told]:
     """The next events that are not heartbeats."""
-    found: list[Told] = []
-    while len(found) < count:
-        event = await read(call)
-        if not event.HasField("heartbeat"):
-            found.append(told(event))
-    return found
+    return [told(await change(call)) for _ in range(count)]
 
 
 async def test_a_snapshot_comes_first_then_changes(ada: Caller) -> None:
@@ -56,7 +58,7 @@ async def test_a_snapshot_comes_first_then_changes(ada: Caller) -> None:
         assert told(first[2]) == ("snapshot_end", two.revision)
         moved = await ada.move("one", READY)
         await ada.deregister("two")
-        put, gone = await read(call), await read(call)
+        put, gone = await change(call), await change(call)
         assert put.put == moved
         assert gone.delete == pb.WatchEnvironmentsResponse.Delete(
             name=two.name, uid=two.uid, tenant="acme", revision=moved.revision + 1

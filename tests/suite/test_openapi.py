@@ -11,6 +11,8 @@ import pytest_asyncio
 from tests.support.openapi import OpenApi
 from tests.support.suite import Suite
 
+_ENDLESS = "/workspaces:watch"
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -30,6 +32,8 @@ async def held(suite: Suite, api: OpenApi, succeeded: set[str]) -> AsyncIterator
     """A client each of whose answers is held to the document, and each request that went well."""
 
     async def check(response: httpx.Response) -> None:
+        if response.request.url.path == _ENDLESS:
+            response = await _beginning(response)
         await response.aread()
         operation = api.check_answer(response)
         if response.is_success:
@@ -57,6 +61,7 @@ async def test_every_operation_answers_as_the_document_says(
     await _commands(held)
     await _inside(held, repository)
     await _health_and_document(held)
+    await _watch(held)
     assert {each.id for each in api.operations} - succeeded == set()
 
 
@@ -235,3 +240,26 @@ async def _health_and_document(held: httpx.AsyncClient) -> None:
     for path in ("/openapi.json", "/workspaces"):
         stranger = await held.get(path, headers={"authorization": "Bearer no"})
         assert stranger.status_code == 401
+
+
+async def _watch(held: httpx.AsyncClient) -> None:
+    for accept in ("application/x-ndjson", "text/event-stream"):
+        async with held.stream("GET", _ENDLESS, headers={"accept": accept}) as events:
+            assert events.headers["content-type"] == accept
+    async with held.stream("GET", f"{_ENDLESS}?fromRevision=none") as refused:
+        assert refused.status_code == 400
+
+
+async def _beginning(response: httpx.Response) -> httpx.Response:
+    """The same up to its first event, of a stream that goes on for ever."""
+    content = b""
+    async for piece in response.aiter_raw():
+        content += piece
+        if content.endswith(b"\n"):
+            break
+    return httpx.Response(
+        response.status_code,
+        headers=response.headers,
+        content=content,
+        request=response.request,
+    )
