@@ -8,7 +8,7 @@ LONG ?=
 PYTEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long test-compose check lint types layers protos-check lowest bench protos docs lock clean
+.PHONY: help setup demo up test test-long test-compose check lint types layers protos-check lowest bench protos docs docs-site dist lock clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,7 +39,7 @@ test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load.
 test-compose: setup ## Run the suite in containers, for real; as root, about 5 minutes.
 	@$(BIN)/python -m tests.compose
 
-check: lint types layers protos-check lowest ## Check style, types, layers, protos and lowest versions.
+check: lint types layers protos-check docs-site lowest ## Check style, types, layers, protos, docs and lowest versions.
 
 lint: setup
 	$(BIN)/ruff check
@@ -80,6 +80,22 @@ protos: setup ## Regenerate what is made of protos/: the stubs, openapi.json.
 
 docs: setup ## Regenerate docs/configuration.md and docs/errors.md.
 	$(BIN)/python scripts/gen_docs.py
+
+docs-site: setup ## Make the pages a site, in .build/site.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Both wheels, each tried in an environment that has never seen this checkout.
+dist: setup ## Build both wheels into .build/dist, and try them.
+	@rm -rf .build/dist .build/dist-sdk .build/dist-server && mkdir -p .build/dist
+	$(BIN)/python -m hatchling build -t wheel -d "$(CURDIR)/.build/dist"
+	cd sdk && ../$(BIN)/python -m hatchling build -t wheel -d "$(CURDIR)/.build/dist"
+	@sed -n 's/^\([a-z0-9._-]*==[^ ;]*\).*/\1/p' requirements.lock > .build/dist-constraints.txt
+	@for each in sdk server; do $(PYTHON) -m venv .build/dist-$$each; done
+	@.build/dist-sdk/bin/python $(PIP) -c .build/dist-constraints.txt .build/dist/cove-[0-9]*.whl
+	.build/dist-sdk/bin/cove --version
+	@.build/dist-server/bin/python $(PIP) -c .build/dist-constraints.txt .build/dist/*.whl
+	@rm -rf .build/dist-app && git clone --quiet --bare . .build/dist-app
+	.build/dist-server/bin/python scripts/demo.py .build/dist-app
 
 # No index address is written, so that every mirror serves.
 COMPILE := .build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
