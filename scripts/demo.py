@@ -104,7 +104,7 @@ GO_ON: Final = """
 That was Cove. To go on by hand:
 
   . .venv/bin/activate
-  cove up 2> /tmp/cove-up.log &    # wait for its line; its state is in {state}
+  cove up 2> ~/cove-up.log &    # wait for its line; its state is in {state}
   cove create {repository} --id mine
   cove exec mine -- ls -la
   cove status mine; cove rm mine
