@@ -14,6 +14,7 @@ _OUTSIDE: Final = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "reporting.md",
+    "examples/README.md": "examples.md",
     "sdk/README.md": "sdk.md",
 }
 """Where they are on the site, by their path in the repository."""
