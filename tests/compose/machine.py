@@ -100,7 +100,8 @@ def pack_bases(base: Path, folder: Path) -> dict[str, Path]:
     for name, package in added.items():
         if package:
             install = f"apt-get install -y --no-install-recommends {package}"
-            _inside(base, f"apt-get update && {install} && apt-get clean")
+            _inside(base, f"apt-get update && {install}")
+        _inside(base, "apt-get clean")
         subprocess.run(["tar", "-C", base, "-cf", packed[name], "."], check=True)
     return packed
 
