@@ -36,7 +36,7 @@ test: setup ## Run every functional test (under 10 minutes on 2 cores).
 test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load. LONG=-k expression picks.
 	$(BIN)/pytest -m long $(LONG) || test $$? -eq 5
 
-test-compose: setup ## Run the suite in containers, for real; as root, about 5 minutes.
+test-compose: setup ## Run the suite in containers, for real; as root, about 6 minutes.
 	@$(BIN)/python -m tests.compose
 
 check: lint types layers protos-check docs-site lowest ## Check style, types, layers, protos, docs and lowest versions.

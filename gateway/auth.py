@@ -34,8 +34,12 @@ class TokenAuthenticator:
 
     def check(self) -> None:
         """Raises `ConfigError` if the file is there and can let nobody in."""
-        if self._path.exists():
+        try:
             _read(self._path)
+        except FileNotFoundError:
+            _log.warning("no caller is let in until there is %s", self._path)
+        except OSError as error:
+            raise ConfigError(f"{self._path}: cannot be read: {error.strerror}") from None
 
     async def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
         scheme, _, shown = metadata.get("authorization", "").partition(" ")

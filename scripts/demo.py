@@ -2,9 +2,11 @@
 
 Usage: demo.py [REPOSITORY], a path or URL that can be pushed to; this checkout when none
 is named. The suite runs on a temporary state directory and is gone at the end;
-what stays is one branch in the repository.
+what stays is one branch in the repository. With COVE_ADDRESS (and COVE_TOKEN) it is
+the suite there that is used, which has to know the repository by that path or URL.
 """
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -13,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +33,8 @@ def main() -> int:
     if Path(repository).exists():
         repository = str(Path(repository).resolve())
     name = f"demo-{int(time.time())}"
-    with suite() as env:
+    given = bool(os.environ.get("COVE_ADDRESS"))
+    with contextlib.nullcontext(dict(os.environ)) if given else suite() as env:
         run(env, "create", repository, "--id", name)
         run(env, "exec", name, "--", "sh", "-c", WORK)
         run(env, "status", name)
@@ -41,18 +43,18 @@ def main() -> int:
         run(env, "push", name)
         show_log(env, repository, name)
         run(env, "rm", name)
-    state = "/var/lib/cove" if os.getuid() == 0 else "~/.local/state/cove"
-    print(GO_ON.format(repository=shlex.quote(repository), state=state))
+    if not given:
+        state = "/var/lib/cove" if os.getuid() == 0 else "~/.local/state/cove"
+        print(GO_ON.format(repository=shlex.quote(repository), state=state))
     return 0
 
 
-@contextmanager
+@contextlib.contextmanager
 def suite() -> Iterator[dict[str, str]]:
     """`cove up` on a temporary state directory; the environment that `cove` finds it by."""
     state = tempfile.mkdtemp(prefix="cove-demo-")
     env = {**os.environ, "COVE_STATE": f"{state}/state", "COVE_RUNTIME": f"{state}/run"}
-    for name in ("COVE_ADDRESS", "COVE_TOKEN"):
-        env.pop(name, None)
+    env.pop("COVE_TOKEN", None)
     say("cove up")
     with Path(state, "up.log").open("w") as log:
         up = subprocess.Popen(

@@ -3,20 +3,25 @@
 import contextlib
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import Final
 
 from services.registry.database import make_folder
+from services.registry.errors import StartError
 
 _PREFIX: Final = "cove_"
 _BYTES: Final = 32
 
 
 def ensure(path: Path) -> None:
-    """Make the file, whole or not at all, unless it is there. Its mode is 0600 either way."""
+    """Make the file, whole or not at all, unless it is there. It is closed to others either way.
+
+    One that is given may be read-only. Raises `StartError` when it cannot be the token.
+    """
     make_folder(path.parent)
     with contextlib.suppress(FileNotFoundError):
-        path.chmod(0o600)
+        _close(path)
         return
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
@@ -29,3 +34,14 @@ def ensure(path: Path) -> None:
             os.link(fresh, path)
     finally:
         fresh.unlink()
+
+
+def _close(path: Path) -> None:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise StartError(f"{path}: not a file: remove it, or put the token there")
+    if found.st_mode & 0o077:
+        try:
+            path.chmod(0o600)
+        except OSError as error:
+            raise StartError(f"{path}: open to others: chmod 0600 it: {error.strerror}") from None

@@ -1,4 +1,4 @@
-"""Builds the image, brings the suite up in containers, uses it, restarts it, removes all.
+"""Builds the images, brings the suite up in containers, uses it, restarts it, removes all.
 
 Exits with 0 and says why where the machine cannot do that. Variables: COMPOSE, the docker-compose
 to use; COVE_BASE_TAR, a root file system to use as base; DEBIAN_MIRROR.
@@ -14,9 +14,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.compose.daemon import BASE, Suite, daemon, up
+from tests.compose.daemon import Suite, daemon, image, up
 from tests.compose.drive import Published, drive
-from tests.compose.machine import Cannot, isolate, make_base, make_context, require, say
+from tests.compose.machine import (
+    Cannot,
+    isolate,
+    make_base,
+    make_context,
+    pack_bases,
+    require,
+    say,
+)
 
 
 def main() -> int:
@@ -41,6 +49,7 @@ def _run(folder: Path, compose: str) -> None:
     base, context, repositories = (folder / each for each in ("base", "context", "repositories"))
     make_base(base)
     make_context(context, base)
+    bases = pack_bases(base, folder / "bases")
     repository = _repository(repositories)
     isolate()
     with daemon(folder / "docker") as address:
@@ -49,17 +58,15 @@ def _run(folder: Path, compose: str) -> None:
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
             "DOCKER_HOST": address,
-            "COVE_BASE": BASE,
+            **{name: image(name) for name in bases},
             "COVE_REPOSITORIES": str(repositories),
             "COVE_GRPC_PORT": str(grpc),
             "COVE_HTTP_PORT": str(http),
         }
         suite = Suite(context, compose, env)
-        with up(suite, base):
-            token = suite.compose("exec", "-T", "gateway", "cat", "/var/lib/cove/registry/token")
-            published = Published(
-                grpc=f"127.0.0.1:{grpc}", http=f"127.0.0.1:{http}", token=token.strip()
-            )
+        with up(suite, bases):
+            token = (context / "deploy/secrets/token").read_text().strip()
+            published = Published(grpc=f"127.0.0.1:{grpc}", http=f"127.0.0.1:{http}", token=token)
             say("all containers are healthy")
             asyncio.run(drive(suite, published, repository))
 

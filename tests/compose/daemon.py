@@ -5,17 +5,17 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from tests.compose.machine import Cannot, say
 
-BASE: Final = "cove-base:test"
 SERVICES: Final = ("launcher", "registry", "git", "provider", "executor", "gateway")
 _START: Final = 60.0
 _STOP: Final = 60.0
 _HEALTHY: Final = 120.0
+_COMMAND: Final = 600.0
 _PERIOD: Final = 0.2
 
 
@@ -35,15 +35,9 @@ class Suite:
         """The same of docker-compose."""
         return self._run(self._compose, "--project-name", "cove-test", *argv)
 
-    def load(self, root: Path, name: str) -> None:
-        """Make an image of a directory tree."""
-        with subprocess.Popen(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE) as tar:
-            argv = ["docker", "import", "-", name]
-            subprocess.run(
-                argv, stdin=tar.stdout, stdout=subprocess.DEVNULL, env=self._env, check=True
-            )
-        if tar.returncode:
-            raise RuntimeError(f"tar of {root} ended with {tar.returncode}")
+    def inside(self, service: str, *argv: str, stdin: str = "") -> str:
+        """What a program says in the container of a service. Raises `RuntimeError`."""
+        return self._run("docker", "exec", "-i", self.container(service), *argv, stdin=stdin)
 
     def container(self, service: str) -> str:
         return self.compose("ps", "-q", service).strip()
@@ -60,19 +54,48 @@ class Suite:
                 raise RuntimeError(f"not healthy: {dict(zip(SERVICES, found, strict=True))}")
             time.sleep(_PERIOD)
 
-    def _run(self, *argv: str) -> str:
+    def restart(self, service: str) -> None:
+        """Have Docker end and start its container; returns when all are well again."""
+        self.docker("restart", "--time", "30", self.container(service))
+        self.healthy()
+
+    def kill(self, service: str) -> None:
+        """Kill its container behind Docker's back; returns when it was started again.
+
+        After a `docker kill`, which is somebody's will, Docker leaves a container alone.
+        """
+        container = self.container(service)
+        pid, before = self._inspect(container, "{{.State.Pid}} {{.RestartCount}}").split()
+        os.kill(int(pid), signal.SIGKILL)
+        give_up = time.monotonic() + _HEALTHY
+        again = "{{and .State.Running (gt .RestartCount " + before + ")}}"
+        while self._inspect(container, again) != "true":
+            if time.monotonic() > give_up:
+                raise RuntimeError(f"{service} was not started again")
+            time.sleep(_PERIOD)
+
+    def _inspect(self, container: str, form: str) -> str:
+        return self.docker("inspect", "-f", form, container).strip()
+
+    def _run(self, *argv: str, stdin: str = "") -> str:
         done = subprocess.run(
             argv,
             cwd=self._context,
             env=self._env,
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             capture_output=True,
             text=True,
+            timeout=_COMMAND,
         )
         if done.returncode:
             said = (done.stdout + done.stderr)[-4000:]
             raise RuntimeError(f"{' '.join(argv)} ended with {done.returncode}:\n{said}")
         return done.stdout
+
+
+def image(variable: str) -> str:
+    """Name of the image that the variable is to name."""
+    return f"{variable.lower().replace('_', '-')}:test"
 
 
 @contextlib.contextmanager
@@ -105,11 +128,12 @@ def daemon(folder: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def up(suite: Suite, base: Path) -> Iterator[None]:
-    """Build the image, start all containers, and remove them at the end, volumes and all."""
-    say("importing the base, building the image without network")
-    suite.load(base, BASE)
-    suite.compose("build", "launcher")
+def up(suite: Suite, bases: Mapping[str, Path]) -> Iterator[None]:
+    """Build the images, start all containers, and remove them at the end, volumes and all."""
+    say("importing the bases, building an image for each service without network")
+    for name, tar in bases.items():
+        suite.docker("import", str(tar), image(name))
+    suite.compose("build")
     try:
         say("docker-compose up")
         suite.compose("up", "-d")

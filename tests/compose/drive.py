@@ -1,25 +1,24 @@
 """Uses the suite through the published gateway, and restarts its containers meanwhile."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cove.client import Client
-from cove.executions import Execution
-from cove.executor.v1.executor_pb2 import Chunk, Exit
-from cove.executor.v1.executor_pb2 import Execution as Message
 from cove.workspaces import Workspace
 from tests.compose.daemon import Suite
-from tests.compose.machine import say
+from tests.compose.images import check_images
+from tests.compose.machine import ROOT, say
+from tests.compose.restarts import check_restarts
+from tests.compose.tokens import check_tokens
 
-_RESTARTED: Final = ("registry", "git", "provider", "executor", "gateway")
 _BOUND: Final = 120.0
-_COUNT: Final = "i=0; until [ -e stop ]; do i=$((i+1)); echo $i; sleep 0.05; done; echo end"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +32,10 @@ class Published:
 
 async def drive(suite: Suite, published: Published, repository: Path) -> None:
     """All that is to hold. Raises `AssertionError` where it does not."""
+    check_images(suite)
+    check_tokens(suite)
     _check_http(published)
+    await asyncio.to_thread(_demo, published, repository)
     async with Client(published.grpc, published.token, patience=_BOUND) as cove:
         found = await cove.capabilities()
         say(f"the gateway answers; capabilities: {' '.join(str(found).split())}")
@@ -42,9 +44,7 @@ async def drive(suite: Suite, published: Published, repository: Path) -> None:
         await workspace.delete()
         assert [each.id async for each in cove.workspaces.list()] == []
         workspace = await cove.workspaces.create("file:///srv/repositories/app.git", id="second")
-        for service in _RESTARTED:
-            await _survives(suite, workspace, service)
-        await _ends_with_the_launcher(suite, workspace)
+        await check_restarts(suite, workspace)
         await workspace.delete(force=True)
 
 
@@ -60,6 +60,26 @@ def _check_http(published: Published) -> None:
     url = f"http://{published.http}/workspaces"
     assert status("wrong") == 401
     assert status(published.token) == 200
+
+
+def _demo(published: Published, repository: Path) -> None:
+    """What `make demo` does, against this suite."""
+    env = {**os.environ, "COVE_ADDRESS": published.grpc, "COVE_TOKEN": published.token}
+    argv = [sys.executable, str(ROOT / "scripts/demo.py"), "file:///srv/repositories/app.git"]
+    ran = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=_BOUND)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    branches = [
+        "git",
+        "-c",
+        "safe.directory=*",
+        "-C",
+        str(repository),
+        "branch",
+        "--format=%(subject)",
+    ]
+    pushed = subprocess.run([*branches, "--list", "cove/demo-*"], capture_output=True, text=True)
+    assert pushed.stdout == "Say hello from Cove\n", pushed
+    say(f"the demo, against these containers:\n{ran.stdout.strip()}")
 
 
 async def _work(workspace: Workspace, repository: Path) -> None:
@@ -87,68 +107,3 @@ async def _work(workspace: Workspace, repository: Path) -> None:
     said, _ = await log.communicate()
     assert said == b"Second\nFirst\n", said
     say("create, execute, files, status, timeout, commit, push: as told")
-
-
-async def _survives(suite: Suite, workspace: Workspace, service: str) -> None:
-    """A command goes on and all of its output arrives while the service is restarted."""
-    async with _running(workspace, f"during-{service}") as (execution, reading):
-        await _restart(suite, service)
-        assert (await execution.refresh()).state == Message.STATE_RUNNING, execution.message
-        await workspace.write("stop", b"")
-        seen, end = await reading
-    lines = seen.splitlines()
-    count = len(lines) - 1
-    assert lines == [*(str(number) for number in range(1, count + 1)), "end"], lines[-5:]
-    assert end.WhichOneof("reason") == "code", end
-    assert end.code == 0, end
-    assert (await _read(execution))[0] == seen
-    await workspace.remove("stop")
-    say(f"{service} restarted: {count + 1} lines, none lost")
-
-
-async def _ends_with_the_launcher(suite: Suite, workspace: Workspace) -> None:
-    """The one container whose end is the sandboxes' end: that is told, and work goes on."""
-    async with _running(workspace, "during-launcher") as (execution, reading):
-        await _restart(suite, "launcher")
-        seen, end = await reading
-    assert end.WhichOneof("reason") == "lost", end
-    assert seen.startswith("1\n2\n"), seen[:80]
-    assert (await _read(execution))[0] == seen
-    assert (await workspace.execute("echo", "again")).check().text == "again\n"
-    say(f"launcher restarted: lost, as told ({end.lost.reason}); the next command runs")
-
-
-async def _restart(suite: Suite, service: str) -> None:
-    container = await asyncio.to_thread(suite.container, service)
-    await asyncio.to_thread(suite.docker, "restart", "--time", "30", container)
-    await asyncio.to_thread(suite.healthy)
-
-
-@asynccontextmanager
-async def _running(
-    workspace: Workspace, name: str
-) -> AsyncIterator[tuple[Execution, "asyncio.Task[tuple[str, Exit]]"]]:
-    """A command that counts until it is stopped, some of whose output has come."""
-    execution = await workspace.start("sh", "-c", _COUNT, id=name)
-    begun = asyncio.Event()
-    async with asyncio.timeout(_BOUND):
-        reading = asyncio.create_task(_read(execution, begun))
-        try:
-            await begun.wait()
-            yield execution, reading
-        finally:
-            reading.cancel()
-            await asyncio.wait([reading])
-
-
-async def _read(execution: Execution, begun: asyncio.Event | None = None) -> tuple[str, Exit]:
-    """All of the output and how it ended."""
-    seen = b""
-    async for event in execution.output():
-        if isinstance(event, Exit):
-            return seen.decode(), event
-        assert isinstance(event, Chunk), event
-        seen += event.data
-        if begun and seen.count(b"\n") >= 3:
-            begun.set()
-    raise AssertionError("no end")

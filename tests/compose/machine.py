@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ _FILES: Final = (
     "requirements-server.lock",
 )
 _AUTHORITIES: Final = "etc/ssl/certs/ca-certificates.crt"
+_NOT_OURS: Final = shutil.ignore_patterns("__pycache__", "secrets", "*.whl")
 _CLONE_NEWNS, _CLONE_NEWNET = 0x20000, 0x40000000
 _MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
 
@@ -72,7 +74,7 @@ def make_base(folder: Path) -> None:
     else:
         _reach(f"{MIRROR}/dists/{_RELEASE}/Release")
         say("making a base with debootstrap (a minute or two)")
-        packages = "--include=python3,python3-venv,git,openssh-client,ca-certificates"
+        packages = "--include=python3,python3-venv,ca-certificates"
         made = subprocess.run(
             ["debootstrap", "--variant=minbase", packages, _RELEASE, folder, MIRROR],
             stdout=subprocess.PIPE,
@@ -80,43 +82,74 @@ def make_base(folder: Path) -> None:
             text=True,
         )
         if made.returncode:
-            sys.exit(f"debootstrap failed:\n{made.stdout[-3000:]}")
+            raise Cannot(f"debootstrap failed:\n{made.stdout[-3000:]}")
+    shutil.copyfile("/etc/resolv.conf", folder / "etc/resolv.conf")
     # A proxy on the way out may have an authority of its own, which this host then knows.
     if (own := Path("/", _AUTHORITIES)).exists():
         shutil.copyfile(own, folder / _AUTHORITIES)
 
 
-def make_context(folder: Path, base: Path) -> None:
-    """What the image is built from: this checkout, and the wheels that the lock names.
+def pack_bases(base: Path, folder: Path) -> dict[str, Path]:
+    """Archives of the base for `docker import`, by the name of the variable that names them.
 
-    They are fetched by the base's own pip, so that they fit its Python.
+    With git for the launcher, and with ssh too for git. Raises `Cannot`.
+    """
+    folder.mkdir()
+    added = {"COVE_BASE": "", "COVE_LAUNCHER_BASE": "git", "COVE_GIT_BASE": "openssh-client"}
+    packed = {name: folder / f"{name}.tar" for name in added}
+    for name, package in added.items():
+        if package:
+            install = f"apt-get install -y --no-install-recommends {package}"
+            _inside(base, f"apt-get update && {install}")
+        _inside(base, "apt-get clean")
+        subprocess.run(["tar", "-C", base, "-cf", packed[name], "."], check=True)
+    return packed
+
+
+def make_context(folder: Path, base: Path) -> None:
+    """What the images are built from: this checkout, secrets, and the wheels that the lock names.
+
+    They are fetched by the base's own pip, so that they fit its Python. Raises `Cannot`.
     """
     folder.mkdir()
     for name in _CONTEXT:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name, ignore=_NOT_OURS)
     for name in _FILES:
         shutil.copyfile(ROOT / name, folder / name)
+    _make_secrets(folder)
     say("fetching wheels")
     work = base / "root/wheels"
     work.mkdir()
-    shutil.copyfile(ROOT / "requirements-server.lock", work / "requirements-server.lock")
-    shutil.copyfile("/etc/resolv.conf", base / "etc/resolv.conf")
-    kept = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-    env = {name: os.environ[name] for name in kept if name in os.environ}
-    env |= {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "PIP_CERT": f"/{_AUTHORITIES}"}
-    fetch = (
+    shutil.copyfile(folder / "requirements-server.lock", work / "lock")
+    _inside(
+        base,
         "cd /root/wheels && python3 -m venv pip && pip/bin/pip download -q --no-cache-dir"
-        " --disable-pip-version-check --require-hashes --only-binary :all:"
-        " -r requirements-server.lock"
+        " --disable-pip-version-check --require-hashes --only-binary :all: -r lock",
     )
-    fetched = subprocess.run(
-        ["chroot", base, "sh", "-c", fetch], env=env, capture_output=True, text=True
-    )
-    if fetched.returncode:
-        raise Cannot(f"no wheels, is there a package index? {fetched.stderr.strip()[-500:]}")
     for wheel in work.glob("*.whl"):
         shutil.move(wheel, folder / "deploy/wheels")
     shutil.rmtree(work)
+
+
+def _make_secrets(folder: Path) -> None:
+    """By the words of the documentation, which so are known to work."""
+    text = (ROOT / "docs/compose.md").read_text("utf-8")
+    commands = re.findall(r"^.*\bdeploy/secrets\b.*urandom.*$", text, re.MULTILINE)
+    assert len(commands) == 1, commands
+    subprocess.run(["sh", "-c", commands[0]], cwd=folder, check=True)
+
+
+def _inside(base: Path, script: str) -> None:
+    """Run a script in the base, with this machine's network. Raises `Cannot` when it fails."""
+    kept = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+    env = {name: os.environ[name] for name in kept if name in os.environ}
+    env |= {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "PIP_CERT": f"/{_AUTHORITIES}"}
+    env |= {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
+    done = subprocess.run(
+        ["chroot", base, "sh", "-c", script], env=env, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise Cannot(f"`{script}` failed:\n{(done.stdout + done.stderr).strip()[-1500:]}")
 
 
 def _reach(address: str) -> None:

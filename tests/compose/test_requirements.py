@@ -1,9 +1,10 @@
-"""What of the lock goes into the image."""
+"""What of the lock goes into the images, and into which."""
 
 import re
 import tomllib
 from typing import Final
 
+from tests.compose.daemon import SERVICES
 from tests.compose.machine import ROOT
 
 _DEVELOPERS: Final = {"mypy", "pytest", "ruff", "buf-bin", "mkdocs", "dagger-io", "mcp"}
@@ -34,3 +35,13 @@ def test_it_is_what_the_tests_run_with() -> None:
 
 def test_what_only_developers_use_is_left_out() -> None:
     assert not _entries("requirements-server.lock").keys() & _DEVELOPERS
+
+
+def test_the_images_hold_together_just_what_the_distributions_need() -> None:
+    root, sdk = (
+        tomllib.loads((ROOT / path).read_text("utf-8"))
+        for path in ("pyproject.toml", "sdk/pyproject.toml")
+    )
+    held = {each for group in ("server", *SERVICES) for each in root["dependency-groups"][group]}
+    needed = root["project"]["dependencies"] + sdk["project"]["dependencies"]
+    assert held == {each.split(">")[0] for each in needed} - {"cove"}

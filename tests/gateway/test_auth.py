@@ -92,6 +92,24 @@ async def test_a_token_file_that_others_can_read_lets_nobody_in(
             pass
 
 
+async def test_a_token_file_that_cannot_be_one_is_told_at_the_start(
+    stage: Stage, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir(mode=0o700)
+    with pytest.raises(ConfigError, match="folder: cannot be read: Is a directory"):
+        async with stage.gateway(no_auth=False, token_file=tmp_path / "folder"):
+            pass
+
+
+async def test_a_token_that_is_not_there_yet_is_told_and_counts_once_it_is(
+    stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with stage.gateway(no_auth=False, token_file=tmp_path / "later") as gateway:
+        assert f"no caller is let in until there is {tmp_path}/later" in caplog.text
+        _write(tmp_path / "later", TOKEN)
+        await _list(gateway, TOKEN)
+
+
 @pytest.mark.parametrize("field", ["grpc", "http", "address"])
 @pytest.mark.parametrize("address", ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "example.org:1", ":1"])
 def test_no_auth_is_refused_where_others_can_come(tmp_path: Path, field: str, address: str) -> None:

@@ -1,10 +1,12 @@
 """The token of the first user."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from servicekit.config import ConfigError
 from services.registry import token
 from services.registry.app import registry
 from services.registry.config import Config
@@ -28,3 +30,22 @@ def test_the_token_is_never_printed(tmp_path: Path, capfd: pytest.CaptureFixture
     secret = (tmp_path / "token").read_text().strip()
     out, err = capfd.readouterr()
     assert secret not in out + err
+
+
+async def test_a_token_that_was_given_is_left_as_it_is(config: Config, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    given.write_text("mine\n")
+    given.chmod(0o400)
+    async with registry(replace(config, token_file=given)):
+        assert given.read_text() == "mine\n"
+        assert given.stat().st_mode & 0o777 == 0o400
+        assert not config.token_path.exists()
+
+
+async def test_what_cannot_be_the_token_is_told_at_the_start(
+    config: Config, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigError, match="folder: not a file"):
+        async with registry(replace(config, token_file=tmp_path / "folder")):
+            pass

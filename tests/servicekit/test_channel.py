@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from servicekit.errors import NotFound, ServiceError, Unavailable
 from servicekit.identity import Identity
 from tests.servicekit.failing import Failure, failure
 from tests.servicekit.kit import Kit, Protos, running
+from tests.servicekit.names import names
 
 ADA = Identity("ada", "acme", Role.ROLE_SERVICE)
 
@@ -83,6 +84,32 @@ async def test_the_service_token_is_sent(protos: Protos, tmp_path: Path) -> None
                     await made
                 else:
                     assert (await failure(made)).code is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_service_that_moves_is_found_again_at_once(protos: Protos, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("right")
+    token.chmod(0o600)
+
+    def at(address: str) -> AbstractAsyncContextManager[Kit]:
+        return running(protos, tmp_path, address=(address,), service_token_file=token)
+
+    async def say(peer: Peer) -> None:
+        await peer.unary(protos.grpc.KitServiceStub(peer.channel).Say, protos.pb.SayRequest())
+
+    async with names("127.0.0.1") as server, AsyncExitStack() as first:
+        kit = await first.enter_async_context(at("127.0.0.1:0"))
+        port = kit.served.address.rpartition(":")[2]
+        target = f"dns://{server.address}/kit.example:{port}"
+        async with connected(target, service="kit", token="right") as peer:
+            await say(peer)
+            await first.aclose()
+            server.told = "127.0.0.2"
+            async with at(f"127.0.0.2:{port}"), asyncio.timeout(15):
+                while True:
+                    with suppress(ServiceError):
+                        await say(peer)
+                        break
 
 
 async def test_what_a_service_behind_says_is_relayed_whole(protos: Protos, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whether a process of the suite is well: `healthy.py NAME`, the health check of a container."""
+"""Whether the launcher is well, by its own protocol: the health check of its container."""
 
 import asyncio
 import os
@@ -6,15 +6,10 @@ import sys
 from pathlib import Path
 
 from agent.launcher_client import LauncherClient, LauncherError, PeerGone, PeerTooOld
-from cove import health
 
 
-async def trouble(name: str, runtime: Path) -> str:
+async def trouble(path: Path) -> str:
     """What is wrong with it; empty when nothing is."""
-    path = runtime / name
-    if name != "launcher":
-        status = await health.ask(f"unix:{path}")
-        return "" if status == health.SERVING else status
     try:
         async with LauncherClient.connect(path) as client:
             return (await client.facts()).problem
@@ -23,4 +18,4 @@ async def trouble(name: str, runtime: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(trouble(sys.argv[1], Path(os.environ["COVE_RUNTIME"]))) or None)
+    sys.exit(asyncio.run(trouble(Path(os.environ["COVE_RUNTIME"], "launcher"))) or None)
