@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 _CHUNK: Final = 64 * 1024
@@ -127,9 +128,10 @@ class Running:
         return code
 
     def kill(self) -> None:
-        """End it at once; `finish` and `wait` then return."""
+        """End it at once, with all that it started; `finish` and `wait` then return."""
         if self._process.returncode is None:
-            with suppress(ProcessLookupError):
+            _kill_tree(self._process.pid)
+            with suppress(ProcessLookupError):  # What has lost its parent.
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     async def close(self) -> None:
@@ -155,3 +157,26 @@ class Running:
             for one in whole:
                 for listener in self._listeners:
                     listener(one.decode("utf-8", "replace"))
+
+
+def _kill_tree(pid: int) -> None:
+    """Kill a child of ours and its descendants, which may be in other sessions and namespaces.
+
+    bubblewrap's own --die-with-parent is no help while it is at its set-up: its inner process is
+    in a session of its own before it asks to die with the outer one. What is stopped starts
+    nothing more, and reaps nothing, so that the pids of its children stay theirs.
+    """
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+        for child in _children(pid):
+            _kill_tree(child)
+        os.kill(pid, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+    except FileNotFoundError:
+        return []

@@ -1,5 +1,7 @@
 """What a cell sees, and what it does not."""
 
+import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,37 @@ async def test_parts_that_are_closed_and_opened_again_have_cells(git: Parts, sou
     with pytest.raises(CellUnavailable):
         async with parts(git.state, Rules(), bwrap=Path("/nonexistent/bin/bwrap")) as broken:
             await broken.cells.probe()
+
+
+async def test_a_cell_that_is_ended_while_it_is_made_leaves_nothing(
+    git: Parts,
+) -> None:
+    """At whatever point: bubblewrap takes some 10 ms until it dies with its parent."""
+    command = Command(
+        name="sleep", argv=("sleep", f"1000.{time.monotonic_ns()}"), env={"PATH": "/usr/bin:/bin"}
+    )
+    cell = Cell(identity=git.cells.sandbox)
+    for round_ in range(150):
+        async with git.cells.started(cell, command) as running:
+            loop = asyncio.get_running_loop()
+            until = loop.time() + round_ * 0.0002
+            while loop.time() < until:
+                pass
+            running.kill()
+    assert await eventually_none(command.argv[1])
+
+
+async def eventually_none(word: str) -> bool:
+    """Whether no process has the word among its arguments, soon after it was killed."""
+    for _ in range(500):
+        if not any(word.encode() in _arguments(each) for each in Path("/proc").iterdir()):
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
+def _arguments(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
