@@ -1,8 +1,8 @@
 """Commits what is in a worktree, from outside of its sandbox.
 
-Trees are written in a cell that sees the files, into a store of its own; the
-objects then go, checked, into the repository, as those of a remote would; and
-the commit is made and the branch moved where no file of a worktree is seen.
+The cell that sees the files plans the tree, and sends what is new in it as a pack, with the
+commit that is written here at its end. In a cell that sees no file of a worktree the pack goes,
+checked, into the repository, as that of a remote would; then the branch moves.
 """
 
 import asyncio
@@ -12,28 +12,32 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from hashlib import sha1
 from typing import Final
 
 from servicekit.disk import DiskGuard
 from servicekit.errors import InvalidArgument
-from services.git import history, staging, status, view
-from services.git.blocking import unblocked
+from services.git import changes, history, inside
 from services.git.cell import timed_out_as
-from services.git.command import Where, check_id, git, together
-from services.git.errors import HeadMoved, NothingToCommit, failed
-from services.git.process import close_all
+from services.git.changes import ATTEMPTS, UNSTABLE, Planned, Skipped
+from services.git.command import Where, git, together
+from services.git.errors import CellLost, HeadMoved, NothingToCommit, failed
+from services.git.process import Result, close_all
 from services.git.record import Record, Records
 from services.git.repository import head_ref
-from services.git.staging import Skipped, Staged
 from services.git.transport import STORE
-from services.git.workspace import Scratch, Workspace
+from services.git.workspace import Workspace
 
-_UNPACK_LIMIT: Final = 200
+_UNPACK_LIMIT: Final = 500
+"""Objects, above which a pack is kept as it is."""
+_UNPACK_BYTES: Final = 32 << 20
 _TIMEOUT: Final = 300
-_MESSAGE: Final = "/run/cell/message"
+_REFUSALS: Final = 20
+"""Contents that git refuses, until a commit is given up."""
 _NOTHING: Final = "0" * 40
 _TRAILER: Final = re.compile(r"[A-Za-z0-9-]+: ")
-_CRUD: Final = " .,:;<>\"\\'"
+_REFUSED: Final = re.compile(r"(?:error in|object) (?:blob )?([0-9a-f]{40}): (\w+)")
+_CRUD: Final = " .,:;<>\"\\'" + "".join(map(chr, range(33)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,16 @@ class Committed:
     made: history.Commit
 
 
+class _Refused(Exception):
+    """Git does not take a content."""
+
+    def __init__(self, result: Result) -> None:
+        found = _REFUSED.search(result.errors)
+        self.result = result
+        self.object = found[1] if found else ""
+        self.rule = found[2] if found else ""
+
+
 class Committer:
     def __init__(
         self,
@@ -82,7 +96,7 @@ class Committer:
     async def commit(self, record: Record, workspace: Workspace, draft: Draft) -> Committed:
         """Make it. The same request id again returns the same commit.
 
-        Raises `HeadMoved` and `NothingToCommit`.
+        Raises `HeadMoved`, `NothingToCommit` and `Diverged`.
         """
         async with workspace.lock:
             record = self._records.get(record.uid)
@@ -95,88 +109,137 @@ class Committer:
             self._disk.check()
             if draft.expected_head and draft.expected_head != head:
                 raise HeadMoved("the branch has moved", expected=draft.expected_head, actual=head)
-            entries = await status.read_all(workspace, head)
-            wanted, skipped = staging.select(entries, draft.paths)
-            if not wanted:
-                raise NothingToCommit("there is nothing to commit", skipped=str(len(skipped)))
-            async with workspace.scratch(head) as scratch:
-                async with unblocked(workspace, workspace.cell(head, scratch=scratch)):
-                    staged = await staging.stage(workspace, head, scratch, wanted)
-                skipped += staged.skipped
-                if not staged.paths:
-                    raise NothingToCommit("there is nothing to commit", skipped=str(len(skipped)))
-                with workspace.repository.writing():
-                    commit = await self._write(workspace, head, scratch, staged, draft)
-                    workspace.adopt_index(scratch, commit)
-                    self._records.keep(
-                        replace(
-                            record,
-                            last_request=draft.request_id,
-                            last_commit=commit,
-                            last_skipped=tuple(
-                                (os.fsdecode(one.path), one.reason) for one in skipped
-                            ),
-                        )
-                    )
-                    move = f"update {head_ref(record.uid)} {commit} {head or _NOTHING}"
-                    moved, [made] = await asyncio.gather(
-                        workspace.repository.update_refs([move]),
-                        history.commits(workspace.repository, commit, count=1),
-                    )
-                    if not moved:
-                        raise HeadMoved(
-                            "the branch has moved", expected=head, actual=workspace.head
-                        )
-            workspace.forget_other_indexes(commit)
-            await view.refresh(workspace, record.branch, record.repository, with_refs=False)
-            return Committed(commit, skipped, made)
+            inside.check_followed(workspace)
+            return await self._commit(record, workspace, head, draft)
 
-    async def _write(
-        self, workspace: Workspace, head: str, scratch: Scratch, staged: Staged, draft: Draft
-    ) -> str:
-        """Bring the tree's new objects into the repository, which checks each, and commit it."""
-        pack = git(workspace.where(head, scratch=scratch), "pack-objects")
-        where = Where(git_dir=STORE, variables=self._people(draft))
-        name = "unpack-objects" if len(staged.paths) <= _UNPACK_LIMIT else "index-pack"
-        options = [f"-p{head}"] if head else []
-        commit = git(where, "commit-tree", [*options, f"-F{_MESSAGE}"], values=[staged.tree])
-        cells = workspace.cells
-        store = replace(
-            workspace.repository.cell(writable=True), files={_MESSAGE: _message(draft).encode()}
+    async def _commit(
+        self, record: Record, workspace: Workspace, head: str, draft: Draft
+    ) -> Committed:
+        unwanted: dict[bytes, str] = {}
+        refusals = attempt = 0
+        while True:
+            planned = await changes.plan(workspace, head, draft.paths, unwanted)
+            if not planned.changed:
+                raise NothingToCommit(
+                    "there is nothing to commit", skipped=str(len(planned.skipped))
+                )
+            made = self._write(planned.tree, head, draft)
+            try:
+                unstable = await self._store(record, workspace, head, planned, made, draft)
+            except _Refused as error:
+                refusals += 1
+                paths = await _paths_of(workspace, head, error.object)
+                if not paths or refusals > _REFUSALS:
+                    raise failed("unpack-objects", error.result.code, error.result.errors) from None
+                unwanted |= dict.fromkeys(paths, f"git does not allow this content: {error.rule}")
+                continue
+            if not unstable:
+                break
+            attempt += 1
+            if attempt >= ATTEMPTS:
+                unwanted |= dict.fromkeys(unstable, UNSTABLE)
+        inside.tell(workspace, record, made.commit.id)
+        return Committed(made.commit.id, planned.skipped, made.commit)
+
+    async def _store(
+        self,
+        record: Record,
+        workspace: Workspace,
+        head: str,
+        planned: Planned,
+        made: "_Made",
+        draft: Draft,
+    ) -> list[bytes]:
+        """Bring the objects into the repository and move the branch.
+
+        Returns paths whose files changed meanwhile; then nothing has happened.
+        """
+        small = planned.objects <= _UNPACK_LIMIT and planned.size <= _UNPACK_BYTES
+        name = "unpack-objects" if small else "index-pack"
+        where = Where(git_dir=STORE)
+        # Written before the branch moves to it: a request that comes again finds its commit.
+        self._records.keep(
+            replace(
+                record,
+                last_request=draft.request_id,
+                last_commit=made.commit.id,
+                last_skipped=tuple(
+                    (os.fsdecode(one.path), one.reason) for one in planned.skipped
+                ),
+            )
         )
+        move = git(
+            where, "update-ref", values=[head_ref(record.uid), made.commit.id, head or _NOTHING]
+        )
+        store = workspace.repository.cell(writable=True)
         reading, writing = os.pipe()
         ends = [reading, writing]
         async with AsyncExitStack() as stack:
             stack.callback(close_all, ends)
-            stack.enter_context(timed_out_as("pack-objects"))
+            stack.enter_context(workspace.repository.writing())
+            stack.enter_context(timed_out_as(name))
             await stack.enter_async_context(asyncio.timeout(_TIMEOUT))
-            source = await stack.enter_async_context(
-                cells.started(workspace.cell(head, scratch=scratch), pack, stdout=writing)
-            )
             target = await stack.enter_async_context(
-                cells.started(store, together(git(where, name), commit), stdin=reading)
+                workspace.cells.started(store, together(git(where, name), move), stdin=reading)
             )
+            os.close(ends.pop(0))  # Who sends is to notice when the other has ended.
+            try:
+                answer = await workspace.ask(
+                    "send", head, [writing], commit=changes.text(made.data)
+                )
+            except CellLost:
+                answer = None
             close_all(ends)
-            wanted = f"{staged.tree}\n^{head}\n" if head else f"{staged.tree}\n"
-            packed = await source.finish(wanted.encode(), limit=1 << 20)
-            if packed.code != 0:
-                raise failed("pack-objects", packed.code, packed.errors)
             done = await target.finish(limit=1 << 20)
-            if done.code != 0:
-                raise failed(name, done.code, done.errors)
-        return check_id(done.output.rstrip().rpartition(b"\n")[2])
+        if answer is not None and (unstable := changes.unstable(answer)):
+            return unstable
+        if workspace.head == made.commit.id:
+            return []
+        if workspace.head != head:
+            raise HeadMoved("the branch has moved", expected=head, actual=workspace.head)
+        raise _Refused(done)
 
-    def _people(self, draft: Draft) -> dict[str, str]:
-        author = draft.author or self._server
-        moment = f"@{int(self._clock())} +0000"
-        return {
-            "GIT_AUTHOR_NAME": author.name,
-            "GIT_AUTHOR_EMAIL": author.email,
-            "GIT_AUTHOR_DATE": moment,
-            "GIT_COMMITTER_NAME": self._server.name,
-            "GIT_COMMITTER_EMAIL": self._server.email,
-            "GIT_COMMITTER_DATE": moment,
-        }
+    def _write(self, tree: str, head: str, draft: Draft) -> "_Made":
+        moment = int(self._clock())
+        author, server = (
+            history.Signature(_clean(one.name), _clean(one.email), moment)
+            for one in (draft.author or self._server, self._server)
+        )
+        text = _message(draft)
+        lines = [
+            f"tree {tree}",
+            *([f"parent {head}"] if head else []),
+            f"author {author.name} <{author.email}> {moment} +0000",
+            f"committer {server.name} <{server.email}> {moment} +0000",
+        ]
+        data = "\n".join([*lines, "", text]).encode()
+        header = b"commit %d\0" % len(data)
+        message, trailers = history.split_trailers(text)
+        commit = history.Commit(
+            id=sha1(header + data, usedforsecurity=False).hexdigest(),
+            parents=[head] if head else [],
+            tree=tree,
+            author=author,
+            committer=server,
+            message=message,
+            trailers=trailers,
+        )
+        return _Made(commit, data)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A commit, and how git stores it."""
+
+    commit: history.Commit
+    data: bytes
+
+
+async def _paths_of(workspace: Workspace, head: str, identifier: str) -> list[bytes]:
+    if not identifier:
+        return []
+    answer = await workspace.ask("which", head, id=identifier)
+    return [changes.raw(path) for path in answer["paths"]]
 
 
 def check_draft(draft: Draft) -> Draft:
@@ -189,6 +252,11 @@ def check_draft(draft: Draft) -> Draft:
         if path.startswith(b"/") or b".." in path.split(b"/") or b"\0" in path:
             raise InvalidArgument("paths", "a path is relative to the worktree's root")
     return draft
+
+
+def _clean(text: str) -> str:
+    """As git does with names and addresses."""
+    return re.sub("[\n<>\0]", "", text.strip(_CRUD))
 
 
 def _message(draft: Draft) -> str:

@@ -1,15 +1,16 @@
 """Streams a diff, cut where a limit is reached."""
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
-from services.git import staging, status
-from services.git.blocking import unblocked
+from services.git import changes
 from services.git.cell import Cell, timed_out_as
+from services.git.changes import ATTEMPTS
 from services.git.command import Command, Where, git
 from services.git.errors import GitTimedOut, OutputTooLarge, failed
 from services.git.process import Running
@@ -84,35 +85,39 @@ async def of_work(
 ) -> AsyncGenerator[Event, None]:
     """From the commit `since` (empty: from nothing) to the files, new ones included.
 
-    The files are first put into an index of their own, as a commit would, so that
-    a program writing at the same time cannot mix up what belongs to which file.
+    The files are first written as objects, as a commit would, so that a program
+    writing at the same time cannot mix up what belongs to which file.
     """
-    async with workspace.lock:
-        head = workspace.head
-        entries, _ = staging.select(await status.read_all(workspace, head), paths)
-        scratches = workspace.scratch(head)
-        scratch = await scratches.__aenter__()
-    try:
-        cell = workspace.cell(head, scratch=scratch)
-        async with unblocked(workspace, cell):
-            await staging.stage(workspace, head, scratch, entries)
-        where = workspace.where(head, scratch=scratch)
-        values = [since or staging.EMPTY_TREE]
-        command = git(where, "diff", [*_OPTIONS, "--cached"], values=values, paths=_text(paths))
-        # Git would read files of the tree again, which may be others by now.
-        cell = workspace.cell(head, scratch=scratch, with_tree=False)
-        async with aclosing(_stream(workspace, cell, command, limits)) as events:
-            async for event in events:
-                yield event
-    finally:
-        await scratches.__aexit__(None, None, None)
+    async with AsyncExitStack() as stack:
+        async with workspace.lock:
+            head = workspace.head
+            where = await stack.enter_async_context(workspace.scratch(head))
+            tree = await _write(workspace, head, paths, where.objects)
+        values = [since or changes.EMPTY_TREE, tree]
+        command = git(where, "diff", _OPTIONS, values=values, paths=_text(paths))
+        events = _stream(workspace, workspace.cell(), command, limits)
+        async for event in await stack.enter_async_context(aclosing(events)):
+            yield event
+
+
+async def _write(workspace: Workspace, head: str, paths: Sequence[bytes], folder: str) -> str:
+    """Write the tree of the files at or below `paths`; those that never hold still are left out."""
+    unwanted: dict[bytes, str] = {}
+    for attempt in itertools.count(1):
+        planned = await changes.plan(workspace, head, paths, unwanted)
+        unstable = await changes.write(workspace, head, folder)
+        if not unstable:
+            break
+        if attempt >= ATTEMPTS:
+            unwanted |= dict.fromkeys(unstable, changes.UNSTABLE)
+    return planned.tree
 
 
 async def of_commits(
     workspace: Workspace, old: str, new: str, paths: Sequence[bytes], limits: Limits
 ) -> AsyncGenerator[Event, None]:
     """From one commit (empty: from nothing) to another."""
-    values = [old or staging.EMPTY_TREE, new or staging.EMPTY_TREE]
+    values = [old or changes.EMPTY_TREE, new or changes.EMPTY_TREE]
     command = git(Where(git_dir=STORE), "diff", _OPTIONS, values=values, paths=_text(paths))
     cell = workspace.repository.cell()
     async with aclosing(_stream(workspace, cell, command, limits)) as events:

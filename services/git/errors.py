@@ -145,3 +145,17 @@ class BranchExists(AlreadyExists):
 
 class UnsavedWork(FailedPrecondition):
     reason = ErrorReason.ERROR_REASON_UNSAVED_WORK
+
+
+class TooOld(FailedPrecondition):
+    """A worktree of an earlier layout."""
+
+    reason = ErrorReason.ERROR_REASON_WORKTREE_TOO_OLD
+
+
+class Diverged(Aborted):
+    reason = ErrorReason.ERROR_REASON_HEADS_DIVERGED
+
+
+class InsideRejected(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_COMMITS_REFUSED

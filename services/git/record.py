@@ -1,13 +1,20 @@
 """What is remembered of each worktree: a small file beside it."""
 
 import json
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from services.git import files
 from services.git.errors import BranchExists, WorktreeNotFound
+
+
+VERSION: Final = 2
+"""Of what is on disk. Version 1 had an index and a view of .git in place of layers."""
 
 
 class State(StrEnum):
@@ -16,6 +23,17 @@ class State(StrEnum):
     CREATING = "creating"
     READY = "ready"
     REMOVING = "removing"
+
+
+class Mode(StrEnum):
+    """How the files of a worktree come together."""
+
+    PLAIN = "plain"
+    """A whole checkout of its own."""
+    TRUSTED = "trusted"
+    """An overlay that root mounts: the marks are in `trusted.overlay.*`."""
+    USER = "user"
+    """An overlay that an ordinary user mounts: the marks are in `user.overlay.*`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +50,17 @@ class Record:
     revision: str
     branch: str
     create_time: float
+    version: int = VERSION
+    mode: Mode = Mode.PLAIN
     state: State = State.CREATING
     base_commit: str = ""
     base_branch: str = ""
+    checkout: str = ""
+    """The commit whose checkout is the lowest layer; empty: none."""
+    layers: tuple[str, ...] = ()
+    """Names of frozen layers above it, the topmost first."""
+    inside: str = ""
+    """The head inside when it was last looked at: what has moved since, moved there."""
     resolved_time: float = 0
     warnings: tuple[str, ...] = ()
     last_request: str = ""
@@ -50,6 +76,9 @@ class Records:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._records: dict[str, Record] = {}
+        self._branches: dict[tuple[str, str, str], str] = {}
+        self._users: Counter[tuple[str, str]] = Counter()
+        self._order: list[str] = []
 
     def load(self) -> list[Path]:
         """Read what is on disk. Returns directories without a record: half-removed ones."""
@@ -61,15 +90,25 @@ class Records:
             except FileNotFoundError:
                 strays.append(directory)
                 continue
+            values = {"version": 1, **values}
             values["state"] = State(values["state"])
+            values["mode"] = Mode(values.get("mode", Mode.PLAIN))
+            values["layers"] = tuple(values.get("layers", ()))
             values["warnings"] = tuple(values["warnings"])
             values["last_skipped"] = tuple((path, why) for path, why in values["last_skipped"])
-            record = Record(**values)
-            self._records[record.uid] = record
+            self._note(Record(**values))
         return strays
 
     def __iter__(self) -> Iterator[Record]:
-        return iter(sorted(self._records.values(), key=lambda record: record.uid))
+        return self.after("")
+
+    def after(self, uid: str, tenant: str = "") -> Iterator[Record]:
+        """Those whose uid comes after `uid`, in order; of `tenant`, or of all."""
+        start = bisect_right(self._order, uid)
+        for other in self._order[start:]:
+            record = self._records[other]
+            if not tenant or record.tenant == tenant:
+                yield record
 
     def directory(self, uid: str) -> Path:
         """Where everything of a worktree is."""
@@ -87,27 +126,36 @@ class Records:
 
     def keep(self, record: Record, *, durable: bool = True) -> Record:
         """Write it; if durable, it survives a power loss from now on. Raises `BranchExists`."""
-        for other in self._records.values():
-            same = (other.tenant, other.key, other.branch) == (
-                record.tenant,
-                record.key,
-                record.branch,
-            )
-            if same and other.uid != record.uid:
-                raise BranchExists("another worktree has the branch", branch=record.branch)
+        if self._branches.get(_branch(record), record.uid) != record.uid:
+            raise BranchExists("another worktree has the branch", branch=record.branch)
         directory = self.directory(record.uid)
         directory.mkdir(exist_ok=True, mode=0o711)
         data = json.dumps(asdict(record)).encode()
         files.write(directory / "record.json", data, mode=0o600, durable=durable)
         if durable:
             files.sync_directory(self._root)
-        self._records[record.uid] = record
+        self._note(record)
         return record
 
     def drop(self, uid: str) -> None:
         """Forget it; the caller has removed its directory."""
-        self._records.pop(uid, None)
+        record = self._records.pop(uid, None)
+        if record is not None:
+            del self._branches[_branch(record)]
+            self._users[record.tenant, record.key] -= 1
+            del self._order[bisect_left(self._order, uid)]
 
     def users_of(self, tenant: str, key: str) -> int:
         """How many worktrees a repository has."""
-        return sum((other.tenant, other.key) == (tenant, key) for other in self._records.values())
+        return self._users[tenant, key]
+
+    def _note(self, record: Record) -> None:
+        if record.uid not in self._records:
+            insort(self._order, record.uid)
+            self._users[record.tenant, record.key] += 1
+        self._records[record.uid] = record
+        self._branches[_branch(record)] = record.uid
+
+
+def _branch(record: Record) -> tuple[str, str, str]:
+    return record.tenant, record.key, record.branch

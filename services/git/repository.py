@@ -72,6 +72,14 @@ class Repository:
         command = git(Where(git_dir=STORE), "cat-file", ["-e"], values=[f"{commit}^{{commit}}"])
         return (await self.cells.run(self.cell(), command)).code == 0
 
+    async def is_ancestor(self, older: str, newer: str) -> bool:
+        """Whether `newer` has `older` in its history; so it has, if there is no older one."""
+        if not older:
+            return True
+        options = ["--is-ancestor"]
+        command = git(Where(git_dir=STORE), "merge-base", options, values=[older, newer])
+        return (await self.cells.run(self.cell(), command)).code == 0
+
     async def update_refs(self, instructions: Sequence[str]) -> bool:
         """Apply lines of `update-ref --stdin` in one transaction; False if one lost a race."""
         command = git(Where(git_dir=STORE), "update-ref", ["--stdin"])

@@ -1,171 +1,165 @@
-"""The git state of one worktree: its files, its index, and the cells that see them.
+"""One worktree as git sees it from outside, and the cells that see it.
 
-    worktrees/<uid>/tree/               the files; the sandbox writes here
-    worktrees/<uid>/gitdir/index/       `index.<commit>`: the index of that head
-    worktrees/<uid>/gitdir/scratch-*/   new objects and indexes of one operation
-    worktrees/<uid>/view/               what the sandbox sees read-only as .git
+    worktrees/<uid>/upper/, work/   what differs from the layers below; the sandbox writes here
+    worktrees/<uid>/tree/           instead of these, in mode PLAIN: all files
+    worktrees/<uid>/lock            held by the sandbox, shared; alone by who moves layers
+    worktrees/<uid>/outside/        what those inside are told: the head after a commit
+    worktrees/<uid>/scratch/        new objects of one operation
+    layers/<name>/                  frozen upper layers that several worktrees stand on
 
-The head is what the ref in the repository says, and an index belongs to the
-commit in its name, so no crash leaves the two apart.
+The head is what the ref in the repository says. `.git` is the sandbox's own: it is
+read as data (inside.py), and never used as a repository.
 """
 
 import asyncio
 import secrets
-import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from servicekit.errors import ServiceError
 from services.git import files
 from services.git.cell import Bind, Cell, Cells
 from services.git.command import Where, git
+from services.git.record import Mode, Record
 from services.git.repository import Repository
+from services.git.scan import Scan, scan
 
 _ROOT: Final = "/run/cell"
-_TREE: Final = f"{_ROOT}/tree"
 _GIT: Final = f"{_ROOT}/git"
-_INDEX: Final = f"{_ROOT}/index"
 _STORE: Final = f"{_ROOT}/store"
 _SCRATCH: Final = f"{_ROOT}/scratch"
+_LAYERS: Final = f"{_ROOT}/layers"
 _CONFIG: Final = b"[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
-UNBORN: Final = "unborn"
+_HEAD: Final = b"ref: refs/heads/none\n"
+_TIMEOUT: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Scratch:
-    """New objects and an index of one operation, which nothing else sees."""
+class Paths:
+    """Where the parts of a worktree are. Nothing of it need exist."""
 
-    path: Path
-
-    @property
-    def objects(self) -> Path:
-        return self.path / "objects"
-
-
-class Workspace:
-    """Makes the cells in which git works on one worktree."""
-
-    def __init__(self, directory: Path, uid: str, repository: Repository, cells: Cells) -> None:
-        self.directory = directory
-        self.uid = uid
-        self.repository = repository
-        self.cells = cells
-        self.lock = asyncio.Lock()
-        """Held while the index or the head is read or changed."""
+    directory: Path
+    layers: tuple[Path, ...]
+    """Frozen ones, the topmost first."""
+    lowers: tuple[Path, ...]
+    """Of the checkout, below those."""
+    plain: bool
 
     @property
     def tree(self) -> Path:
-        return self.directory / "tree"
+        """The directory that the sandbox writes to."""
+        return self.directory / ("tree" if self.plain else "upper")
 
     @property
-    def view(self) -> Path:
-        return self.directory / "view"
+    def work(self) -> Path:
+        return self.directory / "work"
 
     @property
-    def _gitdir(self) -> Path:
-        return self.directory / "gitdir"
+    def lock(self) -> Path:
+        return self.directory / "lock"
+
+    @property
+    def outside(self) -> Path:
+        return self.directory / "outside"
+
+    @property
+    def scratch(self) -> Path:
+        return self.directory / "scratch"
+
+
+class Workspace:
+    """Looks at one worktree, whose layers stay the same."""
+
+    def __init__(
+        self, record: Record, paths: Paths, repository: Repository, cells: Cells
+    ) -> None:
+        self.uid = record.uid
+        self.paths = paths
+        self.mode = record.mode
+        self.checkout = record.checkout
+        self.repository = repository
+        self.cells = cells
+        self.lock = asyncio.Lock()
+        """Held while the head is read or moved."""
+        self.astray: tuple[str, str, ServiceError] | None = None
+        """The head inside that was not taken, the head outside at that time, and why."""
+        self._frozen: list[Scan] | None = None
+
+    @property
+    def tree(self) -> Path:
+        return self.paths.tree
 
     @property
     def head(self) -> str:
         """The head of the branch; empty before the first commit."""
         return self.repository.head(self.uid)
 
-    def index_path(self, head: str) -> Path:
-        """Where the index of `head` is kept."""
-        return self._gitdir / "index" / f"index.{head or UNBORN}"
+    @property
+    def is_plain(self) -> bool:
+        return self.mode is Mode.PLAIN
 
-    async def lay_out(self) -> None:
-        """Make the directories, without files of a checkout that was broken off."""
-        if self.tree.exists():
-            await files.remove_tree(self.tree)
-        if self._gitdir.exists():
-            await files.remove_tree(self._gitdir)
-        sandbox = self.cells.sandbox
-        self._gitdir.mkdir(mode=0o755)
-        files.make_directory(self._gitdir / "index", sandbox)
-        files.make_directory(self.tree, sandbox)
-        files.make_directory(self.tree / ".git", sandbox)  # Where the view is bound.
-
-    def cell(
-        self,
-        head: str,
-        *,
-        tree_writable: bool = False,
-        scratch: Scratch | None = None,
-        with_tree: bool = True,
-    ) -> Cell:
-        """A cell that sees the tree, or an empty one, the index, and the repository's objects."""
+    def cell(self) -> Cell:
+        """A cell that sees the layers and the repository's objects, and may write to scratch."""
         binds = [
-            Bind(source=self.tree, target=_TREE, writable=tree_writable),
-            Bind(source=self._gitdir / "index", target=_INDEX, writable=True),
-            Bind(source=self.repository.objects, target=_STORE),
+            Bind(source=path, target=f"{_LAYERS}/{number}")
+            for number, path in enumerate(self._roots)
         ]
-        if not with_tree:
-            del binds[0]
-        if scratch is not None:
-            binds.append(Bind(source=scratch.path, target=_SCRATCH, writable=True))
-        at = head or "ref: refs/heads/unborn"
+        binds.append(Bind(source=self.repository.objects, target=_STORE))
+        binds.append(Bind(source=self.paths.scratch, target=_SCRATCH, writable=True))
         return Cell(
             identity=self.cells.sandbox,
             binds=binds,
-            directories=[f"{_GIT}/refs", f"{_GIT}/objects", *([] if with_tree else [_TREE])],
-            files={f"{_GIT}/HEAD": f"{at}\n".encode(), f"{_GIT}/config": _CONFIG},
-            cwd=_TREE,
+            directories=[f"{_GIT}/refs", f"{_GIT}/objects"],
+            files={f"{_GIT}/HEAD": _HEAD, f"{_GIT}/config": _CONFIG},
         )
 
-    def where(self, head: str, *, scratch: Scratch | None = None) -> Where:
-        """For commands in `cell`: with `scratch` they use its index and write objects there."""
-        return Where(
-            git_dir=_GIT,
-            work_tree=_TREE,
-            index=f"{_SCRATCH}/index" if scratch else f"{_INDEX}/index.{head or UNBORN}",
-            objects=f"{_SCRATCH}/objects" if scratch else _STORE,
-            alternates=_STORE if scratch else "",
+    def where(self, *, objects: str = _STORE, alternates: str = "") -> Where:
+        """For commands in `cell`."""
+        return Where(git_dir=_GIT, objects=objects, alternates=alternates)
+
+    async def ask(
+        self, name: str, head: str, descriptors: Sequence[int] = (), **more: Any
+    ) -> Mapping[str, Any]:
+        """Have an operation of `within.look` done on the worktree as it is now."""
+        scans = await asyncio.to_thread(self._scans) if name in ("changes", "plan") else []
+        environment = dict(git(self.where(), "cat-file").env)
+        payload = {
+            "environment": {**environment, "COVE_SCRATCH": _SCRATCH},
+            "roots": [f"{_LAYERS}/{number}" for number in range(len(self._roots))],
+            "scans": scans,
+            "base": self.checkout,
+            "head": head,
+            **more,
+        }
+        files.make_directory(self.paths.scratch, self.cells.sandbox)
+        answer, _ = await self.cells.call(
+            self.cell(), name, payload, descriptors, timeout=_TIMEOUT
         )
+        return answer
 
     @asynccontextmanager
-    async def scratch(self, head: str) -> AsyncIterator[Scratch]:
-        """A scratch with a copy of the index of `head`; removed with the block."""
-        path = self._gitdir / f"scratch-{secrets.token_hex(8)}"
-        sandbox = self.cells.sandbox
-        scratch = Scratch(path)
+    async def scratch(self, head: str) -> AsyncIterator[Where]:
+        """A place where the planned objects are to be written, and how git sees them there."""
+        folder = f"{_SCRATCH}/{secrets.token_hex(8)}"
         try:
-            files.make_directory(path, sandbox)
-            for name in ("objects", "objects/pack", "objects/info"):
-                files.make_directory(path / name, sandbox)
-            self._copy_index(self.index_path(head), path / "index")
-            yield scratch
+            yield self.where(objects=folder, alternates=_STORE)
         finally:
-            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+            await asyncio.shield(self.ask("clear", head, folder=folder))
 
-    def adopt_index(self, scratch: Scratch, head: str) -> None:
-        """Make the scratch's index the one of `head`."""
-        self._copy_index(scratch.path / "index", self.index_path(head))
+    def inside_objects(self) -> Where:
+        """How git in `cell` sees the objects that were made inside."""
+        here, *others = (f"{_LAYERS}/{number}/.git/objects" for number in range(len(self._roots)))
+        return self.where(objects=here, alternates=":".join([_STORE, *others]))
 
-    def forget_other_indexes(self, head: str) -> None:
-        """Remove the indexes of former heads."""
-        keep = self.index_path(head)
-        for path in keep.parent.iterdir():
-            if path != keep:
-                path.unlink(missing_ok=True)
+    @property
+    def _roots(self) -> tuple[Path, ...]:
+        return (self.tree, *self.paths.layers)
 
-    async def ensure_index(self, head: str) -> None:
-        """Rebuild the index of `head` if it was lost. Call it locked."""
-        if head and not self.index_path(head).is_file():
-            await self.read_tree(head, update=False)
-
-    async def read_tree(self, commit: str, *, update: bool) -> None:
-        """Make the index be `commit`, and with `update` the files, too."""
-        options = ["--reset", "-u"] if update else ["--reset"]
-        where = self.where(commit)
-        cell = self.cell(commit, tree_writable=update)
-        command = git(where, "read-tree", options, values=[commit])
-        await self.cells.check(cell, command, timeout=600)
-        if not update:
-            refresh = git(where, "update-index", ["-q", "--refresh"])
-            await self.cells.run(cell, refresh, timeout=600)
-
-    def _copy_index(self, source: Path, target: Path) -> None:
-        files.copy_from_cell(source.parent, source.name, target, self.cells.sandbox)
+    def _scans(self) -> list[Scan]:
+        namespace = "" if self.is_plain else self.mode.value
+        if self._frozen is None:
+            self._frozen = [scan(path, namespace) for path in self.paths.layers]
+        return [scan(self.tree, namespace), *self._frozen]

@@ -6,21 +6,23 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from pathlib import Path
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from servicekit.disk import DiskGuard
-from services.git import files, history, status, view
+from services.git import files, filling, history, inside, status
 from services.git.beside import beside
 from services.git.cell import Cells
-from services.git.errors import NoRemote, UnsavedWork, WorktreeExists, WorktreeNotFound
+from services.git.checkouts import Checkouts
+from services.git.errors import NoRemote, TooOld, UnsavedWork, WorktreeExists, WorktreeNotFound
 from services.git.local import Local
 from services.git.names import check_branch
-from services.git.record import Record, Records, State
+from services.git.record import VERSION, Mode, Record, Records, State
 from services.git.remote import Remote, Rules, Scheme
 from services.git.repositories import Caller, Repositories, Resolved
 from services.git.repository import Repository, head_ref
-from services.git.workspace import Workspace
+from services.git.workspace import Paths, Workspace
 
 _WARNINGS: Final[Mapping[bool | None, tuple[str, ...]]] = MappingProxyType(
     {
@@ -58,6 +60,9 @@ class Worktrees:
         self,
         records: Records,
         repositories: Repositories,
+        checkouts: Checkouts,
+        layers: Path,
+        mode: Mode,
         cells: Cells,
         rules: Rules,
         local: Local,
@@ -66,6 +71,9 @@ class Worktrees:
     ) -> None:
         self.records = records
         self.repositories = repositories
+        self._checkouts = checkouts
+        self._layers = layers
+        self._mode = mode
         self._cells = cells
         self._rules = rules
         self._local = local
@@ -100,14 +108,14 @@ class Worktrees:
         record = self.owned(uid, tenant)
         if record.state is not State.READY:
             raise WorktreeNotFound("the worktree is not complete", uid=uid)
+        if record.version != VERSION:
+            raise TooOld("the worktree was made by a version that kept it otherwise", uid=uid)
         await self._cells.require()
         workspace = self._workspaces.get(uid)
         if workspace is None:
-            workspace = self._workspace(record)
-            if not view.is_current(workspace, record.branch):
-                await workspace.ensure_index(workspace.head)
-                await view.refresh(workspace, record.branch, record.repository)
-            workspace = self._workspaces.setdefault(uid, workspace)
+            workspace = self._workspaces.setdefault(uid, await self._workspace(record))
+        async with workspace.lock:
+            record = await inside.take(self.records, self.records.get(uid), workspace)
         return record, workspace
 
     async def create(self, wanted: Wanted, caller: Caller) -> Record:
@@ -177,8 +185,6 @@ class Worktrees:
         remote = self._rules.parse(record.repository)
         async with self.repositories.locked(repository):
             _, moment = await self.repositories.freshen(repository, remote, caller, lambda *_: None)
-        async with workspace.lock:
-            await view.refresh(workspace, record.branch, record.repository)
         return moment
 
     async def load(self) -> None:
@@ -208,7 +214,7 @@ class Worktrees:
         _, workspace = await self.ready(record.uid, record.tenant)
         async with workspace.lock:
             head = workspace.head
-            unsaved = (await status.read(workspace, head)).total > 0
+            unsaved = (await status.read(workspace, head, limit=0)).total > 0
             unsaved = unsaved or await history.is_only_here(workspace)
         if unsaved:
             raise UnsavedWork("the worktree has work that is nowhere else", uid=record.uid)
@@ -228,8 +234,7 @@ class Worktrees:
     async def _finish(
         self, record: Record, remote: Remote | None, caller: Caller, max_staleness: float
     ) -> Record:
-        workspace = self._workspace(record)
-        repository = workspace.repository
+        repository = self.repository_of(record)
 
         def progress(name: str, done: int, total: int) -> None:
             self._phases[record.uid] = Phase(name, done, total)
@@ -251,24 +256,64 @@ class Worktrees:
                         progress=progress,
                     )
                 progress("checking out", 0, 0)
-                checkout = await stack.enter_async_context(
-                    beside(_check_out(workspace, resolved.commit))
+                made = replace(record, mode=self._mode, checkout=resolved.commit)
+                laying = await stack.enter_async_context(
+                    beside(self._lay_out(made, repository, resolved.commit))
                 )
                 if resolved.commit:
                     # With the ref in place nothing that the worktree needs can be pruned.
                     await repository.point(record.uid, resolved.commit)
-            await checkout
-            await view.refresh(workspace, record.branch, record.repository)
+            await laying
             warnings = _WARNINGS[await dirty]
         ready = replace(
-            record,
+            made,
             state=State.READY,
             base_commit=resolved.commit,
+            inside=resolved.commit,
             base_branch=resolved.branch,
             resolved_time=resolved.time,
             warnings=warnings,
         )
         return self.records.keep(ready)
+
+    async def _lay_out(self, record: Record, repository: Repository, commit: str) -> None:
+        """Make the directories of a worktree, without what was left of an earlier attempt."""
+        directory = self.records.directory(record.uid)
+        for left in [path for path in directory.iterdir() if path.is_dir()]:
+            await files.remove_tree(left)
+        sandbox = self._cells.sandbox
+        plain = record.mode is Mode.PLAIN
+        files.make_directory(directory / ("tree" if plain else "upper"), sandbox)
+        if plain:
+            await filling.whole(self._cells, repository, commit, directory / "tree")
+        else:
+            files.make_directory(directory / "work", sandbox)
+            if commit:
+                # Until the record names it, nothing but this keeps it from being removed.
+                self._checkouts.hold(repository, commit, record.uid)
+                await self._checkouts.get(repository, commit)
+        paths = self._paths(record)
+        paths.outside.mkdir()
+        paths.lock.touch(mode=0o600)
+        refs = sorted((await repository.refs("refs/remotes/origin/", "refs/tags/")).items())
+        inside.make(paths.tree, sandbox, record, commit, refs)
+
+    def _paths(self, record: Record) -> Paths:
+        """Raises `WorktreeNotFound` where the checkout is gone."""
+        lowers: tuple[Path, ...] = ()
+        if record.mode is not Mode.PLAIN:
+            lowers = (self._layers / "empty",)
+            if record.checkout:
+                found = self._checkouts.find(self.repository_of(record), record.checkout)
+                if found is None:
+                    raise WorktreeNotFound("the worktree's checkout is gone", uid=record.uid)
+                lowers = found.layers
+        return Paths(
+            directory=self.records.directory(record.uid),
+            layers=tuple(self._layers / name for name in record.layers),
+            lowers=lowers,
+            plain=record.mode is Mode.PLAIN,
+        )
 
     async def _is_dirty(self, remote: Remote | None) -> bool | None:
         """Whether there is uncommitted work in a repository of this machine: it is not taken."""
@@ -281,6 +326,7 @@ class Worktrees:
         repository = self.repository_of(record)
         directory = self.records.directory(record.uid)
         self._workspaces.pop(record.uid, None)
+        await self._cells.drop(directory)
         async with self.repositories.locked(repository):
             if (repository.path / "HEAD").exists():
                 await self._drop_branch(repository, record)
@@ -289,27 +335,25 @@ class Worktrees:
             alone = self.records.users_of(record.tenant, record.key) == 0
             # One that was never fetched is of no use; one without origin is nobody's any more.
             if alone and (not record.repository or not self.repositories.is_filled(repository)):
+                await self._checkouts.forget(repository)
+                await self._cells.drop(repository.path)
                 await asyncio.to_thread(self.repositories.remove, repository)
 
     async def _drop_branch(self, repository: Repository, record: Record) -> None:
         if (repository.path / head_ref(record.uid)).exists():
             await repository.update_refs([f"delete {head_ref(record.uid)}"])
 
-    def _workspace(self, record: Record) -> Workspace:
-        directory = self.records.directory(record.uid)
-        return Workspace(directory, record.uid, self.repository_of(record), self._cells)
+    async def _workspace(self, record: Record) -> Workspace:
+        repository = self.repository_of(record)
+        if record.checkout and record.mode is not Mode.PLAIN:
+            await self._checkouts.get(repository, record.checkout)
+        return Workspace(record, self._paths(record), repository, self._cells)
 
     @asynccontextmanager
     async def _locked(self, uid: str) -> AsyncIterator[None]:
         lock = self._locks.setdefault(uid, asyncio.Lock())
         async with lock:
             yield
-
-
-async def _check_out(workspace: Workspace, commit: str) -> None:
-    await workspace.lay_out()
-    if commit:
-        await workspace.read_tree(commit, update=True)
 
 
 def _is_removed(making: asyncio.Task[Any]) -> bool:

@@ -1,0 +1,80 @@
+"""What differs in a worktree, as the cell that looks at it tells. None of that is believed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from services.git.command import is_commit_id
+from services.git.errors import OutputTooLarge
+from services.git.workspace import Workspace
+
+EMPTY_TREE: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+"""What git knows an empty directory by, also where no such object is."""
+UNSTABLE: Final = "the file changes while it is read"
+ATTEMPTS: Final = 3
+"""Until a file that changes is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A path that could not be committed, and why."""
+
+    path: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A commit to be. Its objects are with the cell, until that is asked for something else."""
+
+    tree: str
+    changed: int
+    """Paths in which it differs from the head."""
+    objects: int
+    size: int
+    """Bytes of new contents."""
+    skipped: Sequence[Skipped]
+
+
+async def plan(
+    workspace: Workspace, head: str, paths: Sequence[bytes], unwanted: Mapping[bytes, str]
+) -> Planned:
+    """Plan a commit of what differs at or below `paths`, without what is unwanted, and why."""
+    answer = await workspace.ask(
+        "plan",
+        head,
+        paths=[text(path) for path in paths],
+        unwanted={text(path): reason for path, reason in unwanted.items()},
+    )
+    tree = str(answer["tree"])
+    if not is_commit_id(tree):
+        raise ValueError("the cell named no tree")
+    return Planned(
+        tree=tree,
+        changed=int(answer["changed"]),
+        objects=int(answer["objects"]),
+        size=int(answer["bytes"]),
+        skipped=[Skipped(raw(path), str(reason)) for path, reason in answer["skipped"]],
+    )
+
+
+async def write(workspace: Workspace, head: str, folder: str) -> list[bytes]:
+    """Have the planned objects written; returns paths whose files changed meanwhile."""
+    return unstable(await workspace.ask("write", head, folder=folder))
+
+
+def unstable(answer: Mapping[str, Any]) -> list[bytes]:
+    """Paths whose files changed while they were read."""
+    return [raw(path) for path in answer["unstable"]]
+
+
+def text(path: bytes) -> str:
+    """A path as it is sent to a cell."""
+    return path.decode("latin-1")
+
+
+def raw(path: Any) -> bytes:
+    """A path as a cell sent it. Raises `OutputTooLarge` for what is none."""
+    if not isinstance(path, str) or "\0" in path or len(path) > 1 << 16:
+        raise OutputTooLarge("a path is too long", command="status")
+    return path.encode("latin-1", "replace")

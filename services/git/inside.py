@@ -1,0 +1,261 @@
+"""The private `.git` of the sandbox, seen from outside: read as data, believed in nothing.
+
+What is read of it is one id: the commit that HEAD means. Commits that were made inside come
+into the repository as those of a remote would: as a pack, which is checked. The other way, the
+agent inside is told of a head that has moved, and moves HEAD and the index by itself.
+"""
+
+import asyncio
+import errno
+import json
+import os
+import re
+import stat
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from servicekit.errors import ServiceError
+from services.git import files
+from services.git.cell import Identity, timed_out_as
+from services.git.command import Where, git, is_commit_id
+from services.git.errors import Diverged, InsideRejected
+from services.git.process import close_all
+from services.git.record import Mode, Record, Records
+from services.git.repository import head_ref
+from services.git.transport import STORE
+from services.git.within.system import open_beneath
+from services.git.workspace import Workspace
+
+_TEXT_LIMIT: Final = 16 << 20
+_MAX_COMMITS: Final = 10_000
+_MAX_BYTES: Final = 1 << 30
+_EXCLUDED: Final = 500
+"""Branches of the origin that a pack of commits made inside need not hold again."""
+_TIMEOUT: Final = 300
+_NOTHING: Final = "0" * 40
+_CONFIG: Final = (
+    "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tlogallrefupdates = true\n"
+    "[gc]\n\tauto = 0\n"
+)
+_BRANCH: Final = re.compile(rb"refs/heads/[^\0\n]+")
+_REMEDY: Final = (
+    "Inside, bring both together (git rebase {head}, or git reset --hard {head}), and try again."
+)
+
+
+def tip(workspace: Workspace) -> str:
+    """The commit that HEAD means inside; empty where there is none that can be read."""
+    with _Layers(workspace) as layers:
+        head = layers.read(b"HEAD").strip()
+        name = head.removeprefix(b"ref: ")
+        if name == head:
+            return _id(head)
+        if not _BRANCH.fullmatch(name) or any(
+            part in (b"", b".", b"..") for part in name.split(b"/")
+        ):
+            return ""
+        if found := layers.read(name).strip():
+            return _id(found)
+        for line in layers.read(b"packed-refs").split(b"\n"):
+            value, _, packed = line.partition(b" ")
+            if packed == name:
+                return _id(value)
+    return ""
+
+
+def _id(text: bytes) -> str:
+    found = text.decode("ascii", "replace")
+    return found if is_commit_id(found) else ""
+
+
+async def take(records: Records, record: Record, workspace: Workspace) -> Record:
+    """Bring in what was committed inside since this was last looked at. Call it locked.
+
+    Where both sides went on, or git does not take what there is, nothing changes; a commit
+    from outside is then refused by `check_followed`.
+    """
+    found, head = tip(workspace), workspace.head
+    if found in ("", record.inside):
+        workspace.astray = None
+        return record
+    if workspace.astray is not None and workspace.astray[:2] == (found, head):
+        return record
+    try:
+        return await _take(records, record, workspace, found, head)
+    except ServiceError as error:
+        workspace.astray = (found, head, error)
+        return record
+
+
+async def _take(
+    records: Records, record: Record, workspace: Workspace, found: str, head: str
+) -> Record:
+    repository = workspace.repository
+    if found != head:
+        if not await repository.has(found):
+            await _import(workspace, found, head)
+        with repository.writing():
+            if head != record.inside and not await repository.is_ancestor(head, found):
+                if not await repository.is_ancestor(found, head):
+                    raise Diverged(
+                        "commits were made both inside and outside",
+                        inside=found,
+                        head=head,
+                        remedy=_REMEDY.format(head=head),
+                    )
+            elif not await repository.update_refs(
+                [f"update {head_ref(record.uid)} {found} {head or _NOTHING}"]
+            ):
+                raise InsideRejected("the head inside is not a commit", inside=found)
+    return records.keep(replace(record, inside=found))
+
+
+def check_followed(workspace: Workspace) -> None:
+    """Raises what kept commits made inside from being taken, if there are such."""
+    if workspace.astray is not None:
+        raise workspace.astray[2]
+
+
+async def _import(workspace: Workspace, found: str, head: str) -> None:
+    repository, cells = workspace.repository, workspace.cells
+    files.make_directory(workspace.paths.scratch, cells.sandbox)
+    known = await repository.refs("refs/remotes/origin/")
+    have = [commit for commit in (head, *list(known.values())[:_EXCLUDED]) if commit]
+    wanted = "\n".join([found, *(f"^{commit}" for commit in have), ""]).encode()
+    cell, where = workspace.cell(), workspace.inside_objects()
+    count = git(where, "rev-list", ["--count", f"--max-count={_MAX_COMMITS + 1}", "--stdin"])
+    result = await cells.run(cell, count, wanted)
+    if result.code != 0:
+        raise InsideRejected(
+            "commits made inside cannot be read", inside=found, cause=result.errors[-300:]
+        )
+    if int(result.output) > _MAX_COMMITS:
+        raise InsideRejected(f"more than {_MAX_COMMITS} commits were made inside", inside=found)
+    pack = git(where, "pack-objects")
+    check = git(Where(git_dir=STORE), "index-pack", [f"--max-input-size={_MAX_BYTES}"])
+    reading, writing = os.pipe()
+    ends = [reading, writing]
+    async with AsyncExitStack() as stack:
+        stack.callback(close_all, ends)
+        stack.enter_context(repository.writing())
+        stack.enter_context(timed_out_as("pack-objects"))
+        await stack.enter_async_context(asyncio.timeout(_TIMEOUT))
+        source = await stack.enter_async_context(cells.started(cell, pack, stdout=writing))
+        target = await stack.enter_async_context(
+            cells.started(repository.cell(writable=True), check, stdin=reading)
+        )
+        close_all(ends)
+        packed = await source.finish(wanted, limit=1 << 20)
+        done = await target.finish(limit=1 << 20)
+    for each in (packed, done):
+        if each.code != 0:
+            raise InsideRejected(
+                "git does not take what was committed inside",
+                inside=found,
+                cause=each.errors[-300:],
+            )
+
+
+def tell(workspace: Workspace, record: Record, head: str) -> None:
+    """Let those inside know that the head is `head` now."""
+    text = json.dumps({"branch": record.branch, "from": record.inside, "to": head})
+    files.write(workspace.paths.outside / "head", text.encode(), durable=False)
+
+
+def make(
+    tree: Path, owner: Identity, record: Record, commit: str, refs: Sequence[tuple[str, str]]
+) -> None:
+    """Write what `.git` holds beyond what its checkout has, before anybody is inside."""
+    folder = tree / ".git"
+    files.make_directory(folder, owner)
+    lines = [(f"refs/heads/{record.branch}", commit)] if commit else []
+    packed = "".join(f"{value} {name}\n" for name, value in sorted([*lines, *refs]))
+    contents = {"HEAD": f"ref: refs/heads/{record.branch}\n"}
+    if packed:
+        contents["packed-refs"] = f"# pack-refs with: sorted \n{packed}"
+    if record.repository:
+        contents["config"] = _CONFIG + (
+            f'[remote "origin"]\n\turl = "{_quoted(record.repository)}"\n'
+            "\tfetch = +refs/heads/*:refs/remotes/origin/*\n"
+        )
+    for name, content in contents.items():
+        data = content.encode("utf-8", "surrogateescape")
+        files.write(folder / name, data, owner=owner, durable=False)
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+class _Layers:
+    """`.git` of a worktree through its layers, the topmost first."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._roots: list[int] = []
+        self._prefix = "" if workspace.mode is Mode.PLAIN else f"{workspace.mode}.overlay."
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            for path in (workspace.tree, *workspace.paths.layers):
+                self._roots.append(os.open(path, flags))
+        except OSError:
+            close_all(self._roots)
+            raise
+
+    def __enter__(self) -> "_Layers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        close_all(self._roots)
+
+    def read(self, path: bytes) -> bytes:
+        """A file below `.git`; empty where there is none, or what is there is none."""
+        parts = [b".git", *path.split(b"/")]
+        hidden = len(self._roots)
+        for number in range(hidden):
+            if number >= hidden:
+                break
+            hidden = min(hidden, self._hidden_below(number, parts))
+            if (found := self._leaf(number, b"/".join(parts))) is not None:
+                return found
+        return b""
+
+    def _hidden_below(self, number: int, parts: Sequence[bytes]) -> int:
+        """The first layer that this one hides on the way to a path."""
+        for count in range(1, len(parts)):
+            try:
+                directory = open_beneath(
+                    self._roots[number], b"/".join(parts[:count]), os.O_RDONLY | os.O_DIRECTORY
+                )
+            except OSError as error:
+                return len(self._roots) if error.errno == errno.ENOENT else number + 1
+            try:
+                if self._is_marked(directory):
+                    return number + 1
+            finally:
+                os.close(directory)
+        return len(self._roots)
+
+    def _is_marked(self, directory: int) -> bool:
+        for name in ("opaque", "redirect") if self._prefix else ():
+            with suppress(OSError):
+                os.getxattr(directory, self._prefix + name)
+                return True
+        return False
+
+    def _leaf(self, number: int, path: bytes) -> bytes | None:
+        """None where the layer has nothing there."""
+        try:
+            descriptor = open_beneath(self._roots[number], path, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as error:
+            return None if error.errno == errno.ENOENT else b""
+        try:
+            about = os.fstat(descriptor)
+            if not stat.S_ISREG(about.st_mode) or about.st_size > _TEXT_LIMIT:
+                return b""
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read(_TEXT_LIMIT)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,113 @@
+"""Lists what a layer of an overlay holds, from outside.
+
+Names, kinds and the marks of the overlay only: no content is read here, and no link followed.
+Marks of an overlay that root mounted can be read by root alone, which no cell is.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from services.git.errors import OutputTooLarge
+from services.git.within.layers import OPAQUE, REDIRECT
+from services.git.within.system import open_beneath
+
+_MAX_ENTRIES: Final = 1_000_000
+_MAX_BYTES: Final = 64 << 20
+"""Of all names."""
+_MAX_PATH: Final = 4095
+_GIT: Final = b".git"
+
+Scan = list[Any]
+"""Of each directory, after its parent: path, mark, entries (name, kind, mode, size, mtime, ctime,
+inode). Bytes are text in Latin-1."""
+
+
+def scan(layer: Path, namespace: str) -> Scan:
+    """What the layer at `layer` holds, `.git` at its top left out.
+
+    Marks are in extended attributes of `namespace` (`trusted` or `user`); without one it is a
+    whole worktree. Raises `OutputTooLarge`.
+    """
+    root = os.open(layer, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return list(_directories(root, f"{namespace}.overlay." if namespace else ""))
+    finally:
+        os.close(root)
+
+
+def _directories(root: int, prefix: str) -> Iterator[list[Any]]:
+    todo, entries, size = [b""], 0, 0
+    while todo:
+        path = todo.pop()
+        try:
+            directory = open_beneath(root, path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                raise
+            continue  # Gone meanwhile, or nobody may read it: git does not see it either.
+        try:
+            mark = _mark(directory, prefix) if prefix else OPAQUE
+            found, below = _entries(directory, is_top=not path)
+        finally:
+            os.close(directory)
+        entries += len(found) + len(below)
+        size += sum(len(name) for name, *_ in found) + sum(map(len, below))
+        if entries > _MAX_ENTRIES or size > _MAX_BYTES:
+            raise OutputTooLarge(
+                "the worktree has too many files that differ",
+                remedy="Remove files, or move them to /tmp or the home directory.",
+            )
+        yield [path.decode("latin-1"), mark, found]
+        start = path + b"/" if path else b""
+        todo += [start + name for name in below if len(start) + len(name) <= _MAX_PATH]
+
+
+def _entries(directory: int, *, is_top: bool) -> tuple[list[list[Any]], list[bytes]]:
+    """What is no directory, and the names of those that are."""
+    found, below = list[list[Any]](), list[bytes]()
+    with os.scandir(directory) as listing:
+        for one in listing:
+            name = os.fsencode(one.name)
+            if is_top and name == _GIT:
+                continue
+            try:
+                about = one.stat(follow_symlinks=False)
+            except OSError:
+                continue  # Gone meanwhile.
+            kind = _kind(about)
+            if kind == "d":
+                below.append(name)
+                continue
+            times = (about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
+            found.append([name.decode("latin-1"), kind, about.st_mode, about.st_size, *times])
+    return found, below
+
+
+def _kind(about: os.stat_result) -> str:
+    if stat.S_ISREG(about.st_mode):
+        return "f"
+    if stat.S_ISDIR(about.st_mode):
+        return "d"
+    if stat.S_ISLNK(about.st_mode):
+        return "l"
+    if stat.S_ISCHR(about.st_mode) and about.st_rdev == 0:
+        return "w"
+    return "s"
+
+
+def _mark(directory: int, prefix: str) -> str:
+    if _attribute(directory, f"{prefix}opaque") == b"y":
+        return OPAQUE
+    redirect = _attribute(directory, f"{prefix}redirect")
+    return REDIRECT + redirect.decode("latin-1") if redirect else ""
+
+
+def _attribute(directory: int, name: str) -> bytes:
+    try:
+        return os.getxattr(directory, name)
+    except OSError:
+        return b""
