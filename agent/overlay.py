@@ -183,7 +183,7 @@ def _try(folder: Path, xattrs: str) -> None:
     _demand(os.listdir(target / "emptied") == [], "a directory made anew is not empty")
 
 
-def _demand(holds: bool, otherwise: str) -> None:  # noqa: FBT001
+def _demand(holds: bool, otherwise: str) -> None:
     if not holds:
         raise OSError(otherwise)
 

@@ -81,11 +81,6 @@ class SandboxSpec:
         """The directory that stands for what is at /workspace; empty for a tmpfs."""
         return self.overlay.upper if self.overlay else self.worktree
 
-    @property
-    def version(self) -> int:
-        """The lowest SPEC_VERSION that can read it."""
-        return 2 if self.overlay or self.lock else 1
-
     def to_json(self) -> dict[str, Any]:
         values = asdict(self)
         for name in ("overlay", "lock"):

@@ -183,11 +183,11 @@ def _enough(found: list[int], count: int) -> list[int]:
 
 def _members(pid: int) -> list[int]:
     """All processes in the pid namespace of one."""
-    space = os.readlink(f"/proc/{pid}/ns/pid")
+    space = Path(f"/proc/{pid}/ns/pid").readlink()
     found = []
     for each in Path("/proc").iterdir():
         try:
-            if each.name.isdigit() and os.readlink(each / "ns" / "pid") == space:
+            if each.name.isdigit() and (each / "ns" / "pid").readlink() == space:
                 found.append(int(each.name))
         except OSError:
             continue
@@ -296,9 +296,9 @@ async def test_a_start_costs_about_what_one_without_overlay_costs(node: Node) ->
     for _ in range(15):
         for kind, times in took.items():
             began = time.perf_counter()
-            async with (made.sandbox() if kind == "overlay" else node.sandbox()) as box:
-                async with box.agent():
-                    times.append(time.perf_counter() - began)
+            making = made.sandbox() if kind == "overlay" else node.sandbox()
+            async with making as box, box.agent():
+                times.append(time.perf_counter() - began)
     ratio = statistics.median(took["overlay"]) / statistics.median(took["plain"])
     print(f"{node.mode}: activation overlay / plain {ratio:.2f}")  # noqa: T201
     assert ratio < 3
@@ -328,5 +328,3 @@ def test_the_probe_tells_whether_overlays_work_and_leaves_nothing(node: Node) ->
     assert told.returncode == 1
     assert told.stdout
     assert str(folder) not in Path("/proc/self/mountinfo").read_text()
-
-
