@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 from agent import PROTOCOL_VERSION, SANDBOX_UID, frames, protocol
 from agent.channel import Channel, PeerGone, PeerTooOld
 from agent.client import AgentClient
-from agent.protocol import Facts, Mode, SandboxSpec, SandboxStatus, State
+from agent.protocol import SPEC_VERSION, Facts, Mode, SandboxSpec, SandboxStatus, State
 
 __all__ = ["LauncherClient", "LauncherError", "PeerGone", "PeerTooOld", "ProbeFailed"]
 
@@ -56,7 +56,7 @@ class LauncherClient:
 
     async def facts(self) -> Facts:
         """What is enforced here, and how; nothing is tried."""
-        return Facts.from_json(await self._ask("facts"))
+        return Facts.from_json(await self._ask("facts", spec=SPEC_VERSION))
 
     async def probe(self) -> Facts:
         """Start a sandbox, hear its agent, and remove it. Raises ProbeFailed with the remedy.
@@ -82,7 +82,8 @@ class LauncherClient:
     async def start(self, spec: SandboxSpec) -> SandboxStatus:
         """Start a sandbox unless it runs. Does not wait for its agent: connecting to it does.
 
-        When that connect fails, `inspect` has the reason in `error`.
+        When that connect fails, `inspect` has the reason in `error`. Raises LauncherError, also
+        for what the launcher is too old to read: `Facts.spec` tells.
         """
         return SandboxStatus.from_json(await self._ask("start", spec=spec.to_json()))
 

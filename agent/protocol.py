@@ -1,10 +1,17 @@
-"""What provider and launcher say to each other: one JSON object each way."""
+"""What provider and launcher say to each other: one JSON object each way.
+
+Either may be one version older than the other: what is not known is not read, and what is not
+needed is not said.
+"""
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Final, Self
+
+SPEC_VERSION: Final = 2
+"""Of SandboxSpec; 2 has `overlay` and `lock`. Facts tell which one a launcher reads."""
 
 
 class Mode(StrEnum):
@@ -26,6 +33,19 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Overlay:
+    """Directories of the host that are one tree in the sandbox. None may be a symlink."""
+
+    lowers: tuple[str, ...]
+    """Read-only, the topmost first; at most `overlay.MOST_LOWERS`."""
+    upper: str
+    work: str
+    """An empty directory beside `upper`, for the kernel."""
+    xattrs: str
+    """`overlay.TRUSTED` or `overlay.USER`: where the marks in `upper` and `lowers` are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Of all processes of a sandbox together; 0 is none."""
 
@@ -37,7 +57,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSpec:
-    """A sandbox to start. Without `worktree`, `home` or `tmp` there is a small tmpfs instead."""
+    """A sandbox to start.
+
+    Without `worktree` and `overlay`, `home` or `tmp` there is a small tmpfs instead.
+    """
 
     uid: str
     worktree: str = ""
@@ -48,9 +71,22 @@ class SandboxSpec:
     idle_timeout_seconds: float = 0.0
     """The agent ends after so long without a process and a connection; 0 is never."""
     shm_bytes: int = 64 << 20
+    overlay: Overlay | None = None
+    """What is at /workspace instead of `worktree`."""
+    lock: str = ""
+    """A file that is there, on which a shared flock(2) is held for as long as the sandbox lives."""
+
+    @property
+    def workspace(self) -> str:
+        """The directory that stands for what is at /workspace; empty for a tmpfs."""
+        return self.overlay.upper if self.overlay else self.worktree
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        values = asdict(self)
+        for name in ("overlay", "lock"):
+            if not values[name]:
+                del values[name]
+        return values
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -58,6 +94,8 @@ class SandboxSpec:
         values = dict(data)
         values["mounts"] = tuple(Mount(**mount) for mount in values.get("mounts", ()))
         values["limits"] = Limits(**values.get("limits", {}))
+        if overlay := values.get("overlay"):
+            values["overlay"] = Overlay(**{**overlay, "lowers": tuple(overlay["lowers"])})
         return cls(**values)
 
 
@@ -111,10 +149,20 @@ class Facts:
     cpu: str
     problem: str = ""
     """Why no sandbox can be made here, as far as is known without trying; with the remedy."""
+    spec: int = 1
+    """The highest SPEC_VERSION that it reads."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(**{**data, "mode": Mode(data["mode"])})
+        known = {each.name: data[each.name] for each in fields(cls) if each.name in data}
+        return cls(**{**known, "mode": Mode(data["mode"])})
+
+    def to_json(self, reader: int) -> dict[str, Any]:
+        """For a client whose specs are of version `reader`: 1 knows no `spec`."""
+        values = asdict(self)
+        if reader < 2:
+            del values["spec"]
+        return values
 
 
 def encode(message: Mapping[str, Any]) -> bytes:

@@ -15,6 +15,8 @@ from agent.inside import system
 from agent.inside.connection import Connection
 from agent.inside.requests import Requests, refuse
 
+_LOCK = 0
+"""Where the launcher left the lock of the worktree: held until we end, and by no command."""
 _LISTENER = 3
 _MAX_CLIENTS = 64
 _CLOSE_WAIT = 3600.0
@@ -171,6 +173,7 @@ def main() -> int:
     system.set_dumpable(0)
     system.default_signal(system.SIGINT)
     os.umask(0o022)
+    os.set_inheritable(_LOCK, False)
     _, expected, idle_timeout, max_processes, _uid = sys.argv
     version = ".".join(map(str, sys.version_info[:3]))
     if version != expected:

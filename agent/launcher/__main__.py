@@ -14,7 +14,7 @@ from agent.launcher.cgroups import Cgroups, group_name
 from agent.launcher.sandboxes import Sandboxes
 from agent.launcher.server import Server
 from agent.launcher.start import Parts
-from agent.protocol import Facts, Mode
+from agent.protocol import SPEC_VERSION, Facts, Mode
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _LONGEST_SOCKET: Final = 100
@@ -56,6 +56,7 @@ def main() -> int:
         pids=parts.cgroups.enforces("pids") or "rlimit",
         cpu=parts.cgroups.enforces("cpu"),
         problem=problem,
+        spec=SPEC_VERSION,
     )
     sandboxes = Sandboxes(options.runtime, parts)
     Server(

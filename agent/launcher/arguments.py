@@ -8,10 +8,12 @@ from typing import Final
 from agent.launcher.host import Interpreter
 from agent.protocol import SandboxSpec
 
+LOCK: Final = 0
 LISTENER: Final = 3
 SECCOMP: Final = 9
 STATUS: Final = 10
-"""Descriptors that bwrap is started with."""
+"""Descriptors that bwrap is started with. It closes in itself what is above 2 and not its own; so
+the lock, which it must hold as long as the agent, is its standard input."""
 
 _USR_LINKS: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ETC: Final = (
@@ -65,7 +67,7 @@ def arguments(
     made += ["--proc", "/proc", "--dev", "/dev"]
     made += ["--perms", "1777", "--size", str(spec.shm_bytes), "--tmpfs", "/dev/shm"]  # noqa: S108
     made += ["--remount-ro", "/dev"]
-    for path, target in ((spec.worktree, "/workspace"), (spec.home, "/home/cove")):
+    for path, target in ((spec.workspace, "/workspace"), (spec.home, "/home/cove")):
         made += _folder(path, target, source)
     made += [*_folder(spec.tmp, "/tmp", source), "--dir", "/run"]  # noqa: S108
     made += ["--dir", "/var", "--symlink", "/tmp", "/var/tmp"]  # noqa: S108

@@ -5,6 +5,7 @@ Each has a folder in the runtime directory with `meta` (its bwrap), `status` (wh
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.launcher import host
-from agent.launcher.start import Parts, is_agent, start, start_time
+from agent.launcher.start import Parts, is_agent, open_lock, start, start_time
 from agent.protocol import SandboxSpec, SandboxStatus, State
 
 _CHILD: Final = re.compile(rb'"child-pid": *(\d+)')
@@ -41,6 +42,8 @@ class Sandbox:
         self.started = time.time()
         self.agent_pid = 0
         self.ending = False
+        self.lock = -1
+        """Of its worktree: ours goes last, when the kernel has taken the mounts away as well."""
         self.then: list[Callable[[], None]] = []
         """Called when nothing is left."""
         self._deadline = time.monotonic() + _PATIENCE
@@ -61,6 +64,10 @@ class Sandbox:
             return
         self.started = (self.folder / "meta").stat().st_mtime
         self.watch(pid)
+        if path := meta.get("lock"):
+            with contextlib.suppress(OSError):
+                self.lock = open_lock(path)
+                fcntl.flock(self.lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         if self._monitor >= 0 and start_time(pid) != began:
             os.close(self._monitor)
             self._monitor = -1
@@ -102,6 +109,11 @@ class Sandbox:
                 self._agent, self.agent_pid = agent, pid
             else:
                 os.close(agent)
+
+    def unlock(self) -> None:
+        if self.lock >= 0:
+            os.close(self.lock)
+        self.lock = -1
 
     def error(self) -> str:
         with contextlib.suppress(OSError):
@@ -156,8 +168,12 @@ class Sandboxes:
                 listener.bind(str(sandbox.socket))
                 sandbox.socket.chmod(0o600)
                 listener.listen(512)
-                sandbox.watch(start(spec, self._parts, listener, sandbox.folder))
+                if spec.lock:
+                    sandbox.lock = open_lock(spec.lock)
+                pid = start(spec, self._parts, listener, sandbox.folder, sandbox.lock)
+                sandbox.watch(pid)
         except OSError:
+            sandbox.unlock()
             self._clean(sandbox)
             raise
         self._known[spec.uid] = sandbox
@@ -210,6 +226,7 @@ class Sandboxes:
             self._errors[sandbox.uid] = host.remedy(said, self._parts.mode)
             while len(self._errors) > _REMEMBERED:
                 del self._errors[next(iter(self._errors))]
+        sandbox.unlock()
         if not self._clean(sandbox):
             return
         del self._known[sandbox.uid]

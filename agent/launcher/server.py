@@ -121,8 +121,8 @@ class Server:
     def _reply(client: Connection, number: int, **answer: Any) -> None:
         client.reply(frames.OK, number, protocol.encode(answer))
 
-    def _tell_facts(self, client: Connection, number: int, _request: dict[str, Any]) -> None:
-        self._reply(client, number, **asdict(self._facts))
+    def _tell_facts(self, client: Connection, number: int, request: dict[str, Any]) -> None:
+        self._reply(client, number, **self._facts.to_json(int(request.get("spec", 1))))
 
     def _start(self, client: Connection, number: int, request: dict[str, Any]) -> None:
         spec = SandboxSpec.from_json(request["spec"])

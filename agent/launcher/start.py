@@ -1,7 +1,6 @@
 """Starts one sandbox: everything from the fork to bwrap."""
 
 import contextlib
-import ctypes
 import fcntl
 import itertools
 import json
@@ -9,25 +8,29 @@ import os
 import resource
 import signal
 import socket
+import stat
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-from agent import SANDBOX_UID
+from agent import SANDBOX_UID, overlay
 from agent.launcher import arguments
 from agent.launcher.cgroups import Cgroups
 from agent.launcher.host import Interpreter
-from agent.protocol import Mode, SandboxSpec
+from agent.protocol import Mode, Overlay, SandboxSpec
 
 _STAGE: Final = "/tmp"  # noqa: S108 # Covered by a file system of our own, which others never see.
-_CLONE_NEWNS: Final = 0x20000
-_MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
 _OPEN_FILES: Final = 65536
 """No descriptor of a launcher is above that."""
 _ALLOWED_FILES: Final = 1 << 20
 """To an agent, which needs few, but may be kept from sending one by more of others."""
 _CLEAR: Final = 100
 """Above every descriptor that has a fixed number."""
+_LOCK_PATIENCE: Final = 5.0
+"""Seconds in which git must be done with what it does to the layers."""
+_LOCK_LOOK: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +50,19 @@ class Parts:
             return SANDBOX_UID, SANDBOX_UID
         return os.getuid(), os.getgid()
 
+    @property
+    def xattrs(self) -> str:
+        """The marks of the overlays that are mounted here."""
+        return overlay.TRUSTED if self.mode is Mode.ROOT else overlay.USER
 
-def start(spec: SandboxSpec, parts: Parts, listener: socket.socket, folder: Path) -> int:
+
+def start(
+    spec: SandboxSpec, parts: Parts, listener: socket.socket, folder: Path, lock: int = -1
+) -> int:
     """Fork a sandbox; returns the pid of its bwrap. What fails after that is in `folder`/err.
 
-    `folder` holds what the next launcher needs to know of it: `meta`, `status`.
+    `folder` holds what the next launcher needs to know of it: `meta`, `status`. `lock` is the
+    spec's, opened: it is locked for whoever has the descriptor.
     """
     pid = os.fork()
     if pid:
@@ -60,7 +71,7 @@ def start(spec: SandboxSpec, parts: Parts, listener: socket.socket, folder: Path
         append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         err = os.open(folder / "err", append, 0o600)
         status = os.open(folder / "status", append, 0o600)
-        _begin(spec, parts, folder, (listener.fileno(), err, status))
+        _begin(spec, parts, folder, (listener.fileno(), err, status, lock))
     except BaseException as error:  # Whatever it is, the child must not go on as a launcher.
         os.write(err, f"{type(error).__name__}: {error}\n".encode())
     finally:
@@ -68,16 +79,21 @@ def start(spec: SandboxSpec, parts: Parts, listener: socket.socket, folder: Path
 
 
 def _begin(
-    spec: SandboxSpec, parts: Parts, folder: Path, descriptors: tuple[int, int, int]
+    spec: SandboxSpec, parts: Parts, folder: Path, descriptors: tuple[int, int, int, int]
 ) -> NoReturn:
-    listener, err, status = descriptors
+    listener, err, status, lock = descriptors
+    # Among them are the locks of other sandboxes.
+    _close_but({0, 1, 2, *(each for each in descriptors if each >= 0)})
     os.setsid()
     for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)  # What was ignored stays so through every exec.
     parts.cgroups.join(spec.uid)
-    (folder / "meta").write_text(json.dumps({"pid": os.getpid(), "start": start_time(os.getpid())}))
+    meta = {"pid": os.getpid(), "start": start_time(os.getpid()), "lock": spec.lock}
+    (folder / "meta").write_text(json.dumps(meta))
+    if spec.lock:
+        _wait_for(lock)
     kept = {
-        0: os.open("/dev/null", os.O_RDWR),
+        arguments.LOCK: lock if spec.lock else os.open("/dev/null", os.O_RDWR),
         1: os.open("/dev/null", os.O_RDWR),
         2: err,
         arguments.LISTENER: listener,
@@ -86,8 +102,9 @@ def _begin(
     }
     _limit()
     staged: dict[str, str] = {}
+    if parts.mode is Mode.ROOT or spec.overlay:
+        staged = _stage(_sources(spec, parts), spec.overlay, parts.xattrs)
     if parts.mode is Mode.ROOT:
-        staged = _stage(_sources(spec, parts))
         os.setgroups([])
         os.setresgid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID)
         os.setresuid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID)
@@ -111,25 +128,27 @@ def _sources(spec: SandboxSpec, parts: Parts) -> list[str]:
 
 
 def _translate(path: str, staged: dict[str, str]) -> str:
-    """Where a path, or the folder above it, was staged."""
+    """Where a path, or else a folder above it, was staged."""
+    if path in staged:
+        return staged[path]
     for original, place in staged.items():
-        if path == original or path.startswith(original + "/"):
+        if path.startswith(original + "/"):
             return place + path[len(original) :]
     return path
 
 
-def _stage(paths: list[str]) -> dict[str, str]:
+def _stage(paths: list[str], over: Overlay | None, xattrs: str) -> dict[str, str]:
     """Bind each to a place that any user can reach, in a mount namespace of our own.
 
-    The paths are opened in that namespace, before the stage is there: it may cover some of them.
+    An overlay is mounted there too, and stands for its upper layer. The paths are opened in that
+    namespace, before the stage is there: it may cover some of them.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWNS) != 0:
-        raise _failed("unshare")
-    _mount(libc, b"none", b"/", b"", _MS_REC | _MS_PRIVATE, b"")
+    if over and over.xattrs != xattrs:
+        raise OSError(f"the layers are marked for an overlay of the kind {over.xattrs}")
+    overlay.enter_namespace()
     opened = {path: os.open(path, os.O_PATH) for path in paths}
-    flags = _MS_NOSUID | _MS_NODEV
-    _mount(libc, b"tmpfs", _STAGE.encode(), b"tmpfs", flags, b"mode=0755,size=64k")
+    layers = overlay.Layers(over.lowers, over.upper, over.work) if over else None
+    overlay.attach("tmpfs", _STAGE, "tmpfs", options="mode=0755,size=64k")
     staged = {}
     for number, (path, descriptor) in enumerate(opened.items()):
         place = Path(_STAGE) / str(number)
@@ -137,23 +156,39 @@ def _stage(paths: list[str]) -> dict[str, str]:
             place.mkdir(mode=0o755)
         else:
             place.touch()
-        source = f"/proc/self/fd/{descriptor}".encode()
-        _mount(libc, source, str(place).encode(), b"", _MS_BIND | _MS_REC, b"")
+        overlay.bind(f"/proc/self/fd/{descriptor}", str(place))
         os.close(descriptor)
         staged[path] = str(place)
+    if over and layers:
+        place = Path(_STAGE) / "workspace"
+        place.mkdir(mode=0o755)
+        layers.mount(str(place), xattrs)
+        layers.close()
+        staged[over.upper] = str(place)
     return staged
 
 
-def _mount(
-    libc: ctypes.CDLL, source: bytes, target: bytes, kind: bytes, flags: int, data: bytes
-) -> None:
-    if libc.mount(source, target, kind, ctypes.c_ulong(flags), data) != 0:
-        raise _failed(f"mount {target.decode()}")
+def open_lock(path: str) -> int:
+    """Open the lock of a sandbox, unlocked. Raises OSError when it is no file, but a symlink."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(f"{path}: not a file")
 
 
-def _failed(what: str) -> OSError:
-    number = ctypes.get_errno()
-    return OSError(number, f"{what}: {os.strerror(number)}")
+def _wait_for(lock: int) -> None:
+    deadline = time.monotonic() + _LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise OSError("git holds the lock of the worktree: try again") from None
+            time.sleep(_LOCK_LOOK)
+        else:
+            return
 
 
 def _limit() -> None:
@@ -173,6 +208,10 @@ def _descriptors(kept: dict[int, int]) -> None:
     }
     for number, descriptor in clear.items():
         os.dup2(descriptor, number, inheritable=True)
+    _close_but(kept)
+
+
+def _close_but(kept: Iterable[int]) -> None:
     for low, high in itertools.pairwise([*sorted(kept), _OPEN_FILES]):
         os.closerange(low + 1, high)
 

@@ -60,11 +60,21 @@ class Spec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worktree:
-    """Where the parts of a worktree are, relative to the state directory."""
+    """Where the parts of a worktree are, relative to the state directory; empty where it has none.
 
-    tree: str
+    It is either one directory, `tree`, or `upper` over `lowers`, the topmost of them first.
+    """
+
+    tree: str = ""
     git_view: str = ""
     objects: str = ""
+    lowers: tuple[str, ...] = ()
+    upper: str = ""
+    work: str = ""
+    xattrs: str = ""
+    """`trusted` or `user`: where the marks of the layers are."""
+    lock: str = ""
+    outside: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,13 +108,17 @@ class Driver(Protocol):
         ...
 
     async def provision(self, uid: str, tenant: str, spec: Spec, worktree: Worktree) -> Provisioned:
-        """Also raises InvalidArgument for the worktree, ProvisionedDifferently, DiskFull."""
+        """Also raises InvalidArgument for the worktree, ProvisionedDifferently, DiskFull.
+
+        CapabilityMissing, too, for a worktree that cannot be mounted here.
+        """
         ...
 
     async def activate(self, handle: bytes) -> bool:
         """True when it had to be started.
 
-        Raises HandleInvalid, NotProvisioned, SandboxUnavailable, ActivationFailed.
+        Raises HandleInvalid, NotProvisioned, SandboxUnavailable, ActivationFailed, and
+        InvalidArgument or CapabilityMissing for a worktree that is not as it was.
         """
         ...
 

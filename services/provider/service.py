@@ -1,6 +1,7 @@
 """gRPC face of provider: check the request, ask the driver, convert."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -30,7 +31,12 @@ from services.provider.errors import DriverUnknown, HandleInvalid
 
 _PAGE: Final = 100
 _MAX_PAGE: Final = 1000
-_MOUNT_VERSION: Final = 1
+_MOUNT_VERSIONS: Final = (1, 2)
+_XATTRS: Final = {
+    mount_pb2.Mount.XATTRS_UNSPECIFIED: "",
+    mount_pb2.Mount.XATTRS_TRUSTED: "trusted",
+    mount_pb2.Mount.XATTRS_USER: "user",
+}
 
 _ISOLATIONS: Final = {
     Isolation.NONE: pb.Capabilities.ISOLATION_UNSPECIFIED,
@@ -181,11 +187,38 @@ def _spec_to_proto(spec: Spec) -> pb.Spec:
 
 
 def _worktree(mount: mount_pb2.Mount) -> Worktree:
-    if mount.version != _MOUNT_VERSION:
+    if mount.version not in _MOUNT_VERSIONS:
         raise InvalidArgument("mount.version", "not known here")
-    if mount.mode != mount_pb2.Mount.MODE_PLAIN:
+    modes = (mount_pb2.Mount.MODE_PLAIN, mount_pb2.Mount.MODE_OVERLAY)
+    if mount.mode not in modes[: mount.version]:
         raise InvalidArgument("mount.mode", "not known here")
-    return Worktree(tree=mount.worktree, git_view=mount.git_view, objects=mount.objects)
+    if mount.version == 1:
+        return Worktree(tree=mount.worktree, git_view=mount.git_view, objects=mount.objects)
+    if mount.git_view:
+        raise InvalidArgument("mount.git_view", "in version 1 only")
+    beside = Worktree(objects=mount.objects, lock=mount.lock, outside=mount.outside)
+    if mount.mode == mount_pb2.Mount.MODE_PLAIN:
+        _without(mount, "lowers", "upper", "work", "xattrs")
+        return replace(beside, tree=mount.worktree)
+    _without(mount, "worktree")
+    for name in ("lowers", "upper", "work", "lock"):
+        if not getattr(mount, name):
+            raise InvalidArgument(f"mount.{name}", "an overlay needs it")
+    if not _XATTRS.get(mount.xattrs):
+        raise InvalidArgument("mount.xattrs", "not known here")
+    return replace(
+        beside,
+        lowers=tuple(mount.lowers),
+        upper=mount.upper,
+        work=mount.work,
+        xattrs=_XATTRS[mount.xattrs],
+    )
+
+
+def _without(mount: mount_pb2.Mount, *names: str) -> None:
+    for name in names:
+        if getattr(mount, name):
+            raise InvalidArgument(f"mount.{name}", "not in this mode")
 
 
 def _observation(found: Observation) -> pb.Observation:

@@ -45,11 +45,43 @@ class Suite:
             objects="git/repositories/t/k.git/objects",
         )
 
-    async def provisioned(self, uid: str, **spec: int) -> bytes:
-        """The handle of a new environment."""
+    def layers(self, uid: str) -> mount_pb2.Mount:
+        """An overlay as git makes it."""
+        home = self.state / "git" / "worktrees" / uid
+        lower = self.state / "git" / "checkouts" / "t" / "k" / "c"
+        objects = self.state / "git" / "repositories" / "t" / "k.git" / "objects"
+        (lower / "d").mkdir(parents=True, exist_ok=True)
+        (lower / "d" / "f").write_text("lower\n")
+        for name in ("upper", "work", "outside"):
+            (home / name).mkdir(parents=True, exist_ok=True)
+        (home / "lock").touch()
+        (home / "outside" / "head").write_text("{}")
+        objects.mkdir(parents=True, exist_ok=True)
+        if os.getuid() == 0:
+            for path in (home / "upper", home / "work", lower, lower / "d", lower / "d" / "f"):
+                os.chown(path, self.node.sandbox_uid, self.node.sandbox_uid)
+        root = self.node.mode == "root"
+        return mount_pb2.Mount(
+            version=2,
+            mode=mount_pb2.Mount.MODE_OVERLAY,
+            objects="git/repositories/t/k.git/objects",
+            lowers=["git/checkouts/t/k/c"],
+            upper=f"git/worktrees/{uid}/upper",
+            work=f"git/worktrees/{uid}/work",
+            xattrs=mount_pb2.Mount.XATTRS_TRUSTED if root else mount_pb2.Mount.XATTRS_USER,
+            lock=f"git/worktrees/{uid}/lock",
+            outside=f"git/worktrees/{uid}/outside",
+        )
+
+    async def provisioned(
+        self, uid: str, mount: mount_pb2.Mount | None = None, **spec: int
+    ) -> bytes:
+        """The handle of a new environment, of a plain worktree unless another is given."""
         made = await self.stub.ProvisionEnvironment(
             pb.ProvisionEnvironmentRequest(
-                uid=uid, spec=pb.Spec(limits=pb.Limits(**spec)), mount=self.worktree(uid)
+                uid=uid,
+                spec=pb.Spec(limits=pb.Limits(**spec)),
+                mount=mount or self.worktree(uid),
             )
         )
         return made.handle

@@ -244,7 +244,10 @@ async def test_a_call_without_deadline_gets_the_one_of_its_rpc(
             assert ended.is_set()
         longer = await failure(kit.stub.SayQuickly(kit.pb.SayRequest(), timeout=20))
         assert longer.reason == "DEADLINE_EXCEEDED"
-    assert [round(each or 0, 2) for each in remaining] == [0.2, 0.15, 0.2]
+    # What passed until the handler looked is not told, only that it was given no more.
+    for each, most in zip(remaining, (0.2, 0.15, 0.2), strict=True):
+        assert each is not None
+        assert 0 < each <= most
 
 
 async def test_a_shorter_deadline_of_the_caller_wins(protos: Protos, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from agent.protocol import Facts, Mode, Mount, SandboxSpec, SandboxStatus, State
 from agent.protocol import Limits as SandboxLimits
 from servicekit import calls
 from servicekit.disk import DiskGuard
-from servicekit.errors import InvalidArgument, Unavailable
+from servicekit.errors import Unavailable
 from services.provider.driver import (
     Capabilities,
     Found,
@@ -28,6 +28,7 @@ from services.provider.driver import (
     Spec,
     Worktree,
 )
+from services.provider.drivers.places import Places
 from services.provider.drivers.records import Record, Records
 from services.provider.errors import (
     ActivationFailed,
@@ -59,7 +60,7 @@ class LocalDriver:
         processes: int,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._state = state
+        self._places = Places(state)
         self._launcher = launcher
         self._disk = disk
         self._binds = binds
@@ -102,7 +103,7 @@ class LocalDriver:
             worktree=worktree,
             provision_time=self._now(),
         )
-        self._mounts(wanted)
+        self._places.place(uid, worktree, facts)
         async with self._lock(uid):
             existing = self._records.read(uid)
             if existing and not existing.same(wanted):
@@ -120,7 +121,7 @@ class LocalDriver:
         facts = await self._probed()
         uid = self._uid(handle, facts)
         async with self._lock(uid):
-            spec = self._sandbox(self._record(uid))
+            spec = self._sandbox(self._record(uid), facts)
             async with self._connected() as launcher:
                 return await _activate(launcher, spec, facts.sandbox_uid)
 
@@ -158,46 +159,25 @@ class LocalDriver:
         limits = replace(limits, processes=limits.processes or self._processes)
         return replace(spec, driver=self.name, limits=limits)
 
-    def _mounts(self, record: Record) -> tuple[Mount, ...]:
-        """All but the worktree itself. Raises InvalidArgument for a path that leads out."""
-        worktree = record.worktree
-        own = f"git/worktrees/{record.uid}"
-        self._checked("mount.worktree", worktree.tree, own)
-        mounts = [
-            Mount(source=str(path), target=str(path)) for path in self._binds if path.exists()
-        ]
-        if worktree.git_view:
-            view = self._checked("mount.git_view", worktree.git_view, own)
-            mounts.append(Mount(source=view, target="/workspace/.git"))
-        if worktree.objects:
-            objects = self._checked("mount.objects", worktree.objects, "git/repositories")
-            mounts.append(Mount(source=objects, target="/.cove/objects"))
-        return tuple(mounts)
-
-    def _checked(self, field: str, path: str, below: str) -> str:
-        """The real path of a directory of the state, which must be below a folder of git's."""
-        full, allowed = (self._state / path).resolve(), (self._state / below).resolve()
-        if not (path.startswith(f"{below}/") and full.is_relative_to(allowed) and full != allowed):
-            raise InvalidArgument(field, f"not below {below}")
-        if not full.is_dir():
-            raise InvalidArgument(field, "not a directory")
-        return str(full)
-
     def _record(self, uid: str) -> Record:
         record = self._records.read(uid)
         if record is None or not self._records.whole(uid):
             raise NotProvisioned("nothing is provisioned for it", uid=uid)
         return record
 
-    def _sandbox(self, record: Record) -> SandboxSpec:
+    def _sandbox(self, record: Record, facts: Facts) -> SandboxSpec:
         folder = self._records.folder(record.uid)
+        placed = self._places.place(record.uid, record.worktree, facts)
+        binds = [Mount(source=str(path), target=str(path)) for path in self._binds if path.exists()]
         limits: Limits = record.spec.limits
         return SandboxSpec(
             uid=record.uid,
-            worktree=str((self._state / record.worktree.tree).resolve()),
+            worktree=placed.tree,
+            overlay=placed.overlay,
+            lock=placed.lock,
             home=str(folder / "home"),
             tmp=str(folder / "tmp"),
-            mounts=self._mounts(record),
+            mounts=(*binds, *placed.mounts),
             limits=SandboxLimits(
                 memory_bytes=limits.memory_bytes,
                 pids=limits.processes,

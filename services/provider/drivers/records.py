@@ -11,7 +11,9 @@ from agent.handle import valid_uid
 from agent.removal import remove_tree
 from services.provider.driver import Limits, Spec, Worktree
 
-_VERSION: Final = 1
+_VERSION: Final = 2
+_READABLE: Final = (1, 2)
+"""In version 1 a worktree is a directory; it has no layers and no lock."""
 _FOLDERS: Final = ("home", "tmp")
 
 
@@ -50,7 +52,7 @@ class Records:
         """None when nothing is there, or it was not finished."""
         try:
             data = json.loads((self.folder(uid) / "record").read_bytes())
-            return _from_json(data) if data["version"] == _VERSION else None
+            return _from_json(data) if data["version"] in _READABLE else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -88,11 +90,11 @@ class Records:
 
 
 def _from_json(data: dict[str, Any]) -> Record:
-    spec = data["spec"]
+    spec, worktree = data["spec"], data["worktree"]
     return Record(
         uid=data["uid"],
         tenant=data["tenant"],
         spec=Spec(driver=spec["driver"], limits=Limits(**spec["limits"])),
-        worktree=Worktree(**data["worktree"]),
+        worktree=Worktree(**{**worktree, "lowers": tuple(worktree.get("lowers", ()))}),
         provision_time=datetime.fromisoformat(data["provision_time"]).astimezone(UTC),
     )

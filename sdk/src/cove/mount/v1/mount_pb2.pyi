@@ -5,8 +5,10 @@ How a worktree is put into a sandbox: made by git, kept by the registry, used
 by provider.
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -37,6 +39,10 @@ class Mount(_message.Message):
         """Never sent."""
         MODE_PLAIN: Mount._Mode.ValueType  # 1
         """`worktree` is a complete checkout and is bound as it is."""
+        MODE_OVERLAY: Mount._Mode.ValueType  # 2
+        """`upper` over `lowers`, mounted as an overlay in the sandbox's own mount
+        namespace. Since version 2.
+        """
 
     class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
         """How the files come together."""
@@ -45,22 +51,77 @@ class Mount(_message.Message):
     """Never sent."""
     MODE_PLAIN: Mount.Mode.ValueType  # 1
     """`worktree` is a complete checkout and is bound as it is."""
+    MODE_OVERLAY: Mount.Mode.ValueType  # 2
+    """`upper` over `lowers`, mounted as an overlay in the sandbox's own mount
+    namespace. Since version 2.
+    """
+
+    class _Xattrs:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _XattrsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Mount._Xattrs.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        XATTRS_UNSPECIFIED: Mount._Xattrs.ValueType  # 0
+        """No overlay."""
+        XATTRS_TRUSTED: Mount._Xattrs.ValueType  # 1
+        """trusted.overlay.*: layers that are mounted by root."""
+        XATTRS_USER: Mount._Xattrs.ValueType  # 2
+        """user.overlay.*: layers that are mounted by an ordinary user."""
+
+    class Xattrs(_Xattrs, metaclass=_XattrsEnumTypeWrapper):
+        """Which extended attributes the marks of an overlay's layers are in. Not
+        interchangeable: with the wrong ones what was removed is there again.
+        """
+
+    XATTRS_UNSPECIFIED: Mount.Xattrs.ValueType  # 0
+    """No overlay."""
+    XATTRS_TRUSTED: Mount.Xattrs.ValueType  # 1
+    """trusted.overlay.*: layers that are mounted by root."""
+    XATTRS_USER: Mount.Xattrs.ValueType  # 2
+    """user.overlay.*: layers that are mounted by an ordinary user."""
 
     VERSION_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     WORKTREE_FIELD_NUMBER: _builtins.int
     GIT_VIEW_FIELD_NUMBER: _builtins.int
     OBJECTS_FIELD_NUMBER: _builtins.int
+    LOWERS_FIELD_NUMBER: _builtins.int
+    UPPER_FIELD_NUMBER: _builtins.int
+    WORK_FIELD_NUMBER: _builtins.int
+    XATTRS_FIELD_NUMBER: _builtins.int
+    LOCK_FIELD_NUMBER: _builtins.int
+    OUTSIDE_FIELD_NUMBER: _builtins.int
     version: _builtins.int
-    """Version of this message's meaning; 1."""
+    """Version of this message's meaning; 1 or 2. What follows `objects` is of version 2."""
     mode: Global___Mount.Mode.ValueType
     """How the files come together."""
     worktree: _builtins.str
-    """The directory bound writable at /workspace."""
+    """PLAIN: the directory bound writable at /workspace."""
     git_view: _builtins.str
-    """The directory bound read-only at /workspace/.git, so that git works inside."""
+    """The directory bound read-only at /workspace/.git, so that git works inside. In
+    version 1 only: later .git is a part of the worktree.
+    """
     objects: _builtins.str
-    """The object store bound read-only at /.cove/objects, which `git_view` refers to."""
+    """The object store bound read-only at /.cove/objects, which .git refers to."""
+    upper: _builtins.str
+    """OVERLAY: the layer that everything is written to."""
+    work: _builtins.str
+    """OVERLAY: a directory of the kernel's own, on the file system of `upper`."""
+    xattrs: Global___Mount.Xattrs.ValueType
+    """OVERLAY: where the marks in `upper` and `lowers` are."""
+    lock: _builtins.str
+    """A file on which a sandbox holds a shared flock(2) for as long as any process of
+    it lives. Who changes `lowers`, `upper` or `work` holds the exclusive one.
+    """
+    outside: _builtins.str
+    """A directory bound read-only at /.cove/git: what git outside tells the inside, in
+    the file `head`.
+    """
+    @_builtins.property
+    def lowers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OVERLAY: the read-only layers, the topmost first."""
+
     def __init__(
         self,
         *,
@@ -69,10 +130,16 @@ class Mount(_message.Message):
         worktree: _builtins.str = ...,
         git_view: _builtins.str = ...,
         objects: _builtins.str = ...,
+        lowers: _abc.Iterable[_builtins.str] | None = ...,
+        upper: _builtins.str = ...,
+        work: _builtins.str = ...,
+        xattrs: Global___Mount.Xattrs.ValueType = ...,
+        lock: _builtins.str = ...,
+        outside: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["git_view", b"git_view", "mode", b"mode", "objects", b"objects", "version", b"version", "worktree", b"worktree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["git_view", b"git_view", "lock", b"lock", "lowers", b"lowers", "mode", b"mode", "objects", b"objects", "outside", b"outside", "upper", b"upper", "version", b"version", "work", b"work", "worktree", b"worktree", "xattrs", b"xattrs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -102,7 +102,8 @@ class ProviderServiceServicer(object):
 
         * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: the mount leads out of the state directory.
         * INVALID_ARGUMENT, ERROR_REASON_DRIVER_UNKNOWN: no driver has this name.
-        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here, or
+        the layers of the worktree cannot be mounted by this node's launcher.
         * FAILED_PRECONDITION, ERROR_REASON_SANDBOX_UNAVAILABLE: no sandbox can be made here.
         * ALREADY_EXISTS, ERROR_REASON_PROVISIONED_DIFFERENTLY: the uid has one of another spec.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
@@ -117,6 +118,8 @@ class ProviderServiceServicer(object):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this driver and node.
         * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
         * FAILED_PRECONDITION, ERROR_REASON_SANDBOX_UNAVAILABLE: no sandbox can be made here.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: the layers of the worktree cannot be
+        mounted by this node's launcher.
         * UNAVAILABLE, ERROR_REASON_ACTIVATION_FAILED: it did not start; retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
