@@ -48,7 +48,7 @@ async def git(config: Config) -> AsyncIterator[Served]:
         timeout=config.remote_timeout.total_seconds(),
         repository_bytes=config.max_repository_bytes,
     )
-    homes = (directory / "repositories", directory / "worktrees")
+    homes = (directory / "repositories", directory / "worktrees", directory / "checkouts")
     cells = Cells(homes)
     local = Local(cells, rules, config.state)
     transport = Transport(cells, rules, bounds, local, authorities.read(config.ca_file))

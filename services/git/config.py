@@ -8,6 +8,7 @@ from typing import ClassVar, Final
 from servicekit.config import ByteSize, ServerConfig
 
 _DEFAULT_REPOSITORY: Final = ByteSize(20 << 30)
+_DEFAULT_CHECKOUTS: Final = ByteSize(10 << 30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,10 @@ class Config(ServerConfig):
 
     max_repository_bytes: ByteSize = _DEFAULT_REPOSITORY
     """How large the packs of a repository may get."""
+
+    checkout_cache: ByteSize = _DEFAULT_CHECKOUTS
+    """How much disk the checkouts may take that worktrees are layers over. The least recently used
+    go first; those in use never do."""
 
     committer_name: str = "Cove"
     """Name of the committer of every commit, and of its author where none is given."""

@@ -89,6 +89,12 @@ class RevisionNotFound(NotFound):
     reason = ErrorReason.ERROR_REASON_REVISION_NOT_FOUND
 
 
+class PathForbidden(FailedPrecondition):
+    """A commit holds a path that no checkout may have, such as one below `.git`."""
+
+    reason = ErrorReason.ERROR_REASON_PATH_OUTSIDE
+
+
 class RepositoryTooLarge(ResourceExhausted):
     reason = ErrorReason.ERROR_REASON_REPOSITORY_TOO_LARGE
 

@@ -188,7 +188,7 @@ async def parts(
     directory = state / "git"
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     state.chmod(0o700)
-    homes = (directory / "repositories", directory / "worktrees")
+    homes = (directory / "repositories", directory / "worktrees", directory / "checkouts")
     cells = WatchedCells(homes, bwrap)
     bounds = Bounds(timeout=60, repository_bytes=repository_bytes)
     local = Local(cells, rules, state)

@@ -1,0 +1,216 @@
+"""Fills one checkout with the files of a commit: whole, or as a layer over another checkout.
+
+Git does it in a cell that writes this checkout alone. The contents are the
+blobs, byte by byte: no line ends, no filter, no `$Id$`, no other encoding.
+
+The index says of each file what a `stat` of it says, also through an overlay:
+inode number, times, size and owner. Files are as old as their commit, and so
+older than the index: a file that is changed later never looks unchanged.
+"""
+
+import errno
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from servicekit.disk import full
+from services.git import files, layers
+from services.git.cell import Bind, Cell, Cells, Identity
+from services.git.command import Command, Where, git, together
+from services.git.errors import OutputTooLarge, PathForbidden, RevisionNotFound, failed
+from services.git.layers import Difference
+from services.git.process import Result
+from services.git.repository import Repository
+
+OBJECTS: Final = "/.cove/objects"
+"""Where a sandbox sees the objects of its repository."""
+
+_TREE: Final = "/run/cell/tree"
+_STORE: Final = "/run/cell/store"
+_GIT: Final = "/run/cell/git"
+_CONFIG: Final = b"[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
+_RAW: Final = b"* -text -eol -ident -filter !working-tree-encoding\n"
+
+_TEMPLATE_FOLDERS: Final = (
+    *("", "info", "objects", "objects/info", "objects/pack"),
+    *("refs", "refs/heads", "refs/tags"),
+)
+_TEMPLATE_CONFIG: Final = (
+    b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n"
+    b"\tlogallrefupdates = true\n[gc]\n\tauto = 0\n"
+)
+
+_TIMEOUT: Final = 600
+_OUTPUT_LIMIT: Final = 1 << 20
+_DIFFERENCE_LIMIT: Final = 4 << 20
+_MARGIN: Final = 2
+"""Seconds that files are older than their index, whatever the commit says."""
+# Of a write that failed git does not say why; mostly it is this.
+_FULL: Final = ("No space left on device", "Disk quota exceeded", "unable to write")
+_INVALID_PATH: Final = re.compile(r"invalid path '(.*)'")
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What a checkout takes: `bytes` of disk of its own, and `files` that its commit has."""
+
+    bytes: int
+    files: int
+
+
+async def date(cells: Cells, repository: Repository, commit: str) -> int:
+    """When `commit` was made, in seconds since the epoch. Raises `RevisionNotFound`."""
+    command = git(_where(), "rev-list", ["--no-walk", "--timestamp"], values=[commit])
+    result = await cells.run(_cell(cells, repository), command)
+    moment, _, found = result.output.decode("ascii", "replace").strip().partition(" ")
+    if result.code != 0 or found != commit or not moment.isdigit():
+        raise RevisionNotFound("the repository has no such commit", revision=commit)
+    return int(moment)
+
+
+async def difference(
+    cells: Cells, repository: Repository, lower: str, commit: str
+) -> Difference | None:
+    """How `commit` differs from `lower`; None when that is much, or `lower` is gone."""
+    command = git(_where(), "diff-tree", values=[lower, commit])
+    try:
+        result = await cells.run(_cell(cells, repository), command, limit=_DIFFERENCE_LIMIT)
+    except OutputTooLarge:
+        return None
+    return layers.read(result.output) if result.code == 0 else None
+
+
+async def fill(
+    cells: Cells, repository: Repository, commit: str, tree: Path, moment: int
+) -> Filled:
+    """Fill `tree`, a new directory, with all files of `commit`, which was made at `moment`."""
+    _lay_out(tree, cells.sandbox)
+    where = _where(index=True)
+    return await _run(
+        cells,
+        _cell(cells, repository, tree),
+        [
+            git(where, "read-tree", values=[commit]),
+            git(where, "checkout-index", ["-a", "-f"]),
+            *_settled(where, moment),
+        ],
+    )
+
+
+async def fill_over(
+    cells: Cells,
+    repository: Repository,
+    commit: str,
+    tree: Path,
+    moment: int,
+    *,
+    lower: Path,
+    difference: Difference,
+) -> Filled:
+    """Fill `tree` as a layer over the tree `lower`, from which `commit` has that difference.
+
+    Raises `PermissionError` where the service may not make whiteouts.
+    """
+    sandbox = cells.sandbox
+    _lay_out(tree, sandbox)
+    # Before git writes: nothing in there leads elsewhere yet.
+    layers.make_whiteouts(tree, difference.gone, sandbox)
+    if not files.copy_from_cell(lower / ".git", "index", tree / ".git" / "index", sandbox):
+        raise OSError("a checkout has no index")
+    where = _where(index=True)
+    return await _run(
+        cells,
+        _cell(cells, repository, tree),
+        [
+            # What did not change keeps what the index says of it.
+            git(where, "read-tree", ["-m", "-i"], values=[commit]),
+            git(where, "checkout-index", ["-f", "-z", "--stdin"]),
+            *_settled(where, moment, "--ignore-missing"),
+        ],
+        stdin=b"".join(path + b"\0" for path in difference.written),
+    )
+
+
+def _settled(where: Where, moment: int, *options: str) -> list[Command]:
+    """Commands that give all files their time, tell the index of it, and say how much there is."""
+    age = max(1, min(moment, int(time.time()) - _MARGIN))
+    refresh = git(where, "update-index", [*options, "--refresh"])
+
+    def run(*argv: str) -> Command:
+        return Command(name=argv[0], argv=argv, env=refresh.env)
+
+    kinds = ("(", "-type", "f", "-o", "-type", "l", ")")
+    touch = ("touch", "-h", "-d", f"@{age}", "--")
+    return [
+        run(*("find", ".", "-path", "./.git", "-prune", "-o", *kinds, "-exec", *touch, "{}", "+")),
+        refresh,
+        run("du", "-s", "-B1", "."),
+        run("head", "-c", "12", ".git/index"),
+    ]
+
+
+async def _run(cells: Cells, cell: Cell, commands: Sequence[Command], stdin: bytes = b"") -> Filled:
+    command = replace(together(*commands), name="checkout-index")
+    result = await cells.run(cell, command, stdin, timeout=_TIMEOUT, limit=_OUTPUT_LIMIT)
+    if result.code != 0:
+        raise _failure(command, result)
+    # The size as du has it, then the index's head: a name, its version, how many entries.
+    size, _, rest = result.output.partition(b"\t")
+    head = rest.partition(b"\n")[2]
+    return Filled(int(size), int.from_bytes(head[8:12], "big"))
+
+
+def _failure(command: Command, result: Result) -> Exception:
+    if any(words in result.errors for words in _FULL) and (lacking := full(errno.ENOSPC)):
+        return lacking
+    if found := _INVALID_PATH.search(result.errors):
+        return PathForbidden(
+            "the commit has a path that git does not allow",
+            path=found[1],
+            remedy="Use a commit without it.",
+        )
+    return failed(command.name, result.code, result.errors)
+
+
+def _lay_out(tree: Path, owner: Identity) -> None:
+    """Make the directory, and in it what an ordinary `.git` has, without HEAD and refs."""
+    files.make_directory(tree, owner)
+    template = tree / ".git"
+    for name in _TEMPLATE_FOLDERS:
+        files.make_directory(template / name, owner)
+    contents = {
+        "config": _TEMPLATE_CONFIG,
+        "info/exclude": b"",
+        "objects/info/alternates": f"{OBJECTS}\n".encode(),
+    }
+    for name, data in contents.items():
+        files.write(template / name, data, owner=owner, durable=False)
+
+
+def _cell(cells: Cells, repository: Repository, tree: Path | None = None) -> Cell:
+    binds = [Bind(source=repository.objects, target=_STORE)]
+    if tree is not None:
+        binds.append(Bind(source=tree, target=_TREE, writable=True))
+    return Cell(
+        identity=cells.sandbox,
+        binds=binds,
+        directories=[f"{_GIT}/{name}" for name in ("refs", "objects", "info")],
+        files={
+            f"{_GIT}/HEAD": b"ref: refs/heads/none\n",
+            f"{_GIT}/config": _CONFIG,
+            f"{_GIT}/info/attributes": _RAW,
+        },
+        cwd="/" if tree is None else _TREE,
+    )
+
+
+def _where(*, index: bool = False) -> Where:
+    return Where(
+        git_dir=_GIT,
+        work_tree=_TREE if index else "",
+        index=f"{_TREE}/.git/index" if index else "",
+        objects=_STORE,
+    )

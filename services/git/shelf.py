@@ -1,0 +1,134 @@
+"""Where checkouts lie on the disk, and what is noted of each."""
+
+import ctypes
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from services.git import files
+from services.git.command import is_commit_id
+
+_VERSION: Final = 1
+_META: Final = "meta.json"
+_PASSABLE: Final = 0o711
+_META_LIMIT: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What is known of a checkout."""
+
+    commit: str
+    parent: str
+    """The commit of the checkout it is a layer over; empty when it is whole."""
+    bytes: int
+    """Of disk, without those of its parents."""
+    files: int
+    """Entries that the commit has."""
+    time: float
+    """When it was filled, in seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A checkout on the disk, and about when it was used last."""
+
+    directory: Path
+    meta: Meta
+    used: float
+
+
+def make(directory: Path) -> None:
+    """Make a directory that users of cells pass through; its parent must be."""
+    directory.mkdir(exist_ok=True)
+    directory.chmod(_PASSABLE)
+
+
+def start(home: Path, commit: str) -> Path:
+    """Make the directory in which a checkout comes to be, hidden until it is renamed."""
+    directory = home / _hidden(commit)
+    for one in (home.parent, home, directory):
+        make(one)
+    return directory
+
+
+def finish(directory: Path, meta: Meta) -> None:
+    """Write down what it is. After a power loss either all of it is there, or this is not."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(descriptor)
+    files.write(directory / _META, json.dumps({"version": _VERSION, **asdict(meta)}).encode())
+
+
+def note(directory: Path, moment: float) -> None:
+    """Remember that it was used."""
+    with suppress(OSError):  # No loss: it may be removed earlier.
+        os.utime(directory / _META, (moment, moment))
+
+
+def hide(directory: Path) -> Path:
+    """Rename a directory to what nobody takes for a checkout; its new path."""
+    if directory.name.startswith("."):
+        return directory
+    return directory.rename(directory.with_name(_hidden(directory.name)))
+
+
+def sweep(root: Path, directory: Path) -> None:
+    """Remove the directories above one that was removed, as far as they are empty."""
+    for parent in directory.parents:
+        if parent == root:
+            return
+        try:
+            parent.rmdir()
+        except OSError:
+            return
+
+
+def read(root: Path) -> tuple[list[Found], list[Path]]:
+    """The checkouts below `root`, the one used least recently first, and what else is there."""
+    found: list[Found] = []
+    strays: list[Path] = []
+    for tenant in _directories(root, strays):
+        for home in _directories(tenant, strays):
+            for directory in _directories(home, strays):
+                if one := _read(directory):
+                    found.append(one)
+                else:
+                    strays.append(directory)
+    return sorted(found, key=lambda one: one.used), strays
+
+
+def _directories(parent: Path, strays: list[Path]) -> Iterator[Path]:
+    for path in sorted(parent.iterdir()):
+        if path.name.startswith(".") or not path.is_dir():
+            strays.append(path)
+        else:
+            yield path
+
+
+def _read(directory: Path) -> Found | None:
+    path = directory / _META
+    try:
+        used = path.stat().st_mtime
+        data = json.loads(path.read_bytes()[:_META_LIMIT])
+        if data.pop("version") != _VERSION:
+            return None
+        meta = Meta(**data)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    whole = meta.commit == directory.name and is_commit_id(meta.commit)
+    return Found(directory, meta, used) if whole else None
+
+
+def _hidden(name: str) -> str:
+    return f".{name}.{secrets.token_hex(4)}"
