@@ -2,13 +2,15 @@
 
 import asyncio
 import fcntl
+import logging
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+from agent import overlay
 from cove.git.v1.git_pb2_grpc import add_GitServiceServicer_to_server
 from servicekit.config import StartError
 from servicekit.disk import DiskGuard
@@ -17,18 +19,22 @@ from servicekit.paging import PageTokens
 from servicekit.server import Served, serving
 from services.git import authorities
 from services.git.cell import Cells
+from services.git.checkouts import Checkouts
 from services.git.commit import Committer, Person
 from services.git.config import Config
 from services.git.local import Local
 from services.git.push import Pusher
-from services.git.record import Records
+from services.git.record import Mode, Records
 from services.git.remote import Rules
 from services.git.repositories import Repositories
 from services.git.service import GitServicer, Parts
 from services.git.transport import Bounds, Transport
 from services.git.worktrees import Worktrees
 
+HOMES: Final = ("repositories", "worktrees", "checkouts", "layers")
+"""Directories of which cells are given parts."""
 _DISK_LIMIT: Final = 0.9
+_log = logging.getLogger(__name__)
 _LOCK_TIMEOUT: Final = 60.0
 _LOCK_INTERVAL: Final = 0.05
 
@@ -55,13 +61,20 @@ async def git(config: Config) -> AsyncIterator[Served]:
     repositories = Repositories(homes[0], cells, transport, config.access_ttl.total_seconds())
     disk = DiskGuard(directory, _DISK_LIMIT)
     records = Records(homes[1])
-    worktrees = Worktrees(records, repositories, cells, rules, local, disk)
+    checkouts = Checkouts(
+        homes[2], cells, config.checkout_cache, partial(in_use, records, repositories)
+    )
+    worktrees = Worktrees(
+        records, repositories, checkouts, homes[3], mode(directory), cells, rules, local, disk
+    )
     server = Person(config.committer_name, config.committer_email)
     async with (
         cells,
         _owning(directory),
         Ledger.open(directory / "ledger.db") as ledger,
+        AsyncExitStack() as stack,
     ):
+        stack.push_async_callback(checkouts.close)
         await worktrees.load()
         parts = Parts(
             worktrees=worktrees,
@@ -69,12 +82,28 @@ async def git(config: Config) -> AsyncIterator[Served]:
             pusher=Pusher(rules, transport, repositories),
             ledger=ledger,
             tokens=PageTokens.load(directory / "page.key"),
+            state=config.state,
         )
         services = {
             "cove.git.v1.GitService": partial(add_GitServiceServicer_to_server, GitServicer(parts)),
         }
         async with serving(config, services) as served:
             yield served
+
+
+def mode(directory: Path) -> Mode:
+    """How worktrees are made below `directory`: as overlays, if this host can mount them."""
+    if cause := overlay.probe(directory):
+        _log.warning("worktrees are whole checkouts here: %s", cause)
+        return Mode.PLAIN
+    return Mode(overlay.own_xattrs())
+
+
+def in_use(records: Records, repositories: Repositories) -> Iterator[tuple[Path, str]]:
+    """The commits whose checkouts worktrees stand on, with their repositories."""
+    for record in records:
+        if record.checkout and record.mode is not Mode.PLAIN:
+            yield repositories.find(record.tenant, record.key).path, record.checkout
 
 
 @asynccontextmanager

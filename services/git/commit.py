@@ -163,9 +163,7 @@ class Committer:
                 record,
                 last_request=draft.request_id,
                 last_commit=made.commit.id,
-                last_skipped=tuple(
-                    (os.fsdecode(one.path), one.reason) for one in planned.skipped
-                ),
+                last_skipped=tuple((os.fsdecode(one.path), one.reason) for one in planned.skipped),
             )
         )
         move = git(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -10,11 +11,12 @@ from cove.git.v1 import git_pb2 as pb
 from cove.mount.v1 import mount_pb2
 from servicekit.errors import InvalidArgument
 from services.git import diff, history
+from services.git.changes import Skipped
 from services.git.commit import Draft, Person, check_draft
 from services.git.credentials import Credentials
-from services.git.record import Record, State
-from services.git.staging import Skipped
+from services.git.record import Mode, Record, State
 from services.git.status import Change, Entry
+from services.git.workspace import Paths
 from services.git.worktrees import Phase
 
 _STATES: Final = {
@@ -22,25 +24,17 @@ _STATES: Final = {
     State.READY: pb.Worktree.STATE_READY,
     State.REMOVING: pb.Worktree.STATE_CREATING,
 }
-_INDEX: Final = {
-    Change.NONE: pb.StatusEntry.INDEX_STATE_UNSPECIFIED,
-    Change.UNTRACKED: pb.StatusEntry.INDEX_STATE_UNSPECIFIED,
-    Change.ADDED: pb.StatusEntry.INDEX_STATE_ADDED,
-    Change.MODIFIED: pb.StatusEntry.INDEX_STATE_MODIFIED,
-    Change.DELETED: pb.StatusEntry.INDEX_STATE_DELETED,
-    Change.RENAMED: pb.StatusEntry.INDEX_STATE_RENAMED,
-    Change.TYPE_CHANGED: pb.StatusEntry.INDEX_STATE_TYPE_CHANGED,
-    Change.UNMERGED: pb.StatusEntry.INDEX_STATE_UNMERGED,
-}
 _WORK: Final = {
-    Change.NONE: pb.StatusEntry.WORK_STATE_UNSPECIFIED,
     Change.UNTRACKED: pb.StatusEntry.WORK_STATE_UNTRACKED,
     Change.ADDED: pb.StatusEntry.WORK_STATE_UNTRACKED,
     Change.MODIFIED: pb.StatusEntry.WORK_STATE_MODIFIED,
     Change.DELETED: pb.StatusEntry.WORK_STATE_DELETED,
     Change.RENAMED: pb.StatusEntry.WORK_STATE_RENAMED,
     Change.TYPE_CHANGED: pb.StatusEntry.WORK_STATE_TYPE_CHANGED,
-    Change.UNMERGED: pb.StatusEntry.WORK_STATE_UNMERGED,
+}
+_XATTRS: Final = {
+    Mode.TRUSTED: mount_pb2.Mount.XATTRS_TRUSTED,
+    Mode.USER: mount_pb2.Mount.XATTRS_USER,
 }
 _CHANGES: Final = {
     Change.ADDED: pb.DiffFile.CHANGE_ADDED,
@@ -85,28 +79,37 @@ def worktree(record: Record, head: str, phase: Phase) -> pb.Worktree:
     )
 
 
-def mount(record: Record, repository: str) -> mount_pb2.Mount:
-    """How provider puts it into a sandbox; `repository` is below the directory of all."""
-    home = f"git/worktrees/{record.uid}"
-    return mount_pb2.Mount(
-        version=1,
-        mode=mount_pb2.Mount.MODE_PLAIN,
-        worktree=f"{home}/tree",
-        git_view=f"{home}/view",
-        objects=f"git/repositories/{repository}/objects",
+def mount(record: Record, paths: Paths, objects: Path, state: Path) -> mount_pb2.Mount:
+    """How provider puts it into a sandbox; paths are below `state`."""
+
+    def below(path: Path) -> str:
+        return str(path.relative_to(state))
+
+    made = mount_pb2.Mount(
+        version=2,
+        mode=mount_pb2.Mount.MODE_PLAIN if paths.plain else mount_pb2.Mount.MODE_OVERLAY,
+        objects=below(objects),
+        lock=below(paths.lock),
+        outside=below(paths.outside),
     )
+    if paths.plain:
+        made.worktree = below(paths.tree)
+        return made
+    made.lowers.extend(map(below, (*paths.layers, *paths.lowers)))
+    made.upper, made.work = below(paths.tree), below(paths.work)
+    made.xattrs = _XATTRS[record.mode]
+    return made
 
 
 def entry(found: Entry) -> pb.StatusEntry:
     """A path that differs from the head."""
-    path, raw_path = _path(found.name)
+    path, raw_path = _path(found.path)
     old_path, raw_old_path = _path(found.old_path)
     return pb.StatusEntry(
         path=path,
         raw_path=raw_path,
         old_path=old_path,
         raw_old_path=raw_old_path,
-        index_state=_INDEX[found.index],
         work_state=_WORK[found.work],
         submodule=found.submodule,
     )

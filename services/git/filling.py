@@ -87,7 +87,7 @@ async def fill(
     cells: Cells, repository: Repository, commit: str, tree: Path, moment: int
 ) -> Filled:
     """Fill `tree`, a new directory, with all files of `commit`, which was made at `moment`."""
-    _lay_out(tree, cells.sandbox)
+    lay_out(tree, cells.sandbox)
     where = _where(index=True)
     return await _run(
         cells,
@@ -115,7 +115,7 @@ async def fill_over(
     Raises `PermissionError` where the service may not make whiteouts.
     """
     sandbox = cells.sandbox
-    _lay_out(tree, sandbox)
+    lay_out(tree, sandbox)
     # Before git writes: nothing in there leads elsewhere yet.
     layers.make_whiteouts(tree, difference.gone, sandbox)
     if not files.copy_from_cell(lower / ".git", "index", tree / ".git" / "index", sandbox):
@@ -175,7 +175,7 @@ def _failure(command: Command, result: Result) -> Exception:
     return failed(command.name, result.code, result.errors)
 
 
-def _lay_out(tree: Path, owner: Identity) -> None:
+def lay_out(tree: Path, owner: Identity) -> None:
     """Make the directory, and in it what an ordinary `.git` has, without HEAD and refs."""
     files.make_directory(tree, owner)
     template = tree / ".git"

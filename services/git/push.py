@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from services.git import view
 from services.git.errors import (
     BranchCheckedOut,
     HeadMoved,
@@ -72,16 +71,14 @@ class Pusher:
         )
         previous = _read(result.output.decode("utf-8", "replace"), there, head, target)
         if remote.url == record.repository:
-            await self._note(record, workspace, branch, head)
+            await self._note(workspace, branch, head)
         return Pushed(url=remote.url, branch=branch, commit=head, previous=previous)
 
-    async def _note(self, record: Record, workspace: Workspace, branch: str, head: str) -> None:
+    async def _note(self, workspace: Workspace, branch: str, head: str) -> None:
         """The origin's branch is where we put it: no need to ask."""
         async with self._repositories.locked(workspace.repository):
             update = f"update refs/remotes/origin/{branch} {head}"
             await workspace.repository.update_refs([update])
-        async with workspace.lock:
-            await view.refresh(workspace, record.branch, record.repository)
 
 
 def _read(output: str, there: str, head: str, target: Target) -> str:

@@ -12,7 +12,6 @@ from typing import Final
 from services.git import files
 from services.git.errors import BranchExists, WorktreeNotFound
 
-
 VERSION: Final = 2
 """Of what is on disk. Version 1 had an index and a view of .git in place of layers."""
 

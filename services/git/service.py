@@ -1,13 +1,16 @@
 """gRPC face of git: check the request, ask the parts, convert."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from cove.git.v1 import git_pb2 as pb
 from cove.git.v1.git_pb2_grpc import GitServiceServicer
+from cove.mount.v1 import mount_pb2
 from servicekit import calls
 from servicekit.errors import InvalidArgument
 from servicekit.ledger import Ledger
@@ -23,7 +26,6 @@ from services.git.worktrees import Wanted, Worktrees
 
 _PAGE: Final = 100
 _MAX_PAGE: Final = 1000
-_MAX_ENTRIES: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,7 @@ class Parts:
     pusher: Pusher
     ledger: Ledger
     tokens: PageTokens
+    state: Path
 
 
 class GitServicer(GitServiceServicer):
@@ -44,6 +47,7 @@ class GitServicer(GitServiceServicer):
         self._pusher = parts.pusher
         self._ledger = parts.ledger
         self._tokens = parts.tokens
+        self._state = parts.state
 
     async def CreateWorktree(
         self, request: pb.CreateWorktreeRequest, context: Context
@@ -63,7 +67,7 @@ class GitServicer(GitServiceServicer):
         record = await self._worktrees.create(wanted, _caller(request.credentials))
         return pb.CreateWorktreeResponse(
             worktree=self._worktree(record),
-            mount=convert.mount(record, self._relative(record)),
+            mount=self._mount(record),
             resolved_time=convert.time(record.resolved_time),
             warnings=record.warnings,
         )
@@ -86,7 +90,7 @@ class GitServicer(GitServiceServicer):
         ready = record.state is State.READY
         return pb.GetWorktreeResponse(
             worktree=self._worktree(record),
-            mount=convert.mount(record, self._relative(record)) if ready else None,
+            mount=self._mount(record) if ready else None,
         )
 
     async def ListWorktrees(
@@ -94,11 +98,8 @@ class GitServicer(GitServiceServicer):
     ) -> pb.ListWorktreesResponse:
         page = self._tokens.page(request, default=_PAGE, maximum=_MAX_PAGE)
         tenant = _tenant()
-        found = [
-            record
-            for record in self._worktrees.records
-            if record.uid > page.after and (not tenant or record.tenant == tenant)
-        ]
+        after = self._worktrees.records.after(page.after, tenant)
+        found = list(itertools.islice(after, page.size + 1))
         shown = found[: page.size]
         more = self._tokens.next(request, after=shown[-1].uid) if len(found) > page.size else ""
         return pb.ListWorktreesResponse(
@@ -113,11 +114,12 @@ class GitServicer(GitServiceServicer):
         record, workspace = await self._worktrees.ready(request.uid, _tenant())
         async with workspace.lock:
             head = workspace.head
+            limit = min(request.max_entries or status.MAX_ENTRIES, status.MAX_ENTRIES)
             found, (ahead, behind) = await asyncio.gather(
-                status.read(workspace, head), history.distance(record, workspace, head)
+                status.read(workspace, head, limit=limit),
+                history.distance(record, workspace, head),
             )
-        limit = min(request.max_entries or _MAX_ENTRIES, _MAX_ENTRIES)
-        shown = found.entries[:limit]
+        shown = found.entries
         answer = pb.WorktreeStatus(
             branch=record.branch,
             head_commit=head,
@@ -228,8 +230,9 @@ class GitServicer(GitServiceServicer):
         head = self._worktrees.repository_of(record).head(record.uid)
         return convert.worktree(record, head, self._worktrees.phase(record.uid))
 
-    def _relative(self, record: Record) -> str:
-        return self._worktrees.repositories.relative(self._worktrees.repository_of(record))
+    def _mount(self, record: Record) -> mount_pb2.Mount:
+        objects = self._worktrees.repository_of(record).objects
+        return convert.mount(record, self._worktrees.paths(record), objects, self._state)
 
 
 def _tenant() -> str:

@@ -73,9 +73,7 @@ class Paths:
 class Workspace:
     """Looks at one worktree, whose layers stay the same."""
 
-    def __init__(
-        self, record: Record, paths: Paths, repository: Repository, cells: Cells
-    ) -> None:
+    def __init__(self, record: Record, paths: Paths, repository: Repository, cells: Cells) -> None:
         self.uid = record.uid
         self.paths = paths
         self.mode = record.mode
@@ -135,9 +133,7 @@ class Workspace:
             **more,
         }
         files.make_directory(self.paths.scratch, self.cells.sandbox)
-        answer, _ = await self.cells.call(
-            self.cell(), name, payload, descriptors, timeout=_TIMEOUT
-        )
+        answer, _ = await self.cells.call(self.cell(), name, payload, descriptors, timeout=_TIMEOUT)
         return answer
 
     @asynccontextmanager

@@ -5,8 +5,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -189,8 +189,13 @@ class Worktrees:
 
     async def load(self) -> None:
         """Read the records, and go on with what a former process began to remove."""
+        self._layers.mkdir(exist_ok=True, mode=0o711)
+        empty = self._layers / "empty"
+        empty.mkdir(exist_ok=True)
+        filling.lay_out(empty, self._cells.sandbox)
         for stray in self.records.load():
             await files.remove_tree(stray)
+        await self._checkouts.load()
         for record in list(self.records):
             if record.state is State.REMOVING:
                 async with self._locked(record.uid):
@@ -257,6 +262,8 @@ class Worktrees:
                     )
                 progress("checking out", 0, 0)
                 made = replace(record, mode=self._mode, checkout=resolved.commit)
+                # Until the record names it, nothing else keeps it from being removed.
+                stack.enter_context(self._checkouts.held(repository, resolved.commit))
                 laying = await stack.enter_async_context(
                     beside(self._lay_out(made, repository, resolved.commit))
                 )
@@ -265,16 +272,16 @@ class Worktrees:
                     await repository.point(record.uid, resolved.commit)
             await laying
             warnings = _WARNINGS[await dirty]
-        ready = replace(
-            made,
-            state=State.READY,
-            base_commit=resolved.commit,
-            inside=resolved.commit,
-            base_branch=resolved.branch,
-            resolved_time=resolved.time,
-            warnings=warnings,
-        )
-        return self.records.keep(ready)
+            ready = replace(
+                made,
+                state=State.READY,
+                base_commit=resolved.commit,
+                inside=resolved.commit,
+                base_branch=resolved.branch,
+                resolved_time=resolved.time,
+                warnings=warnings,
+            )
+            return self.records.keep(ready)
 
     async def _lay_out(self, record: Record, repository: Repository, commit: str) -> None:
         """Make the directories of a worktree, without what was left of an earlier attempt."""
@@ -285,20 +292,25 @@ class Worktrees:
         plain = record.mode is Mode.PLAIN
         files.make_directory(directory / ("tree" if plain else "upper"), sandbox)
         if plain:
-            await filling.whole(self._cells, repository, commit, directory / "tree")
+            await self._fill(repository, commit, directory / "tree")
         else:
             files.make_directory(directory / "work", sandbox)
             if commit:
-                # Until the record names it, nothing but this keeps it from being removed.
-                self._checkouts.hold(repository, commit, record.uid)
                 await self._checkouts.get(repository, commit)
-        paths = self._paths(record)
+        paths = self.paths(record)
         paths.outside.mkdir()
         paths.lock.touch(mode=0o600)
         refs = sorted((await repository.refs("refs/remotes/origin/", "refs/tags/")).items())
         inside.make(paths.tree, sandbox, record, commit, refs)
 
-    def _paths(self, record: Record) -> Paths:
+    async def _fill(self, repository: Repository, commit: str, tree: Path) -> None:
+        if not commit:
+            filling.lay_out(tree, self._cells.sandbox)
+            return
+        moment = await filling.date(self._cells, repository, commit)
+        await filling.fill(self._cells, repository, commit, tree, moment)
+
+    def paths(self, record: Record) -> Paths:
         """Raises `WorktreeNotFound` where the checkout is gone."""
         lowers: tuple[Path, ...] = ()
         if record.mode is not Mode.PLAIN:
@@ -347,7 +359,7 @@ class Worktrees:
         repository = self.repository_of(record)
         if record.checkout and record.mode is not Mode.PLAIN:
             await self._checkouts.get(repository, record.checkout)
-        return Workspace(record, self._paths(record), repository, self._cells)
+        return Workspace(record, self.paths(record), repository, self._cells)
 
     @asynccontextmanager
     async def _locked(self, uid: str) -> AsyncIterator[None]:

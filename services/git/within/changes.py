@@ -147,7 +147,9 @@ class Comparison:
     def _is_repository(self, overrides: Mapping[bytes, _Override]) -> bool:
         found = overrides.get(_GIT)
         if isinstance(found, Directory):
-            return all(isinstance(found.children.get(name), Directory | Leaf) for name in _REPOSITORY)
+            return all(
+                isinstance(found.children.get(name), Directory | Leaf) for name in _REPOSITORY
+            )
         if isinstance(found, Leaf):
             return (self._files.text(found, 8192) or b"").startswith(b"gitdir: ")
         return False
@@ -213,5 +215,3 @@ class Comparison:
 
 def _state(new: int, old: int) -> str:
     return MODIFIED if new & 0o170000 == old & 0o170000 else RETYPED
-
-

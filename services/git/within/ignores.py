@@ -111,7 +111,7 @@ class Ignores:
                 "GIT_WORK_TREE": os.fsdecode(self._folder),
             }
             self._process = subprocess.Popen(
-                ["git", "check-ignore", "--no-index", "--stdin", "-z", "-v", "-n"],  # noqa: S607
+                ["git", "check-ignore", "--no-index", "--stdin", "-z", "-v", "-n"],
                 cwd=Path(os.fsdecode(self._folder)),
                 env=environment,
                 stdin=subprocess.PIPE,

@@ -75,7 +75,7 @@ class Look:
             if plan.write_loose(made, self.files, Path(folder)):
                 return {}
             output = subprocess.run(
-                [  # noqa: S607 - the only git of a cell.
+                [
                     *("git", "diff-tree", "-r", "-z", "--raw", "--no-ext-diff", "--no-textconv"),
                     *("--find-renames", f"-l{_RENAMES}", "--diff-filter=R"),
                     *(head or EMPTY_TREE, made.tree),
@@ -144,9 +144,7 @@ def make(payload: Mapping[str, Any], _: Sequence[int], context: dict[str, Any]) 
     here = look(payload, context)
     head, found = here.compare(payload)
     roots = [path.encode("latin-1") for path in payload["paths"]]
-    unwanted = {
-        path.encode("latin-1"): str(reason) for path, reason in payload["unwanted"].items()
-    }
+    unwanted = {path.encode("latin-1"): str(reason) for path, reason in payload["unwanted"].items()}
     made = here.make_plan(head, plan.selected(found, roots), unwanted)
     return {
         "tree": made.tree,

@@ -100,7 +100,7 @@ class Objects:
         process = self._running.get(mode)
         if process is None or process.poll() is not None:
             process = subprocess.Popen(
-                ["git", "cat-file", mode],  # noqa: S607 - the only git of a cell.
+                ["git", "cat-file", mode],
                 env=self._environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

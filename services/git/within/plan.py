@@ -135,7 +135,7 @@ def _build(plan: Plan, objects: Objects, base: str | None, edits: _Edits) -> str
             old = entries.get(name)
             below = old.id if old is not None and old.mode == TREE else None
             made = _build(plan, objects, below, edit)
-            edit = Entry(TREE, made) if made else None  # noqa: PLW2901
+            edit = Entry(TREE, made) if made else None
             if made is None and old is not None and old.mode != TREE:
                 continue
         if edit is None:

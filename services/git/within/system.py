@@ -24,9 +24,7 @@ def open_beneath(root: int, path: bytes, flags: int) -> int:
 
     Raises OSError: ELOOP where there is a link.
     """
-    how = _How(
-        flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0, _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS
-    )
+    how = _How(flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0, _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS)
     descriptor: int = _libc.syscall(
         _OPENAT2, root, path or b".", ctypes.byref(how), ctypes.sizeof(how)
     )

@@ -118,6 +118,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The workspace has no origin to push to; name a remote."""
     ERROR_REASON_BRANCH_EXISTS: _ErrorReason.ValueType  # 316
     """The branch name is already used by another workspace of this repository. Metadata: `branch`."""
+    ERROR_REASON_HEADS_DIVERGED: _ErrorReason.ValueType  # 320
+    """Commits were made both inside the workspace and outside, neither on top of the other.
+    Metadata: `inside`, `head`.
+    """
+    ERROR_REASON_COMMITS_REFUSED: _ErrorReason.ValueType  # 321
+    """Commits that were made inside the workspace cannot be taken: they are damaged, too many or
+    too large. Metadata: `inside`, `cause`.
+    """
+    ERROR_REASON_WORKTREE_TOO_OLD: _ErrorReason.ValueType  # 322
+    """The worktree was made by an earlier version, which kept it otherwise. Metadata: `uid`."""
     ERROR_REASON_SANDBOX_UNAVAILABLE: _ErrorReason.ValueType  # 400
     """No sandbox can be made on this host. The remedy says what it lacks. Metadata: `cause`."""
     ERROR_REASON_CAPABILITY_MISSING: _ErrorReason.ValueType  # 401
@@ -281,6 +291,16 @@ ERROR_REASON_NO_REMOTE: ErrorReason.ValueType  # 315
 """The workspace has no origin to push to; name a remote."""
 ERROR_REASON_BRANCH_EXISTS: ErrorReason.ValueType  # 316
 """The branch name is already used by another workspace of this repository. Metadata: `branch`."""
+ERROR_REASON_HEADS_DIVERGED: ErrorReason.ValueType  # 320
+"""Commits were made both inside the workspace and outside, neither on top of the other.
+Metadata: `inside`, `head`.
+"""
+ERROR_REASON_COMMITS_REFUSED: ErrorReason.ValueType  # 321
+"""Commits that were made inside the workspace cannot be taken: they are damaged, too many or
+too large. Metadata: `inside`, `cause`.
+"""
+ERROR_REASON_WORKTREE_TOO_OLD: ErrorReason.ValueType  # 322
+"""The worktree was made by an earlier version, which kept it otherwise. Metadata: `uid`."""
 ERROR_REASON_SANDBOX_UNAVAILABLE: ErrorReason.ValueType  # 400
 """No sandbox can be made on this host. The remedy says what it lacks. Metadata: `cause`."""
 ERROR_REASON_CAPABILITY_MISSING: ErrorReason.ValueType  # 401
