@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Final
 
 from services.git import files
-from services.git.cell import Bind, Cell, Cells
+from services.git.cell import MADE, Bind, Cell, Cells
 from services.git.command import Where, git
 from services.git.repository import Repository
 
 _ROOT: Final = "/run/cell"
 _TREE: Final = f"{_ROOT}/tree"
-_GIT: Final = f"{_ROOT}/git"
 _INDEX: Final = f"{_ROOT}/index"
 _STORE: Final = f"{_ROOT}/store"
 _SCRATCH: Final = f"{_ROOT}/scratch"
@@ -107,18 +106,25 @@ class Workspace:
         if scratch is not None:
             binds.append(Bind(source=scratch.path, target=_SCRATCH, writable=True))
         at = head or "ref: refs/heads/unborn"
+        place = _git_dir(head)
         return Cell(
             identity=self.cells.sandbox,
             binds=binds,
-            directories=[f"{_GIT}/refs", f"{_GIT}/objects", *([] if with_tree else [_TREE])],
-            files={f"{_GIT}/HEAD": f"{at}\n".encode(), f"{_GIT}/config": _CONFIG},
+            directories=[] if with_tree else [_TREE],
+            constants={
+                f"{place}/refs/": b"",
+                f"{place}/objects/": b"",
+                f"{place}/HEAD": f"{at}\n".encode(),
+                f"{place}/config": _CONFIG,
+            },
             cwd=_TREE,
+            once=tree_writable or scratch is not None,
         )
 
     def where(self, head: str, *, scratch: Scratch | None = None) -> Where:
         """For commands in `cell`: with `scratch` they use its index and write objects there."""
         return Where(
-            git_dir=_GIT,
+            git_dir=_git_dir(head),
             work_tree=_TREE,
             index=f"{_SCRATCH}/index" if scratch else f"{_INDEX}/index.{head or UNBORN}",
             objects=f"{_SCRATCH}/objects" if scratch else _STORE,
@@ -169,3 +175,8 @@ class Workspace:
 
     def _copy_index(self, source: Path, target: Path) -> None:
         files.copy_from_cell(source.parent, source.name, target, self.cells.sandbox)
+
+
+def _git_dir(head: str) -> str:
+    """Of commands in a cell: its content is decided by `head`."""
+    return f"{MADE}/{head or UNBORN}"
