@@ -31,7 +31,7 @@ from services.git.service import GitServicer, Parts
 from services.git.transport import Bounds, Transport
 from services.git.worktrees import Worktrees
 
-HOMES: Final = ("repositories", "worktrees", "checkouts", "layers")
+HOMES: Final[tuple[str, ...]] = ("repositories", "worktrees", "checkouts", "layers")
 """Directories of which cells are given parts."""
 _DISK_LIMIT: Final = 0.9
 _log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ async def git(config: Config) -> AsyncIterator[Served]:
         timeout=config.remote_timeout.total_seconds(),
         repository_bytes=config.max_repository_bytes,
     )
-    homes = (directory / "repositories", directory / "worktrees", directory / "checkouts")
+    homes = [directory / name for name in HOMES]
     cells = Cells(homes)
     local = Local(cells, rules, config.state)
     transport = Transport(cells, rules, bounds, local, authorities.read(config.ca_file))

@@ -1,25 +1,33 @@
-"""Runs git where it can do no harm: in a sandbox made for one command.
+"""Runs git where it can do no harm: in a sandbox, which is kept for commands with the same view.
 
 A cell sees the system's programs read-only and the directories it is given,
-nothing else; it has no capabilities, no other processes and, unless it talks
-to a remote, no network. It ends when the service ends.
+nothing else; it has no capabilities, no processes but those of its view and, unless
+it talks to a remote, no network. It ends when the service ends.
 """
 
 import asyncio
 import os
 import pwd
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from agent import SANDBOX_UID
+from services.git import program
 from services.git.command import Command, Where, git
 from services.git.entrance import Entrance, unavailable
-from services.git.errors import GitTimedOut, OutputTooLarge, failed
-from services.git.process import Program, Result, Running, TooMuchOutput
+from services.git.errors import CellLost, GitTimedOut, OutputTooLarge, failed
+from services.git.pool import Bounds, Pool, identities
+from services.git.process import Program, Result, Running, TooMuchOutput, close_all
+from services.git.warm import Warm
+from services.git.within import frames
+from services.git.within.wire import Payload
 
+MADE: Final = "/run/cell/made"
+"""Where a cell's constants are."""
+_MADE_SIZE: Final = 16 << 20
 _LINKS: Final = ("bin", "sbin", "lib", "lib32", "lib64")
 # Its zeroth word is KiB, the others are the command. Who has less already keeps that.
 _LIMITED: Final = 'ulimit -v "$0" 2>/dev/null; exec "$@"'
@@ -50,7 +58,11 @@ class Bind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """What one command may see and touch."""
+    """What one command may see and touch.
+
+    It is kept warm for others that are alike but for `cwd` and `constants`, unless it has
+    `network`, `lent` or `files`, or is made for something that is done `once`.
+    """
 
     identity: Identity
     binds: Sequence[Bind] = ()
@@ -58,12 +70,21 @@ class Cell:
     """Directories and files of others, reached with the rights that the identity has."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Small files that exist in the cell's memory alone, mode 0600: never on a disk."""
+    constants: Mapping[str, bytes] = field(default_factory=dict)
+    """Small files below `MADE` that are no secret. A path has one content for ever: later
+    commands find them, too. A path that ends with a slash is an empty directory."""
     directories: Sequence[str] = ()
     """Empty directories of the cell's memory."""
     cwd: str = "/"
     memory: int = 2 << 30
     """Bytes of address space that each of its processes may have."""
     network: bool = False
+    once: bool = False
+    """Nobody will soon need the same: it is not kept, which would take longer to start."""
+
+    @property
+    def is_kept(self) -> bool:
+        return not (self.network or self.lent or self.files or self.once)
 
 
 class Cells:
@@ -72,8 +93,11 @@ class Cells:
     All directories that cells are given as binds lie below `homes`.
     """
 
-    def __init__(self, homes: Sequence[Path], bwrap: Path | None = None) -> None:
+    def __init__(
+        self, homes: Sequence[Path], bwrap: Path | None = None, bounds: Bounds | None = None
+    ) -> None:
         self._root = os.geteuid() == 0
+        self._pool = Pool(bounds or Bounds())
         self._entrance = Entrance(homes, bwrap)
         self._works = False
         own = Identity(os.geteuid(), os.getegid())
@@ -86,6 +110,7 @@ class Cells:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._pool.close()
         self._entrance.close()
 
     @property
@@ -136,6 +161,36 @@ class Cells:
             raise failed(command.name, result.code, result.errors)
         return result.output
 
+    async def call(
+        self,
+        cell: Cell,
+        name: str,
+        payload: Payload,
+        descriptors: Sequence[int] = (),
+        *,
+        timeout: float,
+        limit: int = frames.LIMIT,
+    ) -> tuple[Payload, list[int]]:
+        """Do the operation `name` of `within.operations` in a cell that is kept.
+
+        The answer, of at most `limit` bytes, and the descriptors that come with it: they are the
+        caller's, and as little to be believed as the answer. Raises `GitTimedOut` (it is killed
+        then), `CellLost`, `OutputTooLarge`, and what `failed` makes of what went wrong in it.
+        """
+        if not cell.is_kept:
+            raise ValueError("operations are done in cells that are kept")
+        with timed_out_as(name):
+            async with asyncio.timeout(timeout), AsyncExitStack() as stack:
+                await self._entrance.require()
+                warm = await self._kept(stack, cell, beyond=True)
+                if warm is None:
+                    raise CellLost("the cell has ended")
+                return await warm.call(name, payload, cell.constants, descriptors, limit)
+
+    async def drop(self, path: Path) -> None:
+        """End all kept cells that see something at or below `path`; returns when they are gone."""
+        await self._pool.drop(path)
+
     @asynccontextmanager
     async def started(
         self,
@@ -148,25 +203,111 @@ class Cells:
     ) -> AsyncIterator[Running]:
         """Start a command; it is gone when the block ends."""
         await self._entrance.require()
-        files = {target: _memory_file(data) for target, data in cell.files.items()}
-        try:
-            program = Program(
-                argv=self._argv(cell, command, files),
-                env=command.env,
-                descriptors=[*files.values(), *descriptors],
-                stdin=stdin,
-                stdout=stdout,
-            )
-            running = await Running.start(program)
-        finally:
-            for descriptor in files.values():
-                os.close(descriptor)
-        try:
+        async with AsyncExitStack() as stack:
+            running = None
+            if cell.is_kept:
+                running = await self._started_warm(stack, cell, command, stdin, stdout, descriptors)
+            if running is None:
+                running = await self._started_once(cell, command, stdin, stdout, descriptors)
+            stack.push_async_callback(running.close)
             yield running
-        finally:
-            await running.close()
 
-    def _argv(self, cell: Cell, command: Command, files: Mapping[str, int]) -> list[str]:
+    async def _started_warm(
+        self,
+        stack: AsyncExitStack,
+        cell: Cell,
+        command: Command,
+        stdin: int | None,
+        stdout: int | None,
+        descriptors: Sequence[int],
+    ) -> Running | None:
+        """None where there is no room for a warm cell."""
+        for last in (False, True):
+            warm = await self._kept(stack, cell)
+            if warm is None:
+                return None
+            try:
+                return warm.run(command, cell.cwd, cell.constants, stdin, stdout, descriptors)
+            except CellLost:  # It ended while nobody looked.
+                if last:
+                    raise
+        return None
+
+    async def _kept(
+        self, stack: AsyncExitStack, cell: Cell, *, beyond: bool = False
+    ) -> Warm | None:
+        sources = [bind.source for bind in cell.binds]
+        try:
+            seen = identities(sources)
+        except FileNotFoundError:  # That is told by the cell.
+            return None
+        key: Hashable = (
+            cell.identity,
+            tuple(cell.binds),
+            tuple(cell.directories),
+            cell.memory,
+            seen,
+        )
+        using = self._pool.using(key, sources, lambda: self._warm(cell), beyond=beyond)
+        return await stack.enter_async_context(using)
+
+    async def _warm(self, cell: Cell) -> Warm:
+        python = program.interpreter()
+        prefix = self._entrance.path(python.prefix) if python.bound else ""
+        modules = _memory_file(program.modules())
+
+        def make(control: int) -> Program:
+            argv = [
+                *self._view(cell, {}),
+                *("--size", str(_MADE_SIZE), "--tmpfs", MADE),
+                *program.view(prefix, modules),
+                *("--remount-ro", "/", "--as-pid-1", "--"),
+                *program.command(control, cell.memory),
+            ]
+            nothing = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+            opened.append(nothing)
+            return Program(
+                argv=argv,
+                env={"PATH": "/usr/bin:/bin"},
+                descriptors=[control, modules],
+                stdin=nothing,
+                stdout=nothing,
+            )
+
+        opened = [modules]
+        try:
+            return await Warm.start(make)
+        finally:
+            close_all(opened)
+
+    async def _started_once(
+        self,
+        cell: Cell,
+        command: Command,
+        stdin: int | None,
+        stdout: int | None,
+        descriptors: Sequence[int],
+    ) -> Running:
+        given = {**cell.files, **cell.constants}
+        empty = [path for path in given if path.endswith("/")]
+        cell = replace(cell, directories=[*cell.directories, *empty])
+        files = {path: _memory_file(data) for path, data in given.items() if path not in empty}
+        limited = ["--", "sh", "-c", _LIMITED, str(cell.memory >> 10), *command.argv]
+        try:
+            return await Running.start(
+                Program(
+                    argv=[*self._view(cell, files), "--chdir", cell.cwd, *limited],
+                    env=command.env,
+                    descriptors=[*files.values(), *descriptors],
+                    stdin=stdin,
+                    stdout=stdout,
+                )
+            )
+        finally:
+            close_all(list(files.values()))
+
+    def _view(self, cell: Cell, files: Mapping[str, int]) -> list[str]:
+        """The command line of bubblewrap, as far as it says what there is in the cell."""
         seen = self._entrance.path
         argv = [
             seen(self._entrance.bwrap),
@@ -196,8 +337,6 @@ class Cells:
         if cell.network:
             for path in _NETWORK_FILES:
                 argv += ["--ro-bind-try", path, path]
-        argv += ["--chdir", cell.cwd, "--", "sh", "-c", _LIMITED, str(cell.memory >> 10)]
-        argv += command.argv
         identity = cell.identity
         return [*self._entrance.prefix(identity.uid, identity.gid), *argv]
 

@@ -91,7 +91,7 @@ async def of_work(
     async with AsyncExitStack() as stack:
         async with workspace.lock:
             head = workspace.head
-            where = await stack.enter_async_context(workspace.scratch(head))
+            where = await stack.enter_async_context(workspace.scratch())
             tree = await _write(workspace, head, paths, where.objects)
         values = [since or changes.EMPTY_TREE, tree]
         command = git(where, "diff", _OPTIONS, values=values, paths=_text(paths))

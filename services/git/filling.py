@@ -24,6 +24,7 @@ from services.git.errors import OutputTooLarge, PathForbidden, RevisionNotFound,
 from services.git.layers import Difference
 from services.git.process import Result
 from services.git.repository import Repository
+from services.git.transport import STORE
 
 OBJECTS: Final = "/.cove/objects"
 """Where a sandbox sees the objects of its repository."""
@@ -192,8 +193,9 @@ def lay_out(tree: Path, owner: Identity) -> None:
 
 def _cell(cells: Cells, repository: Repository, tree: Path | None = None) -> Cell:
     binds = [Bind(source=repository.objects, target=_STORE)]
-    if tree is not None:
-        binds.append(Bind(source=tree, target=_TREE, writable=True))
+    if tree is None:
+        return repository.cell()
+    binds.append(Bind(source=tree, target=_TREE, writable=True))
     return Cell(
         identity=cells.sandbox,
         binds=binds,
@@ -203,14 +205,16 @@ def _cell(cells: Cells, repository: Repository, tree: Path | None = None) -> Cel
             f"{_GIT}/config": _CONFIG,
             f"{_GIT}/info/attributes": _RAW,
         },
-        cwd="/" if tree is None else _TREE,
+        cwd=_TREE,
     )
 
 
 def _where(*, index: bool = False) -> Where:
+    if not index:
+        return Where(git_dir=STORE)
     return Where(
         git_dir=_GIT,
-        work_tree=_TREE if index else "",
-        index=f"{_TREE}/.git/index" if index else "",
+        work_tree=_TREE,
+        index=f"{_TREE}/.git/index",
         objects=_STORE,
     )

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 _CHUNK: Final = 64 * 1024
 _ERROR_TAIL: Final = 16 * 1024
@@ -44,11 +44,41 @@ def close_all(descriptors: list[int]) -> None:
         os.close(descriptors.pop())
 
 
+class Started(Protocol):
+    """A program that was started, here or in a warm cell."""
+
+    @property
+    def pid(self) -> int: ...
+    async def read(self, size: int) -> bytes:
+        """Of its stdout; nothing at its end, or where that goes elsewhere."""
+        ...
+
+    async def read_errors(self, size: int) -> bytes:
+        """Of its stderr."""
+        ...
+
+    async def feed(self, data: bytes) -> None:
+        """Write its stdin and close that; it need not read it."""
+        ...
+
+    async def wait(self) -> int:
+        """Wait for its end; the exit code."""
+        ...
+
+    def kill(self) -> None:
+        """End it with all that it started."""
+        ...
+
+    async def release(self) -> None:
+        """Wait until it is gone, after `kill`, and let go of everything."""
+        ...
+
+
 class Running:
     """A started program. `close()` kills it and waits until it is gone."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    def __init__(self, started: Started) -> None:
+        self._started = started
         self._errors = bytearray()
         self._listeners: list[Callable[[str], None]] = []
         self._reader = asyncio.create_task(self._read_errors())
@@ -58,16 +88,18 @@ class Running:
         """Start it in a session of its own, with nothing of ours but `descriptors`."""
         pipe = asyncio.subprocess.PIPE
         return cls(
-            await asyncio.create_subprocess_exec(
-                *program.argv,
-                env=program.env,
-                stdin=pipe if program.stdin is None else program.stdin,
-                stdout=pipe if program.stdout is None else program.stdout,
-                stderr=pipe,
-                cwd="/",
-                pass_fds=program.descriptors,
-                start_new_session=True,
-                umask=_UMASK,
+            _Child(
+                await asyncio.create_subprocess_exec(
+                    *program.argv,
+                    env=program.env,
+                    stdin=pipe if program.stdin is None else program.stdin,
+                    stdout=pipe if program.stdout is None else program.stdout,
+                    stderr=pipe,
+                    cwd="/",
+                    pass_fds=program.descriptors,
+                    start_new_session=True,
+                    umask=_UMASK,
+                )
             )
         )
 
@@ -77,33 +109,24 @@ class Running:
 
     async def output(self) -> AsyncGenerator[bytes, None]:
         """Yield stdout as it comes; a slow reader slows the program down."""
-        assert self._process.stdout
-        while data := await self._process.stdout.read(_CHUNK):
+        while data := await self._started.read(_CHUNK):
             yield data
 
     async def feed(self, data: bytes) -> None:
         """Write `data` to stdin and close it; a program that stops reading is no error."""
-        stdin = self._process.stdin
-        if stdin is None:
-            return
         with suppress(BrokenPipeError, ConnectionResetError):
-            stdin.write(data)
-            await stdin.drain()
-        stdin.close()
-        with suppress(BrokenPipeError, ConnectionResetError):
-            await stdin.wait_closed()
+            await self._started.feed(data)
 
     async def finish(self, stdin: bytes = b"", *, limit: int) -> Result:
         """Read everything and wait for the end. Raises `TooMuchOutput`."""
         feeding = asyncio.create_task(self.feed(stdin))
         output = bytearray()
         try:
-            if self._process.stdout is not None:
-                async for data in self.output():
-                    output += data
-                    if len(output) > limit:
-                        raise TooMuchOutput
-            code = await self._process.wait()
+            async for data in self.output():
+                output += data
+                if len(output) > limit:
+                    raise TooMuchOutput
+            code = await self._started.wait()
             await self._reader
         finally:
             feeding.cancel()
@@ -113,8 +136,8 @@ class Running:
 
     @property
     def pid(self) -> int:
-        """Of the program itself."""
-        return self._process.pid
+        """Of the program itself, or of the warm cell in which it runs."""
+        return self._started.pid
 
     @property
     def errors(self) -> str:
@@ -123,30 +146,25 @@ class Running:
 
     async def wait(self) -> int:
         """Wait for the end; stdout must be read by someone else."""
-        code = await self._process.wait()
+        code = await self._started.wait()
         await self._reader
         return code
 
     def kill(self) -> None:
         """End it at once, with all that it started; `finish` and `wait` then return."""
-        if self._process.returncode is None:
-            _kill_tree(self._process.pid)
-            with suppress(ProcessLookupError):  # What has lost its parent.
-                os.killpg(self._process.pid, signal.SIGKILL)
+        self._started.kill()
 
     async def close(self) -> None:
         """Kill what still runs, and release everything."""
-        self.kill()
-        self._process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
-        await self._process.wait()
+        self._started.kill()
+        await self._started.release()
         self._reader.cancel()
         with suppress(asyncio.CancelledError):
             await self._reader
 
     async def _read_errors(self) -> None:
-        assert self._process.stderr
         line = bytearray()
-        while data := await self._process.stderr.read(_CHUNK):
+        while data := await self._started.read_errors(_CHUNK):
             self._errors += data
             del self._errors[:-_ERROR_TAIL]
             if not self._listeners:
@@ -157,6 +175,48 @@ class Running:
             for one in whole:
                 for listener in self._listeners:
                     listener(one.decode("utf-8", "replace"))
+
+
+class _Child:
+    """A process of ours."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def read(self, size: int) -> bytes:
+        stdout = self._process.stdout
+        return await stdout.read(size) if stdout is not None else b""
+
+    async def read_errors(self, size: int) -> bytes:
+        assert self._process.stderr
+        return await self._process.stderr.read(size)
+
+    async def feed(self, data: bytes) -> None:
+        stdin = self._process.stdin
+        if stdin is None:
+            return
+        with suppress(BrokenPipeError, ConnectionResetError):
+            stdin.write(data)
+            await stdin.drain()
+        stdin.close()
+        await stdin.wait_closed()
+
+    async def wait(self) -> int:
+        return await self._process.wait()
+
+    def kill(self) -> None:
+        if self._process.returncode is None:
+            _kill_tree(self._process.pid)
+            with suppress(ProcessLookupError):  # What has lost its parent.
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def release(self) -> None:
+        self._process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
+        await self._process.wait()
 
 
 def _kill_tree(pid: int) -> None:

@@ -13,6 +13,7 @@ read as data (inside.py), and never used as a repository.
 
 import asyncio
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,14 +22,14 @@ from typing import Any, Final
 
 from servicekit.errors import ServiceError
 from services.git import files
-from services.git.cell import Bind, Cell, Cells
+from services.git.cell import MADE, Bind, Cell, Cells
 from services.git.command import Where, git
 from services.git.record import Mode, Record
 from services.git.repository import Repository
 from services.git.scan import Scan, scan
 
 _ROOT: Final = "/run/cell"
-_GIT: Final = f"{_ROOT}/git"
+_GIT: Final = f"{MADE}/git"
 _STORE: Final = f"{_ROOT}/store"
 _SCRATCH: Final = f"{_ROOT}/scratch"
 _LAYERS: Final = f"{_ROOT}/layers"
@@ -110,8 +111,12 @@ class Workspace:
         return Cell(
             identity=self.cells.sandbox,
             binds=binds,
-            directories=[f"{_GIT}/refs", f"{_GIT}/objects"],
-            files={f"{_GIT}/HEAD": _HEAD, f"{_GIT}/config": _CONFIG},
+            constants={
+                f"{_GIT}/refs/": b"",
+                f"{_GIT}/objects/": b"",
+                f"{_GIT}/HEAD": _HEAD,
+                f"{_GIT}/config": _CONFIG,
+            },
         )
 
     def where(self, *, objects: str = _STORE, alternates: str = "") -> Where:
@@ -137,13 +142,14 @@ class Workspace:
         return answer
 
     @asynccontextmanager
-    async def scratch(self, head: str) -> AsyncIterator[Where]:
+    async def scratch(self) -> AsyncIterator[Where]:
         """A place where the planned objects are to be written, and how git sees them there."""
-        folder = f"{_SCRATCH}/{secrets.token_hex(8)}"
+        name = secrets.token_hex(8)
         try:
-            yield self.where(objects=folder, alternates=_STORE)
+            yield self.where(objects=f"{_SCRATCH}/{name}", alternates=_STORE)
         finally:
-            await asyncio.shield(self.ask("clear", head, folder=folder))
+            folder = self.paths.scratch / name
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     def inside_objects(self) -> Where:
         """How git in `cell` sees the objects that were made inside."""

@@ -6,18 +6,22 @@ import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from servicekit.disk import DiskGuard
 from services.git.answers import Listing, Progress
+from services.git.app import HOMES, in_use
+from services.git.app import mode as mode_of
 from services.git.cell import Cell, Cells
+from services.git.checkouts import Checkouts
 from services.git.command import Command
 from services.git.commit import Committer, Person
 from services.git.credentials import Credentials
 from services.git.local import Local
 from services.git.process import Running
 from services.git.push import Pusher
-from services.git.record import Record, Records
+from services.git.record import Mode, Record, Records
 from services.git.remote import Remote, Rules
 from services.git.repositories import Caller, Repositories
 from services.git.transport import Bounds, Transport
@@ -183,12 +187,13 @@ async def parts(
     bwrap: Path | None = None,
     authorities: bytes = b"",
     disk_used: float = 0.5,
+    mode: Mode | None = None,
 ) -> AsyncIterator[Parts]:
     """The service's parts over `state`, as app.py makes them."""
     directory = state / "git"
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     state.chmod(0o700)
-    homes = (directory / "repositories", directory / "worktrees", directory / "checkouts")
+    homes = [directory / name for name in HOMES]
     cells = WatchedCells(homes, bwrap)
     bounds = Bounds(timeout=60, repository_bytes=repository_bytes)
     local = Local(cells, rules, state)
@@ -196,11 +201,16 @@ async def parts(
     repositories = Repositories(homes[0], cells, transport, access_ttl=300)
     disk = DiskGuard(directory, 0.9, measure=lambda _: disk_used)
     records = Records(homes[1])
-    worktrees = Worktrees(records, repositories, cells, rules, local, disk)
+    checkouts = Checkouts(homes[2], cells, 1 << 30, partial(in_use, records, repositories))
+    how = mode_of(directory) if mode is None else mode
+    worktrees = Worktrees(
+        records, repositories, checkouts, homes[3], how, cells, rules, local, disk
+    )
     await worktrees.load()
     committer, pusher = Committer(records, SERVER, disk), Pusher(rules, transport, repositories)
     async with cells:
         yield Parts(state, cells, records, worktrees, committer, pusher, transport, local)
+        await checkouts.close()
 
 
 def write(workspace: Workspace, name: str | bytes, content: str | bytes) -> Path:

@@ -1,5 +1,9 @@
-"""What runs inside a git cell: it sees one worktree and may be wrong about nothing else.
+"""What runs in a warm cell, on the standard library alone: it imports nothing else of ours.
 
-Standard library only, and nothing else of the project: it is run from a read-only copy, by an
-interpreter without site packages. What it answers is not believed by those outside.
+    main ── starts commands, and workers ── spawn
+    worker ── runs operations, one after the other ── operations
+    frames ── how both talk to the service ── wire (the words of operations)
+
+`main`, `spawn` and `frames` are loaded when a cell starts, which somebody waits for: they
+import what the interpreter has built in, and no `typing`, `signal` or `socket`.
 """

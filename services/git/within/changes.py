@@ -7,10 +7,10 @@ and head agree, nothing differs, whatever is below.
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from .files import Files, UnreadableError
-from .ignores import MAX_BYTES, NAME, Ignores
-from .layers import GONE, Directory, Gone, Leaf
-from .objects import GITLINK, LINK, TREE, Entry, Objects
+from services.git.within.files import Files, UnreadableError
+from services.git.within.ignores import MAX_BYTES, NAME, Ignores
+from services.git.within.layers import Directory, Gone, Leaf
+from services.git.within.objects import GITLINK, LINK, TREE, Entry, Objects
 
 ADDED: Final = "?"
 MODIFIED: Final = "M"
@@ -90,17 +90,16 @@ class Comparison:
     def _compare(
         self, path: bytes, work: _Override | Entry | None, head: Entry | None
     ) -> Iterator[Change]:
-        if work is GONE:
+        if isinstance(work, Gone):
             work = None
         if isinstance(work, Entry) and work == head:
             return
-        is_directory = isinstance(work, Directory) or (
+        if isinstance(work, Directory) or (
             isinstance(work, Entry) and work.mode in (TREE, GITLINK)
-        )
-        if head is not None and head.mode == GITLINK and is_directory:
-            return  # Whatever is in it is the other repository's.
-        if is_directory:
-            yield from self._compare_directory(path, work, head)
+        ):
+            # Whatever is in another repository is that one's.
+            if head is None or head.mode != GITLINK:
+                yield from self._compare_directory(path, work, head)
             return
         if head is not None and head.mode == TREE:
             yield from self._walk(path + b"/", {}, None, head.id)
@@ -114,13 +113,13 @@ class Comparison:
             yield from self._compare_file(path, work, head)
 
     def _compare_directory(
-        self, path: bytes, work: _Override | Entry | None, head: Entry | None
+        self, path: bytes, work: Directory | Entry, head: Entry | None
     ) -> Iterator[Change]:
         overrides: Mapping[bytes, _Override] = {}
         base = None
         if isinstance(work, Directory):
             overrides, base = work.children, self._shown(work.base)
-        elif isinstance(work, Entry) and work.mode == TREE:
+        elif work.mode == TREE:
             base = work.id
         if head is not None and head.mode == TREE:
             yield from self._walk(path + b"/", overrides, base, head.id)

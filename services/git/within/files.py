@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from hashlib import sha1
 from typing import Final, NamedTuple
 
-from .layers import Leaf
-from .objects import FILE, LINK, PROGRAM, object_id
-from .system import open_beneath
+from services.git.within.layers import Leaf
+from services.git.within.objects import FILE, LINK, PROGRAM, object_id
+from services.git.within.system import open_beneath
 
 MAX_BYTES: Final = 2 << 30
 """Of a file that can be committed."""

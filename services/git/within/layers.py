@@ -86,7 +86,7 @@ def _parse(layer: int, scan: Sequence[Any]) -> _Raw:
 
 
 def _lay(raw: _Raw, under: Directory | None, whole: Directory) -> Directory:
-    """Lay a directory of a layer over what is `under` it; `whole` is all that is under the layer."""
+    """Lay a directory of a layer over what is `under` it; `whole` is all below the layer."""
     made = Directory(dict(under.children) if under else {}, under.base if under else None)
     for name, entry in raw.children.items():
         if not isinstance(entry, _Raw):

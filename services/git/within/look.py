@@ -1,7 +1,6 @@
 """The operations on a worktree that a cell offers."""
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -9,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from . import plan
-from .changes import ADDED, DELETED, RENAMED, Change, Comparison
-from .files import Files
-from .ignores import Ignores
-from .layers import world
-from .objects import EMPTY_TREE, Objects
+from services.git.within import plan
+from services.git.within.changes import ADDED, DELETED, RENAMED, Change, Comparison
+from services.git.within.files import Files
+from services.git.within.ignores import Ignores
+from services.git.within.layers import world
+from services.git.within.objects import EMPTY_TREE, Objects
+from services.git.within.operations import Answer, Context, Operation
+from services.git.within.wire import Payload
 
 _RENAMES: Final = 1000
 """Files that vanished, or appeared: with more of them no renames are looked for."""
@@ -106,22 +107,19 @@ class Look:
         return self.objects.tree_of(commit) if commit else None
 
 
-def look(payload: Mapping[str, Any], context: dict[str, Any]) -> Look:
+def look(payload: Payload, context: Context) -> Look:
     """The worktree as it is kept in `context`."""
-    found = context.get("look")
-    same = isinstance(found, Look) and (found.environment, found.roots) == (
-        payload["environment"],
-        tuple(payload["roots"]),
-    )
-    if not same:
-        if isinstance(found, Look):
-            found.close()
-        context["look"] = found = Look(payload["environment"], payload["roots"])
-    assert isinstance(found, Look)
-    return found
+    found = context.cache.get("look")
+    wanted = payload["environment"], tuple(payload["roots"])
+    if isinstance(found, Look) and (found.environment, found.roots) == wanted:
+        return found
+    if isinstance(found, Look):
+        found.close()
+    context.cache["look"] = made = Look(*wanted)
+    return made
 
 
-def changes(payload: Mapping[str, Any], _: Sequence[int], context: dict[str, Any]) -> Any:
+def changes(payload: Payload, _: list[int], context: Context) -> Answer:
     """`entries`: path, state, old path, whether it is a submodule; at most `limit` of `total`."""
     here = look(payload, context)
     head, found = here.compare(payload)
@@ -136,10 +134,10 @@ def changes(payload: Mapping[str, Any], _: Sequence[int], context: dict[str, Any
             break
         text = change.path.rstrip(b"/").decode("latin-1")
         entries.append([text, change.state, old.decode("latin-1"), change.submodule])
-    return {"entries": entries, "total": len(listed)}
+    return {"entries": entries, "total": len(listed)}, []
 
 
-def make(payload: Mapping[str, Any], _: Sequence[int], context: dict[str, Any]) -> Any:
+def make(payload: Payload, _: list[int], context: Context) -> Answer:
     """Plan the commit of what differs at or below `paths`; it is kept for what comes next."""
     here = look(payload, context)
     head, found = here.compare(payload)
@@ -152,10 +150,10 @@ def make(payload: Mapping[str, Any], _: Sequence[int], context: dict[str, Any]) 
         "objects": len(made.blobs) + len(made.trees),
         "bytes": made.size,
         "skipped": [[path.decode("latin-1"), reason] for path, reason in made.skipped],
-    }
+    }, []
 
 
-def send(payload: Mapping[str, Any], descriptors: Sequence[int], context: dict[str, Any]) -> Any:
+def send(payload: Payload, descriptors: list[int], context: Context) -> Answer:
     """Write the plan as a pack into the descriptor. `unstable`: then it is of no use."""
     here = look(payload, context)
     assert here.plan
@@ -163,10 +161,10 @@ def send(payload: Mapping[str, Any], descriptors: Sequence[int], context: dict[s
         commit = payload["commit"].encode("latin-1")
         changed = plan.send(here.plan, here.files, commit, pack.write)
     here.files.forget_contents()
-    return {"unstable": [path.decode("latin-1") for path in changed]}
+    return {"unstable": [path.decode("latin-1") for path in changed]}, []
 
 
-def write(payload: Mapping[str, Any], _: Sequence[int], context: dict[str, Any]) -> Any:
+def write(payload: Payload, _: list[int], context: Context) -> Answer:
     """Write the plan as loose objects into `folder`, which is made if need be."""
     here = look(payload, context)
     assert here.plan
@@ -174,28 +172,21 @@ def write(payload: Mapping[str, Any], _: Sequence[int], context: dict[str, Any])
     folder.mkdir(exist_ok=True)
     changed = plan.write_loose(here.plan, here.files, folder)
     here.files.forget_contents()
-    return {"unstable": [path.decode("latin-1") for path in changed]}
+    return {"unstable": [path.decode("latin-1") for path in changed]}, []
 
 
-def which(payload: Mapping[str, Any], _: Sequence[int], context: dict[str, Any]) -> Any:
+def which(payload: Payload, _: list[int], context: Context) -> Answer:
     """The paths of the plan that have the content `id`, which git did not take."""
     made = look(payload, context).plan
     assert made
     found = made.blobs.get(payload["id"])
-    return {"paths": [found[2].decode("latin-1")] if found else []}
+    return {"paths": [found[2].decode("latin-1")] if found else []}, []
 
 
-def clear(payload: Mapping[str, Any], _: Sequence[int], __: dict[str, Any]) -> Any:
-    """Remove `folder`."""
-    shutil.rmtree(payload["folder"], ignore_errors=True)
-    return {}
-
-
-OPERATIONS: Final = {
+OPERATIONS: Final[Mapping[str, Operation]] = {
     "changes": changes,
     "plan": make,
     "send": send,
     "write": write,
     "which": which,
-    "clear": clear,
 }

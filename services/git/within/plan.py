@@ -8,10 +8,18 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Final
 
-from .changes import ADDED, RETYPED, Change
-from .files import Blob, Files, UnreadableError
-from .layers import Leaf
-from .objects import EMPTY_TREE, LINK, TREE, Entry, Objects, format_tree, object_id
+from services.git.within.changes import ADDED, RETYPED, Change
+from services.git.within.files import Blob, Files, UnreadableError
+from services.git.within.layers import Leaf
+from services.git.within.objects import (
+    EMPTY_TREE,
+    LINK,
+    TREE,
+    Entry,
+    Objects,
+    format_tree,
+    object_id,
+)
 
 NOT_READ: Final = "the file cannot be read, or is larger than 2 GiB"
 REFUSED: Final = "git does not allow this path"
