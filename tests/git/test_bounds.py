@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from services.git import diff, status
-from services.git.blocking import unblocked
 from services.git.cell import Cell
 from services.git.command import Command
 from services.git.commit import Draft
