@@ -19,8 +19,7 @@ _MODULES: Final = "/.cove.modules"
 _PYTHON: Final = Path("/.cove.python")
 _UNCHECKED: Final = 1
 _BOOT: Final = (
-    f"import sys;sys.path.insert(0,'{_MODULES}');"
-    "from services.git.within.main import main;main()"
+    f"import sys;sys.path.insert(0,'{_MODULES}');from services.git.within.main import main;main()"
 )
 
 

@@ -18,8 +18,9 @@ from services.git.entrance import unavailable
 from services.git.errors import CellLost, OutputTooLarge, failed
 from services.git.process import Program, Running, close_all
 from services.git.within import frames, wire
+from services.git.within.frames import WireError
 from services.git.within.main import ENDED, READY
-from services.git.within.wire import Payload, WireError
+from services.git.within.wire import Payload
 
 _START_TIMEOUT: Final = 30.0
 _PATIENCE: Final = 10.0

@@ -11,7 +11,7 @@ _OWN_CHILDREN = "/proc/1/task/1/children"
 
 
 def spawn(
-    argv: Sequence[bytes],
+    argv: list[bytes],
     env: Mapping[bytes, bytes],
     cwd: bytes,
     descriptors: Sequence[int],
@@ -28,7 +28,7 @@ def spawn(
             # Out of the way: one may have the number that another is to get.
             above = max(targets) + 1
             for descriptor in descriptors:
-                moved.append(fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, above))  # noqa: PERF401
+                moved.append(fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, above))
             descriptors = moved
         os.chdir(cwd)
         return os.posix_spawn(
