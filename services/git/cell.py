@@ -7,10 +7,8 @@ it talks to a remote, no network. It ends when the service ends.
 
 import asyncio
 import os
-import pwd
-from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -21,70 +19,16 @@ from services.git.entrance import Entrance, unavailable
 from services.git.errors import CellLost, GitTimedOut, OutputTooLarge, failed
 from services.git.pool import Bounds, Pool, identities
 from services.git.process import Program, Result, Running, TooMuchOutput, close_all
+from services.git.sandbox import MADE, Bind, Cell, Identity, owner_of, view
 from services.git.warm import Warm
 from services.git.within import frames
 from services.git.within.wire import Payload
 
-MADE: Final = "/run/cell/made"
-"""Where a cell's constants are."""
 _MADE_SIZE: Final = 16 << 20
-_LINKS: Final = ("bin", "sbin", "lib", "lib32", "lib64")
 # Its zeroth word is KiB, the others are the command. Who has less already keeps that.
 _LIMITED: Final = 'ulimit -v "$0" 2>/dev/null; exec "$@"'
-_NETWORK_FILES: Final = (
-    "/etc/ssl",
-    "/etc/ca-certificates",
-    "/etc/pki",
-    "/etc/nsswitch.conf",
-)
 
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """A user on the host that a cell runs as."""
-
-    uid: int
-    gid: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bind:
-    """A directory of the host and where the cell sees it."""
-
-    source: Path
-    target: str
-    writable: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """What one command may see and touch.
-
-    It is kept warm for others that are alike but for `cwd` and `constants`, unless it has
-    `network`, `lent` or `files`, or is made for something that is done `once`.
-    """
-
-    identity: Identity
-    binds: Sequence[Bind] = ()
-    lent: Sequence[Bind] = ()
-    """Directories and files of others, reached with the rights that the identity has."""
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    """Small files that exist in the cell's memory alone, mode 0600: never on a disk."""
-    constants: Mapping[str, bytes] = field(default_factory=dict)
-    """Small files below `MADE` that are no secret. A path has one content for ever: later
-    commands find them, too. A path that ends with a slash is an empty directory."""
-    directories: Sequence[str] = ()
-    """Empty directories of the cell's memory."""
-    cwd: str = "/"
-    memory: int = 2 << 30
-    """Bytes of address space that each of its processes may have."""
-    network: bool = False
-    once: bool = False
-    """Nobody will soon need the same: it is not kept, which would take longer to start."""
-
-    @property
-    def is_kept(self) -> bool:
-        return not (self.network or self.lent or self.files or self.once)
+__all__ = ["MADE", "Bind", "Cell", "Cells", "Identity", "owner_of", "timed_out_as"]
 
 
 class Cells:
@@ -258,7 +202,7 @@ class Cells:
 
         def make(control: int) -> Program:
             argv = [
-                *self._view(cell, {}),
+                *view(self._entrance, cell, {}),
                 *("--size", str(_MADE_SIZE), "--tmpfs", MADE),
                 *program.view(prefix, modules),
                 *("--remount-ro", "/", "--as-pid-1", "--"),
@@ -290,13 +234,12 @@ class Cells:
     ) -> Running:
         given = {**cell.files, **cell.constants}
         empty = [path for path in given if path.endswith("/")]
-        cell = replace(cell, directories=[*cell.directories, *empty])
         files = {path: _memory_file(data) for path, data in given.items() if path not in empty}
         limited = ["--", "sh", "-c", _LIMITED, str(cell.memory >> 10), *command.argv]
         try:
             return await Running.start(
                 Program(
-                    argv=[*self._view(cell, files), "--chdir", cell.cwd, *limited],
+                    argv=[*view(self._entrance, cell, files, empty), "--chdir", cell.cwd, *limited],
                     env=command.env,
                     descriptors=[*files.values(), *descriptors],
                     stdin=stdin,
@@ -305,40 +248,6 @@ class Cells:
             )
         finally:
             close_all(list(files.values()))
-
-    def _view(self, cell: Cell, files: Mapping[str, int]) -> list[str]:
-        """The command line of bubblewrap, as far as it says what there is in the cell."""
-        seen = self._entrance.path
-        argv = [
-            seen(self._entrance.bwrap),
-            "--unshare-all",
-            "--unshare-user",
-            "--die-with-parent",
-            "--new-session",
-        ]
-        argv += ["--cap-drop", "ALL", "--hostname", "cove"]
-        if cell.network:
-            argv.append("--share-net")
-        argv += [*_system(), "--proc", "/proc", "--dev", "/dev"]
-        for bind in cell.lent:
-            argv += ["--bind" if bind.writable else "--ro-bind", str(bind.source), bind.target]
-        if cell.binds or files:
-            argv += ["--dir", "/run/cell"]
-        for bind in cell.binds:
-            argv += [
-                "--bind" if bind.writable else "--ro-bind",
-                seen(bind.source),
-                bind.target,
-            ]
-        for directory in cell.directories:
-            argv += ["--dir", directory]
-        for target, descriptor in files.items():
-            argv += ["--perms", "0600", "--file", str(descriptor), target]
-        if cell.network:
-            for path in _NETWORK_FILES:
-                argv += ["--ro-bind-try", path, path]
-        identity = cell.identity
-        return [*self._entrance.prefix(identity.uid, identity.gid), *argv]
 
 
 @contextmanager
@@ -350,27 +259,6 @@ def timed_out_as(command: str) -> Iterator[None]:
         raise GitTimedOut("git did not finish in time", command=command) from None
     except TooMuchOutput:
         raise OutputTooLarge("git's answer is too large", command=command) from None
-
-
-def owner_of(path: Path) -> Identity:
-    """The user that owns `path`, with the group that user has by default."""
-    found = path.stat()
-    with suppress(KeyError):
-        return Identity(found.st_uid, pwd.getpwuid(found.st_uid).pw_gid)
-    return Identity(found.st_uid, found.st_gid)
-
-
-def _system() -> list[str]:
-    argv = ["--ro-bind", "/usr", "/usr"]
-    for name in _LINKS:
-        path = Path("/", name)
-        if path.is_symlink():
-            argv += ["--symlink", str(path.readlink()), str(path)]
-        elif path.is_dir():
-            argv += ["--ro-bind", str(path), str(path)]
-    argv += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
-    argv += ["--ro-bind-try", "/etc/alternatives", "/etc/alternatives"]
-    return [*argv, "--size", str(64 << 20), "--tmpfs", "/tmp"]  # noqa: S108 - the cell's own.
 
 
 def _memory_file(data: bytes) -> int:

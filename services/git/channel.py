@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from services.git.within import frames
-from services.git.within.frames import Frame, Incoming, WireError
+from services.git.within.frames import Frame, Incoming
 
 _PIECE: Final = 64 * 1024
 
@@ -182,6 +182,3 @@ def _close_all(descriptors: list[int]) -> None:
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-__all__ = ["Channel", "Frame", "Pipe", "WireError"]

@@ -1,4 +1,4 @@
-"""Keeps cells warm: started when first needed, shared, ended when nobody needed them for a while."""
+"""Keeps cells warm: started when needed, shared, ended when not needed for a while."""
 
 import asyncio
 import os

@@ -10,7 +10,7 @@ as it is not dumpable. When a command has ended nothing that it started is left.
 """
 
 import _ctypes
-import _signal
+import _signal  # type: ignore[import-not-found]
 import _socket
 import marshal
 import os
@@ -149,13 +149,18 @@ def _limit(memory: int) -> None:
 
 def _not_dumpable() -> None:
     # By hand: `ctypes` takes a quarter of the whole start.
-    class Int(_ctypes._SimpleCData):  # type: ignore[type-arg]
+    class Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001
         _type_ = "i"
 
     class Function(_ctypes.CFuncPtr):
         _flags_ = _ctypes.FUNCFLAG_CDECL
         _restype_ = Int
 
-    prctl = Function(_ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl"))
+    prctl = Function(
+        _ctypes.dlsym(
+            _ctypes.dlopen(None, 0),  # type: ignore[arg-type]
+            "prctl",
+        )
+    )
     if prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         raise OSError("the agent cannot be hidden from its commands")

@@ -11,7 +11,7 @@ _OWN_CHILDREN = "/proc/1/task/1/children"
 
 
 def spawn(
-    argv: Sequence[bytes],
+    argv: list[bytes],
     env: Mapping[bytes, bytes],
     cwd: bytes,
     descriptors: Sequence[int],
