@@ -32,7 +32,9 @@ OBJECTS: Final = "/.cove/objects"
 _TREE: Final = "/run/cell/tree"
 _STORE: Final = "/run/cell/store"
 _GIT: Final = "/run/cell/git"
-_CONFIG: Final = b"[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
+_CONFIG: Final = (
+    b"[core]\n\trepositoryformatversion = 0\n\tbare = false\n[checkout]\n\tworkers = 2\n"
+)
 _RAW: Final = b"* -text -eol -ident -filter !working-tree-encoding\n"
 
 _TEMPLATE_FOLDERS: Final = (

@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from servicekit.disk import DiskFull
 from services.git import checkouts as module
+from services.git import shelf
 from services.git.checkouts import Checkout, Checkouts
 from services.git.errors import PathForbidden, RevisionNotFound
 from tests.git import overlay
@@ -90,8 +92,9 @@ def in_overlay(cache: Cache, checkout: Checkout, upper: Path, *command: str) -> 
     objects = cache.store.repository.objects
     result = subprocess.run(
         [
-            *(sys.executable, "-I", "-S", overlay.__file__, layers, upper / "up", upper / "work"),
-            *(objects, str(owner.uid), *command),
+            *(sys.executable, "-I", "-S", overlay.__file__, layers),
+            *map(str, (upper / "up", upper / "work")),
+            *(str(objects), str(owner.uid), *command),
         ],
         capture_output=True,
         check=False,
@@ -131,7 +134,7 @@ def stated(tree: Path) -> list[tuple[str, int, int, int, bytes]]:
 SAMPLE: Tree = {
     b"README": Entry(FILE, b"hello\n"),
     b"run": Entry(PROGRAM, b"#!/bin/sh\n"),
-    b"link": Entry(LINK, b"/etc/passwd"),
+    b"link": Entry(LINK, b"/nowhere/file"),
     b"src/a.txt": Entry(FILE, b"one\ntwo\n"),
     b"src/\xff": Entry(FILE, b"no utf-8\n"),
     b"sub": Entry(SUBMODULE, b"1" * 40),
@@ -210,7 +213,7 @@ async def test_git_inside_starts_clean_and_leaves_the_checkout_alone(
     assert inside("git write-tree").strip() == run_git(
         cache.store.path, "rev-parse", f"{checkout.commit}^{{tree}}"
     )
-    assert inside("git fsck --strict 2>&1") in ("", "notice: HEAD points to an unborn branch (x)\n")
+    assert inside("git fsck --strict --no-dangling 2>&1") == ""
     log = inside(
         "echo more >>README; rm link; mkdir d; echo x >d/y; git add -A;"
         "git commit -qm changed; git status --porcelain; git gc --quiet; git log --format=%s"
@@ -233,15 +236,14 @@ async def test_layers_show_what_a_plain_checkout_has(
         checkout = await cache.get(commit)
         depths.append(len(checkout.layers))
         plain = cache.store.checked_out(commit, tmp_path / f"plain{step}")
-        upper = tmp_path / f"upper{step}"
-        assert json.loads(in_overlay(cache, checkout, upper)) == seen(plain), (seed, step)
-        shutil.rmtree(upper)
-        assert in_overlay_is_clean(cache, checkout, upper), (seed, step)
+        shown = json.loads(in_overlay(cache, checkout, tmp_path / f"upper{step}"))
+        assert shown == seen(plain), (seed, step)
+        assert is_clean(cache, checkout, tmp_path / f"clean{step}"), (seed, step)
         tree = changed(tree, chance)
     assert max(depths) > 1
 
 
-def in_overlay_is_clean(cache: Cache, checkout: Checkout, upper: Path) -> bool:
+def is_clean(cache: Cache, checkout: Checkout, upper: Path) -> bool:
     upper.mkdir()
     (upper / "up").mkdir()
     give(cache, upper, ".git/HEAD", f"{checkout.commit}\n")
@@ -340,7 +342,7 @@ async def test_a_link_in_a_layer_leads_nowhere(cache: Cache, tmp_path: Path) -> 
     del tree[b"d"]
     tree[b"d/other"] = Entry(FILE, b"x")
     again = await cache.get(cache.store.commit(tree))
-    assert (len(link.layers), len(again.layers)) == (2, 2)  # Over the one that is nearer.
+    assert (len(link.layers), len(again.layers)) == (2, 3)
     assert list(outside.iterdir()) == []
 
 
@@ -383,7 +385,7 @@ async def test_the_least_recently_used_goes_first_and_what_is_used_never(cache: 
         await cache.get(commit)
     size = json.loads((cache.root / place(cache, commits[0]) / "meta.json").read_text())["bytes"]
     assert cache.find(commits[0])
-    os.utime(cache.root / place(cache, commits[0]) / "meta.json")
+    shelf.note(cache.root / place(cache, commits[0]), time.time() + 60)
     await cache.again(size * 2)
     cache.used.append((cache.store.path, commits[1]))
     await cache.checkouts.trim()

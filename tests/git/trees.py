@@ -104,7 +104,7 @@ def _entry(chance: random.Random) -> Entry:
         [
             *(Entry(FILE, text + b"\r\n") for _ in range(4)),
             *(Entry(PROGRAM, text) for _ in range(2)),
-            *(Entry(LINK, chance.choice([b"a", b"/etc/passwd", b"..", text])) for _ in range(2)),
+            *(Entry(LINK, chance.choice([b"a", b"/nowhere/file", b"..", text])) for _ in range(2)),
             Entry(SUBMODULE, b"%040d" % (1 + chance.randrange(1000))),
         ]
     )
