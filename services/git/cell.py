@@ -128,7 +128,7 @@ class Cells:
                 await self._entrance.require()
                 warm = await self._kept(stack, cell, beyond=True)
                 if warm is None:
-                    raise CellLost("the cell has ended")
+                    raise CellLost("what the cell is to see is gone", command=name)
                 return await warm.call(name, payload, cell.constants, descriptors, limit)
 
     async def drop(self, path: Path) -> None:
