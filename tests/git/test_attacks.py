@@ -163,7 +163,7 @@ async def test_nothing_from_a_worktree_is_run(
     plant(attack, workspace.tree, mark, prototype, IN_CELL)
     own(workspace, workspace.tree, *workspace.tree.rglob("*"))
     async with workspace.lock:
-        assert await status.read_all(workspace, workspace.head)
+        assert (await status.read(workspace, workspace.head)).entries
     await drain(diff.of_work(workspace, record.base_commit, [], diff.Limits()))
     await git.committer.commit(record, workspace, Draft(message="Commit"))
     await drain(diff.of_commits(workspace, record.base_commit, workspace.head, [], diff.Limits()))

@@ -42,7 +42,7 @@ async def test_a_worktree_is_a_checkout_of_the_remote_head(git: Parts, source: P
     _, workspace = await git.ready()
     assert (workspace.tree / "README").read_text() == "hello\n"
     async with workspace.lock:
-        assert await status.read_all(workspace, workspace.head) == []
+        assert (await status.read(workspace, workspace.head)).entries == []
     owner = workspace.cells.sandbox
     assert {path.lstat().st_uid for path in workspace.tree.rglob("*")} == {owner.uid}
 
