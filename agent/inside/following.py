@@ -27,6 +27,7 @@ class Follower:
         self._doing = b""
         self._tried = b""
         self._kill_at = 0.0
+        self._late = False
         self._notice = -1
         self._look_at = 0.0
 
@@ -55,11 +56,13 @@ class Follower:
             _child(said, patience, self._processes)
         self.pid, self._doing = pid, said
         self._kill_at = time.monotonic() + _LONGEST
+        self._late = False
 
     def reaped(self, status: int) -> None:
         """The child has ended."""
         self.pid, self._tried = 0, self._doing
-        if not (os.WIFEXITED(status) and os.WEXITSTATUS(status) == plumbing.AGAIN):
+        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else plumbing.AGAIN
+        if code != plumbing.AGAIN or self._late:
             self._settled = self._doing
         self.look()
 
@@ -68,6 +71,7 @@ class Follower:
         now = time.monotonic()
         if self.pid and now >= self._kill_at:
             self._kill_at = now + _LONGEST
+            self._late = True
             try:
                 os.killpg(self.pid, system.SIGKILL)
             except OSError:

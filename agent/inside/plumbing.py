@@ -9,7 +9,10 @@ import time
 from collections.abc import Iterator
 
 HEAD = b"/.cove/git/head"
-"""What git outside says: one JSON object of `branch`, `from` (empty: it was none) and `to`."""
+"""What git outside says: one JSON object of `branch`, `from` (empty: it was none) and `to`.
+
+`before` may name earlier tips, the latest first, from which only commits outside led to `from`.
+"""
 GIT_DIR = b"/workspace/.git"
 FOLLOWED = GIT_DIR + b"/cove-followed"
 """What was said last and is settled, so that what the inside undoes afterwards stays undone."""
@@ -62,26 +65,31 @@ def follow(said: bytes, patience: float) -> int:
     if found is None or program is None or not os.path.isdir(GIT_DIR):
         return BROKEN
     deadline = time.monotonic() + patience
-    while (ended := _Follow(program, *found).attempt()) == AGAIN and time.monotonic() < deadline:
+    ref, tips, new = found
+    if (earlier := _parsed(read(FOLLOWED))) and earlier[0] == ref and earlier[2] in tips:
+        tips = tips[: tips.index(earlier[2]) + 1]  # What is older was left, and come back to.
+    following = _Follow(program, ref, tips, new)
+    while (ended := following.attempt()) == AGAIN and time.monotonic() < deadline:
         time.sleep(_LOOK)
     if ended == DONE:
         _note(said)
     return ended
 
 
-def _parsed(said: bytes) -> tuple[str, str, str] | None:
-    """The ref, from, to."""
+def _parsed(said: bytes) -> tuple[str, list[str], str] | None:
+    """The ref, the tips from which it may be moved, and to which; None when it is nonsense."""
     import json  # Not the agent's: this is a child of it.
 
     try:
         values = json.loads(said)
-        branch, old, new = values["branch"], values["from"], values["to"]
+        branch, new = values["branch"], values["to"]
+        tips = [values["from"], *values.get("before", [])]
         named = branch and "\0" not in branch and f"refs/heads/{branch}".isprintable()
-        fits = named and len(new) == 40 and len(old) in (0, 40) and set(old + new) <= _HEX
-        fits = fits and _NONE not in (old, new)  # It would remove the branch.
-    except (ValueError, KeyError, TypeError):
+        ids = all(len(each) in (0, 40) and set(each) <= _HEX for each in (*tips, new))
+        fits = named and ids and new and _NONE not in (*tips, new)  # It would remove the branch.
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return (f"refs/heads/{branch}", old, new) if fits else None
+    return (f"refs/heads/{branch}", tips, new) if fits else None
 
 
 def _note(said: bytes) -> None:
@@ -94,12 +102,12 @@ def _note(said: bytes) -> None:
 
 
 class _Follow:
-    """One attempt. Every step may be repeated."""
+    """Every step may be repeated."""
 
-    def __init__(self, program: bytes, ref: str, old: str, new: str) -> None:
+    def __init__(self, program: bytes, ref: str, tips: list[str], new: str) -> None:
         self._program = program
         self._ref = ref
-        self._old = old
+        self._tips = tips
         self._new = new
 
     def attempt(self) -> int:
@@ -107,19 +115,19 @@ class _Follow:
         if code not in (0, 1):
             return BROKEN
         current = said.strip().decode() if code == 0 else ""
-        if current == self._old:
-            return self._move()
-        return self._index() if current == self._new else DONE
+        if current == self._new:  # It was killed after that, or the inside has come there itself.
+            return self._index(self._tips[-1])
+        return self._move(current) if current in self._tips else DONE
 
-    def _move(self) -> int:
+    def _move(self, old: str) -> int:
         """Compare and swap."""
         why = ("-m", "commit: outside of the sandbox")
-        if self._git("update-ref", *why, self._ref, self._new, self._old or _NONE)[0] == 0:
-            return self._index()
+        if self._git("update-ref", *why, self._ref, self._new, old or _NONE)[0] == 0:
+            return self._index(old)
         known = self._git("cat-file", "-e", f"{self._new}^{{commit}}")[0] == 0
         return AGAIN if known else BROKEN
 
-    def _index(self) -> int:
+    def _index(self, old: str) -> int:
         """What the commit changed is in the index as it is in the commit; all else stays staged."""
         _, head = self._git("symbolic-ref", "--quiet", "HEAD")
         if head.strip().decode(errors="replace") != self._ref:
@@ -127,7 +135,7 @@ class _Follow:
         if not os.path.lexists(GIT_DIR + b"/index"):
             return AGAIN if self._git("read-tree", self._new)[0] else DONE
         flags = ("-r", "-z", "--no-renames", "--no-abbrev", "--ignore-submodules=none")
-        code, changes = self._git("diff-tree", *flags, self._old or _EMPTY_TREE, self._new)
+        code, changes = self._git("diff-tree", *flags, old or _EMPTY_TREE, self._new)
         if code:
             return BROKEN
         entries = b"".join(_entries(changes))

@@ -63,10 +63,12 @@ class Outside:
         own(self.tree.node, self.store)
         return self.tips[-1]
 
-    def tell(self, old: str | None = None, new: str | None = None, branch: str = BRANCH) -> None:
+    def tell(
+        self, old: str | None = None, new: str | None = None, branch: str = BRANCH, **more: object
+    ) -> None:
         """As git outside does after a commit: from the tip before to the tip."""
         old = self.tips[-2] if old is None else old
-        said = {"branch": branch, "from": old, "to": new or self.tips[-1]}
+        said = {"branch": branch, "from": old, "to": new or self.tips[-1], **more}
         writing = self.tree.outside / "head.new"
         writing.write_text(json.dumps(said))
         writing.rename(self.tree.outside / "head")

@@ -124,6 +124,36 @@ async def test_what_the_inside_undoes_stays_undone(node: Node) -> None:
         assert await state(box) == (made.tips[0], "")
 
 
+async def test_it_follows_several_commits_that_it_was_not_told_of_one_by_one(node: Node) -> None:
+    made = outside(node)
+    async with made.sandbox() as box:
+        await shell(box, EDIT)
+    for path, text in EDITED.items():
+        made.commit({path: text})
+    *before, old, _ = made.tips
+    made.tell(before=before[::-1])
+    async with made.sandbox() as box:
+        assert await state(box) == (made.tips[-1], "")
+        # What was followed and then left is not one of them.
+        await shell(box, f"git reset -q --hard {old}")
+        made.commit({"m": "more\n"})
+        made.tell(before=made.tips[-3::-1])
+        assert await state(box) == (old, "")
+
+
+async def test_a_child_that_is_killed_is_made_up_for(node: Node) -> None:
+    made = outside(node)
+    script = "while true; do kill -9 -1; done"
+    async with made.sandbox() as box, box.agent() as agent:
+        sinks = box.sinks("killer")
+        await agent.start("killer", command("bash", "-c", script), sinks)
+        made.commit({"f": "outside\n"})
+        made.tell()
+        await agent.cancel("killer", "enough")
+        close(sinks)
+        assert (await state(box))[0] == made.tips[1]
+
+
 async def test_another_branch_that_is_checked_out_keeps_its_index(node: Node) -> None:
     made = outside(node)
     async with made.sandbox() as box:
