@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 NOBODY = 65534
 TESTS = (
     "test_attacks.py",
+    "test_checkouts.py",
     "test_commit.py",
     "test_push.py::test_push_to_a_repository_of_this_machine",
     "test_ssh.py",
