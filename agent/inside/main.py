@@ -38,6 +38,7 @@ class Agent:
 
     def run(self) -> None:
         """Returns when the agent has been idle for long enough; then the sandbox ends."""
+        self._requests.follower.look()
         while not self._idle():
             self._wait()
             self._reap()
@@ -61,6 +62,10 @@ class Agent:
         pending = {fd: event for each in becoming for fd, event in each.blank.descriptors()}
         for descriptor, event in pending.items():
             poll.register(descriptor, event)
+        follower = self._requests.follower
+        watched = follower.descriptors()
+        for descriptor, event in watched.items():
+            poll.register(descriptor, event)
         clients = {}
         for client in self._clients:
             descriptor = client.socket.fileno()
@@ -79,6 +84,8 @@ class Agent:
                 self._serve(clients[descriptor], event)
             elif descriptor in unready:
                 self._requests.set_up(unready[descriptor])
+            elif descriptor in watched:
+                follower.told()
             elif descriptor in pending:
                 continue  # Those are seen to in every round.
             elif descriptor == _LISTENER:
@@ -91,6 +98,8 @@ class Agent:
         executions = self._requests.executions.values()
         times = [due for each in executions if (due := each.deadline())]
         times += [each.deadline() for each in self._requests.becoming.values()]
+        waiting = (self._requests.follower, self._requests.held)
+        times += [due for each in waiting if (due := each.deadline())]
         if self._idle_timeout:
             times.append(self._busy_at + self._idle_timeout)
         due = min(times, default=time.monotonic() + _CLOSE_WAIT)
@@ -112,7 +121,7 @@ class Agent:
             client.flush()
         if client.open and event & ~select.POLLOUT:
             for kind, number, payload, descriptors in client.receive():
-                self._requests.answer(client, kind, number, payload, descriptors)
+                self._requests.receive(client, kind, number, payload, descriptors)
 
     def _reap(self) -> None:
         """Take every child that has ended, ours or an orphan."""
@@ -127,6 +136,9 @@ class Agent:
                 return
             if pid in self._requests.removals:
                 self._removed(pid, status)
+                continue
+            if pid == self._requests.follower.pid:
+                self._requests.follower.reaped(status)
                 continue
             self._requests.prepared.reaped(pid)
             used = int(usage.ru_utime * 1e6), int(usage.ru_stime * 1e6), usage.ru_maxrss
@@ -158,6 +170,8 @@ class Agent:
                 client.reply(frames.OK, number, b"")
         self._clients = [client for client in self._clients if client.open]
         self._requests.prepared.drop_orphans()
+        running = any(not each.ended for each in self._requests.executions.values())
+        self._requests.follower.watch(running=running)
         if self._clients or not self._childless:
             self._busy_at = now
 

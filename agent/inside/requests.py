@@ -9,6 +9,8 @@ from agent.inside import files, system
 from agent.inside.becoming import Becoming
 from agent.inside.connection import Connection
 from agent.inside.execution import Execution
+from agent.inside.following import Follower
+from agent.inside.held import Held, starts, subject
 from agent.inside.log import Log
 from agent.inside.paths import OutsideError
 from agent.inside.prepared import Preparations, Prepared, joins
@@ -30,7 +32,20 @@ class Requests:
         self.removals: dict[int, tuple[Connection, int]] = {}
         """Processes of ours that remove directories, and who waits for them."""
         self.prepared = Preparations(max_processes)
+        self.follower = Follower(max_processes)
+        self.held = Held()
         self._max_processes = max_processes
+
+    def receive(
+        self, client: Connection, kind: int, number: int, payload: bytes, fds: list[int]
+    ) -> None:
+        """As `answer`, but what starts a command waits until the git inside has followed."""
+        about = subject(kind, payload)
+        if self.held.has(about) or (starts(kind) and self.follower.look(again=True)):
+            request = client, kind, number, payload, fds
+            if self.held.add(about, request, time.monotonic()):
+                return
+        self.answer(client, kind, number, payload, fds)
 
     def answer(
         self, client: Connection, kind: int, number: int, payload: bytes, fds: list[int]
@@ -166,7 +181,9 @@ class Requests:
         waiting.become(argv, env, cwd, merge=merge)
 
     def go_on(self, now: float) -> None:
-        """See how far those are that become a command."""
+        """See how far those are that become a command, and let go what waits no longer."""
+        for request in self.held.due(now, busy=self.follower.pid != 0):
+            self.answer(*request)
         for execution_id, each in list(self.becoming.items()):
             if each.over(now):
                 del self.becoming[execution_id]

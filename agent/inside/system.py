@@ -18,6 +18,8 @@ RENAME_NOREPLACE = 1
 
 _PR_SET_DUMPABLE = 4
 _SYS_CLOSE_RANGE = 436
+_REPLACED = 0x08 | 0x80
+"""IN_CLOSE_WRITE, IN_MOVED_TO."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -50,6 +52,15 @@ def close_from(lowest: int) -> None:
     """Close every descriptor from `lowest` on."""
     if _libc.syscall(_SYS_CLOSE_RANGE, lowest, 0xFFFFFFFF, 0) != 0:
         os.closerange(lowest, 65536)
+
+
+def notice_of(directory: bytes) -> int:
+    """A descriptor that is readable when a file of the directory was replaced; -1 for none."""
+    descriptor: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    if descriptor >= 0 and _libc.inotify_add_watch(descriptor, directory, _REPLACED) < 0:
+        os.close(descriptor)
+        return -1
+    return descriptor
 
 
 def rename_exclusive(source: bytes, source_dir: int, target: bytes, target_dir: int) -> None:

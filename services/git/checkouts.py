@@ -23,6 +23,7 @@ from services.git.beside import beside
 from services.git.cell import Cells
 from services.git.command import is_commit_id
 from services.git.errors import RevisionNotFound
+from services.git.filling import Over
 from services.git.layers import Difference
 from services.git.repository import Repository
 from services.git.shelf import Meta
@@ -93,23 +94,10 @@ class Checkouts:
         """Find what is here, and begin to remove what is not whole."""
         shelf.make(self._root)
         found, strays = await asyncio.to_thread(shelf.read, self._root)
-        layers: dict[_Key, tuple[Path, ...]] = {}
-        rest = {(one.directory.parent, one.meta.commit): one for one in found}
-        while ready := [
-            key
-            for key, one in rest.items()
-            if not one.meta.parent or (key[0], one.meta.parent) in layers
-        ]:
-            for key in ready:
-                one = rest.pop(key)
-                below = layers.get((key[0], one.meta.parent), ())
-                layers[key] = (one.directory / "tree", *below)
         for one in found:
-            key = (one.directory.parent, one.meta.commit)
-            if key in layers:
-                checkout = Checkout(one.meta.commit, layers[key])
-                self._kept[key] = _Kept(checkout, one.meta, one.used)
-        for stray in [*strays, *(one.directory for one in rest.values())]:
+            checkout = Checkout(one.meta.commit, one.layers)
+            self._kept[one.directory.parent, one.meta.commit] = _Kept(checkout, one.meta, one.used)
+        for stray in strays:
             self._begin(self._remove(shelf.hide(stray)))
 
     async def close(self) -> None:
@@ -251,18 +239,8 @@ class Checkouts:
         directory = shelf.start(home, commit)
         try:
             tree = directory / "tree"
-            if lower is None:
-                filled = await filling.fill(self._cells, repository, commit, tree, moment)
-            else:
-                filled = await filling.fill_over(
-                    self._cells,
-                    repository,
-                    commit,
-                    tree,
-                    moment,
-                    lower=below.layers[0],
-                    difference=lower[1],
-                )
+            over = Over(below.layers[0], lower[1]) if lower else None
+            filled = await filling.fill(self._cells, repository, commit, tree, moment, over)
             now = self._clock()
             meta = Meta(commit, below.commit, filled.bytes, filled.files, now)
             await asyncio.to_thread(shelf.finish, directory, meta)

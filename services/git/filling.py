@@ -53,7 +53,16 @@ _MARGIN: Final = 2
 """Seconds that files are older than their index, whatever the commit says."""
 # Of a write that failed git does not say why; mostly it is this.
 _FULL: Final = ("No space left on device", "Disk quota exceeded", "unable to write")
+_TOO_LONG: Final = re.compile(r"(?:create \w+|open file) '?(.*?)'?: File name too long")
 _INVALID_PATH: Final = re.compile(r"invalid path '(.*)'")
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """The tree of the checkout to be a layer over, and how the commit differs from it."""
+
+    tree: Path
+    difference: Difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,71 +96,58 @@ async def difference(
 
 
 async def fill(
-    cells: Cells, repository: Repository, commit: str, tree: Path, moment: int
-) -> Filled:
-    """Fill `tree`, a new directory, with all files of `commit`, which was made at `moment`."""
-    lay_out(tree, cells.sandbox)
-    where = _where(index=True)
-    return await _run(
-        cells,
-        _cell(cells, repository, tree),
-        [
-            git(where, "read-tree", values=[commit]),
-            git(where, "checkout-index", ["-a", "-f"]),
-            *_settled(where, moment),
-        ],
-    )
-
-
-async def fill_over(
     cells: Cells,
     repository: Repository,
     commit: str,
     tree: Path,
     moment: int,
-    *,
-    lower: Path,
-    difference: Difference,
+    over: Over | None = None,
 ) -> Filled:
-    """Fill `tree` as a layer over the tree `lower`, from which `commit` has that difference.
+    """Fill `tree`, a new directory, with the files of `commit`, which was made at `moment`.
 
-    Raises `PermissionError` where the service may not make whiteouts.
+    Raises `PathForbidden`, `DiskFull`, and `PermissionError` where `over` another
+    one is not possible, as the service may not make whiteouts.
     """
-    sandbox = cells.sandbox
-    lay_out(tree, sandbox)
-    # Before git writes: nothing in there leads elsewhere yet.
-    layers.make_whiteouts(tree, difference.gone, sandbox)
-    if not files.copy_from_cell(lower / ".git", "index", tree / ".git" / "index", sandbox):
-        raise OSError("a checkout has no index")
+    lay_out(tree, cells.sandbox)
     where = _where(index=True)
-    return await _run(
-        cells,
-        _cell(cells, repository, tree),
-        [
+    if over is None:
+        stdin, tolerance = b"", list[str]()
+        take = (
+            git(where, "read-tree", values=[commit]),
+            git(where, "checkout-index", ["-a", "-f"]),
+        )
+    else:
+        _lay_over(tree, over, cells.sandbox)
+        stdin = b"".join(path + b"\0" for path in over.difference.written)
+        tolerance = ["--ignore-missing"]
+        take = (
             # What did not change keeps what the index says of it.
             git(where, "read-tree", ["-m", "-i"], values=[commit]),
             git(where, "checkout-index", ["-f", "-z", "--stdin"]),
-            *_settled(where, moment, "--ignore-missing"),
-        ],
-        stdin=b"".join(path + b"\0" for path in difference.written),
+        )
+    refresh = git(where, "update-index", [*tolerance, "--refresh"])
+    return await _run(
+        cells,
+        _cell(cells, repository, tree),
+        [*take, _aged(moment, refresh), refresh, *_counted(refresh)],
+        stdin,
     )
 
 
-def _settled(where: Where, moment: int, *options: str) -> list[Command]:
-    """Commands that give all files their time, tell the index of it, and say how much there is."""
+def _aged(moment: int, like: Command) -> Command:
+    """Give all files the time of their commit, or of just before now if that is earlier."""
     age = max(1, min(moment, int(time.time()) - _MARGIN))
-    refresh = git(where, "update-index", [*options, "--refresh"])
-
-    def run(*argv: str) -> Command:
-        return Command(name=argv[0], argv=argv, env=refresh.env)
-
     kinds = ("(", "-type", "f", "-o", "-type", "l", ")")
-    touch = ("touch", "-h", "-d", f"@{age}", "--")
+    touch = ("-exec", "touch", "-h", "-d", f"@{age}", "--", "{}", "+")
+    argv = ("find", ".", "-path", "./.git", "-prune", "-o", *kinds, *touch)
+    return Command(name="find", argv=argv, env=like.env)
+
+
+def _counted(like: Command) -> list[Command]:
+    """Print the size as `du` has it, then the index's head: a name, its version, how many."""
     return [
-        run(*("find", ".", "-path", "./.git", "-prune", "-o", *kinds, "-exec", *touch, "{}", "+")),
-        refresh,
-        run("du", "-s", "-B1", "."),
-        run("head", "-c", "12", ".git/index"),
+        Command(name="du", argv=("du", "-s", "-B1", "."), env=like.env),
+        Command(name="head", argv=("head", "-c", "12", ".git/index"), env=like.env),
     ]
 
 
@@ -160,7 +156,6 @@ async def _run(cells: Cells, cell: Cell, commands: Sequence[Command], stdin: byt
     result = await cells.run(cell, command, stdin, timeout=_TIMEOUT, limit=_OUTPUT_LIMIT)
     if result.code != 0:
         raise _failure(command, result)
-    # The size as du has it, then the index's head: a name, its version, how many entries.
     size, _, rest = result.output.partition(b"\t")
     head = rest.partition(b"\n")[2]
     return Filled(int(size), int.from_bytes(head[8:12], "big"))
@@ -172,6 +167,12 @@ def _failure(command: Command, result: Result) -> Exception:
     if found := _INVALID_PATH.search(result.errors):
         return PathForbidden(
             "the commit has a path that git does not allow",
+            path=found[1],
+            remedy="Use a commit without it.",
+        )
+    if found := _TOO_LONG.search(result.errors):
+        return PathForbidden(
+            "the commit has a path that is too long for the disk",
             path=found[1],
             remedy="Use a commit without it.",
         )
@@ -193,11 +194,20 @@ def lay_out(tree: Path, owner: Identity) -> None:
         files.write(template / name, data, owner=owner, durable=False)
 
 
+def _lay_over(tree: Path, over: Over, owner: Identity) -> None:
+    # Before git writes: nothing in there leads elsewhere yet.
+    layers.make_whiteouts(tree, over.difference.gone, owner)
+    if not files.copy_from_cell(over.tree / ".git", "index", tree / ".git" / "index", owner):
+        raise OSError("a checkout has no index")
+
+
 def _cell(cells: Cells, repository: Repository, tree: Path | None = None) -> Cell:
-    binds = [Bind(source=repository.objects, target=_STORE)]
     if tree is None:
         return repository.cell()
-    binds.append(Bind(source=tree, target=_TREE, writable=True))
+    binds = [
+        Bind(source=repository.objects, target=_STORE),
+        Bind(source=tree, target=_TREE, writable=True),
+    ]
     return Cell(
         identity=cells.sandbox,
         binds=binds,

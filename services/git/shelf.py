@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -36,11 +36,15 @@ class Meta:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A checkout on the disk, and about when it was used last."""
+    """A checkout on the disk: its trees, the topmost first, and about when it was used last."""
 
-    directory: Path
+    layers: tuple[Path, ...]
     meta: Meta
     used: float
+
+    @property
+    def directory(self) -> Path:
+        return self.layers[0].parent
 
 
 def make(directory: Path) -> None:
@@ -100,12 +104,28 @@ def read(root: Path) -> tuple[list[Found], list[Path]]:
     strays: list[Path] = []
     for tenant in _directories(root, strays):
         for home in _directories(tenant, strays):
+            rest: dict[str, Found] = {}
             for directory in _directories(home, strays):
                 if one := _read(directory):
-                    found.append(one)
+                    rest[directory.name] = one
                 else:
                     strays.append(directory)
+            found += _whole(rest)
+            strays += [one.directory for one in rest.values()]
     return sorted(found, key=lambda one: one.used), strays
+
+
+def _whole(rest: dict[str, Found]) -> list[Found]:
+    """Take out of `rest` those that have all layers below them."""
+    whole: dict[str, Found] = {}
+    while ready := [
+        commit for commit, one in rest.items() if not one.meta.parent or one.meta.parent in whole
+    ]:
+        for commit in ready:
+            one = rest.pop(commit)
+            below = whole[one.meta.parent].layers if one.meta.parent else ()
+            whole[commit] = replace(one, layers=(*one.layers, *below))
+    return list(whole.values())
 
 
 def _directories(parent: Path, strays: list[Path]) -> Iterator[Path]:
@@ -127,7 +147,7 @@ def _read(directory: Path) -> Found | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     whole = meta.commit == directory.name and is_commit_id(meta.commit)
-    return Found(directory, meta, used) if whole else None
+    return Found((directory / "tree",), meta, used) if whole else None
 
 
 def _hidden(name: str) -> str:

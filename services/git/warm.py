@@ -52,16 +52,14 @@ class Warm:
             with theirs:
                 agent = await Running.start(make(theirs.fileno()))
             async with asyncio.timeout(_START_TIMEOUT):
-                if await control.receive() != (READY, []):
-                    await agent.wait()
-                    raise unavailable(agent.errors)
+                await _ready(agent, control)
             return cls(agent, control)
-        except (TimeoutError, WireError, ConnectionError) as error:
-            raise unavailable(str(error) or "it takes too long") from None
-        except BaseException:
+        except BaseException as error:
             control.close()
             if agent is not None:
                 await agent.close()
+            if isinstance(error, TimeoutError | WireError | ConnectionError):
+                raise unavailable(str(error) or "it takes too long") from None
             raise
 
     @property
@@ -202,12 +200,14 @@ class Warm:
         self._listener.cancel()
         await asyncio.wait([self._listener])
         self._control.close()
-        await self._agent.close()
-        for worker in self._workers:
-            worker.channel.close()
-        for ended in self._waiting.values():
-            ended.set_result(None)
-        self._waiting.clear()
+        try:
+            await self._agent.close()
+        finally:
+            for worker in self._workers:
+                worker.channel.close()
+            for ended in self._waiting.values():
+                ended.set_result(None)
+            self._waiting.clear()
 
 
 class _Worker:
@@ -271,6 +271,12 @@ class _Guest:
         for pipe in (self._stdin, self._stdout, self._stderr):
             if pipe is not None:
                 pipe.close()
+
+
+async def _ready(agent: Running, control: Channel) -> None:
+    if await control.receive() != (READY, []):
+        await agent.wait()
+        raise unavailable(agent.errors)
 
 
 def _answer(name: str, frame: frames.Frame) -> tuple[Payload, list[int]]:

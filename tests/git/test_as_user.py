@@ -15,6 +15,7 @@ NOBODY = 65534
 TESTS = (
     "test_attacks.py",
     "test_cell.py",
+    "test_checkouts.py",
     "test_commit.py",
     "test_push.py::test_push_to_a_repository_of_this_machine",
     "test_ssh.py",

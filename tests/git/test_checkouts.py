@@ -331,6 +331,13 @@ async def test_paths_that_git_does_not_allow_are_told(name: str, cache: Cache) -
     assert cache.on_disk() == []
 
 
+async def test_a_path_that_is_too_long_for_the_disk_is_told(cache: Cache) -> None:
+    with pytest.raises(PathForbidden) as caught:
+        await cache.get(cache.store.commit({b"x" * 300: Entry(FILE, b"")}))
+    assert "x" * 300 in caught.value.metadata["path"]
+    assert cache.on_disk() == []
+
+
 async def test_a_link_in_a_layer_leads_nowhere(cache: Cache, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir(mode=0o777)

@@ -183,6 +183,13 @@ async def test_what_cannot_be_started_says_so(git: Parts) -> None:
         Command(name="x", argv=("true",), env=_ENV),
     )
     assert result.code == 127
+    nul = await git.cells.run(cell, Command(name="x", argv=("true", "a\0b"), env=_ENV))
+    assert (nul.code, nul.errors) == (127, "cannot start true: embedded null byte\n")
+    long = await git.cells.run(cell, Command(name="x", argv=("true", "x" * (4 << 20)), env=_ENV))
+    assert (long.code, long.errors) == (127, "cannot start true: Argument list too long\n")
+    for _ in range(20):
+        async with git.cells.started(cell, Command(name="x", argv=("nowhere",), env=_ENV)):
+            pass
     assert (await git.cells.run(cell, shell("kill -SEGV $$"))).code == -11
 
 

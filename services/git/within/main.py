@@ -83,9 +83,13 @@ class Agent:
         try:
             spawn.prepare(constants)
             self._running[spawn.spawn(argv, env, cwd, descriptors, numbers)] = number
-        except OSError as error:
-            said = f"cannot start {os.fsdecode(argv[0])}: {error.strerror}\n"
-            os.write(descriptors[2], said.encode())
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            said = f"cannot start {os.fsdecode(argv[0])}: {why}\n"
+            try:
+                os.write(descriptors[2], os.fsencode(said))
+            except OSError:
+                pass  # Nobody wants to know.
             self._end(number, _NOT_STARTED)
 
     def _work(self, number: int, descriptor: int) -> None:

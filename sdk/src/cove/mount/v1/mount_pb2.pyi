@@ -115,8 +115,10 @@ class Mount(_message.Message):
     it lives. Who changes `lowers`, `upper` or `work` holds the exclusive one.
     """
     outside: _builtins.str
-    """A directory bound read-only at /.cove/git: what git outside tells the inside, in
-    the file `head`.
+    """A directory bound read-only at /.cove/git: what git outside tells the inside. Its
+    file `head`, replaced after each commit outside, is one JSON object: `branch`, `from`
+    (the tip before; empty when there was none), `to`, and where the sandbox may not
+    have seen the commits before it, `before`: earlier tips, the latest first. At most 4096 bytes.
     """
     @_builtins.property
     def lowers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
