@@ -5,7 +5,7 @@ Says `ready`, then answers each line of JSON (`argv`, `stdin` in hex) by one, un
 input ends. Ends with `CANNOT` where nothing can be mounted.
 """
 
-# ruff: noqa: PTH103, PTH123, PTH211, T201
+# ruff: noqa: PTH103, PTH211, T201
 
 import fcntl
 import json
@@ -32,7 +32,7 @@ _ENV = {
 
 def main(spec: dict[str, Any]) -> int:
     sys.path.insert(0, spec["source"])
-    from agent import overlay  # noqa: PLC0415
+    from agent import overlay
 
     os.umask(0o022)
     held = os.open(spec["lock"], os.O_RDWR)
@@ -78,7 +78,7 @@ def _run(asked: dict[str, Any], uid: int, gid: int) -> dict[str, Any]:
         input=bytes.fromhex(asked["stdin"]),
         capture_output=True,
         check=False,
-        preexec_fn=enter,  # noqa: PLW1509 - of one thread.
+        preexec_fn=enter,
     )
     return {"code": done.returncode, "out": done.stdout.hex(), "err": done.stderr.hex()}
 

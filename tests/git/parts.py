@@ -20,6 +20,7 @@ from services.git.checkouts import Checkouts
 from services.git.command import Command
 from services.git.commit import Committer, Person
 from services.git.credentials import Credentials
+from services.git.inside import MAX_COMMITS
 from services.git.local import Local
 from services.git.process import Running
 from services.git.push import Pusher
@@ -192,6 +193,7 @@ async def parts(
     authorities: bytes = b"",
     disk_used: float = 0.5,
     mode: Mode | None = None,
+    most_commits: int = MAX_COMMITS,
 ) -> AsyncIterator[Parts]:
     """The service's parts over `state`, as app.py makes them."""
     directory = state / "git"
@@ -208,7 +210,16 @@ async def parts(
     checkouts = Checkouts(homes[2], cells, 1 << 30, partial(in_use, records, repositories))
     how = mode_of(directory) if mode is None else mode
     worktrees = Worktrees(
-        records, repositories, checkouts, homes[3], how, cells, rules, local, disk
+        records,
+        repositories,
+        checkouts,
+        homes[3],
+        how,
+        cells,
+        rules,
+        local,
+        disk,
+        most_commits=most_commits,
     )
     await worktrees.load()
     committer, pusher = Committer(records, SERVER, disk), Pusher(rules, transport, repositories)
@@ -231,7 +242,7 @@ def inside(workspace: Workspace) -> Program:
     assert isinstance(workspace.cells, WatchedCells)
     programs, key = workspace.cells.programs, workspace.paths.directory
     if key not in programs:
-        programs[key] = Program(workspace)
+        programs[key] = Program.of(workspace)
     return programs[key]
 
 

@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent import SANDBOX_UID
 from services.git.workspace import Workspace
 from tests.git import mounted
 
@@ -18,33 +20,37 @@ _SOURCE = Path(__file__).parents[2]
 class Program:
     """A process in a mount namespace of its own, where the worktree is at /workspace."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        owner = workspace.cells.sandbox
-        paths = workspace.paths
-        spec = {
-            "source": str(_SOURCE),
-            "xattrs": "" if workspace.is_plain else workspace.mode.value,
-            "lowers": [str(path) for path in (*paths.layers, *paths.lowers)],
-            "upper": str(workspace.tree),
-            "work": str(paths.work),
-            "objects": str(workspace.repository.objects),
-            "outside": str(paths.outside),
-            "lock": str(paths.lock),
-            "uid": owner.uid,
-            "gid": owner.gid,
-        }
+    def __init__(self, spec: Mapping[str, Any]) -> None:
+        """`spec` is what mounted.py is told, but for who runs it."""
+        whole = {"source": str(_SOURCE), "uid": SANDBOX_UID, "gid": SANDBOX_UID, **spec}
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", mounted.__file__, json.dumps(spec)],
+            [sys.executable, "-I", "-S", mounted.__file__, json.dumps(whole)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         assert self._process.stdout
-        self._plain = None
+        self._plain: Path | None = None
         if self._process.stdout.readline() != "ready\n":
-            if self._process.wait() != mounted.CANNOT or not workspace.is_plain:
+            if self._process.wait() != mounted.CANNOT or spec["xattrs"]:
                 raise AssertionError("the worktree cannot be mounted")
-            self._plain = workspace.tree
+            self._plain = Path(spec["upper"])
+
+    @classmethod
+    def of(cls, workspace: Workspace) -> "Program":
+        """The one of a worktree."""
+        paths = workspace.paths
+        return cls(
+            {
+                "xattrs": "" if workspace.is_plain else workspace.mode.value,
+                "lowers": [str(path) for path in (*paths.layers, *paths.lowers)],
+                "upper": str(paths.tree),
+                "work": str(paths.work),
+                "objects": str(workspace.repository.objects),
+                "outside": str(paths.outside),
+                "lock": str(paths.lock),
+            }
+        )
 
     @property
     def tree(self) -> Path:

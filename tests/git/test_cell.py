@@ -34,7 +34,6 @@ async def test_a_cell_sees_one_worktree_and_not_where_all_of_them_are(
         assert "new" in await run(git, cell, "ls /run/cell/tree")
 
 
-
 async def test_a_cell_gets_no_descriptor_and_no_right_of_the_service(git: Parts) -> None:
     cell = Cell(identity=git.cells.sandbox)
     descriptors = await run(git, cell, "cd /proc/self/fd && echo *")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from services.git import status
+from services.git.changes import Skipped
 from services.git.commit import Draft, Person
 from services.git.errors import HeadMoved, NothingToCommit
-from services.git.changes import Skipped
 from services.git.status import Change
 from tests.git.parts import (
     CALLER,
@@ -239,5 +239,3 @@ async def test_a_status_that_is_cut_still_counts(git: Parts, source: Path) -> No
         cut = await status.read(workspace, workspace.head, limit=7)
     assert (len(whole.entries), whole.total) == (51, 51)
     assert (list(cut.entries), cut.total) == (list(whole.entries)[:7], 51)
-
-
