@@ -92,7 +92,7 @@ class Comparison:
     ) -> Iterator[Change]:
         if isinstance(work, Gone):
             work = None
-        if isinstance(work, Entry) and work == head:
+        if work == head or (isinstance(work, Leaf) and work.kind == "u"):
             return
         if isinstance(work, Directory) or (
             isinstance(work, Entry) and work.mode in (TREE, GITLINK)
@@ -207,8 +207,12 @@ class Comparison:
                 content = self._files.text(found, MAX_BYTES)
             elif found is None and frame.base is not None:
                 entry = self._objects.tree(frame.base).get(NAME)
-                if entry is not None and entry.mode not in (TREE, LINK, GITLINK):
-                    content = self._objects.blob(entry.id)[:MAX_BYTES]
+                if (
+                    entry is not None
+                    and entry.mode not in (TREE, LINK, GITLINK)
+                    and self._objects.size(entry.id) <= MAX_BYTES
+                ):
+                    content = self._objects.blob(entry.id)
             self._ignores.have(frame.prefix, content or b"")
 
 
