@@ -57,6 +57,7 @@ class Comparison:
         self._base = base
         self._head = head
         self._frames: list[_Frame] = []
+        self._learnt: set[bytes] = set()
         self._new: list[tuple[tuple[_Frame, ...], Change]] = []
 
     def run(self, world: Directory) -> list[Change]:
@@ -189,18 +190,18 @@ class Comparison:
         return self._ignores.excluded_directory(directory)
 
     def _not_excluded(self) -> list[Change]:
-        learnt = set[bytes]()
         for frames, _ in self._new:
-            if frames[-1].prefix not in learnt:
-                learnt.add(frames[-1].prefix)
-                self._learn(frames)
+            self._learn(frames)
         paths = [change.path.rstrip(b"/") for _, change in self._new]
         excluded = self._ignores.excluded(paths)
         return [change for _, change in self._new if change.path.rstrip(b"/") not in excluded]
 
     def _learn(self, frames: tuple[_Frame, ...]) -> None:
         """Have the .gitignore of each of these directories."""
-        for frame in frames:
+        for frame in reversed(frames):
+            if frame.prefix in self._learnt:
+                return  # And so of all above it.
+            self._learnt.add(frame.prefix)
             found = frame.overrides.get(NAME)
             content: bytes | None = None
             if isinstance(found, Leaf):

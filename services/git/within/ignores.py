@@ -16,6 +16,8 @@ from typing import Final
 NAME: Final = b".gitignore"
 MAX_BYTES: Final = 1 << 20
 """Of a .gitignore; a larger one is not read."""
+_MAX_PATH: Final = 3900
+"""Of a directory whose .gitignore is read: git has it below the scratch directory."""
 _BATCH: Final = 200
 _FIELDS: Final = 4
 
@@ -45,7 +47,7 @@ class Ignores:
     def have(self, directory: bytes, content: bytes) -> None:
         """The .gitignore of a directory (`` is the root, others end with a slash); empty: none."""
         known = self._written.get(directory)
-        if known == content:
+        if known == content or len(directory) > _MAX_PATH:
             return
         if known is not None and self._process is not None:
             self._process.kill()
@@ -99,7 +101,7 @@ class Ignores:
         if not self._folder:
             self._folder = os.fsencode(tempfile.mkdtemp(prefix="ignores-"))
         path = os.path.join(self._folder, directory)
-        if directory not in self._made:
+        if directory not in self._made and len(directory) <= _MAX_PATH:
             os.makedirs(path, exist_ok=True)
             self._made.add(directory)
         return path
