@@ -22,6 +22,7 @@ from services.git.cell import timed_out_as
 from services.git.command import Where, check_id, git, together
 from services.git.errors import HeadMoved, NothingToCommit, failed
 from services.git.process import close_all
+from services.git.provenance import Account, Notary
 from services.git.record import Record, Records
 from services.git.repository import head_ref
 from services.git.staging import Skipped, Staged
@@ -55,6 +56,8 @@ class Draft:
     paths: Sequence[bytes] = ()
     """Only what is at or below these; empty: all."""
     request_id: str = ""
+    provenance: Account | None = None
+    """To be signed for the commit, if anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,9 @@ class Committer:
         server: Person,
         disk: DiskGuard,
         clock: Callable[[], float] = time.time,
+        notary: Notary | None = None,
     ) -> None:
+        self._notary = notary
         self._records = records
         self._disk = disk
         self._server = server
@@ -91,7 +96,7 @@ class Committer:
                 record.last_request,
                 record.last_commit,
             ):
-                return await _again(record, workspace)
+                return await self._attested(workspace, await _again(record, workspace), draft)
             self._disk.check()
             if draft.expected_head and draft.expected_head != head:
                 raise HeadMoved("the branch has moved", expected=draft.expected_head, actual=head)
@@ -129,7 +134,13 @@ class Committer:
                         )
             workspace.forget_other_indexes(commit)
             await view.refresh(workspace, record.branch, record.repository, with_refs=False)
-            return Committed(commit, skipped, made)
+            return await self._attested(workspace, Committed(commit, skipped, made), draft)
+
+    async def _attested(self, workspace: Workspace, done: Committed, draft: Draft) -> Committed:
+        """The same, with the note that was asked for, which a crash may have come before."""
+        if draft.provenance is not None and self._notary is not None:
+            await self._notary.attest(workspace, done.made, draft.provenance)
+        return done
 
     async def _write(
         self, workspace: Workspace, head: str, scratch: Scratch, staged: Staged, draft: Draft

@@ -42,6 +42,8 @@ class Record:
     last_commit: str = ""
     last_skipped: tuple[tuple[str, str], ...] = field(default=())
     """Paths (as file system text) that commit left out, and why."""
+    provenance_time: float = 0
+    """Up to when what ran is told of in the provenance of a commit; 0: there is none yet."""
 
 
 class Records:

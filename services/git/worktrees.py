@@ -10,7 +10,7 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from servicekit.disk import DiskGuard
-from services.git import files, history, status, view
+from services.git import files, history, provenance, status, view
 from services.git.beside import beside
 from services.git.cell import Cells
 from services.git.errors import NoRemote, UnsavedWork, WorktreeExists, WorktreeNotFound
@@ -294,6 +294,8 @@ class Worktrees:
     async def _drop_branch(self, repository: Repository, record: Record) -> None:
         if (repository.path / head_ref(record.uid)).exists():
             await repository.update_refs([f"delete {head_ref(record.uid)}"])
+        if await provenance.is_kept(repository, record.uid):
+            await repository.update_refs([f"delete {provenance.notes_ref(record.uid)}"])
 
     def _workspace(self, record: Record) -> Workspace:
         directory = self.records.directory(record.uid)

@@ -118,6 +118,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The workspace has no origin to push to; name a remote."""
     ERROR_REASON_BRANCH_EXISTS: _ErrorReason.ValueType  # 316
     """The branch name is already used by another workspace of this repository. Metadata: `branch`."""
+    ERROR_REASON_PROVENANCE_NOT_FOUND: _ErrorReason.ValueType  # 330
+    """No signed provenance of the commit is here. Metadata: `commit`."""
     ERROR_REASON_SANDBOX_UNAVAILABLE: _ErrorReason.ValueType  # 400
     """No sandbox can be made on this host. The remedy says what it lacks. Metadata: `cause`."""
     ERROR_REASON_CAPABILITY_MISSING: _ErrorReason.ValueType  # 401
@@ -281,6 +283,8 @@ ERROR_REASON_NO_REMOTE: ErrorReason.ValueType  # 315
 """The workspace has no origin to push to; name a remote."""
 ERROR_REASON_BRANCH_EXISTS: ErrorReason.ValueType  # 316
 """The branch name is already used by another workspace of this repository. Metadata: `branch`."""
+ERROR_REASON_PROVENANCE_NOT_FOUND: ErrorReason.ValueType  # 330
+"""No signed provenance of the commit is here. Metadata: `commit`."""
 ERROR_REASON_SANDBOX_UNAVAILABLE: ErrorReason.ValueType  # 400
 """No sandbox can be made on this host. The remedy says what it lacks. Metadata: `cause`."""
 ERROR_REASON_CAPABILITY_MISSING: ErrorReason.ValueType  # 401
