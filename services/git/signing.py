@@ -50,9 +50,7 @@ class Signer:
             )
             files.write(path, made, mode=_PRIVATE)
         if path.stat().st_mode & 0o077:
-            raise StartError(
-                f"{path}: others may read it; chmod 600, or remove it for a new key"
-            )
+            raise StartError(f"{path}: others may read it; chmod 600, or remove it for a new key")
         try:
             key = load_pem_private_key(path.read_bytes(), password=None)
         except (ValueError, TypeError):

@@ -237,7 +237,9 @@ async def test_a_push_takes_the_notes_of_its_worktree_and_no_others(
     assert shown == (await service.find()).envelope
 
 
-async def test_no_branch_arrives_without_the_notes_that_were_to_go_with_it(service: Service, source: Path) -> None:
+async def test_no_branch_arrives_without_the_notes_that_were_to_go_with_it(
+    service: Service, source: Path
+) -> None:
     service.write("1\n")
     await service.commit()
     blob = run_git(source, "hash-object", "-w", "--stdin", stdin=b"theirs")

@@ -40,9 +40,9 @@ async def online(cove: Client, options: argparse.Namespace, console: Console) ->
             found = await source.provenance(revision)
             told = _checked(found.commit, found.envelope, keys, found.commit_object, console)
         except NotFound as error:
-            if error.reason != "PROVENANCE_NOT_FOUND":
+            if error.reason != "ERROR_REASON_PROVENANCE_NOT_FOUND":
                 raise
-            told = _tell_unproven(error.metadata.get("commit", revision), str(error), console)
+            told = _tell_unproven(error.metadata.get("commit", revision), error.message, console)
         proven += told
     return 0 if proven == len(commits or [""]) else 1
 
