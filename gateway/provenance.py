@@ -34,6 +34,8 @@ class Accounts:
         asked = git_pb2.GetWorktreeRequest(uid=environment.uid)
         worktree = (await self._git.unary(self._git.rpc.GetWorktree, asked)).worktree
         since = _nanoseconds(worktree.provenance_time)
+        # What ended just then may have been told as running: the news of an end takes a while.
+        running = frozenset(worktree.provenance_running)
         now = Timestamp()
         now.FromNanoseconds(int(self._clock() * 1_000_000_000))
         found: list[executor_pb2.Execution] = []
@@ -43,7 +45,11 @@ class Accounts:
         count = 0
         while True:
             page = await self._executor.unary(self._executor.rpc.ListExecutions, request)
-            fitting = [one for one in page.executions if _ran(one) and _last(one) > since]
+            fitting = [
+                one
+                for one in page.executions
+                if _ran(one) and (_last(one) > since or _id(one) in running)
+            ]
             count += len(fitting)
             # No more are held than are told of, however many there were.
             found = sorted([*found, *fitting], key=_order)[-MOST:]
@@ -73,7 +79,7 @@ def command_sha256(spec: executor_pb2.ExecutionSpec) -> str:
 
 def _told(one: executor_pb2.Execution) -> git_pb2.ProvenanceExecution:
     told = git_pb2.ProvenanceExecution(
-        id=names.split_execution(one.name)[1],
+        id=_id(one),
         command_sha256=command_sha256(one.spec),
         start_time=one.start_time,
     )
@@ -90,6 +96,10 @@ def _told(one: executor_pb2.Execution) -> git_pb2.ProvenanceExecution:
         case _:
             told.ended_by = how
     return told
+
+
+def _id(one: executor_pb2.Execution) -> str:
+    return names.split_execution(one.name)[1]
 
 
 def _ran(one: executor_pb2.Execution) -> bool:

@@ -89,6 +89,7 @@ def worktree(record: Record, head: str, phase: Phase) -> pb.Worktree:
         phase_total=phase.total,
         create_time=time(record.create_time),
         provenance_time=time(record.provenance_time) if record.provenance_time else None,
+        provenance_running=record.provenance_running,
     )
 
 

@@ -79,12 +79,18 @@ class Notary:
         """Have a note on `commit`, unless there is one. Call it with the workspace locked."""
         record = self._records.get(workspace.uid)
         repository, ref = workspace.repository, notes_ref(record.uid)
-        if not await _note(repository, ref, commit.id):
-            envelope = self.signer.envelope(_statement(record, commit, account))
-            with repository.writing():
-                await self._write(repository, ref, commit.id, envelope, account.time)
+        if await _note(repository, ref, commit.id):
+            return
+        envelope = self.signer.envelope(_statement(record, commit, account))
+        with repository.writing():
+            await self._write(repository, ref, commit.id, envelope, account.time)
+        told = replace(
+            record,
+            provenance_time=min(account.time, _end(commit)),
+            provenance_running=tuple(one.id for one in account.executions if not one.exit),
+        )
         # Lost, the next note tells of more than it must, not of less.
-        self._records.keep(replace(record, provenance_time=account.time), durable=False)
+        self._records.keep(told, durable=False)
 
     async def _write(
         self, repository: Repository, ref: str, commit: str, envelope: str, moment: float
@@ -137,7 +143,7 @@ async def _note(repository: Repository, ref: str, commit: str) -> str:
 
 def _statement(record: Record, commit: history.Commit, account: Account) -> dict[str, Any]:
     # A retry may know of commands that began after the commit.
-    before = [one for one in account.executions if one.start < commit.committer.time + 1]
+    before = [one for one in account.executions if one.start < _end(commit)]
     predicate = {
         "workspace": {"name": account.workspace, "uid": record.uid, "tenant": record.tenant},
         "principal": account.principal,
@@ -161,6 +167,11 @@ def _statement(record: Record, commit: history.Commit, account: Account) -> dict
         "predicateType": PREDICATE_TYPE,
         "predicate": predicate,
     }
+
+
+def _end(commit: history.Commit) -> float:
+    """When the second in which it was made was over."""
+    return commit.committer.time + 1.0
 
 
 def _execution(one: Execution) -> dict[str, Any]:

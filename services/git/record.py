@@ -44,6 +44,8 @@ class Record:
     """Paths (as file system text) that commit left out, and why."""
     provenance_time: float = 0
     """Up to when what ran is told of in the provenance of a commit; 0: there is none yet."""
+    provenance_running: tuple[str, ...] = ()
+    """Ids of the executions that were told of without an end."""
 
 
 class Records:
@@ -66,6 +68,7 @@ class Records:
             values["state"] = State(values["state"])
             values["warnings"] = tuple(values["warnings"])
             values["last_skipped"] = tuple((path, why) for path, why in values["last_skipped"])
+            values["provenance_running"] = tuple(values.get("provenance_running", ()))
             record = Record(**values)
             self._records[record.uid] = record
         return strays

@@ -181,6 +181,7 @@ async def test_a_retry_writes_the_note_that_a_failure_left_out(service: Service)
     assert again == head
     found = await service.find()
     assert verify(found.envelope, await service.key(), found.commit_object).commit == head
+    assert (await service.worktree()).provenance_time.seconds == 3
     assert await service.commit(request_id=REQUEST_ID, provenance=account(seconds=2)) == head
     assert (await service.find()).envelope == found.envelope
 
@@ -205,12 +206,26 @@ async def test_the_time_up_to_which_is_told_goes_on_with_each(service: Service) 
     assert (proven.since.timestamp(), proven.time.timestamp()) == (2, 9)
 
 
+async def test_what_ran_still_is_remembered_until_its_end_is_told(service: Service) -> None:
+    service.write("1\n")
+    going = pb.ProvenanceExecution(
+        id="going", command_sha256=DIGEST, start_time=Timestamp(seconds=1)
+    )
+    await service.commit(provenance=account(executions=[going]))
+    assert [*(await service.worktree()).provenance_running] == ["going"]
+    service.write("2\n")
+    await service.commit()
+    assert not (await service.worktree()).provenance_running
+
+
 async def test_what_began_after_the_commit_is_not_told(service: Service) -> None:
     service.write("1\n")
     late = pb.ProvenanceExecution(
         id="late", command_sha256=DIGEST, start_time=Timestamp(seconds=1 << 32)
     )
-    await service.commit(provenance=account(executions=[late]))
+    await service.commit(provenance=account(executions=[late], time=Timestamp(seconds=1 << 33)))
+    # So it is told the next time.
+    assert (await service.worktree()).provenance_time.seconds < late.start_time.seconds
     found = await service.find()
     assert not verify(found.envelope, await service.key(), found.commit_object).executions
 

@@ -144,6 +144,7 @@ class Worktree(_message.Message):
     PHASE_TOTAL_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     PROVENANCE_TIME_FIELD_NUMBER: _builtins.int
+    PROVENANCE_RUNNING_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """The uid of its environment."""
     tenant: _builtins.str
@@ -174,6 +175,10 @@ class Worktree(_message.Message):
     def provenance_time(self) -> _timestamp_pb2.Timestamp:
         """`Provenance.time` of the newest commit that has one."""
 
+    @_builtins.property
+    def provenance_running(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the executions that ran still, as that told."""
+
     def __init__(
         self,
         *,
@@ -190,10 +195,11 @@ class Worktree(_message.Message):
         phase_total: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         provenance_time: _timestamp_pb2.Timestamp | None = ...,
+        provenance_running: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "provenance_time", b"provenance_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_commit", b"base_commit", "branch", b"branch", "create_time", b"create_time", "head_commit", b"head_commit", "phase", b"phase", "phase_done", b"phase_done", "phase_total", b"phase_total", "provenance_time", b"provenance_time", "repository", b"repository", "revision", b"revision", "state", b"state", "tenant", b"tenant", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_commit", b"base_commit", "branch", b"branch", "create_time", b"create_time", "head_commit", b"head_commit", "phase", b"phase", "phase_done", b"phase_done", "phase_total", b"phase_total", "provenance_running", b"provenance_running", "provenance_time", b"provenance_time", "repository", b"repository", "revision", b"revision", "state", b"state", "tenant", b"tenant", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1188,7 +1194,7 @@ class Provenance(_message.Message):
     """How many older ones are left out."""
     @_builtins.property
     def executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProvenanceExecution]:
-        """What ran since `Worktree.provenance_time`, oldest first."""
+        """What ran since `Worktree.provenance_time`, and what ran still then, oldest first."""
 
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
