@@ -64,6 +64,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "PUSH_REJECTED": "Read the remote's message; its rules do not allow this push.",
     "NO_REMOTE": "Name a remote URL in the request.",
     "BRANCH_EXISTS": "Choose another branch name.",
+    "PROVENANCE_NOT_FOUND": "Ask for a commit that was made with `provenance`, or check a clone "
+    "that has fetched refs/notes/cove/*.",
     "SANDBOX_UNAVAILABLE": "Do what the message says on the host; GetCapabilities tells more.",
     "CAPABILITY_MISSING": "Leave out of the spec what this host cannot do; GetCapabilities lists "
     "what it can.",

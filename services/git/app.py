@@ -23,11 +23,13 @@ from services.git.checkouts import Checkouts
 from services.git.commit import Committer, Person
 from services.git.config import Config
 from services.git.local import Local
+from services.git.provenance import Notary
 from services.git.push import Pusher
 from services.git.record import Mode, Records
 from services.git.remote import Rules
 from services.git.repositories import Repositories
 from services.git.service import GitServicer, Parts
+from services.git.signing import Signer
 from services.git.transport import Bounds, Transport
 from services.git.worktrees import Worktrees
 
@@ -76,9 +78,11 @@ async def git(config: Config) -> AsyncIterator[Served]:
     ):
         stack.push_async_callback(checkouts.close)
         await worktrees.load()
+        notary = Notary(Signer.load(directory / "signing.key"), records, server.name, server.email)
         parts = Parts(
             worktrees=worktrees,
-            committer=Committer(records, server, disk),
+            committer=Committer(records, server, disk, notary=notary),
+            notary=notary,
             pusher=Pusher(rules, transport, repositories),
             ledger=ledger,
             tokens=PageTokens.load(directory / "page.key"),

@@ -29,6 +29,8 @@ _COMMANDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "log": ("--no-ext-diff", "--no-textconv", "--no-color", "--no-show-signature"),
         "ls-remote": ("--symref",),
         "merge-base": (),
+        "notes add": ("--file=-",),
+        "notes show": (),
         "pack-objects": ("--quiet", "--stdout", "--revs", "--thin", "--delta-base-offset"),
         "pack-refs": ("--all",),
         "push": ("--porcelain", "--no-verify", "--no-recurse-submodules", "--no-signed"),
@@ -46,7 +48,12 @@ _COMMANDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     }
 )
 # These keep to the older rule: no `--end-of-options`, or nothing after their options.
-_PLAIN: Final = frozenset({"upload-pack", "receive-pack", "cat-file", "commit-tree", "rev-parse"})
+_PLAIN: Final = frozenset(
+    {
+        *("upload-pack", "receive-pack", "cat-file", "commit-tree", "rev-parse"),
+        *("notes add", "notes show"),
+    }
+)
 
 _CONFIG: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -152,7 +159,7 @@ def git(
     config: Sequence[tuple[str, str]] = (),
 ) -> Command:
     """The command `git <name>`: `options` are ours, `values` and `paths` may be a caller's."""
-    argv = ["git", "--no-pager", "--literal-pathspecs", name, *_COMMANDS[name], *options]
+    argv = ["git", "--no-pager", "--literal-pathspecs", *name.split(), *_COMMANDS[name], *options]
     if any(not option.startswith("-") for option in options):
         raise ValueError("an option begins with a dash")
     if name in _PLAIN and any(value.startswith("-") for value in values):

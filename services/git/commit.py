@@ -23,6 +23,7 @@ from services.git.changes import ATTEMPTS, UNSTABLE, Planned, Skipped
 from services.git.command import Where, git, together
 from services.git.errors import CellLost, HeadMoved, NothingToCommit, failed
 from services.git.process import Result, close_all
+from services.git.provenance import Account, Notary
 from services.git.record import Record, Records
 from services.git.repository import head_ref
 from services.git.transport import STORE
@@ -59,6 +60,8 @@ class Draft:
     paths: Sequence[bytes] = ()
     """Only what is at or below these; empty: all."""
     request_id: str = ""
+    provenance: Account | None = None
+    """To be signed for the commit, if anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,9 @@ class Committer:
         server: Person,
         disk: DiskGuard,
         clock: Callable[[], float] = time.time,
+        notary: Notary | None = None,
     ) -> None:
+        self._notary = notary
         self._records = records
         self._disk = disk
         self._server = server
@@ -105,12 +110,19 @@ class Committer:
                 record.last_request,
                 record.last_commit,
             ):
-                return await _again(record, workspace)
+                return await self._attested(workspace, await _again(record, workspace), draft)
             self._disk.check()
             if draft.expected_head and draft.expected_head != head:
                 raise HeadMoved("the branch has moved", expected=draft.expected_head, actual=head)
             inside.check_followed(workspace)
-            return await self._commit(record, workspace, head, draft)
+            done = await self._commit(record, workspace, head, draft)
+            return await self._attested(workspace, done, draft)
+
+    async def _attested(self, workspace: Workspace, done: Committed, draft: Draft) -> Committed:
+        """The same, with the note that was asked for, which a crash may have come before."""
+        if draft.provenance is not None and self._notary is not None:
+            await self._notary.attest(workspace, done.made, draft.provenance)
+        return done
 
     async def _commit(
         self, record: Record, workspace: Workspace, head: str, draft: Draft

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from cove.git.v1 import git_pb2 as pb
 from cove.mount.v1 import mount_pb2
 from servicekit.errors import InvalidArgument
-from services.git import diff, history
+from services.git import diff, history, provenance
 from services.git.changes import Skipped
 from services.git.commit import Draft, Person, check_draft
 from services.git.credentials import Credentials
@@ -43,12 +43,18 @@ _CHANGES: Final = {
     Change.RENAMED: pb.DiffFile.CHANGE_RENAMED,
     Change.TYPE_CHANGED: pb.DiffFile.CHANGE_TYPE_CHANGED,
 }
+_EXITS: Final = {"code": "code", "signal": "signal", "ended_by": "endedBy"}
 
 
-def time(seconds: float) -> Timestamp:
+def time(moment: float) -> Timestamp:
     """A point in time, given in seconds since the epoch."""
-    fraction, whole = math.modf(seconds)
+    fraction, whole = math.modf(moment)
     return Timestamp(seconds=int(whole), nanos=int(fraction * 1_000_000_000))
+
+
+def seconds(message: Timestamp) -> float:
+    """A point in time, as seconds since the epoch."""
+    return message.seconds + message.nanos / 1_000_000_000
 
 
 def credentials(message: pb.Credentials) -> Credentials:
@@ -76,6 +82,8 @@ def worktree(record: Record, head: str, phase: Phase) -> pb.Worktree:
         phase_done=phase.done,
         phase_total=phase.total,
         create_time=time(record.create_time),
+        provenance_time=time(record.provenance_time) if record.provenance_time else None,
+        provenance_running=record.provenance_running,
     )
 
 
@@ -151,21 +159,48 @@ def limits(message: pb.DiffLimits) -> diff.Limits:
     return diff.Limits().at_most(message.files, message.lines, message.bytes, message.file_bytes)
 
 
-def draft(request: pb.CreateCommitRequest) -> Draft:
-    """A commit to be made. Raises `InvalidArgument` for what no commit can hold."""
+def draft(request: pb.CreateCommitRequest, principal: str) -> Draft:
+    """A commit to be made for `principal`. Raises `InvalidArgument` for what no commit can hold."""
     wanted = request.commit
     author = None
     if wanted.HasField("author") and (wanted.author.name or wanted.author.email):
         author = Person(wanted.author.name, wanted.author.email)
+    trailers = [(trailer.key, trailer.value) for trailer in wanted.trailers]
+    account = None
+    if request.HasField("provenance"):
+        trailers.append((provenance.TRAILER, request.uid))
+        account = _account(request.provenance, principal)
     made = Draft(
         message=wanted.message,
         author=author,
-        trailers=[(trailer.key, trailer.value) for trailer in wanted.trailers],
+        trailers=trailers,
+        provenance=account,
         expected_head=request.expected_head,
         paths=paths(request.paths),
         request_id=request.request_id,
     )
     return check_draft(made)
+
+
+def _account(message: pb.Provenance, principal: str) -> provenance.Account:
+    return provenance.Account(
+        workspace=message.workspace,
+        principal=principal,
+        executions=[_execution(one) for one in message.executions],
+        omitted=message.executions_omitted,
+        time=seconds(message.time),
+    )
+
+
+def _execution(message: pb.ProvenanceExecution) -> provenance.Execution:
+    how = message.WhichOneof("exit")
+    return provenance.Execution(
+        id=message.id,
+        command=message.command_sha256,
+        start=seconds(message.start_time),
+        end=seconds(message.end_time),
+        exit={_EXITS[how]: getattr(message, how)} if how else {},
+    )
 
 
 def paths(names: Sequence[str]) -> list[bytes]:

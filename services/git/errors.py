@@ -153,6 +153,10 @@ class BranchExists(AlreadyExists):
     reason = ErrorReason.ERROR_REASON_BRANCH_EXISTS
 
 
+class ProvenanceNotFound(NotFound):
+    reason = ErrorReason.ERROR_REASON_PROVENANCE_NOT_FOUND
+
+
 class UnsavedWork(FailedPrecondition):
     reason = ErrorReason.ERROR_REASON_UNSAVED_WORK
 

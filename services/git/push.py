@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from services.git import provenance
 from services.git.errors import (
     BranchCheckedOut,
     HeadMoved,
@@ -14,7 +15,7 @@ from services.git.errors import (
 )
 from services.git.names import check_branch
 from services.git.record import Record
-from services.git.remote import Rules
+from services.git.remote import Remote, Rules
 from services.git.repositories import Caller, Repositories
 from services.git.transport import Transport
 from services.git.workspace import Workspace
@@ -30,16 +31,20 @@ class Target:
     branch: str = ""
     expected_head: str = ""
     """The commit there that may be overwritten."""
+    provenance: bool = False
+    """Also what is said of the worktree's commits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pushed:
-    """What is there now; `previous` is empty when the branch is new there."""
+    """What is there now; `previous` is empty when the branch is new there, `provenance_ref`
+    when no provenance was pushed."""
 
     url: str
     branch: str
     commit: str
     previous: str
+    provenance_ref: str = ""
 
 
 class Pusher:
@@ -66,13 +71,31 @@ class Pusher:
             raise RevisionNotFound("the branch has no commit yet", revision=record.branch)
         there = f"refs/heads/{branch}"
         lease = f"{there}:{target.expected_head}" if target.expected_head else None
+        notes = await self._push_notes(remote, workspace, caller) if target.provenance else ""
         result = await self._transport.push(
             remote, caller.credentials, workspace.repository.path, f"{head}:{there}", lease
         )
         previous = _read(result.output.decode("utf-8", "replace"), there, head, target)
         if remote.url == record.repository:
             await self._note(workspace, branch, head)
-        return Pushed(url=remote.url, branch=branch, commit=head, previous=previous)
+        return Pushed(
+            url=remote.url, branch=branch, commit=head, previous=previous, provenance_ref=notes
+        )
+
+    async def _push_notes(self, remote: Remote, workspace: Workspace, caller: Caller) -> str:
+        """Push what is signed of the commits, before them; its ref, or nothing if there is none."""
+        ref = provenance.notes_ref(workspace.uid)
+        if not await provenance.is_kept(workspace.repository, workspace.uid):
+            return ""
+        result = await self._transport.push(
+            remote, caller.credentials, workspace.repository.path, f"{ref}:{ref}", None
+        )
+        flag, summary = _told(result.output.decode("utf-8", "replace"), ref)
+        if flag == "!":
+            raise PushRejected(
+                "the remote refused the provenance", branch=ref, cause=_reason(summary)
+            )
+        return ref
 
     async def _note(self, workspace: Workspace, branch: str, head: str) -> None:
         """The origin's branch is where we put it: no need to ask."""
@@ -83,23 +106,32 @@ class Pusher:
 
 def _read(output: str, there: str, head: str, target: Target) -> str:
     """Read `git push --porcelain`: the head that was there before, or the refusal's reason."""
+    flag, summary = _told(output, there)
+    if flag == "!":
+        raise _refusal(summary, there.removeprefix("refs/heads/"), target)
+    if flag == "=":
+        return head
+    found = _RANGE.search(summary)
+    return found[1] if found else ""
+
+
+def _told(output: str, there: str) -> tuple[str, str]:
+    """What is said of one ref: a flag of one character, and a summary."""
     for line in output.splitlines():
         flag, _, rest = line.partition("\t")
         refs, _, summary = rest.partition("\t")
-        if refs.rpartition(":")[2] != there:
-            continue
-        if flag == "!":
-            raise _refusal(summary, there.removeprefix("refs/heads/"), target)
-        if flag == "=":
-            return head
-        found = _RANGE.search(summary)
-        return found[1] if found else ""
+        if refs.rpartition(":")[2] == there:
+            return flag, summary
     raise PushRejected("the remote did not say what it did", branch=there)
 
 
+def _reason(summary: str) -> str:
+    reason = summary.partition("(")[2].rstrip(")")
+    return "".join(char for char in reason if char.isprintable())[:300]
+
+
 def _refusal(summary: str, branch: str, target: Target) -> Exception:
-    _, _, reason = summary.partition("(")
-    reason = reason.rstrip(")")
+    reason = _reason(summary)
     if "stale info" in reason:
         return HeadMoved(
             "the remote branch is not at the expected commit",
@@ -120,5 +152,4 @@ def _refusal(summary: str, branch: str, target: Target) -> Exception:
             branch=branch,
             remedy="Push to another branch, or check out another one there.",
         )
-    cause = "".join(char for char in reason if char.isprintable())[:300]
-    return PushRejected("the remote refused the push", branch=branch, cause=cause)
+    return PushRejected("the remote refused the push", branch=branch, cause=reason)

@@ -67,6 +67,10 @@ class Record:
     last_commit: str = ""
     last_skipped: tuple[tuple[str, str], ...] = field(default=())
     """Paths (as file system text) that commit left out, and why."""
+    provenance_time: float = 0
+    """Up to when what ran is told of in the provenance of a commit; 0: there is none yet."""
+    provenance_running: tuple[str, ...] = ()
+    """Ids of the executions that were told of without an end."""
 
 
 class Records:
@@ -95,6 +99,7 @@ class Records:
             values["layers"] = tuple(values.get("layers", ()))
             values["warnings"] = tuple(values["warnings"])
             values["last_skipped"] = tuple((path, why) for path, why in values["last_skipped"])
+            values["provenance_running"] = tuple(values.get("provenance_running", ()))
             self._note(Record(**values))
         return strays
 

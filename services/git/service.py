@@ -16,8 +16,9 @@ from servicekit.errors import InvalidArgument
 from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
 from servicekit.status import Context
-from services.git import convert, diff, history, revisions, status
+from services.git import convert, diff, history, provenance, revisions, status
 from services.git.commit import Committer
+from services.git.provenance import Notary
 from services.git.push import Pusher, Target
 from services.git.record import Record, State
 from services.git.repositories import Caller
@@ -35,6 +36,7 @@ class Parts:
     worktrees: Worktrees
     committer: Committer
     pusher: Pusher
+    notary: Notary
     ledger: Ledger
     tokens: PageTokens
     state: Path
@@ -45,6 +47,7 @@ class GitServicer(GitServiceServicer):
         self._worktrees = parts.worktrees
         self._committer = parts.committer
         self._pusher = parts.pusher
+        self._notary = parts.notary
         self._ledger = parts.ledger
         self._tokens = parts.tokens
         self._state = parts.state
@@ -145,16 +148,35 @@ class GitServicer(GitServiceServicer):
         self, request: pb.CreateCommitRequest, context: Context
     ) -> pb.CreateCommitResponse:
         return await self._ledger.once(
-            request, pb.CreateCommitResponse, lambda: self._commit(request)
+            _lasting(request), pb.CreateCommitResponse, lambda: self._commit(request)
         )
 
     async def _commit(self, request: pb.CreateCommitRequest) -> pb.CreateCommitResponse:
-        draft = convert.draft(request)
+        draft = convert.draft(request, calls.current().identity.principal)
         record, workspace = await self._worktrees.ready(request.uid, _tenant())
         done = await self._committer.commit(record, workspace, draft)
         return pb.CreateCommitResponse(
             commit=convert.commit(done.made), skipped=[convert.skipped(one) for one in done.skipped]
         )
+
+    async def GetProvenance(
+        self, request: pb.GetProvenanceRequest, context: Context
+    ) -> pb.GetProvenanceResponse:
+        record, workspace = await self._worktrees.ready(request.uid, _tenant())
+        commit = await revisions.find(record, workspace, request.revision)
+        found = await provenance.find(workspace, commit)
+        return pb.GetProvenanceResponse(
+            commit=found.commit,
+            commit_object=found.data,
+            envelope=found.envelope,
+            ref=found.ref,
+        )
+
+    async def GetSigningKey(
+        self, request: pb.GetSigningKeyRequest, context: Context
+    ) -> pb.GetSigningKeyResponse:
+        signer = self._notary.signer
+        return pb.GetSigningKeyResponse(key_id=signer.key_id, public_key=signer.public_key)
 
     async def ListCommits(
         self, request: pb.ListCommitsRequest, context: Context
@@ -216,6 +238,7 @@ class GitServicer(GitServiceServicer):
             url=request.remote,
             branch=request.remote_branch,
             expected_head=request.expected_remote_head,
+            provenance=request.provenance,
         )
         caller = _caller(request.credentials)
         done = await self._pusher.push(record, workspace, target, caller)
@@ -224,6 +247,7 @@ class GitServicer(GitServiceServicer):
             remote_branch=done.branch,
             commit=done.commit,
             previous_commit=done.previous,
+            provenance_ref=done.provenance_ref,
         )
 
     def _worktree(self, record: Record) -> pb.Worktree:
@@ -233,6 +257,16 @@ class GitServicer(GitServiceServicer):
     def _mount(self, record: Record) -> mount_pb2.Mount:
         objects = self._worktrees.repository_of(record).objects
         return convert.mount(record, self._worktrees.paths(record), objects, self._state)
+
+
+def _lasting(request: pb.CreateCommitRequest) -> pb.CreateCommitRequest:
+    """The request without what a retry need not say again: what ran meanwhile."""
+    said = pb.CreateCommitRequest()
+    said.CopyFrom(request)
+    if said.HasField("provenance"):
+        said.provenance.Clear()
+        said.provenance.SetInParent()
+    return said
 
 
 def _tenant() -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from servicekit.disk import DiskGuard
-from services.git import files, filling, history, inside, status
+from services.git import files, filling, history, inside, provenance, status
 from services.git.beside import beside
 from services.git.cell import Cells
 from services.git.checkouts import Checkouts
@@ -354,6 +354,8 @@ class Worktrees:
     async def _drop_branch(self, repository: Repository, record: Record) -> None:
         if (repository.path / head_ref(record.uid)).exists():
             await repository.update_refs([f"delete {head_ref(record.uid)}"])
+        if await provenance.is_kept(repository, record.uid):
+            await repository.update_refs([f"delete {provenance.notes_ref(record.uid)}"])
 
     async def _workspace(self, record: Record) -> Workspace:
         repository = self.repository_of(record)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ async def change(git: Parts, name: str = "new", uid: str = UID) -> str:
     return (await git.committer.commit(record, workspace, Draft(message="Change"))).commit
 
 
-async def push(git: Parts, uid: str = UID, **target: str) -> Pushed:
+async def push(git: Parts, uid: str = UID, **target: Any) -> Pushed:
     record, workspace = await git.ready(uid)
     return await git.pusher.push(record, workspace, Target(**target), CALLER)
 

@@ -82,11 +82,13 @@ class Source:
         trailers: Mapping[str, str] | None = None,
         paths: Sequence[str] = (),
         expected_head: str = "",
+        provenance: bool = False,
         request_id: str = "",
     ) -> pb.CreateCommitResponse:
         """Commit what `status` shows, or the part of it below `paths`.
 
-        `author` is name and mail address; the default is the server's own. Raises
+        `author` is name and mail address; the default is the server's own. With `provenance` it is
+        signed where the commit comes from, and what ran in the workspace before it. Raises
         `FailedPrecondition` when there is nothing to commit, and `Aborted` when the head is not
         `expected_head`. With the same `request_id`, a UUID, it is done once; see
         `Workspaces.create`.
@@ -101,9 +103,19 @@ class Source:
             commit=commit,
             expected_head=expected_head,
             paths=paths,
+            provenance=provenance,
             request_id=new_request_id(request_id),
         )
         return await self._connection.unary(self._stub.CreateCommit, request)
+
+    async def provenance(self, revision: str = "") -> pb.GetProvenanceResponse:
+        """What was signed of a commit; default is the head of the branch.
+
+        `cove.provenance.verify(it.envelope, key, it.commit_object)` checks it. Raises `NotFound`
+        when there is none.
+        """
+        request = pb.GetProvenanceRequest(name=self._workspace, revision=revision)
+        return await self._connection.unary(self._stub.GetProvenance, request)
 
     async def log(self, revision: str = "") -> AsyncGenerator[git_pb2.Commit, None]:
         """Commits from a revision back, newest first; default is the head of the branch."""
@@ -134,13 +146,15 @@ class Source:
         branch: str = "",
         expected_remote_head: str = "",
         credentials: git_pb2.Credentials | None = None,
+        provenance: bool = False,
         request_id: str = "",
     ) -> pb.PushBranchResponse:
         """Push the branch to its origin, or to another `remote`, there maybe as another `branch`.
 
         It overwrites exactly `expected_remote_head` there, else raises `Aborted`. Raises
         `FailedPrecondition` when the branch there has other commits, is checked out there, or is
-        refused by the remote's rules; `PermissionDenied` when `credentials` do not do.
+        refused by the remote's rules; `PermissionDenied` when `credentials` do not do. With
+        `provenance` what is signed of the workspace's commits goes with it, to `provenance_ref`.
         """
         request = pb.PushBranchRequest(
             name=self._workspace,
@@ -148,6 +162,7 @@ class Source:
             remote_branch=branch,
             expected_remote_head=expected_remote_head,
             credentials=credentials,
+            provenance=provenance,
             request_id=new_request_id(request_id),
         )
         return await self._connection.unary(self._stub.PushBranch, request)

@@ -54,6 +54,7 @@ class Workspace:
         self.log = self.source.log
         self.branches = self.source.branches
         self.push = self.source.push
+        self.provenance = self.source.provenance
 
     async def __aenter__(self) -> Self:
         return self

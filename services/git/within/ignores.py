@@ -52,12 +52,12 @@ class Ignores:
             self._process.communicate()
             self._process = None
         self._written[directory] = content
-        target = os.path.join(self._make(directory), NAME)  # noqa: PTH118 - bytes.
+        target = os.path.join(self._make(directory), NAME)
         if content:
-            with open(target, "wb") as file:  # noqa: PTH123
+            with open(target, "wb") as file:
                 file.write(content)
         elif known:
-            os.unlink(target)  # noqa: PTH108
+            os.unlink(target)
 
     def excluded_directory(self, directory: bytes) -> bool:
         """Whether all below `directory` (with a slash at its end) is excluded, if not tracked."""
@@ -98,9 +98,9 @@ class Ignores:
     def _make(self, directory: bytes) -> bytes:
         if not self._folder:
             self._folder = os.fsencode(tempfile.mkdtemp(prefix="ignores-"))
-        path = os.path.join(self._folder, directory)  # noqa: PTH118 - bytes.
+        path = os.path.join(self._folder, directory)
         if directory not in self._made:
-            os.makedirs(path, exist_ok=True)  # noqa: PTH103
+            os.makedirs(path, exist_ok=True)
             self._made.add(directory)
         return path
 

@@ -131,6 +131,7 @@ async def commit(cove: Client, options: argparse.Namespace, console: Console) ->
         trailers=pairs(options.trailer, "--trailer"),
         paths=options.paths,
         expected_head=options.expect,
+        provenance=options.provenance,
     )
     for skipped in answer.skipped:
         path = quoted(skipped.path, skipped.raw_path)
@@ -196,6 +197,7 @@ async def push(cove: Client, options: argparse.Namespace, console: Console) -> i
             branch=options.branch,
             expected_remote_head=options.expect,
             credentials=proof,
+            provenance=options.provenance,
         )
     if console.as_json:
         console.json(answer)
@@ -203,4 +205,8 @@ async def push(cove: Client, options: argparse.Namespace, console: Console) -> i
     before = answer.previous_commit[:_SHORT] or "new"
     branch, remote = printable(answer.remote_branch), printable(answer.remote)
     console.line(f"{before}..{answer.commit[:_SHORT]} {branch} -> {remote}")
+    if answer.provenance_ref:
+        console.line(f"provenance {answer.provenance_ref}")
+    elif options.provenance:
+        console.note("no commit of the workspace has provenance: there was none to push")
     return 0

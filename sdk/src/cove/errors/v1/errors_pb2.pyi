@@ -128,6 +128,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_WORKTREE_TOO_OLD: _ErrorReason.ValueType  # 322
     """The worktree was made by an earlier version, which kept it otherwise. Metadata: `uid`."""
+    ERROR_REASON_PROVENANCE_NOT_FOUND: _ErrorReason.ValueType  # 330
+    """No signed provenance of the commit is here. Metadata: `commit`."""
     ERROR_REASON_SANDBOX_UNAVAILABLE: _ErrorReason.ValueType  # 400
     """No sandbox can be made on this host. The remedy says what it lacks. Metadata: `cause`."""
     ERROR_REASON_CAPABILITY_MISSING: _ErrorReason.ValueType  # 401
@@ -301,6 +303,8 @@ too large. Metadata: `inside`, `cause`.
 """
 ERROR_REASON_WORKTREE_TOO_OLD: ErrorReason.ValueType  # 322
 """The worktree was made by an earlier version, which kept it otherwise. Metadata: `uid`."""
+ERROR_REASON_PROVENANCE_NOT_FOUND: ErrorReason.ValueType  # 330
+"""No signed provenance of the commit is here. Metadata: `commit`."""
 ERROR_REASON_SANDBOX_UNAVAILABLE: ErrorReason.ValueType  # 400
 """No sandbox can be made on this host. The remedy says what it lacks. Metadata: `cause`."""
 ERROR_REASON_CAPABILITY_MISSING: ErrorReason.ValueType  # 401

@@ -2038,12 +2038,17 @@ class CreateCommitRequest(_message.Message):
     EXPECTED_HEAD_FIELD_NUMBER: _builtins.int
     PATHS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """The workspace, `workspaces/{id}`. Required."""
     expected_head: _builtins.str
     """Only if this is the head of the branch."""
     request_id: _builtins.str
     """A UUID of the caller's making, the same in every retry."""
+    provenance: _builtins.bool
+    """Sign where the commit comes from: the workspace, its base, who asked, and what ran in it
+    since the last such commit. A trailer names the workspace's uid.
+    """
     @_builtins.property
     def commit(self) -> _git_pb2.Commit:
         """Message, author and trailers. Required."""
@@ -2060,10 +2065,11 @@ class CreateCommitRequest(_message.Message):
         expected_head: _builtins.str = ...,
         paths: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        provenance: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "expected_head", b"expected_head", "parent", b"parent", "paths", b"paths", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "expected_head", b"expected_head", "parent", b"parent", "paths", b"paths", "provenance", b"provenance", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2098,6 +2104,109 @@ class CreateCommitResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateCommitResponse: _TypeAlias = CreateCommitResponse  # noqa: Y015
+
+@_typing.final
+class GetProvenanceRequest(_message.Message):
+    """Request of GetProvenance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The workspace, `workspaces/{id}`. Required."""
+    revision: _builtins.str
+    """Which commit; empty means the head of the branch."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProvenanceRequest: _TypeAlias = GetProvenanceRequest  # noqa: Y015
+
+@_typing.final
+class GetProvenanceResponse(_message.Message):
+    """Answer of GetProvenance. Nothing of it is checked by the server: that is the reader's to do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMIT_FIELD_NUMBER: _builtins.int
+    COMMIT_OBJECT_FIELD_NUMBER: _builtins.int
+    ENVELOPE_FIELD_NUMBER: _builtins.int
+    REF_FIELD_NUMBER: _builtins.int
+    commit: _builtins.str
+    """The commit, 40 hex digits."""
+    commit_object: _builtins.bytes
+    """The commit as git hashes it, without the header `commit <size>`."""
+    envelope: _builtins.str
+    """A DSSE envelope in JSON, of an in-toto statement."""
+    ref: _builtins.str
+    """The ref of the notes that it is one of, here and where it is pushed."""
+    def __init__(
+        self,
+        *,
+        commit: _builtins.str = ...,
+        commit_object: _builtins.bytes = ...,
+        envelope: _builtins.str = ...,
+        ref: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "commit_object", b"commit_object", "envelope", b"envelope", "ref", b"ref"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProvenanceResponse: _TypeAlias = GetProvenanceResponse  # noqa: Y015
+
+@_typing.final
+class GetSigningKeyRequest(_message.Message):
+    """Request of GetSigningKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSigningKeyRequest: _TypeAlias = GetSigningKeyRequest  # noqa: Y015
+
+@_typing.final
+class GetSigningKeyResponse(_message.Message):
+    """Answer of GetSigningKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """SHA-256 of the key's 32 bytes, 64 hex digits: `keyid` of the envelopes."""
+    public_key: _builtins.str
+    """The Ed25519 key, as PEM."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        public_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "public_key", b"public_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSigningKeyResponse: _TypeAlias = GetSigningKeyResponse  # noqa: Y015
 
 @_typing.final
 class ListCommitsRequest(_message.Message):
@@ -2239,6 +2348,7 @@ class PushBranchRequest(_message.Message):
     EXPECTED_REMOTE_HEAD_FIELD_NUMBER: _builtins.int
     CREDENTIALS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The workspace, `workspaces/{id}`. Required."""
     remote: _builtins.str
@@ -2249,6 +2359,8 @@ class PushBranchRequest(_message.Message):
     """Overwrite the branch there if, and only if, this is its head."""
     request_id: _builtins.str
     """A UUID of the caller's making, the same in every retry."""
+    provenance: _builtins.bool
+    """Push the provenance of the workspace's commits, too, and first: a branch that arrives has it."""
     @_builtins.property
     def credentials(self) -> _git_pb2.Credentials:
         """What proves the caller to the remote. Never stored."""
@@ -2262,10 +2374,11 @@ class PushBranchRequest(_message.Message):
         expected_remote_head: _builtins.str = ...,
         credentials: _git_pb2.Credentials | None = ...,
         request_id: _builtins.str = ...,
+        provenance: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "expected_remote_head", b"expected_remote_head", "name", b"name", "remote", b"remote", "remote_branch", b"remote_branch", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "expected_remote_head", b"expected_remote_head", "name", b"name", "provenance", b"provenance", "remote", b"remote", "remote_branch", b"remote_branch", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2281,6 +2394,7 @@ class PushBranchResponse(_message.Message):
     REMOTE_BRANCH_FIELD_NUMBER: _builtins.int
     COMMIT_FIELD_NUMBER: _builtins.int
     PREVIOUS_COMMIT_FIELD_NUMBER: _builtins.int
+    PROVENANCE_REF_FIELD_NUMBER: _builtins.int
     remote: _builtins.str
     """URL that was pushed to, without secrets."""
     remote_branch: _builtins.str
@@ -2289,6 +2403,10 @@ class PushBranchResponse(_message.Message):
     """Its head now."""
     previous_commit: _builtins.str
     """Its head before; empty when it is new."""
+    provenance_ref: _builtins.str
+    """The ref there with the provenance of the workspace's commits; empty when there is none,
+    or it was not to be pushed.
+    """
     def __init__(
         self,
         *,
@@ -2296,10 +2414,11 @@ class PushBranchResponse(_message.Message):
         remote_branch: _builtins.str = ...,
         commit: _builtins.str = ...,
         previous_commit: _builtins.str = ...,
+        provenance_ref: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "previous_commit", b"previous_commit", "remote", b"remote", "remote_branch", b"remote_branch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "previous_commit", b"previous_commit", "provenance_ref", b"provenance_ref", "remote", b"remote", "remote_branch", b"remote_branch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1318,6 +1318,16 @@ class SourceServiceStub(object):
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.CreateCommitRequest.SerializeToString,
                 response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.CreateCommitResponse.FromString,
                 _registered_method=True)
+        self.GetProvenance = channel.unary_unary(
+                '/cove.gateway.v1.SourceService/GetProvenance',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetProvenanceRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetProvenanceResponse.FromString,
+                _registered_method=True)
+        self.GetSigningKey = channel.unary_unary(
+                '/cove.gateway.v1.SourceService/GetSigningKey',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetSigningKeyRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetSigningKeyResponse.FromString,
+                _registered_method=True)
         self.ListCommits = channel.unary_unary(
                 '/cove.gateway.v1.SourceService/ListCommits',
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ListCommitsRequest.SerializeToString,
@@ -1367,6 +1377,25 @@ class SourceServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProvenance(self, request, context):
+        """Returns where a commit comes from, as it was signed when the commit was made; the caller
+        checks it, as docs/provenance.md says.
+        Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSigningKey(self, request, context):
+        """Returns the public key of the provenance that is signed here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1422,6 +1451,16 @@ def add_SourceServiceServicer_to_server(servicer, server):
                     servicer.CreateCommit,
                     request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.CreateCommitRequest.FromString,
                     response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.CreateCommitResponse.SerializeToString,
+            ),
+            'GetProvenance': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProvenance,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetProvenanceRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetProvenanceResponse.SerializeToString,
+            ),
+            'GetSigningKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSigningKey,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetSigningKeyRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetSigningKeyResponse.SerializeToString,
             ),
             'ListCommits': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCommits,
@@ -1521,6 +1560,60 @@ class SourceService(object):
             '/cove.gateway.v1.SourceService/CreateCommit',
             cove_dot_gateway_dot_v1_dot_gateway__pb2.CreateCommitRequest.SerializeToString,
             cove_dot_gateway_dot_v1_dot_gateway__pb2.CreateCommitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProvenance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.SourceService/GetProvenance',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.GetProvenanceRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.GetProvenanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSigningKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.SourceService/GetSigningKey',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.GetSigningKeyRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.GetSigningKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

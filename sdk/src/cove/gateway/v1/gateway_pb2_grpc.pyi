@@ -581,6 +581,16 @@ class SourceServiceStub:
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
     """
+    GetProvenance: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetProvenanceRequest, _gateway_pb2.GetProvenanceResponse]
+    """Returns where a commit comes from, as it was signed when the commit was made; the caller
+    checks it, as docs/provenance.md says.
+    Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    """
+    GetSigningKey: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetSigningKeyRequest, _gateway_pb2.GetSigningKeyResponse]
+    """Returns the public key of the provenance that is signed here."""
     ListCommits: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListCommitsRequest, _gateway_pb2.ListCommitsResponse]
     """Lists commits from a revision back, newest first.
     Fails as the RPC of this name in cove.git.v1 does, and besides:
@@ -644,6 +654,28 @@ class SourceServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
         """
+
+    @_abc_1.abstractmethod
+    def GetProvenance(
+        self,
+        request: _gateway_pb2.GetProvenanceRequest,
+        context: _aio.ServicerContext[_gateway_pb2.GetProvenanceRequest, _abc.Awaitable[_gateway_pb2.GetProvenanceResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.GetProvenanceResponse]:
+        """Returns where a commit comes from, as it was signed when the commit was made; the caller
+        checks it, as docs/provenance.md says.
+        Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSigningKey(
+        self,
+        request: _gateway_pb2.GetSigningKeyRequest,
+        context: _aio.ServicerContext[_gateway_pb2.GetSigningKeyRequest, _abc.Awaitable[_gateway_pb2.GetSigningKeyResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.GetSigningKeyResponse]:
+        """Returns the public key of the provenance that is signed here."""
 
     @_abc_1.abstractmethod
     def ListCommits(

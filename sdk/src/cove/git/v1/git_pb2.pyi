@@ -143,6 +143,8 @@ class Worktree(_message.Message):
     PHASE_DONE_FIELD_NUMBER: _builtins.int
     PHASE_TOTAL_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PROVENANCE_TIME_FIELD_NUMBER: _builtins.int
+    PROVENANCE_RUNNING_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """The uid of its environment."""
     tenant: _builtins.str
@@ -169,6 +171,14 @@ class Worktree(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was first asked for."""
 
+    @_builtins.property
+    def provenance_time(self) -> _timestamp_pb2.Timestamp:
+        """`Provenance.time` of the newest commit that has one."""
+
+    @_builtins.property
+    def provenance_running(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the executions that ran still, as that told."""
+
     def __init__(
         self,
         *,
@@ -184,10 +194,12 @@ class Worktree(_message.Message):
         phase_done: _builtins.int = ...,
         phase_total: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        provenance_time: _timestamp_pb2.Timestamp | None = ...,
+        provenance_running: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "provenance_time", b"provenance_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_commit", b"base_commit", "branch", b"branch", "create_time", b"create_time", "head_commit", b"head_commit", "phase", b"phase", "phase_done", b"phase_done", "phase_total", b"phase_total", "repository", b"repository", "revision", b"revision", "state", b"state", "tenant", b"tenant", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_commit", b"base_commit", "branch", b"branch", "create_time", b"create_time", "head_commit", b"head_commit", "phase", b"phase", "phase_done", b"phase_done", "phase_total", b"phase_total", "provenance_running", b"provenance_running", "provenance_time", b"provenance_time", "repository", b"repository", "revision", b"revision", "state", b"state", "tenant", b"tenant", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1113,6 +1125,201 @@ class Commit(_message.Message):
 Global___Commit: _TypeAlias = Commit  # noqa: Y015
 
 @_typing.final
+class ProvenanceExecution(_message.Message):
+    """One command that ran in the environment, as somebody who was not there may know it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    COMMAND_SHA256_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
+    ENDED_BY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its id."""
+    command_sha256: _builtins.str
+    """SHA-256 of what was to be run, 64 hex digits; see docs/provenance.md."""
+    code: _builtins.int
+    """It exited with this status."""
+    signal: _builtins.int
+    """This signal ended it."""
+    ended_by: _builtins.str
+    """What else ended it, in one word."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began to run."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended; unset while it runs."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        command_sha256: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        code: _builtins.int = ...,
+        signal: _builtins.int = ...,
+        ended_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "end_time", b"end_time", "ended_by", b"ended_by", "exit", b"exit", "signal", b"signal", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "command_sha256", b"command_sha256", "end_time", b"end_time", "ended_by", b"ended_by", "exit", b"exit", "id", b"id", "signal", b"signal", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_exit: _TypeAlias = _typing.Literal["code", "signal", "ended_by"]  # noqa: Y015
+    _WhichOneofArgType_exit: _TypeAlias = _typing.Literal["exit", b"exit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_exit) -> _WhichOneofReturnType_exit | None: ...
+
+Global___ProvenanceExecution: _TypeAlias = ProvenanceExecution  # noqa: Y015
+
+@_typing.final
+class Provenance(_message.Message):
+    """What the caller of this service knows of how a commit came about. It is signed
+    with what this service knows itself.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: _builtins.int
+    EXECUTIONS_FIELD_NUMBER: _builtins.int
+    EXECUTIONS_OMITTED_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    workspace: _builtins.str
+    """Name of the workspace, `workspaces/{id}`. Required."""
+    executions_omitted: _builtins.int
+    """How many older ones are left out."""
+    @_builtins.property
+    def executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProvenanceExecution]:
+        """What ran since `Worktree.provenance_time`, and what ran still then, oldest first."""
+
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When that was looked up. Required."""
+
+    def __init__(
+        self,
+        *,
+        workspace: _builtins.str = ...,
+        executions: _abc.Iterable[Global___ProvenanceExecution] | None = ...,
+        executions_omitted: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executions", b"executions", "executions_omitted", b"executions_omitted", "time", b"time", "workspace", b"workspace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Provenance: _TypeAlias = Provenance  # noqa: Y015
+
+@_typing.final
+class GetProvenanceRequest(_message.Message):
+    """Request of GetProvenance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    """The uid of the environment. Required."""
+    revision: _builtins.str
+    """Which commit; empty means the head of the branch."""
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProvenanceRequest: _TypeAlias = GetProvenanceRequest  # noqa: Y015
+
+@_typing.final
+class GetProvenanceResponse(_message.Message):
+    """Answer of GetProvenance. Nothing of it is checked here: that is the reader's to do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMIT_FIELD_NUMBER: _builtins.int
+    COMMIT_OBJECT_FIELD_NUMBER: _builtins.int
+    ENVELOPE_FIELD_NUMBER: _builtins.int
+    REF_FIELD_NUMBER: _builtins.int
+    commit: _builtins.str
+    """The commit, 40 hex digits."""
+    commit_object: _builtins.bytes
+    """The commit as git hashes it, without the header `commit <size>`."""
+    envelope: _builtins.str
+    """A DSSE envelope in JSON, of an in-toto statement."""
+    ref: _builtins.str
+    """The ref of the notes that it is one of."""
+    def __init__(
+        self,
+        *,
+        commit: _builtins.str = ...,
+        commit_object: _builtins.bytes = ...,
+        envelope: _builtins.str = ...,
+        ref: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "commit_object", b"commit_object", "envelope", b"envelope", "ref", b"ref"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProvenanceResponse: _TypeAlias = GetProvenanceResponse  # noqa: Y015
+
+@_typing.final
+class GetSigningKeyRequest(_message.Message):
+    """Request of GetSigningKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSigningKeyRequest: _TypeAlias = GetSigningKeyRequest  # noqa: Y015
+
+@_typing.final
+class GetSigningKeyResponse(_message.Message):
+    """Answer of GetSigningKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """SHA-256 of the key's 32 bytes, 64 hex digits: `keyid` of the envelopes."""
+    public_key: _builtins.str
+    """The Ed25519 key, as PEM."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        public_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "public_key", b"public_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSigningKeyResponse: _TypeAlias = GetSigningKeyResponse  # noqa: Y015
+
+@_typing.final
 class CreateCommitRequest(_message.Message):
     """Request of CreateCommit."""
 
@@ -1123,6 +1330,7 @@ class CreateCommitRequest(_message.Message):
     EXPECTED_HEAD_FIELD_NUMBER: _builtins.int
     PATHS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """The uid of the environment. Required."""
     expected_head: _builtins.str
@@ -1137,6 +1345,12 @@ class CreateCommitRequest(_message.Message):
     def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only what is at or below these paths; empty means all."""
 
+    @_builtins.property
+    def provenance(self) -> Global___Provenance:
+        """Set: sign where the commit comes from, and name the worktree in a trailer. A retry
+        may bring other content.
+        """
+
     def __init__(
         self,
         *,
@@ -1145,10 +1359,11 @@ class CreateCommitRequest(_message.Message):
         expected_head: _builtins.str = ...,
         paths: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        provenance: Global___Provenance | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "expected_head", b"expected_head", "paths", b"paths", "request_id", b"request_id", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "expected_head", b"expected_head", "paths", b"paths", "provenance", b"provenance", "request_id", b"request_id", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1463,6 +1678,7 @@ class PushBranchRequest(_message.Message):
     EXPECTED_REMOTE_HEAD_FIELD_NUMBER: _builtins.int
     CREDENTIALS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """The uid of the environment. Required."""
     remote: _builtins.str
@@ -1473,6 +1689,8 @@ class PushBranchRequest(_message.Message):
     """Overwrite the branch there if, and only if, this is its head."""
     request_id: _builtins.str
     """A UUID of the caller's making, the same in every retry."""
+    provenance: _builtins.bool
+    """Push the provenance of the worktree's commits, too, and first: a branch that arrives has it."""
     @_builtins.property
     def credentials(self) -> Global___Credentials:
         """What proves the caller to the remote."""
@@ -1486,10 +1704,11 @@ class PushBranchRequest(_message.Message):
         expected_remote_head: _builtins.str = ...,
         credentials: Global___Credentials | None = ...,
         request_id: _builtins.str = ...,
+        provenance: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "expected_remote_head", b"expected_remote_head", "remote", b"remote", "remote_branch", b"remote_branch", "request_id", b"request_id", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "expected_remote_head", b"expected_remote_head", "provenance", b"provenance", "remote", b"remote", "remote_branch", b"remote_branch", "request_id", b"request_id", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1505,6 +1724,7 @@ class PushBranchResponse(_message.Message):
     REMOTE_BRANCH_FIELD_NUMBER: _builtins.int
     COMMIT_FIELD_NUMBER: _builtins.int
     PREVIOUS_COMMIT_FIELD_NUMBER: _builtins.int
+    PROVENANCE_REF_FIELD_NUMBER: _builtins.int
     remote: _builtins.str
     """URL that was pushed to, without secrets."""
     remote_branch: _builtins.str
@@ -1513,6 +1733,10 @@ class PushBranchResponse(_message.Message):
     """Its head now."""
     previous_commit: _builtins.str
     """Its head before; empty when it is new."""
+    provenance_ref: _builtins.str
+    """The ref there with the provenance of the worktree's commits; empty when there is none,
+    or it was not to be pushed.
+    """
     def __init__(
         self,
         *,
@@ -1520,10 +1744,11 @@ class PushBranchResponse(_message.Message):
         remote_branch: _builtins.str = ...,
         commit: _builtins.str = ...,
         previous_commit: _builtins.str = ...,
+        provenance_ref: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "previous_commit", b"previous_commit", "remote", b"remote", "remote_branch", b"remote_branch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "previous_commit", b"previous_commit", "provenance_ref", b"provenance_ref", "remote", b"remote", "remote_branch", b"remote_branch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -72,6 +72,16 @@ class GitServiceStub(object):
                 request_serializer=cove_dot_git_dot_v1_dot_git__pb2.CreateCommitRequest.SerializeToString,
                 response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.CreateCommitResponse.FromString,
                 _registered_method=True)
+        self.GetProvenance = channel.unary_unary(
+                '/cove.git.v1.GitService/GetProvenance',
+                request_serializer=cove_dot_git_dot_v1_dot_git__pb2.GetProvenanceRequest.SerializeToString,
+                response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.GetProvenanceResponse.FromString,
+                _registered_method=True)
+        self.GetSigningKey = channel.unary_unary(
+                '/cove.git.v1.GitService/GetSigningKey',
+                request_serializer=cove_dot_git_dot_v1_dot_git__pb2.GetSigningKeyRequest.SerializeToString,
+                response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.GetSigningKeyResponse.FromString,
+                _registered_method=True)
         self.ListCommits = channel.unary_unary(
                 '/cove.git.v1.GitService/ListCommits',
                 request_serializer=cove_dot_git_dot_v1_dot_git__pb2.ListCommitsRequest.SerializeToString,
@@ -182,6 +192,24 @@ class GitServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetProvenance(self, request, context):
+        """Returns where a commit comes from, as it was signed when the commit was made.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        * NOT_FOUND, ERROR_REASON_REVISION_NOT_FOUND: there is no such revision.
+        * NOT_FOUND, ERROR_REASON_PROVENANCE_NOT_FOUND: the commit has none here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSigningKey(self, request, context):
+        """Returns the public key of what this service signs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListCommits(self, request, context):
         """Lists commits from a revision back, newest first.
 
@@ -275,6 +303,16 @@ def add_GitServiceServicer_to_server(servicer, server):
                     servicer.CreateCommit,
                     request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.CreateCommitRequest.FromString,
                     response_serializer=cove_dot_git_dot_v1_dot_git__pb2.CreateCommitResponse.SerializeToString,
+            ),
+            'GetProvenance': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProvenance,
+                    request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.GetProvenanceRequest.FromString,
+                    response_serializer=cove_dot_git_dot_v1_dot_git__pb2.GetProvenanceResponse.SerializeToString,
+            ),
+            'GetSigningKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSigningKey,
+                    request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.GetSigningKeyRequest.FromString,
+                    response_serializer=cove_dot_git_dot_v1_dot_git__pb2.GetSigningKeyResponse.SerializeToString,
             ),
             'ListCommits': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCommits,
@@ -489,6 +527,60 @@ class GitService(object):
             '/cove.git.v1.GitService/CreateCommit',
             cove_dot_git_dot_v1_dot_git__pb2.CreateCommitRequest.SerializeToString,
             cove_dot_git_dot_v1_dot_git__pb2.CreateCommitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProvenance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.git.v1.GitService/GetProvenance',
+            cove_dot_git_dot_v1_dot_git__pb2.GetProvenanceRequest.SerializeToString,
+            cove_dot_git_dot_v1_dot_git__pb2.GetProvenanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSigningKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.git.v1.GitService/GetSigningKey',
+            cove_dot_git_dot_v1_dot_git__pb2.GetSigningKeyRequest.SerializeToString,
+            cove_dot_git_dot_v1_dot_git__pb2.GetSigningKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

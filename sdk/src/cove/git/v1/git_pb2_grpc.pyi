@@ -73,6 +73,15 @@ class GitServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_NOTHING_TO_COMMIT: nothing differs.
     * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
     """
+    GetProvenance: _aio.UnaryUnaryMultiCallable[_git_pb2.GetProvenanceRequest, _git_pb2.GetProvenanceResponse]
+    """Returns where a commit comes from, as it was signed when the commit was made.
+
+    * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+    * NOT_FOUND, ERROR_REASON_REVISION_NOT_FOUND: there is no such revision.
+    * NOT_FOUND, ERROR_REASON_PROVENANCE_NOT_FOUND: the commit has none here.
+    """
+    GetSigningKey: _aio.UnaryUnaryMultiCallable[_git_pb2.GetSigningKeyRequest, _git_pb2.GetSigningKeyResponse]
+    """Returns the public key of what this service signs."""
     ListCommits: _aio.UnaryUnaryMultiCallable[_git_pb2.ListCommitsRequest, _git_pb2.ListCommitsResponse]
     """Lists commits from a revision back, newest first.
 
@@ -215,6 +224,27 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_NOTHING_TO_COMMIT: nothing differs.
         * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
         """
+
+    @_abc_1.abstractmethod
+    def GetProvenance(
+        self,
+        request: _git_pb2.GetProvenanceRequest,
+        context: _aio.ServicerContext[_git_pb2.GetProvenanceRequest, _abc.Awaitable[_git_pb2.GetProvenanceResponse]],
+    ) -> _abc.Awaitable[_git_pb2.GetProvenanceResponse]:
+        """Returns where a commit comes from, as it was signed when the commit was made.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        * NOT_FOUND, ERROR_REASON_REVISION_NOT_FOUND: there is no such revision.
+        * NOT_FOUND, ERROR_REASON_PROVENANCE_NOT_FOUND: the commit has none here.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSigningKey(
+        self,
+        request: _git_pb2.GetSigningKeyRequest,
+        context: _aio.ServicerContext[_git_pb2.GetSigningKeyRequest, _abc.Awaitable[_git_pb2.GetSigningKeyResponse]],
+    ) -> _abc.Awaitable[_git_pb2.GetSigningKeyResponse]:
+        """Returns the public key of what this service signs."""
 
     @_abc_1.abstractmethod
     def ListCommits(
