@@ -64,6 +64,11 @@ REMEDIES: Final[Mapping[str, str]] = {
     "PUSH_REJECTED": "Read the remote's message; its rules do not allow this push.",
     "NO_REMOTE": "Name a remote URL in the request.",
     "BRANCH_EXISTS": "Choose another branch name.",
+    "MERGE_CONFLICT": "PreviewMerge shows each conflict. Merge the target inside the workspace, "
+    "commit what results, then merge again.",
+    "UNRELATED_HISTORIES": "Merge inside the workspace with --allow-unrelated-histories, if that "
+    "is what you mean, then merge again.",
+    "NOT_LINEAR": "Merge or squash instead.",
     "SANDBOX_UNAVAILABLE": "Do what the message says on the host; GetCapabilities tells more.",
     "CAPABILITY_MISSING": "Leave out of the spec what this host cannot do; GetCapabilities lists "
     "what it can.",

@@ -20,11 +20,14 @@ from services.git.cell import Cells
 from services.git.commit import Committer, Person
 from services.git.config import Config
 from services.git.local import Local
+from services.git.merge import Merger
+from services.git.mergetree import Merging
 from services.git.push import Pusher
 from services.git.record import Records
 from services.git.remote import Rules
 from services.git.repositories import Repositories
 from services.git.service import GitServicer, Parts
+from services.git.targets import Targets
 from services.git.transport import Bounds, Transport
 from services.git.worktrees import Worktrees
 
@@ -63,10 +66,13 @@ async def git(config: Config) -> AsyncIterator[Served]:
         Ledger.open(directory / "ledger.db") as ledger,
     ):
         await worktrees.load()
+        pusher = Pusher(rules, transport, repositories)
+        targets = Targets(rules, repositories, pusher)
         parts = Parts(
             worktrees=worktrees,
             committer=Committer(records, server, disk),
-            pusher=Pusher(rules, transport, repositories),
+            pusher=pusher,
+            merger=Merger(targets, Merging(cells), server, disk),
             ledger=ledger,
             tokens=PageTokens.load(directory / "page.key"),
         )

@@ -136,13 +136,13 @@ class Committer:
     ) -> str:
         """Bring the tree's new objects into the repository, which checks each, and commit it."""
         pack = git(workspace.where(head, scratch=scratch), "pack-objects")
-        where = Where(git_dir=STORE, variables=self._people(draft))
+        where = Where(git_dir=STORE, variables=people(draft.author, self._server, self._clock()))
         name = "unpack-objects" if len(staged.paths) <= _UNPACK_LIMIT else "index-pack"
         options = [f"-p{head}"] if head else []
         commit = git(where, "commit-tree", [*options, f"-F{_MESSAGE}"], values=[staged.tree])
         cells = workspace.cells
         store = replace(
-            workspace.repository.cell(writable=True), files={_MESSAGE: _message(draft).encode()}
+            workspace.repository.cell(writable=True), files={_MESSAGE: message_text(draft).encode()}
         )
         reading, writing = os.pipe()
         ends = [reading, writing]
@@ -166,17 +166,19 @@ class Committer:
                 raise failed(name, done.code, done.errors)
         return check_id(done.output.rstrip().rpartition(b"\n")[2])
 
-    def _people(self, draft: Draft) -> dict[str, str]:
-        author = draft.author or self._server
-        moment = f"@{int(self._clock())} +0000"
-        return {
-            "GIT_AUTHOR_NAME": author.name,
-            "GIT_AUTHOR_EMAIL": author.email,
-            "GIT_AUTHOR_DATE": moment,
-            "GIT_COMMITTER_NAME": self._server.name,
-            "GIT_COMMITTER_EMAIL": self._server.email,
-            "GIT_COMMITTER_DATE": moment,
-        }
+
+def people(author: Person | None, server: Person, moment: float) -> dict[str, str]:
+    """Variables that say who makes a commit, at `moment` in seconds since the epoch."""
+    author = author or server
+    date = f"@{int(moment)} +0000"
+    return {
+        "GIT_AUTHOR_NAME": author.name,
+        "GIT_AUTHOR_EMAIL": author.email,
+        "GIT_AUTHOR_DATE": date,
+        "GIT_COMMITTER_NAME": server.name,
+        "GIT_COMMITTER_EMAIL": server.email,
+        "GIT_COMMITTER_DATE": date,
+    }
 
 
 def check_draft(draft: Draft) -> Draft:
@@ -191,7 +193,8 @@ def check_draft(draft: Draft) -> Draft:
     return draft
 
 
-def _message(draft: Draft) -> str:
+def message_text(draft: Draft) -> str:
+    """The whole message, trailers and all."""
     text = draft.message.rstrip()
     if draft.trailers:
         lines = [f"{key}: {value}" for key, value in draft.trailers]

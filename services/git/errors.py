@@ -145,3 +145,21 @@ class BranchExists(AlreadyExists):
 
 class UnsavedWork(FailedPrecondition):
     reason = ErrorReason.ERROR_REASON_UNSAVED_WORK
+
+
+class MergeConflict(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_MERGE_CONFLICT
+
+
+class UnrelatedHistories(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_UNRELATED_HISTORIES
+
+
+class NotLinear(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_NOT_LINEAR
+
+
+class GitTooOld(FailedPrecondition):
+    """The git of this host cannot do it."""
+
+    reason = ErrorReason.ERROR_REASON_CAPABILITY_MISSING
