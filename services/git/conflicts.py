@@ -134,13 +134,19 @@ def _told(messages: bytes, stages: Mapping[bytes, object]) -> dict[bytes, _Told]
 
 
 def _messages(data: bytes) -> Iterator[tuple[list[bytes], bytes, bytes]]:
-    """The paths, the fixed words and the text of each message."""
-    fields = iter(data.split(b"\0"))
-    for count in fields:
-        if not count.strip():
-            return
-        paths = [next(fields) for _ in range(int(count))]
-        yield paths, next(fields), next(fields)
+    """The paths, the fixed words and the text of each message.
+
+    What comes after the last one is advice for people.
+    """
+    fields = data.split(b"\0")
+    at = 0
+    while at < len(fields) and fields[at].isdigit():
+        count = int(fields[at])
+        paths, rest = fields[at + 1 : at + 1 + count], fields[at + 1 + count : at + 3 + count]
+        if len(rest) != 2 or not paths:
+            raise ValueError("a message of git is cut")
+        yield paths, rest[0], rest[1]
+        at += count + 3
 
 
 def _kind(words: bytes) -> Kind | None:

@@ -3,14 +3,14 @@
 import asyncio
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from servicekit.errors import InvalidArgument
 from services.git.commit import Draft, Person
-from services.git.conflicts import Conflict, Kind
+from services.git.conflicts import Kind
 from services.git.errors import (
     BranchCheckedOut,
     GitTooOld,
@@ -18,14 +18,14 @@ from services.git.errors import (
     MergeConflict,
     NonFastForward,
     NotLinear,
+    PushRejected,
     RevisionNotFound,
     UnrelatedHistories,
 )
 from services.git.merge import Asked, Done, Preview, Strategy
 from services.git.mergetree import check_version
+from services.git.push import Target
 from tests.git.parts import CALLER, OTHER, UID, Parts, add_commit, run_git, write
-
-Change = Callable[[Path], object]
 
 
 @pytest.fixture
@@ -52,7 +52,9 @@ async def merge(
     return await git.merger.merge(record, workspace, Asked(**asked), draft, CALLER)  # type: ignore[arg-type]
 
 
-async def change(git: Parts, files: Mapping[str, str], uid: str = UID, message: str = "Ours") -> str:
+async def change(
+    git: Parts, files: Mapping[str, str], uid: str = UID, message: str = "Ours"
+) -> str:
     record, workspace = await git.ready(uid)
     for name, text in files.items():
         write(workspace, name, text)
@@ -93,7 +95,7 @@ async def test_a_merge_commit_has_the_target_and_the_source_as_parents(
     assert done.commit.parents == [theirs, ours]
     assert done.commit.tree == seen.merged.tree
     assert show(bare, "%an|%cn|%B", "main") == "Cove|Cove|Merge branch 'work' into main"
-    record, workspace = await git.ready()
+    _, workspace = await git.ready()
     known = await workspace.repository.refs("refs/remotes/origin/main")
     assert known == {"refs/remotes/origin/main": done.commit.id}
     assert workspace.head == ours
@@ -109,9 +111,7 @@ async def test_author_message_and_trailers_are_the_callers(git: Parts, bare: Pat
     assert show(bare, "%an|%cn|%B", "main") == "Ada|Cove|Land it\n\nBug: 7"
 
 
-async def test_a_squash_is_one_commit_and_the_same_again_is_nothing(
-    git: Parts, bare: Path
-) -> None:
+async def test_a_squash_is_one_commit_and_the_same_again_is_nothing(git: Parts, bare: Path) -> None:
     await git.create(bare)
     await change(git, {"new": "x\n"})
     await change(git, {"more": "x\n"})
@@ -131,10 +131,11 @@ async def test_a_rebase_repeats_each_commit_as_git_does(
     await change(git, {"README": "hello, all\n"}, message="On both sides")
     last = await change(git, {"new": "2\n"}, message="Last")
     theirs = on(bare, "main", {"README": "hello, all\n"}, "The same")
-    git_dir = next((git.state / "git" / "repositories").glob("*/*.git"))
+    record, workspace = await git.ready()
+    await git.pusher.push(record, workspace, Target(), CALLER)
     clone = tmp_path / "stock"
     run_git(tmp_path, "clone", "-q", str(bare), str(clone))
-    run_git(clone, "fetch", "-q", str(git_dir), f"refs/cove/{UID}/head:work")
+    run_git(clone, "branch", "-q", "work", "origin/work")
     run_git(clone, "rebase", "-q", "main", "work")
     done = await merge(git, strategy=Strategy.REBASE)
     form = "--format=%T|%an|%ae|%ad|%B"
@@ -207,7 +208,8 @@ async def test_conflicts_are_told_and_change_nothing(git: Parts, bare: Path) -> 
     assert not seen.fits
     [conflict] = seen.merged.conflicts
     assert (conflict.path, conflict.kind) == (b"README", Kind.CONTENT)
-    assert conflict.ours and conflict.ours.mode == "100644"
+    assert conflict.ours
+    assert conflict.ours.mode == "100644"
     with pytest.raises(MergeConflict) as caught:
         await merge(git)
     metadata = caught.value.metadata
@@ -275,13 +277,31 @@ async def test_a_head_that_is_not_the_expected_one_is_refused(git: Parts, bare: 
 async def test_a_target_that_moves_meanwhile_is_not_overwritten(git: Parts, bare: Path) -> None:
     await git.create(bare)
     await change(git, {"new": "x\n"})
-    merging = asyncio.create_task(merge(git))
-    await git.cells.next("merge-tree")
-    theirs = await asyncio.to_thread(on, bare, "main", {"README": "hello, all\n"})
-    with pytest.raises(HeadMoved):
+    _, workspace = await git.ready()
+    async with workspace.lock:  # A merge waits for it once it knows where the target is.
+        listing = asyncio.create_task(git.cells.next("upload-pack"))
+        merging = asyncio.create_task(merge(git))
+        await listing
+        async with workspace.repository.lock:
+            pass
+        theirs = on(bare, "main", {"README": "hello, all\n"})
+    with pytest.raises(HeadMoved) as caught:
         await merging
+    assert caught.value.metadata["branch"] == "main"
     assert run_git(bare, "rev-parse", "main") == theirs
     assert (await merge(git)).previous == theirs
+
+
+async def test_a_push_that_the_origin_refuses_leaves_nothing(git: Parts, bare: Path) -> None:
+    record = await git.create(bare)
+    await change(git, {"new": "x\n"})
+    (bare / "refs" / "heads" / "main.lock").touch()
+    with pytest.raises(PushRejected):
+        await merge(git)
+    (bare / "refs" / "heads" / "main.lock").unlink()
+    assert run_git(bare, "rev-parse", "main") == record.base_commit
+    assert (await preview(git)).target.head == record.base_commit
+    assert (await merge(git)).previous == record.base_commit
 
 
 async def test_two_merges_into_one_target_both_land(git: Parts, bare: Path) -> None:
@@ -294,14 +314,14 @@ async def test_two_merges_into_one_target_both_land(git: Parts, bare: Path) -> N
     assert run_git(bare, "merge-base", "--is-ancestor", mine, "main") == ""
     assert run_git(bare, "merge-base", "--is-ancestor", other, "main") == ""
     lost = await asyncio.gather(
-        merge(git, expected_head=head), merge(git, OTHER, expected_head=head), return_exceptions=True
+        merge(git, expected_head=head),
+        merge(git, OTHER, expected_head=head),
+        return_exceptions=True,
     )
     assert [type(one) for one in lost] == [HeadMoved, HeadMoved]
 
 
-async def test_a_request_that_comes_again_after_a_crash_lands_once(
-    git: Parts, bare: Path
-) -> None:
+async def test_a_request_that_comes_again_after_a_crash_lands_once(git: Parts, bare: Path) -> None:
     await git.create(bare)
     await change(git, {"new": "x\n"})
     head = run_git(bare, "rev-parse", "main")

@@ -50,6 +50,8 @@ class Source(Facade[source.Source]):
     log = iterate(source.Source.log)
     branches = iterate(source.Source.branches)
     push = call(source.Source.push)
+    merge = call(source.Source.merge)
+    preview_merge = call(source.Source.preview_merge)
 
 
 class Execution(Facade[executions.Execution]):
@@ -111,6 +113,8 @@ class Workspace(Facade[workspaces.Workspace]):
         self.log = self.source.log
         self.branches = self.source.branches
         self.push = self.source.push
+        self.merge = self.source.merge
+        self.preview_merge = self.source.preview_merge
 
     def __enter__(self) -> Self:
         return self

@@ -123,7 +123,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     `total`, and `conflicts`, the first ones as a JSON list of `{"path", "kind"}`.
     """
     ERROR_REASON_UNRELATED_HISTORIES: _ErrorReason.ValueType  # 318
-    """Two commits to be merged have no commit in common. Metadata: `target`."""
+    """Two commits to be merged have no commit in common. Metadata: `source`, `target`."""
     ERROR_REASON_NOT_LINEAR: _ErrorReason.ValueType  # 319
     """Commits cannot be made again one by one on another branch: one of them is a merge, cannot be
     written again, or there are too many. Metadata: `commit`.
@@ -296,7 +296,7 @@ ERROR_REASON_MERGE_CONFLICT: ErrorReason.ValueType  # 317
 `total`, and `conflicts`, the first ones as a JSON list of `{"path", "kind"}`.
 """
 ERROR_REASON_UNRELATED_HISTORIES: ErrorReason.ValueType  # 318
-"""Two commits to be merged have no commit in common. Metadata: `target`."""
+"""Two commits to be merged have no commit in common. Metadata: `source`, `target`."""
 ERROR_REASON_NOT_LINEAR: ErrorReason.ValueType  # 319
 """Commits cannot be made again one by one on another branch: one of them is a merge, cannot be
 written again, or there are too many. Metadata: `commit`.
