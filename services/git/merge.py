@@ -277,7 +277,7 @@ def _check(found: Preview, strategy: Strategy) -> None:
         for one in found.merged.conflicts[:_TOLD]
     ]
     raise MergeConflict(
-        f"{found.merged.total} paths cannot be merged",
+        "source and target changed the same",
         target=target.name,
         target_commit=target.head,
         source_commit=found.stopped_at or found.source,

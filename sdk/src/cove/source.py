@@ -199,8 +199,8 @@ class Source:
         `target` is by default the branch that the workspace was made from; without an origin it
         is a branch of the workspace's own repository, `main`. `message`, `author` and `trailers`
         are for the commit of `merge` and `squash`. Raises `FailedPrecondition` with the reason
-        MERGE_CONFLICT, of which `preview_merge` shows all, and for what `push` does; `Aborted` when the
-        target is not at `expected_target_head`, or moved meanwhile.
+        MERGE_CONFLICT, of which `preview_merge` shows all, and for what `push` does; `Aborted`
+        when the target is not at `expected_target_head`, or moved meanwhile.
         """
         given = message or author or trailers
         request = pb.MergeBranchRequest(
