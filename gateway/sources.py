@@ -149,6 +149,47 @@ class SourceServicer(SourceServiceServicer):
             provenance_ref=answer.provenance_ref,
         )
 
+    async def PreviewMerge(
+        self, request: pb.PreviewMergeRequest, context: Context
+    ) -> pb.PreviewMergeResponse:
+        environment = await self._workspaces.ready(request.name)
+        asked = git_pb2.PreviewMergeRequest(
+            uid=environment.uid,
+            source=request.source,
+            target=request.target,
+            strategy=request.strategy,
+            max_conflicts=request.max_conflicts,
+            fetch=request.fetch,
+            credentials=request.credentials if request.HasField("credentials") else None,
+        )
+        with in_words_of(environment):
+            answer = await self._git.unary(self._rpc.PreviewMerge, asked)
+        return pb.PreviewMergeResponse(preview=answer.preview)
+
+    async def MergeBranch(
+        self, request: pb.MergeBranchRequest, context: Context
+    ) -> pb.MergeBranchResponse:
+        environment = await self._workspaces.ready(request.name)
+        asked = git_pb2.MergeBranchRequest(
+            uid=environment.uid,
+            source=request.source,
+            target=request.target,
+            strategy=request.strategy,
+            commit=request.commit if request.HasField("commit") else None,
+            expected_target_head=request.expected_target_head,
+            credentials=request.credentials if request.HasField("credentials") else None,
+            request_id=names.derived(request.request_id, "MergeBranch"),
+        )
+        with in_words_of(environment, asked, request):
+            answer = await self._git.unary(self._rpc.MergeBranch, asked)
+        return pb.MergeBranchResponse(
+            remote=answer.remote,
+            target=answer.target,
+            commit=answer.commit,
+            previous_commit=answer.previous_commit,
+            unchanged=answer.unchanged,
+        )
+
     async def _note_head(self, environment: Environment, commit: str) -> None:
         """The record shows the head as last seen; that it cannot now must not fail a commit."""
         seen = Environment(name=environment.name, head_commit=commit)

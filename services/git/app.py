@@ -23,6 +23,8 @@ from services.git.checkouts import Checkouts
 from services.git.commit import Committer, Person
 from services.git.config import Config
 from services.git.local import Local
+from services.git.merge import Merger
+from services.git.mergetree import Merging
 from services.git.provenance import Notary
 from services.git.push import Pusher
 from services.git.record import Mode, Records
@@ -30,6 +32,7 @@ from services.git.remote import Rules
 from services.git.repositories import Repositories
 from services.git.service import GitServicer, Parts
 from services.git.signing import Signer
+from services.git.targets import Targets
 from services.git.transport import Bounds, Transport
 from services.git.worktrees import Worktrees
 
@@ -79,11 +82,14 @@ async def git(config: Config) -> AsyncIterator[Served]:
         stack.push_async_callback(checkouts.close)
         await worktrees.load()
         notary = Notary(Signer.load(directory / "signing.key"), records, server.name, server.email)
+        pusher = Pusher(rules, transport, repositories)
+        targets = Targets(rules, repositories, pusher)
         parts = Parts(
             worktrees=worktrees,
             committer=Committer(records, server, disk, notary=notary),
             notary=notary,
-            pusher=Pusher(rules, transport, repositories),
+            pusher=pusher,
+            merger=Merger(targets, Merging(cells), server, disk),
             ledger=ledger,
             tokens=PageTokens.load(directory / "page.key"),
             state=config.state,

@@ -215,7 +215,7 @@ class Committer:
             history.Signature(_clean(one.name), _clean(one.email), moment)
             for one in (draft.author or self._server, self._server)
         )
-        text = _message(draft)
+        text = message_text(draft)
         lines = [
             f"tree {tree}",
             *([f"parent {head}"] if head else []),
@@ -252,6 +252,20 @@ async def _paths_of(workspace: Workspace, head: str, identifier: str) -> list[by
     return [changes.raw(path) for path in answer["paths"]]
 
 
+def people(author: Person | None, server: Person, moment: float) -> dict[str, str]:
+    """Variables that say who makes a commit, at `moment` in seconds since the epoch."""
+    author = author or server
+    date = f"@{int(moment)} +0000"
+    return {
+        "GIT_AUTHOR_NAME": author.name,
+        "GIT_AUTHOR_EMAIL": author.email,
+        "GIT_AUTHOR_DATE": date,
+        "GIT_COMMITTER_NAME": server.name,
+        "GIT_COMMITTER_EMAIL": server.email,
+        "GIT_COMMITTER_DATE": date,
+    }
+
+
 def check_draft(draft: Draft) -> Draft:
     """Raises `InvalidArgument` for what no commit can hold."""
     if not draft.message.strip() or "\0" in draft.message:
@@ -269,7 +283,8 @@ def _clean(text: str) -> str:
     return re.sub("[\n<>\0]", "", text.strip(_CRUD))
 
 
-def _message(draft: Draft) -> str:
+def message_text(draft: Draft) -> str:
+    """The whole message, trailers and all."""
     text = draft.message.rstrip()
     if draft.trailers:
         lines = [f"{key}: {value}" for key, value in draft.trailers]

@@ -111,8 +111,8 @@ def mount(record: Record, paths: Paths, objects: Path, state: Path) -> mount_pb2
 
 def entry(found: Entry) -> pb.StatusEntry:
     """A path that differs from the head."""
-    path, raw_path = _path(found.path)
-    old_path, raw_old_path = _path(found.old_path)
+    path, raw_path = path_of(found.path)
+    old_path, raw_old_path = path_of(found.old_path)
     return pb.StatusEntry(
         path=path,
         raw_path=raw_path,
@@ -138,8 +138,8 @@ def event(found: diff.Event) -> pb.GetDiffResponse:
 
 
 def _file(found: diff.File) -> pb.DiffFile:
-    path, raw_path = _path(found.path)
-    old_path, raw_old_path = _path(found.old_path)
+    path, raw_path = path_of(found.path)
+    old_path, raw_old_path = path_of(found.old_path)
     return pb.DiffFile(
         path=path,
         raw_path=raw_path,
@@ -162,9 +162,6 @@ def limits(message: pb.DiffLimits) -> diff.Limits:
 def draft(request: pb.CreateCommitRequest, principal: str) -> Draft:
     """A commit to be made for `principal`. Raises `InvalidArgument` for what no commit can hold."""
     wanted = request.commit
-    author = None
-    if wanted.HasField("author") and (wanted.author.name or wanted.author.email):
-        author = Person(wanted.author.name, wanted.author.email)
     trailers = [(trailer.key, trailer.value) for trailer in wanted.trailers]
     account = None
     if request.HasField("provenance"):
@@ -172,7 +169,7 @@ def draft(request: pb.CreateCommitRequest, principal: str) -> Draft:
         account = _account(request.provenance, principal)
     made = Draft(
         message=wanted.message,
-        author=author,
+        author=author(wanted),
         trailers=trailers,
         provenance=account,
         expected_head=request.expected_head,
@@ -180,6 +177,13 @@ def draft(request: pb.CreateCommitRequest, principal: str) -> Draft:
         request_id=request.request_id,
     )
     return check_draft(made)
+
+
+def author(wanted: pb.Commit) -> Person | None:
+    """Who a commit to be made is by; None: the server."""
+    if wanted.HasField("author") and (wanted.author.name or wanted.author.email):
+        return Person(wanted.author.name, wanted.author.email)
+    return None
 
 
 def _account(message: pb.Provenance, principal: str) -> provenance.Account:
@@ -233,7 +237,7 @@ def branch(found: history.Branch) -> pb.Branch:
 
 def skipped(found: Skipped) -> pb.SkippedPath:
     """A path that a commit had to leave out."""
-    path, raw_path = _path(found.path)
+    path, raw_path = path_of(found.path)
     return pb.SkippedPath(path=path, raw_path=raw_path, reason=found.reason)
 
 
@@ -241,7 +245,7 @@ def _signature(found: history.Signature) -> pb.Signature:
     return pb.Signature(name=found.name, email=found.email, time=time(max(found.time, 0)))
 
 
-def _path(raw: bytes) -> tuple[str, bytes]:
+def path_of(raw: bytes) -> tuple[str, bytes]:
     """A path as text, or as bytes when it is not UTF-8."""
     try:
         return raw.decode(), b""

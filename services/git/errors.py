@@ -173,3 +173,21 @@ class Diverged(Aborted):
 
 class InsideRejected(FailedPrecondition):
     reason = ErrorReason.ERROR_REASON_COMMITS_REFUSED
+
+
+class MergeConflict(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_MERGE_CONFLICT
+
+
+class UnrelatedHistories(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_UNRELATED_HISTORIES
+
+
+class NotLinear(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_NOT_LINEAR
+
+
+class GitTooOld(FailedPrecondition):
+    """The git of this host cannot do it."""
+
+    reason = ErrorReason.ERROR_REASON_CAPABILITY_MISSING

@@ -1,6 +1,8 @@
 """Pushes a worktree's branch to a remote."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +13,7 @@ from services.git.errors import (
     NonFastForward,
     NoRemote,
     PushRejected,
+    RemoteForbidden,
     RevisionNotFound,
 )
 from services.git.names import check_branch
@@ -58,28 +61,38 @@ class Pusher:
     ) -> Pushed:
         """Push the head. Never forces, except over exactly `expected_head`.
 
+        Raises as `send`.
+        """
+        head = workspace.head
+        if not head:
+            raise RevisionNotFound("the branch has no commit yet", revision=record.branch)
+        return await self.send(record, workspace, head, target, caller)
+
+    async def send(
+        self, record: Record, workspace: Workspace, commit: str, target: Target, caller: Caller
+    ) -> Pushed:
+        """As `push`, any commit of the repository.
+
         Raises `NoRemote`, `NonFastForward`, `BranchCheckedOut`, `PushRejected`,
         `HeadMoved`, and what a remote's refusal makes.
         """
         url = target.url or record.repository
         if not url:
             raise NoRemote("the worktree has no origin: name a remote")
-        remote = self._rules.parse(url)
         branch = check_branch(target.branch or record.branch, "remote_branch")
-        head = workspace.head
-        if not head:
-            raise RevisionNotFound("the branch has no commit yet", revision=record.branch)
         there = f"refs/heads/{branch}"
         lease = f"{there}:{target.expected_head}" if target.expected_head else None
-        notes = await self._push_notes(remote, workspace, caller) if target.provenance else ""
-        result = await self._transport.push(
-            remote, caller.credentials, workspace.repository.path, f"{head}:{there}", lease
-        )
-        previous = _read(result.output.decode("utf-8", "replace"), there, head, target)
+        with _named("remote" if target.url else "repository"):
+            remote = self._rules.parse(url)
+            notes = await self._push_notes(remote, workspace, caller) if target.provenance else ""
+            result = await self._transport.push(
+                remote, caller.credentials, workspace.repository.path, f"{commit}:{there}", lease
+            )
+        previous = _read(result.output.decode("utf-8", "replace"), there, commit, target)
         if remote.url == record.repository:
-            await self._note(workspace, branch, head)
+            await self._note(workspace, branch, commit)
         return Pushed(
-            url=remote.url, branch=branch, commit=head, previous=previous, provenance_ref=notes
+            url=remote.url, branch=branch, commit=commit, previous=previous, provenance_ref=notes
         )
 
     async def _push_notes(self, remote: Remote, workspace: Workspace, caller: Caller) -> str:
@@ -102,6 +115,17 @@ class Pusher:
         async with self._repositories.locked(workspace.repository):
             update = f"update refs/remotes/origin/{branch} {head}"
             await workspace.repository.update_refs([update])
+
+
+@contextmanager
+def _named(field: str) -> Iterator[None]:
+    """A remote that is refused was given in `field`."""
+    try:
+        yield
+    except RemoteForbidden as error:
+        told = RemoteForbidden(field, error.violations[0].problem, remedy=error.remedy)
+        told.metadata = error.metadata
+        raise told from None
 
 
 def _read(output: str, there: str, head: str, target: Target) -> str:
@@ -144,7 +168,7 @@ def _refusal(summary: str, branch: str, target: Target) -> Exception:
             "the remote branch has commits that this one has not",
             branch=branch,
             remedy="Push to another branch, merge the remote branch first, or name its head"
-            " as expected_remote_head to overwrite it.",
+            " (expected_remote_head, --expect) to overwrite it.",
         )
     if "currently checked out" in reason:
         return BranchCheckedOut(

@@ -16,8 +16,9 @@ from servicekit.errors import InvalidArgument
 from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
 from servicekit.status import Context
-from services.git import convert, diff, history, provenance, revisions, status
+from services.git import convert, convert_merge, diff, history, provenance, revisions, status
 from services.git.commit import Committer
+from services.git.merge import Merger
 from services.git.provenance import Notary
 from services.git.push import Pusher, Target
 from services.git.record import Record, State
@@ -37,6 +38,7 @@ class Parts:
     committer: Committer
     pusher: Pusher
     notary: Notary
+    merger: Merger
     ledger: Ledger
     tokens: PageTokens
     state: Path
@@ -48,6 +50,7 @@ class GitServicer(GitServiceServicer):
         self._committer = parts.committer
         self._pusher = parts.pusher
         self._notary = parts.notary
+        self._merger = parts.merger
         self._ledger = parts.ledger
         self._tokens = parts.tokens
         self._state = parts.state
@@ -249,6 +252,28 @@ class GitServicer(GitServiceServicer):
             previous_commit=done.previous,
             provenance_ref=done.provenance_ref,
         )
+
+    async def PreviewMerge(
+        self, request: pb.PreviewMergeRequest, context: Context
+    ) -> pb.PreviewMergeResponse:
+        record, workspace = await self._worktrees.ready(request.uid, _tenant())
+        caller = _caller(request.credentials) if request.fetch else None
+        asked = convert_merge.asked(request)
+        found = await self._merger.preview(record, workspace, asked, caller)
+        return pb.PreviewMergeResponse(preview=convert_merge.preview(found, request.max_conflicts))
+
+    async def MergeBranch(
+        self, request: pb.MergeBranchRequest, context: Context
+    ) -> pb.MergeBranchResponse:
+        return await self._ledger.once(
+            request, pb.MergeBranchResponse, lambda: self._merge(request)
+        )
+
+    async def _merge(self, request: pb.MergeBranchRequest) -> pb.MergeBranchResponse:
+        record, workspace = await self._worktrees.ready(request.uid, _tenant())
+        asked, draft = convert_merge.asked(request), convert_merge.draft(request)
+        caller = _caller(request.credentials)
+        return convert_merge.done(await self._merger.merge(record, workspace, asked, draft, caller))
 
     def _worktree(self, record: Record) -> pb.Worktree:
         head = self._worktrees.repository_of(record).head(record.uid)

@@ -19,11 +19,14 @@ from services.git.command import Command
 from services.git.commit import Committer, Person
 from services.git.credentials import Credentials
 from services.git.local import Local
+from services.git.merge import Merger
+from services.git.mergetree import Merging
 from services.git.process import Running
 from services.git.push import Pusher
 from services.git.record import Mode, Record, Records
 from services.git.remote import Remote, Rules
 from services.git.repositories import Caller, Repositories
+from services.git.targets import Targets
 from services.git.transport import Bounds, Transport
 from services.git.workspace import Workspace
 from services.git.worktrees import Wanted, Worktrees
@@ -92,6 +95,7 @@ class Parts:
     worktrees: Worktrees
     committer: Committer
     pusher: Pusher
+    merger: Merger
     transport: "CountingTransport"
     local: Local
 
@@ -209,7 +213,8 @@ async def parts(
     await worktrees.load()
     committer, pusher = Committer(records, SERVER, disk), Pusher(rules, transport, repositories)
     async with cells:
-        yield Parts(state, cells, records, worktrees, committer, pusher, transport, local)
+        merger = Merger(Targets(rules, repositories, pusher), Merging(cells), SERVER, disk)
+        yield Parts(state, cells, records, worktrees, committer, pusher, merger, transport, local)
         await checkouts.close()
 
 

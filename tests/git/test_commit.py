@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from services.git import status
+from services.git.changes import Skipped
 from services.git.commit import Draft, Person
 from services.git.errors import HeadMoved, NothingToCommit
-from services.git.changes import Skipped
 from services.git.status import Change
 from tests.git.parts import CALLER, UID, Parts, add_commit, make_source, own, run_git, write
 

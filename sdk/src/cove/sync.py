@@ -51,6 +51,8 @@ class Source(Facade[source.Source]):
     branches = iterate(source.Source.branches)
     push = call(source.Source.push)
     provenance = call(source.Source.provenance)
+    merge = call(source.Source.merge)
+    preview_merge = call(source.Source.preview_merge)
 
 
 class Execution(Facade[executions.Execution]):
@@ -113,6 +115,8 @@ class Workspace(Facade[workspaces.Workspace]):
         self.branches = self.source.branches
         self.push = self.source.push
         self.provenance = self.source.provenance
+        self.merge = self.source.merge
+        self.preview_merge = self.source.preview_merge
 
     def __enter__(self) -> Self:
         return self

@@ -55,6 +55,8 @@ class Workspace:
         self.branches = self.source.branches
         self.push = self.source.push
         self.provenance = self.source.provenance
+        self.merge = self.source.merge
+        self.preview_merge = self.source.preview_merge
 
     async def __aenter__(self) -> Self:
         return self

@@ -119,15 +119,9 @@ def _shown(patch: bytes, console: Console) -> bytes:
 
 
 async def commit(cove: Client, options: argparse.Namespace, console: Console) -> int:
-    author = None
-    if options.author:
-        found = _AUTHOR.fullmatch(options.author.strip())
-        if not found:
-            raise UsageError(f"--author {options.author}: not of the form NAME <MAIL>")
-        author = (found[1], found[2])
     answer = await cove.workspaces.named(options.workspace).commit(
         options.message,
-        author=author,
+        author=author(options),
         trailers=pairs(options.trailer, "--trailer"),
         paths=options.paths,
         expected_head=options.expect,
@@ -141,6 +135,16 @@ async def commit(cove: Client, options: argparse.Namespace, console: Console) ->
     else:
         console.line(f"{answer.commit.id[:_SHORT]} {_subject(answer.commit)}")
     return 0
+
+
+def author(options: argparse.Namespace) -> tuple[str, str] | None:
+    """Name and mail address of `--author`; None: it was not given. Raises `UsageError`."""
+    if not options.author:
+        return None
+    found = _AUTHOR.fullmatch(options.author.strip())
+    if not found:
+        raise UsageError(f"--author {options.author}: not of the form NAME <MAIL>")
+    return found[1], found[2]
 
 
 async def log(cove: Client, options: argparse.Namespace, console: Console) -> int:

@@ -1,4 +1,4 @@
-"""`cove status diff commit log branches push verify signing-key`."""
+"""`cove status diff commit log branches push merge verify signing-key`."""
 
 import argparse
 from pathlib import Path
@@ -59,6 +59,7 @@ def add(commands: Commands) -> None:
     )
     workspace(branches)
     _push(commands)
+    _merge(commands)
     _verify(commands)
     commands.add(
         "signing-key",
@@ -160,6 +161,55 @@ def _push(commands: Commands) -> None:
         "--provenance", action="store_true", help="with what is signed of the workspace's commits"
     )
     credentials(push)
+
+
+def _merge(commands: Commands) -> None:
+    merge = commands.add(
+        "merge",
+        "merging:merge",
+        "land the branch on another, and push that",
+        description="Merge the branch of the workspace into a branch of the origin, and push that; "
+        "without an origin, into a branch of its own repository. Files of the workspace are "
+        "neither read nor changed. A target that moves meanwhile is never overwritten: merge "
+        "again. Uncommitted changes are not part of it. With --preview nothing is done, and "
+        "conflicts are shown; the exit status is 1 where there are some.",
+        group=_GROUP,
+        examples=[
+            ("into the branch it was made from", "cove merge demo"),
+            ("what would be in the way", "cove merge demo --preview"),
+            ("as one commit on another branch", 'cove merge demo next --squash -m "Say when"'),
+        ],
+        status=FOLLOWED,
+    )
+    workspace(merge)
+    merge.add_argument(
+        "target",
+        nargs="?",
+        default="",
+        metavar="BRANCH",
+        help="where to; default the branch the workspace was made from",
+    )
+    merge.add_argument(
+        "--source", default="", metavar="REVISION", help="what; default the branch's head"
+    )
+    how = merge.add_mutually_exclusive_group()
+    for name, text in (
+        ("squash", "all of it as one commit"),
+        ("rebase", "each commit again, on top of the target"),
+        ("fast-forward", "only if the target has nothing else"),
+    ):
+        how.add_argument(f"--{name}", dest="strategy", action="store_const", const=name, help=text)
+    merge.set_defaults(strategy="merge")
+    merge.add_argument("-m", "--message", default="", help="default: Merge branch 'x' into y")
+    merge.add_argument("--author", metavar="NAME <MAIL>", help="default the suite itself")
+    merge.add_argument(
+        "--trailer", action="append", default=[], metavar="K=V", help="a line at its end"
+    )
+    merge.add_argument(
+        "--expect", default="", metavar="COMMIT", help="only if this is the target's head"
+    )
+    merge.add_argument("--preview", action="store_true", help="show what would come of it")
+    credentials(merge)
 
 
 def _verify(commands: Commands) -> None:

@@ -2423,3 +2423,176 @@ class PushBranchResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PushBranchResponse: _TypeAlias = PushBranchResponse  # noqa: Y015
+
+@_typing.final
+class PreviewMergeRequest(_message.Message):
+    """Request of PreviewMerge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    MAX_CONFLICTS_FIELD_NUMBER: _builtins.int
+    FETCH_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The workspace, `workspaces/{id}`. Required."""
+    source: _builtins.str
+    """Branch, tag or commit to merge; empty means the head of the workspace's own branch."""
+    target: _builtins.str
+    """Branch to merge into, of the origin, or without one of the workspace's own repository;
+    empty means the one the workspace was made from, without origin `main`.
+    """
+    strategy: _git_pb2.MergeStrategy.ValueType
+    """How."""
+    max_conflicts: _builtins.int
+    """At most so many conflicts; 0 means 1,000, which is also the most."""
+    fetch: _builtins.bool
+    """Ask the origin where its branches are first; else they are as last fetched."""
+    @_builtins.property
+    def credentials(self) -> _git_pb2.Credentials:
+        """What proves the caller to the origin; only with `fetch`. Never stored."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        source: _builtins.str = ...,
+        target: _builtins.str = ...,
+        strategy: _git_pb2.MergeStrategy.ValueType = ...,
+        max_conflicts: _builtins.int = ...,
+        fetch: _builtins.bool = ...,
+        credentials: _git_pb2.Credentials | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "fetch", b"fetch", "max_conflicts", b"max_conflicts", "name", b"name", "source", b"source", "strategy", b"strategy", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewMergeRequest: _TypeAlias = PreviewMergeRequest  # noqa: Y015
+
+@_typing.final
+class PreviewMergeResponse(_message.Message):
+    """Answer of PreviewMerge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREVIEW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def preview(self) -> _git_pb2.MergePreview:
+        """What MergeBranch would do."""
+
+    def __init__(
+        self,
+        *,
+        preview: _git_pb2.MergePreview | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewMergeResponse: _TypeAlias = PreviewMergeResponse  # noqa: Y015
+
+@_typing.final
+class MergeBranchRequest(_message.Message):
+    """Request of MergeBranch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    EXPECTED_TARGET_HEAD_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The workspace, `workspaces/{id}`. Required."""
+    source: _builtins.str
+    """Branch, tag or commit to merge; empty means the head of the workspace's own branch."""
+    target: _builtins.str
+    """Branch to merge into, of the origin, or without one of the workspace's own repository, where
+    it is made if it is not there; empty means the one the workspace was made from, without
+    origin `main`.
+    """
+    strategy: _git_pb2.MergeStrategy.ValueType
+    """How."""
+    expected_target_head: _builtins.str
+    """Only if this is the head of the target."""
+    request_id: _builtins.str
+    """A UUID of the caller's making, the same in every retry."""
+    @_builtins.property
+    def commit(self) -> _git_pb2.Commit:
+        """Message, author and trailers of the commit of MERGE_STRATEGY_MERGE and
+        MERGE_STRATEGY_SQUASH; the message may be empty, for `Merge branch 'x' into y`.
+        """
+
+    @_builtins.property
+    def credentials(self) -> _git_pb2.Credentials:
+        """What proves the caller to the origin. Never stored."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        source: _builtins.str = ...,
+        target: _builtins.str = ...,
+        strategy: _git_pb2.MergeStrategy.ValueType = ...,
+        commit: _git_pb2.Commit | None = ...,
+        expected_target_head: _builtins.str = ...,
+        credentials: _git_pb2.Credentials | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "credentials", b"credentials"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "credentials", b"credentials", "expected_target_head", b"expected_target_head", "name", b"name", "request_id", b"request_id", "source", b"source", "strategy", b"strategy", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeBranchRequest: _TypeAlias = MergeBranchRequest  # noqa: Y015
+
+@_typing.final
+class MergeBranchResponse(_message.Message):
+    """Answer of MergeBranch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMOTE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    PREVIOUS_COMMIT_FIELD_NUMBER: _builtins.int
+    UNCHANGED_FIELD_NUMBER: _builtins.int
+    remote: _builtins.str
+    """URL of the origin, without secrets; empty where it is the workspace's own repository."""
+    target: _builtins.str
+    """The branch that was merged into."""
+    previous_commit: _builtins.str
+    """Its head before; empty when it is new."""
+    unchanged: _builtins.bool
+    """Nothing was done: the target had all of it."""
+    @_builtins.property
+    def commit(self) -> _git_pb2.Commit:
+        """Its head now."""
+
+    def __init__(
+        self,
+        *,
+        remote: _builtins.str = ...,
+        target: _builtins.str = ...,
+        commit: _git_pb2.Commit | None = ...,
+        previous_commit: _builtins.str = ...,
+        unchanged: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "previous_commit", b"previous_commit", "remote", b"remote", "target", b"target", "unchanged", b"unchanged"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeBranchResponse: _TypeAlias = MergeBranchResponse  # noqa: Y015

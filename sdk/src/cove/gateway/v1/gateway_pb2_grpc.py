@@ -1343,6 +1343,16 @@ class SourceServiceStub(object):
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PushBranchRequest.SerializeToString,
                 response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PushBranchResponse.FromString,
                 _registered_method=True)
+        self.PreviewMerge = channel.unary_unary(
+                '/cove.gateway.v1.SourceService/PreviewMerge',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeResponse.FromString,
+                _registered_method=True)
+        self.MergeBranch = channel.unary_unary(
+                '/cove.gateway.v1.SourceService/MergeBranch',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.MergeBranchRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.MergeBranchResponse.FromString,
+                _registered_method=True)
 
 
 class SourceServiceServicer(object):
@@ -1434,6 +1444,28 @@ class SourceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewMerge(self, request, context):
+        """Tells what MergeBranch would do, and changes nothing. Conflicts are an answer, not a failure.
+        Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MergeBranch(self, request, context):
+        """Lands the branch of a workspace on a branch of its origin, or of its own repository.
+        Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SourceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -1476,6 +1508,16 @@ def add_SourceServiceServicer_to_server(servicer, server):
                     servicer.PushBranch,
                     request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PushBranchRequest.FromString,
                     response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PushBranchResponse.SerializeToString,
+            ),
+            'PreviewMerge': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewMerge,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeResponse.SerializeToString,
+            ),
+            'MergeBranch': grpc.unary_unary_rpc_method_handler(
+                    servicer.MergeBranch,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.MergeBranchRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.MergeBranchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1695,6 +1737,60 @@ class SourceService(object):
             '/cove.gateway.v1.SourceService/PushBranch',
             cove_dot_gateway_dot_v1_dot_gateway__pb2.PushBranchRequest.SerializeToString,
             cove_dot_gateway_dot_v1_dot_gateway__pb2.PushBranchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewMerge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.SourceService/PreviewMerge',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MergeBranch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.SourceService/MergeBranch',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.MergeBranchRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.MergeBranchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -612,6 +612,20 @@ class SourceServiceStub:
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
     """
+    PreviewMerge: _aio.UnaryUnaryMultiCallable[_gateway_pb2.PreviewMergeRequest, _gateway_pb2.PreviewMergeResponse]
+    """Tells what MergeBranch would do, and changes nothing. Conflicts are an answer, not a failure.
+    Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    """
+    MergeBranch: _aio.UnaryUnaryMultiCallable[_gateway_pb2.MergeBranchRequest, _gateway_pb2.MergeBranchResponse]
+    """Lands the branch of a workspace on a branch of its origin, or of its own repository.
+    Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    """
 
 class SourceServiceServicer(metaclass=_abc_1.ABCMeta):
     """The git side of workspaces, from outside: nothing in a workspace is executed."""
@@ -710,6 +724,32 @@ class SourceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_gateway_pb2.PushBranchRequest, _abc.Awaitable[_gateway_pb2.PushBranchResponse]],
     ) -> _abc.Awaitable[_gateway_pb2.PushBranchResponse]:
         """Pushes the branch of a workspace to its origin or to another remote.
+        Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def PreviewMerge(
+        self,
+        request: _gateway_pb2.PreviewMergeRequest,
+        context: _aio.ServicerContext[_gateway_pb2.PreviewMergeRequest, _abc.Awaitable[_gateway_pb2.PreviewMergeResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.PreviewMergeResponse]:
+        """Tells what MergeBranch would do, and changes nothing. Conflicts are an answer, not a failure.
+        Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def MergeBranch(
+        self,
+        request: _gateway_pb2.MergeBranchRequest,
+        context: _aio.ServicerContext[_gateway_pb2.MergeBranchRequest, _abc.Awaitable[_gateway_pb2.MergeBranchResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.MergeBranchResponse]:
+        """Lands the branch of a workspace on a branch of its origin, or of its own repository.
         Fails as the RPC of this name in cove.git.v1 does, and besides:
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.

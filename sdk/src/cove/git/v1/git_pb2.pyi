@@ -22,6 +22,44 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _MergeStrategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MergeStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MergeStrategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MERGE_STRATEGY_UNSPECIFIED: _MergeStrategy.ValueType  # 0
+    """The same as MERGE_STRATEGY_MERGE."""
+    MERGE_STRATEGY_MERGE: _MergeStrategy.ValueType  # 1
+    """A merge commit, whose parents are the target and the source."""
+    MERGE_STRATEGY_SQUASH: _MergeStrategy.ValueType  # 2
+    """One commit on the target, with all that the source changed."""
+    MERGE_STRATEGY_REBASE: _MergeStrategy.ValueType  # 3
+    """Each commit of the source that the target has not, made again on the target with its
+    author and message. One that changes nothing any more is left out. A source that has
+    merges among them is refused.
+    """
+    MERGE_STRATEGY_FAST_FORWARD: _MergeStrategy.ValueType  # 4
+    """The commits as they are: only where the target has none that the source has not."""
+
+class MergeStrategy(_MergeStrategy, metaclass=_MergeStrategyEnumTypeWrapper):
+    """How commits of the source come to be on the target."""
+
+MERGE_STRATEGY_UNSPECIFIED: MergeStrategy.ValueType  # 0
+"""The same as MERGE_STRATEGY_MERGE."""
+MERGE_STRATEGY_MERGE: MergeStrategy.ValueType  # 1
+"""A merge commit, whose parents are the target and the source."""
+MERGE_STRATEGY_SQUASH: MergeStrategy.ValueType  # 2
+"""One commit on the target, with all that the source changed."""
+MERGE_STRATEGY_REBASE: MergeStrategy.ValueType  # 3
+"""Each commit of the source that the target has not, made again on the target with its
+author and message. One that changes nothing any more is left out. A source that has
+merges among them is refused.
+"""
+MERGE_STRATEGY_FAST_FORWARD: MergeStrategy.ValueType  # 4
+"""The commits as they are: only where the target has none that the source has not."""
+Global___MergeStrategy: _TypeAlias = MergeStrategy  # noqa: Y015
+
 @_typing.final
 class Credentials(_message.Message):
     """By what a caller proves itself to a remote. Lives for the length of the call."""
@@ -1753,3 +1791,399 @@ class PushBranchResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PushBranchResponse: _TypeAlias = PushBranchResponse  # noqa: Y015
+
+@_typing.final
+class MergeStage(_message.Message):
+    """One side of a path that could not be merged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    OBJECT_ID_FIELD_NUMBER: _builtins.int
+    mode: _builtins.str
+    """Mode, as git writes it, for example `100644`."""
+    object_id: _builtins.str
+    """Id of the blob, or of a submodule's commit."""
+    def __init__(
+        self,
+        *,
+        mode: _builtins.str = ...,
+        object_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "object_id", b"object_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeStage: _TypeAlias = MergeStage  # noqa: Y015
+
+@_typing.final
+class MergeConflict(_message.Message):
+    """A path that could not be merged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MergeConflict._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: MergeConflict._Kind.ValueType  # 0
+        """One that this version has no word for; `message` tells."""
+        KIND_CONTENT: MergeConflict._Kind.ValueType  # 1
+        """Both changed the same lines."""
+        KIND_BINARY: MergeConflict._Kind.ValueType  # 2
+        """Both changed it, and it is binary."""
+        KIND_ADD_ADD: MergeConflict._Kind.ValueType  # 3
+        """Both added it, each with other content."""
+        KIND_MODIFY_DELETE: MergeConflict._Kind.ValueType  # 4
+        """One changed it, the other deleted it."""
+        KIND_RENAME_DELETE: MergeConflict._Kind.ValueType  # 5
+        """One renamed it, the other deleted it."""
+        KIND_RENAME_RENAME: MergeConflict._Kind.ValueType  # 6
+        """Both renamed it, each to another path; or each another file to the same path."""
+        KIND_FILE_DIRECTORY: MergeConflict._Kind.ValueType  # 7
+        """One has a file where the other has a directory."""
+        KIND_SUBMODULE: MergeConflict._Kind.ValueType  # 8
+        """Both changed a submodule."""
+        KIND_MODE: MergeConflict._Kind.ValueType  # 9
+        """One made it another kind: file, link or submodule."""
+        KIND_DIRECTORY_RENAME: MergeConflict._Kind.ValueType  # 10
+        """One renamed a directory to which the other added."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What is in the way."""
+
+    KIND_UNSPECIFIED: MergeConflict.Kind.ValueType  # 0
+    """One that this version has no word for; `message` tells."""
+    KIND_CONTENT: MergeConflict.Kind.ValueType  # 1
+    """Both changed the same lines."""
+    KIND_BINARY: MergeConflict.Kind.ValueType  # 2
+    """Both changed it, and it is binary."""
+    KIND_ADD_ADD: MergeConflict.Kind.ValueType  # 3
+    """Both added it, each with other content."""
+    KIND_MODIFY_DELETE: MergeConflict.Kind.ValueType  # 4
+    """One changed it, the other deleted it."""
+    KIND_RENAME_DELETE: MergeConflict.Kind.ValueType  # 5
+    """One renamed it, the other deleted it."""
+    KIND_RENAME_RENAME: MergeConflict.Kind.ValueType  # 6
+    """Both renamed it, each to another path; or each another file to the same path."""
+    KIND_FILE_DIRECTORY: MergeConflict.Kind.ValueType  # 7
+    """One has a file where the other has a directory."""
+    KIND_SUBMODULE: MergeConflict.Kind.ValueType  # 8
+    """Both changed a submodule."""
+    KIND_MODE: MergeConflict.Kind.ValueType  # 9
+    """One made it another kind: file, link or submodule."""
+    KIND_DIRECTORY_RENAME: MergeConflict.Kind.ValueType  # 10
+    """One renamed a directory to which the other added."""
+
+    PATH_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
+    RELATED_PATHS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    OURS_FIELD_NUMBER: _builtins.int
+    THEIRS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Relative to the root; empty when it is not UTF-8. Where a file is in the way of a
+    directory, with `~` and a commit id at its end, as in the tree.
+    """
+    raw_path: _builtins.bytes
+    """The path when it is not UTF-8."""
+    kind: Global___MergeConflict.Kind.ValueType
+    """What is in the way."""
+    message: _builtins.str
+    """What git says; cut at 1,000 characters."""
+    @_builtins.property
+    def related_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Other paths that are part of it, such as those before a rename, as far as they are UTF-8."""
+
+    @_builtins.property
+    def base(self) -> Global___MergeStage:
+        """As it is in the commit that both come from; unset where there is none at this path."""
+
+    @_builtins.property
+    def ours(self) -> Global___MergeStage:
+        """As it is on the target."""
+
+    @_builtins.property
+    def theirs(self) -> Global___MergeStage:
+        """As it is in the source."""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
+        related_paths: _abc.Iterable[_builtins.str] | None = ...,
+        kind: Global___MergeConflict.Kind.ValueType = ...,
+        base: Global___MergeStage | None = ...,
+        ours: Global___MergeStage | None = ...,
+        theirs: Global___MergeStage | None = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "ours", b"ours", "theirs", b"theirs"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "kind", b"kind", "message", b"message", "ours", b"ours", "path", b"path", "raw_path", b"raw_path", "related_paths", b"related_paths", "theirs", b"theirs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeConflict: _TypeAlias = MergeConflict  # noqa: Y015
+
+@_typing.final
+class MergePreview(_message.Message):
+    """What a merge would do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    TARGET_COMMIT_FIELD_NUMBER: _builtins.int
+    TARGET_TIME_FIELD_NUMBER: _builtins.int
+    SOURCE_COMMIT_FIELD_NUMBER: _builtins.int
+    BASE_COMMIT_FIELD_NUMBER: _builtins.int
+    AHEAD_FIELD_NUMBER: _builtins.int
+    BEHIND_FIELD_NUMBER: _builtins.int
+    MERGEABLE_FIELD_NUMBER: _builtins.int
+    UNCHANGED_FIELD_NUMBER: _builtins.int
+    CONFLICTS_FIELD_NUMBER: _builtins.int
+    TOTAL_CONFLICTS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    STOPPED_AT_FIELD_NUMBER: _builtins.int
+    TREE_FIELD_NUMBER: _builtins.int
+    CHANGED_FILES_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    """Branch of the target."""
+    target_commit: _builtins.str
+    """Its head; empty where a repository without origin has no such branch yet."""
+    source_commit: _builtins.str
+    """The commit to be merged."""
+    base_commit: _builtins.str
+    """A commit that both come from."""
+    ahead: _builtins.int
+    """Commits that the source has and the target has not."""
+    behind: _builtins.int
+    """Commits that the target has and the source has not."""
+    mergeable: _builtins.bool
+    """Whether MergeBranch would succeed."""
+    unchanged: _builtins.bool
+    """Whether there is nothing to do: the target has all of it."""
+    total_conflicts: _builtins.int
+    """How many there are, also where `conflicts` was cut."""
+    truncated: _builtins.bool
+    """Whether `conflicts` was cut."""
+    stopped_at: _builtins.str
+    """With MERGE_STRATEGY_REBASE, the commit whose repetition has the conflicts."""
+    tree: _builtins.str
+    """Id of the tree that the target would have; with conflicts, one that has their marks."""
+    changed_files: _builtins.int
+    """Files that would change on the target; 0 with conflicts."""
+    @_builtins.property
+    def target_time(self) -> _timestamp_pb2.Timestamp:
+        """When the target was there: an origin's when it was last asked."""
+
+    @_builtins.property
+    def conflicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___MergeConflict]:
+        """What is in the way, in the order of the paths."""
+
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+        target_commit: _builtins.str = ...,
+        target_time: _timestamp_pb2.Timestamp | None = ...,
+        source_commit: _builtins.str = ...,
+        base_commit: _builtins.str = ...,
+        ahead: _builtins.int = ...,
+        behind: _builtins.int = ...,
+        mergeable: _builtins.bool = ...,
+        unchanged: _builtins.bool = ...,
+        conflicts: _abc.Iterable[Global___MergeConflict] | None = ...,
+        total_conflicts: _builtins.int = ...,
+        truncated: _builtins.bool = ...,
+        stopped_at: _builtins.str = ...,
+        tree: _builtins.str = ...,
+        changed_files: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["target_time", b"target_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ahead", b"ahead", "base_commit", b"base_commit", "behind", b"behind", "changed_files", b"changed_files", "conflicts", b"conflicts", "mergeable", b"mergeable", "source_commit", b"source_commit", "stopped_at", b"stopped_at", "target", b"target", "target_commit", b"target_commit", "target_time", b"target_time", "total_conflicts", b"total_conflicts", "tree", b"tree", "truncated", b"truncated", "unchanged", b"unchanged"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergePreview: _TypeAlias = MergePreview  # noqa: Y015
+
+@_typing.final
+class PreviewMergeRequest(_message.Message):
+    """Request of PreviewMerge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    MAX_CONFLICTS_FIELD_NUMBER: _builtins.int
+    FETCH_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    """The uid of the environment. Required."""
+    source: _builtins.str
+    """Branch, tag or commit to merge; empty means the head of the worktree's own branch."""
+    target: _builtins.str
+    """Branch to merge into, of the origin, or without one of the worktree's own repository;
+    empty means the one the worktree was made from, without origin `main`.
+    """
+    strategy: Global___MergeStrategy.ValueType
+    """How."""
+    max_conflicts: _builtins.int
+    """At most so many conflicts; 0 means 1,000, which is also the most."""
+    fetch: _builtins.bool
+    """Ask the origin where its branches are first; else they are as last fetched."""
+    @_builtins.property
+    def credentials(self) -> Global___Credentials:
+        """What proves the caller to the origin; only with `fetch`."""
+
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        source: _builtins.str = ...,
+        target: _builtins.str = ...,
+        strategy: Global___MergeStrategy.ValueType = ...,
+        max_conflicts: _builtins.int = ...,
+        fetch: _builtins.bool = ...,
+        credentials: Global___Credentials | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "fetch", b"fetch", "max_conflicts", b"max_conflicts", "source", b"source", "strategy", b"strategy", "target", b"target", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewMergeRequest: _TypeAlias = PreviewMergeRequest  # noqa: Y015
+
+@_typing.final
+class PreviewMergeResponse(_message.Message):
+    """Answer of PreviewMerge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREVIEW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def preview(self) -> Global___MergePreview:
+        """What MergeBranch would do."""
+
+    def __init__(
+        self,
+        *,
+        preview: Global___MergePreview | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewMergeResponse: _TypeAlias = PreviewMergeResponse  # noqa: Y015
+
+@_typing.final
+class MergeBranchRequest(_message.Message):
+    """Request of MergeBranch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    EXPECTED_TARGET_HEAD_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    """The uid of the environment. Required."""
+    source: _builtins.str
+    """Branch, tag or commit to merge; empty means the head of the worktree's own branch."""
+    target: _builtins.str
+    """Branch to merge into, of the origin, or without one of the worktree's own repository, where
+    it is made if it is not there; empty means the one the worktree was made from, without
+    origin `main`.
+    """
+    strategy: Global___MergeStrategy.ValueType
+    """How."""
+    expected_target_head: _builtins.str
+    """Only if this is the head of the target."""
+    request_id: _builtins.str
+    """A UUID of the caller's making, the same in every retry."""
+    @_builtins.property
+    def commit(self) -> Global___Commit:
+        """Message, author and trailers of the commit of MERGE_STRATEGY_MERGE and
+        MERGE_STRATEGY_SQUASH; the message may be empty, for `Merge branch 'x' into y`.
+        """
+
+    @_builtins.property
+    def credentials(self) -> Global___Credentials:
+        """What proves the caller to the origin."""
+
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        source: _builtins.str = ...,
+        target: _builtins.str = ...,
+        strategy: Global___MergeStrategy.ValueType = ...,
+        commit: Global___Commit | None = ...,
+        expected_target_head: _builtins.str = ...,
+        credentials: Global___Credentials | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "credentials", b"credentials"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "credentials", b"credentials", "expected_target_head", b"expected_target_head", "request_id", b"request_id", "source", b"source", "strategy", b"strategy", "target", b"target", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeBranchRequest: _TypeAlias = MergeBranchRequest  # noqa: Y015
+
+@_typing.final
+class MergeBranchResponse(_message.Message):
+    """Answer of MergeBranch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMOTE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    PREVIOUS_COMMIT_FIELD_NUMBER: _builtins.int
+    UNCHANGED_FIELD_NUMBER: _builtins.int
+    remote: _builtins.str
+    """URL of the origin, without secrets; empty where it is the worktree's own repository."""
+    target: _builtins.str
+    """The branch that was merged into."""
+    previous_commit: _builtins.str
+    """Its head before; empty when it is new."""
+    unchanged: _builtins.bool
+    """Nothing was done: the target had all of it."""
+    @_builtins.property
+    def commit(self) -> Global___Commit:
+        """Its head now."""
+
+    def __init__(
+        self,
+        *,
+        remote: _builtins.str = ...,
+        target: _builtins.str = ...,
+        commit: Global___Commit | None = ...,
+        previous_commit: _builtins.str = ...,
+        unchanged: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "previous_commit", b"previous_commit", "remote", b"remote", "target", b"target", "unchanged", b"unchanged"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeBranchResponse: _TypeAlias = MergeBranchResponse  # noqa: Y015

@@ -102,6 +102,16 @@ class GitServiceStub(object):
                 request_serializer=cove_dot_git_dot_v1_dot_git__pb2.PushBranchRequest.SerializeToString,
                 response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.PushBranchResponse.FromString,
                 _registered_method=True)
+        self.PreviewMerge = channel.unary_unary(
+                '/cove.git.v1.GitService/PreviewMerge',
+                request_serializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeRequest.SerializeToString,
+                response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeResponse.FromString,
+                _registered_method=True)
+        self.MergeBranch = channel.unary_unary(
+                '/cove.git.v1.GitService/MergeBranch',
+                request_serializer=cove_dot_git_dot_v1_dot_git__pb2.MergeBranchRequest.SerializeToString,
+                response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.MergeBranchResponse.FromString,
+                _registered_method=True)
 
 
 class GitServiceServicer(object):
@@ -266,6 +276,43 @@ class GitServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewMerge(self, request, context):
+        """Tells what MergeBranch would do, and changes nothing: what the target's branch would
+        hold, or each conflict. Conflicts are an answer, not a failure.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `target` is the worktree's own branch, or
+        is needed: the worktree was not made from a branch.
+        * INVALID_ARGUMENT, ERROR_REASON_BRANCH_INVALID: git allows no such branch name.
+        * NOT_FOUND, ERROR_REASON_REVISION_NOT_FOUND: there is no such source or target.
+        * FAILED_PRECONDITION, ERROR_REASON_UNRELATED_HISTORIES: source and target share no commit.
+        * FAILED_PRECONDITION, ERROR_REASON_NOT_LINEAR: MERGE_STRATEGY_REBASE, and the source has merges
+        of its own, or too many commits.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.38.
+        * With `fetch`, what FetchRepository fails with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MergeBranch(self, request, context):
+        """Lands the branch of a worktree, or another source, on a branch of its origin; without an
+        origin, on a branch of its own repository. The origin is asked where its branch is, the
+        commit is made on exactly that, and pushed if the branch is still there: it never
+        overwrites commits of others. No files are touched, no attributes followed, no hooks run.
+
+        * All that PreviewMerge and PushBranch fail with, and besides:
+        * FAILED_PRECONDITION, ERROR_REASON_MERGE_CONFLICT: the two sides changed the same.
+        * FAILED_PRECONDITION, ERROR_REASON_NON_FAST_FORWARD: MERGE_STRATEGY_FAST_FORWARD, and the target
+        has commits that the source has not.
+        * ABORTED, ERROR_REASON_HEAD_MOVED: the target is not at `expected_target_head`, or moved
+        while it was merged.
+        * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GitServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -333,6 +380,16 @@ def add_GitServiceServicer_to_server(servicer, server):
                     servicer.PushBranch,
                     request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.PushBranchRequest.FromString,
                     response_serializer=cove_dot_git_dot_v1_dot_git__pb2.PushBranchResponse.SerializeToString,
+            ),
+            'PreviewMerge': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewMerge,
+                    request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeRequest.FromString,
+                    response_serializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeResponse.SerializeToString,
+            ),
+            'MergeBranch': grpc.unary_unary_rpc_method_handler(
+                    servicer.MergeBranch,
+                    request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.MergeBranchRequest.FromString,
+                    response_serializer=cove_dot_git_dot_v1_dot_git__pb2.MergeBranchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -689,6 +746,60 @@ class GitService(object):
             '/cove.git.v1.GitService/PushBranch',
             cove_dot_git_dot_v1_dot_git__pb2.PushBranchRequest.SerializeToString,
             cove_dot_git_dot_v1_dot_git__pb2.PushBranchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewMerge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.git.v1.GitService/PreviewMerge',
+            cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeRequest.SerializeToString,
+            cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MergeBranch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.git.v1.GitService/MergeBranch',
+            cove_dot_git_dot_v1_dot_git__pb2.MergeBranchRequest.SerializeToString,
+            cove_dot_git_dot_v1_dot_git__pb2.MergeBranchResponse.FromString,
             options,
             channel_credentials,
             insecure,

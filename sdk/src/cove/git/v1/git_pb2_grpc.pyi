@@ -122,6 +122,35 @@ class GitServiceStub:
     * ABORTED, ERROR_REASON_HEAD_MOVED: the remote branch is not at `expected_remote_head`.
     * UNAVAILABLE, ERROR_REASON_REMOTE_UNAVAILABLE: the remote broke off; retry.
     """
+    PreviewMerge: _aio.UnaryUnaryMultiCallable[_git_pb2.PreviewMergeRequest, _git_pb2.PreviewMergeResponse]
+    """Tells what MergeBranch would do, and changes nothing: what the target's branch would
+    hold, or each conflict. Conflicts are an answer, not a failure.
+
+    * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+    * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `target` is the worktree's own branch, or
+      is needed: the worktree was not made from a branch.
+    * INVALID_ARGUMENT, ERROR_REASON_BRANCH_INVALID: git allows no such branch name.
+    * NOT_FOUND, ERROR_REASON_REVISION_NOT_FOUND: there is no such source or target.
+    * FAILED_PRECONDITION, ERROR_REASON_UNRELATED_HISTORIES: source and target share no commit.
+    * FAILED_PRECONDITION, ERROR_REASON_NOT_LINEAR: MERGE_STRATEGY_REBASE, and the source has merges
+      of its own, or too many commits.
+    * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.38.
+    * With `fetch`, what FetchRepository fails with.
+    """
+    MergeBranch: _aio.UnaryUnaryMultiCallable[_git_pb2.MergeBranchRequest, _git_pb2.MergeBranchResponse]
+    """Lands the branch of a worktree, or another source, on a branch of its origin; without an
+    origin, on a branch of its own repository. The origin is asked where its branch is, the
+    commit is made on exactly that, and pushed if the branch is still there: it never
+    overwrites commits of others. No files are touched, no attributes followed, no hooks run.
+
+    * All that PreviewMerge and PushBranch fail with, and besides:
+    * FAILED_PRECONDITION, ERROR_REASON_MERGE_CONFLICT: the two sides changed the same.
+    * FAILED_PRECONDITION, ERROR_REASON_NON_FAST_FORWARD: MERGE_STRATEGY_FAST_FORWARD, and the target
+      has commits that the source has not.
+    * ABORTED, ERROR_REASON_HEAD_MOVED: the target is not at `expected_target_head`, or moved
+      while it was merged.
+    * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+    """
 
 class GitServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps repositories, makes a worktree per environment, and does git on it from
@@ -308,6 +337,47 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_PUSH_REJECTED: the remote's own rules refused it.
         * ABORTED, ERROR_REASON_HEAD_MOVED: the remote branch is not at `expected_remote_head`.
         * UNAVAILABLE, ERROR_REASON_REMOTE_UNAVAILABLE: the remote broke off; retry.
+        """
+
+    @_abc_1.abstractmethod
+    def PreviewMerge(
+        self,
+        request: _git_pb2.PreviewMergeRequest,
+        context: _aio.ServicerContext[_git_pb2.PreviewMergeRequest, _abc.Awaitable[_git_pb2.PreviewMergeResponse]],
+    ) -> _abc.Awaitable[_git_pb2.PreviewMergeResponse]:
+        """Tells what MergeBranch would do, and changes nothing: what the target's branch would
+        hold, or each conflict. Conflicts are an answer, not a failure.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `target` is the worktree's own branch, or
+          is needed: the worktree was not made from a branch.
+        * INVALID_ARGUMENT, ERROR_REASON_BRANCH_INVALID: git allows no such branch name.
+        * NOT_FOUND, ERROR_REASON_REVISION_NOT_FOUND: there is no such source or target.
+        * FAILED_PRECONDITION, ERROR_REASON_UNRELATED_HISTORIES: source and target share no commit.
+        * FAILED_PRECONDITION, ERROR_REASON_NOT_LINEAR: MERGE_STRATEGY_REBASE, and the source has merges
+          of its own, or too many commits.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.38.
+        * With `fetch`, what FetchRepository fails with.
+        """
+
+    @_abc_1.abstractmethod
+    def MergeBranch(
+        self,
+        request: _git_pb2.MergeBranchRequest,
+        context: _aio.ServicerContext[_git_pb2.MergeBranchRequest, _abc.Awaitable[_git_pb2.MergeBranchResponse]],
+    ) -> _abc.Awaitable[_git_pb2.MergeBranchResponse]:
+        """Lands the branch of a worktree, or another source, on a branch of its origin; without an
+        origin, on a branch of its own repository. The origin is asked where its branch is, the
+        commit is made on exactly that, and pushed if the branch is still there: it never
+        overwrites commits of others. No files are touched, no attributes followed, no hooks run.
+
+        * All that PreviewMerge and PushBranch fail with, and besides:
+        * FAILED_PRECONDITION, ERROR_REASON_MERGE_CONFLICT: the two sides changed the same.
+        * FAILED_PRECONDITION, ERROR_REASON_NON_FAST_FORWARD: MERGE_STRATEGY_FAST_FORWARD, and the target
+          has commits that the source has not.
+        * ABORTED, ERROR_REASON_HEAD_MOVED: the target is not at `expected_target_head`, or moved
+          while it was merged.
+        * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
         """
 
 def add_GitServiceServicer_to_server(servicer: GitServiceServicer, server: _aio.Server) -> None: ...
