@@ -68,6 +68,9 @@ REMEDIES: Final[Mapping[str, str]] = {
     "it, then try again.",
     "COMMITS_REFUSED": "Inside the workspace, `git fsck` says what is wrong; `git reset --soft` to "
     "the head outside keeps the files.",
+    "SNAPSHOT_NOT_FOUND": "Name a snapshot that the workspace has.",
+    "SNAPSHOT_EXISTS": "Choose another snapshot id.",
+    "WORKTREE_IN_USE": "Wait until the sandbox is idle, or allow a copy of the live files.",
     "WORKTREE_TOO_OLD": "Push its work with the version that made it, or delete the workspace.",
     "MERGE_CONFLICT": "PreviewMerge shows each conflict. Merge the target inside the workspace, "
     "commit what results, then merge again.",

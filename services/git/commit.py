@@ -150,7 +150,7 @@ class Committer:
             attempt += 1
             if attempt >= ATTEMPTS:
                 unwanted |= dict.fromkeys(unstable, UNSTABLE)
-        inside.tell(workspace, record, made.commit.id)
+        inside.tell(workspace, record.branch, head, made.commit.id)
         return Committed(made.commit.id, planned.skipped, made.commit)
 
     async def _store(

@@ -35,6 +35,8 @@ _MAX_BYTES: Final = 1 << 30
 _EXCLUDED: Final = 500
 """Branches of the origin that a pack of commits made inside need not hold again."""
 _TIMEOUT: Final = 300
+_BEFORE: Final = 80
+"""Heads; the agent reads no more than 4 KiB."""
 _NOTHING: Final = "0" * 40
 _CONFIG: Final = (
     "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tlogallrefupdates = true\n"
@@ -159,10 +161,19 @@ async def _import(workspace: Workspace, found: str, head: str) -> None:
             )
 
 
-def tell(workspace: Workspace, record: Record, head: str) -> None:
-    """Let those inside know that the head is `head` now."""
-    text = json.dumps({"branch": record.branch, "from": record.inside, "to": head})
-    files.write(workspace.paths.outside / "head", text.encode(), durable=False)
+def tell(workspace: Workspace, branch: str, old: str, new: str) -> None:
+    """Let those inside know that a commit outside moved the head from `old` to `new`.
+
+    Who has not followed yet finds in `before` the heads that only such commits led on from.
+    """
+    path = workspace.paths.outside / "head"
+    before: list[str] = []
+    with suppress(FileNotFoundError, ValueError, KeyError):
+        last = json.loads(path.read_bytes())
+        if last["to"] == old:
+            before = [last["from"], *last.get("before", [])][:_BEFORE]
+    told = {"branch": branch, "from": old, "to": new, "before": before}
+    files.write(path, json.dumps(told).encode(), durable=False)
 
 
 def make(

@@ -128,6 +128,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_WORKTREE_TOO_OLD: _ErrorReason.ValueType  # 322
     """The worktree was made by an earlier version, which kept it otherwise. Metadata: `uid`."""
+    ERROR_REASON_SNAPSHOT_NOT_FOUND: _ErrorReason.ValueType  # 323
+    """The workspace has no such snapshot. Metadata: `snapshot`."""
+    ERROR_REASON_SNAPSHOT_EXISTS: _ErrorReason.ValueType  # 324
+    """The workspace has a snapshot of this id. Metadata: `snapshot`."""
+    ERROR_REASON_WORKTREE_IN_USE: _ErrorReason.ValueType  # 325
+    """A sandbox has the worktree, so that its layers cannot be moved. Metadata: `uid`."""
     ERROR_REASON_PROVENANCE_NOT_FOUND: _ErrorReason.ValueType  # 330
     """No signed provenance of the commit is here. Metadata: `commit`."""
     ERROR_REASON_MERGE_CONFLICT: _ErrorReason.ValueType  # 317
@@ -313,6 +319,12 @@ too large. Metadata: `inside`, `cause`.
 """
 ERROR_REASON_WORKTREE_TOO_OLD: ErrorReason.ValueType  # 322
 """The worktree was made by an earlier version, which kept it otherwise. Metadata: `uid`."""
+ERROR_REASON_SNAPSHOT_NOT_FOUND: ErrorReason.ValueType  # 323
+"""The workspace has no such snapshot. Metadata: `snapshot`."""
+ERROR_REASON_SNAPSHOT_EXISTS: ErrorReason.ValueType  # 324
+"""The workspace has a snapshot of this id. Metadata: `snapshot`."""
+ERROR_REASON_WORKTREE_IN_USE: ErrorReason.ValueType  # 325
+"""A sandbox has the worktree, so that its layers cannot be moved. Metadata: `uid`."""
 ERROR_REASON_PROVENANCE_NOT_FOUND: ErrorReason.ValueType  # 330
 """No signed provenance of the commit is here. Metadata: `commit`."""
 ERROR_REASON_MERGE_CONFLICT: ErrorReason.ValueType  # 317

@@ -183,6 +183,7 @@ class Worktree(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     PROVENANCE_TIME_FIELD_NUMBER: _builtins.int
     PROVENANCE_RUNNING_FIELD_NUMBER: _builtins.int
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """The uid of its environment."""
     tenant: _builtins.str
@@ -217,6 +218,10 @@ class Worktree(_message.Message):
     def provenance_running(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the executions that ran still, as that told."""
 
+    @_builtins.property
+    def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[Global___Snapshot]:
+        """Snapshots of it, the oldest first."""
+
     def __init__(
         self,
         *,
@@ -234,10 +239,11 @@ class Worktree(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         provenance_time: _timestamp_pb2.Timestamp | None = ...,
         provenance_running: _abc.Iterable[_builtins.str] | None = ...,
+        snapshots: _abc.Iterable[Global___Snapshot] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "provenance_time", b"provenance_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_commit", b"base_commit", "branch", b"branch", "create_time", b"create_time", "head_commit", b"head_commit", "phase", b"phase", "phase_done", b"phase_done", "phase_total", b"phase_total", "provenance_running", b"provenance_running", "provenance_time", b"provenance_time", "repository", b"repository", "revision", b"revision", "state", b"state", "tenant", b"tenant", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_commit", b"base_commit", "branch", b"branch", "create_time", b"create_time", "head_commit", b"head_commit", "phase", b"phase", "phase_done", b"phase_done", "phase_total", b"phase_total", "provenance_running", b"provenance_running", "provenance_time", b"provenance_time", "repository", b"repository", "revision", b"revision", "snapshots", b"snapshots", "state", b"state", "tenant", b"tenant", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -515,6 +521,7 @@ class WorktreeStatus(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
+    INSIDE_COMMIT_FIELD_NUMBER: _builtins.int
     branch: _builtins.str
     """The branch of the worktree."""
     head_commit: _builtins.str
@@ -529,6 +536,10 @@ class WorktreeStatus(_message.Message):
     """How many there are, also where `entries` was cut."""
     truncated: _builtins.bool
     """Whether `entries` was cut at the limit."""
+    inside_commit: _builtins.str
+    """The head inside the sandbox, where it is one that was not taken: a commit from outside is
+    refused then, as ERROR_REASON_HEADS_DIVERGED or ERROR_REASON_COMMITS_REFUSED.
+    """
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatusEntry]:
         """In the order of their paths."""
@@ -544,10 +555,11 @@ class WorktreeStatus(_message.Message):
         entries: _abc.Iterable[Global___StatusEntry] | None = ...,
         total: _builtins.int = ...,
         truncated: _builtins.bool = ...,
+        inside_commit: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ahead", b"ahead", "base_commit", b"base_commit", "behind", b"behind", "branch", b"branch", "entries", b"entries", "head_commit", b"head_commit", "total", b"total", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ahead", b"ahead", "base_commit", b"base_commit", "behind", b"behind", "branch", b"branch", "entries", b"entries", "head_commit", b"head_commit", "inside_commit", b"inside_commit", "total", b"total", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2187,3 +2199,219 @@ class MergeBranchResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MergeBranchResponse: _TypeAlias = MergeBranchResponse  # noqa: Y015
+
+@_typing.final
+class Snapshot(_message.Message):
+    """A worktree as it was at a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    HEAD_COMMIT_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Unique among those of the worktree."""
+    head_commit: _builtins.str
+    """The head of the branch."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was taken."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        head_commit: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "head_commit", b"head_commit", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Snapshot: _TypeAlias = Snapshot  # noqa: Y015
+
+@_typing.final
+class SnapshotWorktreeRequest(_message.Message):
+    """A worktree to be kept as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    COPY_LIVE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    """Of the worktree."""
+    snapshot_id: _builtins.str
+    """A DNS label."""
+    copy_live: _builtins.bool
+    """A worktree that a sandbox has may be copied: file by file, as each is when it is read.
+    Who wants all of them as of one moment freezes the sandbox.
+    """
+    request_id: _builtins.str
+    """A UUID."""
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        snapshot_id: _builtins.str = ...,
+        copy_live: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy_live", b"copy_live", "request_id", b"request_id", "snapshot_id", b"snapshot_id", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotWorktreeRequest: _TypeAlias = SnapshotWorktreeRequest  # noqa: Y015
+
+@_typing.final
+class SnapshotWorktreeResponse(_message.Message):
+    """What was kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def snapshot(self) -> Global___Snapshot:
+        """The snapshot."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Global___Snapshot | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotWorktreeResponse: _TypeAlias = SnapshotWorktreeResponse  # noqa: Y015
+
+@_typing.final
+class RemoveSnapshotRequest(_message.Message):
+    """A snapshot that is not wanted any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    """Of the worktree."""
+    snapshot_id: _builtins.str
+    """Of the snapshot."""
+    request_id: _builtins.str
+    """A UUID."""
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        snapshot_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "snapshot_id", b"snapshot_id", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveSnapshotRequest: _TypeAlias = RemoveSnapshotRequest  # noqa: Y015
+
+@_typing.final
+class RemoveSnapshotResponse(_message.Message):
+    """Whether there was one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXISTED_FIELD_NUMBER: _builtins.int
+    existed: _builtins.bool
+    """There was."""
+    def __init__(
+        self,
+        *,
+        existed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["existed", b"existed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveSnapshotResponse: _TypeAlias = RemoveSnapshotResponse  # noqa: Y015
+
+@_typing.final
+class ForkWorktreeRequest(_message.Message):
+    """A worktree to be made as another one is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    SOURCE_UID_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    BRANCH_FIELD_NUMBER: _builtins.int
+    COPY_LIVE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    """Of the worktree to be made."""
+    source_uid: _builtins.str
+    """Of the worktree it is made of."""
+    snapshot_id: _builtins.str
+    """As this snapshot of the source; empty: as it is now."""
+    branch: _builtins.str
+    """The branch to be made at the source's head."""
+    copy_live: _builtins.bool
+    """As of SnapshotWorktreeRequest."""
+    request_id: _builtins.str
+    """A UUID."""
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        source_uid: _builtins.str = ...,
+        snapshot_id: _builtins.str = ...,
+        branch: _builtins.str = ...,
+        copy_live: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "copy_live", b"copy_live", "request_id", b"request_id", "snapshot_id", b"snapshot_id", "source_uid", b"source_uid", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForkWorktreeRequest: _TypeAlias = ForkWorktreeRequest  # noqa: Y015
+
+@_typing.final
+class ForkWorktreeResponse(_message.Message):
+    """What was made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKTREE_FIELD_NUMBER: _builtins.int
+    MOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def worktree(self) -> Global___Worktree:
+        """The worktree."""
+
+    @_builtins.property
+    def mount(self) -> _mount_pb2.Mount:
+        """How provider puts it into a sandbox."""
+
+    def __init__(
+        self,
+        *,
+        worktree: Global___Worktree | None = ...,
+        mount: _mount_pb2.Mount | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mount", b"mount", "worktree", b"worktree"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mount", b"mount", "worktree", b"worktree"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForkWorktreeResponse: _TypeAlias = ForkWorktreeResponse  # noqa: Y015

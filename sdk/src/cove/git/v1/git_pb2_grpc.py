@@ -97,6 +97,21 @@ class GitServiceStub(object):
                 request_serializer=cove_dot_git_dot_v1_dot_git__pb2.FetchRepositoryRequest.SerializeToString,
                 response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.FetchRepositoryResponse.FromString,
                 _registered_method=True)
+        self.SnapshotWorktree = channel.unary_unary(
+                '/cove.git.v1.GitService/SnapshotWorktree',
+                request_serializer=cove_dot_git_dot_v1_dot_git__pb2.SnapshotWorktreeRequest.SerializeToString,
+                response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.SnapshotWorktreeResponse.FromString,
+                _registered_method=True)
+        self.RemoveSnapshot = channel.unary_unary(
+                '/cove.git.v1.GitService/RemoveSnapshot',
+                request_serializer=cove_dot_git_dot_v1_dot_git__pb2.RemoveSnapshotRequest.SerializeToString,
+                response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.RemoveSnapshotResponse.FromString,
+                _registered_method=True)
+        self.ForkWorktree = channel.unary_unary(
+                '/cove.git.v1.GitService/ForkWorktree',
+                request_serializer=cove_dot_git_dot_v1_dot_git__pb2.ForkWorktreeRequest.SerializeToString,
+                response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.ForkWorktreeResponse.FromString,
+                _registered_method=True)
         self.PushBranch = channel.unary_unary(
                 '/cove.git.v1.GitService/PushBranch',
                 request_serializer=cove_dot_git_dot_v1_dot_git__pb2.PushBranchRequest.SerializeToString,
@@ -256,6 +271,46 @@ class GitServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SnapshotWorktree(self, request, context):
+        """Keeps the files and the head of a worktree as they are now, uncommitted work and all.
+        In time that does not depend on their size where no process is in the sandbox; else
+        by a copy of what differs, which `copy_live` must allow.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKTREE_IN_USE: a sandbox has it, and `copy_live` is not set.
+        * ALREADY_EXISTS, ERROR_REASON_SNAPSHOT_EXISTS: the worktree has a snapshot of this id.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveSnapshot(self, request, context):
+        """Removes a snapshot; what worktrees made of it stand on stays. Idempotent.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForkWorktree(self, request, context):
+        """Makes a worktree as another one is now, or as a snapshot of it was: with its head, on a
+        branch of its own, and with uncommitted work. As fast, and under the same condition,
+        as SnapshotWorktree. Idempotent by uid.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the source has none.
+        * NOT_FOUND, ERROR_REASON_SNAPSHOT_NOT_FOUND: the source has no such snapshot.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKTREE_IN_USE: a sandbox has it, and `copy_live` is not set.
+        * ALREADY_EXISTS, ERROR_REASON_WORKTREE_EXISTS: the uid has a worktree of other input.
+        * ALREADY_EXISTS, ERROR_REASON_BRANCH_EXISTS: another worktree has the branch.
+        * INVALID_ARGUMENT, ERROR_REASON_BRANCH_INVALID: git allows no such branch name.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PushBranch(self, request, context):
         """Pushes the branch of a worktree to its origin or to another remote. Never
         forces, except over exactly the commit named in `expected_remote_head`.
@@ -375,6 +430,21 @@ def add_GitServiceServicer_to_server(servicer, server):
                     servicer.FetchRepository,
                     request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.FetchRepositoryRequest.FromString,
                     response_serializer=cove_dot_git_dot_v1_dot_git__pb2.FetchRepositoryResponse.SerializeToString,
+            ),
+            'SnapshotWorktree': grpc.unary_unary_rpc_method_handler(
+                    servicer.SnapshotWorktree,
+                    request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.SnapshotWorktreeRequest.FromString,
+                    response_serializer=cove_dot_git_dot_v1_dot_git__pb2.SnapshotWorktreeResponse.SerializeToString,
+            ),
+            'RemoveSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveSnapshot,
+                    request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.RemoveSnapshotRequest.FromString,
+                    response_serializer=cove_dot_git_dot_v1_dot_git__pb2.RemoveSnapshotResponse.SerializeToString,
+            ),
+            'ForkWorktree': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkWorktree,
+                    request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.ForkWorktreeRequest.FromString,
+                    response_serializer=cove_dot_git_dot_v1_dot_git__pb2.ForkWorktreeResponse.SerializeToString,
             ),
             'PushBranch': grpc.unary_unary_rpc_method_handler(
                     servicer.PushBranch,
@@ -719,6 +789,87 @@ class GitService(object):
             '/cove.git.v1.GitService/FetchRepository',
             cove_dot_git_dot_v1_dot_git__pb2.FetchRepositoryRequest.SerializeToString,
             cove_dot_git_dot_v1_dot_git__pb2.FetchRepositoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SnapshotWorktree(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.git.v1.GitService/SnapshotWorktree',
+            cove_dot_git_dot_v1_dot_git__pb2.SnapshotWorktreeRequest.SerializeToString,
+            cove_dot_git_dot_v1_dot_git__pb2.SnapshotWorktreeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.git.v1.GitService/RemoveSnapshot',
+            cove_dot_git_dot_v1_dot_git__pb2.RemoveSnapshotRequest.SerializeToString,
+            cove_dot_git_dot_v1_dot_git__pb2.RemoveSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkWorktree(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.git.v1.GitService/ForkWorktree',
+            cove_dot_git_dot_v1_dot_git__pb2.ForkWorktreeRequest.SerializeToString,
+            cove_dot_git_dot_v1_dot_git__pb2.ForkWorktreeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -106,6 +106,34 @@ class GitServiceStub:
     * RESOURCE_EXHAUSTED, ERROR_REASON_REPOSITORY_TOO_LARGE: over the size limit.
     * UNAVAILABLE, ERROR_REASON_REMOTE_UNAVAILABLE: the remote broke off; retry.
     """
+    SnapshotWorktree: _aio.UnaryUnaryMultiCallable[_git_pb2.SnapshotWorktreeRequest, _git_pb2.SnapshotWorktreeResponse]
+    """Keeps the files and the head of a worktree as they are now, uncommitted work and all.
+    In time that does not depend on their size where no process is in the sandbox; else
+    by a copy of what differs, which `copy_live` must allow.
+
+    * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKTREE_IN_USE: a sandbox has it, and `copy_live` is not set.
+    * ALREADY_EXISTS, ERROR_REASON_SNAPSHOT_EXISTS: the worktree has a snapshot of this id.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+    """
+    RemoveSnapshot: _aio.UnaryUnaryMultiCallable[_git_pb2.RemoveSnapshotRequest, _git_pb2.RemoveSnapshotResponse]
+    """Removes a snapshot; what worktrees made of it stand on stays. Idempotent.
+
+    * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+    """
+    ForkWorktree: _aio.UnaryUnaryMultiCallable[_git_pb2.ForkWorktreeRequest, _git_pb2.ForkWorktreeResponse]
+    """Makes a worktree as another one is now, or as a snapshot of it was: with its head, on a
+    branch of its own, and with uncommitted work. As fast, and under the same condition,
+    as SnapshotWorktree. Idempotent by uid.
+
+    * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the source has none.
+    * NOT_FOUND, ERROR_REASON_SNAPSHOT_NOT_FOUND: the source has no such snapshot.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKTREE_IN_USE: a sandbox has it, and `copy_live` is not set.
+    * ALREADY_EXISTS, ERROR_REASON_WORKTREE_EXISTS: the uid has a worktree of other input.
+    * ALREADY_EXISTS, ERROR_REASON_BRANCH_EXISTS: another worktree has the branch.
+    * INVALID_ARGUMENT, ERROR_REASON_BRANCH_INVALID: git allows no such branch name.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+    """
     PushBranch: _aio.UnaryUnaryMultiCallable[_git_pb2.PushBranchRequest, _git_pb2.PushBranchResponse]
     """Pushes the branch of a worktree to its origin or to another remote. Never
     forces, except over exactly the commit named in `expected_remote_head`.
@@ -315,6 +343,52 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         * PERMISSION_DENIED, ERROR_REASON_REPOSITORY_ACCESS_DENIED: the credentials do not do.
         * RESOURCE_EXHAUSTED, ERROR_REASON_REPOSITORY_TOO_LARGE: over the size limit.
         * UNAVAILABLE, ERROR_REASON_REMOTE_UNAVAILABLE: the remote broke off; retry.
+        """
+
+    @_abc_1.abstractmethod
+    def SnapshotWorktree(
+        self,
+        request: _git_pb2.SnapshotWorktreeRequest,
+        context: _aio.ServicerContext[_git_pb2.SnapshotWorktreeRequest, _abc.Awaitable[_git_pb2.SnapshotWorktreeResponse]],
+    ) -> _abc.Awaitable[_git_pb2.SnapshotWorktreeResponse]:
+        """Keeps the files and the head of a worktree as they are now, uncommitted work and all.
+        In time that does not depend on their size where no process is in the sandbox; else
+        by a copy of what differs, which `copy_live` must allow.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKTREE_IN_USE: a sandbox has it, and `copy_live` is not set.
+        * ALREADY_EXISTS, ERROR_REASON_SNAPSHOT_EXISTS: the worktree has a snapshot of this id.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveSnapshot(
+        self,
+        request: _git_pb2.RemoveSnapshotRequest,
+        context: _aio.ServicerContext[_git_pb2.RemoveSnapshotRequest, _abc.Awaitable[_git_pb2.RemoveSnapshotResponse]],
+    ) -> _abc.Awaitable[_git_pb2.RemoveSnapshotResponse]:
+        """Removes a snapshot; what worktrees made of it stand on stays. Idempotent.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        """
+
+    @_abc_1.abstractmethod
+    def ForkWorktree(
+        self,
+        request: _git_pb2.ForkWorktreeRequest,
+        context: _aio.ServicerContext[_git_pb2.ForkWorktreeRequest, _abc.Awaitable[_git_pb2.ForkWorktreeResponse]],
+    ) -> _abc.Awaitable[_git_pb2.ForkWorktreeResponse]:
+        """Makes a worktree as another one is now, or as a snapshot of it was: with its head, on a
+        branch of its own, and with uncommitted work. As fast, and under the same condition,
+        as SnapshotWorktree. Idempotent by uid.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the source has none.
+        * NOT_FOUND, ERROR_REASON_SNAPSHOT_NOT_FOUND: the source has no such snapshot.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKTREE_IN_USE: a sandbox has it, and `copy_live` is not set.
+        * ALREADY_EXISTS, ERROR_REASON_WORKTREE_EXISTS: the uid has a worktree of other input.
+        * ALREADY_EXISTS, ERROR_REASON_BRANCH_EXISTS: another worktree has the branch.
+        * INVALID_ARGUMENT, ERROR_REASON_BRANCH_INVALID: git allows no such branch name.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
         """
 
     @_abc_1.abstractmethod
