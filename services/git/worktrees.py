@@ -68,7 +68,9 @@ class Worktrees:
         local: Local,
         disk: DiskGuard,
         clock: Callable[[], float] = time.time,
+        most_commits: int = inside.MAX_COMMITS,
     ) -> None:
+        """`most_commits` may be made inside between two looks at a worktree."""
         self.records = records
         self.repositories = repositories
         self._checkouts = checkouts
@@ -79,6 +81,7 @@ class Worktrees:
         self._local = local
         self._disk = disk
         self._clock = clock
+        self._most_commits = most_commits
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._phases: dict[str, Phase] = {}
         self._making: dict[str, asyncio.Task[Record]] = {}
@@ -115,7 +118,9 @@ class Worktrees:
         if workspace is None:
             workspace = self._workspaces.setdefault(uid, await self._workspace(record))
         async with workspace.lock:
-            record = await inside.take(self.records, self.records.get(uid), workspace)
+            record = await inside.take(
+                self.records, self.records.get(uid), workspace, self._most_commits
+            )
         return record, workspace
 
     async def create(self, wanted: Wanted, caller: Caller) -> Record:

@@ -19,7 +19,7 @@ TESTS = (
     "test_commit.py",
     "test_push.py::test_push_to_a_repository_of_this_machine",
     "test_ssh.py",
-    "test_view.py",
+    "test_inside.py",
     "test_warm.py",
 )
 
