@@ -123,6 +123,11 @@ def command(ours: str, theirs: str) -> Command:
     return git(PLACE, "merge-tree", values=[ours, theirs])
 
 
+def many() -> Command:
+    """`git merge-tree` of the two commits on each line of its stdin, also unrelated ones."""
+    return git(PLACE, "merge-tree", ["--stdin", "--allow-unrelated-histories"])
+
+
 def check_version(found: str) -> None:
     """Raises `GitTooOld` where `git merge-tree --write-tree` is not there yet."""
     version = _VERSION.match(found)
