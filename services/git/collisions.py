@@ -16,7 +16,7 @@ from services.git import conflicts, raw
 from services.git.command import together
 from services.git.conflicts import Kind, Merged
 from services.git.errors import failed
-from services.git.mergetree import TIMEOUT, many
+from services.git.mergetree import TIMEOUT, Merging, many
 from services.git.repository import Repository
 
 HEADS: Final = 32
@@ -24,6 +24,7 @@ HEADS: Final = 32
 PATHS: Final = 50
 """Paths that are told of each pair; further ones are counted."""
 _PATH_BYTES: Final = 16 << 10
+_NEEDED: Final = (2, 39)
 _BATCH: Final = 64
 _LIMIT: Final = 256 << 20
 _CACHED: Final = 1024
@@ -58,15 +59,17 @@ class Collision:
 
 
 class Collisions:
-    def __init__(self) -> None:
+    def __init__(self, merging: Merging) -> None:
+        self._merging = merging
         self._cache: OrderedDict[tuple[str, str, str], Paths] = OrderedDict()
 
     async def find(self, repository: Repository, heads: Sequence[Head]) -> list[Collision]:
         """Every pair that collides, in the order of the heads.
 
         Merges are done once for each pair of commits and work, and remembered. Raises
-        `InvalidArgument` for more than `HEADS` heads.
+        `InvalidArgument` for more than `HEADS` heads, and `GitTooOld`.
         """
+        await self._merging.require(_NEEDED)
         if len(heads) > HEADS:
             raise InvalidArgument("heads", f"at most {HEADS} can be compared at once")
         made = {head.name: stored for head in heads if (stored := _stored(head))}

@@ -8,6 +8,7 @@ import pytest
 from servicekit.errors import InvalidArgument
 from services.git.collisions import HEADS, PATHS, Collision, Collisions, Head
 from services.git.conflicts import Kind
+from services.git.mergetree import Merging
 from services.git.repository import Repository
 from tests.git.parts import Parts, run_git
 from tests.git.test_merge_conflicts import CASES, commit_edits, put, stock
@@ -41,7 +42,7 @@ async def test_each_pair_that_collides_is_told_with_its_paths(git: Parts, source
         branch(source, "e", {"README": "a\n"}),
     ]
     repository = await stored(git, source)
-    found = await Collisions().find(repository, heads)
+    found = await Collisions(Merging(git.cells)).find(repository, heads)
     assert told(found) == {
         ("a", "b"): [(b"README", Kind.CONTENT)],
         ("a", "c"): [(b"new", Kind.ADD_ADD)],
@@ -57,7 +58,9 @@ async def test_work_that_is_not_committed_counts_as_if_it_were(git: Parts, sourc
     repository = await stored(git, source)
     live = Head(name="live", commit=base, tree=tree)
     twin = Head(name="twin", commit=base, tree=tree)
-    found = await Collisions().find(repository, [one, live, twin, Head(name="new", commit="")])
+    found = await Collisions(Merging(git.cells)).find(
+        repository, [one, live, twin, Head(name="new", commit="")]
+    )
     assert told(found) == {
         ("one", "live"): [(b"README", Kind.CONTENT)],
         ("one", "twin"): [(b"README", Kind.CONTENT)],
@@ -67,7 +70,7 @@ async def test_work_that_is_not_committed_counts_as_if_it_were(git: Parts, sourc
 async def test_what_was_compared_is_not_compared_again(git: Parts, source: Path) -> None:
     heads = [branch(source, name, {"README": name}) for name in "abc"]
     repository = await stored(git, source)
-    collisions = Collisions()
+    collisions = Collisions(Merging(git.cells))
     first = await collisions.find(repository, heads)
     before = len(git.cells.names)
     assert await collisions.find(repository, heads[::-1]) != first
@@ -78,17 +81,17 @@ async def test_what_was_compared_is_not_compared_again(git: Parts, source: Path)
 async def test_as_many_as_may_be_are_compared_and_no_more(git: Parts, source: Path) -> None:
     heads = [branch(source, f"h{number:02}", {"README": str(number)}) for number in range(HEADS)]
     repository = await stored(git, source)
-    found = await Collisions().find(repository, heads)
+    found = await Collisions(Merging(git.cells)).find(repository, heads)
     assert len(found) == HEADS * (HEADS - 1) // 2
     with pytest.raises(InvalidArgument):
-        await Collisions().find(repository, [*heads, heads[0]])
+        await Collisions(Merging(git.cells)).find(repository, [*heads, heads[0]])
 
 
 async def test_long_lists_of_paths_are_cut_and_counted(git: Parts, source: Path) -> None:
     heads = [
         branch(source, name, {f"{number:03}": name for number in range(PATHS + 7)}) for name in "ab"
     ]
-    [found] = await Collisions().find(await stored(git, source), heads)
+    [found] = await Collisions(Merging(git.cells)).find(await stored(git, source), heads)
     assert (len(found.paths.shown), found.paths.total) == (PATHS, PATHS + 7)
 
 
@@ -117,7 +120,7 @@ async def test_pairs_of_every_kind_collide_as_they_merge(git: Parts, tmp_path: P
     run_git(root, "checkout", "-q", "-f", "main")
     repository = await stored(git, root)
     for number, sides in enumerate(heads):
-        found = await Collisions().find(repository, sides)
+        found = await Collisions(Merging(git.cells)).find(repository, sides)
         assert sum(one.paths.total for one in found) == wanted[number], list(CASES)[number]
     several = list(itertools.chain(*heads))[:HEADS]
-    assert await Collisions().find(repository, several)
+    assert await Collisions(Merging(git.cells)).find(repository, several)
