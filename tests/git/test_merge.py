@@ -263,8 +263,9 @@ async def test_a_branch_that_is_checked_out_at_the_origin_is_refused(
 ) -> None:
     await git.create(source)
     await change(git, {"new": "x\n"})
-    with pytest.raises(BranchCheckedOut):
+    with pytest.raises(BranchCheckedOut) as caught:
         await merge(git)
+    assert "Merge into another branch" in caught.value.remedy
 
 
 async def test_a_head_that_is_not_the_expected_one_is_refused(git: Parts, bare: Path) -> None:

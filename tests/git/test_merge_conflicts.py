@@ -214,6 +214,8 @@ async def test_no_attributes_and_no_configuration_of_the_repository_count(
     seen = await preview(git, root)
     assert [one.path for one in seen.merged.conflicts] == [b"a", b"b.union"]
     assert not (tmp_path / "ran").exists()
+    stock(root)
+    assert (tmp_path / "ran").exists()  # It is what plain git would have run.
 
 
 async def test_very_many_conflicts_are_counted_and_cut(git: Parts, tmp_path: Path) -> None:
