@@ -1,0 +1,154 @@
+"""Every RPC of git that looks at a workspace, called one after the other."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+from google.protobuf.message import Message
+
+from cove import status
+from cove.git.v1 import git_pb2 as pb
+from cove.git.v1.git_pb2_grpc import GitServiceStub
+from cove.status import CoveError
+from cove.workspaces import Workspace
+
+PATIENCE: Final = 30.0
+"""Seconds within which every call has an answer, whatever is in the workspace."""
+
+_METHODS: Final = pb.DESCRIPTOR.services_by_name["GitService"].methods
+_SPECIAL: Final = frozenset({"CreateWorktree", "RemoveWorktree", "ListWorktrees"})
+_NO_ANSWERS: Final = frozenset(
+    {
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.UNAVAILABLE,
+    }
+)
+_KINDS: Final = pb.DiffRange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a call said: a message, or the failure."""
+
+    rpc: str
+    text: bytes
+    failure: str = ""
+    """Code and reason; empty when it succeeded."""
+    message: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A workspace and the git service behind it."""
+
+    workspace: Workspace
+    git: GitServiceStub
+    tenant: str
+    bare: Path
+    """A repository that one may push to."""
+
+    @property
+    def uid(self) -> str:
+        return self.workspace.message.uid
+
+    async def all(self) -> AsyncIterator[Answer]:
+        """Call each. Asserts that one either succeeds or says why not, and in time."""
+        for rpc, call in self._calls():
+            yield await self.ask(rpc, call)
+
+    async def ask(self, rpc: str, call: Callable[[], Awaitable[Any]]) -> Answer:
+        """One call, in bounded time."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                message = await call()
+        except TimeoutError:
+            raise AssertionError(f"{rpc} does not answer") from None
+        except CoveError as error:
+            return _failed(rpc, error)
+        except grpc.aio.AioRpcError as error:
+            return _failed(rpc, status.of(error, "git"))
+        return Answer(rpc=rpc, text=_bytes(message), message=message)
+
+    def _calls(self) -> Iterator[tuple[str, Callable[[], Awaitable[Any]]]]:
+        kinds = [_KINDS.KIND_HEAD_TO_WORK, _KINDS.KIND_BASE_TO_WORK, _KINDS.KIND_BASE_TO_HEAD]
+        yield "GetWorktreeStatus", self.workspace.status
+        for kind in kinds:
+            yield "GetDiff", lambda kind=kind: self.diff(kind)  # type: ignore[misc]
+        # Through the gateway, as what is in the sandbox is to follow it.
+        yield "CreateCommit", lambda: self.workspace.commit("All that can be")
+        yield "GetDiff", lambda: self.diff(_KINDS.KIND_BASE_TO_HEAD)
+        yield "GetDiff", lambda: self.diff(_KINDS.KIND_COMMITS)
+        yield "ListCommits", lambda: self.call("ListCommits")
+        yield "ListBranches", lambda: self.call("ListBranches")
+        yield "FetchRepository", lambda: self.call("FetchRepository")
+        yield "PushBranch", lambda: self.call("PushBranch")
+        yield (
+            "PushBranch",
+            lambda: self.call("PushBranch", remote=f"file://{self.bare}", remote_branch=self.uid),
+        )
+        done = {"GetWorktreeStatus", "GetDiff", "CreateCommit", "ListCommits", "ListBranches"}
+        done |= {"FetchRepository", "PushBranch"}
+        for method in _METHODS:
+            if method.name not in done | _SPECIAL and not method.server_streaming:
+                yield method.name, lambda name=method.name: self.call(name)  # type: ignore[misc]
+        yield "GetWorktreeStatus", self.workspace.status
+        yield "CreateCommit", lambda: self.call("CreateCommit", commit=pb.Commit(message="Again"))
+
+    async def call(self, rpc: str, **fields: Any) -> Message:
+        """A call of the service itself. What is not given of a newer RPC is guessed."""
+        descriptor = pb.DESCRIPTOR.services_by_name["GitService"].methods_by_name[rpc]
+        request = getattr(pb, descriptor.input_type.name)(uid=self.uid, **fields)
+        for field in descriptor.input_type.fields:
+            if field.name == "request_id":
+                request.request_id = str(uuid.uuid4())
+            elif rpc not in _KNOWN and field.type == field.TYPE_STRING and field.name != "uid":
+                _guess(request, field.name, repeated=field.is_repeated)
+        method = getattr(self.git, rpc)
+        answer: Message = await method(request, metadata=self._metadata, timeout=PATIENCE)
+        return answer
+
+    async def diff(self, kind: int) -> list[Message]:
+        """All events of a diff."""
+        request = pb.GetDiffRequest(uid=self.uid)
+        request.range.kind = kind  # type: ignore[assignment]
+        if kind == _KINDS.KIND_COMMITS:
+            base = self.workspace.message.base_commit
+            request.range.MergeFrom(pb.DiffRange(**{"from": base, "to": "HEAD"}))  # type: ignore[arg-type]
+        return [
+            event
+            async for event in self.git.GetDiff(request, metadata=self._metadata, timeout=PATIENCE)
+        ]
+
+    @property
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("cove-tenant", self.tenant), ("cove-principal", "tests"))
+
+
+_KNOWN: Final = frozenset(
+    {"GetWorktree", "GetWorktreeStatus", "CreateCommit", "ListCommits", "ListBranches"}
+    | {"FetchRepository", "PushBranch"}
+)
+
+
+def _guess(request: Any, name: str, *, repeated: bool) -> None:
+    # A branch of the origin, where an RPC that is not known here may want a revision.
+    if not repeated and any(word in name for word in ("source", "revision", "branch", "theirs")):
+        setattr(request, name, "topic")
+
+
+def _bytes(message: Any) -> bytes:
+    parts = message if isinstance(message, list) else [message]
+    return b"".join(part.SerializeToString() for part in parts)
+
+
+def _failed(rpc: str, error: CoveError) -> Answer:
+    assert error.code not in _NO_ANSWERS, (rpc, error, error.__notes__)
+    text = "\n".join([str(error), *getattr(error, "__notes__", [])])
+    failure = f"{error.code.name} {error.reason}"
+    return Answer(rpc=rpc, text=text.encode(errors="replace"), failure=failure)
