@@ -143,6 +143,7 @@ TREE
         )")
         git update-ref HEAD "$commit" """,
         refused=True,
+        long=True,
     ),
     Attack(
         name="a submodule's update command",

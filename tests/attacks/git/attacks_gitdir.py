@@ -59,6 +59,7 @@ REPLACED: Final = [
         mkdir -p "$(dirname ".git/$branch")"
         echo "$OTHER_COMMIT" > ".git/$branch" """,
         refused=True,
+        long=True,
     ),
     Attack(
         name="a commondir of another place",
@@ -69,6 +70,7 @@ REPLACED: Final = [
         echo "$PWD/tools/common" > "$(git rev-parse --git-dir)/commondir" """,
         worktree=True,
         refused=True,
+        long=True,
     ),
     Attack(
         name="objects are a link to the host",
@@ -82,6 +84,7 @@ REPLACED: Final = [
         script='own; mv .git/refs/heads tools/heads; ln -s "$DROP" .git/refs/heads',
         after=(("branch", "new", "HEAD~0"), ("fetch", "-q", ".", "HEAD:refs/heads/other")),
         refused=True,
+        long=True,
     ),
     Attack(
         name="files that git writes are links to the host",
@@ -95,6 +98,7 @@ REPLACED: Final = [
         done
         rm -f .git/*.lock""",
         refused=True,
+        long=True,
     ),
 ]
 
@@ -104,6 +108,7 @@ LIES: Final = [
         covers=("B6",),
         script="""own
         git replace HEAD "$(git commit-tree -m "$FORGED" 'HEAD^{tree}')" """,
+        long=True,
     ),
     Attack(
         name="grafts",
@@ -126,6 +131,7 @@ LIES: Final = [
         done
         python3 -c '{_POISON}' "$(git rev-parse HEAD:README.md)" "$FORGED" """,
         refused=True,
+        long=True,
     ),
 ]
 
@@ -167,6 +173,7 @@ BROKEN: Final = [
             ln -s "$SECRETS/file" ".git/$name"
         done""",
         refused=True,
+        long=True,
     ),
     Attack(
         name="files of git without end",
@@ -178,6 +185,7 @@ BROKEN: Final = [
         sparse .git/refs/heads/huge""",
         hits=False,
         refused=True,
+        long=True,
     ),
     Attack(
         name="garbage in every file of git",
@@ -187,6 +195,7 @@ BROKEN: Final = [
             mv -f "$f.new" "$f"; done' sh {} +""",
         hits=False,
         refused=True,
+        long=True,
     ),
     Attack(
         name="a pipe instead of HEAD",
@@ -199,12 +208,10 @@ BROKEN: Final = [
         name="pipes instead of files of git",
         covers=("B21",),
         script="""own
-        pipe .git/index
-        pipe .git/info/exclude
-        pipe .git/packed-refs
-        pipe .git/objects/info/alternates
-        pipe .git/config
-        pipe ".git/$(git symbolic-ref HEAD)" || true""",
+        mkdir -p .git/info .git/objects/info
+        for name in index info/exclude packed-refs objects/info/alternates config; do
+            pipe ".git/$name"
+        done""",
         refused=True,
     ),
     Attack(
@@ -225,5 +232,6 @@ BROKEN: Final = [
         script="own; rm -rf .git",
         hits=False,
         refused=True,
+        long=True,
     ),
 ]

@@ -12,6 +12,7 @@ from tests.attacks.git.arena import UNPRIVILEGED, Arena
 from tests.attacks.git.attack import Attack
 
 _PATIENCE: Final = 3.0
+PATH: Final = "/usr/bin:/bin"
 _HUNG: Final = 124
 _MEMORY: Final = 2 << 20  # KiB.
 
@@ -60,7 +61,7 @@ class Naive:
     ) -> subprocess.CompletedProcess[bytes]:
         """Run something as that user; one that does not end has the status of `timeout`."""
         env = {
-            "PATH": "/usr/bin:/bin",
+            "PATH": PATH,
             "HOME": str(self.arena.plain),
             "LC_ALL": "C",
             "GIT_TERMINAL_PROMPT": "0",
@@ -70,16 +71,20 @@ class Naive:
             "GIT_COMMITTER_EMAIL": "host@example.org",
             **(variables or {}),
         }
-        limited = ["sh", "-c", f'ulimit -v {_MEMORY}; exec "$@"', "sh"]
         bounded = ["timeout", "--kill-after=1", str(_PATIENCE)]
         return subprocess.run(
-            [*_drop(), *limited, *bounded, *argv],
+            self.argv([*bounded, *argv]),
             cwd=cwd,
             env=env,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
         )
+
+    def argv(self, argv: Sequence[str]) -> list[str]:
+        """Argv that runs something as that user, with little memory."""
+        limited = ["sh", "-c", f'ulimit -v {_MEMORY}; exec "$@"', "sh"]
+        return [*_drop(), *limited, *argv]
 
     def _clone(self, place: Path, attack: Attack) -> None:
         target = self.arena.plain / "main" if attack.worktree else place
