@@ -8,17 +8,22 @@ _WIDTH = 45
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    rows = [
-        value
+    properties = [
+        each
         for outcome in ("passed", "failed")
         for report in terminalreporter.stats.get(outcome, [])
         if isinstance(report, pytest.TestReport)
-        for name, value in report.user_properties
-        if name == "attack"
+        for each in report.user_properties
     ]
-    if not rows:
+    rows: list[Any] = [value for name, value in properties if name == "attack"]
+    races = [value for name, value in properties if name == "race"]
+    if not rows and not races:
         return
     terminalreporter.section("attacks on git")
+    for race in races:
+        terminalreporter.line(f"race of links and directories, calls that succeeded in {race}")
+    if not rows:
+        return
     terminalreporter.line(f"{'attack':{_WIDTH}} {'cases':12} {'planted':8} {'cove':5} plain git")
     for attack, cases, plain, cove, planted in sorted(rows, key=lambda row: str(row[1])):
         line = f"{attack:{_WIDTH}} {cases:12} {_yes(planted):8} {_yes(cove):5} {plain or 'no'}"

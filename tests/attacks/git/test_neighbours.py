@@ -26,6 +26,7 @@ HARM = {
     "a repository of its own": "rm -rf .git; git init -q .; git add -A; git commit -qm Own",
     "other permissions": "chmod -R 777 .git /.cove; chmod -R 0 .git /.cove",
 }
+ALWAYS = ("gc", "repack", "objects", "what alternates name")
 
 
 def store(attacked: Attacked) -> Path:
@@ -60,7 +61,12 @@ async def facts(workspace: Workspace) -> list[object]:
     ]
 
 
-@pytest.mark.parametrize("name", HARM)
+def harm() -> list[object]:
+    marks = {True: [], False: [pytest.mark.long]}
+    return [pytest.param(name, marks=marks[name in ALWAYS]) for name in HARM]
+
+
+@pytest.mark.parametrize("name", harm())
 async def test_harm_to_ones_own_git_directory_is_ones_own(name: str, attacked: Attacked) -> None:
     path = None
     async with attacked.workspace() as neighbour, attacked.workspace() as workspace:

@@ -2,6 +2,8 @@
 
 import ast
 import asyncio
+import secrets
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,14 +86,16 @@ async def test_the_canary_is_seen_wherever_it_runs(attacked: Attacked, traps: Ar
         assert done.stdout == b""
 
 
-async def test_a_stolen_text_is_found(attacked: Attacked, tmp_path: Path) -> None:
+async def test_a_stolen_text_is_found(attacked: Attacked) -> None:
+    # A text of its own, as what is found once would be found by all that follow.
+    other = replace(attacked, arena=replace(attacked.arena, secret=secrets.token_hex(16)))
     path = attacked.suite.state / "git" / "stolen"
-    path.write_text(f"x{attacked.arena.secret}x")
+    path.write_text(f"x{other.arena.secret}x")
     try:
-        assert list(attacked.in_files()) == [(path, "a file of the host")]
+        assert list(other.in_files()) == [(path, "a file of the host")]
     finally:
         path.unlink()
     async with attacked.workspace() as workspace:
-        await workspace.write("new", attacked.arena.secret.encode())
+        await workspace.write("new", other.arena.secret.encode())
         await workspace.commit("As if it were stolen")
-        assert attacked.in_objects() == {"a file of the host"}
+        assert other.in_objects() == {"a file of the host"}
