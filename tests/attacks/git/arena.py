@@ -161,11 +161,11 @@ class Watch:
 
     def _look(self) -> None:
         while not self._end.wait(_SAMPLE):
-            for name in os.listdir("/proc"):
-                if name.isdecimal():
+            for process in Path("/proc").iterdir():
+                if process.name.isdecimal():
                     with suppress(OSError):
-                        if self._token in Path("/proc", name, "cmdline").read_bytes():
-                            self._seen[name] += 1
+                        if self._token in (process / "cmdline").read_bytes():
+                            self._seen[process.name] += 1
 
 
 def _loose_objects(directory: Path) -> Iterator[bytes]:

@@ -165,9 +165,10 @@ TREE
         name="signatures shown by the log",
         covers=("A9",),
         script="""own
-        printf '#!/bin/sh\\necho >&2; echo "[GNUPG:] SIG_CREATED x" >&2; echo "-----BEGIN PGP SIGNATURE-----";'\\
-            > tools/sign
-        printf 'echo "-----END PGP SIGNATURE-----"\\n' >> tools/sign
+        echo '#!/bin/sh' > tools/sign
+        echo 'echo >&2; echo "[GNUPG:] SIG_CREATED x" >&2' >> tools/sign
+        echo 'echo "-----BEGIN PGP SIGNATURE-----"' >> tools/sign
+        echo 'echo; echo "-----END PGP SIGNATURE-----"' >> tools/sign
         chmod +x tools/sign
         git -c gpg.program=./tools/sign commit -qa -S -m Signed
         git config gpg.program ./tools/run

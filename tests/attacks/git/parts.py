@@ -73,7 +73,9 @@ class Attacked:
             async for answer in self.target(workspace).all():
                 assert answer.is_told or not strict, answer
                 answers.append(answer)
-                hits += [f"{answer.rpc} shows {what}" for what in self.arena.found_in([answer.text])]
+                hits += [
+                    f"{answer.rpc} shows {what}" for what in self.arena.found_in([answer.text])
+                ]
                 hits += [f"{answer.rpc} wrote {name}" for name in self.arena.dropped()]
         if watch.seen:
             hits.append("the canary ran outside")

@@ -31,7 +31,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         if cove:
             terminalreporter.line(f"    {cove}")
     plain_hits, cove_hits = (sum(bool(row[column]) for row in rows) for column in (2, 3))
-    terminalreporter.line(f"{len(rows)} attacks: plain git hit by {plain_hits}, Cove by {cove_hits}")
+    terminalreporter.line(
+        f"{len(rows)} attacks: plain git hit by {plain_hits}, Cove by {cove_hits}"
+    )
 
 
 def _yes(value: object) -> str:

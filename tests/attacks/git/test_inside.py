@@ -36,6 +36,8 @@ async def test_an_attack_hits_plain_git_and_not_cove(
     record_property("attack", row)
     assert not hits
     assert bool(hit) == attack.hits, hit
-    failures = {f"{one.rpc}: {one.failure}" for one in answers if one.failure and one.failure not in FINE}
+    failures = {
+        f"{one.rpc}: {one.failure}" for one in answers if one.failure and one.failure not in FINE
+    }
     assert attack.refused or not failures
     assert attacked.arena.dropped() == []  # Nor by what comes with the end of the workspace.

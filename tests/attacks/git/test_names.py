@@ -168,7 +168,9 @@ async def test_paths_out_of_the_worktree_are_refused(path: str, workspace: Works
     assert [event.path for event in shown if isinstance(event, DiffFile)] == ["new"]
 
 
-async def test_a_message_and_an_author_are_only_text(attacked: Attacked, workspace: Workspace) -> None:
+async def test_a_message_and_an_author_are_only_text(
+    attacked: Attacked, workspace: Workspace
+) -> None:
     await workspace.write("new", b"x")
     message = f"--amend\n\ntree {'0' * 40}\nparent {'0' * 40}\n$({attacked.arena.canary})"
     done = await workspace.commit(message, author=("-x", "--y"), trailers={"A": "$(id)"})

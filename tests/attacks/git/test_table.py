@@ -49,7 +49,9 @@ async def test_every_case_has_an_attack() -> None:
 
 
 async def test_plain_git_is_hit_by_nearly_all_of_the_nineteen() -> None:
-    nineteen = {case for attack in ATTACKS if attack.hits for case in attack.covers if case[0] == "F"}
+    nineteen = {
+        case for attack in ATTACKS if attack.hits for case in attack.covers if case[0] == "F"
+    }
     assert len(nineteen) >= 18  # Each is asserted to hit, where it is tried.
     always = {case for attack in ATTACKS if not attack.long for case in attack.covers}
     assert nineteen <= always
@@ -57,9 +59,10 @@ async def test_plain_git_is_hit_by_nearly_all_of_the_nineteen() -> None:
 
 async def test_every_rpc_that_looks_at_a_workspace_is_called(attacked: Attacked) -> None:
     methods = pb.DESCRIPTOR.services_by_name["GitService"].methods
-    expected = {
-        method.name for method in methods if "uid" in method.input_type.fields_by_name
-    } - {"CreateWorktree", "RemoveWorktree"}  # By which each attack begins and ends.
+    expected = {method.name for method in methods if "uid" in method.input_type.fields_by_name} - {
+        "CreateWorktree",
+        "RemoveWorktree",
+    }  # By which each attack begins and ends.
     async with attacked.workspace() as workspace:
         await workspace.write("new", b"x")
         answers = [answer async for answer in attacked.target(workspace).all()]

@@ -23,7 +23,14 @@ DOT_GIT = {
     "ignorable": ".g\u200cit".encode(),
     "dots": b".git. . ",
 }
-OUT = {"up": b"..", "here": b".", "slash": b"../x", "absolute": b"/x", "inner": b"a/b", "empty": b""}
+OUT = {
+    "up": b"..",
+    "here": b".",
+    "slash": b"../x",
+    "absolute": b"/x",
+    "inner": b"a/b",
+    "empty": b"",
+}
 
 
 def made(upstream: Path, entries: list[tuple[str, bytes, str]], branch: str) -> str:
@@ -85,7 +92,7 @@ async def test_a_tree_that_leads_into_git_or_out_is_not_checked_out(
     tree = git(upstream, "rev-parse", f"{commit}^{{tree}}").strip()
     made(upstream, [("40000", name, tree)], "evil")
     error = await refused(attacked, upstream, "evil")
-    # Names that are special to other systems may be plain names here, and git reads `a/b` as a path.
+    # What is special to other systems may be a plain name here, and git reads `a/b` as a path.
     assert error or name not in {b".git", b".GIT", *OUT.values()} - {b"a/b"}
 
 
@@ -206,9 +213,7 @@ def bomb(upstream: Path, leaf: str, mode: str, depth: int, width: int = 10) -> N
     for level in range(depth):
         kind = mode if level == 0 else "40000"
         entries = [(kind, b"%02d" % number, leaf) for number in range(width)]
-        leaf = git(
-            upstream, "rev-parse", f"{made(upstream, entries, name)}^{{tree}}"
-        ).strip()
+        leaf = git(upstream, "rev-parse", f"{made(upstream, entries, name)}^{{tree}}").strip()
 
 
 @pytest.mark.long
