@@ -104,7 +104,7 @@ async def test_pipes_where_git_reads_by_itself_are_told(workspace: Workspace) ->
     )
     for call in (workspace.status, lambda: workspace.commit("What can be")):
         async with asyncio.timeout(BOUND):
-            reason = await reason_of(call())  # type: ignore[no-untyped-call]
+            reason = await reason_of(call())
         assert reason in ("", "ERROR_REASON_WRONG_FILE_TYPE")
 
 
