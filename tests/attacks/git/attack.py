@@ -4,8 +4,11 @@ The same script is run in a plain clone beside it, on which plain git is then us
 would use it: that control shows that the attack is one.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
+
+import pytest
 
 PRELUDE: Final = """
 set -e
@@ -72,3 +75,10 @@ class Attack:
     def text(self) -> str:
         """The whole script, for `sh -c`."""
         return f"{PRELUDE}\n{self.script}\n"
+
+
+def parameters(names: Iterable[str], always: Iterable[str]) -> list[object]:
+    """Parameters of a test, of which those that are not in `always` belong to `make test-long`."""
+    chosen = set(always)
+    marks = {True: [], False: [pytest.mark.long]}
+    return [pytest.param(name, id=name, marks=marks[name in chosen]) for name in names]

@@ -9,6 +9,7 @@ import pytest
 from cove.git.v1 import git_pb2 as pb
 from cove.status import CoveError
 from cove.workspaces import Workspace
+from tests.attacks.git.attack import parameters
 from tests.attacks.git.parts import Attacked
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -37,6 +38,8 @@ HANGING: Mapping[str, tuple[str, bool]] = {
     "links in a ring": ("ln -s bad2 bad; ln -s bad bad2", False),
 }
 
+ALWAYS = ("a pipe", "a file that may not be read", "directories 4,000 levels deep")
+
 
 async def fine(workspace: Workspace, path: str = "good") -> None:
     """What can be committed is, and status stands."""
@@ -57,7 +60,7 @@ async def committed(workspace: Workspace) -> pb.CreateCommitResponse:
     return done  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("name", HANGING)
+@pytest.mark.parametrize("name", parameters(HANGING, ALWAYS))
 async def test_the_rest_is_committed_in_bounded_time(name: str, workspace: Workspace) -> None:
     script, told = HANGING[name]
     planted = await workspace.execute("sh", "-ec", f"echo x > good; {script}")
@@ -76,7 +79,9 @@ async def test_a_file_of_eight_tebibytes_is_left_out(workspace: Workspace) -> No
     await fine(workspace)
 
 
-@pytest.mark.parametrize("change", ["grows", "is made anew", "changes its kind"])
+@pytest.mark.parametrize(
+    "change", parameters(["grows", "is made anew", "changes its kind"], ["changes its kind"])
+)
 async def test_a_file_that_changes_while_it_is_read_holds_up_nothing(
     change: str, workspace: Workspace
 ) -> None:

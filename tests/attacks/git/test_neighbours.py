@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cove.workspaces import Workspace
+from tests.attacks.git.attack import parameters
 from tests.attacks.git.parts import Attacked
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -33,7 +34,7 @@ def store(attacked: Attacked) -> Path:
     [path] = [
         each
         for each in (attacked.suite.state / "git" / "repositories" / attacked.tenant).glob("*.git")
-        if attacked.origin.name and _is_of(each, attacked.origin)
+        if _is_of(each, attacked.origin)
     ]
     return path
 
@@ -61,14 +62,8 @@ async def facts(workspace: Workspace) -> list[object]:
     ]
 
 
-def harm() -> list[object]:
-    marks = {True: [], False: [pytest.mark.long]}
-    return [pytest.param(name, marks=marks[name in ALWAYS]) for name in HARM]
-
-
-@pytest.mark.parametrize("name", harm())
+@pytest.mark.parametrize("name", parameters(HARM, ALWAYS))
 async def test_harm_to_ones_own_git_directory_is_ones_own(name: str, attacked: Attacked) -> None:
-    path = None
     async with attacked.workspace() as neighbour, attacked.workspace() as workspace:
         await neighbour.write("README.md", b"neighbour\n")
         await neighbour.commit("Neighbour")
