@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
 TESTS = (
+    "test_attacks.py",
     "test_commit.py",
     "test_push.py::test_push_to_a_repository_of_this_machine",
     "test_ssh.py",
@@ -74,6 +75,7 @@ def test_git_does_the_same_as_an_ordinary_user(python: str, own_directory: Path)
         f"--config-file={ROOT / 'pyproject.toml'}",
         "--quiet",
         "-pno:cacheprovider",
+        "-knot race",  # Seconds each, and the cell is the same.
         f"--basetemp={own_directory}/t",
         *(str(ROOT / "tests" / "git" / name) for name in TESTS),
     )

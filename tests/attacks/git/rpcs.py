@@ -1,8 +1,9 @@
 """Every RPC of git that looks at a workspace, called one after the other."""
 
 import asyncio
+import secrets
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,8 +20,23 @@ from cove.workspaces import Workspace
 PATIENCE: Final = 30.0
 """Seconds within which every call has an answer, whatever is in the workspace."""
 
-_METHODS: Final = pb.DESCRIPTOR.services_by_name["GitService"].methods
-_SPECIAL: Final = frozenset({"CreateWorktree", "RemoveWorktree", "ListWorktrees"})
+_SERVICE: Final = pb.DESCRIPTOR.services_by_name["GitService"]
+_FIRST: Final = frozenset(
+    {"GetWorktreeStatus", "GetDiff", "CreateCommit", "ListCommits", "ListBranches"}
+    | {"FetchRepository", "PushBranch"}
+)
+LOOKING: Final = frozenset(
+    method.name for method in _SERVICE.methods if "uid" in method.input_type.fields_by_name
+) - {"CreateWorktree", "RemoveWorktree"}
+"""What looks at a workspace, but for that by which each attack begins and ends."""
+_OTHERS: Final = [method.name for method in _SERVICE.methods if method.name in LOOKING - _FIRST]
+# What they are given beyond the uid. `topic` is a branch that conflicts with any workspace.
+_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "PreviewMerge": {"target": "topic", "fetch": True},
+    "MergeBranch": {"target": "topic"},
+    "SnapshotWorktree": {"snapshot_id": "attack", "copy_live": True},
+    "RemoveSnapshot": {"snapshot_id": "attack"},
+}
 _NO_ANSWERS: Final = frozenset(
     {
         grpc.StatusCode.INTERNAL,
@@ -94,26 +110,33 @@ class Target:
             "PushBranch",
             lambda: self.call("PushBranch", remote=f"file://{self.bare}", remote_branch=self.uid),
         )
-        done = {"GetWorktreeStatus", "GetDiff", "CreateCommit", "ListCommits", "ListBranches"}
-        done |= {"FetchRepository", "PushBranch"}
-        for method in _METHODS:
-            if method.name not in done | _SPECIAL and not method.server_streaming:
-                yield method.name, lambda name=method.name: self.call(name)  # type: ignore[misc]
+        for rpc in _OTHERS:
+            if rpc == "ForkWorktree":
+                yield rpc, self.fork
+            else:
+                yield rpc, lambda rpc=rpc: self.call(rpc)  # type: ignore[misc]
         yield "GetWorktreeStatus", self.workspace.status
         yield "CreateCommit", lambda: self.call("CreateCommit", commit=pb.Commit(message="Again"))
 
     async def call(self, rpc: str, **fields: Any) -> Message:
-        """A call of the service itself. What is not given of a newer RPC is guessed."""
-        descriptor = pb.DESCRIPTOR.services_by_name["GitService"].methods_by_name[rpc]
-        request = getattr(pb, descriptor.input_type.name)(uid=self.uid, **fields)
-        for field in descriptor.input_type.fields:
-            if field.name == "request_id":
-                request.request_id = str(uuid.uuid4())
-            elif rpc not in KNOWN and field.type == field.TYPE_STRING and field.name != "uid":
-                _guess(request, field.name, repeated=field.is_repeated)
+        """A call of the service itself."""
+        descriptor = _SERVICE.methods_by_name[rpc].input_type
+        given = {"uid": self.uid, "request_id": str(uuid.uuid4()), **_FIELDS.get(rpc, {}), **fields}
+        known = {name: value for name, value in given.items() if name in descriptor.fields_by_name}
+        request = getattr(pb, descriptor.name)(**known)
         method = getattr(self.git, rpc)
         answer: Message = await method(request, metadata=self._metadata, timeout=PATIENCE)
         return answer
+
+    async def fork(self) -> Message:
+        """Fork it, and remove the fork."""
+        uid = "".join(secrets.choice("abcdefgh234567") for _ in range(16))
+        try:
+            return await self.call(
+                "ForkWorktree", uid=uid, source_uid=self.uid, branch=uid, copy_live=True
+            )
+        finally:
+            await self.call("RemoveWorktree", uid=uid)
 
     async def diff(self, kind: int) -> list[Message]:
         """All events of a diff."""
@@ -130,18 +153,6 @@ class Target:
     @property
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return (("cove-tenant", self.tenant), ("cove-principal", "tests"))
-
-
-KNOWN: Final = frozenset(
-    {"GetWorktree", "GetWorktreeStatus", "CreateCommit", "ListCommits", "ListBranches"}
-    | {"FetchRepository", "PushBranch"}
-)
-
-
-def _guess(request: Any, name: str, *, repeated: bool) -> None:
-    # A branch of the origin, where an RPC that is not known here may want a revision.
-    if not repeated and any(word in name for word in ("source", "revision", "branch", "theirs")):
-        setattr(request, name, "topic")
 
 
 def _bytes(message: Any) -> bytes:
