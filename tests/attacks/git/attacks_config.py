@@ -166,6 +166,7 @@ TREE
         covers=("A9",),
         script="""own
         echo '#!/bin/sh' > tools/sign
+        echo 'cat > /dev/null' >> tools/sign
         echo 'echo >&2; echo "[GNUPG:] SIG_CREATED x" >&2' >> tools/sign
         echo 'echo "-----BEGIN PGP SIGNATURE-----"' >> tools/sign
         echo 'echo; echo "-----END PGP SIGNATURE-----"' >> tools/sign

@@ -15,7 +15,12 @@ from tests.attacks.git.parts import Attacked
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ATTACKS = [*CONFIG, *NESTED, *REPLACED, *LIES, *BROKEN]
-FINE = {"FAILED_PRECONDITION ERROR_REASON_NOTHING_TO_COMMIT"}
+FINE = {
+    "FAILED_PRECONDITION ERROR_REASON_NOTHING_TO_COMMIT",
+    "FAILED_PRECONDITION ERROR_REASON_MERGE_CONFLICT",
+    "NOT_FOUND ERROR_REASON_PROVENANCE_NOT_FOUND",
+}
+"""Failures that say how things are, whether there was an attack or not."""
 
 
 def parameters() -> list[object]:
