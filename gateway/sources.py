@@ -10,6 +10,7 @@ from cove.gateway.v1.gateway_pb2_grpc import SourceServiceServicer
 from cove.git.v1 import git_pb2
 from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
+from gateway.provenance import Accounts
 from gateway.ready import Workspaces, in_words_of
 from gateway.records import Records
 from gateway.tools import Tools
@@ -25,6 +26,7 @@ class SourceServicer(SourceServiceServicer):
         self._rpc = tools.git.rpc
         self._records = records
         self._workspaces = workspaces
+        self._accounts = Accounts(tools)
 
     async def GetWorktreeStatus(
         self, request: pb.GetWorktreeStatusRequest, context: Context
@@ -65,9 +67,31 @@ class SourceServicer(SourceServiceServicer):
             request_id=names.derived(request.request_id, "CreateCommit"),
         )
         with in_words_of(environment, asked, request):
+            if request.provenance:
+                asked.provenance.CopyFrom(await self._accounts.of(environment))
             answer = await self._git.unary(self._rpc.CreateCommit, asked)
         await self._note_head(environment, answer.commit.id)
         return pb.CreateCommitResponse(commit=answer.commit, skipped=answer.skipped)
+
+    async def GetProvenance(
+        self, request: pb.GetProvenanceRequest, context: Context
+    ) -> pb.GetProvenanceResponse:
+        environment = await self._workspaces.ready(request.name)
+        asked = git_pb2.GetProvenanceRequest(uid=environment.uid, revision=request.revision)
+        with in_words_of(environment):
+            answer = await self._git.unary(self._rpc.GetProvenance, asked)
+        return pb.GetProvenanceResponse(
+            commit=answer.commit,
+            commit_object=answer.commit_object,
+            envelope=answer.envelope,
+            ref=answer.ref,
+        )
+
+    async def GetSigningKey(
+        self, request: pb.GetSigningKeyRequest, context: Context
+    ) -> pb.GetSigningKeyResponse:
+        answer = await self._git.unary(self._rpc.GetSigningKey, git_pb2.GetSigningKeyRequest())
+        return pb.GetSigningKeyResponse(key_id=answer.key_id, public_key=answer.public_key)
 
     async def ListCommits(
         self, request: pb.ListCommitsRequest, context: Context
@@ -113,6 +137,7 @@ class SourceServicer(SourceServiceServicer):
             expected_remote_head=request.expected_remote_head,
             credentials=request.credentials if request.HasField("credentials") else None,
             request_id=names.derived(request.request_id, "PushBranch"),
+            provenance=request.provenance,
         )
         with in_words_of(environment, asked, request):
             answer = await self._git.unary(self._rpc.PushBranch, asked)
@@ -121,6 +146,48 @@ class SourceServicer(SourceServiceServicer):
             remote_branch=answer.remote_branch,
             commit=answer.commit,
             previous_commit=answer.previous_commit,
+            provenance_ref=answer.provenance_ref,
+        )
+
+    async def PreviewMerge(
+        self, request: pb.PreviewMergeRequest, context: Context
+    ) -> pb.PreviewMergeResponse:
+        environment = await self._workspaces.ready(request.name)
+        asked = git_pb2.PreviewMergeRequest(
+            uid=environment.uid,
+            source=request.source,
+            target=request.target,
+            strategy=request.strategy,
+            max_conflicts=request.max_conflicts,
+            fetch=request.fetch,
+            credentials=request.credentials if request.HasField("credentials") else None,
+        )
+        with in_words_of(environment):
+            answer = await self._git.unary(self._rpc.PreviewMerge, asked)
+        return pb.PreviewMergeResponse(preview=answer.preview)
+
+    async def MergeBranch(
+        self, request: pb.MergeBranchRequest, context: Context
+    ) -> pb.MergeBranchResponse:
+        environment = await self._workspaces.ready(request.name)
+        asked = git_pb2.MergeBranchRequest(
+            uid=environment.uid,
+            source=request.source,
+            target=request.target,
+            strategy=request.strategy,
+            commit=request.commit if request.HasField("commit") else None,
+            expected_target_head=request.expected_target_head,
+            credentials=request.credentials if request.HasField("credentials") else None,
+            request_id=names.derived(request.request_id, "MergeBranch"),
+        )
+        with in_words_of(environment, asked, request):
+            answer = await self._git.unary(self._rpc.MergeBranch, asked)
+        return pb.MergeBranchResponse(
+            remote=answer.remote,
+            target=answer.target,
+            commit=answer.commit,
+            previous_commit=answer.previous_commit,
+            unchanged=answer.unchanged,
         )
 
     async def _note_head(self, environment: Environment, commit: str) -> None:

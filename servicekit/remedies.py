@@ -64,6 +64,21 @@ REMEDIES: Final[Mapping[str, str]] = {
     "PUSH_REJECTED": "Read the remote's message; its rules do not allow this push.",
     "NO_REMOTE": "Name a remote URL in the request.",
     "BRANCH_EXISTS": "Choose another branch name.",
+    "HEADS_DIVERGED": "Inside the workspace, `git rebase` onto the head outside, or `git reset` to "
+    "it, then try again.",
+    "COMMITS_REFUSED": "Inside the workspace, `git fsck` says what is wrong; `git reset --soft` to "
+    "the head outside keeps the files.",
+    "SNAPSHOT_NOT_FOUND": "Name a snapshot that the workspace has.",
+    "SNAPSHOT_EXISTS": "Choose another snapshot id.",
+    "WORKTREE_IN_USE": "Wait until the sandbox is idle, or allow a copy of the live files.",
+    "WORKTREE_TOO_OLD": "Push its work with the version that made it, or delete the workspace.",
+    "MERGE_CONFLICT": "PreviewMerge shows each conflict. Merge the target inside the workspace, "
+    "commit what results, then merge again.",
+    "UNRELATED_HISTORIES": "Merge inside the workspace with --allow-unrelated-histories, if that "
+    "is what you mean, then merge again.",
+    "NOT_LINEAR": "Merge or squash instead.",
+    "PROVENANCE_NOT_FOUND": "Ask for a commit that was made with `provenance`, or check a clone "
+    "that has fetched refs/notes/cove/*.",
     "SANDBOX_UNAVAILABLE": "Do what the message says on the host; GetCapabilities tells more.",
     "CAPABILITY_MISSING": "Leave out of the spec what this host cannot do; GetCapabilities lists "
     "what it can.",

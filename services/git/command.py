@@ -26,9 +26,13 @@ _COMMANDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "fetch": ("--no-auto-maintenance", "--no-write-fetch-head", "--no-recurse-submodules"),
         "for-each-ref": (),
         "index-pack": ("--stdin", "--fix-thin", "--strict"),
+        "hash-object": ("-t", "commit", "-w", "--no-filters"),
         "log": ("--no-ext-diff", "--no-textconv", "--no-color", "--no-show-signature"),
         "ls-remote": ("--symref",),
         "merge-base": (),
+        "merge-tree": ("--write-tree", "--messages", "-z"),
+        "notes add": ("--file=-",),
+        "notes show": (),
         "pack-objects": ("--quiet", "--stdout", "--revs", "--thin", "--delta-base-offset"),
         "pack-refs": ("--all",),
         "push": ("--porcelain", "--no-verify", "--no-recurse-submodules", "--no-signed"),
@@ -46,7 +50,12 @@ _COMMANDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     }
 )
 # These keep to the older rule: no `--end-of-options`, or nothing after their options.
-_PLAIN: Final = frozenset({"upload-pack", "receive-pack", "cat-file", "commit-tree", "rev-parse"})
+_PLAIN: Final = frozenset(
+    {
+        *("upload-pack", "receive-pack", "cat-file", "commit-tree", "rev-parse"),
+        *("notes add", "notes show"),
+    }
+)
 
 _CONFIG: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -65,6 +74,9 @@ _CONFIG: Final[Mapping[str, str]] = MappingProxyType(
         "core.packedGitLimit": "512m",
         "core.packedGitWindowSize": "32m",
         "core.pager": "cat",
+        # What any system takes for .git is left out by path; else a check refuses the whole.
+        "core.protectHFS": "true",
+        "core.protectNTFS": "true",
         "core.sshCommand": "false",
         "core.symlinks": "true",
         "core.untrackedCache": "false",
@@ -152,7 +164,7 @@ def git(
     config: Sequence[tuple[str, str]] = (),
 ) -> Command:
     """The command `git <name>`: `options` are ours, `values` and `paths` may be a caller's."""
-    argv = ["git", "--no-pager", "--literal-pathspecs", name, *_COMMANDS[name], *options]
+    argv = ["git", "--no-pager", "--literal-pathspecs", *name.split(), *_COMMANDS[name], *options]
     if any(not option.startswith("-") for option in options):
         raise ValueError("an option begins with a dash")
     if name in _PLAIN and any(value.startswith("-") for value in values):

@@ -23,6 +23,7 @@ from services.git.changes import ATTEMPTS, UNSTABLE, Planned, Skipped
 from services.git.command import Where, git, together
 from services.git.errors import CellLost, HeadMoved, NothingToCommit, failed
 from services.git.process import Result, close_all
+from services.git.provenance import Account, Notary
 from services.git.record import Record, Records
 from services.git.repository import head_ref
 from services.git.transport import STORE
@@ -59,6 +60,8 @@ class Draft:
     paths: Sequence[bytes] = ()
     """Only what is at or below these; empty: all."""
     request_id: str = ""
+    provenance: Account | None = None
+    """To be signed for the commit, if anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,9 @@ class Committer:
         server: Person,
         disk: DiskGuard,
         clock: Callable[[], float] = time.time,
+        notary: Notary | None = None,
     ) -> None:
+        self._notary = notary
         self._records = records
         self._disk = disk
         self._server = server
@@ -105,12 +110,19 @@ class Committer:
                 record.last_request,
                 record.last_commit,
             ):
-                return await _again(record, workspace)
+                return await self._attested(workspace, await _again(record, workspace), draft)
             self._disk.check()
             if draft.expected_head and draft.expected_head != head:
                 raise HeadMoved("the branch has moved", expected=draft.expected_head, actual=head)
             inside.check_followed(workspace)
-            return await self._commit(record, workspace, head, draft)
+            done = await self._commit(record, workspace, head, draft)
+            return await self._attested(workspace, done, draft)
+
+    async def _attested(self, workspace: Workspace, done: Committed, draft: Draft) -> Committed:
+        """The same, with the note that was asked for, which a crash may have come before."""
+        if draft.provenance is not None and self._notary is not None:
+            await self._notary.attest(workspace, done.made, draft.provenance)
+        return done
 
     async def _commit(
         self, record: Record, workspace: Workspace, head: str, draft: Draft
@@ -138,7 +150,7 @@ class Committer:
             attempt += 1
             if attempt >= ATTEMPTS:
                 unwanted |= dict.fromkeys(unstable, UNSTABLE)
-        inside.tell(workspace, record, made.commit.id)
+        inside.tell(workspace, record.branch, head, made.commit.id)
         return Committed(made.commit.id, planned.skipped, made.commit)
 
     async def _store(
@@ -203,7 +215,7 @@ class Committer:
             history.Signature(_clean(one.name), _clean(one.email), moment)
             for one in (draft.author or self._server, self._server)
         )
-        text = _message(draft)
+        text = message_text(draft)
         lines = [
             f"tree {tree}",
             *([f"parent {head}"] if head else []),
@@ -240,6 +252,20 @@ async def _paths_of(workspace: Workspace, head: str, identifier: str) -> list[by
     return [changes.raw(path) for path in answer["paths"]]
 
 
+def people(author: Person | None, server: Person, moment: float) -> dict[str, str]:
+    """Variables that say who makes a commit, at `moment` in seconds since the epoch."""
+    author = author or server
+    date = f"@{int(moment)} +0000"
+    return {
+        "GIT_AUTHOR_NAME": author.name,
+        "GIT_AUTHOR_EMAIL": author.email,
+        "GIT_AUTHOR_DATE": date,
+        "GIT_COMMITTER_NAME": server.name,
+        "GIT_COMMITTER_EMAIL": server.email,
+        "GIT_COMMITTER_DATE": date,
+    }
+
+
 def check_draft(draft: Draft) -> Draft:
     """Raises `InvalidArgument` for what no commit can hold."""
     if not draft.message.strip() or "\0" in draft.message:
@@ -257,7 +283,8 @@ def _clean(text: str) -> str:
     return re.sub("[\n<>\0]", "", text.strip(_CRUD))
 
 
-def _message(draft: Draft) -> str:
+def message_text(draft: Draft) -> str:
+    """The whole message, trailers and all."""
     text = draft.message.rstrip()
     if draft.trailers:
         lines = [f"{key}: {value}" for key, value in draft.trailers]

@@ -10,11 +10,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from cove.git.v1 import git_pb2 as pb
 from cove.mount.v1 import mount_pb2
 from servicekit.errors import InvalidArgument
-from services.git import diff, history
+from services.git import diff, history, provenance
 from services.git.changes import Skipped
 from services.git.commit import Draft, Person, check_draft
 from services.git.credentials import Credentials
-from services.git.record import Mode, Record, State
+from services.git.record import Mode, Record, Snapshot, State
 from services.git.status import Change, Entry
 from services.git.workspace import Paths
 from services.git.worktrees import Phase
@@ -43,12 +43,18 @@ _CHANGES: Final = {
     Change.RENAMED: pb.DiffFile.CHANGE_RENAMED,
     Change.TYPE_CHANGED: pb.DiffFile.CHANGE_TYPE_CHANGED,
 }
+_EXITS: Final = {"code": "code", "signal": "signal", "ended_by": "endedBy"}
 
 
-def time(seconds: float) -> Timestamp:
+def time(moment: float) -> Timestamp:
     """A point in time, given in seconds since the epoch."""
-    fraction, whole = math.modf(seconds)
+    fraction, whole = math.modf(moment)
     return Timestamp(seconds=int(whole), nanos=int(fraction * 1_000_000_000))
+
+
+def seconds(message: Timestamp) -> float:
+    """A point in time, as seconds since the epoch."""
+    return message.seconds + message.nanos / 1_000_000_000
 
 
 def credentials(message: pb.Credentials) -> Credentials:
@@ -76,10 +82,15 @@ def worktree(record: Record, head: str, phase: Phase) -> pb.Worktree:
         phase_done=phase.done,
         phase_total=phase.total,
         create_time=time(record.create_time),
+        snapshots=map(snapshot, record.snapshots),
+        provenance_time=time(record.provenance_time) if record.provenance_time else None,
+        provenance_running=record.provenance_running,
     )
 
 
-def mount(record: Record, paths: Paths, objects: Path, state: Path) -> mount_pb2.Mount:
+def mount(
+    record: Record, paths: Paths, objects: Path, layers: Path, state: Path
+) -> mount_pb2.Mount:
     """How provider puts it into a sandbox; paths are below `state`."""
 
     def below(path: Path) -> str:
@@ -95,16 +106,22 @@ def mount(record: Record, paths: Paths, objects: Path, state: Path) -> mount_pb2
     if paths.plain:
         made.worktree = below(paths.tree)
         return made
-    made.lowers.extend(map(below, (*paths.layers, *paths.lowers)))
+    made.lowers.extend(map(below, paths.lowers))
     made.upper, made.work = below(paths.tree), below(paths.work)
     made.xattrs = _XATTRS[record.mode]
+    made.stack, made.layers = below(paths.stack), below(layers)
     return made
+
+
+def snapshot(found: Snapshot) -> pb.Snapshot:
+    """A worktree as it was."""
+    return pb.Snapshot(id=found.id, head_commit=found.head, create_time=time(found.time))
 
 
 def entry(found: Entry) -> pb.StatusEntry:
     """A path that differs from the head."""
-    path, raw_path = _path(found.path)
-    old_path, raw_old_path = _path(found.old_path)
+    path, raw_path = path_of(found.path)
+    old_path, raw_old_path = path_of(found.old_path)
     return pb.StatusEntry(
         path=path,
         raw_path=raw_path,
@@ -130,8 +147,8 @@ def event(found: diff.Event) -> pb.GetDiffResponse:
 
 
 def _file(found: diff.File) -> pb.DiffFile:
-    path, raw_path = _path(found.path)
-    old_path, raw_old_path = _path(found.old_path)
+    path, raw_path = path_of(found.path)
+    old_path, raw_old_path = path_of(found.old_path)
     return pb.DiffFile(
         path=path,
         raw_path=raw_path,
@@ -151,21 +168,52 @@ def limits(message: pb.DiffLimits) -> diff.Limits:
     return diff.Limits().at_most(message.files, message.lines, message.bytes, message.file_bytes)
 
 
-def draft(request: pb.CreateCommitRequest) -> Draft:
-    """A commit to be made. Raises `InvalidArgument` for what no commit can hold."""
+def draft(request: pb.CreateCommitRequest, principal: str) -> Draft:
+    """A commit to be made for `principal`. Raises `InvalidArgument` for what no commit can hold."""
     wanted = request.commit
-    author = None
-    if wanted.HasField("author") and (wanted.author.name or wanted.author.email):
-        author = Person(wanted.author.name, wanted.author.email)
+    trailers = [(trailer.key, trailer.value) for trailer in wanted.trailers]
+    account = None
+    if request.HasField("provenance"):
+        trailers.append((provenance.TRAILER, request.uid))
+        account = _account(request.provenance, principal)
     made = Draft(
         message=wanted.message,
-        author=author,
-        trailers=[(trailer.key, trailer.value) for trailer in wanted.trailers],
+        author=author(wanted),
+        trailers=trailers,
+        provenance=account,
         expected_head=request.expected_head,
         paths=paths(request.paths),
         request_id=request.request_id,
     )
     return check_draft(made)
+
+
+def author(wanted: pb.Commit) -> Person | None:
+    """Who a commit to be made is by; None: the server."""
+    if wanted.HasField("author") and (wanted.author.name or wanted.author.email):
+        return Person(wanted.author.name, wanted.author.email)
+    return None
+
+
+def _account(message: pb.Provenance, principal: str) -> provenance.Account:
+    return provenance.Account(
+        workspace=message.workspace,
+        principal=principal,
+        executions=[_execution(one) for one in message.executions],
+        omitted=message.executions_omitted,
+        time=seconds(message.time),
+    )
+
+
+def _execution(message: pb.ProvenanceExecution) -> provenance.Execution:
+    how = message.WhichOneof("exit")
+    return provenance.Execution(
+        id=message.id,
+        command=message.command_sha256,
+        start=seconds(message.start_time),
+        end=seconds(message.end_time),
+        exit={_EXITS[how]: getattr(message, how)} if how else {},
+    )
 
 
 def paths(names: Sequence[str]) -> list[bytes]:
@@ -192,13 +240,15 @@ def commit(found: history.Commit) -> pb.Commit:
 
 def branch(found: history.Branch) -> pb.Branch:
     """A branch that a worktree can see."""
-    kind = pb.Branch.KIND_OWN if found.own else pb.Branch.KIND_ORIGIN
+    kind = pb.Branch.KIND_ORIGIN if found.fetched else pb.Branch.KIND_REPOSITORY
+    if found.own:
+        kind = pb.Branch.KIND_OWN
     return pb.Branch(name=found.name, head_commit=found.head, kind=kind)
 
 
 def skipped(found: Skipped) -> pb.SkippedPath:
     """A path that a commit had to leave out."""
-    path, raw_path = _path(found.path)
+    path, raw_path = path_of(found.path)
     return pb.SkippedPath(path=path, raw_path=raw_path, reason=found.reason)
 
 
@@ -206,7 +256,7 @@ def _signature(found: history.Signature) -> pb.Signature:
     return pb.Signature(name=found.name, email=found.email, time=time(max(found.time, 0)))
 
 
-def _path(raw: bytes) -> tuple[str, bytes]:
+def path_of(raw: bytes) -> tuple[str, bytes]:
     """A path as text, or as bytes when it is not UTF-8."""
     try:
         return raw.decode(), b""

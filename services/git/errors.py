@@ -147,6 +147,10 @@ class BranchExists(AlreadyExists):
     reason = ErrorReason.ERROR_REASON_BRANCH_EXISTS
 
 
+class ProvenanceNotFound(NotFound):
+    reason = ErrorReason.ERROR_REASON_PROVENANCE_NOT_FOUND
+
+
 class UnsavedWork(FailedPrecondition):
     reason = ErrorReason.ERROR_REASON_UNSAVED_WORK
 
@@ -163,3 +167,33 @@ class Diverged(Aborted):
 
 class InsideRejected(FailedPrecondition):
     reason = ErrorReason.ERROR_REASON_COMMITS_REFUSED
+
+
+class MergeConflict(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_MERGE_CONFLICT
+
+
+class UnrelatedHistories(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_UNRELATED_HISTORIES
+
+
+class NotLinear(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_NOT_LINEAR
+
+
+class GitTooOld(FailedPrecondition):
+    """The git of this host cannot do it."""
+
+    reason = ErrorReason.ERROR_REASON_CAPABILITY_MISSING
+
+
+class InUse(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_WORKTREE_IN_USE
+
+
+class SnapshotNotFound(NotFound):
+    reason = ErrorReason.ERROR_REASON_SNAPSHOT_NOT_FOUND
+
+
+class SnapshotExists(AlreadyExists):
+    reason = ErrorReason.ERROR_REASON_SNAPSHOT_EXISTS

@@ -36,6 +36,8 @@ _MAX_BYTES: Final = 1 << 30
 _EXCLUDED: Final = 500
 """Branches of the origin that a pack of commits made inside need not hold again."""
 _TIMEOUT: Final = 300
+_BEFORE: Final = 80
+"""Heads; the agent reads no more than 4 KiB."""
 _NOTHING: Final = "0" * 40
 _CONFIG: Final = (
     "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tlogallrefupdates = true\n"
@@ -175,10 +177,19 @@ async def _check_kinds(workspace: Workspace, cell: Cell, where: Where, found: st
         raise InsideRejected("there is a pipe or a link among the objects", inside=found)
 
 
-def tell(workspace: Workspace, record: Record, head: str) -> None:
-    """Let those inside know that the head is `head` now."""
-    text = json.dumps({"branch": record.branch, "from": record.inside, "to": head})
-    files.write(workspace.paths.outside / "head", text.encode(), durable=False)
+def tell(workspace: Workspace, branch: str, old: str, new: str) -> None:
+    """Let those inside know that a commit outside moved the head from `old` to `new`.
+
+    Who has not followed yet finds in `before` the heads that only such commits led on from.
+    """
+    path = workspace.paths.outside / "head"
+    before: list[str] = []
+    with suppress(FileNotFoundError, ValueError, KeyError):
+        last = json.loads(path.read_bytes())
+        if last["to"] == old:
+            before = [last["from"], *last.get("before", [])][:_BEFORE]
+    told = {"branch": branch, "from": old, "to": new, "before": before}
+    files.write(path, json.dumps(told).encode(), durable=False)
 
 
 def make(
@@ -200,6 +211,19 @@ def make(
     for name, content in contents.items():
         data = content.encode("utf-8", "surrogateescape")
         files.write(folder / name, data, owner=owner, durable=False)
+
+
+def turn(tree: int, owner: Identity, branch: str, commit: str) -> None:
+    """Put `.git` below the directory `tree` on a branch of its own. Nobody is inside.
+
+    What is there may be anything: where `.git` is no directory it stays as it is.
+    """
+    contents = {b".git/HEAD": f"ref: refs/heads/{branch}\n"}
+    if commit:
+        contents[b".git/refs/heads/" + branch.encode()] = f"{commit}\n"
+    with suppress(FileExistsError, NotADirectoryError):
+        for path, text in contents.items():
+            files.write_beneath(tree, path, text.encode(), owner)
 
 
 def _quoted(text: str) -> str:

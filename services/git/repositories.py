@@ -173,6 +173,32 @@ class Repositories:
         files.write(_origin_file(repository.path), json.dumps(origin).encode(), durable=durable)
         return listing, moment
 
+    async def branch(
+        self, repository: Repository, remote: Remote, name: str, caller: Caller
+    ) -> tuple[str, float]:
+        """The head that a branch of the origin has now, which is here then; empty: there is none.
+
+        And when the origin was asked. Call it locked.
+        """
+        listing, moment = await self.freshen(repository, remote, caller, lambda *_: None)
+        head, ref = listing.refs.get(f"refs/heads/{name}", ""), f"refs/remotes/origin/{name}"
+        if head in ("", (await repository.refs(ref)).get(ref)):
+            return head, moment
+        # Moved since it was listed, or by a push of ours and back again by others.
+        if await repository.has(head):
+            await repository.update_refs([f"update {ref} {head}"])
+            return head, moment
+        refspec = f"+refs/heads/{name}:{ref}"
+        await self._transport.fetch(
+            remote, caller.credentials, repository.path, [refspec], lambda *_: None
+        )
+        return (await repository.refs(ref)).get(ref, ""), moment
+
+    def asked_at(self, repository: Repository) -> float:
+        """When the origin was asked last, in seconds since the epoch; 0: never."""
+        known = _read_origin(repository.path)
+        return float(known["time"]) if known else 0
+
     async def _resolve_commit(
         self,
         repository: Repository,

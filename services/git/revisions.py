@@ -10,7 +10,8 @@ async def find(record: Record, workspace: Workspace, revision: str) -> str:
     """The commit that a name or id means to the one who works in the worktree.
 
     The worktree's own branch (also as HEAD, or nothing) comes first, then tags,
-    then the origin's branches. Raises `RevisionNotFound`.
+    then the origin's branches; without an origin, those that were merged into.
+    Raises `RevisionNotFound`.
     """
     head = workspace.head
     name = revision.removeprefix("refs/heads/")
@@ -21,7 +22,8 @@ async def find(record: Record, workspace: Workspace, revision: str) -> str:
     if is_commit_id(revision):
         return await workspace.repository.resolve(revision)
     short = name.removeprefix("refs/remotes/").removeprefix("origin/")
-    refs = (f"refs/tags/{name.removeprefix('refs/tags/')}", f"refs/remotes/origin/{short}")
+    branches = "refs/remotes/origin" if record.repository else "refs/heads"
+    refs = (f"refs/tags/{name.removeprefix('refs/tags/')}", f"{branches}/{short}")
     known = await workspace.repository.refs(*refs)
     for ref in refs:
         if ref in known:

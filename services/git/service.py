@@ -16,8 +16,11 @@ from servicekit.errors import InvalidArgument
 from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
 from servicekit.status import Context
-from services.git import convert, diff, history, revisions, status
+from services.git import convert, convert_merge, diff, forks, history, provenance, revisions, status
 from services.git.commit import Committer
+from services.git.forks import Forks
+from services.git.merge import Merger
+from services.git.provenance import Notary
 from services.git.push import Pusher, Target
 from services.git.record import Record, State
 from services.git.repositories import Caller
@@ -35,6 +38,9 @@ class Parts:
     worktrees: Worktrees
     committer: Committer
     pusher: Pusher
+    notary: Notary
+    forks: Forks
+    merger: Merger
     ledger: Ledger
     tokens: PageTokens
     state: Path
@@ -45,6 +51,9 @@ class GitServicer(GitServiceServicer):
         self._worktrees = parts.worktrees
         self._committer = parts.committer
         self._pusher = parts.pusher
+        self._notary = parts.notary
+        self._forks = parts.forks
+        self._merger = parts.merger
         self._ledger = parts.ledger
         self._tokens = parts.tokens
         self._state = parts.state
@@ -129,6 +138,7 @@ class GitServicer(GitServiceServicer):
             entries=[convert.entry(entry) for entry in shown],
             total=found.total,
             truncated=found.total > len(shown),
+            inside_commit=workspace.astray[0] if workspace.astray else "",
         )
         return pb.GetWorktreeStatusResponse(status=answer)
 
@@ -145,16 +155,35 @@ class GitServicer(GitServiceServicer):
         self, request: pb.CreateCommitRequest, context: Context
     ) -> pb.CreateCommitResponse:
         return await self._ledger.once(
-            request, pb.CreateCommitResponse, lambda: self._commit(request)
+            _lasting(request), pb.CreateCommitResponse, lambda: self._commit(request)
         )
 
     async def _commit(self, request: pb.CreateCommitRequest) -> pb.CreateCommitResponse:
-        draft = convert.draft(request)
+        draft = convert.draft(request, calls.current().identity.principal)
         record, workspace = await self._worktrees.ready(request.uid, _tenant())
         done = await self._committer.commit(record, workspace, draft)
         return pb.CreateCommitResponse(
             commit=convert.commit(done.made), skipped=[convert.skipped(one) for one in done.skipped]
         )
+
+    async def GetProvenance(
+        self, request: pb.GetProvenanceRequest, context: Context
+    ) -> pb.GetProvenanceResponse:
+        record, workspace = await self._worktrees.ready(request.uid, _tenant())
+        commit = await revisions.find(record, workspace, request.revision)
+        found = await provenance.find(workspace, commit)
+        return pb.GetProvenanceResponse(
+            commit=found.commit,
+            commit_object=found.data,
+            envelope=found.envelope,
+            ref=found.ref,
+        )
+
+    async def GetSigningKey(
+        self, request: pb.GetSigningKeyRequest, context: Context
+    ) -> pb.GetSigningKeyResponse:
+        signer = self._notary.signer
+        return pb.GetSigningKeyResponse(key_id=signer.key_id, public_key=signer.public_key)
 
     async def ListCommits(
         self, request: pb.ListCommitsRequest, context: Context
@@ -216,6 +245,7 @@ class GitServicer(GitServiceServicer):
             url=request.remote,
             branch=request.remote_branch,
             expected_head=request.expected_remote_head,
+            provenance=request.provenance,
         )
         caller = _caller(request.credentials)
         done = await self._pusher.push(record, workspace, target, caller)
@@ -224,7 +254,68 @@ class GitServicer(GitServiceServicer):
             remote_branch=done.branch,
             commit=done.commit,
             previous_commit=done.previous,
+            provenance_ref=done.provenance_ref,
         )
+
+    async def PreviewMerge(
+        self, request: pb.PreviewMergeRequest, context: Context
+    ) -> pb.PreviewMergeResponse:
+        record, workspace = await self._worktrees.ready(request.uid, _tenant())
+        caller = _caller(request.credentials) if request.fetch else None
+        asked = convert_merge.asked(request)
+        found = await self._merger.preview(record, workspace, asked, caller)
+        return pb.PreviewMergeResponse(preview=convert_merge.preview(found, request.max_conflicts))
+
+    async def MergeBranch(
+        self, request: pb.MergeBranchRequest, context: Context
+    ) -> pb.MergeBranchResponse:
+        return await self._ledger.once(
+            request, pb.MergeBranchResponse, lambda: self._merge(request)
+        )
+
+    async def _merge(self, request: pb.MergeBranchRequest) -> pb.MergeBranchResponse:
+        record, workspace = await self._worktrees.ready(request.uid, _tenant())
+        asked, draft = convert_merge.asked(request), convert_merge.draft(request)
+        caller = _caller(request.credentials)
+        return convert_merge.done(await self._merger.merge(record, workspace, asked, draft, caller))
+
+    async def SnapshotWorktree(
+        self, request: pb.SnapshotWorktreeRequest, context: Context
+    ) -> pb.SnapshotWorktreeResponse:
+        async def snapshot() -> pb.SnapshotWorktreeResponse:
+            made = await self._forks.snapshot(
+                request.uid, _tenant(), request.snapshot_id, copy_live=request.copy_live
+            )
+            return pb.SnapshotWorktreeResponse(snapshot=convert.snapshot(made))
+
+        return await self._ledger.once(request, pb.SnapshotWorktreeResponse, snapshot)
+
+    async def RemoveSnapshot(
+        self, request: pb.RemoveSnapshotRequest, context: Context
+    ) -> pb.RemoveSnapshotResponse:
+        async def remove() -> pb.RemoveSnapshotResponse:
+            existed = await self._forks.remove_snapshot(request.uid, _tenant(), request.snapshot_id)
+            return pb.RemoveSnapshotResponse(existed=existed)
+
+        return await self._ledger.once(request, pb.RemoveSnapshotResponse, remove)
+
+    async def ForkWorktree(
+        self, request: pb.ForkWorktreeRequest, context: Context
+    ) -> pb.ForkWorktreeResponse:
+        async def fork() -> pb.ForkWorktreeResponse:
+            wanted = forks.Wanted(
+                uid=request.uid,
+                source=request.source_uid,
+                snapshot=request.snapshot_id,
+                branch=request.branch,
+                copy_live=request.copy_live,
+            )
+            record = await self._forks.fork(wanted, _tenant())
+            return pb.ForkWorktreeResponse(
+                worktree=self._worktree(record), mount=self._mount(record)
+            )
+
+        return await self._ledger.once(request, pb.ForkWorktreeResponse, fork)
 
     def _worktree(self, record: Record) -> pb.Worktree:
         head = self._worktrees.repository_of(record).head(record.uid)
@@ -232,7 +323,19 @@ class GitServicer(GitServiceServicer):
 
     def _mount(self, record: Record) -> mount_pb2.Mount:
         objects = self._worktrees.repository_of(record).objects
-        return convert.mount(record, self._worktrees.paths(record), objects, self._state)
+        worktrees = self._worktrees
+        paths = worktrees.paths(record)
+        return convert.mount(record, paths, objects, worktrees.layers, self._state)
+
+
+def _lasting(request: pb.CreateCommitRequest) -> pb.CreateCommitRequest:
+    """The request without what a retry need not say again: what ran meanwhile."""
+    said = pb.CreateCommitRequest()
+    said.CopyFrom(request)
+    if said.HasField("provenance"):
+        said.provenance.Clear()
+        said.provenance.SetInParent()
+    return said
 
 
 def _tenant() -> str:

@@ -24,6 +24,7 @@ from agent.client import AgentClient, Command, Sinks
 from agent.launcher_client import LauncherClient, PeerGone
 from agent.protocol import SandboxSpec
 from agent.record import BLANK_RESULT, Kind, LogReader, Result, Stream
+from agent.removal import remove_tree
 
 ORDINARY = 65533
 """An ordinary user that nothing else runs as."""
@@ -224,7 +225,16 @@ def make(mode: str) -> Iterator[Node]:
     finally:
         if node.process and node.process.poll() is None:
             _shut(node)
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Also what the kernel made below the `work` of an overlay: nobody may enter that."""
+    above = os.open(folder.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        remove_tree(os.fsencode(folder.name), above, unlock=True)
+    finally:
+        os.close(above)
 
 
 def _shut(node: Node) -> None:

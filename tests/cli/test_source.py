@@ -39,6 +39,34 @@ async def test_a_change_goes_its_way_to_the_origin(suite: Suite, fresh: str, ori
     assert git(origin, "log", "-1", "--format=%an %s", f"cove/{fresh}") == "Ada Add\n"
 
 
+async def test_a_branch_is_merged_or_its_conflicts_are_shown(
+    suite: Suite, fresh: str, origin: Path
+) -> None:
+    git(origin, "branch", "next", "main")
+    await suite.cove("exec", fresh, "--script", "echo ours > README.md")
+    await suite.cove("commit", fresh, "-m", "Ours")
+    seen = await suite.cove("merge", fresh, "next", "--preview")
+    assert (seen.status, seen.text.splitlines()[-1]) == (0, "no conflicts, 1 file would change")
+    merged = await suite.cove("merge", fresh, "next", "--squash", "-m", "Land it")
+    assert merged.status == 0, merged.errors
+    assert " next -> file://" in merged.text
+    assert git(origin, "log", "-1", "--format=%s", "next") == "Land it\n"
+    again = await suite.cove("merge", fresh, "next", "--squash")
+    assert again.text == "next has all of it already\n"
+    await suite.cove("exec", fresh, "--script", "echo more > README.md")
+    await suite.cove("commit", fresh, "-m", "More")
+    seen = await suite.cove("merge", fresh, "next", "--preview", "--json")
+    assert (seen.status, json.loads(seen.text)["conflicts"][0]["kind"]) == (1, "KIND_CONTENT")
+    shown = await suite.cove("merge", fresh, "next", "--preview")
+    assert shown.text.splitlines()[1] == "content README.md"
+    failed = await suite.cove("merge", fresh, "next")
+    assert failed.status == 1
+    assert "Merge the target inside the workspace" in failed.errors
+    mixed = await suite.cove("merge", fresh, "next", "--rebase", "-m", "x")
+    assert mixed.status == 2
+    git(origin, "branch", "-D", "next")
+
+
 async def test_nothing_to_commit_is_a_failure(suite: Suite, fresh: str) -> None:
     done = await suite.cove("commit", fresh, "-m", "Nothing")
     assert done.status == 1

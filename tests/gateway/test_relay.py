@@ -266,6 +266,29 @@ async def test_work_is_shown_committed_and_pushed(stage: Stage, demo: Gateway) -
     await stage.origin("update-ref", "-d", "refs/heads/cove/demo")
 
 
+async def test_work_is_merged_into_a_branch_of_the_origin(stage: Stage, demo: Gateway) -> None:
+    await demo.executions.Execute(_execute("echo 1 > merged.txt"))
+    commit = (await demo.sources.CreateCommit(_commit("Add merged.txt"))).commit
+    await stage.origin("branch", "next", "main")
+    asked = pb.PreviewMergeRequest(name=DEMO, target="next", fetch=True)
+    seen = (await demo.sources.PreviewMerge(asked)).preview
+    assert (seen.source_commit, seen.mergeable, seen.changed_files) == (commit.id, True, 1)
+    merging = pb.MergeBranchRequest(name=DEMO, target="next", request_id=str(uuid.uuid4()))
+    merged = await demo.sources.MergeBranch(merging)
+    assert list(merged.commit.parents) == [seen.target_commit, commit.id]
+    assert merged.remote.startswith("file://")
+    assert await demo.sources.MergeBranch(merging) == merged
+    assert merged.commit.id in await stage.origin("show-ref", "refs/heads/next")
+    own = await failure(
+        demo.sources.MergeBranch(pb.MergeBranchRequest(name=DEMO, target="cove/demo"))
+    )
+    assert own.reason == "INVALID_FIELD"
+    merging.target = "main"
+    reused = await failure(demo.sources.MergeBranch(merging))
+    assert reused.info.metadata["request_id"] == merging.request_id
+    await stage.origin("update-ref", "-d", "refs/heads/next")
+
+
 async def test_a_request_id_that_comes_again_is_told_as_the_caller_sent_it(
     stage: Stage, demo: Gateway
 ) -> None:

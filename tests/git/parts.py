@@ -20,13 +20,18 @@ from services.git.checkouts import Checkouts
 from services.git.command import Command
 from services.git.commit import Committer, Person
 from services.git.credentials import Credentials
+from services.git.forks import Forks
 from services.git.inside import MAX_COMMITS
 from services.git.local import Local
+from services.git.merge import Merger
+from services.git.mergetree import Merging
 from services.git.process import Running
 from services.git.push import Pusher
 from services.git.record import Mode, Record, Records
 from services.git.remote import Remote, Rules
 from services.git.repositories import Caller, Repositories
+from services.git.stacks import Stacks
+from services.git.targets import Targets
 from services.git.transport import Bounds, Transport
 from services.git.within.wire import Payload
 from services.git.workspace import Workspace
@@ -97,6 +102,8 @@ class Parts:
     worktrees: Worktrees
     committer: Committer
     pusher: Pusher
+    merger: Merger
+    forks: Forks
     transport: "CountingTransport"
     local: Local
 
@@ -230,10 +237,12 @@ async def parts(
     records = Records(homes[1])
     checkouts = Checkouts(homes[2], cells, 1 << 30, partial(in_use, records, repositories))
     how = mode_of(directory) if mode is None else mode
+    stacks = Stacks(homes[3], records, cells)
     worktrees = Worktrees(
         records,
         repositories,
         checkouts,
+        stacks,
         homes[3],
         how,
         cells,
@@ -245,7 +254,20 @@ async def parts(
     await worktrees.load()
     committer, pusher = Committer(records, SERVER, disk), Pusher(rules, transport, repositories)
     async with cells:
-        yield Parts(state, cells, records, worktrees, committer, pusher, transport, local)
+        merger = Merger(Targets(rules, repositories, pusher), Merging(cells), SERVER, disk)
+        forks = Forks(worktrees, stacks, cells, disk)
+        yield Parts(
+            state,
+            cells,
+            records,
+            worktrees,
+            committer,
+            pusher,
+            merger,
+            forks,
+            transport,
+            local,
+        )
         await checkouts.close()
         for program in cells.programs.values():
             program.close()

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from services.git.errors import (
     NonFastForward,
     NoRemote,
     PushRejected,
+    RemoteForbidden,
 )
 from services.git.push import Pushed, Target
 from tests.git.http_remote import PASSWORD
@@ -27,7 +29,7 @@ async def change(git: Parts, name: str = "new", uid: str = UID) -> str:
     return (await git.committer.commit(record, workspace, Draft(message="Change"))).commit
 
 
-async def push(git: Parts, uid: str = UID, **target: str) -> Pushed:
+async def push(git: Parts, uid: str = UID, **target: Any) -> Pushed:
     record, workspace = await git.ready(uid)
     return await git.pusher.push(record, workspace, Target(**target), CALLER)
 
@@ -65,8 +67,9 @@ async def test_push_over_other_commits_needs_exactly_their_head(git: Parts, sour
     run_git(source, "checkout", "-q", "-b", "work")
     theirs = add_commit(source, {"theirs": "x"})
     run_git(source, "checkout", "-q", "main")
-    with pytest.raises(NonFastForward):
+    with pytest.raises(NonFastForward) as caught:
         await push(git)
+    assert "--expect" in caught.value.remedy
     with pytest.raises(HeadMoved):
         await push(git, expected_head=run_git(source, "rev-parse", "main"))
     assert run_git(source, "rev-parse", "work") == theirs
@@ -89,6 +92,17 @@ async def test_push_to_another_repository(git: Parts, source: Path, tmp_path: Pa
     commit = await change(git)
     await push(git, url=str(target), branch="else/where")
     assert run_git(target, "rev-parse", "else/where") == commit
+
+
+async def test_a_remote_that_is_refused_is_named_as_the_field_it_came_in(
+    git: Parts, source: Path
+) -> None:
+    await git.create(source)
+    for url in ("ext::sh -c x", "https://ada:x@example.org/a", "https://127.0.0.1/a"):
+        with pytest.raises(RemoteForbidden) as caught:
+            await push(git, url=url)
+        assert [one.field for one in caught.value.violations] == ["remote"]
+        assert caught.value.metadata["rule"]
 
 
 async def test_push_without_origin_needs_a_remote(git: Parts) -> None:

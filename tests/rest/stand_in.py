@@ -77,6 +77,10 @@ class DiskFull(errors.ResourceExhausted):
     reason = ErrorReason.ERROR_REASON_DISK_FULL
 
 
+class MergeConflict(errors.FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_MERGE_CONFLICT
+
+
 class NonFastForward(errors.FailedPrecondition):
     reason = ErrorReason.ERROR_REASON_NON_FAST_FORWARD
 
@@ -332,6 +336,17 @@ class Sources(rpc.SourceServiceServicer):
     async def PushBranch(self, request: Any, context: Any) -> pb.PushBranchResponse:
         self._seen.note(request)
         raise NonFastForward("the remote has more", branch="main")
+
+    async def PreviewMerge(self, request: Any, context: Any) -> pb.PreviewMergeResponse:
+        self._seen.note(request)
+        conflict = git_pb2.MergeConflict(
+            raw_path=b"\xff", kind=git_pb2.MergeConflict.KIND_MODIFY_DELETE
+        )
+        return pb.PreviewMergeResponse(preview=git_pb2.MergePreview(conflicts=[conflict]))
+
+    async def MergeBranch(self, request: Any, context: Any) -> pb.MergeBranchResponse:
+        self._seen.note(request)
+        raise MergeConflict("both changed the same", total="1", conflicts="[]")
 
 
 def services(seen: Seen, files: Files) -> Mapping[str, Any]:

@@ -208,6 +208,19 @@ async def test_codes_of_http_follow_those_of_grpc(front: Front) -> None:
     assert (refused.status_code, reason(refused.json())) == (409, "NON_FAST_FORWARD")
 
 
+async def test_a_merge_is_previewed_and_refused_by_its_conflicts(front: Front) -> None:
+    body = {"target": "main", "strategy": "MERGE_STRATEGY_SQUASH"}
+    seen = await front.client.post("/workspaces/demo/git/merge:preview", json=body)
+    assert seen.json() == {"conflicts": [{"rawPath": "/w==", "kind": "KIND_MODIFY_DELETE"}]}
+    assert front.seen.requests[-1].target == "main"
+    headers = {"idempotency-key": UUID}
+    refused = await front.client.post("/workspaces/demo/git/merge", json=body, headers=headers)
+    assert (refused.status_code, reason(refused.json())) == (409, "MERGE_CONFLICT")
+    assert front.seen.requests[-1].request_id == UUID
+    wrong = await front.client.post("/workspaces/demo/git/merge", json={"strategy": 99})
+    assert (wrong.status_code, fields(wrong.json())) == (400, ["strategy"])
+
+
 async def test_a_bug_inside_tells_the_caller_only_the_correlation_id(front: Front) -> None:
     answer = await front.client.get("/capabilities", headers={"x-request-id": "abc"})
     assert answer.status_code == 500

@@ -221,12 +221,18 @@ async def _git(held: httpx.AsyncClient, base: str) -> None:
     commit = {"message": "Add d", "author": author, "trailers": trailers}
     moved = await held.post(f"{at}/commit", json={"commit": commit, "expectedHead": "0" * 40})
     assert moved.status_code == 409
-    done = await held.post(f"{at}/commit", json={"commit": commit, "paths": ["d"]})
+    signed = {"commit": commit, "paths": ["d"], "provenance": True}
+    done = await held.post(f"{at}/commit", json=signed)
     assert done.json()["commit"]["parents"] == [base]
     assert (await held.post(f"{at}/commit", json={"commit": commit})).status_code == 409
     assert len((await held.get(f"{at}/log")).json()["commits"]) == 2
     assert (await held.get(f"{at}/log?revision=none")).status_code == 404
     assert (await held.get(f"{at}/log?pageToken=made-up")).status_code == 400
+    provenance = (await held.get(f"{at}/provenance")).json()
+    assert provenance["commit"] == done.json()["commit"]["id"]
+    key = (await held.get("/signing-key")).json()["keyId"]
+    assert json.loads(provenance["envelope"])["signatures"][0]["keyid"] == key
+    assert (await held.get(f"{at}/provenance?revision={base}")).status_code == 404
     assert (await held.get(f"{at}/branches")).json()["branches"][0]["kind"] == "KIND_OWN"
     pushed = (await held.post(f"{at}/push", json={})).json()
     assert pushed["commit"] == done.json()["commit"]["id"]

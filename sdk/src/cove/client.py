@@ -16,7 +16,7 @@ from typing import Final, Self
 from cove.connection import Connection
 from cove.endpoint import find
 from cove.gateway.v1 import gateway_pb2 as pb
-from cove.gateway.v1.gateway_pb2_grpc import WorkspaceServiceStub
+from cove.gateway.v1.gateway_pb2_grpc import SourceServiceStub, WorkspaceServiceStub
 from cove.health import check
 from cove.workspaces import Workspaces
 
@@ -68,6 +68,14 @@ class Client:
         """What this installation can enforce and supports."""
         stub = WorkspaceServiceStub(self._connection.channel)
         return await self._connection.unary(stub.GetCapabilities, pb.GetCapabilitiesRequest())
+
+    async def signing_key(self) -> pb.GetSigningKeyResponse:
+        """The public key of the provenance that is signed there, as PEM.
+
+        Keep it: what was signed is checked with a key that came another way than the signature.
+        """
+        stub = SourceServiceStub(self._connection.channel)
+        return await self._connection.unary(stub.GetSigningKey, pb.GetSigningKeyRequest())
 
     async def health(self) -> Mapping[str, str]:
         """SERVING or what else each service says of itself, by full name.

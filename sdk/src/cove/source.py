@@ -11,11 +11,19 @@ from cove.gateway.v1.gateway_pb2_grpc import SourceServiceStub
 from cove.git.v1 import git_pb2
 
 Range = Literal["head..work", "base..work", "base..head"]
+Strategy = Literal["merge", "squash", "rebase", "fast-forward"]
 
 _RANGES: Final = {
     "head..work": git_pb2.DiffRange.KIND_HEAD_TO_WORK,
     "base..work": git_pb2.DiffRange.KIND_BASE_TO_WORK,
     "base..head": git_pb2.DiffRange.KIND_BASE_TO_HEAD,
+}
+
+_STRATEGIES: Final = {
+    "merge": git_pb2.MERGE_STRATEGY_MERGE,
+    "squash": git_pb2.MERGE_STRATEGY_SQUASH,
+    "rebase": git_pb2.MERGE_STRATEGY_REBASE,
+    "fast-forward": git_pb2.MERGE_STRATEGY_FAST_FORWARD,
 }
 
 
@@ -82,28 +90,35 @@ class Source:
         trailers: Mapping[str, str] | None = None,
         paths: Sequence[str] = (),
         expected_head: str = "",
+        provenance: bool = False,
         request_id: str = "",
     ) -> pb.CreateCommitResponse:
         """Commit what `status` shows, or the part of it below `paths`.
 
-        `author` is name and mail address; the default is the server's own. Raises
+        `author` is name and mail address; the default is the server's own. With `provenance` it is
+        signed where the commit comes from, and what ran in the workspace before it. Raises
         `FailedPrecondition` when there is nothing to commit, and `Aborted` when the head is not
         `expected_head`. With the same `request_id`, a UUID, it is done once; see
         `Workspaces.create`.
         """
-        commit = git_pb2.Commit(message=message)
-        if author:
-            commit.author.name, commit.author.email = author
-        for key, value in (trailers or {}).items():
-            commit.trailers.add(key=key, value=value)
         request = pb.CreateCommitRequest(
             parent=self._workspace,
-            commit=commit,
+            commit=_draft(message, author, trailers),
             expected_head=expected_head,
             paths=paths,
+            provenance=provenance,
             request_id=new_request_id(request_id),
         )
         return await self._connection.unary(self._stub.CreateCommit, request)
+
+    async def provenance(self, revision: str = "") -> pb.GetProvenanceResponse:
+        """What was signed of a commit; default is the head of the branch.
+
+        `cove.provenance.verify(it.envelope, key, it.commit_object)` checks it. Raises `NotFound`
+        when there is none.
+        """
+        request = pb.GetProvenanceRequest(name=self._workspace, revision=revision)
+        return await self._connection.unary(self._stub.GetProvenance, request)
 
     async def log(self, revision: str = "") -> AsyncGenerator[git_pb2.Commit, None]:
         """Commits from a revision back, newest first; default is the head of the branch."""
@@ -134,13 +149,15 @@ class Source:
         branch: str = "",
         expected_remote_head: str = "",
         credentials: git_pb2.Credentials | None = None,
+        provenance: bool = False,
         request_id: str = "",
     ) -> pb.PushBranchResponse:
         """Push the branch to its origin, or to another `remote`, there maybe as another `branch`.
 
         It overwrites exactly `expected_remote_head` there, else raises `Aborted`. Raises
         `FailedPrecondition` when the branch there has other commits, is checked out there, or is
-        refused by the remote's rules; `PermissionDenied` when `credentials` do not do.
+        refused by the remote's rules; `PermissionDenied` when `credentials` do not do. With
+        `provenance` what is signed of the workspace's commits goes with it, to `provenance_ref`.
         """
         request = pb.PushBranchRequest(
             name=self._workspace,
@@ -148,9 +165,81 @@ class Source:
             remote_branch=branch,
             expected_remote_head=expected_remote_head,
             credentials=credentials,
+            provenance=provenance,
             request_id=new_request_id(request_id),
         )
         return await self._connection.unary(self._stub.PushBranch, request)
+
+    async def preview_merge(
+        self,
+        target: str = "",
+        *,
+        source: str = "",
+        strategy: Strategy = "merge",
+        fetch: bool = False,
+        max_conflicts: int = 0,
+        credentials: git_pb2.Credentials | None = None,
+    ) -> git_pb2.MergePreview:
+        """What `merge` would do: conflicts are an answer here. Changes nothing.
+
+        With `fetch` the origin is asked first, with `credentials` where it wants some; else the
+        target is as it was when last asked, `target_time`.
+        """
+        request = pb.PreviewMergeRequest(
+            name=self._workspace,
+            source=source,
+            target=target,
+            strategy=_STRATEGIES[strategy],
+            fetch=fetch,
+            max_conflicts=max_conflicts,
+            credentials=credentials,
+        )
+        return (await self._connection.unary(self._stub.PreviewMerge, request)).preview
+
+    async def merge(
+        self,
+        target: str = "",
+        *,
+        source: str = "",
+        strategy: Strategy = "merge",
+        message: str = "",
+        author: tuple[str, str] | None = None,
+        trailers: Mapping[str, str] | None = None,
+        expected_target_head: str = "",
+        credentials: git_pb2.Credentials | None = None,
+        request_id: str = "",
+    ) -> pb.MergeBranchResponse:
+        """Land the branch, or another `source`, on a branch of the origin, and push that.
+
+        `target` is by default the branch that the workspace was made from; without an origin it
+        is a branch of the workspace's own repository, `main`. `message`, `author` and `trailers`
+        are for the commit of `merge` and `squash`. Raises `FailedPrecondition` with the reason
+        MERGE_CONFLICT, of which `preview_merge` shows all, and for what `push` does; `Aborted`
+        when the target is not at `expected_target_head`, or moved meanwhile.
+        """
+        given = message or author or trailers
+        request = pb.MergeBranchRequest(
+            name=self._workspace,
+            source=source,
+            target=target,
+            strategy=_STRATEGIES[strategy],
+            commit=_draft(message, author, trailers) if given else None,
+            expected_target_head=expected_target_head,
+            credentials=credentials,
+            request_id=new_request_id(request_id),
+        )
+        return await self._connection.unary(self._stub.MergeBranch, request)
+
+
+def _draft(
+    message: str, author: tuple[str, str] | None, trailers: Mapping[str, str] | None
+) -> git_pb2.Commit:
+    commit = git_pb2.Commit(message=message)
+    if author:
+        commit.author.name, commit.author.email = author
+    for key, value in (trailers or {}).items():
+        commit.trailers.add(key=key, value=value)
+    return commit
 
 
 def _range(text: str) -> git_pb2.DiffRange:

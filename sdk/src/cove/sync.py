@@ -50,6 +50,9 @@ class Source(Facade[source.Source]):
     log = iterate(source.Source.log)
     branches = iterate(source.Source.branches)
     push = call(source.Source.push)
+    provenance = call(source.Source.provenance)
+    merge = call(source.Source.merge)
+    preview_merge = call(source.Source.preview_merge)
 
 
 class Execution(Facade[executions.Execution]):
@@ -111,6 +114,9 @@ class Workspace(Facade[workspaces.Workspace]):
         self.log = self.source.log
         self.branches = self.source.branches
         self.push = self.source.push
+        self.provenance = self.source.provenance
+        self.merge = self.source.merge
+        self.preview_merge = self.source.preview_merge
 
     def __enter__(self) -> Self:
         return self
@@ -195,4 +201,5 @@ class Client(Facade[client.Client]):
         return self._of.address
 
     capabilities = call(client.Client.capabilities)
+    signing_key = call(client.Client.signing_key)
     health = call(client.Client.health)

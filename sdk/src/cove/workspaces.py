@@ -54,6 +54,9 @@ class Workspace:
         self.log = self.source.log
         self.branches = self.source.branches
         self.push = self.source.push
+        self.provenance = self.source.provenance
+        self.merge = self.source.merge
+        self.preview_merge = self.source.preview_merge
 
     async def __aenter__(self) -> Self:
         return self

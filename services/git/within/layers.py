@@ -45,6 +45,8 @@ class Directory:
     children: "dict[bytes, Directory | Leaf | Gone]" = field(default_factory=dict)
     base: tuple[bytes, ...] | None = None
     """None: nothing shows through."""
+    origin: tuple[int, bytes] = (0, b"")
+    """The topmost layer that has it, and where it is there."""
 
 
 @dataclass(slots=True)
@@ -52,6 +54,7 @@ class _Raw:
     """A directory of one layer."""
 
     mark: str
+    origin: tuple[int, bytes]
     children: "dict[bytes, _Raw | Leaf | Gone]" = field(default_factory=dict)
 
 
@@ -67,7 +70,7 @@ def world(scans: Sequence[Sequence[Any]]) -> Directory:
 
 def _parse(layer: int, scan: Sequence[Any]) -> _Raw:
     """A scan is a list of directories, each after its parent: path, mark, entries."""
-    root = _Raw(str(scan[0][1]) if scan else "")
+    root = _Raw(str(scan[0][1]) if scan else "", (layer, b""))
     known = {b"": root}
     for path_text, mark, entries in scan:
         path = path_text.encode("latin-1")
@@ -76,7 +79,7 @@ def _parse(layer: int, scan: Sequence[Any]) -> _Raw:
             if mark == CLOSED:
                 known[parent].children[name] = Leaf("u", layer, path, 0, 0, 0, 0, 0)
                 continue
-            directory = _Raw(str(mark))
+            directory = _Raw(str(mark), (layer, path))
             known[parent].children[name] = directory
             known[path] = directory
         directory = known[path]
@@ -92,7 +95,9 @@ def _parse(layer: int, scan: Sequence[Any]) -> _Raw:
 
 def _lay(raw: _Raw, under: Directory | None, whole: Directory) -> Directory:
     """Lay a directory of a layer over what is `under` it; `whole` is all below the layer."""
-    made = Directory(dict(under.children) if under else {}, under.base if under else None)
+    made = Directory(
+        dict(under.children) if under else {}, under.base if under else None, raw.origin
+    )
     for name, entry in raw.children.items():
         if not isinstance(entry, _Raw):
             made.children[name] = entry

@@ -119,18 +119,13 @@ def _shown(patch: bytes, console: Console) -> bytes:
 
 
 async def commit(cove: Client, options: argparse.Namespace, console: Console) -> int:
-    author = None
-    if options.author:
-        found = _AUTHOR.fullmatch(options.author.strip())
-        if not found:
-            raise UsageError(f"--author {options.author}: not of the form NAME <MAIL>")
-        author = (found[1], found[2])
     answer = await cove.workspaces.named(options.workspace).commit(
         options.message,
-        author=author,
+        author=author(options),
         trailers=pairs(options.trailer, "--trailer"),
         paths=options.paths,
         expected_head=options.expect,
+        provenance=options.provenance,
     )
     for skipped in answer.skipped:
         path = quoted(skipped.path, skipped.raw_path)
@@ -140,6 +135,16 @@ async def commit(cove: Client, options: argparse.Namespace, console: Console) ->
     else:
         console.line(f"{answer.commit.id[:_SHORT]} {_subject(answer.commit)}")
     return 0
+
+
+def author(options: argparse.Namespace) -> tuple[str, str] | None:
+    """Name and mail address of `--author`; None: it was not given. Raises `UsageError`."""
+    if not options.author:
+        return None
+    found = _AUTHOR.fullmatch(options.author.strip())
+    if not found:
+        raise UsageError(f"--author {options.author}: not of the form NAME <MAIL>")
+    return found[1], found[2]
 
 
 async def log(cove: Client, options: argparse.Namespace, console: Console) -> int:
@@ -183,7 +188,8 @@ async def branches(cove: Client, options: argparse.Namespace, console: Console) 
         return 0
     for branch in found:
         own = branch.kind == git_pb2.Branch.KIND_OWN
-        name = branch.name if own else f"origin/{branch.name}"
+        origin = branch.kind == git_pb2.Branch.KIND_ORIGIN
+        name = f"origin/{branch.name}" if origin else branch.name
         console.line(f"{'*' if own else ' '} {branch.head_commit[:_SHORT]:<10} {printable(name)}")
     return 0
 
@@ -196,6 +202,7 @@ async def push(cove: Client, options: argparse.Namespace, console: Console) -> i
             branch=options.branch,
             expected_remote_head=options.expect,
             credentials=proof,
+            provenance=options.provenance,
         )
     if console.as_json:
         console.json(answer)
@@ -203,4 +210,8 @@ async def push(cove: Client, options: argparse.Namespace, console: Console) -> i
     before = answer.previous_commit[:_SHORT] or "new"
     branch, remote = printable(answer.remote_branch), printable(answer.remote)
     console.line(f"{before}..{answer.commit[:_SHORT]} {branch} -> {remote}")
+    if answer.provenance_ref:
+        console.line(f"provenance {answer.provenance_ref}")
+    elif options.provenance:
+        console.note("no commit of the workspace has provenance: there was none to push")
     return 0

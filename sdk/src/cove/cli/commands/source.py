@@ -1,9 +1,12 @@
-"""`cove status diff commit log branches push`."""
+"""`cove status diff commit log branches push merge verify signing-key`."""
 
+import argparse
+from pathlib import Path
 from typing import Final
 
 from cove.cli import completers
 from cove.cli.commands.arguments import FOLLOWED, completed, credentials, workspace
+from cove.cli.dispatch import locally, with_client
 from cove.cli.parser import Commands, Parser
 
 _GROUP: Final = "Git"
@@ -56,6 +59,18 @@ def add(commands: Commands) -> None:
     )
     workspace(branches)
     _push(commands)
+    _merge(commands)
+    _verify(commands)
+    commands.add(
+        "signing-key",
+        "verify:signing_key",
+        "print the public key of the provenance that is signed here",
+        description="Print the public key, as PEM. Whoever is to check commits keeps it, and gives "
+        "it to `cove verify --key`.",
+        group=_GROUP,
+        examples=[("for those who check", "cove signing-key > cove.pem")],
+        status=FOLLOWED,
+    )
 
 
 def _diff(commands: Commands) -> None:
@@ -107,6 +122,11 @@ def _commit(commands: Commands) -> None:
     commit.add_argument(
         "--trailer", action="append", default=[], metavar="K=V", help="a line at its end"
     )
+    commit.add_argument(
+        "--provenance",
+        action="store_true",
+        help="sign where it comes from, and what ran before it",
+    )
     commit.add_argument("--expect", default="", metavar="COMMIT", help="only if this is the head")
 
 
@@ -137,7 +157,109 @@ def _push(commands: Commands) -> None:
     push.add_argument(
         "--expect", default="", metavar="COMMIT", help="overwrite the branch there if it is at this"
     )
+    push.add_argument(
+        "--provenance", action="store_true", help="with what is signed of the workspace's commits"
+    )
     credentials(push)
+
+
+def _merge(commands: Commands) -> None:
+    merge = commands.add(
+        "merge",
+        "merging:merge",
+        "land the branch on another, and push that",
+        description="Merge the branch of the workspace into a branch of the origin, and push that; "
+        "without an origin, into a branch of its own repository. Files of the workspace are "
+        "neither read nor changed. A target that moves meanwhile is never overwritten: merge "
+        "again. Uncommitted changes are not part of it. With --preview nothing is done, and "
+        "conflicts are shown; the exit status is 1 where there are some.",
+        group=_GROUP,
+        examples=[
+            ("into the branch it was made from", "cove merge demo"),
+            ("what would be in the way", "cove merge demo --preview"),
+            ("as one commit on another branch", 'cove merge demo next --squash -m "Say when"'),
+        ],
+        status=FOLLOWED,
+    )
+    workspace(merge)
+    merge.add_argument(
+        "target",
+        nargs="?",
+        default="",
+        metavar="BRANCH",
+        help="where to; default the branch the workspace was made from",
+    )
+    merge.add_argument(
+        "--source", default="", metavar="REVISION", help="what; default the branch's head"
+    )
+    how = merge.add_mutually_exclusive_group()
+    for name, text in (
+        ("squash", "all of it as one commit"),
+        ("rebase", "each commit again, on top of the target"),
+        ("fast-forward", "only if the target has nothing else"),
+    ):
+        how.add_argument(f"--{name}", dest="strategy", action="store_const", const=name, help=text)
+    merge.set_defaults(strategy="merge")
+    merge.add_argument("-m", "--message", default="", help="default: Merge branch 'x' into y")
+    merge.add_argument("--author", metavar="NAME <MAIL>", help="default the suite itself")
+    merge.add_argument(
+        "--trailer", action="append", default=[], metavar="K=V", help="a line at its end"
+    )
+    merge.add_argument(
+        "--expect", default="", metavar="COMMIT", help="only if this is the target's head"
+    )
+    merge.add_argument("--preview", action="store_true", help="show what would come of it")
+    credentials(merge)
+
+
+def _verify(commands: Commands) -> None:
+    verify = commands.add(
+        "verify",
+        "verify:online",
+        "check where commits come from",
+        description="Check what was signed of commits that were made with `cove commit "
+        "--provenance`, and print what is proven: who asked for it, the workspace and its base, "
+        "what ran and how that ended.\n\nWith --repo it asks nobody: it reads a clone that has "
+        "fetched the notes, `git fetch origin 'refs/notes/cove/*:refs/notes/cove/*'`, and needs "
+        "--key. Without --key and --trust the gateway's own word is taken for its key.",
+        group=_GROUP,
+        examples=[
+            ("the head of a workspace", "cove verify demo"),
+            ("commits of a clone", "cove verify --repo . --key cove.pem HEAD HEAD~1"),
+        ],
+        status="0 if all is proven, 1 if not, 2 for a wrong command line.",
+    )
+    completed(
+        verify.add_argument(
+            "targets",
+            nargs="*",
+            metavar="WORKSPACE [COMMIT ...]",
+            help="the workspace, unless --repo is given, and commits; default the head",
+        ),
+        completers.workspaces,
+    )
+    completed(
+        verify.add_argument("--repo", type=Path, metavar="DIR", help="a clone to check offline"),
+        completers.folders,
+    )
+    verify.add_argument(
+        "--key",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a public key to trust, as PEM; may be given again",
+    )
+    verify.add_argument(
+        "--trust", default="", metavar="KEYID", help="the gateway's key, if it has this id"
+    )
+    verify.set_defaults(run=_run_verify)
+
+
+def _run_verify(options: argparse.Namespace) -> int:
+    if options.repo is not None:
+        return locally("verify:offline", options)
+    return with_client("verify:online", options)
 
 
 def _paths(parser: Parser) -> None:

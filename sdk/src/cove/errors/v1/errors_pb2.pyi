@@ -128,6 +128,24 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_WORKTREE_TOO_OLD: _ErrorReason.ValueType  # 322
     """The worktree was made by an earlier version, which kept it otherwise. Metadata: `uid`."""
+    ERROR_REASON_SNAPSHOT_NOT_FOUND: _ErrorReason.ValueType  # 323
+    """The workspace has no such snapshot. Metadata: `snapshot`."""
+    ERROR_REASON_SNAPSHOT_EXISTS: _ErrorReason.ValueType  # 324
+    """The workspace has a snapshot of this id. Metadata: `snapshot`."""
+    ERROR_REASON_WORKTREE_IN_USE: _ErrorReason.ValueType  # 325
+    """A sandbox has the worktree, so that its layers cannot be moved. Metadata: `uid`."""
+    ERROR_REASON_PROVENANCE_NOT_FOUND: _ErrorReason.ValueType  # 330
+    """No signed provenance of the commit is here. Metadata: `commit`."""
+    ERROR_REASON_MERGE_CONFLICT: _ErrorReason.ValueType  # 317
+    """Both sides of a merge changed the same. Metadata: `target`, `target_commit`, `source_commit`,
+    `total`, and `conflicts`, the first ones as a JSON list of `{"path", "kind"}`.
+    """
+    ERROR_REASON_UNRELATED_HISTORIES: _ErrorReason.ValueType  # 318
+    """Two commits to be merged have no commit in common. Metadata: `source`, `target`."""
+    ERROR_REASON_NOT_LINEAR: _ErrorReason.ValueType  # 319
+    """Commits cannot be made again one by one on another branch: one of them is a merge, cannot be
+    written again, or there are too many. Metadata: `commit`.
+    """
     ERROR_REASON_SANDBOX_UNAVAILABLE: _ErrorReason.ValueType  # 400
     """No sandbox can be made on this host. The remedy says what it lacks. Metadata: `cause`."""
     ERROR_REASON_CAPABILITY_MISSING: _ErrorReason.ValueType  # 401
@@ -301,6 +319,24 @@ too large. Metadata: `inside`, `cause`.
 """
 ERROR_REASON_WORKTREE_TOO_OLD: ErrorReason.ValueType  # 322
 """The worktree was made by an earlier version, which kept it otherwise. Metadata: `uid`."""
+ERROR_REASON_SNAPSHOT_NOT_FOUND: ErrorReason.ValueType  # 323
+"""The workspace has no such snapshot. Metadata: `snapshot`."""
+ERROR_REASON_SNAPSHOT_EXISTS: ErrorReason.ValueType  # 324
+"""The workspace has a snapshot of this id. Metadata: `snapshot`."""
+ERROR_REASON_WORKTREE_IN_USE: ErrorReason.ValueType  # 325
+"""A sandbox has the worktree, so that its layers cannot be moved. Metadata: `uid`."""
+ERROR_REASON_PROVENANCE_NOT_FOUND: ErrorReason.ValueType  # 330
+"""No signed provenance of the commit is here. Metadata: `commit`."""
+ERROR_REASON_MERGE_CONFLICT: ErrorReason.ValueType  # 317
+"""Both sides of a merge changed the same. Metadata: `target`, `target_commit`, `source_commit`,
+`total`, and `conflicts`, the first ones as a JSON list of `{"path", "kind"}`.
+"""
+ERROR_REASON_UNRELATED_HISTORIES: ErrorReason.ValueType  # 318
+"""Two commits to be merged have no commit in common. Metadata: `source`, `target`."""
+ERROR_REASON_NOT_LINEAR: ErrorReason.ValueType  # 319
+"""Commits cannot be made again one by one on another branch: one of them is a merge, cannot be
+written again, or there are too many. Metadata: `commit`.
+"""
 ERROR_REASON_SANDBOX_UNAVAILABLE: ErrorReason.ValueType  # 400
 """No sandbox can be made on this host. The remedy says what it lacks. Metadata: `cause`."""
 ERROR_REASON_CAPABILITY_MISSING: ErrorReason.ValueType  # 401

@@ -2038,12 +2038,17 @@ class CreateCommitRequest(_message.Message):
     EXPECTED_HEAD_FIELD_NUMBER: _builtins.int
     PATHS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """The workspace, `workspaces/{id}`. Required."""
     expected_head: _builtins.str
     """Only if this is the head of the branch."""
     request_id: _builtins.str
     """A UUID of the caller's making, the same in every retry."""
+    provenance: _builtins.bool
+    """Sign where the commit comes from: the workspace, its base, who asked, and what ran in it
+    since the last such commit. A trailer names the workspace's uid.
+    """
     @_builtins.property
     def commit(self) -> _git_pb2.Commit:
         """Message, author and trailers. Required."""
@@ -2060,10 +2065,11 @@ class CreateCommitRequest(_message.Message):
         expected_head: _builtins.str = ...,
         paths: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        provenance: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "expected_head", b"expected_head", "parent", b"parent", "paths", b"paths", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "expected_head", b"expected_head", "parent", b"parent", "paths", b"paths", "provenance", b"provenance", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2098,6 +2104,109 @@ class CreateCommitResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateCommitResponse: _TypeAlias = CreateCommitResponse  # noqa: Y015
+
+@_typing.final
+class GetProvenanceRequest(_message.Message):
+    """Request of GetProvenance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The workspace, `workspaces/{id}`. Required."""
+    revision: _builtins.str
+    """Which commit; empty means the head of the branch."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProvenanceRequest: _TypeAlias = GetProvenanceRequest  # noqa: Y015
+
+@_typing.final
+class GetProvenanceResponse(_message.Message):
+    """Answer of GetProvenance. Nothing of it is checked by the server: that is the reader's to do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMIT_FIELD_NUMBER: _builtins.int
+    COMMIT_OBJECT_FIELD_NUMBER: _builtins.int
+    ENVELOPE_FIELD_NUMBER: _builtins.int
+    REF_FIELD_NUMBER: _builtins.int
+    commit: _builtins.str
+    """The commit, 40 hex digits."""
+    commit_object: _builtins.bytes
+    """The commit as git hashes it, without the header `commit <size>`."""
+    envelope: _builtins.str
+    """A DSSE envelope in JSON, of an in-toto statement."""
+    ref: _builtins.str
+    """The ref of the notes that it is one of, here and where it is pushed."""
+    def __init__(
+        self,
+        *,
+        commit: _builtins.str = ...,
+        commit_object: _builtins.bytes = ...,
+        envelope: _builtins.str = ...,
+        ref: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "commit_object", b"commit_object", "envelope", b"envelope", "ref", b"ref"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProvenanceResponse: _TypeAlias = GetProvenanceResponse  # noqa: Y015
+
+@_typing.final
+class GetSigningKeyRequest(_message.Message):
+    """Request of GetSigningKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSigningKeyRequest: _TypeAlias = GetSigningKeyRequest  # noqa: Y015
+
+@_typing.final
+class GetSigningKeyResponse(_message.Message):
+    """Answer of GetSigningKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """SHA-256 of the key's 32 bytes, 64 hex digits: `keyid` of the envelopes."""
+    public_key: _builtins.str
+    """The Ed25519 key, as PEM."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        public_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "public_key", b"public_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSigningKeyResponse: _TypeAlias = GetSigningKeyResponse  # noqa: Y015
 
 @_typing.final
 class ListCommitsRequest(_message.Message):
@@ -2210,7 +2319,7 @@ class ListBranchesResponse(_message.Message):
     """The page size in force: the one asked for, unless that was 0 or too large."""
     @_builtins.property
     def branches(self) -> _containers.RepeatedCompositeFieldContainer[_git_pb2.Branch]:
-        """The own one first, then the origin's in the order of their names."""
+        """The own one first, then the others in the order of their names."""
 
     def __init__(
         self,
@@ -2239,6 +2348,7 @@ class PushBranchRequest(_message.Message):
     EXPECTED_REMOTE_HEAD_FIELD_NUMBER: _builtins.int
     CREDENTIALS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The workspace, `workspaces/{id}`. Required."""
     remote: _builtins.str
@@ -2249,6 +2359,8 @@ class PushBranchRequest(_message.Message):
     """Overwrite the branch there if, and only if, this is its head."""
     request_id: _builtins.str
     """A UUID of the caller's making, the same in every retry."""
+    provenance: _builtins.bool
+    """Push the provenance of the workspace's commits, too, and first: a branch that arrives has it."""
     @_builtins.property
     def credentials(self) -> _git_pb2.Credentials:
         """What proves the caller to the remote. Never stored."""
@@ -2262,10 +2374,11 @@ class PushBranchRequest(_message.Message):
         expected_remote_head: _builtins.str = ...,
         credentials: _git_pb2.Credentials | None = ...,
         request_id: _builtins.str = ...,
+        provenance: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "expected_remote_head", b"expected_remote_head", "name", b"name", "remote", b"remote", "remote_branch", b"remote_branch", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "expected_remote_head", b"expected_remote_head", "name", b"name", "provenance", b"provenance", "remote", b"remote", "remote_branch", b"remote_branch", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2281,6 +2394,7 @@ class PushBranchResponse(_message.Message):
     REMOTE_BRANCH_FIELD_NUMBER: _builtins.int
     COMMIT_FIELD_NUMBER: _builtins.int
     PREVIOUS_COMMIT_FIELD_NUMBER: _builtins.int
+    PROVENANCE_REF_FIELD_NUMBER: _builtins.int
     remote: _builtins.str
     """URL that was pushed to, without secrets."""
     remote_branch: _builtins.str
@@ -2289,6 +2403,10 @@ class PushBranchResponse(_message.Message):
     """Its head now."""
     previous_commit: _builtins.str
     """Its head before; empty when it is new."""
+    provenance_ref: _builtins.str
+    """The ref there with the provenance of the workspace's commits; empty when there is none,
+    or it was not to be pushed.
+    """
     def __init__(
         self,
         *,
@@ -2296,11 +2414,185 @@ class PushBranchResponse(_message.Message):
         remote_branch: _builtins.str = ...,
         commit: _builtins.str = ...,
         previous_commit: _builtins.str = ...,
+        provenance_ref: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "previous_commit", b"previous_commit", "remote", b"remote", "remote_branch", b"remote_branch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "previous_commit", b"previous_commit", "provenance_ref", b"provenance_ref", "remote", b"remote", "remote_branch", b"remote_branch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PushBranchResponse: _TypeAlias = PushBranchResponse  # noqa: Y015
+
+@_typing.final
+class PreviewMergeRequest(_message.Message):
+    """Request of PreviewMerge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    MAX_CONFLICTS_FIELD_NUMBER: _builtins.int
+    FETCH_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The workspace, `workspaces/{id}`. Required."""
+    source: _builtins.str
+    """Branch, tag or commit to merge; empty means the head of the workspace's own branch."""
+    target: _builtins.str
+    """Branch to merge into, of the origin, or without one of the workspace's own repository;
+    empty means the one the workspace was made from, without origin `main`.
+    """
+    strategy: _git_pb2.MergeStrategy.ValueType
+    """How."""
+    max_conflicts: _builtins.int
+    """At most so many conflicts; 0 means 1,000, which is also the most."""
+    fetch: _builtins.bool
+    """Ask the origin where its branches are first; else they are as last fetched."""
+    @_builtins.property
+    def credentials(self) -> _git_pb2.Credentials:
+        """What proves the caller to the origin; only with `fetch`. Never stored."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        source: _builtins.str = ...,
+        target: _builtins.str = ...,
+        strategy: _git_pb2.MergeStrategy.ValueType = ...,
+        max_conflicts: _builtins.int = ...,
+        fetch: _builtins.bool = ...,
+        credentials: _git_pb2.Credentials | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "fetch", b"fetch", "max_conflicts", b"max_conflicts", "name", b"name", "source", b"source", "strategy", b"strategy", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewMergeRequest: _TypeAlias = PreviewMergeRequest  # noqa: Y015
+
+@_typing.final
+class PreviewMergeResponse(_message.Message):
+    """Answer of PreviewMerge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREVIEW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def preview(self) -> _git_pb2.MergePreview:
+        """What MergeBranch would do."""
+
+    def __init__(
+        self,
+        *,
+        preview: _git_pb2.MergePreview | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewMergeResponse: _TypeAlias = PreviewMergeResponse  # noqa: Y015
+
+@_typing.final
+class MergeBranchRequest(_message.Message):
+    """Request of MergeBranch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    EXPECTED_TARGET_HEAD_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The workspace, `workspaces/{id}`. Required."""
+    source: _builtins.str
+    """Branch, tag or commit to merge; empty means the head of the workspace's own branch."""
+    target: _builtins.str
+    """Branch to merge into, of the origin, or without one of the workspace's own repository, where
+    it is made if it is not there; empty means the one the workspace was made from, without
+    origin `main`.
+    """
+    strategy: _git_pb2.MergeStrategy.ValueType
+    """How."""
+    expected_target_head: _builtins.str
+    """Only if this is the head of the target."""
+    request_id: _builtins.str
+    """A UUID of the caller's making, the same in every retry."""
+    @_builtins.property
+    def commit(self) -> _git_pb2.Commit:
+        """Message, author and trailers of the commit of MERGE_STRATEGY_MERGE and
+        MERGE_STRATEGY_SQUASH; the message may be empty, for `Merge branch 'x' into y`.
+        """
+
+    @_builtins.property
+    def credentials(self) -> _git_pb2.Credentials:
+        """What proves the caller to the origin. Never stored."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        source: _builtins.str = ...,
+        target: _builtins.str = ...,
+        strategy: _git_pb2.MergeStrategy.ValueType = ...,
+        commit: _git_pb2.Commit | None = ...,
+        expected_target_head: _builtins.str = ...,
+        credentials: _git_pb2.Credentials | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "credentials", b"credentials"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "credentials", b"credentials", "expected_target_head", b"expected_target_head", "name", b"name", "request_id", b"request_id", "source", b"source", "strategy", b"strategy", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeBranchRequest: _TypeAlias = MergeBranchRequest  # noqa: Y015
+
+@_typing.final
+class MergeBranchResponse(_message.Message):
+    """Answer of MergeBranch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMOTE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    PREVIOUS_COMMIT_FIELD_NUMBER: _builtins.int
+    UNCHANGED_FIELD_NUMBER: _builtins.int
+    remote: _builtins.str
+    """URL of the origin, without secrets; empty where it is the workspace's own repository."""
+    target: _builtins.str
+    """The branch that was merged into."""
+    previous_commit: _builtins.str
+    """Its head before; empty when it is new."""
+    unchanged: _builtins.bool
+    """Nothing was done: the target had all of it."""
+    @_builtins.property
+    def commit(self) -> _git_pb2.Commit:
+        """Its head now."""
+
+    def __init__(
+        self,
+        *,
+        remote: _builtins.str = ...,
+        target: _builtins.str = ...,
+        commit: _git_pb2.Commit | None = ...,
+        previous_commit: _builtins.str = ...,
+        unchanged: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "previous_commit", b"previous_commit", "remote", b"remote", "target", b"target", "unchanged", b"unchanged"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeBranchResponse: _TypeAlias = MergeBranchResponse  # noqa: Y015

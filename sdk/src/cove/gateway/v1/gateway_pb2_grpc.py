@@ -1318,6 +1318,16 @@ class SourceServiceStub(object):
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.CreateCommitRequest.SerializeToString,
                 response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.CreateCommitResponse.FromString,
                 _registered_method=True)
+        self.GetProvenance = channel.unary_unary(
+                '/cove.gateway.v1.SourceService/GetProvenance',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetProvenanceRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetProvenanceResponse.FromString,
+                _registered_method=True)
+        self.GetSigningKey = channel.unary_unary(
+                '/cove.gateway.v1.SourceService/GetSigningKey',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetSigningKeyRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetSigningKeyResponse.FromString,
+                _registered_method=True)
         self.ListCommits = channel.unary_unary(
                 '/cove.gateway.v1.SourceService/ListCommits',
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ListCommitsRequest.SerializeToString,
@@ -1332,6 +1342,16 @@ class SourceServiceStub(object):
                 '/cove.gateway.v1.SourceService/PushBranch',
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PushBranchRequest.SerializeToString,
                 response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PushBranchResponse.FromString,
+                _registered_method=True)
+        self.PreviewMerge = channel.unary_unary(
+                '/cove.gateway.v1.SourceService/PreviewMerge',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeResponse.FromString,
+                _registered_method=True)
+        self.MergeBranch = channel.unary_unary(
+                '/cove.gateway.v1.SourceService/MergeBranch',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.MergeBranchRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.MergeBranchResponse.FromString,
                 _registered_method=True)
 
 
@@ -1372,6 +1392,25 @@ class SourceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetProvenance(self, request, context):
+        """Returns where a commit comes from, as it was signed when the commit was made; the caller
+        checks it, as docs/provenance.md says.
+        Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSigningKey(self, request, context):
+        """Returns the public key of the provenance that is signed here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListCommits(self, request, context):
         """Lists commits from a revision back, newest first.
         Fails as the RPC of this name in cove.git.v1 does, and besides:
@@ -1405,6 +1444,28 @@ class SourceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewMerge(self, request, context):
+        """Tells what MergeBranch would do, and changes nothing. Conflicts are an answer, not a failure.
+        Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MergeBranch(self, request, context):
+        """Lands the branch of a workspace on a branch of its origin, or of its own repository.
+        Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SourceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -1423,6 +1484,16 @@ def add_SourceServiceServicer_to_server(servicer, server):
                     request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.CreateCommitRequest.FromString,
                     response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.CreateCommitResponse.SerializeToString,
             ),
+            'GetProvenance': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProvenance,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetProvenanceRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetProvenanceResponse.SerializeToString,
+            ),
+            'GetSigningKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSigningKey,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetSigningKeyRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetSigningKeyResponse.SerializeToString,
+            ),
             'ListCommits': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCommits,
                     request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ListCommitsRequest.FromString,
@@ -1437,6 +1508,16 @@ def add_SourceServiceServicer_to_server(servicer, server):
                     servicer.PushBranch,
                     request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PushBranchRequest.FromString,
                     response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PushBranchResponse.SerializeToString,
+            ),
+            'PreviewMerge': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewMerge,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeResponse.SerializeToString,
+            ),
+            'MergeBranch': grpc.unary_unary_rpc_method_handler(
+                    servicer.MergeBranch,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.MergeBranchRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.MergeBranchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1532,6 +1613,60 @@ class SourceService(object):
             _registered_method=True)
 
     @staticmethod
+    def GetProvenance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.SourceService/GetProvenance',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.GetProvenanceRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.GetProvenanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSigningKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.SourceService/GetSigningKey',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.GetSigningKeyRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.GetSigningKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListCommits(request,
             target,
             options=(),
@@ -1602,6 +1737,60 @@ class SourceService(object):
             '/cove.gateway.v1.SourceService/PushBranch',
             cove_dot_gateway_dot_v1_dot_gateway__pb2.PushBranchRequest.SerializeToString,
             cove_dot_gateway_dot_v1_dot_gateway__pb2.PushBranchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewMerge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.SourceService/PreviewMerge',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MergeBranch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.SourceService/MergeBranch',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.MergeBranchRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.MergeBranchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -581,6 +581,16 @@ class SourceServiceStub:
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
     """
+    GetProvenance: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetProvenanceRequest, _gateway_pb2.GetProvenanceResponse]
+    """Returns where a commit comes from, as it was signed when the commit was made; the caller
+    checks it, as docs/provenance.md says.
+    Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    """
+    GetSigningKey: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetSigningKeyRequest, _gateway_pb2.GetSigningKeyResponse]
+    """Returns the public key of the provenance that is signed here."""
     ListCommits: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListCommitsRequest, _gateway_pb2.ListCommitsResponse]
     """Lists commits from a revision back, newest first.
     Fails as the RPC of this name in cove.git.v1 does, and besides:
@@ -597,6 +607,20 @@ class SourceServiceStub:
     """
     PushBranch: _aio.UnaryUnaryMultiCallable[_gateway_pb2.PushBranchRequest, _gateway_pb2.PushBranchResponse]
     """Pushes the branch of a workspace to its origin or to another remote.
+    Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    """
+    PreviewMerge: _aio.UnaryUnaryMultiCallable[_gateway_pb2.PreviewMergeRequest, _gateway_pb2.PreviewMergeResponse]
+    """Tells what MergeBranch would do, and changes nothing. Conflicts are an answer, not a failure.
+    Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    """
+    MergeBranch: _aio.UnaryUnaryMultiCallable[_gateway_pb2.MergeBranchRequest, _gateway_pb2.MergeBranchResponse]
+    """Lands the branch of a workspace on a branch of its origin, or of its own repository.
     Fails as the RPC of this name in cove.git.v1 does, and besides:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
@@ -646,6 +670,28 @@ class SourceServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def GetProvenance(
+        self,
+        request: _gateway_pb2.GetProvenanceRequest,
+        context: _aio.ServicerContext[_gateway_pb2.GetProvenanceRequest, _abc.Awaitable[_gateway_pb2.GetProvenanceResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.GetProvenanceResponse]:
+        """Returns where a commit comes from, as it was signed when the commit was made; the caller
+        checks it, as docs/provenance.md says.
+        Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSigningKey(
+        self,
+        request: _gateway_pb2.GetSigningKeyRequest,
+        context: _aio.ServicerContext[_gateway_pb2.GetSigningKeyRequest, _abc.Awaitable[_gateway_pb2.GetSigningKeyResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.GetSigningKeyResponse]:
+        """Returns the public key of the provenance that is signed here."""
+
+    @_abc_1.abstractmethod
     def ListCommits(
         self,
         request: _gateway_pb2.ListCommitsRequest,
@@ -678,6 +724,32 @@ class SourceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_gateway_pb2.PushBranchRequest, _abc.Awaitable[_gateway_pb2.PushBranchResponse]],
     ) -> _abc.Awaitable[_gateway_pb2.PushBranchResponse]:
         """Pushes the branch of a workspace to its origin or to another remote.
+        Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def PreviewMerge(
+        self,
+        request: _gateway_pb2.PreviewMergeRequest,
+        context: _aio.ServicerContext[_gateway_pb2.PreviewMergeRequest, _abc.Awaitable[_gateway_pb2.PreviewMergeResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.PreviewMergeResponse]:
+        """Tells what MergeBranch would do, and changes nothing. Conflicts are an answer, not a failure.
+        Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def MergeBranch(
+        self,
+        request: _gateway_pb2.MergeBranchRequest,
+        context: _aio.ServicerContext[_gateway_pb2.MergeBranchRequest, _abc.Awaitable[_gateway_pb2.MergeBranchResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.MergeBranchResponse]:
+        """Lands the branch of a workspace on a branch of its origin, or of its own repository.
         Fails as the RPC of this name in cove.git.v1 does, and besides:
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.

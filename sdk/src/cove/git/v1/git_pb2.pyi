@@ -22,6 +22,44 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _MergeStrategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MergeStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MergeStrategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MERGE_STRATEGY_UNSPECIFIED: _MergeStrategy.ValueType  # 0
+    """The same as MERGE_STRATEGY_MERGE."""
+    MERGE_STRATEGY_MERGE: _MergeStrategy.ValueType  # 1
+    """A merge commit, whose parents are the target and the source."""
+    MERGE_STRATEGY_SQUASH: _MergeStrategy.ValueType  # 2
+    """One commit on the target, with all that the source changed."""
+    MERGE_STRATEGY_REBASE: _MergeStrategy.ValueType  # 3
+    """Each commit of the source that the target has not, made again on the target with its
+    author and message. One that changes nothing any more is left out. A source that has
+    merges among them is refused.
+    """
+    MERGE_STRATEGY_FAST_FORWARD: _MergeStrategy.ValueType  # 4
+    """The commits as they are: only where the target has none that the source has not."""
+
+class MergeStrategy(_MergeStrategy, metaclass=_MergeStrategyEnumTypeWrapper):
+    """How commits of the source come to be on the target."""
+
+MERGE_STRATEGY_UNSPECIFIED: MergeStrategy.ValueType  # 0
+"""The same as MERGE_STRATEGY_MERGE."""
+MERGE_STRATEGY_MERGE: MergeStrategy.ValueType  # 1
+"""A merge commit, whose parents are the target and the source."""
+MERGE_STRATEGY_SQUASH: MergeStrategy.ValueType  # 2
+"""One commit on the target, with all that the source changed."""
+MERGE_STRATEGY_REBASE: MergeStrategy.ValueType  # 3
+"""Each commit of the source that the target has not, made again on the target with its
+author and message. One that changes nothing any more is left out. A source that has
+merges among them is refused.
+"""
+MERGE_STRATEGY_FAST_FORWARD: MergeStrategy.ValueType  # 4
+"""The commits as they are: only where the target has none that the source has not."""
+Global___MergeStrategy: _TypeAlias = MergeStrategy  # noqa: Y015
+
 @_typing.final
 class Credentials(_message.Message):
     """By what a caller proves itself to a remote. Lives for the length of the call."""
@@ -143,6 +181,9 @@ class Worktree(_message.Message):
     PHASE_DONE_FIELD_NUMBER: _builtins.int
     PHASE_TOTAL_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PROVENANCE_TIME_FIELD_NUMBER: _builtins.int
+    PROVENANCE_RUNNING_FIELD_NUMBER: _builtins.int
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """The uid of its environment."""
     tenant: _builtins.str
@@ -169,6 +210,18 @@ class Worktree(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was first asked for."""
 
+    @_builtins.property
+    def provenance_time(self) -> _timestamp_pb2.Timestamp:
+        """`Provenance.time` of the newest commit that has one."""
+
+    @_builtins.property
+    def provenance_running(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the executions that ran still, as that told."""
+
+    @_builtins.property
+    def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[Global___Snapshot]:
+        """Snapshots of it, the oldest first."""
+
     def __init__(
         self,
         *,
@@ -184,10 +237,13 @@ class Worktree(_message.Message):
         phase_done: _builtins.int = ...,
         phase_total: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        provenance_time: _timestamp_pb2.Timestamp | None = ...,
+        provenance_running: _abc.Iterable[_builtins.str] | None = ...,
+        snapshots: _abc.Iterable[Global___Snapshot] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "provenance_time", b"provenance_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_commit", b"base_commit", "branch", b"branch", "create_time", b"create_time", "head_commit", b"head_commit", "phase", b"phase", "phase_done", b"phase_done", "phase_total", b"phase_total", "repository", b"repository", "revision", b"revision", "state", b"state", "tenant", b"tenant", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_commit", b"base_commit", "branch", b"branch", "create_time", b"create_time", "head_commit", b"head_commit", "phase", b"phase", "phase_done", b"phase_done", "phase_total", b"phase_total", "provenance_running", b"provenance_running", "provenance_time", b"provenance_time", "repository", b"repository", "revision", b"revision", "snapshots", b"snapshots", "state", b"state", "tenant", b"tenant", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -465,6 +521,7 @@ class WorktreeStatus(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
+    INSIDE_COMMIT_FIELD_NUMBER: _builtins.int
     branch: _builtins.str
     """The branch of the worktree."""
     head_commit: _builtins.str
@@ -479,6 +536,10 @@ class WorktreeStatus(_message.Message):
     """How many there are, also where `entries` was cut."""
     truncated: _builtins.bool
     """Whether `entries` was cut at the limit."""
+    inside_commit: _builtins.str
+    """The head inside the sandbox, where it is one that was not taken: a commit from outside is
+    refused then, as ERROR_REASON_HEADS_DIVERGED or ERROR_REASON_COMMITS_REFUSED.
+    """
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatusEntry]:
         """In the order of their paths."""
@@ -494,10 +555,11 @@ class WorktreeStatus(_message.Message):
         entries: _abc.Iterable[Global___StatusEntry] | None = ...,
         total: _builtins.int = ...,
         truncated: _builtins.bool = ...,
+        inside_commit: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ahead", b"ahead", "base_commit", b"base_commit", "behind", b"behind", "branch", b"branch", "entries", b"entries", "head_commit", b"head_commit", "total", b"total", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ahead", b"ahead", "base_commit", b"base_commit", "behind", b"behind", "branch", b"branch", "entries", b"entries", "head_commit", b"head_commit", "inside_commit", b"inside_commit", "total", b"total", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1113,6 +1175,201 @@ class Commit(_message.Message):
 Global___Commit: _TypeAlias = Commit  # noqa: Y015
 
 @_typing.final
+class ProvenanceExecution(_message.Message):
+    """One command that ran in the environment, as somebody who was not there may know it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    COMMAND_SHA256_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
+    ENDED_BY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its id."""
+    command_sha256: _builtins.str
+    """SHA-256 of what was to be run, 64 hex digits; see docs/provenance.md."""
+    code: _builtins.int
+    """It exited with this status."""
+    signal: _builtins.int
+    """This signal ended it."""
+    ended_by: _builtins.str
+    """What else ended it, in one word."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began to run."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended; unset while it runs."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        command_sha256: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        code: _builtins.int = ...,
+        signal: _builtins.int = ...,
+        ended_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "end_time", b"end_time", "ended_by", b"ended_by", "exit", b"exit", "signal", b"signal", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "command_sha256", b"command_sha256", "end_time", b"end_time", "ended_by", b"ended_by", "exit", b"exit", "id", b"id", "signal", b"signal", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_exit: _TypeAlias = _typing.Literal["code", "signal", "ended_by"]  # noqa: Y015
+    _WhichOneofArgType_exit: _TypeAlias = _typing.Literal["exit", b"exit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_exit) -> _WhichOneofReturnType_exit | None: ...
+
+Global___ProvenanceExecution: _TypeAlias = ProvenanceExecution  # noqa: Y015
+
+@_typing.final
+class Provenance(_message.Message):
+    """What the caller of this service knows of how a commit came about. It is signed
+    with what this service knows itself.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: _builtins.int
+    EXECUTIONS_FIELD_NUMBER: _builtins.int
+    EXECUTIONS_OMITTED_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    workspace: _builtins.str
+    """Name of the workspace, `workspaces/{id}`. Required."""
+    executions_omitted: _builtins.int
+    """How many older ones are left out."""
+    @_builtins.property
+    def executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProvenanceExecution]:
+        """What ran since `Worktree.provenance_time`, and what ran still then, oldest first."""
+
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When that was looked up. Required."""
+
+    def __init__(
+        self,
+        *,
+        workspace: _builtins.str = ...,
+        executions: _abc.Iterable[Global___ProvenanceExecution] | None = ...,
+        executions_omitted: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executions", b"executions", "executions_omitted", b"executions_omitted", "time", b"time", "workspace", b"workspace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Provenance: _TypeAlias = Provenance  # noqa: Y015
+
+@_typing.final
+class GetProvenanceRequest(_message.Message):
+    """Request of GetProvenance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    """The uid of the environment. Required."""
+    revision: _builtins.str
+    """Which commit; empty means the head of the branch."""
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProvenanceRequest: _TypeAlias = GetProvenanceRequest  # noqa: Y015
+
+@_typing.final
+class GetProvenanceResponse(_message.Message):
+    """Answer of GetProvenance. Nothing of it is checked here: that is the reader's to do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMIT_FIELD_NUMBER: _builtins.int
+    COMMIT_OBJECT_FIELD_NUMBER: _builtins.int
+    ENVELOPE_FIELD_NUMBER: _builtins.int
+    REF_FIELD_NUMBER: _builtins.int
+    commit: _builtins.str
+    """The commit, 40 hex digits."""
+    commit_object: _builtins.bytes
+    """The commit as git hashes it, without the header `commit <size>`."""
+    envelope: _builtins.str
+    """A DSSE envelope in JSON, of an in-toto statement."""
+    ref: _builtins.str
+    """The ref of the notes that it is one of."""
+    def __init__(
+        self,
+        *,
+        commit: _builtins.str = ...,
+        commit_object: _builtins.bytes = ...,
+        envelope: _builtins.str = ...,
+        ref: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "commit_object", b"commit_object", "envelope", b"envelope", "ref", b"ref"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProvenanceResponse: _TypeAlias = GetProvenanceResponse  # noqa: Y015
+
+@_typing.final
+class GetSigningKeyRequest(_message.Message):
+    """Request of GetSigningKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSigningKeyRequest: _TypeAlias = GetSigningKeyRequest  # noqa: Y015
+
+@_typing.final
+class GetSigningKeyResponse(_message.Message):
+    """Answer of GetSigningKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """SHA-256 of the key's 32 bytes, 64 hex digits: `keyid` of the envelopes."""
+    public_key: _builtins.str
+    """The Ed25519 key, as PEM."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        public_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "public_key", b"public_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSigningKeyResponse: _TypeAlias = GetSigningKeyResponse  # noqa: Y015
+
+@_typing.final
 class CreateCommitRequest(_message.Message):
     """Request of CreateCommit."""
 
@@ -1123,6 +1380,7 @@ class CreateCommitRequest(_message.Message):
     EXPECTED_HEAD_FIELD_NUMBER: _builtins.int
     PATHS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """The uid of the environment. Required."""
     expected_head: _builtins.str
@@ -1137,6 +1395,12 @@ class CreateCommitRequest(_message.Message):
     def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only what is at or below these paths; empty means all."""
 
+    @_builtins.property
+    def provenance(self) -> Global___Provenance:
+        """Set: sign where the commit comes from, and name the worktree in a trailer. A retry
+        may bring other content.
+        """
+
     def __init__(
         self,
         *,
@@ -1145,10 +1409,11 @@ class CreateCommitRequest(_message.Message):
         expected_head: _builtins.str = ...,
         paths: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        provenance: Global___Provenance | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "expected_head", b"expected_head", "paths", b"paths", "request_id", b"request_id", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "expected_head", b"expected_head", "paths", b"paths", "provenance", b"provenance", "request_id", b"request_id", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1298,6 +1563,8 @@ class Branch(_message.Message):
         """The worktree's own."""
         KIND_ORIGIN: Branch._Kind.ValueType  # 2
         """The origin's, as last fetched."""
+        KIND_REPOSITORY: Branch._Kind.ValueType  # 3
+        """Of the worktree's own repository, which has no origin: it was merged into."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """Where it is."""
@@ -1308,6 +1575,8 @@ class Branch(_message.Message):
     """The worktree's own."""
     KIND_ORIGIN: Branch.Kind.ValueType  # 2
     """The origin's, as last fetched."""
+    KIND_REPOSITORY: Branch.Kind.ValueType  # 3
+    """Of the worktree's own repository, which has no origin: it was merged into."""
 
     NAME_FIELD_NUMBER: _builtins.int
     HEAD_COMMIT_FIELD_NUMBER: _builtins.int
@@ -1378,7 +1647,7 @@ class ListBranchesResponse(_message.Message):
     """The page size in force: the one asked for, unless that was 0 or too large."""
     @_builtins.property
     def branches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Branch]:
-        """The own one first, then the origin's in the order of their names."""
+        """The own one first, then the others in the order of their names."""
 
     def __init__(
         self,
@@ -1463,6 +1732,7 @@ class PushBranchRequest(_message.Message):
     EXPECTED_REMOTE_HEAD_FIELD_NUMBER: _builtins.int
     CREDENTIALS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """The uid of the environment. Required."""
     remote: _builtins.str
@@ -1473,6 +1743,8 @@ class PushBranchRequest(_message.Message):
     """Overwrite the branch there if, and only if, this is its head."""
     request_id: _builtins.str
     """A UUID of the caller's making, the same in every retry."""
+    provenance: _builtins.bool
+    """Push the provenance of the worktree's commits, too, and first: a branch that arrives has it."""
     @_builtins.property
     def credentials(self) -> Global___Credentials:
         """What proves the caller to the remote."""
@@ -1486,10 +1758,11 @@ class PushBranchRequest(_message.Message):
         expected_remote_head: _builtins.str = ...,
         credentials: Global___Credentials | None = ...,
         request_id: _builtins.str = ...,
+        provenance: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "expected_remote_head", b"expected_remote_head", "remote", b"remote", "remote_branch", b"remote_branch", "request_id", b"request_id", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "expected_remote_head", b"expected_remote_head", "provenance", b"provenance", "remote", b"remote", "remote_branch", b"remote_branch", "request_id", b"request_id", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1505,6 +1778,7 @@ class PushBranchResponse(_message.Message):
     REMOTE_BRANCH_FIELD_NUMBER: _builtins.int
     COMMIT_FIELD_NUMBER: _builtins.int
     PREVIOUS_COMMIT_FIELD_NUMBER: _builtins.int
+    PROVENANCE_REF_FIELD_NUMBER: _builtins.int
     remote: _builtins.str
     """URL that was pushed to, without secrets."""
     remote_branch: _builtins.str
@@ -1513,6 +1787,10 @@ class PushBranchResponse(_message.Message):
     """Its head now."""
     previous_commit: _builtins.str
     """Its head before; empty when it is new."""
+    provenance_ref: _builtins.str
+    """The ref there with the provenance of the worktree's commits; empty when there is none,
+    or it was not to be pushed.
+    """
     def __init__(
         self,
         *,
@@ -1520,11 +1798,624 @@ class PushBranchResponse(_message.Message):
         remote_branch: _builtins.str = ...,
         commit: _builtins.str = ...,
         previous_commit: _builtins.str = ...,
+        provenance_ref: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "previous_commit", b"previous_commit", "remote", b"remote", "remote_branch", b"remote_branch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "previous_commit", b"previous_commit", "provenance_ref", b"provenance_ref", "remote", b"remote", "remote_branch", b"remote_branch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PushBranchResponse: _TypeAlias = PushBranchResponse  # noqa: Y015
+
+@_typing.final
+class MergeStage(_message.Message):
+    """One side of a path that could not be merged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    OBJECT_ID_FIELD_NUMBER: _builtins.int
+    mode: _builtins.str
+    """Mode, as git writes it, for example `100644`."""
+    object_id: _builtins.str
+    """Id of the blob, or of a submodule's commit."""
+    def __init__(
+        self,
+        *,
+        mode: _builtins.str = ...,
+        object_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "object_id", b"object_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeStage: _TypeAlias = MergeStage  # noqa: Y015
+
+@_typing.final
+class MergeConflict(_message.Message):
+    """A path that could not be merged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MergeConflict._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: MergeConflict._Kind.ValueType  # 0
+        """One that this version has no word for; `message` tells."""
+        KIND_CONTENT: MergeConflict._Kind.ValueType  # 1
+        """Both changed the same lines."""
+        KIND_BINARY: MergeConflict._Kind.ValueType  # 2
+        """Both changed it, and it is binary."""
+        KIND_ADD_ADD: MergeConflict._Kind.ValueType  # 3
+        """Both added it, each with other content."""
+        KIND_MODIFY_DELETE: MergeConflict._Kind.ValueType  # 4
+        """One changed it, the other deleted it."""
+        KIND_RENAME_DELETE: MergeConflict._Kind.ValueType  # 5
+        """One renamed it, the other deleted it."""
+        KIND_RENAME_RENAME: MergeConflict._Kind.ValueType  # 6
+        """Both renamed it, each to another path; or each another file to the same path."""
+        KIND_FILE_DIRECTORY: MergeConflict._Kind.ValueType  # 7
+        """One has a file where the other has a directory."""
+        KIND_SUBMODULE: MergeConflict._Kind.ValueType  # 8
+        """Both changed a submodule."""
+        KIND_MODE: MergeConflict._Kind.ValueType  # 9
+        """One made it another kind: file, link or submodule."""
+        KIND_DIRECTORY_RENAME: MergeConflict._Kind.ValueType  # 10
+        """One renamed a directory to which the other added."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What is in the way."""
+
+    KIND_UNSPECIFIED: MergeConflict.Kind.ValueType  # 0
+    """One that this version has no word for; `message` tells."""
+    KIND_CONTENT: MergeConflict.Kind.ValueType  # 1
+    """Both changed the same lines."""
+    KIND_BINARY: MergeConflict.Kind.ValueType  # 2
+    """Both changed it, and it is binary."""
+    KIND_ADD_ADD: MergeConflict.Kind.ValueType  # 3
+    """Both added it, each with other content."""
+    KIND_MODIFY_DELETE: MergeConflict.Kind.ValueType  # 4
+    """One changed it, the other deleted it."""
+    KIND_RENAME_DELETE: MergeConflict.Kind.ValueType  # 5
+    """One renamed it, the other deleted it."""
+    KIND_RENAME_RENAME: MergeConflict.Kind.ValueType  # 6
+    """Both renamed it, each to another path; or each another file to the same path."""
+    KIND_FILE_DIRECTORY: MergeConflict.Kind.ValueType  # 7
+    """One has a file where the other has a directory."""
+    KIND_SUBMODULE: MergeConflict.Kind.ValueType  # 8
+    """Both changed a submodule."""
+    KIND_MODE: MergeConflict.Kind.ValueType  # 9
+    """One made it another kind: file, link or submodule."""
+    KIND_DIRECTORY_RENAME: MergeConflict.Kind.ValueType  # 10
+    """One renamed a directory to which the other added."""
+
+    PATH_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
+    RELATED_PATHS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    OURS_FIELD_NUMBER: _builtins.int
+    THEIRS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Relative to the root; empty when it is not UTF-8. Where a file is in the way of a
+    directory, with `~` and a commit id at its end, as in the tree.
+    """
+    raw_path: _builtins.bytes
+    """The path when it is not UTF-8."""
+    kind: Global___MergeConflict.Kind.ValueType
+    """What is in the way."""
+    message: _builtins.str
+    """What git says; cut at 1,000 characters."""
+    @_builtins.property
+    def related_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Other paths that are part of it, such as those before a rename, as far as they are UTF-8."""
+
+    @_builtins.property
+    def base(self) -> Global___MergeStage:
+        """As it is in the commit that both come from; unset where there is none at this path."""
+
+    @_builtins.property
+    def ours(self) -> Global___MergeStage:
+        """As it is on the target."""
+
+    @_builtins.property
+    def theirs(self) -> Global___MergeStage:
+        """As it is in the source."""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
+        related_paths: _abc.Iterable[_builtins.str] | None = ...,
+        kind: Global___MergeConflict.Kind.ValueType = ...,
+        base: Global___MergeStage | None = ...,
+        ours: Global___MergeStage | None = ...,
+        theirs: Global___MergeStage | None = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "ours", b"ours", "theirs", b"theirs"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "kind", b"kind", "message", b"message", "ours", b"ours", "path", b"path", "raw_path", b"raw_path", "related_paths", b"related_paths", "theirs", b"theirs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeConflict: _TypeAlias = MergeConflict  # noqa: Y015
+
+@_typing.final
+class MergePreview(_message.Message):
+    """What a merge would do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    TARGET_COMMIT_FIELD_NUMBER: _builtins.int
+    TARGET_TIME_FIELD_NUMBER: _builtins.int
+    SOURCE_COMMIT_FIELD_NUMBER: _builtins.int
+    BASE_COMMIT_FIELD_NUMBER: _builtins.int
+    AHEAD_FIELD_NUMBER: _builtins.int
+    BEHIND_FIELD_NUMBER: _builtins.int
+    MERGEABLE_FIELD_NUMBER: _builtins.int
+    UNCHANGED_FIELD_NUMBER: _builtins.int
+    CONFLICTS_FIELD_NUMBER: _builtins.int
+    TOTAL_CONFLICTS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    STOPPED_AT_FIELD_NUMBER: _builtins.int
+    TREE_FIELD_NUMBER: _builtins.int
+    CHANGED_FILES_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    """Branch of the target."""
+    target_commit: _builtins.str
+    """Its head; empty where a repository without origin has no such branch yet."""
+    source_commit: _builtins.str
+    """The commit to be merged."""
+    base_commit: _builtins.str
+    """A commit that both come from."""
+    ahead: _builtins.int
+    """Commits that the source has and the target has not."""
+    behind: _builtins.int
+    """Commits that the target has and the source has not."""
+    mergeable: _builtins.bool
+    """Whether MergeBranch would succeed."""
+    unchanged: _builtins.bool
+    """Whether there is nothing to do: the target has all of it."""
+    total_conflicts: _builtins.int
+    """How many there are, also where `conflicts` was cut."""
+    truncated: _builtins.bool
+    """Whether `conflicts` was cut."""
+    stopped_at: _builtins.str
+    """With MERGE_STRATEGY_REBASE, the commit whose repetition has the conflicts."""
+    tree: _builtins.str
+    """Id of the tree that the target would have; with conflicts, one that has their marks."""
+    changed_files: _builtins.int
+    """Files that would change on the target; 0 with conflicts."""
+    @_builtins.property
+    def target_time(self) -> _timestamp_pb2.Timestamp:
+        """When the target was there: an origin's when it was last asked."""
+
+    @_builtins.property
+    def conflicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___MergeConflict]:
+        """What is in the way, in the order of the paths."""
+
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+        target_commit: _builtins.str = ...,
+        target_time: _timestamp_pb2.Timestamp | None = ...,
+        source_commit: _builtins.str = ...,
+        base_commit: _builtins.str = ...,
+        ahead: _builtins.int = ...,
+        behind: _builtins.int = ...,
+        mergeable: _builtins.bool = ...,
+        unchanged: _builtins.bool = ...,
+        conflicts: _abc.Iterable[Global___MergeConflict] | None = ...,
+        total_conflicts: _builtins.int = ...,
+        truncated: _builtins.bool = ...,
+        stopped_at: _builtins.str = ...,
+        tree: _builtins.str = ...,
+        changed_files: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["target_time", b"target_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ahead", b"ahead", "base_commit", b"base_commit", "behind", b"behind", "changed_files", b"changed_files", "conflicts", b"conflicts", "mergeable", b"mergeable", "source_commit", b"source_commit", "stopped_at", b"stopped_at", "target", b"target", "target_commit", b"target_commit", "target_time", b"target_time", "total_conflicts", b"total_conflicts", "tree", b"tree", "truncated", b"truncated", "unchanged", b"unchanged"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergePreview: _TypeAlias = MergePreview  # noqa: Y015
+
+@_typing.final
+class PreviewMergeRequest(_message.Message):
+    """Request of PreviewMerge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    MAX_CONFLICTS_FIELD_NUMBER: _builtins.int
+    FETCH_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    """The uid of the environment. Required."""
+    source: _builtins.str
+    """Branch, tag or commit to merge; empty means the head of the worktree's own branch."""
+    target: _builtins.str
+    """Branch to merge into, of the origin, or without one of the worktree's own repository;
+    empty means the one the worktree was made from, without origin `main`.
+    """
+    strategy: Global___MergeStrategy.ValueType
+    """How."""
+    max_conflicts: _builtins.int
+    """At most so many conflicts; 0 means 1,000, which is also the most."""
+    fetch: _builtins.bool
+    """Ask the origin where its branches are first; else they are as last fetched."""
+    @_builtins.property
+    def credentials(self) -> Global___Credentials:
+        """What proves the caller to the origin; only with `fetch`."""
+
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        source: _builtins.str = ...,
+        target: _builtins.str = ...,
+        strategy: Global___MergeStrategy.ValueType = ...,
+        max_conflicts: _builtins.int = ...,
+        fetch: _builtins.bool = ...,
+        credentials: Global___Credentials | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "fetch", b"fetch", "max_conflicts", b"max_conflicts", "source", b"source", "strategy", b"strategy", "target", b"target", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewMergeRequest: _TypeAlias = PreviewMergeRequest  # noqa: Y015
+
+@_typing.final
+class PreviewMergeResponse(_message.Message):
+    """Answer of PreviewMerge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREVIEW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def preview(self) -> Global___MergePreview:
+        """What MergeBranch would do."""
+
+    def __init__(
+        self,
+        *,
+        preview: Global___MergePreview | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewMergeResponse: _TypeAlias = PreviewMergeResponse  # noqa: Y015
+
+@_typing.final
+class MergeBranchRequest(_message.Message):
+    """Request of MergeBranch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    EXPECTED_TARGET_HEAD_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    """The uid of the environment. Required."""
+    source: _builtins.str
+    """Branch, tag or commit to merge; empty means the head of the worktree's own branch."""
+    target: _builtins.str
+    """Branch to merge into, of the origin, or without one of the worktree's own repository, where
+    it is made if it is not there; empty means the one the worktree was made from, without
+    origin `main`.
+    """
+    strategy: Global___MergeStrategy.ValueType
+    """How."""
+    expected_target_head: _builtins.str
+    """Only if this is the head of the target."""
+    request_id: _builtins.str
+    """A UUID of the caller's making, the same in every retry."""
+    @_builtins.property
+    def commit(self) -> Global___Commit:
+        """Message, author and trailers of the commit of MERGE_STRATEGY_MERGE and
+        MERGE_STRATEGY_SQUASH; the message may be empty, for `Merge branch 'x' into y`.
+        """
+
+    @_builtins.property
+    def credentials(self) -> Global___Credentials:
+        """What proves the caller to the origin."""
+
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        source: _builtins.str = ...,
+        target: _builtins.str = ...,
+        strategy: Global___MergeStrategy.ValueType = ...,
+        commit: Global___Commit | None = ...,
+        expected_target_head: _builtins.str = ...,
+        credentials: Global___Credentials | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "credentials", b"credentials"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "credentials", b"credentials", "expected_target_head", b"expected_target_head", "request_id", b"request_id", "source", b"source", "strategy", b"strategy", "target", b"target", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeBranchRequest: _TypeAlias = MergeBranchRequest  # noqa: Y015
+
+@_typing.final
+class MergeBranchResponse(_message.Message):
+    """Answer of MergeBranch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMOTE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    PREVIOUS_COMMIT_FIELD_NUMBER: _builtins.int
+    UNCHANGED_FIELD_NUMBER: _builtins.int
+    remote: _builtins.str
+    """URL of the origin, without secrets; empty where it is the worktree's own repository."""
+    target: _builtins.str
+    """The branch that was merged into."""
+    previous_commit: _builtins.str
+    """Its head before; empty when it is new."""
+    unchanged: _builtins.bool
+    """Nothing was done: the target had all of it."""
+    @_builtins.property
+    def commit(self) -> Global___Commit:
+        """Its head now."""
+
+    def __init__(
+        self,
+        *,
+        remote: _builtins.str = ...,
+        target: _builtins.str = ...,
+        commit: Global___Commit | None = ...,
+        previous_commit: _builtins.str = ...,
+        unchanged: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "previous_commit", b"previous_commit", "remote", b"remote", "target", b"target", "unchanged", b"unchanged"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeBranchResponse: _TypeAlias = MergeBranchResponse  # noqa: Y015
+
+@_typing.final
+class Snapshot(_message.Message):
+    """A worktree as it was at a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    HEAD_COMMIT_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Unique among those of the worktree."""
+    head_commit: _builtins.str
+    """The head of the branch."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was taken."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        head_commit: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "head_commit", b"head_commit", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Snapshot: _TypeAlias = Snapshot  # noqa: Y015
+
+@_typing.final
+class SnapshotWorktreeRequest(_message.Message):
+    """A worktree to be kept as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    COPY_LIVE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    """Of the worktree."""
+    snapshot_id: _builtins.str
+    """A DNS label."""
+    copy_live: _builtins.bool
+    """A worktree that a sandbox has may be copied: file by file, as each is when it is read.
+    Who wants all of them as of one moment freezes the sandbox.
+    """
+    request_id: _builtins.str
+    """A UUID."""
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        snapshot_id: _builtins.str = ...,
+        copy_live: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy_live", b"copy_live", "request_id", b"request_id", "snapshot_id", b"snapshot_id", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotWorktreeRequest: _TypeAlias = SnapshotWorktreeRequest  # noqa: Y015
+
+@_typing.final
+class SnapshotWorktreeResponse(_message.Message):
+    """What was kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def snapshot(self) -> Global___Snapshot:
+        """The snapshot."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Global___Snapshot | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotWorktreeResponse: _TypeAlias = SnapshotWorktreeResponse  # noqa: Y015
+
+@_typing.final
+class RemoveSnapshotRequest(_message.Message):
+    """A snapshot that is not wanted any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    """Of the worktree."""
+    snapshot_id: _builtins.str
+    """Of the snapshot."""
+    request_id: _builtins.str
+    """A UUID."""
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        snapshot_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "snapshot_id", b"snapshot_id", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveSnapshotRequest: _TypeAlias = RemoveSnapshotRequest  # noqa: Y015
+
+@_typing.final
+class RemoveSnapshotResponse(_message.Message):
+    """Whether there was one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXISTED_FIELD_NUMBER: _builtins.int
+    existed: _builtins.bool
+    """There was."""
+    def __init__(
+        self,
+        *,
+        existed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["existed", b"existed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveSnapshotResponse: _TypeAlias = RemoveSnapshotResponse  # noqa: Y015
+
+@_typing.final
+class ForkWorktreeRequest(_message.Message):
+    """A worktree to be made as another one is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    SOURCE_UID_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    BRANCH_FIELD_NUMBER: _builtins.int
+    COPY_LIVE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    """Of the worktree to be made."""
+    source_uid: _builtins.str
+    """Of the worktree it is made of."""
+    snapshot_id: _builtins.str
+    """As this snapshot of the source; empty: as it is now."""
+    branch: _builtins.str
+    """The branch to be made at the source's head."""
+    copy_live: _builtins.bool
+    """As of SnapshotWorktreeRequest."""
+    request_id: _builtins.str
+    """A UUID."""
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        source_uid: _builtins.str = ...,
+        snapshot_id: _builtins.str = ...,
+        branch: _builtins.str = ...,
+        copy_live: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "copy_live", b"copy_live", "request_id", b"request_id", "snapshot_id", b"snapshot_id", "source_uid", b"source_uid", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForkWorktreeRequest: _TypeAlias = ForkWorktreeRequest  # noqa: Y015
+
+@_typing.final
+class ForkWorktreeResponse(_message.Message):
+    """What was made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKTREE_FIELD_NUMBER: _builtins.int
+    MOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def worktree(self) -> Global___Worktree:
+        """The worktree."""
+
+    @_builtins.property
+    def mount(self) -> _mount_pb2.Mount:
+        """How provider puts it into a sandbox."""
+
+    def __init__(
+        self,
+        *,
+        worktree: Global___Worktree | None = ...,
+        mount: _mount_pb2.Mount | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mount", b"mount", "worktree", b"worktree"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mount", b"mount", "worktree", b"worktree"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForkWorktreeResponse: _TypeAlias = ForkWorktreeResponse  # noqa: Y015

@@ -72,6 +72,16 @@ class GitServiceStub(object):
                 request_serializer=cove_dot_git_dot_v1_dot_git__pb2.CreateCommitRequest.SerializeToString,
                 response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.CreateCommitResponse.FromString,
                 _registered_method=True)
+        self.GetProvenance = channel.unary_unary(
+                '/cove.git.v1.GitService/GetProvenance',
+                request_serializer=cove_dot_git_dot_v1_dot_git__pb2.GetProvenanceRequest.SerializeToString,
+                response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.GetProvenanceResponse.FromString,
+                _registered_method=True)
+        self.GetSigningKey = channel.unary_unary(
+                '/cove.git.v1.GitService/GetSigningKey',
+                request_serializer=cove_dot_git_dot_v1_dot_git__pb2.GetSigningKeyRequest.SerializeToString,
+                response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.GetSigningKeyResponse.FromString,
+                _registered_method=True)
         self.ListCommits = channel.unary_unary(
                 '/cove.git.v1.GitService/ListCommits',
                 request_serializer=cove_dot_git_dot_v1_dot_git__pb2.ListCommitsRequest.SerializeToString,
@@ -87,10 +97,35 @@ class GitServiceStub(object):
                 request_serializer=cove_dot_git_dot_v1_dot_git__pb2.FetchRepositoryRequest.SerializeToString,
                 response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.FetchRepositoryResponse.FromString,
                 _registered_method=True)
+        self.SnapshotWorktree = channel.unary_unary(
+                '/cove.git.v1.GitService/SnapshotWorktree',
+                request_serializer=cove_dot_git_dot_v1_dot_git__pb2.SnapshotWorktreeRequest.SerializeToString,
+                response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.SnapshotWorktreeResponse.FromString,
+                _registered_method=True)
+        self.RemoveSnapshot = channel.unary_unary(
+                '/cove.git.v1.GitService/RemoveSnapshot',
+                request_serializer=cove_dot_git_dot_v1_dot_git__pb2.RemoveSnapshotRequest.SerializeToString,
+                response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.RemoveSnapshotResponse.FromString,
+                _registered_method=True)
+        self.ForkWorktree = channel.unary_unary(
+                '/cove.git.v1.GitService/ForkWorktree',
+                request_serializer=cove_dot_git_dot_v1_dot_git__pb2.ForkWorktreeRequest.SerializeToString,
+                response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.ForkWorktreeResponse.FromString,
+                _registered_method=True)
         self.PushBranch = channel.unary_unary(
                 '/cove.git.v1.GitService/PushBranch',
                 request_serializer=cove_dot_git_dot_v1_dot_git__pb2.PushBranchRequest.SerializeToString,
                 response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.PushBranchResponse.FromString,
+                _registered_method=True)
+        self.PreviewMerge = channel.unary_unary(
+                '/cove.git.v1.GitService/PreviewMerge',
+                request_serializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeRequest.SerializeToString,
+                response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeResponse.FromString,
+                _registered_method=True)
+        self.MergeBranch = channel.unary_unary(
+                '/cove.git.v1.GitService/MergeBranch',
+                request_serializer=cove_dot_git_dot_v1_dot_git__pb2.MergeBranchRequest.SerializeToString,
+                response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.MergeBranchResponse.FromString,
                 _registered_method=True)
 
 
@@ -182,6 +217,24 @@ class GitServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetProvenance(self, request, context):
+        """Returns where a commit comes from, as it was signed when the commit was made.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        * NOT_FOUND, ERROR_REASON_REVISION_NOT_FOUND: there is no such revision.
+        * NOT_FOUND, ERROR_REASON_PROVENANCE_NOT_FOUND: the commit has none here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSigningKey(self, request, context):
+        """Returns the public key of what this service signs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListCommits(self, request, context):
         """Lists commits from a revision back, newest first.
 
@@ -195,7 +248,7 @@ class GitServiceServicer(object):
 
     def ListBranches(self, request, context):
         """Lists the branches a worktree can see: its own, and those of its origin as last
-        fetched.
+        fetched; without an origin, those that were merged into.
 
         * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
         * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
@@ -218,6 +271,46 @@ class GitServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SnapshotWorktree(self, request, context):
+        """Keeps the files and the head of a worktree as they are now, uncommitted work and all.
+        In time that does not depend on their size where no process is in the sandbox; else
+        by a copy of what differs, which `copy_live` must allow.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKTREE_IN_USE: a sandbox has it, and `copy_live` is not set.
+        * ALREADY_EXISTS, ERROR_REASON_SNAPSHOT_EXISTS: the worktree has a snapshot of this id.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveSnapshot(self, request, context):
+        """Removes a snapshot; what worktrees made of it stand on stays. Idempotent.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForkWorktree(self, request, context):
+        """Makes a worktree as another one is now, or as a snapshot of it was: with its head, on a
+        branch of its own, and with uncommitted work. As fast, and under the same condition,
+        as SnapshotWorktree. Idempotent by uid.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the source has none.
+        * NOT_FOUND, ERROR_REASON_SNAPSHOT_NOT_FOUND: the source has no such snapshot.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKTREE_IN_USE: a sandbox has it, and `copy_live` is not set.
+        * ALREADY_EXISTS, ERROR_REASON_WORKTREE_EXISTS: the uid has a worktree of other input.
+        * ALREADY_EXISTS, ERROR_REASON_BRANCH_EXISTS: another worktree has the branch.
+        * INVALID_ARGUMENT, ERROR_REASON_BRANCH_INVALID: git allows no such branch name.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PushBranch(self, request, context):
         """Pushes the branch of a worktree to its origin or to another remote. Never
         forces, except over exactly the commit named in `expected_remote_head`.
@@ -233,6 +326,43 @@ class GitServiceServicer(object):
         * FAILED_PRECONDITION, ERROR_REASON_PUSH_REJECTED: the remote's own rules refused it.
         * ABORTED, ERROR_REASON_HEAD_MOVED: the remote branch is not at `expected_remote_head`.
         * UNAVAILABLE, ERROR_REASON_REMOTE_UNAVAILABLE: the remote broke off; retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreviewMerge(self, request, context):
+        """Tells what MergeBranch would do, and changes nothing: what the target's branch would
+        hold, or each conflict. Conflicts are an answer, not a failure.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `target` is the worktree's own branch, or
+        is needed: the worktree was not made from a branch.
+        * INVALID_ARGUMENT, ERROR_REASON_BRANCH_INVALID: git allows no such branch name.
+        * NOT_FOUND, ERROR_REASON_REVISION_NOT_FOUND: there is no such source or target.
+        * FAILED_PRECONDITION, ERROR_REASON_UNRELATED_HISTORIES: source and target share no commit.
+        * FAILED_PRECONDITION, ERROR_REASON_NOT_LINEAR: MERGE_STRATEGY_REBASE, and the source has merges
+        of its own, or too many commits.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.38.
+        * With `fetch`, what FetchRepository fails with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MergeBranch(self, request, context):
+        """Lands the branch of a worktree, or another source, on a branch of its origin; without an
+        origin, on a branch of its own repository. The origin is asked where its branch is, the
+        commit is made on exactly that, and pushed if the branch is still there: it never
+        overwrites commits of others. No files are touched, no attributes followed, no hooks run.
+
+        * All that PreviewMerge and PushBranch fail with, and besides:
+        * FAILED_PRECONDITION, ERROR_REASON_MERGE_CONFLICT: the two sides changed the same.
+        * FAILED_PRECONDITION, ERROR_REASON_NON_FAST_FORWARD: MERGE_STRATEGY_FAST_FORWARD, and the target
+        has commits that the source has not.
+        * ABORTED, ERROR_REASON_HEAD_MOVED: the target is not at `expected_target_head`, or moved
+        while it was merged.
+        * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -276,6 +406,16 @@ def add_GitServiceServicer_to_server(servicer, server):
                     request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.CreateCommitRequest.FromString,
                     response_serializer=cove_dot_git_dot_v1_dot_git__pb2.CreateCommitResponse.SerializeToString,
             ),
+            'GetProvenance': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProvenance,
+                    request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.GetProvenanceRequest.FromString,
+                    response_serializer=cove_dot_git_dot_v1_dot_git__pb2.GetProvenanceResponse.SerializeToString,
+            ),
+            'GetSigningKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSigningKey,
+                    request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.GetSigningKeyRequest.FromString,
+                    response_serializer=cove_dot_git_dot_v1_dot_git__pb2.GetSigningKeyResponse.SerializeToString,
+            ),
             'ListCommits': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCommits,
                     request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.ListCommitsRequest.FromString,
@@ -291,10 +431,35 @@ def add_GitServiceServicer_to_server(servicer, server):
                     request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.FetchRepositoryRequest.FromString,
                     response_serializer=cove_dot_git_dot_v1_dot_git__pb2.FetchRepositoryResponse.SerializeToString,
             ),
+            'SnapshotWorktree': grpc.unary_unary_rpc_method_handler(
+                    servicer.SnapshotWorktree,
+                    request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.SnapshotWorktreeRequest.FromString,
+                    response_serializer=cove_dot_git_dot_v1_dot_git__pb2.SnapshotWorktreeResponse.SerializeToString,
+            ),
+            'RemoveSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveSnapshot,
+                    request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.RemoveSnapshotRequest.FromString,
+                    response_serializer=cove_dot_git_dot_v1_dot_git__pb2.RemoveSnapshotResponse.SerializeToString,
+            ),
+            'ForkWorktree': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkWorktree,
+                    request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.ForkWorktreeRequest.FromString,
+                    response_serializer=cove_dot_git_dot_v1_dot_git__pb2.ForkWorktreeResponse.SerializeToString,
+            ),
             'PushBranch': grpc.unary_unary_rpc_method_handler(
                     servicer.PushBranch,
                     request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.PushBranchRequest.FromString,
                     response_serializer=cove_dot_git_dot_v1_dot_git__pb2.PushBranchResponse.SerializeToString,
+            ),
+            'PreviewMerge': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewMerge,
+                    request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeRequest.FromString,
+                    response_serializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeResponse.SerializeToString,
+            ),
+            'MergeBranch': grpc.unary_unary_rpc_method_handler(
+                    servicer.MergeBranch,
+                    request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.MergeBranchRequest.FromString,
+                    response_serializer=cove_dot_git_dot_v1_dot_git__pb2.MergeBranchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -500,6 +665,60 @@ class GitService(object):
             _registered_method=True)
 
     @staticmethod
+    def GetProvenance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.git.v1.GitService/GetProvenance',
+            cove_dot_git_dot_v1_dot_git__pb2.GetProvenanceRequest.SerializeToString,
+            cove_dot_git_dot_v1_dot_git__pb2.GetProvenanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSigningKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.git.v1.GitService/GetSigningKey',
+            cove_dot_git_dot_v1_dot_git__pb2.GetSigningKeyRequest.SerializeToString,
+            cove_dot_git_dot_v1_dot_git__pb2.GetSigningKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListCommits(request,
             target,
             options=(),
@@ -581,6 +800,87 @@ class GitService(object):
             _registered_method=True)
 
     @staticmethod
+    def SnapshotWorktree(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.git.v1.GitService/SnapshotWorktree',
+            cove_dot_git_dot_v1_dot_git__pb2.SnapshotWorktreeRequest.SerializeToString,
+            cove_dot_git_dot_v1_dot_git__pb2.SnapshotWorktreeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.git.v1.GitService/RemoveSnapshot',
+            cove_dot_git_dot_v1_dot_git__pb2.RemoveSnapshotRequest.SerializeToString,
+            cove_dot_git_dot_v1_dot_git__pb2.RemoveSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkWorktree(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.git.v1.GitService/ForkWorktree',
+            cove_dot_git_dot_v1_dot_git__pb2.ForkWorktreeRequest.SerializeToString,
+            cove_dot_git_dot_v1_dot_git__pb2.ForkWorktreeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def PushBranch(request,
             target,
             options=(),
@@ -597,6 +897,60 @@ class GitService(object):
             '/cove.git.v1.GitService/PushBranch',
             cove_dot_git_dot_v1_dot_git__pb2.PushBranchRequest.SerializeToString,
             cove_dot_git_dot_v1_dot_git__pb2.PushBranchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewMerge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.git.v1.GitService/PreviewMerge',
+            cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeRequest.SerializeToString,
+            cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MergeBranch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.git.v1.GitService/MergeBranch',
+            cove_dot_git_dot_v1_dot_git__pb2.MergeBranchRequest.SerializeToString,
+            cove_dot_git_dot_v1_dot_git__pb2.MergeBranchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -73,6 +73,15 @@ class GitServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_NOTHING_TO_COMMIT: nothing differs.
     * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
     """
+    GetProvenance: _aio.UnaryUnaryMultiCallable[_git_pb2.GetProvenanceRequest, _git_pb2.GetProvenanceResponse]
+    """Returns where a commit comes from, as it was signed when the commit was made.
+
+    * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+    * NOT_FOUND, ERROR_REASON_REVISION_NOT_FOUND: there is no such revision.
+    * NOT_FOUND, ERROR_REASON_PROVENANCE_NOT_FOUND: the commit has none here.
+    """
+    GetSigningKey: _aio.UnaryUnaryMultiCallable[_git_pb2.GetSigningKeyRequest, _git_pb2.GetSigningKeyResponse]
+    """Returns the public key of what this service signs."""
     ListCommits: _aio.UnaryUnaryMultiCallable[_git_pb2.ListCommitsRequest, _git_pb2.ListCommitsResponse]
     """Lists commits from a revision back, newest first.
 
@@ -82,7 +91,7 @@ class GitServiceStub:
     """
     ListBranches: _aio.UnaryUnaryMultiCallable[_git_pb2.ListBranchesRequest, _git_pb2.ListBranchesResponse]
     """Lists the branches a worktree can see: its own, and those of its origin as last
-    fetched.
+    fetched; without an origin, those that were merged into.
 
     * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
     * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
@@ -96,6 +105,34 @@ class GitServiceStub:
     * PERMISSION_DENIED, ERROR_REASON_REPOSITORY_ACCESS_DENIED: the credentials do not do.
     * RESOURCE_EXHAUSTED, ERROR_REASON_REPOSITORY_TOO_LARGE: over the size limit.
     * UNAVAILABLE, ERROR_REASON_REMOTE_UNAVAILABLE: the remote broke off; retry.
+    """
+    SnapshotWorktree: _aio.UnaryUnaryMultiCallable[_git_pb2.SnapshotWorktreeRequest, _git_pb2.SnapshotWorktreeResponse]
+    """Keeps the files and the head of a worktree as they are now, uncommitted work and all.
+    In time that does not depend on their size where no process is in the sandbox; else
+    by a copy of what differs, which `copy_live` must allow.
+
+    * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKTREE_IN_USE: a sandbox has it, and `copy_live` is not set.
+    * ALREADY_EXISTS, ERROR_REASON_SNAPSHOT_EXISTS: the worktree has a snapshot of this id.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+    """
+    RemoveSnapshot: _aio.UnaryUnaryMultiCallable[_git_pb2.RemoveSnapshotRequest, _git_pb2.RemoveSnapshotResponse]
+    """Removes a snapshot; what worktrees made of it stand on stays. Idempotent.
+
+    * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+    """
+    ForkWorktree: _aio.UnaryUnaryMultiCallable[_git_pb2.ForkWorktreeRequest, _git_pb2.ForkWorktreeResponse]
+    """Makes a worktree as another one is now, or as a snapshot of it was: with its head, on a
+    branch of its own, and with uncommitted work. As fast, and under the same condition,
+    as SnapshotWorktree. Idempotent by uid.
+
+    * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the source has none.
+    * NOT_FOUND, ERROR_REASON_SNAPSHOT_NOT_FOUND: the source has no such snapshot.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKTREE_IN_USE: a sandbox has it, and `copy_live` is not set.
+    * ALREADY_EXISTS, ERROR_REASON_WORKTREE_EXISTS: the uid has a worktree of other input.
+    * ALREADY_EXISTS, ERROR_REASON_BRANCH_EXISTS: another worktree has the branch.
+    * INVALID_ARGUMENT, ERROR_REASON_BRANCH_INVALID: git allows no such branch name.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
     """
     PushBranch: _aio.UnaryUnaryMultiCallable[_git_pb2.PushBranchRequest, _git_pb2.PushBranchResponse]
     """Pushes the branch of a worktree to its origin or to another remote. Never
@@ -112,6 +149,35 @@ class GitServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_PUSH_REJECTED: the remote's own rules refused it.
     * ABORTED, ERROR_REASON_HEAD_MOVED: the remote branch is not at `expected_remote_head`.
     * UNAVAILABLE, ERROR_REASON_REMOTE_UNAVAILABLE: the remote broke off; retry.
+    """
+    PreviewMerge: _aio.UnaryUnaryMultiCallable[_git_pb2.PreviewMergeRequest, _git_pb2.PreviewMergeResponse]
+    """Tells what MergeBranch would do, and changes nothing: what the target's branch would
+    hold, or each conflict. Conflicts are an answer, not a failure.
+
+    * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+    * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `target` is the worktree's own branch, or
+      is needed: the worktree was not made from a branch.
+    * INVALID_ARGUMENT, ERROR_REASON_BRANCH_INVALID: git allows no such branch name.
+    * NOT_FOUND, ERROR_REASON_REVISION_NOT_FOUND: there is no such source or target.
+    * FAILED_PRECONDITION, ERROR_REASON_UNRELATED_HISTORIES: source and target share no commit.
+    * FAILED_PRECONDITION, ERROR_REASON_NOT_LINEAR: MERGE_STRATEGY_REBASE, and the source has merges
+      of its own, or too many commits.
+    * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.38.
+    * With `fetch`, what FetchRepository fails with.
+    """
+    MergeBranch: _aio.UnaryUnaryMultiCallable[_git_pb2.MergeBranchRequest, _git_pb2.MergeBranchResponse]
+    """Lands the branch of a worktree, or another source, on a branch of its origin; without an
+    origin, on a branch of its own repository. The origin is asked where its branch is, the
+    commit is made on exactly that, and pushed if the branch is still there: it never
+    overwrites commits of others. No files are touched, no attributes followed, no hooks run.
+
+    * All that PreviewMerge and PushBranch fail with, and besides:
+    * FAILED_PRECONDITION, ERROR_REASON_MERGE_CONFLICT: the two sides changed the same.
+    * FAILED_PRECONDITION, ERROR_REASON_NON_FAST_FORWARD: MERGE_STRATEGY_FAST_FORWARD, and the target
+      has commits that the source has not.
+    * ABORTED, ERROR_REASON_HEAD_MOVED: the target is not at `expected_target_head`, or moved
+      while it was merged.
+    * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
     """
 
 class GitServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -217,6 +283,27 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def GetProvenance(
+        self,
+        request: _git_pb2.GetProvenanceRequest,
+        context: _aio.ServicerContext[_git_pb2.GetProvenanceRequest, _abc.Awaitable[_git_pb2.GetProvenanceResponse]],
+    ) -> _abc.Awaitable[_git_pb2.GetProvenanceResponse]:
+        """Returns where a commit comes from, as it was signed when the commit was made.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        * NOT_FOUND, ERROR_REASON_REVISION_NOT_FOUND: there is no such revision.
+        * NOT_FOUND, ERROR_REASON_PROVENANCE_NOT_FOUND: the commit has none here.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSigningKey(
+        self,
+        request: _git_pb2.GetSigningKeyRequest,
+        context: _aio.ServicerContext[_git_pb2.GetSigningKeyRequest, _abc.Awaitable[_git_pb2.GetSigningKeyResponse]],
+    ) -> _abc.Awaitable[_git_pb2.GetSigningKeyResponse]:
+        """Returns the public key of what this service signs."""
+
+    @_abc_1.abstractmethod
     def ListCommits(
         self,
         request: _git_pb2.ListCommitsRequest,
@@ -236,7 +323,7 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_git_pb2.ListBranchesRequest, _abc.Awaitable[_git_pb2.ListBranchesResponse]],
     ) -> _abc.Awaitable[_git_pb2.ListBranchesResponse]:
         """Lists the branches a worktree can see: its own, and those of its origin as last
-        fetched.
+        fetched; without an origin, those that were merged into.
 
         * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
         * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
@@ -259,6 +346,52 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def SnapshotWorktree(
+        self,
+        request: _git_pb2.SnapshotWorktreeRequest,
+        context: _aio.ServicerContext[_git_pb2.SnapshotWorktreeRequest, _abc.Awaitable[_git_pb2.SnapshotWorktreeResponse]],
+    ) -> _abc.Awaitable[_git_pb2.SnapshotWorktreeResponse]:
+        """Keeps the files and the head of a worktree as they are now, uncommitted work and all.
+        In time that does not depend on their size where no process is in the sandbox; else
+        by a copy of what differs, which `copy_live` must allow.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKTREE_IN_USE: a sandbox has it, and `copy_live` is not set.
+        * ALREADY_EXISTS, ERROR_REASON_SNAPSHOT_EXISTS: the worktree has a snapshot of this id.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveSnapshot(
+        self,
+        request: _git_pb2.RemoveSnapshotRequest,
+        context: _aio.ServicerContext[_git_pb2.RemoveSnapshotRequest, _abc.Awaitable[_git_pb2.RemoveSnapshotResponse]],
+    ) -> _abc.Awaitable[_git_pb2.RemoveSnapshotResponse]:
+        """Removes a snapshot; what worktrees made of it stand on stays. Idempotent.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        """
+
+    @_abc_1.abstractmethod
+    def ForkWorktree(
+        self,
+        request: _git_pb2.ForkWorktreeRequest,
+        context: _aio.ServicerContext[_git_pb2.ForkWorktreeRequest, _abc.Awaitable[_git_pb2.ForkWorktreeResponse]],
+    ) -> _abc.Awaitable[_git_pb2.ForkWorktreeResponse]:
+        """Makes a worktree as another one is now, or as a snapshot of it was: with its head, on a
+        branch of its own, and with uncommitted work. As fast, and under the same condition,
+        as SnapshotWorktree. Idempotent by uid.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the source has none.
+        * NOT_FOUND, ERROR_REASON_SNAPSHOT_NOT_FOUND: the source has no such snapshot.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKTREE_IN_USE: a sandbox has it, and `copy_live` is not set.
+        * ALREADY_EXISTS, ERROR_REASON_WORKTREE_EXISTS: the uid has a worktree of other input.
+        * ALREADY_EXISTS, ERROR_REASON_BRANCH_EXISTS: another worktree has the branch.
+        * INVALID_ARGUMENT, ERROR_REASON_BRANCH_INVALID: git allows no such branch name.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        """
+
+    @_abc_1.abstractmethod
     def PushBranch(
         self,
         request: _git_pb2.PushBranchRequest,
@@ -278,6 +411,47 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_PUSH_REJECTED: the remote's own rules refused it.
         * ABORTED, ERROR_REASON_HEAD_MOVED: the remote branch is not at `expected_remote_head`.
         * UNAVAILABLE, ERROR_REASON_REMOTE_UNAVAILABLE: the remote broke off; retry.
+        """
+
+    @_abc_1.abstractmethod
+    def PreviewMerge(
+        self,
+        request: _git_pb2.PreviewMergeRequest,
+        context: _aio.ServicerContext[_git_pb2.PreviewMergeRequest, _abc.Awaitable[_git_pb2.PreviewMergeResponse]],
+    ) -> _abc.Awaitable[_git_pb2.PreviewMergeResponse]:
+        """Tells what MergeBranch would do, and changes nothing: what the target's branch would
+        hold, or each conflict. Conflicts are an answer, not a failure.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `target` is the worktree's own branch, or
+          is needed: the worktree was not made from a branch.
+        * INVALID_ARGUMENT, ERROR_REASON_BRANCH_INVALID: git allows no such branch name.
+        * NOT_FOUND, ERROR_REASON_REVISION_NOT_FOUND: there is no such source or target.
+        * FAILED_PRECONDITION, ERROR_REASON_UNRELATED_HISTORIES: source and target share no commit.
+        * FAILED_PRECONDITION, ERROR_REASON_NOT_LINEAR: MERGE_STRATEGY_REBASE, and the source has merges
+          of its own, or too many commits.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.38.
+        * With `fetch`, what FetchRepository fails with.
+        """
+
+    @_abc_1.abstractmethod
+    def MergeBranch(
+        self,
+        request: _git_pb2.MergeBranchRequest,
+        context: _aio.ServicerContext[_git_pb2.MergeBranchRequest, _abc.Awaitable[_git_pb2.MergeBranchResponse]],
+    ) -> _abc.Awaitable[_git_pb2.MergeBranchResponse]:
+        """Lands the branch of a worktree, or another source, on a branch of its origin; without an
+        origin, on a branch of its own repository. The origin is asked where its branch is, the
+        commit is made on exactly that, and pushed if the branch is still there: it never
+        overwrites commits of others. No files are touched, no attributes followed, no hooks run.
+
+        * All that PreviewMerge and PushBranch fail with, and besides:
+        * FAILED_PRECONDITION, ERROR_REASON_MERGE_CONFLICT: the two sides changed the same.
+        * FAILED_PRECONDITION, ERROR_REASON_NON_FAST_FORWARD: MERGE_STRATEGY_FAST_FORWARD, and the target
+          has commits that the source has not.
+        * ABORTED, ERROR_REASON_HEAD_MOVED: the target is not at `expected_target_head`, or moved
+          while it was merged.
+        * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
         """
 
 def add_GitServiceServicer_to_server(servicer: GitServiceServicer, server: _aio.Server) -> None: ...

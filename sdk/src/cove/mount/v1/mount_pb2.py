@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63ove/mount/v1/mount.proto\x12\rcove.mount.v1\x1a\x1b\x62uf/validate/validate.proto\"\x80\x03\n\x05Mount\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\'\n\x04mode\x18\x02 \x01(\x0e\x32\x19.cove.mount.v1.Mount.Mode\x12\x10\n\x08worktree\x18\x03 \x01(\t\x12\x10\n\x08git_view\x18\x04 \x01(\t\x12\x0f\n\x07objects\x18\x05 \x01(\t\x12\x18\n\x06lowers\x18\x06 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10@\x12\r\n\x05upper\x18\x07 \x01(\t\x12\x0c\n\x04work\x18\x08 \x01(\t\x12+\n\x06xattrs\x18\t \x01(\x0e\x32\x1b.cove.mount.v1.Mount.Xattrs\x12\x0c\n\x04lock\x18\n \x01(\t\x12\x0f\n\x07outside\x18\x0b \x01(\t\">\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0e\n\nMODE_PLAIN\x10\x01\x12\x10\n\x0cMODE_OVERLAY\x10\x02\"E\n\x06Xattrs\x12\x16\n\x12XATTRS_UNSPECIFIED\x10\x00\x12\x12\n\x0eXATTRS_TRUSTED\x10\x01\x12\x0f\n\x0bXATTRS_USER\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63ove/mount/v1/mount.proto\x12\rcove.mount.v1\x1a\x1b\x62uf/validate/validate.proto\"\x9f\x03\n\x05Mount\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\'\n\x04mode\x18\x02 \x01(\x0e\x32\x19.cove.mount.v1.Mount.Mode\x12\x10\n\x08worktree\x18\x03 \x01(\t\x12\x10\n\x08git_view\x18\x04 \x01(\t\x12\x0f\n\x07objects\x18\x05 \x01(\t\x12\x18\n\x06lowers\x18\x06 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10@\x12\r\n\x05upper\x18\x07 \x01(\t\x12\x0c\n\x04work\x18\x08 \x01(\t\x12+\n\x06xattrs\x18\t \x01(\x0e\x32\x1b.cove.mount.v1.Mount.Xattrs\x12\x0c\n\x04lock\x18\n \x01(\t\x12\x0f\n\x07outside\x18\x0b \x01(\t\x12\r\n\x05stack\x18\x0c \x01(\t\x12\x0e\n\x06layers\x18\r \x01(\t\">\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0e\n\nMODE_PLAIN\x10\x01\x12\x10\n\x0cMODE_OVERLAY\x10\x02\"E\n\x06Xattrs\x12\x16\n\x12XATTRS_UNSPECIFIED\x10\x00\x12\x12\n\x0eXATTRS_TRUSTED\x10\x01\x12\x0f\n\x0bXATTRS_USER\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,9 +35,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MOUNT'].fields_by_name['lowers']._loaded_options = None
   _globals['_MOUNT'].fields_by_name['lowers']._serialized_options = b'\272H\005\222\001\002\020@'
   _globals['_MOUNT']._serialized_start=74
-  _globals['_MOUNT']._serialized_end=458
-  _globals['_MOUNT_MODE']._serialized_start=325
-  _globals['_MOUNT_MODE']._serialized_end=387
-  _globals['_MOUNT_XATTRS']._serialized_start=389
-  _globals['_MOUNT_XATTRS']._serialized_end=458
+  _globals['_MOUNT']._serialized_end=489
+  _globals['_MOUNT_MODE']._serialized_start=356
+  _globals['_MOUNT_MODE']._serialized_end=418
+  _globals['_MOUNT_XATTRS']._serialized_start=420
+  _globals['_MOUNT_XATTRS']._serialized_end=489
 # @@protoc_insertion_point(module_scope)

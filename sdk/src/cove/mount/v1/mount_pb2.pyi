@@ -92,6 +92,8 @@ class Mount(_message.Message):
     XATTRS_FIELD_NUMBER: _builtins.int
     LOCK_FIELD_NUMBER: _builtins.int
     OUTSIDE_FIELD_NUMBER: _builtins.int
+    STACK_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of this message's meaning; 1 or 2. What follows `objects` is of version 2."""
     mode: Global___Mount.Mode.ValueType
@@ -120,6 +122,12 @@ class Mount(_message.Message):
     (the tip before; empty when there was none), `to`, and where the sandbox may not
     have seen the commits before it, `before`: earlier tips, the latest first. At most 4096 bytes.
     """
+    stack: _builtins.str
+    """OVERLAY: a file that names directories below `layers`, one a line, which lie above
+    `lowers`; the topmost first. Who has the lock reads it: it changes while nobody has.
+    """
+    layers: _builtins.str
+    """OVERLAY: the directory that `stack` names directories of."""
     @_builtins.property
     def lowers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """OVERLAY: the read-only layers, the topmost first."""
@@ -138,10 +146,12 @@ class Mount(_message.Message):
         xattrs: Global___Mount.Xattrs.ValueType = ...,
         lock: _builtins.str = ...,
         outside: _builtins.str = ...,
+        stack: _builtins.str = ...,
+        layers: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["git_view", b"git_view", "lock", b"lock", "lowers", b"lowers", "mode", b"mode", "objects", b"objects", "outside", b"outside", "upper", b"upper", "version", b"version", "work", b"work", "worktree", b"worktree", "xattrs", b"xattrs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["git_view", b"git_view", "layers", b"layers", "lock", b"lock", "lowers", b"lowers", "mode", b"mode", "objects", b"objects", "outside", b"outside", "stack", b"stack", "upper", b"upper", "version", b"version", "work", b"work", "worktree", b"worktree", "xattrs", b"xattrs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

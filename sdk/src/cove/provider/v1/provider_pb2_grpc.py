@@ -61,6 +61,16 @@ class ProviderServiceStub(object):
                 request_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.InspectEnvironmentRequest.SerializeToString,
                 response_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.InspectEnvironmentResponse.FromString,
                 _registered_method=True)
+        self.SuspendEnvironment = channel.unary_unary(
+                '/cove.provider.v1.ProviderService/SuspendEnvironment',
+                request_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.SuspendEnvironmentRequest.SerializeToString,
+                response_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.SuspendEnvironmentResponse.FromString,
+                _registered_method=True)
+        self.ResumeEnvironment = channel.unary_unary(
+                '/cove.provider.v1.ProviderService/ResumeEnvironment',
+                request_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.ResumeEnvironmentRequest.SerializeToString,
+                response_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.ResumeEnvironmentResponse.FromString,
+                _registered_method=True)
         self.ReleaseEnvironment = channel.unary_unary(
                 '/cove.provider.v1.ProviderService/ReleaseEnvironment',
                 request_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.ReleaseEnvironmentRequest.SerializeToString,
@@ -136,6 +146,28 @@ class ProviderServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SuspendEnvironment(self, request, context):
+        """Freezes every process of an environment, so that its files hold still. It thaws by itself
+        after `duration`: who asked may have died. Frozen again, the later end counts.
+
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
+        * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: processes cannot be frozen here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeEnvironment(self, request, context):
+        """Thaws what SuspendEnvironment froze. Idempotent.
+
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
+        * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReleaseEnvironment(self, request, context):
         """Kills every process of an environment and removes what it stood on; the worktree
         is git's. Idempotent; does not return before nothing is left.
@@ -180,6 +212,16 @@ def add_ProviderServiceServicer_to_server(servicer, server):
                     servicer.InspectEnvironment,
                     request_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.InspectEnvironmentRequest.FromString,
                     response_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.InspectEnvironmentResponse.SerializeToString,
+            ),
+            'SuspendEnvironment': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendEnvironment,
+                    request_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.SuspendEnvironmentRequest.FromString,
+                    response_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.SuspendEnvironmentResponse.SerializeToString,
+            ),
+            'ResumeEnvironment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeEnvironment,
+                    request_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.ResumeEnvironmentRequest.FromString,
+                    response_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.ResumeEnvironmentResponse.SerializeToString,
             ),
             'ReleaseEnvironment': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleaseEnvironment,
@@ -329,6 +371,60 @@ class ProviderService(object):
             '/cove.provider.v1.ProviderService/InspectEnvironment',
             cove_dot_provider_dot_v1_dot_provider__pb2.InspectEnvironmentRequest.SerializeToString,
             cove_dot_provider_dot_v1_dot_provider__pb2.InspectEnvironmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendEnvironment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.provider.v1.ProviderService/SuspendEnvironment',
+            cove_dot_provider_dot_v1_dot_provider__pb2.SuspendEnvironmentRequest.SerializeToString,
+            cove_dot_provider_dot_v1_dot_provider__pb2.SuspendEnvironmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeEnvironment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.provider.v1.ProviderService/ResumeEnvironment',
+            cove_dot_provider_dot_v1_dot_provider__pb2.ResumeEnvironmentRequest.SerializeToString,
+            cove_dot_provider_dot_v1_dot_provider__pb2.ResumeEnvironmentResponse.FromString,
             options,
             channel_credentials,
             insecure,

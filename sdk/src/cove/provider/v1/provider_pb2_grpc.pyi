@@ -55,6 +55,20 @@ class ProviderServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this driver and node.
     * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
     """
+    SuspendEnvironment: _aio.UnaryUnaryMultiCallable[_provider_pb2.SuspendEnvironmentRequest, _provider_pb2.SuspendEnvironmentResponse]
+    """Freezes every process of an environment, so that its files hold still. It thaws by itself
+    after `duration`: who asked may have died. Frozen again, the later end counts.
+
+    * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
+    * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
+    * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: processes cannot be frozen here.
+    """
+    ResumeEnvironment: _aio.UnaryUnaryMultiCallable[_provider_pb2.ResumeEnvironmentRequest, _provider_pb2.ResumeEnvironmentResponse]
+    """Thaws what SuspendEnvironment froze. Idempotent.
+
+    * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
+    * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
+    """
     ReleaseEnvironment: _aio.UnaryUnaryMultiCallable[_provider_pb2.ReleaseEnvironmentRequest, _provider_pb2.ReleaseEnvironmentResponse]
     """Kills every process of an environment and removes what it stood on; the worktree
     is git's. Idempotent; does not return before nothing is left.
@@ -134,6 +148,32 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
         """Tells how an environment is.
 
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this driver and node.
+        * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
+        """
+
+    @_abc_1.abstractmethod
+    def SuspendEnvironment(
+        self,
+        request: _provider_pb2.SuspendEnvironmentRequest,
+        context: _aio.ServicerContext[_provider_pb2.SuspendEnvironmentRequest, _abc.Awaitable[_provider_pb2.SuspendEnvironmentResponse]],
+    ) -> _abc.Awaitable[_provider_pb2.SuspendEnvironmentResponse]:
+        """Freezes every process of an environment, so that its files hold still. It thaws by itself
+        after `duration`: who asked may have died. Frozen again, the later end counts.
+
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
+        * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: processes cannot be frozen here.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeEnvironment(
+        self,
+        request: _provider_pb2.ResumeEnvironmentRequest,
+        context: _aio.ServicerContext[_provider_pb2.ResumeEnvironmentRequest, _abc.Awaitable[_provider_pb2.ResumeEnvironmentResponse]],
+    ) -> _abc.Awaitable[_provider_pb2.ResumeEnvironmentResponse]:
+        """Thaws what SuspendEnvironment froze. Idempotent.
+
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
         * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
         """
 
