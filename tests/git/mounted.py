@@ -5,7 +5,7 @@ Says `ready`, then answers each line of JSON (`argv`, `stdin` in hex) by one, un
 input ends. Ends with `CANNOT` where nothing can be mounted.
 """
 
-# ruff: noqa: PTH103, PTH211, T201
+# ruff: noqa: PTH101, PTH103, PTH211, T201
 
 import fcntl
 import json

@@ -33,6 +33,7 @@ from services.git.repositories import Caller, Repositories
 from services.git.stacks import Stacks
 from services.git.targets import Targets
 from services.git.transport import Bounds, Transport
+from services.git.within.wire import Payload
 from services.git.workspace import Workspace
 from services.git.worktrees import Wanted, Worktrees
 from tests.git.program import Program
@@ -164,12 +165,32 @@ class WatchedCells(Cells):
         super().__init__(homes, bwrap)
         self._awaited: dict[str, asyncio.Future[Running]] = {}
         self.names: list[str] = []
+        self._asked: dict[str, asyncio.Future[None]] = {}
         self.programs: dict[Path, Program] = {}
 
     async def next(self, name: str) -> Running:
         """The next run of the command `name`, as soon as there is one."""
         self._awaited[name] = asyncio.get_running_loop().create_future()
         return await asyncio.wait_for(self._awaited[name], 30)
+
+    async def asked(self, name: str) -> None:
+        """Wait until the operation `name` is asked for."""
+        self._asked[name] = asyncio.get_running_loop().create_future()
+        await asyncio.wait_for(self._asked[name], 30)
+
+    async def call(
+        self,
+        cell: Cell,
+        name: str,
+        payload: Payload,
+        descriptors: Sequence[int] = (),
+        *,
+        timeout: float,
+        limit: int = 64 << 20,
+    ) -> tuple[Payload, list[int]]:
+        if (asked := self._asked.pop(name, None)) is not None:
+            asked.set_result(None)
+        return await super().call(cell, name, payload, descriptors, timeout=timeout, limit=limit)
 
     @asynccontextmanager
     async def started(

@@ -94,7 +94,7 @@ class Comparison:
     ) -> None:
         if isinstance(work, Gone):
             work = None
-        if isinstance(work, Entry) and work == head:
+        if work == head or (isinstance(work, Leaf) and work.kind == "u"):
             return
         if isinstance(work, Directory) or (
             isinstance(work, Entry) and work.mode in (TREE, GITLINK)
@@ -192,17 +192,16 @@ class Comparison:
 
     def _not_excluded(self) -> list[Change]:
         for frames, _ in self._new:
-            if frames[-1].prefix not in self._learnt:
-                self._learn(frames)
+            self._learn(frames)
         paths = [change.path.rstrip(b"/") for _, change in self._new]
         excluded = self._ignores.excluded(paths)
         return [change for _, change in self._new if change.path.rstrip(b"/") not in excluded]
 
     def _learn(self, frames: tuple[_Frame, ...]) -> None:
         """Have the .gitignore of each of these directories."""
-        for frame in frames:
+        for frame in reversed(frames):
             if frame.prefix in self._learnt:
-                continue
+                return  # And so of all above it.
             self._learnt.add(frame.prefix)
             found = frame.overrides.get(NAME)
             content: bytes | None = None
@@ -210,8 +209,12 @@ class Comparison:
                 content = self._files.text(found, MAX_BYTES)
             elif found is None and frame.base is not None:
                 entry = self._objects.tree(frame.base).get(NAME)
-                if entry is not None and entry.mode not in (TREE, LINK, GITLINK):
-                    content = self._objects.blob(entry.id)[:MAX_BYTES]
+                if (
+                    entry is not None
+                    and entry.mode not in (TREE, LINK, GITLINK)
+                    and self._objects.size(entry.id) <= MAX_BYTES
+                ):
+                    content = self._objects.blob(entry.id)
             self._ignores.have(frame.prefix, content or b"")
 
 

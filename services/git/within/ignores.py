@@ -107,7 +107,7 @@ class Ignores:
         if not self._folder:
             self._folder = os.fsencode(tempfile.mkdtemp(prefix="ignores-"))
         path = os.path.join(self._folder, directory)
-        if directory not in self._made:
+        if directory not in self._made and len(directory) <= _MAX_PATH:
             os.makedirs(path, exist_ok=True)
             self._made.add(directory)
         return path
