@@ -231,7 +231,9 @@ def commit(found: history.Commit) -> pb.Commit:
 
 def branch(found: history.Branch) -> pb.Branch:
     """A branch that a worktree can see."""
-    kind = pb.Branch.KIND_OWN if found.own else pb.Branch.KIND_ORIGIN
+    kind = pb.Branch.KIND_ORIGIN if found.fetched else pb.Branch.KIND_REPOSITORY
+    if found.own:
+        kind = pb.Branch.KIND_OWN
     return pb.Branch(name=found.name, head_commit=found.head, kind=kind)
 
 

@@ -17,9 +17,11 @@ from services.git.app import HOMES, in_use
 from services.git.app import mode as mode_of
 from services.git.cell import Cell, Cells
 from services.git.checkouts import Checkouts
+from services.git.collisions import Collisions
 from services.git.command import Command
 from services.git.commit import Committer, Person
 from services.git.credentials import Credentials
+from services.git.foresight import Foresight
 from services.git.inside import MAX_COMMITS
 from services.git.local import Local
 from services.git.merge import Merger
@@ -102,6 +104,7 @@ class Parts:
     merger: Merger
     transport: "CountingTransport"
     local: Local
+    foresight: Foresight
 
     async def create(
         self,
@@ -228,8 +231,19 @@ async def parts(
     await worktrees.load()
     committer, pusher = Committer(records, SERVER, disk), Pusher(rules, transport, repositories)
     async with cells:
-        merger = Merger(Targets(rules, repositories, pusher), Merging(cells), SERVER, disk)
-        yield Parts(state, cells, records, worktrees, committer, pusher, merger, transport, local)
+        merging = Merging(cells)
+        yield Parts(
+            state,
+            cells,
+            records,
+            worktrees,
+            committer,
+            pusher,
+            Merger(Targets(rules, repositories, pusher), merging, SERVER, disk),
+            transport,
+            local,
+            Foresight(worktrees, Collisions(merging), disk),
+        )
         await checkouts.close()
         for program in cells.programs.values():
             program.close()
