@@ -120,7 +120,8 @@ def _enum(rules: _Rules) -> Limits:
 
 def _repeated(rules: _Rules) -> Limits:
     rules.said.pop("items", None)  # Limits of the items, not of the list.
-    return Limits(rules.renamed({"min_items": "minItems", "max_items": "maxItems"}))
+    names = {"min_items": "minItems", "max_items": "maxItems", "unique": "uniqueItems"}
+    return Limits(rules.renamed(names))
 
 
 def _map(rules: _Rules) -> Limits:

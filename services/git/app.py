@@ -20,8 +20,10 @@ from servicekit.server import Served, serving
 from services.git import authorities
 from services.git.cell import Cells
 from services.git.checkouts import Checkouts
+from services.git.collisions import Collisions
 from services.git.commit import Committer, Person
 from services.git.config import Config
+from services.git.foresight import Foresight
 from services.git.forks import Forks
 from services.git.local import Local
 from services.git.merge import Merger
@@ -96,13 +98,15 @@ async def git(config: Config) -> AsyncIterator[Served]:
         notary = Notary(Signer.load(directory / "signing.key"), records, server.name, server.email)
         pusher = Pusher(rules, transport, repositories)
         targets = Targets(rules, repositories, pusher)
+        merging = Merging(cells)
         parts = Parts(
             worktrees=worktrees,
             committer=Committer(records, server, disk, notary=notary),
             notary=notary,
             forks=Forks(worktrees, stacks, cells, disk),
             pusher=pusher,
-            merger=Merger(targets, Merging(cells), server, disk),
+            merger=Merger(targets, merging, server, disk),
+            foresight=Foresight(worktrees, Collisions(merging), disk),
             ledger=ledger,
             tokens=PageTokens.load(directory / "page.key"),
             state=config.state,

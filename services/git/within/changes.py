@@ -89,9 +89,7 @@ class Comparison:
             self._compare(prefix + name, work, wanted.get(name))
         self._frames.pop()
 
-    def _compare(
-        self, path: bytes, work: _Override | Entry | None, head: Entry | None
-    ) -> None:
+    def _compare(self, path: bytes, work: _Override | Entry | None, head: Entry | None) -> None:
         if isinstance(work, Gone):
             work = None
         if work == head or (isinstance(work, Leaf) and work.kind == "u"):
@@ -114,9 +112,7 @@ class Comparison:
         else:
             self._compare_file(path, work, head)
 
-    def _compare_directory(
-        self, path: bytes, work: Directory | Entry, head: Entry | None
-    ) -> None:
+    def _compare_directory(self, path: bytes, work: Directory | Entry, head: Entry | None) -> None:
         overrides: Mapping[bytes, _Override] = {}
         base = None
         if isinstance(work, Directory):

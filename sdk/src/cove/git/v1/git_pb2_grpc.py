@@ -122,6 +122,11 @@ class GitServiceStub(object):
                 request_serializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeRequest.SerializeToString,
                 response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeResponse.FromString,
                 _registered_method=True)
+        self.PreviewConflicts = channel.unary_unary(
+                '/cove.git.v1.GitService/PreviewConflicts',
+                request_serializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewConflictsRequest.SerializeToString,
+                response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewConflictsResponse.FromString,
+                _registered_method=True)
         self.MergeBranch = channel.unary_unary(
                 '/cove.git.v1.GitService/MergeBranch',
                 request_serializer=cove_dot_git_dot_v1_dot_git__pb2.MergeBranchRequest.SerializeToString,
@@ -350,6 +355,22 @@ class GitServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewConflicts(self, request, context):
+        """Tells which of several worktrees of one repository would collide, and on which paths,
+        before anyone merges: each is merged with each other. Changes nothing, and keeps nothing
+        of what it computes. A worktree that cannot be looked at is answered with its error, and
+        the others are compared without it.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: one of the uids has none.
+        * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `uids` are not all of one repository.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: two differ in too much to be compared.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.39.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def MergeBranch(self, request, context):
         """Lands the branch of a worktree, or another source, on a branch of its origin; without an
         origin, on a branch of its own repository. The origin is asked where its branch is, the
@@ -455,6 +476,11 @@ def add_GitServiceServicer_to_server(servicer, server):
                     servicer.PreviewMerge,
                     request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeRequest.FromString,
                     response_serializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeResponse.SerializeToString,
+            ),
+            'PreviewConflicts': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewConflicts,
+                    request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewConflictsRequest.FromString,
+                    response_serializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewConflictsResponse.SerializeToString,
             ),
             'MergeBranch': grpc.unary_unary_rpc_method_handler(
                     servicer.MergeBranch,
@@ -924,6 +950,33 @@ class GitService(object):
             '/cove.git.v1.GitService/PreviewMerge',
             cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeRequest.SerializeToString,
             cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewConflicts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.git.v1.GitService/PreviewConflicts',
+            cove_dot_git_dot_v1_dot_git__pb2.PreviewConflictsRequest.SerializeToString,
+            cove_dot_git_dot_v1_dot_git__pb2.PreviewConflictsResponse.FromString,
             options,
             channel_credentials,
             insecure,

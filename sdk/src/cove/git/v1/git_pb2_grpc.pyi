@@ -165,6 +165,18 @@ class GitServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.38.
     * With `fetch`, what FetchRepository fails with.
     """
+    PreviewConflicts: _aio.UnaryUnaryMultiCallable[_git_pb2.PreviewConflictsRequest, _git_pb2.PreviewConflictsResponse]
+    """Tells which of several worktrees of one repository would collide, and on which paths,
+    before anyone merges: each is merged with each other. Changes nothing, and keeps nothing
+    of what it computes. A worktree that cannot be looked at is answered with its error, and
+    the others are compared without it.
+
+    * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: one of the uids has none.
+    * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `uids` are not all of one repository.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: two differ in too much to be compared.
+    * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.39.
+    """
     MergeBranch: _aio.UnaryUnaryMultiCallable[_git_pb2.MergeBranchRequest, _git_pb2.MergeBranchResponse]
     """Lands the branch of a worktree, or another source, on a branch of its origin; without an
     origin, on a branch of its own repository. The origin is asked where its branch is, the
@@ -432,6 +444,24 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
           of its own, or too many commits.
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.38.
         * With `fetch`, what FetchRepository fails with.
+        """
+
+    @_abc_1.abstractmethod
+    def PreviewConflicts(
+        self,
+        request: _git_pb2.PreviewConflictsRequest,
+        context: _aio.ServicerContext[_git_pb2.PreviewConflictsRequest, _abc.Awaitable[_git_pb2.PreviewConflictsResponse]],
+    ) -> _abc.Awaitable[_git_pb2.PreviewConflictsResponse]:
+        """Tells which of several worktrees of one repository would collide, and on which paths,
+        before anyone merges: each is merged with each other. Changes nothing, and keeps nothing
+        of what it computes. A worktree that cannot be looked at is answered with its error, and
+        the others are compared without it.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: one of the uids has none.
+        * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `uids` are not all of one repository.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: two differ in too much to be compared.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.39.
         """
 
     @_abc_1.abstractmethod
