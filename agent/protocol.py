@@ -43,6 +43,11 @@ class Overlay:
     """An empty directory beside `upper`, for the kernel."""
     xattrs: str
     """`overlay.TRUSTED` or `overlay.USER`: where the marks in `upper` and `lowers` are."""
+    stack: str = ""
+    """A file that names more layers, as `agent.stack` reads it. They are above `lowers`, and count
+    among the `MOST_LOWERS`. It is read when the lock is held."""
+    layers: str = ""
+    """The directory that they are in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +91,8 @@ class SandboxSpec:
         for name in ("overlay", "lock"):
             if not values[name]:
                 del values[name]
+        if self.overlay and not self.overlay.stack:
+            del values["overlay"]["stack"], values["overlay"]["layers"]
         return values
 
     @classmethod

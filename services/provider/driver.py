@@ -75,6 +75,10 @@ class Worktree:
     """`trusted` or `user`: where the marks of the layers are."""
     lock: str = ""
     outside: str = ""
+    stack: str = ""
+    """A file that names layers above `lowers`; it changes from one activation to the next."""
+    layers: str = ""
+    """The directory that they are in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -198,7 +198,7 @@ def _worktree(mount: mount_pb2.Mount) -> Worktree:
         raise InvalidArgument("mount.git_view", "in version 1 only")
     beside = Worktree(objects=mount.objects, lock=mount.lock, outside=mount.outside)
     if mount.mode == mount_pb2.Mount.MODE_PLAIN:
-        _without(mount, "lowers", "upper", "work", "xattrs")
+        _without(mount, "lowers", "upper", "work", "xattrs", "stack", "layers")
         return replace(beside, tree=mount.worktree)
     _without(mount, "worktree")
     for name in ("lowers", "upper", "work", "lock"):
@@ -212,6 +212,8 @@ def _worktree(mount: mount_pb2.Mount) -> Worktree:
         upper=mount.upper,
         work=mount.work,
         xattrs=_XATTRS[mount.xattrs],
+        stack=mount.stack,
+        layers=mount.layers,
     )
 
 
