@@ -39,6 +39,8 @@ class Capabilities:
     processes: Method
     cpu: Method
     idle_timeout: timedelta
+    freeze: bool = False
+    """Whether environments can be suspended."""
     remedy: str = ""
     """What to do to get a sandbox here; empty when one can be made."""
 
@@ -128,6 +130,17 @@ class Driver(Protocol):
 
     async def inspect(self, handle: bytes) -> Observation:
         """Raises HandleInvalid, NotProvisioned."""
+        ...
+
+    async def suspend(self, handle: bytes, duration: timedelta) -> bool:
+        """Hold it still, at most so long. False when it is dormant: nothing was done.
+
+        Raises HandleInvalid, NotProvisioned, CapabilityMissing, Unavailable.
+        """
+        ...
+
+    async def resume(self, handle: bytes) -> bool:
+        """True when it was suspended. Raises HandleInvalid, NotProvisioned."""
         ...
 
     async def release(self, uid: str) -> bool:
