@@ -155,7 +155,7 @@ def _truth(head: str, paths: list[str] | None) -> dict[str, Any]:
     tree = _stock("write-tree").decode().strip()
     since = head or _EMPTY_TREE
     raw = _stock("diff", "--cached", "-M", "-l1000", "--raw", "-z", since)
-    patch = _stock("diff", "--cached", "-M", "-l1000", "-p", since)
+    patch = _stock("diff", "--cached", "-M", "-l1000", "-p", "--diff-filter=t", since)
     return {"tree": tree, "raw": _text(raw), "patch": _text(patch)}
 
 

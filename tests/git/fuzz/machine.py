@@ -318,16 +318,17 @@ class Worktree(RuleBasedStateMachine):
         return self.service.call(look())
 
     def _patches(self) -> bytes:
+        """Those of text. Of another type is a file where one side may be binary: left out too."""
         _, workspace = self._ready()
 
         async def look() -> bytes:
-            found, binary = b"", False
+            found, left_out = b"", False
             events = diff.of_work(workspace, workspace.head, [], Limits())
             async with aclosing(events) as stream:
                 async for event in stream:
                     if isinstance(event, File):
-                        binary = event.binary
-                    elif isinstance(event, Patch) and not binary:
+                        left_out = event.binary or event.change is Change.TYPE_CHANGED
+                    elif isinstance(event, Patch) and not left_out:
                         found += event.data
             return _without_ids(found)
 
