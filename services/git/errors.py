@@ -191,3 +191,15 @@ class GitTooOld(FailedPrecondition):
     """The git of this host cannot do it."""
 
     reason = ErrorReason.ERROR_REASON_CAPABILITY_MISSING
+
+
+class InUse(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_WORKTREE_IN_USE
+
+
+class SnapshotNotFound(NotFound):
+    reason = ErrorReason.ERROR_REASON_SNAPSHOT_NOT_FOUND
+
+
+class SnapshotExists(AlreadyExists):
+    reason = ErrorReason.ERROR_REASON_SNAPSHOT_EXISTS

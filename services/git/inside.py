@@ -19,9 +19,9 @@ from typing import Final
 
 from servicekit.errors import ServiceError
 from services.git import files
-from services.git.cell import Identity, timed_out_as
-from services.git.command import Where, git, is_commit_id
-from services.git.errors import Diverged, InsideRejected
+from services.git.cell import Cell, Identity, timed_out_as
+from services.git.command import Command, Where, git, is_commit_id
+from services.git.errors import Diverged, HeadMoved, InsideRejected
 from services.git.process import close_all
 from services.git.record import Mode, Record, Records
 from services.git.repository import head_ref
@@ -30,7 +30,8 @@ from services.git.within.system import open_beneath
 from services.git.workspace import Workspace
 
 _TEXT_LIMIT: Final = 16 << 20
-_MAX_COMMITS: Final = 10_000
+MAX_COMMITS: Final = 10_000
+"""That come in at once."""
 _MAX_BYTES: Final = 1 << 30
 _EXCLUDED: Final = 500
 """Branches of the origin that a pack of commits made inside need not hold again."""
@@ -61,11 +62,9 @@ def tip(workspace: Workspace) -> str:
             return ""
         if found := layers.read(name).strip():
             return _id(found)
-        for line in layers.read(b"packed-refs").split(b"\n"):
-            value, _, packed = line.partition(b" ")
-            if packed == name:
-                return _id(value)
-    return ""
+        packed = b"\n" + layers.read(b"packed-refs") + b"\n"
+        before, found, _ = packed.partition(b" " + name + b"\n")
+        return _id(before[before.rfind(b"\n") + 1 :]) if found else ""
 
 
 def _id(text: bytes) -> str:
@@ -73,7 +72,9 @@ def _id(text: bytes) -> str:
     return found if is_commit_id(found) else ""
 
 
-async def take(records: Records, record: Record, workspace: Workspace) -> Record:
+async def take(
+    records: Records, record: Record, workspace: Workspace, most: int = MAX_COMMITS
+) -> Record:
     """Bring in what was committed inside since this was last looked at. Call it locked.
 
     Where both sides went on, or git does not take what there is, nothing changes; a commit
@@ -86,19 +87,23 @@ async def take(records: Records, record: Record, workspace: Workspace) -> Record
     if workspace.astray is not None and workspace.astray[:2] == (found, head):
         return record
     try:
-        return await _take(records, record, workspace, found, head)
+        taken = await _take(records, record, workspace, found, head, most)
+        workspace.astray = None
+        return taken
     except ServiceError as error:
         workspace.astray = (found, head, error)
         return record
 
 
 async def _take(
-    records: Records, record: Record, workspace: Workspace, found: str, head: str
+    records: Records, record: Record, workspace: Workspace, found: str, head: str, most: int
 ) -> Record:
     repository = workspace.repository
     if found != head:
         if not await repository.has(found):
-            await _import(workspace, found, head)
+            await _import(workspace, found, head, most)
+            if not await repository.has(found):
+                raise InsideRejected("the head inside is not a commit", inside=found)
         with repository.writing():
             if head != record.inside and not await repository.is_ancestor(head, found):
                 if not await repository.is_ancestor(found, head):
@@ -111,7 +116,7 @@ async def _take(
             elif not await repository.update_refs(
                 [f"update {head_ref(record.uid)} {found} {head or _NOTHING}"]
             ):
-                raise InsideRejected("the head inside is not a commit", inside=found)
+                raise HeadMoved("the branch has moved", expected=head, actual=workspace.head)
     return records.keep(replace(record, inside=found))
 
 
@@ -121,21 +126,22 @@ def check_followed(workspace: Workspace) -> None:
         raise workspace.astray[2]
 
 
-async def _import(workspace: Workspace, found: str, head: str) -> None:
+async def _import(workspace: Workspace, found: str, head: str, most: int) -> None:
     repository, cells = workspace.repository, workspace.cells
     files.make_directory(workspace.paths.scratch, cells.sandbox)
     known = await repository.refs("refs/remotes/origin/")
     have = [commit for commit in (head, *list(known.values())[:_EXCLUDED]) if commit]
     wanted = "\n".join([found, *(f"^{commit}" for commit in have), ""]).encode()
     cell, where = workspace.cell(), workspace.inside_objects()
-    count = git(where, "rev-list", ["--count", f"--max-count={_MAX_COMMITS + 1}", "--stdin"])
+    await _check_kinds(workspace, cell, where, found)
+    count = git(where, "rev-list", ["--count", f"--max-count={most + 1}", "--stdin"])
     result = await cells.run(cell, count, wanted)
     if result.code != 0:
         raise InsideRejected(
             "commits made inside cannot be read", inside=found, cause=result.errors[-300:]
         )
-    if int(result.output) > _MAX_COMMITS:
-        raise InsideRejected(f"more than {_MAX_COMMITS} commits were made inside", inside=found)
+    if int(result.output) > most:
+        raise InsideRejected(f"more than {most} commits were made inside", inside=found)
     pack = git(where, "pack-objects")
     check = git(Where(git_dir=STORE), "index-pack", [f"--max-input-size={_MAX_BYTES}"])
     reading, writing = os.pipe()
@@ -152,13 +158,23 @@ async def _import(workspace: Workspace, found: str, head: str) -> None:
         close_all(ends)
         packed = await source.finish(wanted, limit=1 << 20)
         done = await target.finish(limit=1 << 20)
-    for each in (packed, done):
-        if each.code != 0:
-            raise InsideRejected(
-                "git does not take what was committed inside",
-                inside=found,
-                cause=each.errors[-300:],
-            )
+    if packed.code or done.code:
+        raise InsideRejected(
+            "git does not take what was committed inside",
+            inside=found,
+            cause=f"{packed.errors}{done.errors}"[-300:],
+        )
+
+
+async def _check_kinds(workspace: Workspace, cell: Cell, where: Where, found: str) -> None:
+    """Git would wait for a pipe that has the name of an object."""
+    folders = [where.objects, *where.alternates.split(":")[1:]]
+    argv = ("find", *folders, "(", "-type", "p", "-o", "-type", "l", ")", "-print", "-quit")
+    strange = await workspace.cells.run(
+        cell, Command(name="find", argv=argv, env=git(where, "version").env)
+    )
+    if strange.output:
+        raise InsideRejected("there is a pipe or a link among the objects", inside=found)
 
 
 def tell(workspace: Workspace, branch: str, old: str, new: str) -> None:
@@ -195,6 +211,19 @@ def make(
     for name, content in contents.items():
         data = content.encode("utf-8", "surrogateescape")
         files.write(folder / name, data, owner=owner, durable=False)
+
+
+def turn(tree: int, owner: Identity, branch: str, commit: str) -> None:
+    """Put `.git` below the directory `tree` on a branch of its own. Nobody is inside.
+
+    What is there may be anything: where `.git` is no directory it stays as it is.
+    """
+    contents = {b".git/HEAD": f"ref: refs/heads/{branch}\n"}
+    if commit:
+        contents[b".git/refs/heads/" + branch.encode()] = f"{commit}\n"
+    with suppress(FileExistsError, NotADirectoryError):
+        for path, text in contents.items():
+            files.write_beneath(tree, path, text.encode(), owner)
 
 
 def _quoted(text: str) -> str:

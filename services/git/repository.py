@@ -68,9 +68,9 @@ class Repository:
         return result.output.decode().strip()
 
     async def has(self, commit: str) -> bool:
-        """Whether `commit` and all that it needs is here, as far as a ref vouches for it."""
-        command = git(Where(git_dir=STORE), "cat-file", ["-e"], values=[f"{commit}^{{commit}}"])
-        return (await self.cells.run(self.cell(), command)).code == 0
+        """Whether `commit` is here, and is a commit."""
+        command = git(Where(git_dir=STORE), "cat-file", ["-t"], values=[commit])
+        return (await self.cells.run(self.cell(), command)).output == b"commit\n"
 
     async def is_ancestor(self, older: str, newer: str) -> bool:
         """Whether `newer` has `older` in its history; so it has, if there is no older one."""

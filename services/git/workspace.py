@@ -16,7 +16,7 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,6 +61,10 @@ class Paths:
     @property
     def lock(self) -> Path:
         return self.directory / "lock"
+
+    @property
+    def stack(self) -> Path:
+        return self.directory / "stack"
 
     @property
     def outside(self) -> Path:
@@ -122,6 +126,11 @@ class Workspace:
     def where(self, *, objects: str = _STORE, alternates: str = "") -> Where:
         """For commands in `cell`."""
         return Where(git_dir=_GIT, objects=objects, alternates=alternates)
+
+    def restack(self, layers: tuple[Path, ...]) -> None:
+        """Its upper layer was frozen: it stands on these now. Call it locked."""
+        self.paths = replace(self.paths, layers=layers)
+        self._frozen = None
 
     async def ask(
         self, name: str, head: str, descriptors: Sequence[int] = (), **more: Any

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from services.git.record import Mode
 from services.git.remote import Rules
 from tests.git.parts import Parts, make_source, parts
 
@@ -22,8 +23,14 @@ def source(tmp_path: Path, prototype_of_source: Path) -> Path:
 
 
 @pytest.fixture
-async def git(tmp_path: Path) -> AsyncIterator[Parts]:
+def mode() -> Mode | None:
+    """How worktrees are made: None is what the host can."""
+    return None
+
+
+@pytest.fixture
+async def git(tmp_path: Path, mode: Mode | None) -> AsyncIterator[Parts]:
     state = tmp_path / "state"
     rules = Rules(local_roots=[Path("/")], closed=state)
-    async with parts(state, rules) as made:
+    async with parts(state, rules, mode=mode) as made:
         yield made

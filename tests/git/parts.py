@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from servicekit.disk import DiskGuard
 from services.git.answers import Listing, Progress
 from services.git.app import HOMES, in_use
@@ -18,6 +20,8 @@ from services.git.checkouts import Checkouts
 from services.git.command import Command
 from services.git.commit import Committer, Person
 from services.git.credentials import Credentials
+from services.git.forks import Forks
+from services.git.inside import MAX_COMMITS
 from services.git.local import Local
 from services.git.merge import Merger
 from services.git.mergetree import Merging
@@ -26,10 +30,12 @@ from services.git.push import Pusher
 from services.git.record import Mode, Record, Records
 from services.git.remote import Remote, Rules
 from services.git.repositories import Caller, Repositories
+from services.git.stacks import Stacks
 from services.git.targets import Targets
 from services.git.transport import Bounds, Transport
 from services.git.workspace import Workspace
 from services.git.worktrees import Wanted, Worktrees
+from tests.git.program import Program
 
 SERVER = Person("Cove", "cove@localhost")
 CALLER = Caller(tenant="acme", principal="ada", credentials=Credentials())
@@ -96,6 +102,7 @@ class Parts:
     committer: Committer
     pusher: Pusher
     merger: Merger
+    forks: Forks
     transport: "CountingTransport"
     local: Local
 
@@ -157,6 +164,7 @@ class WatchedCells(Cells):
         super().__init__(homes, bwrap)
         self._awaited: dict[str, asyncio.Future[Running]] = {}
         self.names: list[str] = []
+        self.programs: dict[Path, Program] = {}
 
     async def next(self, name: str) -> Running:
         """The next run of the command `name`, as soon as there is one."""
@@ -192,6 +200,7 @@ async def parts(
     authorities: bytes = b"",
     disk_used: float = 0.5,
     mode: Mode | None = None,
+    most_commits: int = MAX_COMMITS,
 ) -> AsyncIterator[Parts]:
     """The service's parts over `state`, as app.py makes them."""
     directory = state / "git"
@@ -207,20 +216,74 @@ async def parts(
     records = Records(homes[1])
     checkouts = Checkouts(homes[2], cells, 1 << 30, partial(in_use, records, repositories))
     how = mode_of(directory) if mode is None else mode
+    stacks = Stacks(homes[3], records, cells)
     worktrees = Worktrees(
-        records, repositories, checkouts, homes[3], how, cells, rules, local, disk
+        records,
+        repositories,
+        checkouts,
+        stacks,
+        homes[3],
+        how,
+        cells,
+        rules,
+        local,
+        disk,
+        most_commits=most_commits,
     )
     await worktrees.load()
     committer, pusher = Committer(records, SERVER, disk), Pusher(rules, transport, repositories)
     async with cells:
         merger = Merger(Targets(rules, repositories, pusher), Merging(cells), SERVER, disk)
-        yield Parts(state, cells, records, worktrees, committer, pusher, merger, transport, local)
+        forks = Forks(worktrees, stacks, cells, disk)
+        yield Parts(
+            state,
+            cells,
+            records,
+            worktrees,
+            committer,
+            pusher,
+            merger,
+            forks,
+            transport,
+            local,
+        )
         await checkouts.close()
+        for program in cells.programs.values():
+            program.close()
+
+
+@pytest.fixture(params=[None, Mode.PLAIN], ids=["overlay", "plain"])
+def both_modes(request: pytest.FixtureRequest) -> Mode | None:
+    """For a module whose tests hold for every kind of worktree: `mode = both_modes`."""
+    mode: Mode | None = request.param
+    return mode
+
+
+def inside(workspace: Workspace) -> Program:
+    """The program in a worktree's sandbox; it is there until the parts are closed."""
+    assert isinstance(workspace.cells, WatchedCells)
+    programs, key = workspace.cells.programs, workspace.paths.directory
+    if key not in programs:
+        programs[key] = Program.of(workspace)
+    return programs[key]
+
+
+def leave(workspace: Workspace) -> None:
+    """End the program in a worktree's sandbox, if there is one."""
+    assert isinstance(workspace.cells, WatchedCells)
+    program = workspace.cells.programs.pop(workspace.paths.directory, None)
+    if program is not None:
+        program.close()
+
+
+def tree_of(workspace: Workspace) -> Path:
+    """The worktree as the program in its sandbox sees it."""
+    return inside(workspace).tree
 
 
 def write(workspace: Workspace, name: str | bytes, content: str | bytes) -> Path:
     """Write a file into a worktree, as the program in its sandbox would."""
-    path = workspace.tree / os.fsdecode(name)
+    path = tree_of(workspace) / os.fsdecode(name)
     new = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)

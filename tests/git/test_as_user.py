@@ -16,10 +16,13 @@ TESTS = (
     "test_attacks.py",
     "test_cell.py",
     "test_checkouts.py",
+    "test_collisions.py::test_each_pair_that_collides_is_told_with_its_paths",
     "test_commit.py",
+    "test_merge.py::test_a_merge_commit_has_the_target_and_the_source_as_parents",
+    "test_merge.py::test_a_rebase_repeats_each_commit_as_git_does",
     "test_push.py::test_push_to_a_repository_of_this_machine",
     "test_ssh.py",
-    "test_view.py",
+    "test_inside.py",
     "test_warm.py",
 )
 

@@ -19,9 +19,11 @@ from services.git import diff, status
 from services.git.commit import Draft
 from services.git.errors import NothingToCommit, TreeChanges
 from services.git.workspace import Workspace
-from tests.git.parts import Parts, make_source, own, run_git, write
+from tests.git.parts import Parts, both_modes, make_source, own, run_git, tree_of, write
 
-IN_CELL = "/run/cell/tree/evil.sh"
+mode = both_modes
+
+IN_CELL = "/run/cell/layers/0/evil.sh"
 SECRET = "the-secret-of-the-host"
 
 
@@ -122,7 +124,7 @@ def plant(attack: Attack, root: Path, mark: Path, prototype: Path, script: str) 
     # In a cell the mark is out of reach, so the script also leaves one where it may write.
     (root / "evil.sh").write_text(
         f"#!/bin/sh\nmkdir -p '{mark}' 2>/dev/null\n"
-        "for d in index scratch tree objects store; do\n"
+        "for d in scratch layers/0 made store; do\n"
         "  mkdir -p /run/cell/$d/pwned /run/cell/$d/objects/pwned 2>/dev/null\n"
         "done\nexit 0\n"
     )
@@ -159,11 +161,16 @@ async def test_nothing_from_a_worktree_is_run(
 
     await git.create(with_submodule)
     record, workspace = await git.ready()
-    shutil.rmtree(workspace.tree / "sub", ignore_errors=True)
-    plant(attack, workspace.tree, mark, prototype, IN_CELL)
-    own(workspace, workspace.tree, *workspace.tree.rglob("*"))
+    planted = tmp_path / "planted"
+    run_git(tmp_path, "clone", "-q", str(with_submodule), str(planted))
+    plant(attack, planted, mark, prototype, IN_CELL)
+    tree = tree_of(workspace)
+    (tree / "sub").rmdir()
+    shutil.rmtree(tree / ".git")
+    shutil.copytree(planted, tree, symlinks=True, dirs_exist_ok=True)
+    own(workspace, *tree.rglob("*"))
     async with workspace.lock:
-        assert await status.read_all(workspace, workspace.head)
+        assert (await status.read(workspace, workspace.head)).entries
     await drain(diff.of_work(workspace, record.base_commit, [], diff.Limits()))
     await git.committer.commit(record, workspace, Draft(message="Commit"))
     await drain(diff.of_commits(workspace, record.base_commit, workspace.head, [], diff.Limits()))
@@ -188,7 +195,7 @@ async def test_filters_configured_in_the_origin_are_not_run(
     record, workspace = await git.ready()
     write(workspace, "README", "changed\n")
     await git.committer.commit(record, workspace, Draft(message="Commit"))
-    assert (workspace.tree / "src/a.txt").read_text() == "one\ntwo\n"
+    assert (tree_of(workspace) / "src/a.txt").read_text() == "one\ntwo\n"
     assert not mark.exists()
 
 
@@ -228,7 +235,7 @@ async def test_no_race_for_a_symlink_brings_in_a_file_of_the_host(
     record, workspace = await git.ready()
     end = time.monotonic() + 3
     commits = 0
-    with swapping(workspace.tree, secret, workspace):
+    with swapping(tree_of(workspace), secret, workspace):
         while time.monotonic() < end:
             write(workspace, "count", str(commits))
             try:

@@ -10,7 +10,7 @@ from services.git.cell import Bind, Cell
 from services.git.command import Command
 from services.git.errors import CellUnavailable
 from services.git.remote import Rules
-from tests.git.parts import OTHER, UID, Parts, parts
+from tests.git.parts import OTHER, UID, Parts, parts, write
 
 
 async def run(git: Parts, cell: Cell, script: str) -> str:
@@ -25,12 +25,13 @@ async def test_a_cell_sees_one_worktree_and_not_where_all_of_them_are(
     await git.create(source, UID, branch="a")
     await git.create(source, OTHER, branch="b")
     _, workspace = await git.ready()
+    write(workspace, "new", "")
     tree = Bind(source=workspace.tree, target="/run/cell/tree")
     for identity in (git.cells.sandbox, git.cells.keeper):
         cell = Cell(identity=identity, binds=[tree])
         assert await run(git, cell, "ls -A /sys 2>/dev/null") == ""
         assert await run(git, cell, f"find / -name {OTHER} 2>/dev/null") == ""
-        assert "README" in await run(git, cell, "ls /run/cell/tree")
+        assert "new" in await run(git, cell, "ls /run/cell/tree")
 
 
 async def test_a_cell_gets_no_descriptor_and_no_right_of_the_service(git: Parts) -> None:

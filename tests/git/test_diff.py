@@ -10,7 +10,17 @@ from services.git import diff
 from services.git.commit import Draft
 from services.git.diff import End, Event, File, Limits, Patch
 from services.git.status import Change
-from tests.git.parts import Parts, make_source, own, run_git, write
+from tests.git.parts import (
+    Parts,
+    both_modes,
+    make_source,
+    own,
+    run_git,
+    tree_of,
+    write,
+)
+
+mode = both_modes
 
 
 async def collect(events: AsyncGenerator[Event, None]) -> list[Event]:
@@ -47,7 +57,7 @@ async def test_a_diff_shows_every_kind_of_change_and_can_be_applied(
     )
     await git.create(source)
     record, workspace = await git.ready()
-    tree = workspace.tree
+    tree = tree_of(workspace)
     write(workspace, "changed", body + "more\n")
     (tree / "gone").unlink()
     (tree / "moved").rename(tree / "mo ved")
@@ -155,4 +165,4 @@ async def test_a_reader_that_leaves_early_leaves_nothing_behind(git: Parts, sour
     async with aclosing(events) as stream:
         async for _ in stream:
             break
-    assert not list((workspace.directory / "gitdir").glob("scratch-*"))
+    assert not list(workspace.paths.scratch.iterdir())

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from services.git.errors import (
     WorktreeNotFound,
 )
 from services.git.push import Target
-from services.git.record import State
+from services.git.record import Mode, State
 from services.git.remote import Rules
 from tests.git.parts import (
     CALLER,
@@ -25,11 +24,17 @@ from tests.git.parts import (
     UID,
     Parts,
     add_commit,
+    both_modes,
+    inside,
+    leave,
     make_source,
     parts,
     run_git,
+    tree_of,
     write,
 )
+
+mode = both_modes
 
 
 def left(git: Parts) -> list[Path]:
@@ -43,14 +48,14 @@ async def test_removal_takes_the_worktree_and_its_branch_and_leaves_the_reposito
 ) -> None:
     await git.create(source)
     _, workspace = await git.ready()
-    deep = workspace.tree
-    for _ in range(300):
-        deep = deep / "d"
-    deep.mkdir(parents=True)
-    (workspace.tree / "closed").mkdir(mode=0)
+    inside(workspace).sh(
+        "n=0; while [ $n -lt 300 ]; do mkdir d; cd d; n=$((n + 1)); done\n"
+        "cd /workspace; rm -r src; mkdir src closed; chmod 0 closed"
+    )
+    leave(workspace)
     assert await git.worktrees.remove(UID, "acme")
     assert not await git.worktrees.remove(UID, "acme")
-    assert not workspace.directory.exists()
+    assert not workspace.paths.directory.exists()
     assert run_git(workspace.repository.path, "for-each-ref", "refs/cove") == ""
     await git.create(source, OTHER)
     assert git.transport.fetches == 1
@@ -85,11 +90,12 @@ async def test_git_killed_while_it_clones_leaves_nothing_and_a_retry_works(
 
 async def test_a_create_that_is_cancelled_leaves_nothing(git: Parts, source: Path) -> None:
     creating = asyncio.create_task(git.create(source))
-    await git.cells.next("read-tree")
+    await git.cells.next("checkout-index")
     creating.cancel()
     with pytest.raises(asyncio.CancelledError):
         await creating
     assert not list((git.state / "git" / "worktrees").iterdir())
+    assert (await git.create(source)).state is State.READY
 
 
 async def test_a_removal_stops_what_is_being_made(git: Parts, source: Path) -> None:
@@ -107,7 +113,7 @@ async def test_locks_of_killed_commands_block_nothing(git: Parts, source: Path) 
     store = workspace.repository.path
     for name in ("packed-refs.lock", f"refs/cove/{UID}/head.lock", "objects/pack/tmp_pack_x"):
         (store / name).touch()
-    (workspace.index_path(workspace.head).parent / "index.lock").touch()
+    write(workspace, ".git/index.lock", "")
     add_commit(source, {"later": "x"})
     await git.worktrees.fetch(UID, CALLER)
     write(workspace, "new", "new")
@@ -142,19 +148,22 @@ async def test_a_full_disk_refuses_new_work_and_allows_removal(git: Parts, sourc
 
 
 async def test_what_a_former_process_left_is_taken_over(
-    git: Parts, source: Path, tmp_path: Path
+    git: Parts, source: Path, mode: Mode | None
 ) -> None:
     await git.create(source)
     _, workspace = await git.ready()
     git.records.keep(replace(git.records.get(UID), state=State.CREATING))
-    shutil.rmtree(workspace.tree / "src")
+    write(workspace, "README", "changed\n")
+    inside(workspace).sh("rm -r src")
+    leave(workspace)
     stray = git.state / "git" / "worktrees" / OTHER
     (stray / "tree").mkdir(parents=True)
-    async with parts(git.state, Rules(local_roots=[Path("/")])) as again:
+    async with parts(git.state, Rules(local_roots=[Path("/")]), mode=mode) as again:
         assert not stray.exists()
         assert (await again.create(source)).state is State.READY
         _, workspace = await again.ready()
-        assert (workspace.tree / "src/a.txt").exists()
+        assert (tree_of(workspace) / "src/a.txt").read_text() == "one\ntwo\n"
+        assert (tree_of(workspace) / "README").read_text() == "hello\n"
         assert await again.worktrees.remove(UID, "acme")
 
 

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import grpc
@@ -14,16 +14,35 @@ import pytest
 from cove.errors.v1.errors_pb2 import ErrorReason
 from cove.git.v1 import git_pb2 as pb
 from cove.git.v1.git_pb2_grpc import GitServiceStub
+from cove.mount.v1.mount_pb2 import Mount
 from servicekit import status
 from services.git.app import git
 from services.git.config import Config
 from tests.git.parts import OTHER, UID, make_source, run_git
+from tests.git.program import Program
 
 ACME = (("cove-tenant", "acme"), ("cove-principal", "ada"))
 
 
 def config(tmp_path: Path) -> Config:
     return Config(state=tmp_path / "s", runtime=tmp_path / "r", local_roots=(Path("/"),))
+
+
+def program(mount: Mount, state: Path) -> Program:
+    """The program in the sandbox of a worktree that is mounted so."""
+    overlay = mount.mode == Mount.MODE_OVERLAY
+    marks = {Mount.XATTRS_TRUSTED: "trusted", Mount.XATTRS_USER: "user"}
+    return Program(
+        {
+            "xattrs": marks[mount.xattrs] if overlay else "",
+            "lowers": [str(state / lower) for lower in mount.lowers],
+            "upper": str(state / (mount.upper if overlay else mount.worktree)),
+            "work": str(state / mount.work),
+            "objects": str(state / mount.objects),
+            "outside": str(state / mount.outside),
+            "lock": str(state / mount.lock),
+        }
+    )
 
 
 @pytest.fixture
@@ -46,10 +65,9 @@ async def test_a_worktree_is_used_from_create_to_push(
     created = await create(stub, source)
     assert created.worktree.state == pb.Worktree.STATE_READY
     assert created.worktree.tenant == "acme"
-    tree = tmp_path / "s" / created.mount.worktree
-    assert (tmp_path / "s" / created.mount.git_view / "HEAD").exists()
-    assert (tmp_path / "s" / created.mount.objects).is_dir()
-    (tree / "new.txt").write_text("1\n")
+    with closing(program(created.mount, tmp_path / "s")) as inside:
+        assert inside.git("log", "--format=%s") == "Change"
+        inside.sh("echo 1 >new.txt")
     found = await stub.GetWorktreeStatus(pb.GetWorktreeStatusRequest(uid=UID), metadata=ACME)
     [entry] = found.status.entries
     assert (entry.path, entry.work_state) == ("new.txt", pb.StatusEntry.WORK_STATE_UNTRACKED)

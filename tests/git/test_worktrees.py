@@ -24,8 +24,12 @@ from tests.git.parts import (
     UID,
     Parts,
     add_commit,
+    both_modes,
     run_git,
+    tree_of,
 )
+
+mode = both_modes
 
 
 def left(git: Parts) -> list[Path]:
@@ -40,11 +44,11 @@ async def test_a_worktree_is_a_checkout_of_the_remote_head(git: Parts, source: P
     assert record.base_commit == run_git(source, "rev-parse", "HEAD")
     assert record.base_branch == "main"
     _, workspace = await git.ready()
-    assert (workspace.tree / "README").read_text() == "hello\n"
+    assert (tree_of(workspace) / "README").read_text() == "hello\n"
     async with workspace.lock:
-        assert await status.read_all(workspace, workspace.head) == []
+        assert (await status.read(workspace, workspace.head)).entries == []
     owner = workspace.cells.sandbox
-    assert {path.lstat().st_uid for path in workspace.tree.rglob("*")} == {owner.uid}
+    assert {path.lstat().st_uid for path in tree_of(workspace).rglob("*")} == {owner.uid}
 
 
 async def test_branches_tags_and_commits_are_found(git: Parts, source: Path) -> None:
@@ -208,7 +212,7 @@ async def test_uncommitted_changes_of_the_origin_are_told_and_not_taken(
     [warning] = record.warnings
     assert "uncommitted" in warning
     _, workspace = await git.ready()
-    assert (workspace.tree / "README").read_text() == "hello\n"
+    assert (tree_of(workspace) / "README").read_text() == "hello\n"
 
 
 async def test_an_origin_without_commits_is_an_empty_worktree(git: Parts, tmp_path: Path) -> None:

@@ -188,7 +188,8 @@ async def branches(cove: Client, options: argparse.Namespace, console: Console) 
         return 0
     for branch in found:
         own = branch.kind == git_pb2.Branch.KIND_OWN
-        name = branch.name if own else f"origin/{branch.name}"
+        origin = branch.kind == git_pb2.Branch.KIND_ORIGIN
+        name = f"origin/{branch.name}" if origin else branch.name
         console.line(f"{'*' if own else ' '} {branch.head_commit[:_SHORT]:<10} {printable(name)}")
     return 0
 

@@ -2319,7 +2319,7 @@ class ListBranchesResponse(_message.Message):
     """The page size in force: the one asked for, unless that was 0 or too large."""
     @_builtins.property
     def branches(self) -> _containers.RepeatedCompositeFieldContainer[_git_pb2.Branch]:
-        """The own one first, then the origin's in the order of their names."""
+        """The own one first, then the others in the order of their names."""
 
     def __init__(
         self,

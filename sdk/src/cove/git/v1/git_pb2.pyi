@@ -1563,6 +1563,8 @@ class Branch(_message.Message):
         """The worktree's own."""
         KIND_ORIGIN: Branch._Kind.ValueType  # 2
         """The origin's, as last fetched."""
+        KIND_REPOSITORY: Branch._Kind.ValueType  # 3
+        """Of the worktree's own repository, which has no origin: it was merged into."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """Where it is."""
@@ -1573,6 +1575,8 @@ class Branch(_message.Message):
     """The worktree's own."""
     KIND_ORIGIN: Branch.Kind.ValueType  # 2
     """The origin's, as last fetched."""
+    KIND_REPOSITORY: Branch.Kind.ValueType  # 3
+    """Of the worktree's own repository, which has no origin: it was merged into."""
 
     NAME_FIELD_NUMBER: _builtins.int
     HEAD_COMMIT_FIELD_NUMBER: _builtins.int
@@ -1643,7 +1647,7 @@ class ListBranchesResponse(_message.Message):
     """The page size in force: the one asked for, unless that was 0 or too large."""
     @_builtins.property
     def branches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Branch]:
-        """The own one first, then the origin's in the order of their names."""
+        """The own one first, then the others in the order of their names."""
 
     def __init__(
         self,

@@ -248,7 +248,7 @@ class GitServiceServicer(object):
 
     def ListBranches(self, request, context):
         """Lists the branches a worktree can see: its own, and those of its origin as last
-        fetched.
+        fetched; without an origin, those that were merged into.
 
         * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
         * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.

@@ -91,7 +91,7 @@ class GitServiceStub:
     """
     ListBranches: _aio.UnaryUnaryMultiCallable[_git_pb2.ListBranchesRequest, _git_pb2.ListBranchesResponse]
     """Lists the branches a worktree can see: its own, and those of its origin as last
-    fetched.
+    fetched; without an origin, those that were merged into.
 
     * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
     * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
@@ -323,7 +323,7 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_git_pb2.ListBranchesRequest, _abc.Awaitable[_git_pb2.ListBranchesResponse]],
     ) -> _abc.Awaitable[_git_pb2.ListBranchesResponse]:
         """Lists the branches a worktree can see: its own, and those of its origin as last
-        fetched.
+        fetched; without an origin, those that were merged into.
 
         * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
         * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
