@@ -1,13 +1,14 @@
-"""A program in a sandbox of the fuzz: changes a mounted worktree, and says what stock git makes of it.
+"""The program in a worktree's sandbox: changes it, and says what stock git makes of it.
 
 Run by path as `python -I -S inside.py SPEC`, standard library only. SPEC is JSON: `lowers`,
 `upper`, `work` and `xattrs` of an overlay, or `tree` of a plain worktree; `objects`, `outside`,
-`uid`, and the files `overlay` and `plumbing` of the agent. Requests are lines of JSON: what to do
+`lock`, `uid`, and the files `overlay` and `plumbing` of the agent. Requests are lines of JSON: what to do
 and with what; so are answers. Bytes are text in Latin-1. Ends with `CANNOT` without a mount.
 """
 
 # ruff: noqa: PTH, T201, PERF203, SIM105, SIM115
 
+import fcntl
 import importlib.util
 import json
 import os
@@ -65,6 +66,7 @@ def _enter(spec: dict[str, Any]) -> None:
     """Become the sandbox's user, in a root with the worktree and little else."""
     overlay = _load(spec["overlay"], "overlay")
     uid = os.geteuid()
+    fcntl.flock(os.open(spec["lock"], os.O_RDWR), fcntl.LOCK_SH)
     try:
         overlay.enter_namespace()
         opened = {
@@ -135,7 +137,8 @@ def _do(request: dict[str, Any], plumbing: Any) -> dict[str, Any]:
         )  # fmt: skip
         return {"tip": done.stdout.decode().strip()}
     try:
-        _EDITS[what](*(each.encode("latin-1") if isinstance(each, str) else each for each in request["with"]))
+        words = (word.encode("latin-1") if isinstance(word, str) else word for word in request["with"])
+        _EDITS[what](*words)
     except OSError as error:  # What cannot be done is not done.
         return {"failed": str(error)}
     return {}

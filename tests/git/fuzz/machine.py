@@ -18,6 +18,7 @@ from services.git import changes, diff, status
 from services.git.commit import Draft
 from services.git.diff import File, Limits, Patch
 from services.git.errors import NothingToCommit
+from services.git.forks import Wanted
 from services.git.record import Record
 from services.git.status import Change
 from services.git.workspace import Workspace
@@ -59,8 +60,11 @@ class Worktree(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        number = next(_numbers)
-        self.uid = "".join(chr(97 + number // 26**place % 26) for place in range(16))
+        self.uid = _new_uid()
+        self.former: list[str] = []
+        """Worktrees that this one was forked of."""
+        self.snapshots: dict[str, tuple[str, str, str]] = {}
+        """Of which worktree each is, its head, and the tree of its files."""
         self.program: Program | None = None
 
     @initialize(revision=st.sampled_from(["main", "other"]))
@@ -73,7 +77,8 @@ class Worktree(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self._unmount()
-        self.service.call(self.service.parts.worktrees.remove(self.uid, CALLER.tenant))
+        for uid in (*self.former, self.uid):
+            self.service.call(self.service.parts.worktrees.remove(uid, CALLER.tenant))
 
     # What programs do to files.
 
@@ -220,6 +225,50 @@ class Worktree(RuleBasedStateMachine):
             self._commit_asleep(before["tree"])
         self._mount()
 
+    @rule(live=st.booleans(), stay=st.booleans())
+    def fork(self, live: bool, stay: bool) -> None:
+        """Go on with a fork, or with what it was made of."""
+        before, head = self._truth(), self._ready()[1].head
+        self._unmount_unless(live)
+        made = self._fork(self.uid, "", copy_live=live)
+        self._expect(made, head, before["tree"])
+        self._go_on(made, stay=stay)
+
+    @rule(live=st.booleans())
+    def take_snapshot(self, live: bool) -> None:
+        before, head = self._truth(), self._ready()[1].head
+        self._unmount_unless(live)
+        name = _new_uid()
+        taking = self.service.parts.forks.snapshot(self.uid, CALLER.tenant, name, copy_live=live)
+        self.service.call(taking)
+        self.snapshots[name] = (self.uid, head, before["tree"])
+        self._mount_if_not()
+
+    @precondition(lambda self: self.snapshots)
+    @rule(pick=picks, stay=st.booleans())
+    def fork_of_a_snapshot(self, pick: int, stay: bool) -> None:
+        name = sorted(self.snapshots)[pick % len(self.snapshots)]
+        source, head, tree = self.snapshots[name]
+        made = self._fork(source, name)
+        self._expect(made, head, tree)
+        self._go_on(made, stay=stay)
+
+    @precondition(lambda self: self.snapshots)
+    @rule(pick=picks)
+    def remove_a_snapshot(self, pick: int) -> None:
+        name = sorted(self.snapshots)[pick % len(self.snapshots)]
+        source, *_ = self.snapshots.pop(name)
+        removing = self.service.parts.forks.remove_snapshot(source, CALLER.tenant, name)
+        assert self.service.call(removing)
+
+    @precondition(lambda self: self.former)
+    @rule(pick=picks)
+    def remove_a_former_one(self, pick: int) -> None:
+        """What was forked of it stands on its layers."""
+        uid = self.former.pop(pick % len(self.former))
+        self.snapshots = {name: one for name, one in self.snapshots.items() if one[0] != uid}
+        assert self.service.call(self.service.parts.worktrees.remove(uid, CALLER.tenant))
+
     @precondition(lambda self: self.program is not None)
     @invariant()
     def both_see_the_same(self) -> None:
@@ -235,8 +284,8 @@ class Worktree(RuleBasedStateMachine):
         assert self.program
         return self.program
 
-    def _ready(self) -> tuple[Record, Workspace]:
-        record, workspace = self.service.call(self.service.parts.ready(self.uid))
+    def _ready(self, uid: str = "") -> tuple[Record, Workspace]:
+        record, workspace = self.service.call(self.service.parts.ready(uid or self.uid))
         assert workspace.astray is None, workspace.astray
         return record, workspace
 
@@ -256,6 +305,37 @@ class Worktree(RuleBasedStateMachine):
         if self.program is not None:
             self.program.close()
             self.program = None
+
+    def _unmount_unless(self, live: bool) -> None:
+        if not live:
+            self._unmount()
+
+    def _mount_if_not(self) -> None:
+        if self.program is None:
+            self._mount()
+
+    def _fork(self, source: str, snapshot: str, *, copy_live: bool = False) -> str:
+        uid = _new_uid()
+        wanted = Wanted(
+            uid=uid, source=source, snapshot=snapshot, branch=uid, copy_live=copy_live
+        )
+        self.service.call(self.service.parts.forks.fork(wanted, CALLER.tenant))
+        return uid
+
+    def _expect(self, uid: str, head: str, tree: str) -> None:
+        _, workspace = self._ready(uid)
+        assert workspace.head == head
+        assert self._planned(workspace) == tree
+
+    def _go_on(self, made: str, *, stay: bool) -> None:
+        if stay:
+            self.former.append(made)
+            self._mount_if_not()
+            return
+        self._unmount()
+        self.former.append(self.uid)
+        self.uid = made
+        self._mount()
 
     def _one(self, pick: int) -> Iterator[bytes]:
         if found := self._inside.paths:
@@ -317,6 +397,13 @@ class Worktree(RuleBasedStateMachine):
 
         return self.service.call(look())
 
+    def _planned(self, workspace: Workspace) -> str:
+        async def look() -> str:
+            async with workspace.lock:
+                return (await changes.plan(workspace, workspace.head, [], {})).tree
+
+        return self.service.call(look())
+
     def _patches(self) -> bytes:
         """Those of text. Of another type is a file where one side may be binary: left out too."""
         _, workspace = self._ready()
@@ -341,6 +428,11 @@ class Worktree(RuleBasedStateMachine):
         for about in fields:
             state, first = about.split(b" ")[4][:1].decode(), next(fields)
             yield (state, next(fields), first) if state == "R" else (state, first, b"")
+
+
+def _new_uid() -> str:
+    number = next(_numbers)
+    return "".join(chr(97 + number // 26**place % 26) for place in range(16))
 
 
 def _entry(entry: status.Entry) -> tuple[str, bytes, bytes]:

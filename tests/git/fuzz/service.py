@@ -132,6 +132,7 @@ def _spec(workspace: Workspace) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "objects": str(workspace.repository.objects),
         "outside": str(where.outside),
+        "lock": str(where.lock),
         "uid": workspace.cells.sandbox.uid,
         "overlay": overlay.__file__,
         "plumbing": plumbing.__file__,
