@@ -110,6 +110,8 @@ class Records:
             except FileNotFoundError:
                 strays.append(directory)
                 continue
+            files.sweep(directory)
+            files.sweep(directory / "outside")
             values = {"version": 1, **values}
             values["state"] = State(values["state"])
             values["mode"] = Mode(values.get("mode", Mode.PLAIN))

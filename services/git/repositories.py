@@ -75,6 +75,12 @@ class Repositories:
         path = self._root / _folder(tenant) / f"{key}.git"
         return self._known.setdefault(path, Repository(path, self._cells))
 
+    def load(self) -> None:
+        """Remove what a former process did not finish writing beside and in them."""
+        for tenant in self._root.glob("*"):
+            for directory in (tenant, *tenant.glob("*.git")):
+                files.sweep(directory)
+
     def relative(self, repository: Repository) -> str:
         """Its path below the directory of all."""
         return str(repository.path.relative_to(self._root))

@@ -203,6 +203,7 @@ class Worktrees:
         filling.lay_out(empty, self._cells.sandbox)
         for stray in self.records.load():
             await files.remove_tree(stray)
+        self.repositories.load()
         await self._stacks.load()
         await self._checkouts.load()
         for record in list(self.records):
