@@ -153,6 +153,10 @@ class Records:
         """How many worktrees a repository has."""
         return self._users[tenant, key]
 
+    def repositories(self) -> list[tuple[str, str]]:
+        """Tenant and key of each repository that has worktrees."""
+        return [name for name, count in self._users.items() if count > 0]
+
     def _note(self, record: Record) -> None:
         if record.uid not in self._records:
             insort(self._order, record.uid)

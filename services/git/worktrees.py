@@ -352,12 +352,13 @@ class Worktrees:
             alone = self.records.users_of(record.tenant, record.key) == 0
             # One that was never fetched is of no use; one without origin is nobody's any more.
             if alone and (not record.repository or not self.repositories.is_filled(repository)):
+                await repository.undisturbed()
                 await self._checkouts.forget(repository)
                 await self._cells.drop(repository.path)
                 await asyncio.to_thread(self.repositories.remove, repository)
 
     async def _drop_branch(self, repository: Repository, record: Record) -> None:
-        if (repository.path / head_ref(record.uid)).exists():
+        if await repository.refs(head_ref(record.uid)):
             await repository.update_refs([f"delete {head_ref(record.uid)}"])
         if await provenance.is_kept(repository, record.uid):
             await repository.update_refs([f"delete {provenance.notes_ref(record.uid)}"])
