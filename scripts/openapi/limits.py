@@ -120,8 +120,7 @@ def _enum(rules: _Rules) -> Limits:
 
 def _repeated(rules: _Rules) -> Limits:
     rules.said.pop("items", None)  # Limits of the items, not of the list.
-    names = {"min_items": "minItems", "max_items": "maxItems", "unique": "uniqueItems"}
-    return Limits(rules.renamed(names))
+    return Limits(rules.renamed({"min_items": "minItems", "max_items": "maxItems"}))
 
 
 def _map(rules: _Rules) -> Limits:

@@ -46,6 +46,7 @@ class Foresight:
         Raises `WorktreeNotFound`, `GitTooOld`, and `InvalidArgument` where they are not all of
         one tenant and repository.
         """
+        uids = list(dict.fromkeys(uids))
         records = [self._worktrees.owned(uid, tenant) for uid in uids]
         if len({(record.tenant, record.key) for record in records}) > 1:
             raise InvalidArgument("uids", "the worktrees are not all of one repository")

@@ -182,6 +182,10 @@ class Records:
         """Whether a worktree or a snapshot needs a frozen layer."""
         return self._layers[layer] > 0
 
+    def repositories(self) -> list[tuple[str, str]]:
+        """Tenant and key of each repository that has worktrees."""
+        return [name for name, count in self._users.items() if count > 0]
+
     def _note(self, record: Record) -> None:
         former = self._records.get(record.uid)
         if former is None:

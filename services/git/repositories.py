@@ -81,13 +81,23 @@ class Repositories:
             for directory in (tenant, *tenant.glob("*.git")):
                 files.sweep(directory)
 
+    def all(self) -> list[Repository]:
+        """Those there are."""
+        paths = sorted(self._root.glob("*/*.git"))
+        return [self._known.setdefault(path, Repository(path, self._cells)) for path in paths]
+
     def relative(self, repository: Repository) -> str:
         """Its path below the directory of all."""
         return str(repository.path.relative_to(self._root))
 
     @asynccontextmanager
     async def locked(self, repository: Repository) -> AsyncIterator[None]:
-        """Keep others from changing it. Commands of a service that died are dead, too."""
+        """Keep others from changing it. Commands of a service that died are dead, too.
+
+        Upkeep that gives way is broken off.
+        """
+        if repository.gives_way:
+            await repository.undisturbed()
         async with repository.lock:
             with repository.writing():
                 yield

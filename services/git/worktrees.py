@@ -360,6 +360,7 @@ class Worktrees:
             alone = self.records.users_of(record.tenant, record.key) == 0
             # One that was never fetched is of no use; one without origin is nobody's any more.
             if alone and (not record.repository or not self.repositories.is_filled(repository)):
+                await repository.undisturbed()
                 await self._checkouts.forget(repository)
                 await self._cells.drop(repository.path)
                 await asyncio.to_thread(self.repositories.remove, repository)
