@@ -104,7 +104,9 @@ async def _check_create(case: Case, answer: pb.CreateWorktreeResponse) -> None:
     assert answer.worktree.state == READY
     assert set(await case.node.worktrees()) == {case.uid}
     assert await case.entries(case.uid) == []
-    assert len(await case.commits(case.uid)) == int(run_git(case.origin, "rev-list", "--count", "main"))
+    assert len(await case.commits(case.uid)) == int(
+        run_git(case.origin, "rev-list", "--count", "main")
+    )
 
 
 async def _check_commit(case: Case, answer: pb.CreateCommitResponse) -> None:
@@ -235,9 +237,7 @@ async def kill_at_points(operation: Operation, tmp_path: Path, origin: Path, poi
         whole, events = await _measure(operation, Case(node, origin, 1))
         half = points // 2
         moments = [Moment(seconds=whole * (n + 0.5) / half) for n in range(half)]
-        moments += [
-            Moment(event=1 + n * events // (points - half)) for n in range(points - half)
-        ]
+        moments += [Moment(event=1 + n * events // (points - half)) for n in range(points - half)]
         for number, moment in enumerate(moments, 2):
             case = Case(node, origin, number)
             await operation.prepare(case)

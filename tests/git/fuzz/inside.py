@@ -34,7 +34,12 @@ _ENV = {
     "GIT_COMMITTER_NAME": "Ada",
     "GIT_COMMITTER_EMAIL": "ada@example.org",
 }
-_TRUTH_ENV = {**_ENV, "GIT_DIR": _TRUTH, "GIT_WORK_TREE": "/workspace", "GIT_LITERAL_PATHSPECS": "1"}
+_TRUTH_ENV = {
+    **_ENV,
+    "GIT_DIR": _TRUTH,
+    "GIT_WORK_TREE": "/workspace",
+    "GIT_LITERAL_PATHSPECS": "1",
+}
 
 
 def main(text: str) -> None:
@@ -137,7 +142,9 @@ def _do(request: dict[str, Any], plumbing: Any) -> dict[str, Any]:
         )  # fmt: skip
         return {"tip": done.stdout.decode().strip()}
     try:
-        words = (word.encode("latin-1") if isinstance(word, str) else word for word in request["with"])
+        words = (
+            word.encode("latin-1") if isinstance(word, str) else word for word in request["with"]
+        )
         _EDITS[what](*words)
     except OSError as error:  # What cannot be done is not done.
         return {"failed": str(error)}

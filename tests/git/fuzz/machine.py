@@ -34,9 +34,11 @@ _IGNORES: Final = (
 _BINARY: Final = b"Binary files "
 
 odd_names = st.binary(min_size=1, max_size=12).filter(
-    lambda name: not {b"/", b"\0"} & {bytes([each]) for each in name}
-    and name not in (b".", b"..")
-    and b"git" not in name.lower()
+    lambda name: (
+        not {b"/", b"\0"} & {bytes([each]) for each in name}
+        and name not in (b".", b"..")
+        and b"git" not in name.lower()
+    )
 )
 names = st.one_of(st.sampled_from(_NAMES), st.sampled_from(_NAMES), odd_names)
 paths = st.lists(st.sampled_from(_NAMES), max_size=2).flatmap(
@@ -316,9 +318,7 @@ class Worktree(RuleBasedStateMachine):
 
     def _fork(self, source: str, snapshot: str, *, copy_live: bool = False) -> str:
         uid = _new_uid()
-        wanted = Wanted(
-            uid=uid, source=source, snapshot=snapshot, branch=uid, copy_live=copy_live
-        )
+        wanted = Wanted(uid=uid, source=source, snapshot=snapshot, branch=uid, copy_live=copy_live)
         self.service.call(self.service.parts.forks.fork(wanted, CALLER.tenant))
         return uid
 
@@ -448,7 +448,9 @@ def _text_patches(truth: dict[str, str]) -> bytes:
     """Those of files that are no binary ones: git tells apart what is to be read by both sides."""
     patch = truth["patch"].encode("latin-1")
     parts = re.split(rb"^(?=diff --git )", patch, flags=re.MULTILINE)
-    return _without_ids(b"".join(part for part in parts if f"\n{_BINARY.decode()}".encode() not in part))
+    return _without_ids(
+        b"".join(part for part in parts if f"\n{_BINARY.decode()}".encode() not in part)
+    )
 
 
 def _without_ids(patch: bytes) -> bytes:

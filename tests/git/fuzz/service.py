@@ -146,4 +146,3 @@ def _spec(workspace: Workspace) -> dict[str, Any]:
         "work": str(where.work),
         "xattrs": workspace.mode.value,
     }
-
