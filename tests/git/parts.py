@@ -17,9 +17,11 @@ from services.git.app import HOMES, in_use
 from services.git.app import mode as mode_of
 from services.git.cell import Cell, Cells
 from services.git.checkouts import Checkouts
+from services.git.collisions import Collisions
 from services.git.command import Command
 from services.git.commit import Committer, Person
 from services.git.credentials import Credentials
+from services.git.foresight import Foresight
 from services.git.forks import Forks
 from services.git.inside import MAX_COMMITS
 from services.git.local import Local
@@ -106,6 +108,7 @@ class Parts:
     forks: Forks
     transport: "CountingTransport"
     local: Local
+    foresight: Foresight
 
     async def create(
         self,
@@ -254,8 +257,8 @@ async def parts(
     await worktrees.load()
     committer, pusher = Committer(records, SERVER, disk), Pusher(rules, transport, repositories)
     async with cells:
-        merger = Merger(Targets(rules, repositories, pusher), Merging(cells), SERVER, disk)
         forks = Forks(worktrees, stacks, cells, disk)
+        merging = Merging(cells)
         yield Parts(
             state,
             cells,
@@ -263,10 +266,11 @@ async def parts(
             worktrees,
             committer,
             pusher,
-            merger,
+            Merger(Targets(rules, repositories, pusher), merging, SERVER, disk),
             forks,
             transport,
             local,
+            Foresight(worktrees, Collisions(merging), disk),
         )
         await checkouts.close()
         for program in cells.programs.values():

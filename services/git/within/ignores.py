@@ -17,7 +17,8 @@ NAME: Final = b".gitignore"
 MAX_BYTES: Final = 1 << 20
 """Of a .gitignore; a larger one is not read."""
 _MAX_PATH: Final = 3900
-"""Of a directory whose .gitignore is read: git has it below the scratch directory."""
+"""Bytes; in the scratch directory it is still short enough for the kernel. Longer ones are not
+excluded."""
 _BATCH: Final = 200
 _FIELDS: Final = 4
 
@@ -46,8 +47,10 @@ class Ignores:
 
     def have(self, directory: bytes, content: bytes) -> None:
         """The .gitignore of a directory (`` is the root, others end with a slash); empty: none."""
+        if len(directory) > _MAX_PATH:
+            return
         known = self._written.get(directory)
-        if known == content or len(directory) > _MAX_PATH:
+        if known == content:
             return
         if known is not None and self._process is not None:
             self._process.kill()
@@ -63,6 +66,8 @@ class Ignores:
 
     def excluded_directory(self, directory: bytes) -> bool:
         """Whether all below `directory` (with a slash at its end) is excluded, if not tracked."""
+        if len(directory) > _MAX_PATH:
+            return False
         self._make(directory)
         return directory.rstrip(b"/") in self.excluded([directory.rstrip(b"/")])
 
@@ -70,6 +75,7 @@ class Ignores:
         """Those of `paths` that are excluded."""
         if not any(self._written.values()):
             return set()
+        paths = [path for path in paths if len(path) <= _MAX_PATH]
         found: set[bytes] = set()
         for start in range(0, len(paths), _BATCH):
             found |= self._ask(paths[start : start + _BATCH])
