@@ -2,13 +2,17 @@
 
 import asyncio
 import os
+import re
 import secrets
 import shutil
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from services.git.cell import Identity
+
+_UNFINISHED: Final = re.compile(r"\..+\.[0-9a-f]{8}")
 
 
 def write(
@@ -69,6 +73,13 @@ def write_beneath(root: int, path: bytes, data: bytes, owner: Identity) -> None:
 def _own(name: bytes, directory: int, owner: Identity) -> None:
     if os.geteuid() == 0:
         os.chown(name, owner.uid, owner.gid, dir_fd=directory, follow_symlinks=False)
+
+
+def sweep(directory: Path) -> None:
+    """Remove what is left of a `write` into `directory` whose process was killed."""
+    for path in directory.glob(".*.*"):
+        if _UNFINISHED.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def sync_directory(path: Path) -> None:

@@ -124,9 +124,10 @@ def command(ours: str, theirs: str) -> Command:
     return git(PLACE, "merge-tree", values=[ours, theirs])
 
 
-def many() -> Command:
+def many(where: Where = PLACE, config: Sequence[tuple[str, str]] = ()) -> Command:
     """`git merge-tree` of the two commits on each line of its stdin, also unrelated ones."""
-    return git(PLACE, "merge-tree", ["--stdin", "--allow-unrelated-histories"])
+    options = ["--stdin", "--allow-unrelated-histories"]
+    return git(where, "merge-tree", options, config=config)
 
 
 def check_version(found: str, needed_version: tuple[int, int] = NEEDED) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha1
 from typing import Final
 
-from services.git.command import Command, git
+from services.git.command import Command, Where, git
 from services.git.mergetree import PLACE
 
 _FILE: Final = "/run/cell/commit-"
@@ -37,6 +37,8 @@ def files(commits: Sequence[bytes]) -> Mapping[str, bytes]:
     return {f"{_FILE}{number}": stored for number, stored in enumerate(commits)}
 
 
-def writing(commits: Sequence[bytes]) -> Command:
+def writing(
+    commits: Sequence[bytes], where: Where = PLACE, config: Sequence[tuple[str, str]] = ()
+) -> Command:
     """Puts them into the repository, and prints their ids, each on a line."""
-    return git(PLACE, "hash-object", values=list(files(commits)))
+    return git(where, "hash-object", values=list(files(commits)), config=config)

@@ -18,6 +18,7 @@ from servicekit.paging import PageTokens
 from servicekit.status import Context
 from services.git import convert, convert_merge, diff, forks, history, provenance, revisions, status
 from services.git.commit import Committer
+from services.git.foresight import Foresight
 from services.git.forks import Forks
 from services.git.merge import Merger
 from services.git.provenance import Notary
@@ -41,6 +42,7 @@ class Parts:
     notary: Notary
     forks: Forks
     merger: Merger
+    foresight: Foresight
     ledger: Ledger
     tokens: PageTokens
     state: Path
@@ -54,6 +56,7 @@ class GitServicer(GitServiceServicer):
         self._notary = parts.notary
         self._forks = parts.forks
         self._merger = parts.merger
+        self._foresight = parts.foresight
         self._ledger = parts.ledger
         self._tokens = parts.tokens
         self._state = parts.state
@@ -265,6 +268,15 @@ class GitServicer(GitServiceServicer):
         asked = convert_merge.asked(request)
         found = await self._merger.preview(record, workspace, asked, caller)
         return pb.PreviewMergeResponse(preview=convert_merge.preview(found, request.max_conflicts))
+
+    async def PreviewConflicts(
+        self, request: pb.PreviewConflictsRequest, context: Context
+    ) -> pb.PreviewConflictsResponse:
+        work = request.include_uncommitted or not request.HasField("include_uncommitted")
+        seen, collisions = await self._foresight.look(
+            request.uids, _tenant(), include_uncommitted=work
+        )
+        return convert_merge.foreseen(seen, collisions, request.max_conflicts)
 
     async def MergeBranch(
         self, request: pb.MergeBranchRequest, context: Context

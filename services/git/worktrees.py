@@ -203,6 +203,7 @@ class Worktrees:
         filling.lay_out(empty, self._cells.sandbox)
         for stray in self.records.load():
             await files.remove_tree(stray)
+        self.repositories.load()
         await self._stacks.load()
         await self._checkouts.load()
         for record in list(self.records):
@@ -359,6 +360,7 @@ class Worktrees:
             alone = self.records.users_of(record.tenant, record.key) == 0
             # One that was never fetched is of no use; one without origin is nobody's any more.
             if alone and (not record.repository or not self.repositories.is_filled(repository)):
+                await repository.undisturbed()
                 await self._checkouts.forget(repository)
                 await self._cells.drop(repository.path)
                 await asyncio.to_thread(self.repositories.remove, repository)

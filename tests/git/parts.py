@@ -17,9 +17,11 @@ from services.git.app import HOMES, in_use
 from services.git.app import mode as mode_of
 from services.git.cell import Cell, Cells
 from services.git.checkouts import Checkouts
+from services.git.collisions import Collisions
 from services.git.command import Command
 from services.git.commit import Committer, Person
 from services.git.credentials import Credentials
+from services.git.foresight import Foresight
 from services.git.forks import Forks
 from services.git.inside import MAX_COMMITS
 from services.git.local import Local
@@ -33,6 +35,7 @@ from services.git.repositories import Caller, Repositories
 from services.git.stacks import Stacks
 from services.git.targets import Targets
 from services.git.transport import Bounds, Transport
+from services.git.within.wire import Payload
 from services.git.workspace import Workspace
 from services.git.worktrees import Wanted, Worktrees
 from tests.git.program import Program
@@ -105,6 +108,7 @@ class Parts:
     forks: Forks
     transport: "CountingTransport"
     local: Local
+    foresight: Foresight
 
     async def create(
         self,
@@ -164,12 +168,32 @@ class WatchedCells(Cells):
         super().__init__(homes, bwrap)
         self._awaited: dict[str, asyncio.Future[Running]] = {}
         self.names: list[str] = []
+        self._asked: dict[str, asyncio.Future[None]] = {}
         self.programs: dict[Path, Program] = {}
 
     async def next(self, name: str) -> Running:
         """The next run of the command `name`, as soon as there is one."""
         self._awaited[name] = asyncio.get_running_loop().create_future()
         return await asyncio.wait_for(self._awaited[name], 30)
+
+    async def asked(self, name: str) -> None:
+        """Wait until the operation `name` is asked for."""
+        self._asked[name] = asyncio.get_running_loop().create_future()
+        await asyncio.wait_for(self._asked[name], 30)
+
+    async def call(
+        self,
+        cell: Cell,
+        name: str,
+        payload: Payload,
+        descriptors: Sequence[int] = (),
+        *,
+        timeout: float,
+        limit: int = 64 << 20,
+    ) -> tuple[Payload, list[int]]:
+        if (asked := self._asked.pop(name, None)) is not None:
+            asked.set_result(None)
+        return await super().call(cell, name, payload, descriptors, timeout=timeout, limit=limit)
 
     @asynccontextmanager
     async def started(
@@ -233,8 +257,8 @@ async def parts(
     await worktrees.load()
     committer, pusher = Committer(records, SERVER, disk), Pusher(rules, transport, repositories)
     async with cells:
-        merger = Merger(Targets(rules, repositories, pusher), Merging(cells), SERVER, disk)
         forks = Forks(worktrees, stacks, cells, disk)
+        merging = Merging(cells)
         yield Parts(
             state,
             cells,
@@ -242,10 +266,11 @@ async def parts(
             worktrees,
             committer,
             pusher,
-            merger,
+            Merger(Targets(rules, repositories, pusher), merging, SERVER, disk),
             forks,
             transport,
             local,
+            Foresight(worktrees, Collisions(merging), disk),
         )
         await checkouts.close()
         for program in cells.programs.values():

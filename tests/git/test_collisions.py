@@ -30,7 +30,10 @@ def branch(root: Path, name: str, files: dict[str, str]) -> Head:
 
 
 def told(found: list[Collision]) -> dict[tuple[str, str], list[tuple[bytes, Kind]]]:
-    return {(one.first, one.second): list(one.paths.shown) for one in found}
+    return {
+        (one.first, one.second): [(each.path, each.kind) for each in one.paths.shown]
+        for one in found
+    }
 
 
 async def test_each_pair_that_collides_is_told_with_its_paths(git: Parts, source: Path) -> None:

@@ -190,6 +190,7 @@ class Workspaces(Facade[workspaces.Workspaces]):
     list = iterate_for(Workspace, workspaces.Workspaces.list)
     watch = iterate(workspaces.Workspaces.watch)
     undelete = call_for(Workspace, workspaces.Workspaces.undelete)
+    preview_conflicts = call(workspaces.Workspaces.preview_conflicts)
 
     def named(self, id: str) -> Workspace:  # noqa: A002 - the contract's word.
         """A handle on one that is known by its id; nothing is asked yet."""

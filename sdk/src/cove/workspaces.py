@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ from cove.executions import Execution, Executions, Result, spec
 from cove.executor.v1.executor_pb2 import File
 from cove.files import AnyPath, Files
 from cove.gateway.v1 import gateway_pb2 as pb
-from cove.gateway.v1.gateway_pb2_grpc import WorkspaceServiceStub
+from cove.gateway.v1.gateway_pb2_grpc import SourceServiceStub, WorkspaceServiceStub
 from cove.git.v1 import git_pb2
 from cove.output import Event, read_output
 from cove.registry.v1 import registry_pb2
@@ -312,6 +312,26 @@ class Workspaces:
         request = pb.UndeleteWorkspaceRequest(name=f"workspaces/{id}", request_id=new_request_id())
         answer = await self._connection.unary(self._stub.UndeleteWorkspace, request)
         return Workspace(self._connection, answer.workspace)
+
+    async def preview_conflicts(
+        self,
+        ids: Iterable[str],
+        *,
+        include_uncommitted: bool = True,
+        max_conflicts: int = 0,
+    ) -> pb.PreviewConflictsResponse:
+        """Which of 2 to 32 workspaces of one repository would collide, before anyone merges.
+
+        Changes nothing. Work that is not committed counts as if it were, unless told otherwise.
+        Raises `InvalidArgument` where they are not all of one repository.
+        """
+        request = pb.PreviewConflictsRequest(
+            workspaces=[f"workspaces/{id}" for id in ids],  # noqa: A001
+            include_uncommitted=include_uncommitted,
+            max_conflicts=max_conflicts,
+        )
+        stub = SourceServiceStub(self._connection.channel)
+        return await self._connection.unary(stub.PreviewConflicts, request)
 
     @asynccontextmanager
     async def _watching(self, id: str, tell: OnProgress | None) -> AsyncIterator[None]:  # noqa: A002

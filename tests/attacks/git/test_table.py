@@ -62,7 +62,7 @@ async def test_every_rpc_that_looks_at_a_workspace_is_called(attacked: Attacked)
         answers = [answer async for answer in attacked.target(workspace).all()]
     assert {answer.rpc for answer in answers} == LOOKING
     working = {answer.rpc for answer in answers if not answer.failure}
-    # Where all is well every one does its work, but for a merge of what conflicts, and what nobody signed.
+    # All do their work, but for a merge of what conflicts, and a commit nobody signed.
     assert LOOKING - working <= {"MergeBranch", "GetProvenance"}
 
 

@@ -4,6 +4,7 @@ isort:skip_file
 What callers see."""
 
 from collections import abc as _abc
+from cove.errors.v1 import errors_pb2 as _errors_pb2
 from cove.executor.v1 import executor_pb2 as _executor_pb2
 from cove.git.v1 import git_pb2 as _git_pb2
 from cove.provider.v1 import provider_pb2 as _provider_pb2
@@ -2822,6 +2823,148 @@ class PreviewMergeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PreviewMergeResponse: _TypeAlias = PreviewMergeResponse  # noqa: Y015
+
+@_typing.final
+class PreviewConflictsRequest(_message.Message):
+    """Request of PreviewConflicts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACES_FIELD_NUMBER: _builtins.int
+    INCLUDE_UNCOMMITTED_FIELD_NUMBER: _builtins.int
+    MAX_CONFLICTS_FIELD_NUMBER: _builtins.int
+    include_uncommitted: _builtins.bool
+    """Whether work that is not committed counts as if it were; default true."""
+    max_conflicts: _builtins.int
+    """At most so many conflicts of each pair; 0 means 50, which is also the most."""
+    @_builtins.property
+    def workspaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """2 to 32 workspaces, `workspaces/{id}`, all of one repository. Required."""
+
+    def __init__(
+        self,
+        *,
+        workspaces: _abc.Iterable[_builtins.str] | None = ...,
+        include_uncommitted: _builtins.bool | None = ...,
+        max_conflicts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_include_uncommitted", b"_include_uncommitted", "include_uncommitted", b"include_uncommitted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_include_uncommitted", b"_include_uncommitted", "include_uncommitted", b"include_uncommitted", "max_conflicts", b"max_conflicts", "workspaces", b"workspaces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__include_uncommitted: _TypeAlias = _typing.Literal["include_uncommitted"]  # noqa: Y015
+    _WhichOneofArgType__include_uncommitted: _TypeAlias = _typing.Literal["_include_uncommitted", b"_include_uncommitted"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__include_uncommitted) -> _WhichOneofReturnType__include_uncommitted | None: ...
+
+Global___PreviewConflictsRequest: _TypeAlias = PreviewConflictsRequest  # noqa: Y015
+
+@_typing.final
+class PreviewConflictsResponse(_message.Message):
+    """Answer of PreviewConflicts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLISIONS_FIELD_NUMBER: _builtins.int
+    WORKSPACES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def collisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkspaceCollision]:
+        """Each pair that collides, in the order of the request."""
+
+    @_builtins.property
+    def workspaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___ComparedWorkspace]:
+        """Each workspace as it was looked at, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        collisions: _abc.Iterable[Global___WorkspaceCollision] | None = ...,
+        workspaces: _abc.Iterable[Global___ComparedWorkspace] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collisions", b"collisions", "workspaces", b"workspaces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewConflictsResponse: _TypeAlias = PreviewConflictsResponse  # noqa: Y015
+
+@_typing.final
+class WorkspaceCollision(_message.Message):
+    """Two workspaces of which the second to be merged will have conflicts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_A_FIELD_NUMBER: _builtins.int
+    WORKSPACE_B_FIELD_NUMBER: _builtins.int
+    CONFLICTS_FIELD_NUMBER: _builtins.int
+    TOTAL_CONFLICTS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    workspace_a: _builtins.str
+    """The first workspace, `workspaces/{id}`: its side of a conflict is `ours`."""
+    workspace_b: _builtins.str
+    """The second workspace, `workspaces/{id}`: its side of a conflict is `theirs`."""
+    total_conflicts: _builtins.int
+    """How many there are, also where `conflicts` was cut."""
+    truncated: _builtins.bool
+    """Whether `conflicts` was cut."""
+    @_builtins.property
+    def conflicts(self) -> _containers.RepeatedCompositeFieldContainer[_git_pb2.MergeConflict]:
+        """What they cannot have both, in the order of the paths."""
+
+    def __init__(
+        self,
+        *,
+        workspace_a: _builtins.str = ...,
+        workspace_b: _builtins.str = ...,
+        conflicts: _abc.Iterable[_git_pb2.MergeConflict] | None = ...,
+        total_conflicts: _builtins.int = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicts", b"conflicts", "total_conflicts", b"total_conflicts", "truncated", b"truncated", "workspace_a", b"workspace_a", "workspace_b", b"workspace_b"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkspaceCollision: _TypeAlias = WorkspaceCollision  # noqa: Y015
+
+@_typing.final
+class ComparedWorkspace(_message.Message):
+    """A workspace as it was compared with others."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    HEAD_COMMIT_FIELD_NUMBER: _builtins.int
+    UNCOMMITTED_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ERROR_REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, `workspaces/{id}`."""
+    head_commit: _builtins.str
+    """Its head; empty before the first commit."""
+    uncommitted: _builtins.bool
+    """Whether there was work on it that is not committed, and counted."""
+    error: _builtins.str
+    """Why it could not be looked at; empty if it was."""
+    error_reason: _errors_pb2.ErrorReason.ValueType
+    """The reason of that error."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        head_commit: _builtins.str = ...,
+        uncommitted: _builtins.bool = ...,
+        error: _builtins.str = ...,
+        error_reason: _errors_pb2.ErrorReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "error_reason", b"error_reason", "head_commit", b"head_commit", "name", b"name", "uncommitted", b"uncommitted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComparedWorkspace: _TypeAlias = ComparedWorkspace  # noqa: Y015
 
 @_typing.final
 class MergeBranchRequest(_message.Message):

@@ -1555,6 +1555,11 @@ class SourceServiceStub(object):
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeRequest.SerializeToString,
                 response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeResponse.FromString,
                 _registered_method=True)
+        self.PreviewConflicts = channel.unary_unary(
+                '/cove.gateway.v1.SourceService/PreviewConflicts',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewConflictsRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewConflictsResponse.FromString,
+                _registered_method=True)
         self.MergeBranch = channel.unary_unary(
                 '/cove.gateway.v1.SourceService/MergeBranch',
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.MergeBranchRequest.SerializeToString,
@@ -1662,6 +1667,17 @@ class SourceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewConflicts(self, request, context):
+        """Tells which of several workspaces of one repository would collide, and on which paths,
+        before anyone merges. Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has one of the names.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: the state of one forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def MergeBranch(self, request, context):
         """Lands the branch of a workspace on a branch of its origin, or of its own repository.
         Fails as the RPC of this name in cove.git.v1 does, and besides:
@@ -1720,6 +1736,11 @@ def add_SourceServiceServicer_to_server(servicer, server):
                     servicer.PreviewMerge,
                     request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeRequest.FromString,
                     response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeResponse.SerializeToString,
+            ),
+            'PreviewConflicts': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewConflicts,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewConflictsRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewConflictsResponse.SerializeToString,
             ),
             'MergeBranch': grpc.unary_unary_rpc_method_handler(
                     servicer.MergeBranch,
@@ -1971,6 +1992,33 @@ class SourceService(object):
             '/cove.gateway.v1.SourceService/PreviewMerge',
             cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeRequest.SerializeToString,
             cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewConflicts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.SourceService/PreviewConflicts',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewConflictsRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewConflictsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -729,6 +729,13 @@ class SourceServiceStub:
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
     """
+    PreviewConflicts: _aio.UnaryUnaryMultiCallable[_gateway_pb2.PreviewConflictsRequest, _gateway_pb2.PreviewConflictsResponse]
+    """Tells which of several workspaces of one repository would collide, and on which paths,
+    before anyone merges. Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has one of the names.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: the state of one forbids it.
+    """
     MergeBranch: _aio.UnaryUnaryMultiCallable[_gateway_pb2.MergeBranchRequest, _gateway_pb2.MergeBranchResponse]
     """Lands the branch of a workspace on a branch of its origin, or of its own repository.
     Fails as the RPC of this name in cove.git.v1 does, and besides:
@@ -851,6 +858,19 @@ class SourceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def PreviewConflicts(
+        self,
+        request: _gateway_pb2.PreviewConflictsRequest,
+        context: _aio.ServicerContext[_gateway_pb2.PreviewConflictsRequest, _abc.Awaitable[_gateway_pb2.PreviewConflictsResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.PreviewConflictsResponse]:
+        """Tells which of several workspaces of one repository would collide, and on which paths,
+        before anyone merges. Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has one of the names.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: the state of one forbids it.
         """
 
     @_abc_1.abstractmethod
