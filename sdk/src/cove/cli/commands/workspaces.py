@@ -140,7 +140,6 @@ def _snapshots(commands: Commands) -> None:
         group=_GROUP,
         examples=[
             ("before something that may go wrong", "cove snapshot demo green"),
-            ("go on from there", "cove fork demo again --snapshot green"),
             ("forget it", "cove snapshot demo green --rm"),
         ],
         status=FOLLOWED,
