@@ -1,4 +1,4 @@
-"""The git service as a process of its own, which is killed and started again over the same state."""
+"""The git service as a process of its own, which is killed and started over the same state."""
 
 import asyncio
 import json
@@ -161,7 +161,7 @@ class Node:
 def descendants(pid: int) -> Iterable[str]:
     """Pids of all processes below one."""
     try:
-        threads = os.listdir(f"/proc/{pid}/task")
+        threads = [path.name for path in Path(f"/proc/{pid}/task").iterdir()]
     except OSError:
         return
     for thread in threads:

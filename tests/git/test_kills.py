@@ -1,4 +1,4 @@
-"""The service is killed at any point of what it does: nothing is half there, and a retry does it."""
+"""The service is killed at any point of what it does: nothing is half there, a retry does it."""
 
 import asyncio
 import os
