@@ -5,12 +5,16 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from services.git import refs
 from services.git.cell import Bind, Cell, Cells
 from services.git.command import Where, git
 from services.git.errors import RevisionNotFound
 from services.git.transport import STORE
+
+_LEFTOVERS: Final = ("*.lock", "refs/**/*.lock", "objects/pack/tmp_*", "objects/tmp_objdir-*")
+_LOOSE: Final = "objects/??/tmp_obj_*"
 
 
 def head_ref(uid: str) -> str:
@@ -31,6 +35,7 @@ class Repository:
         self.gives_way = False
         """Whether its upkeep keeps `lock`, and is broken off for whoever wants that."""
         self._writers = 0
+        self._swept = False
 
     @property
     def objects(self) -> Path:
@@ -39,9 +44,13 @@ class Repository:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Entered by whoever writes. The first one removes what killed commands left."""
+        """Entered by whoever writes. The first one removes what killed commands left.
+
+        Loose objects that were half written, which are in nobody's way, only the very first.
+        """
         if self._writers == 0:
-            _clear_leftovers(self.path)
+            _clear_leftovers(self.path, _LEFTOVERS if self._swept else (*_LEFTOVERS, _LOOSE))
+            self._swept = True
         self._writers += 1
         try:
             yield
@@ -92,7 +101,8 @@ class Repository:
         """Apply lines of `update-ref --stdin` in one transaction; False if one lost a race."""
         command = git(Where(git_dir=STORE), "update-ref", ["--stdin"])
         stdin = "\n".join(["start", *instructions, "prepare", "commit", ""]).encode()
-        return (await self.cells.run(self.cell(writable=True), command, stdin)).code == 0
+        with self.writing():
+            return (await self.cells.run(self.cell(writable=True), command, stdin)).code == 0
 
     async def point(self, uid: str, commit: str) -> None:
         """Make `commit` the head of a new worktree's branch. Raises `RevisionNotFound`."""
@@ -107,9 +117,9 @@ class Repository:
         return await asyncio.to_thread(refs.read, self.path, prefixes)
 
 
-def _clear_leftovers(path: Path) -> None:
-    """Remove locks and half-received packs of commands that were killed."""
-    for pattern in ("*.lock", "refs/**/*.lock", "objects/pack/tmp_*", "objects/tmp_objdir-*"):
+def _clear_leftovers(path: Path, patterns: Sequence[str]) -> None:
+    """Remove locks and half-written objects of commands that were killed."""
+    for pattern in patterns:
         for leftover in path.glob(pattern):
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)
