@@ -26,6 +26,8 @@ class GitFailed(Exception):
 
 # A file that became a device, or a directory, between git's looks at it.
 _REPLACED: Final = "mmap failed: No such device"
+# A content that a filter left out: it is not fetched behind anybody's back.
+_PROMISED: Final = "from promisor remote"
 _NO_MEMORY: Final = ("out of memory", "cannot allocate memory", "unable to create thread")
 
 
@@ -36,6 +38,11 @@ def failed(command: str, code: int, errors: str) -> Exception:
             "git needs more memory for the files than it may have",
             command=command,
             remedy="Remove what is very large: a .gitignore, a .gitattributes, a file of text.",
+        )
+    if _PROMISED in errors:
+        return RevisionNotFound(
+            "contents are needed that were left out when the workspace was made",
+            remedy="Use a workspace without a filter, which has all contents.",
         )
     if _REPLACED in errors:
         return TreeChanges("a file was replaced while git read it", command=command)
@@ -91,6 +98,12 @@ class RemoteForbidden(InvalidArgument):
 
 class RevisionNotFound(NotFound):
     reason = ErrorReason.ERROR_REASON_REVISION_NOT_FOUND
+
+
+class ShallowRefused(FailedPrecondition):
+    """The remote cannot give a part of its history; asked for all of it, it can."""
+
+    reason = ErrorReason.ERROR_REASON_CAPABILITY_MISSING
 
 
 class PathForbidden(FailedPrecondition):

@@ -5,12 +5,19 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
-from services.git import refs
+from services.git import partial, refs
 from services.git.cell import Bind, Cell, Cells
 from services.git.command import Where, git
 from services.git.errors import RevisionNotFound
+from services.git.partial import Partial
 from services.git.transport import STORE
+
+_LEFTOVERS: Final = (
+    *("*.lock", "refs/**/*.lock", "shallow_*"),
+    *("objects/pack/tmp_*", "objects/pack/.tmp-*", "objects/tmp_objdir-*", "objects/info/*.lock"),
+)
 
 
 def head_ref(uid: str) -> str:
@@ -31,6 +38,11 @@ class Repository:
         self.gives_way = False
         """Whether its upkeep keeps `lock`, and is broken off for whoever wants that."""
         self._writers = 0
+
+    @property
+    def partial(self) -> Partial | None:
+        """What of its origin it holds; None: all."""
+        return partial.read(self.path)
 
     @property
     def objects(self) -> Path:
@@ -109,7 +121,7 @@ class Repository:
 
 def _clear_leftovers(path: Path) -> None:
     """Remove locks and half-received packs of commands that were killed."""
-    for pattern in ("*.lock", "refs/**/*.lock", "objects/pack/tmp_*", "objects/tmp_objdir-*"):
+    for pattern in _LEFTOVERS:
         for leftover in path.glob(pattern):
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)

@@ -25,6 +25,8 @@ from services.git.remote import Remote, Rules, Scheme
 
 STORE: Final = "/run/cell/store"
 _WHOLE_IDS: Final = ("core.abbrev", "40")  # What push prints is read.
+_ARGUMENTS: Final = 100
+"""Refspecs in a command line; with more they are read from the standard input."""
 _WATCH_INTERVAL: Final = 0.25
 _LIST_LIMIT: Final = 64 << 20
 _AUTHORITIES: Final = "/run/cell/authorities.pem"
@@ -69,17 +71,29 @@ class Transport:
         store: Path,
         refspecs: Sequence[str],
         progress: Progress,
-    ) -> None:
-        """Fetch into the bare repository `store`, as `refspecs` say."""
-        options = ["--progress", "--prune", "--no-tags"]
+        more: Sequence[str] = (),
+    ) -> str:
+        """Fetch into the bare repository `store`, as `refspecs` and `more` options say.
+
+        What git says meanwhile. Objects that are not to be found by a filter are named on a
+        refspec each. Raises `ShallowRefused` where the remote cannot cut its history.
+        """
+        options = ["--progress", "--no-tags", *more]
+        stdin = b""
+        if len(refspecs) > _ARGUMENTS:
+            options.append("--stdin")
+            stdin, refspecs = "".join(f"{one}\n" for one in refspecs).encode(), ()
+        else:
+            options.append("--prune")
         async with self._connected(
             remote, credentials, store, "fetch", options, refspecs
         ) as running:
             running.on_error_line(lambda line: answers.report(line, progress))
             watch = asyncio.create_task(self._watch(store, running))
             try:
-                await self._finish(running, remote)
+                result = await self._finish(running, remote, stdin=stdin)
                 self._check_size(store)
+                return result.errors
             except RemoteUnavailable:
                 if watch.done():
                     watch.result()
@@ -104,10 +118,12 @@ class Transport:
         ) as running:
             return await self._finish(running, remote, failing=True)
 
-    async def _finish(self, running: Running, remote: Remote, *, failing: bool = False) -> Result:
+    async def _finish(
+        self, running: Running, remote: Remote, *, failing: bool = False, stdin: bytes = b""
+    ) -> Result:
         try:
             async with asyncio.timeout(self._bounds.timeout):
-                result = await running.finish(limit=_LIST_LIMIT)
+                result = await running.finish(stdin, limit=_LIST_LIMIT)
         except TimeoutError:
             raise RemoteUnavailable("the remote took too long", repository=remote.url) from None
         except TooMuchOutput:
@@ -146,15 +162,17 @@ class Transport:
         binds = [Bind(source=store, target=STORE, writable=name == "fetch")] if store else []
         identity = self._cells.keeper
         where_dir = STORE if store else "/nonexistent"
+        named = any(option.startswith("--filter=") for option in options)
         async with AsyncExitStack() as stack:
             if remote.scheme is Scheme.FILE:
                 ends, pipes = await self._local.serve(stack, remote, writing=name == "push")
+                there, config = _named(f"fd::{ends[0]},{ends[1]}", named=named)
                 command = git(
                     Where(git_dir=where_dir),
                     name,
                     options,
-                    values=[f"fd::{ends[0]},{ends[1]}", *refspecs],
-                    config=[("protocol.fd.allow", "always"), _WHOLE_IDS],
+                    values=[there, *refspecs],
+                    config=[("protocol.fd.allow", "always"), _WHOLE_IDS, *config],
                 )
                 cell = Cell(identity=identity, binds=binds, memory=MEMORY)
                 running = await stack.enter_async_context(
@@ -163,7 +181,7 @@ class Transport:
                 close_all(pipes)
             else:
                 cell, command = await self._network(
-                    remote, credentials, identity, binds, where_dir, name, options, refspecs
+                    remote, credentials, identity, binds, where_dir, name, options, refspecs, named
                 )
                 running = await stack.enter_async_context(self._cells.started(cell, command))
             yield running
@@ -178,6 +196,7 @@ class Transport:
         name: str,
         options: Sequence[str],
         refspecs: Sequence[str],
+        named: bool,
     ) -> tuple[Cell, Command]:
         address = await self._rules.address(remote)
         config = [(f"protocol.{remote.scheme.value}.allow", "always"), _WHOLE_IDS]
@@ -203,7 +222,13 @@ class Transport:
                 config.append(("http.sslCAInfo", _AUTHORITIES))
         cell = Cell(identity=identity, binds=binds, files=files, memory=MEMORY, network=True)
         where = Where(git_dir=git_dir, variables=variables)
-        return cell, git(where, name, options, values=[remote.url, *refspecs], config=config)
+        there, more = _named(remote.url, named=named)
+        return cell, git(where, name, options, values=[there, *refspecs], config=[*config, *more])
+
+
+def _named(url: str, *, named: bool) -> tuple[str, list[tuple[str, str]]]:
+    """How git is told of a remote: what may lack contents lacks those of a remote with a name."""
+    return ("origin", [("remote.origin.url", url)]) if named else (url, [])
 
 
 def size_of(store: Path) -> int:
