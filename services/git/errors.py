@@ -26,7 +26,6 @@ class GitFailed(Exception):
 
 # A file that became a device, or a directory, between git's looks at it.
 _REPLACED: Final = "mmap failed: No such device"
-# A content that a filter left out: it is not fetched behind anybody's back.
 _PROMISED: Final = "from promisor remote"
 _NO_MEMORY: Final = ("out of memory", "cannot allocate memory", "unable to create thread")
 
@@ -40,13 +39,18 @@ def failed(command: str, code: int, errors: str) -> Exception:
             remedy="Remove what is very large: a .gitignore, a .gitattributes, a file of text.",
         )
     if _PROMISED in errors:
-        return RevisionNotFound(
-            "contents are needed that were left out when the workspace was made",
-            remedy="Use a workspace without a filter, which has all contents.",
-        )
+        return left_out()
     if _REPLACED in errors:
         return TreeChanges("a file was replaced while git read it", command=command)
     return GitFailed(command, code, errors)
+
+
+def left_out() -> Exception:
+    """What a filter left out is needed: it is not fetched behind anybody's back."""
+    return RevisionNotFound(
+        "contents are needed that were left out when the workspace was made",
+        remedy="Use a workspace without a filter, which has all contents.",
+    )
 
 
 def is_out_of_memory(errors: str) -> bool:

@@ -261,7 +261,9 @@ class Repositories:
             repository.cell(), listing, timeout=_LISTING, limit=_LISTING_BYTES
         )
         if lacking := partial.missing(output):
-            await self._fetch(repository, remote, caller, lacking, progress)
+            await self._transport.fetch_objects(
+                remote, caller.credentials, repository.path, lacking, progress
+            )
 
     async def _fetch(
         self,

@@ -25,8 +25,6 @@ from services.git.remote import Remote, Rules, Scheme
 
 STORE: Final = "/run/cell/store"
 _WHOLE_IDS: Final = ("core.abbrev", "40")  # What push prints is read.
-_ARGUMENTS: Final = 100
-"""Refspecs in a command line; with more they are read from the standard input."""
 _WATCH_INTERVAL: Final = 0.25
 _LIST_LIMIT: Final = 64 << 20
 _AUTHORITIES: Final = "/run/cell/authorities.pem"
@@ -75,16 +73,34 @@ class Transport:
     ) -> str:
         """Fetch into the bare repository `store`, as `refspecs` and `more` options say.
 
-        What git says meanwhile. Objects that are not to be found by a filter are named on a
-        refspec each. Raises `ShallowRefused` where the remote cannot cut its history.
+        What git says meanwhile. Raises `ShallowRefused` where the remote cannot cut its history.
         """
-        options = ["--progress", "--no-tags", *more]
-        stdin = b""
-        if len(refspecs) > _ARGUMENTS:
-            options.append("--stdin")
-            stdin, refspecs = "".join(f"{one}\n" for one in refspecs).encode(), ()
-        else:
-            options.append("--prune")
+        options = ["--progress", "--prune", "--no-tags", *more]
+        return await self._receive(remote, credentials, store, options, refspecs, progress)
+
+    async def fetch_objects(
+        self,
+        remote: Remote,
+        credentials: Credentials,
+        store: Path,
+        objects: Sequence[str],
+        progress: Progress,
+    ) -> str:
+        """Fetch `objects`, by their ids, that a filter left out of `store`."""
+        options = ["--progress", "--no-tags", "--filter=blob:none", "--stdin"]
+        stdin = "".join(f"{one}\n" for one in objects).encode()
+        return await self._receive(remote, credentials, store, options, (), progress, stdin)
+
+    async def _receive(
+        self,
+        remote: Remote,
+        credentials: Credentials,
+        store: Path,
+        options: Sequence[str],
+        refspecs: Sequence[str],
+        progress: Progress,
+        stdin: bytes = b"",
+    ) -> str:
         async with self._connected(
             remote, credentials, store, "fetch", options, refspecs
         ) as running:
@@ -162,11 +178,10 @@ class Transport:
         binds = [Bind(source=store, target=STORE, writable=name == "fetch")] if store else []
         identity = self._cells.keeper
         where_dir = STORE if store else "/nonexistent"
-        named = any(option.startswith("--filter=") for option in options)
         async with AsyncExitStack() as stack:
             if remote.scheme is Scheme.FILE:
                 ends, pipes = await self._local.serve(stack, remote, writing=name == "push")
-                there, config = _named(f"fd::{ends[0]},{ends[1]}", named=named)
+                there, config = _addressed(f"fd::{ends[0]},{ends[1]}", options)
                 command = git(
                     Where(git_dir=where_dir),
                     name,
@@ -181,7 +196,7 @@ class Transport:
                 close_all(pipes)
             else:
                 cell, command = await self._network(
-                    remote, credentials, identity, binds, where_dir, name, options, refspecs, named
+                    remote, credentials, identity, binds, where_dir, name, options, refspecs
                 )
                 running = await stack.enter_async_context(self._cells.started(cell, command))
             yield running
@@ -196,7 +211,6 @@ class Transport:
         name: str,
         options: Sequence[str],
         refspecs: Sequence[str],
-        named: bool,
     ) -> tuple[Cell, Command]:
         address = await self._rules.address(remote)
         config = [(f"protocol.{remote.scheme.value}.allow", "always"), _WHOLE_IDS]
@@ -222,13 +236,20 @@ class Transport:
                 config.append(("http.sslCAInfo", _AUTHORITIES))
         cell = Cell(identity=identity, binds=binds, files=files, memory=MEMORY, network=True)
         where = Where(git_dir=git_dir, variables=variables)
-        there, more = _named(remote.url, named=named)
+        there, more = _addressed(remote.url, options)
         return cell, git(where, name, options, values=[there, *refspecs], config=[*config, *more])
 
 
-def _named(url: str, *, named: bool) -> tuple[str, list[tuple[str, str]]]:
-    """How git is told of a remote: what may lack contents lacks those of a remote with a name."""
-    return ("origin", [("remote.origin.url", url)]) if named else (url, [])
+def _addressed(url: str, options: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
+    """How git is told of a remote, and what it is told besides."""
+    config = list[tuple[str, str]]()
+    if "--stdin" in options:
+        # The remote would not send what belongs to commits that are here.
+        config.append(("fetch.negotiationAlgorithm", "noop"))
+    if not any(option.startswith("--filter=") for option in options):
+        return url, config
+    # What may lack contents lacks those of a remote that has a name.
+    return "origin", [*config, ("remote.origin.url", url)]
 
 
 def size_of(store: Path) -> int:

@@ -157,14 +157,14 @@ async def test_a_filter_and_a_depth_go_together_and_follow_the_origin(
 
 
 async def test_a_clone_that_is_broken_off_leaves_nothing(git: Parts, deep: Path) -> None:
-    for depth, kinds in ((2, ""), (0, "blob:none")):
-        fetching = asyncio.create_task(git.cells.next("fetch"))
+    for kept, depth, kinds in ((0, 2, ""), (1, 0, "blob:none")):
         creating = asyncio.create_task(git.create(deep, depth=depth, filter=kinds))
-        running = await fetching
-        running.kill()
+        await git.cells.next("upload-pack")  # It is listed first.
+        serving = await git.cells.next("upload-pack")
+        serving.kill()
         with pytest.raises(Exception, match="broke off"):
             await creating
-        assert not list((git.state / "git" / "repositories").rglob("*.git"))
+        assert len(list((git.state / "git" / "repositories").rglob("*.git"))) == kept
         assert not list((git.state / "git" / "worktrees").iterdir())
         await git.create(deep, depth=depth, filter=kinds)
         _, workspace = await git.ready()

@@ -222,8 +222,8 @@ class Workspaces:
         is made for the workspace, `cove/{id}` by default. `depth` commits of history, back from
         the revision, are enough; so are the contents that `filter` leaves, `blob:none` or
         `blob:limit=1m`, besides those of the revision itself. `env` holds variables of every
-        command. Without `wait` it returns when the workspace is recorded. `on_progress` is told how far
-        it is while it is made. One that fails leaves nothing, unless `keep_failed`.
+        command. Without `wait` it returns when the workspace is recorded. `on_progress` is told
+        how far it is while it is made. One that fails leaves nothing, unless `keep_failed`.
 
         `request_id`, a UUID, is for callers that may die: called again with the same one within
         24 h, also by another process, it joins the call or returns its workspace. Raises
