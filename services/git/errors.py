@@ -26,7 +26,7 @@ class GitFailed(Exception):
 
 # A file that became a device, or a directory, between git's looks at it.
 _REPLACED: Final = "mmap failed: No such device"
-_PROMISED: Final = "from promisor remote"
+_PROMISED: Final = ("from promisor remote", "lazy fetching disabled")
 _NO_MEMORY: Final = ("out of memory", "cannot allocate memory", "unable to create thread")
 
 
@@ -38,7 +38,7 @@ def failed(command: str, code: int, errors: str) -> Exception:
             command=command,
             remedy="Remove what is very large: a .gitignore, a .gitattributes, a file of text.",
         )
-    if _PROMISED in errors:
+    if any(words in errors for words in _PROMISED):
         return left_out()
     if _REPLACED in errors:
         return TreeChanges("a file was replaced while git read it", command=command)

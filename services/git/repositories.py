@@ -22,7 +22,7 @@ from services.git.errors import RevisionNotFound, ShallowRefused
 from services.git.partial import Partial
 from services.git.remote import Remote
 from services.git.repository import Repository
-from services.git.transport import STORE, Transport, size_of
+from services.git.transport import STORE, Transport
 
 _TENANT: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _SHORT_ID: Final = re.compile(r"[0-9a-f]{7,39}")
@@ -272,12 +272,15 @@ class Repositories:
         caller: Caller,
         refspecs: Sequence[str],
         progress: Progress,
+        *,
+        cut: bool = True,
     ) -> None:
         part, path = repository.partial, repository.path
         if part is None:
             await self._transport.fetch(remote, caller.credentials, path, refspecs, progress)
             return
-        first = not size_of(path)
+        known = await repository.refs("refs/remotes/origin/", "refs/tags/")
+        first = cut and not known and not partial.shallow(path)
         try:
             said = await self._transport.fetch(
                 remote, caller.credentials, path, refspecs, progress, part.options(first=first)
@@ -298,7 +301,7 @@ class Repositories:
         part = repository.partial
         assert part
         _warned(repository, part, _NO_COMMIT)
-        await self._fetch(repository, remote, caller, _REFSPECS, progress)
+        await self._fetch(repository, remote, caller, _REFSPECS, progress, cut=False)
 
     async def _resolve_here(
         self, repository: Repository, revision: str, known: dict[str, str | float]

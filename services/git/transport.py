@@ -25,6 +25,7 @@ from services.git.remote import Remote, Rules, Scheme
 
 STORE: Final = "/run/cell/store"
 _WHOLE_IDS: Final = ("core.abbrev", "40")  # What push prints is read.
+_WARNINGS: Final = 20
 _WATCH_INTERVAL: Final = 0.25
 _LIST_LIMIT: Final = 64 << 20
 _AUTHORITIES: Final = "/run/cell/authorities.pem"
@@ -73,7 +74,7 @@ class Transport:
     ) -> str:
         """Fetch into the bare repository `store`, as `refspecs` and `more` options say.
 
-        What git says meanwhile. Raises `ShallowRefused` where the remote cannot cut its history.
+        What git warns of. Raises `ShallowRefused` where the remote cannot cut its history.
         """
         options = ["--progress", "--prune", "--no-tags", *more]
         return await self._receive(remote, credentials, store, options, refspecs, progress)
@@ -104,12 +105,19 @@ class Transport:
         async with self._connected(
             remote, credentials, store, "fetch", options, refspecs
         ) as running:
-            running.on_error_line(lambda line: answers.report(line, progress))
+            warnings: list[str] = []
+
+            def listen(line: str) -> None:
+                answers.report(line, progress)
+                if line.startswith("warning: ") and len(warnings) < _WARNINGS:
+                    warnings.append(line)
+
+            running.on_error_line(listen)
             watch = asyncio.create_task(self._watch(store, running))
             try:
-                result = await self._finish(running, remote, stdin=stdin)
+                await self._finish(running, remote, stdin=stdin)
                 self._check_size(store)
-                return result.errors
+                return "\n".join(warnings)
             except RemoteUnavailable:
                 if watch.done():
                     watch.result()

@@ -9,6 +9,7 @@ from services.git import diff, history, status
 from services.git.commit import Draft
 from services.git.diff import Limits
 from services.git.errors import RevisionNotFound, WorktreeExists
+from services.git.merge import Asked
 from services.git.push import Target
 from tests.git.parts import (
     CALLER,
@@ -141,6 +142,21 @@ async def test_old_contents_are_left_out(git: Parts, deep: Path) -> None:
     await git.pusher.push(record, workspace, Target(), CALLER)
     assert run_git(deep, "rev-list", "--count", "work") == "13"
     run_git(deep, "fsck", "--strict")
+
+
+async def test_a_merge_that_needs_what_is_left_out_says_so(git: Parts, deep: Path) -> None:
+    run_git(deep, "checkout", "-q", "-B", "next", "main~3")
+    add_commit(deep, {"big": "other\n" * 500}, "Other")
+    run_git(deep, "checkout", "-q", "main")
+    await git.create(deep, revision="main", filter="blob:none")
+    record, workspace = await git.ready()
+    asked = Asked(target="next")
+    with pytest.raises(RevisionNotFound) as caught:
+        await git.merger.preview(record, workspace, asked, CALLER)
+    assert "filter" in caught.value.remedy
+    await git.create(deep, OTHER, revision="main", branch="whole")
+    record, workspace = await git.ready(OTHER)
+    assert (await git.merger.preview(record, workspace, asked, CALLER)).merged.total
 
 
 async def test_a_filter_and_a_depth_go_together_and_follow_the_origin(
