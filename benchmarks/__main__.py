@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import create, execute, memory, stream
+from benchmarks import create, execute, memory, stream, worktree
 from benchmarks.suite import suite
 
 ALL = {
@@ -13,6 +13,7 @@ ALL = {
     "create": create.run,
     "stream": stream.run,
     "memory": memory.run,
+    "worktree": worktree.run,
 }
 
 

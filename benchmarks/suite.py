@@ -30,6 +30,7 @@ class Suite:
     channel: grpc.aio.Channel
     metadata: tuple[tuple[str, str], ...]
     runtime: Path
+    state: Path
     pid: int
 
     @property
@@ -100,6 +101,7 @@ async def suite() -> AsyncIterator[Suite]:
                 channel=channel,
                 metadata=(("authorization", f"Bearer {token}"),),
                 runtime=root / "run",
+                state=root / "state",
                 pid=up.pid,
             )
     finally:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 import grpc
 
@@ -14,6 +15,7 @@ from gateway import names
 from gateway.provenance import Accounts
 from gateway.ready import Workspaces, in_words_of
 from gateway.records import Records
+from gateway.still import Stills
 from gateway.tools import Tools, retold
 from servicekit.errors import ServiceError
 from servicekit.status import Context
@@ -22,11 +24,14 @@ _log = logging.getLogger(__name__)
 
 
 class SourceServicer(SourceServiceServicer):
-    def __init__(self, tools: Tools, records: Records, workspaces: Workspaces) -> None:
+    def __init__(
+        self, tools: Tools, records: Records, workspaces: Workspaces, stills: Stills
+    ) -> None:
         self._git = tools.git
         self._rpc = tools.git.rpc
         self._records = records
         self._workspaces = workspaces
+        self._stills = stills
         self._accounts = Accounts(tools)
 
     async def GetWorktreeStatus(
@@ -70,7 +75,8 @@ class SourceServicer(SourceServiceServicer):
         with in_words_of(environment, asked, request):
             if request.provenance:
                 asked.provenance.CopyFrom(await self._accounts.of(environment))
-            answer = await self._git.unary(self._rpc.CreateCommit, asked)
+            async with self._as_of(environment, request.consistency):
+                answer = await self._git.unary(self._rpc.CreateCommit, asked)
         await self._note_head(environment, answer.commit.id)
         return pb.CreateCommitResponse(commit=answer.commit, skipped=answer.skipped)
 
@@ -216,6 +222,13 @@ class SourceServicer(SourceServiceServicer):
             previous_commit=answer.previous_commit,
             unchanged=answer.unchanged,
         )
+
+    def _as_of(
+        self, environment: Environment, consistency: pb.Consistency.ValueType
+    ) -> AbstractAsyncContextManager[None]:
+        """Where it is asked for, the workspace is held still within the block."""
+        frozen = consistency == pb.CONSISTENCY_FROZEN
+        return self._stills.held(environment) if frozen else nullcontext()
 
     async def _note_head(self, environment: Environment, commit: str) -> None:
         """The record shows the head as last seen; that it cannot now must not fail a commit."""

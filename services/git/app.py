@@ -24,6 +24,7 @@ from services.git.collisions import Collisions
 from services.git.commit import Committer, Person
 from services.git.config import Config
 from services.git.foresight import Foresight
+from services.git.forks import Forks
 from services.git.local import Local
 from services.git.maintenance import Maintenance
 from services.git.merge import Merger
@@ -35,6 +36,7 @@ from services.git.remote import Rules
 from services.git.repositories import Repositories
 from services.git.service import GitServicer, Parts
 from services.git.signing import Signer
+from services.git.stacks import Stacks
 from services.git.targets import Targets
 from services.git.transport import Bounds, Transport
 from services.git.worktrees import Worktrees
@@ -72,8 +74,18 @@ async def git(config: Config) -> AsyncIterator[Served]:
     checkouts = Checkouts(
         homes[2], cells, config.checkout_cache, partial(in_use, records, repositories)
     )
+    stacks = Stacks(homes[3], records, cells)
     worktrees = Worktrees(
-        records, repositories, checkouts, homes[3], mode(directory), cells, rules, local, disk
+        records,
+        repositories,
+        checkouts,
+        stacks,
+        homes[3],
+        mode(directory),
+        cells,
+        rules,
+        local,
+        disk,
     )
     server = Person(config.committer_name, config.committer_email)
     async with (
@@ -94,6 +106,7 @@ async def git(config: Config) -> AsyncIterator[Served]:
             worktrees=worktrees,
             committer=Committer(records, server, disk, notary=notary),
             notary=notary,
+            forks=Forks(worktrees, stacks, cells, disk),
             pusher=pusher,
             merger=Merger(targets, merging, server, disk),
             foresight=Foresight(worktrees, Collisions(merging), disk),

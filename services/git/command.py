@@ -77,6 +77,9 @@ _CONFIG: Final[Mapping[str, str]] = MappingProxyType(
         "core.packedGitLimit": "512m",
         "core.packedGitWindowSize": "32m",
         "core.pager": "cat",
+        # What any system takes for .git is left out by path; else a check refuses the whole.
+        "core.protectHFS": "true",
+        "core.protectNTFS": "true",
         "core.sshCommand": "false",
         "core.symlinks": "true",
         "core.untrackedCache": "false",

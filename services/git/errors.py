@@ -82,12 +82,6 @@ class TooLarge(ResourceExhausted):
     reason = ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE
 
 
-class TreeBlocks(FailedPrecondition):
-    """A file of the worktree that git reads is a pipe."""
-
-    reason = ErrorReason.ERROR_REASON_WRONG_FILE_TYPE
-
-
 class RepositoryNotFound(NotFound):
     reason = ErrorReason.ERROR_REASON_REPOSITORY_NOT_FOUND
 
@@ -208,3 +202,15 @@ class GitTooOld(FailedPrecondition):
     """The git of this host cannot do it."""
 
     reason = ErrorReason.ERROR_REASON_CAPABILITY_MISSING
+
+
+class InUse(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_WORKTREE_IN_USE
+
+
+class SnapshotNotFound(NotFound):
+    reason = ErrorReason.ERROR_REASON_SNAPSHOT_NOT_FOUND
+
+
+class SnapshotExists(AlreadyExists):
+    reason = ErrorReason.ERROR_REASON_SNAPSHOT_EXISTS

@@ -36,6 +36,16 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A worktree as it was: the layers that it stood on, and its head."""
+
+    id: str
+    layers: tuple[str, ...]
+    head: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One worktree. `key` names its repository among those of its tenant."""
 
@@ -62,6 +72,12 @@ class Record:
     """The commit whose checkout is the lowest layer; empty: none."""
     layers: tuple[str, ...] = ()
     """Names of frozen layers above it, the topmost first."""
+    freezing: str = ""
+    """The name of the layer that the upper one is becoming."""
+    snapshots: tuple[Snapshot, ...] = ()
+    """The oldest first."""
+    source: tuple[str, str] = ("", "")
+    """The worktree, and its snapshot, that it was made of."""
     inside: str = ""
     """The head inside when it was last looked at: what has moved since, moved there."""
     resolved_time: float = 0
@@ -85,6 +101,7 @@ class Records:
         self._records: dict[str, Record] = {}
         self._branches: dict[tuple[str, str, str], str] = {}
         self._users: Counter[tuple[str, str]] = Counter()
+        self._layers: Counter[str] = Counter()
         self._order: list[str] = []
 
     def load(self) -> list[Path]:
@@ -97,10 +114,17 @@ class Records:
             except FileNotFoundError:
                 strays.append(directory)
                 continue
+            files.sweep(directory)
+            files.sweep(directory / "outside")
             values = {"version": 1, **values}
             values["state"] = State(values["state"])
             values["mode"] = Mode(values.get("mode", Mode.PLAIN))
             values["layers"] = tuple(values.get("layers", ()))
+            values["source"] = tuple(values.get("source", ("", "")))
+            values["snapshots"] = tuple(
+                Snapshot(**{**one, "layers": tuple(one["layers"])})
+                for one in values.get("snapshots", ())
+            )
             values["warnings"] = tuple(values["warnings"])
             values["last_skipped"] = tuple((path, why) for path, why in values["last_skipped"])
             values["provenance_running"] = tuple(values.get("provenance_running", ()))
@@ -151,23 +175,37 @@ class Records:
         if record is not None:
             del self._branches[_branch(record)]
             self._users[record.tenant, record.key] -= 1
+            self._layers.subtract(_layers(record))
             del self._order[bisect_left(self._order, uid)]
 
     def users_of(self, tenant: str, key: str) -> int:
         """How many worktrees a repository has."""
         return self._users[tenant, key]
 
+    def stand_on(self, layer: str) -> bool:
+        """Whether a worktree or a snapshot needs a frozen layer."""
+        return self._layers[layer] > 0
+
     def repositories(self) -> list[tuple[str, str]]:
         """Tenant and key of each repository that has worktrees."""
         return [name for name, count in self._users.items() if count > 0]
 
     def _note(self, record: Record) -> None:
-        if record.uid not in self._records:
+        former = self._records.get(record.uid)
+        if former is None:
             insort(self._order, record.uid)
             self._users[record.tenant, record.key] += 1
+        else:
+            self._layers.subtract(_layers(former))
+        self._layers.update(_layers(record))
         self._records[record.uid] = record
         self._branches[_branch(record)] = record.uid
 
 
 def _branch(record: Record) -> tuple[str, str, str]:
     return record.tenant, record.key, record.branch
+
+
+def _layers(record: Record) -> list[str]:
+    found = [*record.layers, *(name for one in record.snapshots for name in one.layers)]
+    return [*found, record.freezing] if record.freezing else found

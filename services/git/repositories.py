@@ -82,6 +82,12 @@ class Repositories:
         path = self._root / _folder(tenant) / f"{key}.git"
         return self._known.setdefault(path, Repository(path, self._cells))
 
+    def load(self) -> None:
+        """Remove what a former process did not finish writing beside and in them."""
+        for tenant in self._root.glob("*"):
+            for directory in (tenant, *tenant.glob("*.git")):
+                files.sweep(directory)
+
     def all(self) -> list[Repository]:
         """Those there are."""
         paths = sorted(self._root.glob("*/*.git"))

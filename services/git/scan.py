@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.git.errors import OutputTooLarge
-from services.git.within.layers import OPAQUE, REDIRECT
+from services.git.within.layers import CLOSED, OPAQUE, REDIRECT
 from services.git.within.system import open_beneath
 
 _MAX_ENTRIES: Final = 1_000_000
@@ -26,20 +26,21 @@ Scan = list[Any]
 inode). Bytes are text in Latin-1."""
 
 
-def scan(layer: Path, namespace: str) -> Scan:
-    """What the layer at `layer` holds, `.git` at its top left out.
+def scan(layer: Path, namespace: str, *, whole: bool = False) -> Scan:
+    """What the layer at `layer` holds, `.git` at its top left out unless it is to be `whole`.
 
     Marks are in extended attributes of `namespace` (`trusted` or `user`); without one it is a
     whole worktree. Raises `OutputTooLarge`.
     """
     root = os.open(layer, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        return list(_directories(root, f"{namespace}.overlay." if namespace else ""))
+        prefix = f"{namespace}.overlay." if namespace else ""
+        return list(_directories(root, prefix, b"" if whole else _GIT))
     finally:
         os.close(root)
 
 
-def _directories(root: int, prefix: str) -> Iterator[list[Any]]:
+def _directories(root: int, prefix: str, hidden: bytes) -> Iterator[list[Any]]:
     todo, entries, size = [b""], 0, 0
     while todo:
         path = todo.pop()
@@ -48,10 +49,12 @@ def _directories(root: int, prefix: str) -> Iterator[list[Any]]:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
                 raise
-            continue  # Gone meanwhile, or nobody may read it: git does not see it either.
+            if error.errno == errno.EACCES and path:
+                yield [path.decode("latin-1"), CLOSED, []]
+            continue  # Gone meanwhile.
         try:
             mark = _mark(directory, prefix) if prefix else OPAQUE
-            found, below = _entries(directory, is_top=not path)
+            found, below = _entries(directory, b"" if path else hidden)
         finally:
             os.close(directory)
         entries += len(found) + len(below)
@@ -66,13 +69,13 @@ def _directories(root: int, prefix: str) -> Iterator[list[Any]]:
         todo += [start + name for name in below if len(start) + len(name) <= _MAX_PATH]
 
 
-def _entries(directory: int, *, is_top: bool) -> tuple[list[list[Any]], list[bytes]]:
+def _entries(directory: int, hidden: bytes) -> tuple[list[list[Any]], list[bytes]]:
     """What is no directory, and the names of those that are."""
     found, below = list[list[Any]](), list[bytes]()
     with os.scandir(directory) as listing:
         for one in listing:
             name = os.fsencode(one.name)
-            if is_top and name == _GIT:
+            if name == hidden:
                 continue
             try:
                 about = one.stat(follow_symlinks=False)

@@ -16,7 +16,7 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,6 +62,10 @@ class Paths:
     @property
     def lock(self) -> Path:
         return self.directory / "lock"
+
+    @property
+    def stack(self) -> Path:
+        return self.directory / "stack"
 
     @property
     def outside(self) -> Path:
@@ -126,6 +130,11 @@ class Workspace:
         return Where(
             git_dir=_GIT, objects=objects, alternates=alternates, variables=self._variables
         )
+
+    def restack(self, layers: tuple[Path, ...]) -> None:
+        """Its upper layer was frozen: it stands on these now. Call it locked."""
+        self.paths = replace(self.paths, layers=layers)
+        self._frozen = None
 
     async def ask(
         self, name: str, head: str, descriptors: Sequence[int] = (), **more: Any

@@ -11,13 +11,15 @@ from typing import Any, Final, NamedTuple
 
 OPAQUE: Final = "o"
 REDIRECT: Final = "r"
+CLOSED: Final = "c"
+"""Nobody may list it: as it is, it is taken for unchanged."""
 
 
 class Leaf(NamedTuple):
     """What is no directory, in one of the layers."""
 
     kind: str
-    """`f` file, `l` symlink, `s` something else."""
+    """`f` file, `l` symlink, `u` a directory that nobody may list, `s` something else."""
     layer: int
     path: bytes
     """Where it is in its own layer."""
@@ -43,6 +45,8 @@ class Directory:
     children: "dict[bytes, Directory | Leaf | Gone]" = field(default_factory=dict)
     base: tuple[bytes, ...] | None = None
     """None: nothing shows through."""
+    origin: tuple[int, bytes] = (0, b"")
+    """The topmost layer that has it, and where it is there."""
 
 
 @dataclass(slots=True)
@@ -50,6 +54,7 @@ class _Raw:
     """A directory of one layer."""
 
     mark: str
+    origin: tuple[int, bytes]
     children: "dict[bytes, _Raw | Leaf | Gone]" = field(default_factory=dict)
 
 
@@ -65,13 +70,16 @@ def world(scans: Sequence[Sequence[Any]]) -> Directory:
 
 def _parse(layer: int, scan: Sequence[Any]) -> _Raw:
     """A scan is a list of directories, each after its parent: path, mark, entries."""
-    root = _Raw(str(scan[0][1]) if scan else "")
+    root = _Raw(str(scan[0][1]) if scan else "", (layer, b""))
     known = {b"": root}
     for path_text, mark, entries in scan:
         path = path_text.encode("latin-1")
         if path:
             parent, _, name = path.rpartition(b"/")
-            directory = _Raw(str(mark))
+            if mark == CLOSED:
+                known[parent].children[name] = Leaf("u", layer, path, 0, 0, 0, 0, 0)
+                continue
+            directory = _Raw(str(mark), (layer, path))
             known[parent].children[name] = directory
             known[path] = directory
         directory = known[path]
@@ -87,7 +95,9 @@ def _parse(layer: int, scan: Sequence[Any]) -> _Raw:
 
 def _lay(raw: _Raw, under: Directory | None, whole: Directory) -> Directory:
     """Lay a directory of a layer over what is `under` it; `whole` is all below the layer."""
-    made = Directory(dict(under.children) if under else {}, under.base if under else None)
+    made = Directory(
+        dict(under.children) if under else {}, under.base if under else None, raw.origin
+    )
     for name, entry in raw.children.items():
         if not isinstance(entry, _Raw):
             made.children[name] = entry

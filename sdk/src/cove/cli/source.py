@@ -126,6 +126,7 @@ async def commit(cove: Client, options: argparse.Namespace, console: Console) ->
         paths=options.paths,
         expected_head=options.expect,
         provenance=options.provenance,
+        frozen=options.frozen,
     )
     for skipped in answer.skipped:
         path = quoted(skipped.path, skipped.raw_path)

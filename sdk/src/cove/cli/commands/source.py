@@ -128,6 +128,11 @@ def _commit(commands: Commands) -> None:
         action="store_true",
         help="sign where it comes from, and what ran before it",
     )
+    commit.add_argument(
+        "--frozen",
+        action="store_true",
+        help="all files as of one moment: what runs there is frozen meanwhile",
+    )
     commit.add_argument("--expect", default="", metavar="COMMIT", help="only if this is the head")
 
 

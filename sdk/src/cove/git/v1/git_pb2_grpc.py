@@ -193,6 +193,7 @@ class GitServiceServicer(object):
         left out; submodules are reported, never entered.
 
         * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKTREE_TOO_OLD: an earlier version made it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -216,6 +217,9 @@ class GitServiceServicer(object):
         * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
         * ABORTED, ERROR_REASON_HEAD_MOVED: `expected_head` is not the branch's head.
         * FAILED_PRECONDITION, ERROR_REASON_NOTHING_TO_COMMIT: nothing differs.
+        * ABORTED, ERROR_REASON_HEADS_DIVERGED: commits were made inside the sandbox too, on another
+        head.
+        * FAILED_PRECONDITION, ERROR_REASON_COMMITS_REFUSED: what was committed inside cannot be taken.
         * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -56,6 +56,7 @@ class GitServiceStub:
     left out; submodules are reported, never entered.
 
     * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKTREE_TOO_OLD: an earlier version made it.
     """
     GetDiff: _aio.UnaryStreamMultiCallable[_git_pb2.GetDiffRequest, _git_pb2.GetDiffResponse]
     """Streams a diff: each file, then its patch in chunks, at last `end`. Every limit
@@ -71,6 +72,9 @@ class GitServiceStub:
     * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
     * ABORTED, ERROR_REASON_HEAD_MOVED: `expected_head` is not the branch's head.
     * FAILED_PRECONDITION, ERROR_REASON_NOTHING_TO_COMMIT: nothing differs.
+    * ABORTED, ERROR_REASON_HEADS_DIVERGED: commits were made inside the sandbox too, on another
+      head.
+    * FAILED_PRECONDITION, ERROR_REASON_COMMITS_REFUSED: what was committed inside cannot be taken.
     * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
     """
     GetProvenance: _aio.UnaryUnaryMultiCallable[_git_pb2.GetProvenanceRequest, _git_pb2.GetProvenanceResponse]
@@ -264,6 +268,7 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         left out; submodules are reported, never entered.
 
         * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKTREE_TOO_OLD: an earlier version made it.
         """
 
     @_abc_1.abstractmethod
@@ -291,6 +296,9 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
         * ABORTED, ERROR_REASON_HEAD_MOVED: `expected_head` is not the branch's head.
         * FAILED_PRECONDITION, ERROR_REASON_NOTHING_TO_COMMIT: nothing differs.
+        * ABORTED, ERROR_REASON_HEADS_DIVERGED: commits were made inside the sandbox too, on another
+          head.
+        * FAILED_PRECONDITION, ERROR_REASON_COMMITS_REFUSED: what was committed inside cannot be taken.
         * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
         """
 
