@@ -7,13 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from services.git import refs
+from services.git import partial, refs
 from services.git.cell import Bind, Cell, Cells
 from services.git.command import Where, git
 from services.git.errors import RevisionNotFound
+from services.git.partial import Partial
 from services.git.transport import STORE
 
-_LEFTOVERS: Final = ("*.lock", "refs/**/*.lock", "objects/pack/tmp_*", "objects/tmp_objdir-*")
+_LEFTOVERS: Final = (
+    *("*.lock", "refs/**/*.lock", "shallow_*"),
+    *("objects/pack/tmp_*", "objects/pack/.tmp-*", "objects/tmp_objdir-*", "objects/info/*.lock"),
+)
 _LOOSE: Final = "objects/??/tmp_obj_*"
 
 
@@ -36,6 +40,11 @@ class Repository:
         """Whether its upkeep keeps `lock`, and is broken off for whoever wants that."""
         self._writers = 0
         self._swept = False
+
+    @property
+    def partial(self) -> Partial | None:
+        """What of its origin it holds; None: all."""
+        return partial.read(self.path)
 
     @property
     def objects(self) -> Path:

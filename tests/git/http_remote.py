@@ -23,6 +23,8 @@ class Server:
     requests: list[str] = field(default_factory=list)
     fetches: int = 0
     """How many packs were asked for."""
+    old: bool = False
+    """Whether it speaks the protocol of before version 2 only."""
     redirect: str = ""
     """Where everything is redirected to, if anywhere."""
 
@@ -93,7 +95,7 @@ def serving(root: Path, certificate: Path | None = None) -> Iterator[Server]:
                     "REQUEST_METHOD": self.command,
                     "CONTENT_TYPE": self.headers.get("Content-Type", ""),
                     "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
-                    "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+                    "GIT_PROTOCOL": "" if state.old else self.headers.get("Git-Protocol", ""),
                 },
             )
             head, _, body = result.stdout.partition(b"\r\n\r\n")

@@ -22,7 +22,10 @@ TESTS = (
     "test_merge.py::test_a_rebase_repeats_each_commit_as_git_does",
     "test_push.py::test_push_to_a_repository_of_this_machine",
     "test_ssh.py",
+    "test_foresight.py",
     "test_inside.py",
+    "test_maintenance.py",
+    "test_partial.py",
     "test_warm.py",
 )
 
