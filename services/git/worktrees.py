@@ -1,6 +1,7 @@
 """Makes and removes worktrees, and finds those there are."""
 
 import asyncio
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -395,7 +396,11 @@ class Worktrees:
         repository = self.repository_of(record)
         if record.checkout and record.mode is not Mode.PLAIN:
             await self._checkouts.get(repository, record.checkout)
-        return Workspace(record, self.paths(record), repository, self._cells)
+        paths = self.paths(record)
+        if record.uid not in self._workspaces:
+            # Nobody looks at it yet: what is there is of a service that was killed.
+            shutil.rmtree(paths.scratch, ignore_errors=True)
+        return Workspace(record, paths, repository, self._cells)
 
     @asynccontextmanager
     async def locked(self, uid: str) -> AsyncIterator[None]:
