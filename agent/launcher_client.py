@@ -109,6 +109,17 @@ class LauncherClient:
         """Kill a sandbox; true when one was there. Returns when nothing of it is left."""
         return bool((await self._ask("kill", timeout, uid=uid))["found"])
 
+    async def freeze(self, uid: str, seconds: float) -> bool:
+        """Hold all processes of a sandbox still; false when there is none. Returns when they are.
+
+        They go on after `seconds`, whatever happens. `Facts.freeze` tells whether a launcher can.
+        """
+        return bool((await self._ask("freeze", uid=uid, seconds=seconds))["found"])
+
+    async def thaw(self, uid: str) -> bool:
+        """Let them go on; false when they were not frozen."""
+        return bool((await self._ask("thaw", uid=uid))["thawed"])
+
     async def shutdown(self, *, stop_sandboxes: bool, timeout: float = 60.0) -> None:
         """End the launcher, and before it all sandboxes where `stop_sandboxes`."""
         await self._ask("shutdown", timeout, stop_sandboxes=stop_sandboxes)

@@ -43,6 +43,11 @@ class Overlay:
     """An empty directory beside `upper`, for the kernel."""
     xattrs: str
     """`overlay.TRUSTED` or `overlay.USER`: where the marks in `upper` and `lowers` are."""
+    stack: str = ""
+    """A file that names more layers, as `agent.stack` reads it. They are above `lowers`, and count
+    among the `MOST_LOWERS`. It is read when the lock is held."""
+    layers: str = ""
+    """The directory that they are in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +91,8 @@ class SandboxSpec:
         for name in ("overlay", "lock"):
             if not values[name]:
                 del values[name]
+        if self.overlay and not self.overlay.stack:
+            del values["overlay"]["stack"], values["overlay"]["layers"]
         return values
 
     @classmethod
@@ -151,6 +158,8 @@ class Facts:
     """Why no sandbox can be made here, as far as is known without trying; with the remedy."""
     spec: int = 1
     """The highest SPEC_VERSION that it reads."""
+    freeze: str = ""
+    """By what it holds sandboxes still: cgroup_v1, cgroup_v2, signals; empty: it does not."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -158,10 +167,10 @@ class Facts:
         return cls(**{**known, "mode": Mode(data["mode"])})
 
     def to_json(self, reader: int) -> dict[str, Any]:
-        """For a client whose specs are of version `reader`: 1 knows no `spec`."""
+        """For a client whose specs are of version `reader`: 1 knows neither `spec` nor `freeze`."""
         values = asdict(self)
         if reader < 2:
-            del values["spec"]
+            del values["spec"], values["freeze"]
         return values
 
 

@@ -15,6 +15,7 @@ from cove.gateway.v1.gateway_pb2_grpc import (
 )
 from gateway.auth import NoAuthenticator, TokenAuthenticator
 from gateway.config import Config
+from gateway.copies import Copies
 from gateway.create import Creations
 from gateway.delete import Deletions, Undeletions
 from gateway.executions import ExecutionServicer
@@ -27,6 +28,7 @@ from gateway.records import Records
 from gateway.rest.app import RestConfig, rest
 from gateway.saga import Saga
 from gateway.sources import SourceServicer
+from gateway.still import Stills
 from gateway.teardown import Teardown
 from gateway.tools import Tools, tools
 from gateway.workspaces import WorkspaceServicer
@@ -57,7 +59,9 @@ class Parts:
         self, config: Config, behind: Tools, records: Records, operations: Operations
     ) -> None:
         teardown = Teardown(behind)
-        saga = Saga(behind, records, teardown, config.progress_interval)
+        stills = Stills(behind)
+        copies = Copies(behind, records, stills)
+        saga = Saga(behind, records, teardown, copies, config.progress_interval)
         deletions = Deletions(records, operations, teardown, config.undelete_window)
         workspaces = Workspaces(behind, records)
         self._workspaces = WorkspaceServicer(
@@ -66,10 +70,12 @@ class Parts:
             Creations(behind, records, operations, saga),
             deletions,
             Undeletions(records, operations, saga),
+            workspaces,
+            copies,
         )
         self._executions = ExecutionServicer(behind, workspaces)
         self._files = FileServicer(behind, workspaces)
-        self._sources = SourceServicer(behind, records, workspaces)
+        self._sources = SourceServicer(behind, records, workspaces, stills)
         self.reconciler = Reconciler(
             records=records,
             operations=operations,

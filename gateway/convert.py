@@ -1,6 +1,7 @@
 """Between the messages of the registry, the provider and the gateway."""
 
 from cove.gateway.v1 import gateway_pb2 as pb
+from cove.git.v1 import git_pb2
 from cove.provider.v1 import provider_pb2
 from cove.registry.v1.registry_pb2 import (
     Environment,
@@ -32,7 +33,20 @@ def workspace(environment: Environment) -> pb.Workspace:
             getattr(shown, field).CopyFrom(getattr(environment, field))
     if environment.worktree.HasField("resolved_time"):
         shown.resolved_time.CopyFrom(environment.worktree.resolved_time)
+    if environment.HasField("source"):
+        source = names.workspace_name(environment.source.name)
+        of = environment.source.snapshot_id
+        shown.source = f"{source}{names.SNAPSHOTS}{of}" if of else source
     return shown
+
+
+def snapshot(environment: Environment, found: git_pb2.Snapshot) -> pb.Snapshot:
+    """A snapshot as its caller sees it."""
+    return pb.Snapshot(
+        name=f"{names.workspace_name(environment.name)}{names.SNAPSHOTS}{found.id}",
+        head_commit=found.head_commit,
+        create_time=found.create_time,
+    )
 
 
 def change(event: WatchEnvironmentsResponse) -> pb.WatchWorkspacesResponse | None:

@@ -1,7 +1,8 @@
-"""Creates a workspace, or joins the create that the same request began."""
+"""Creates a workspace, of a repository or another one, or joins what the same request began."""
 
 import asyncio
 from collections import OrderedDict
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -11,7 +12,7 @@ from cove.gateway.v1 import gateway_pb2 as pb
 from cove.git.v1 import git_pb2
 from cove.provider.v1 import provider_pb2
 from cove.registry.v1 import registry_pb2
-from cove.registry.v1.registry_pb2 import Environment, EnvironmentSpec
+from cove.registry.v1.registry_pb2 import Environment, EnvironmentSource, EnvironmentSpec
 from gateway import names
 from gateway.convert import provider_spec
 from gateway.errors import CreateFailed, LeaseLost
@@ -23,6 +24,19 @@ from gateway.tools import Tools, retold
 _UNDONE: Final = 10_000
 _FIRST_LOOK: Final = 0.05
 _LAST_LOOK: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A workspace to be made."""
+
+    workspace_id: str
+    environment: Environment
+    """What it is registered with."""
+    request_id: str
+    credentials: git_pb2.Credentials | None = None
+    wait: bool = True
+    """Until it is ready."""
 
 
 class Creations:
@@ -38,14 +52,48 @@ class Creations:
 
         What is begun goes on when the caller leaves.
         """
-        await self._validate(request.workspace.spec)
-        registered, fresh = await self._register(request)
+        return await self._create(
+            Wanted(
+                workspace_id=request.workspace_id,
+                environment=Environment(
+                    labels=request.workspace.labels,
+                    annotations=request.workspace.annotations,
+                    spec=request.workspace.spec,
+                    keep_on_failure=request.on_failure == pb.ON_FAILURE_KEEP,
+                ),
+                request_id=request.request_id,
+                credentials=request.credentials if request.HasField("credentials") else None,
+                wait=request.return_when != pb.RETURN_WHEN_ACCEPTED,
+            )
+        )
+
+    async def fork(self, source: Environment, request: pb.ForkWorkspaceRequest) -> Environment:
+        """The record, READY, of a workspace made of `source`, with the same spec."""
+        environment = Environment(
+            labels=request.labels,
+            annotations=request.annotations,
+            spec=source.spec,
+            source=EnvironmentSource(
+                name=source.name, uid=source.uid, snapshot_id=request.snapshot_id
+            ),
+        )
+        environment.spec.branch = ""
+        return await self._create(
+            Wanted(
+                workspace_id=request.workspace_id,
+                environment=environment,
+                request_id=request.request_id,
+            )
+        )
+
+    async def _create(self, wanted: Wanted) -> Environment:
+        await self._validate(wanted.environment.spec)
+        registered, fresh = await self._register(wanted)
         if fresh:
-            credentials = request.credentials if request.HasField("credentials") else None
-            work = partial(self._make, credentials=credentials, request_id=request.request_id)
+            work = partial(self._make, credentials=wanted.credentials, request_id=wanted.request_id)
             self._operations.start(registered, work)
         running = self._operations.running(registered.uid)
-        if request.return_when == pb.RETURN_WHEN_ACCEPTED:
+        if not wanted.wait:
             return registered if fresh else await self._current(registered)
         if running:
             try:
@@ -63,7 +111,7 @@ class Creations:
         except grpc.aio.AioRpcError as error:
             raise retold(error, fields=FIELDS) from error
 
-    async def _register(self, request: pb.CreateWorkspaceRequest) -> tuple[Environment, bool]:
+    async def _register(self, wanted: Wanted) -> tuple[Environment, bool]:
         """The record of this request, and whether this call made it.
 
         A request whose create was undone here begins anew when it is repeated.
@@ -71,18 +119,13 @@ class Creations:
         step = "register"
         while True:
             asked = registry_pb2.RegisterEnvironmentRequest(
-                environment_id=request.workspace_id,
-                environment=Environment(
-                    labels=request.workspace.labels,
-                    annotations=request.workspace.annotations,
-                    spec=request.workspace.spec,
-                    keep_on_failure=request.on_failure == pb.ON_FAILURE_KEEP,
-                ),
-                request_id=names.derived(request.request_id, step),
+                environment_id=wanted.workspace_id,
+                environment=wanted.environment,
+                request_id=names.derived(wanted.request_id, step),
                 holder=self._operations.holder(),
                 lease=duration(self._operations.lease),
             )
-            registered = await self._records.register(asked, request.request_id)
+            registered = await self._records.register(asked, wanted.request_id)
             if registered.operation_holder == asked.holder:
                 return registered, True
             if registered.uid not in self._undone:

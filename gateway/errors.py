@@ -44,6 +44,13 @@ class WorkspaceNotReady(FailedPrecondition):
         )
 
 
+class SnapshotNotFound(NotFound):
+    reason = ErrorReason.ERROR_REASON_SNAPSHOT_NOT_FOUND
+
+    def __init__(self, snapshot_id: str) -> None:
+        super().__init__("there is no such snapshot", snapshot=snapshot_id)
+
+
 class CreateFailed(Aborted):
     reason = ErrorReason.ERROR_REASON_CREATE_FAILED
 

@@ -10,6 +10,7 @@ from cove.registry.v1.registry_pb2 import Environment
 WORKSPACES: Final = "workspaces/"
 ENVIRONMENTS: Final = "environments/"
 EXECUTIONS: Final = "/executions/"
+SNAPSHOTS: Final = "/snapshots/"
 
 
 def environment_name(workspace: str) -> str:
@@ -24,6 +25,12 @@ def workspace_name(environment: str) -> str:
 
 def workspace_id(environment: Environment) -> str:
     return environment.name.removeprefix(ENVIRONMENTS)
+
+
+def split_snapshot(name: str) -> tuple[str, str]:
+    """The workspace's name, and the id of the snapshot, of a snapshot's name."""
+    workspace, _, snapshot_id = name.partition(SNAPSHOTS)
+    return workspace, snapshot_id
 
 
 def split_execution(name: str) -> tuple[str, str]:
@@ -64,5 +71,14 @@ def derived_if(request_id: str, step: str) -> str:
 
 def execution_id(asked: str, request_id: str) -> str:
     """The id of a new execution: known before the first try, and the same in a retry."""
-    made = uuid.UUID(derived(request_id, "execution")).bytes[:10] if request_id else os.urandom(10)
-    return asked or base64.b32encode(made).decode().lower()
+    return asked or _made_id(request_id, "execution")
+
+
+def snapshot_id(asked: str, request_id: str) -> str:
+    """The id of a new snapshot, likewise."""
+    return asked or _made_id(request_id, "snapshot")
+
+
+def _made_id(request_id: str, step: str) -> str:
+    made = uuid.UUID(derived(request_id, step)).bytes[:10] if request_id else os.urandom(10)
+    return base64.b32encode(made).decode().lower()

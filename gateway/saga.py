@@ -20,6 +20,7 @@ from cove.provider.v1 import provider_pb2
 from cove.registry.v1.registry_pb2 import Environment, EnvironmentWorktree, Failure, Progress
 from gateway import names
 from gateway.convert import provider_spec
+from gateway.copies import Copies
 from gateway.errors import LeaseLost, WorkspaceNotFound
 from gateway.records import Records, State
 from gateway.teardown import Teardown
@@ -45,11 +46,17 @@ _MADE: Final = (
 
 class Saga:
     def __init__(
-        self, tools: Tools, records: Records, teardown: Teardown, progress_interval: timedelta
+        self,
+        tools: Tools,
+        records: Records,
+        teardown: Teardown,
+        copies: Copies,
+        progress_interval: timedelta,
     ) -> None:
         self._tools = tools
         self._records = records
         self._teardown = teardown
+        self._copies = copies
         self._progress_interval = progress_interval.total_seconds()
 
     async def make(
@@ -111,6 +118,11 @@ class Saga:
         credentials: git_pb2.Credentials | None,
         request_id: str,
     ) -> None:
+        if environment.HasField("source"):
+            forked = await self._copies.fork(environment, request_id)
+            _note(environment, forked.worktree)
+            environment.mount.CopyFrom(forked.mount)
+            return
         git = self._tools.git
         request = git_pb2.CreateWorktreeRequest(
             uid=environment.uid,
@@ -126,15 +138,10 @@ class Saga:
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
-        environment.worktree.CopyFrom(
-            EnvironmentWorktree(
-                branch=made.worktree.branch,
-                base_commit=made.worktree.base_commit,
-                resolved_time=made.resolved_time if made.HasField("resolved_time") else None,
-            )
-        )
+        _note(environment, made.worktree)
+        if made.HasField("resolved_time"):
+            environment.worktree.resolved_time.CopyFrom(made.resolved_time)
         environment.mount.CopyFrom(made.mount)
-        environment.head_commit = made.worktree.head_commit
         environment.warnings[:] = made.warnings
 
     async def _follow(self, environment: Environment) -> None:
@@ -193,6 +200,13 @@ class Saga:
                 if not transient(error):
                     raise
             await asyncio.sleep(_AGAIN_SECONDS)
+
+
+def _note(environment: Environment, made: git_pb2.Worktree) -> None:
+    environment.worktree.CopyFrom(
+        EnvironmentWorktree(branch=made.branch, base_commit=made.base_commit)
+    )
+    environment.head_commit = made.head_commit
 
 
 def failure_of(error: Exception) -> Failure:

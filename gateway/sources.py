@@ -1,7 +1,9 @@
 """SourceService: git's RPCs, on workspaces."""
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 import grpc
 
@@ -13,7 +15,8 @@ from gateway import names
 from gateway.provenance import Accounts
 from gateway.ready import Workspaces, in_words_of
 from gateway.records import Records
-from gateway.tools import Tools
+from gateway.still import Stills
+from gateway.tools import Tools, retold
 from servicekit.errors import ServiceError
 from servicekit.status import Context
 
@@ -21,11 +24,14 @@ _log = logging.getLogger(__name__)
 
 
 class SourceServicer(SourceServiceServicer):
-    def __init__(self, tools: Tools, records: Records, workspaces: Workspaces) -> None:
+    def __init__(
+        self, tools: Tools, records: Records, workspaces: Workspaces, stills: Stills
+    ) -> None:
         self._git = tools.git
         self._rpc = tools.git.rpc
         self._records = records
         self._workspaces = workspaces
+        self._stills = stills
         self._accounts = Accounts(tools)
 
     async def GetWorktreeStatus(
@@ -69,7 +75,8 @@ class SourceServicer(SourceServiceServicer):
         with in_words_of(environment, asked, request):
             if request.provenance:
                 asked.provenance.CopyFrom(await self._accounts.of(environment))
-            answer = await self._git.unary(self._rpc.CreateCommit, asked)
+            async with self._as_of(environment, request.consistency):
+                answer = await self._git.unary(self._rpc.CreateCommit, asked)
         await self._note_head(environment, answer.commit.id)
         return pb.CreateCommitResponse(commit=answer.commit, skipped=answer.skipped)
 
@@ -166,6 +173,32 @@ class SourceServicer(SourceServiceServicer):
             answer = await self._git.unary(self._rpc.PreviewMerge, asked)
         return pb.PreviewMergeResponse(preview=answer.preview)
 
+    async def PreviewConflicts(
+        self, request: pb.PreviewConflictsRequest, context: Context
+    ) -> pb.PreviewConflictsResponse:
+        environments = await asyncio.gather(*map(self._workspaces.ready, request.workspaces))
+        names_of = {one.uid: names.workspace_name(one.name) for one in environments}
+        asked = git_pb2.PreviewConflictsRequest(uids=names_of, max_conflicts=request.max_conflicts)
+        if request.HasField("include_uncommitted"):
+            asked.include_uncommitted = request.include_uncommitted
+        try:
+            answer = await self._git.unary(self._rpc.PreviewConflicts, asked)
+        except grpc.aio.AioRpcError as error:
+            raise retold(error, words=names_of, fields={"uids": "workspaces"}) from error
+        return pb.PreviewConflictsResponse(
+            collisions=[_collision(one, names_of) for one in answer.collisions],
+            workspaces=[
+                pb.ComparedWorkspace(
+                    name=names_of[one.uid],
+                    head_commit=one.head_commit,
+                    uncommitted=one.uncommitted,
+                    error=one.error,
+                    error_reason=one.error_reason,
+                )
+                for one in answer.worktrees
+            ],
+        )
+
     async def MergeBranch(
         self, request: pb.MergeBranchRequest, context: Context
     ) -> pb.MergeBranchResponse:
@@ -190,6 +223,13 @@ class SourceServicer(SourceServiceServicer):
             unchanged=answer.unchanged,
         )
 
+    def _as_of(
+        self, environment: Environment, consistency: pb.Consistency.ValueType
+    ) -> AbstractAsyncContextManager[None]:
+        """Where it is asked for, the workspace is held still within the block."""
+        frozen = consistency == pb.CONSISTENCY_FROZEN
+        return self._stills.held(environment) if frozen else nullcontext()
+
     async def _note_head(self, environment: Environment, commit: str) -> None:
         """The record shows the head as last seen; that it cannot now must not fail a commit."""
         seen = Environment(name=environment.name, head_commit=commit)
@@ -197,3 +237,18 @@ class SourceServicer(SourceServiceServicer):
             await self._records.update(seen, ["head_commit"])
         except (ServiceError, grpc.aio.AioRpcError) as error:
             _log.warning("cannot note the head: %s", error)
+
+
+def _collision(
+    found: git_pb2.WorktreeCollision, names_of: Mapping[str, str]
+) -> pb.WorkspaceCollision:
+    for conflict in found.conflicts:
+        for uid in (found.uid_a, found.uid_b):
+            conflict.message = conflict.message.replace(uid, names_of[uid])
+    return pb.WorkspaceCollision(
+        workspace_a=names_of[found.uid_a],
+        workspace_b=names_of[found.uid_b],
+        conflicts=found.conflicts,
+        total_conflicts=found.total_conflicts,
+        truncated=found.truncated,
+    )

@@ -11,10 +11,12 @@ from cove.provider.v1 import provider_pb2
 from cove.registry.v1 import registry_pb2
 from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
-from gateway.convert import change, workspace
+from gateway.convert import change, snapshot, workspace
+from gateway.copies import Copies
 from gateway.create import Creations
 from gateway.delete import Deletions, Undeletions
 from gateway.errors import FieldImmutable
+from gateway.ready import Workspaces, in_words_of
 from gateway.records import Records, State
 from gateway.tools import Tools
 from servicekit.status import Context
@@ -34,12 +36,16 @@ class WorkspaceServicer(WorkspaceServiceServicer):
         creations: Creations,
         deletions: Deletions,
         undeletions: Undeletions,
+        workspaces: Workspaces,
+        copies: Copies,
     ) -> None:
         self._provider = tools.provider
         self._records = records
         self._creations = creations
         self._deletions = deletions
         self._undeletions = undeletions
+        self._workspaces = workspaces
+        self._copies = copies
 
     async def CreateWorkspace(
         self, request: pb.CreateWorkspaceRequest, context: Context
@@ -106,6 +112,42 @@ class WorkspaceServicer(WorkspaceServiceServicer):
     ) -> pb.UndeleteWorkspaceResponse:
         restored = await self._undeletions.undelete(request)
         return pb.UndeleteWorkspaceResponse(workspace=workspace(restored))
+
+    async def ForkWorkspace(
+        self, request: pb.ForkWorkspaceRequest, context: Context
+    ) -> pb.ForkWorkspaceResponse:
+        source = await self._workspaces.ready(request.name)
+        return pb.ForkWorkspaceResponse(
+            workspace=workspace(await self._creations.fork(source, request))
+        )
+
+    async def SnapshotWorkspace(
+        self, request: pb.SnapshotWorkspaceRequest, context: Context
+    ) -> pb.SnapshotWorkspaceResponse:
+        environment = await self._workspaces.ready(request.name)
+        snapshot_id = names.snapshot_id(request.snapshot_id, request.request_id)
+        with in_words_of(environment):
+            made = await self._copies.snapshot(environment, snapshot_id, request.request_id)
+        return pb.SnapshotWorkspaceResponse(snapshot=snapshot(environment, made))
+
+    async def ListSnapshots(
+        self, request: pb.ListSnapshotsRequest, context: Context
+    ) -> pb.ListSnapshotsResponse:
+        environment = await self._workspaces.ready(request.parent)
+        with in_words_of(environment):
+            found = await self._copies.list(environment)
+        return pb.ListSnapshotsResponse(snapshots=[snapshot(environment, one) for one in found])
+
+    async def DeleteSnapshot(
+        self, request: pb.DeleteSnapshotRequest, context: Context
+    ) -> pb.DeleteSnapshotResponse:
+        name, snapshot_id = names.split_snapshot(request.name)
+        environment = await self._workspaces.ready(name)
+        with in_words_of(environment):
+            await self._copies.remove(
+                environment, snapshot_id, request.request_id, allow_missing=request.allow_missing
+            )
+        return pb.DeleteSnapshotResponse()
 
     async def WatchWorkspaces(
         self, request: pb.WatchWorkspacesRequest, context: Context

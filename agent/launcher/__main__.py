@@ -11,6 +11,7 @@ from typing import Final
 from agent import PROTOCOL_VERSION, SANDBOX_UID
 from agent.launcher import host
 from agent.launcher.cgroups import Cgroups, group_name
+from agent.launcher.freezing import Freezing
 from agent.launcher.sandboxes import Sandboxes
 from agent.launcher.server import Server
 from agent.launcher.start import Parts
@@ -57,6 +58,7 @@ def main() -> int:
         cpu=parts.cgroups.enforces("cpu"),
         problem=problem,
         spec=SPEC_VERSION,
+        freeze=Freezing(parts.cgroups).method,
     )
     sandboxes = Sandboxes(options.runtime, parts)
     Server(

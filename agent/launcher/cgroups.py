@@ -5,7 +5,7 @@ Which hierarchies there are and what they enforce is found out by trying, once, 
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from agent import FEWEST_PROCESSES, MOST_PREPARED
 from agent.protocol import Limits
 
 _WANTED: Final = ("memory", "pids", "cpu")
+_FREEZER: Final = ("freezer",)
+"""Of version 1; in version 2 every group can be frozen."""
 _CPU_PERIOD_US: Final = 100_000
 _OURS: Final = 2
 """Processes in a group that are no command's: bwrap and the agent."""
@@ -48,16 +50,24 @@ class Hierarchy:
 
 
 class Cgroups:
-    """All hierarchies in which we may make groups; none is fine."""
+    """All hierarchies in which we may make groups; none is fine.
 
-    def __init__(self, hierarchies: list[Hierarchy]) -> None:
+    `freezer` is one of version 1 that does nothing but freeze.
+    """
+
+    def __init__(self, hierarchies: list[Hierarchy], freezer: Hierarchy | None = None) -> None:
         self._hierarchies = hierarchies
+        self._all = [*hierarchies, *filter(None, (freezer,))]
+        self._freezer = next((each for each in hierarchies if _can_freeze(each)), freezer)
 
     @classmethod
     def probe(cls, name: str) -> Self:
         """Make the group `name` below our own wherever that is allowed."""
-        found = [_prepare(each, name) for each in _own_groups()]
-        return cls([each for each in found if each])
+        found = [each for own in _own_groups() if (each := _prepare(own, name))]
+        if any(map(_can_freeze, found)):
+            return cls(found)
+        old = [each for own in _own_groups(_FREEZER) if (each := _prepare(own, name))]
+        return cls(found, next((each for each in old if each.controllers), None))
 
     def enforces(self, controller: str) -> str:
         """`cgroup_v1`, `cgroup_v2`, or empty."""
@@ -66,13 +76,48 @@ class Cgroups:
                 return f"cgroup_v{each.version}"
         return ""
 
+    @property
+    def freezes(self) -> str:
+        """By what a group is frozen: `cgroup_v1`, `cgroup_v2`, or empty."""
+        return f"cgroup_v{self._freezer.version}" if self._freezer else ""
+
+    def freeze(self, uid: str, *, on: bool) -> bool:
+        """Have the kernel freeze, or thaw; false where that changes nothing.
+
+        To freeze takes its time: `frozen` tells. Raises OSError, but not where there is no group
+        to be thawed.
+        """
+        if self._freezer is None:
+            return False
+        group = self._freezer.base / uid
+        one = self._freezer.version == 1
+        file = group / ("freezer.state" if one else "cgroup.freeze")
+        words = ("THAWED", "FROZEN") if one else ("0", "1")
+        try:
+            before = file.read_text().strip() != words[0]
+            file.write_text(words[on])
+        except FileNotFoundError:
+            if on:
+                raise
+            return False
+        return before != on
+
+    def frozen(self, uid: str) -> bool:
+        """Whether everything in it is frozen. Raises OSError."""
+        if self._freezer is None:
+            return False
+        group = self._freezer.base / uid
+        if self._freezer.version == 1:
+            return (group / "freezer.state").read_text().strip() == "FROZEN"
+        return "frozen 1" in (group / "cgroup.events").read_text().splitlines()
+
     def paths(self, uid: str) -> tuple[Path, ...]:
         """The environment's group in each hierarchy."""
         return tuple(each.base / uid for each in self._hierarchies)
 
     def create(self, uid: str, limits: Limits) -> None:
         """Make the groups and set the limits. Raises OSError."""
-        for each in self._hierarchies:
+        for each in self._all:
             group = each.base / uid
             group.mkdir(parents=True, exist_ok=True)
             for file, value in each.settings(limits):
@@ -84,8 +129,8 @@ class Cgroups:
 
     def join(self, uid: str) -> None:
         """Move this process into the agent's groups."""
-        for path in self.paths(uid):
-            (path / AGENT / "cgroup.procs").write_text("0")
+        for each in self._all:
+            (each.base / uid / AGENT / "cgroup.procs").write_text("0")
 
     def kill(self, uid: str) -> None:
         """Kill all processes at once, where the kernel can."""
@@ -95,20 +140,20 @@ class Cgroups:
 
     def remove(self, uid: str) -> bool:
         """Remove the groups; false when something still holds one."""
-        removed = [_remove(path) for path in self.paths(uid)]
+        removed = [_remove(each.base / uid) for each in self._all]
         return all(removed)
 
     def leftovers(self) -> set[str]:
         """Uids that have groups."""
         names: set[str] = set()
-        for each in self._hierarchies:
+        for each in self._all:
             with suppress(OSError):
                 names.update(path.name for path in each.base.iterdir() if path.is_dir())
         return names
 
     def close(self) -> None:
         """Remove our own groups where no environment is left."""
-        for each in self._hierarchies:
+        for each in self._all:
             with suppress(OSError):
                 each.base.rmdir()
 
@@ -120,17 +165,21 @@ def group_name(runtime: Path) -> str:
 
 def remove_left(name: str) -> None:
     """Remove the groups that a launcher which has ended left: it cannot leave its own."""
-    for each in _own_groups():
+    for each in (*_own_groups(), *_own_groups(_FREEZER)):
         for group in (name, f"{name}{_ASIDE}"):
             _remove(each.base / group)
 
 
-def _own_groups() -> Iterator[Hierarchy]:
-    """The group this process is in, for every hierarchy that is mounted."""
+def _can_freeze(each: Hierarchy) -> bool:
+    return each.version == 2 and (each.base / "cgroup.freeze").exists()
+
+
+def _own_groups(wanted: Iterable[str] = _WANTED) -> Iterator[Hierarchy]:
+    """The group this process is in, for every hierarchy that is mounted and has a use."""
     mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)
-        controllers = frozenset(names.split(",")) & frozenset(_WANTED)
+        controllers = frozenset(names.split(",")) & frozenset(wanted)
         for fields in mounts:
             kind, options = fields[fields.index("-") + 1], fields[-1].split(",")
             fits = kind == "cgroup" and controllers & set(options) if names else kind == "cgroup2"

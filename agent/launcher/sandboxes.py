@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.launcher import host
+from agent.launcher.freezing import Freezing
 from agent.launcher.start import Parts, is_agent, open_lock, start, start_time
 from agent.protocol import SandboxSpec, SandboxStatus, State
 
@@ -132,11 +133,14 @@ class Sandboxes:
         self._errors: dict[str, str] = {}
         for folder in (self._sockets, self._folders):
             folder.mkdir(mode=0o700, exist_ok=True)
+        self._freezing = Freezing(parts.cgroups)
         for folder in self._folders.iterdir():
             sandbox = Sandbox(folder.name, folder, self._sockets / folder.name)
             sandbox.adopt()
             self._known[folder.name] = sandbox
+            self._freezing.thaw(folder.name, folder)
         for uid in parts.cgroups.leftovers() - set(self._known):
+            self._freezing.thaw(uid, self._folders / uid)
             parts.cgroups.kill(uid)
             parts.cgroups.remove(uid)
         self.tick()
@@ -185,7 +189,32 @@ class Sandboxes:
             return False
         sandbox.ending = True
         sandbox.then.append(then)
+        sandbox.look()
+        self._freezing.thaw(uid, sandbox.folder)  # Frozen, it would not die everywhere.
         return True
+
+    def freeze(self, uid: str, seconds: float, then: Callable[[bool, str], None]) -> None:
+        """Hold every process of it still, at most for so long.
+
+        `then` is called when they are, with whether there are any, and what went wrong.
+        """
+        sandbox = self._known.get(uid)
+        if sandbox is None:
+            then(False, "")
+        elif sandbox.ending:
+            sandbox.then.append(lambda: then(False, ""))
+        else:
+            self._freezing.freeze(uid, sandbox.folder, seconds, lambda error: then(True, error))
+
+    def thaw(self, uid: str) -> bool:
+        """Let it go on; false when it was not frozen."""
+        sandbox = self._known.get(uid)
+        return sandbox is not None and self._freezing.thaw(uid, sandbox.folder)
+
+    def thaw_all(self) -> None:
+        """So that none waits for a launcher."""
+        for uid in self._known:
+            self.thaw(uid)
 
     def uids(self) -> list[str]:
         return sorted(self._known)
@@ -210,13 +239,16 @@ class Sandboxes:
 
     def patience(self) -> float | None:
         """Seconds until `tick` should be called; None when only a descriptor can tell."""
-        return None if all(each.settled for each in self._known.values()) else _LOOK
+        settled = all(each.settled for each in self._known.values())
+        return self._freezing.patience() if settled else _LOOK
 
     def tick(self) -> None:
         """See what has changed, and clean up after those that ended."""
         for sandbox in list(self._known.values()):
             if not sandbox.look():
                 self._end(sandbox)
+        agents = {each.uid: each.agent_pid for each in self._known.values() if not each.ending}
+        self._freezing.tick(agents)
         _reap()
 
     def _end(self, sandbox: Sandbox) -> None:

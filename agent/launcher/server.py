@@ -17,6 +17,7 @@ from agent.launcher.sandboxes import Sandboxes
 from agent.protocol import Facts, SandboxSpec
 
 _MAX_CLIENTS: Final = 64
+_LONGEST_FREEZE: Final = 3600
 _UID: Final = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 
 
@@ -38,6 +39,8 @@ class Server:
             "inspect": self._inspect,
             "list": self._list,
             "kill": self._kill,
+            "freeze": self._freeze,
+            "thaw": self._thaw,
             "shutdown": self._shutdown,
         }
 
@@ -54,6 +57,7 @@ class Server:
             listener.listen(128)
             while not self._stopping or (self._stop_sandboxes and self._sandboxes.uids()):
                 self._round(listener, woken)
+            self._sandboxes.thaw_all()
             for client in self._clients.values():
                 client.close()
             self._path.unlink(missing_ok=True)
@@ -154,6 +158,21 @@ class Server:
             request["uid"], lambda: self._reply(client, number, found=True)
         ):
             self._reply(client, number, found=False)
+
+    def _freeze(self, client: Connection, number: int, request: dict[str, Any]) -> None:
+        def answer(found: bool, error: str) -> None:
+            if error:
+                self._refuse(client, number, error)
+            else:
+                self._reply(client, number, found=found)
+
+        seconds = float(request["seconds"])
+        if not 0 < seconds <= _LONGEST_FREEZE:
+            raise ValueError("seconds")
+        self._sandboxes.freeze(request["uid"], seconds, answer)
+
+    def _thaw(self, client: Connection, number: int, request: dict[str, Any]) -> None:
+        self._reply(client, number, thawed=self._sandboxes.thaw(request["uid"]))
 
     def _shutdown(self, client: Connection, number: int, request: dict[str, Any]) -> None:
         self._stop(sandboxes=bool(request["stop_sandboxes"]))

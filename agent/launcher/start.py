@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-from agent import SANDBOX_UID, overlay
+from agent import SANDBOX_UID, overlay, stack
 from agent.launcher import arguments
 from agent.launcher.cgroups import Cgroups
 from agent.launcher.host import Interpreter
@@ -147,7 +147,7 @@ def _stage(paths: list[str], over: Overlay | None, xattrs: str) -> dict[str, str
         raise OSError(f"the layers are marked for an overlay of the kind {over.xattrs}")
     overlay.enter_namespace()
     opened = {path: os.open(path, os.O_PATH) for path in paths}
-    layers = overlay.Layers(over.lowers, over.upper, over.work) if over else None
+    layers = _layers(over) if over else None
     overlay.attach("tmpfs", _STAGE, "tmpfs", options="mode=0755,size=64k")
     staged = {}
     for number, (path, descriptor) in enumerate(opened.items()):
@@ -166,6 +166,20 @@ def _stage(paths: list[str], over: Overlay | None, xattrs: str) -> dict[str, str
         layers.close()
         staged[over.upper] = str(place)
     return staged
+
+
+def _layers(over: Overlay) -> overlay.Layers:
+    """Open the layers, among them those that are stacked as of now: the lock is ours."""
+    above = [f"{over.layers}/{name}" for name in stack.read(over.stack)] if over.stack else []
+    try:
+        return overlay.Layers([*above, *over.lowers], over.upper, over.work)
+    except FileNotFoundError as error:
+        if not over.stack:
+            raise
+        raise OSError(
+            f"a layer is missing: {error.filename}; git was interrupted while it stacked them: "
+            "try again"
+        ) from error
 
 
 def open_lock(path: str) -> int:

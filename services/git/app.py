@@ -20,9 +20,13 @@ from servicekit.server import Served, serving
 from services.git import authorities
 from services.git.cell import Cells
 from services.git.checkouts import Checkouts
+from services.git.collisions import Collisions
 from services.git.commit import Committer, Person
 from services.git.config import Config
+from services.git.foresight import Foresight
+from services.git.forks import Forks
 from services.git.local import Local
+from services.git.maintenance import Maintenance
 from services.git.merge import Merger
 from services.git.mergetree import Merging
 from services.git.provenance import Notary
@@ -32,6 +36,7 @@ from services.git.remote import Rules
 from services.git.repositories import Repositories
 from services.git.service import GitServicer, Parts
 from services.git.signing import Signer
+from services.git.stacks import Stacks
 from services.git.targets import Targets
 from services.git.transport import Bounds, Transport
 from services.git.worktrees import Worktrees
@@ -69,8 +74,18 @@ async def git(config: Config) -> AsyncIterator[Served]:
     checkouts = Checkouts(
         homes[2], cells, config.checkout_cache, partial(in_use, records, repositories)
     )
+    stacks = Stacks(homes[3], records, cells)
     worktrees = Worktrees(
-        records, repositories, checkouts, homes[3], mode(directory), cells, rules, local, disk
+        records,
+        repositories,
+        checkouts,
+        stacks,
+        homes[3],
+        mode(directory),
+        cells,
+        rules,
+        local,
+        disk,
     )
     server = Person(config.committer_name, config.committer_email)
     async with (
@@ -81,15 +96,20 @@ async def git(config: Config) -> AsyncIterator[Served]:
     ):
         stack.push_async_callback(checkouts.close)
         await worktrees.load()
+        maintenance = asyncio.create_task(Maintenance(records, repositories, disk).run())
+        stack.push_async_callback(_ended, maintenance)
         notary = Notary(Signer.load(directory / "signing.key"), records, server.name, server.email)
         pusher = Pusher(rules, transport, repositories)
         targets = Targets(rules, repositories, pusher)
+        merging = Merging(cells)
         parts = Parts(
             worktrees=worktrees,
             committer=Committer(records, server, disk, notary=notary),
             notary=notary,
+            forks=Forks(worktrees, stacks, cells, disk),
             pusher=pusher,
-            merger=Merger(targets, Merging(cells), server, disk),
+            merger=Merger(targets, merging, server, disk),
+            foresight=Foresight(worktrees, Collisions(merging), disk),
             ledger=ledger,
             tokens=PageTokens.load(directory / "page.key"),
             state=config.state,
@@ -114,6 +134,11 @@ def in_use(records: Records, repositories: Repositories) -> Iterator[tuple[Path,
     for record in records:
         if record.checkout and record.mode is not Mode.PLAIN:
             yield repositories.find(record.tenant, record.key).path, record.checkout
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from services.git.command import is_commit_id
-from services.git.errors import OutputTooLarge
+from services.git.errors import OutputTooLarge, TooLarge
 from services.git.workspace import Workspace
 
 EMPTY_TREE: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
@@ -56,6 +56,27 @@ async def plan(
         size=int(answer["bytes"]),
         skipped=[Skipped(raw(path), str(reason)) for path, reason in answer["skipped"]],
     )
+
+
+async def write_tree(
+    workspace: Workspace, head: str, paths: Sequence[bytes], folder: str, most: int = 0
+) -> Planned:
+    """Write the tree of the files at or below `paths`; those that never hold still are left out.
+
+    Raises `TooLarge` for more than `most` bytes of new contents, if that is given.
+    """
+    unwanted: dict[bytes, str] = {}
+    attempt = 0
+    while True:
+        planned = await plan(workspace, head, paths, unwanted)
+        if most and planned.size > most:
+            raise TooLarge(f"more than {most} bytes are not committed")
+        still = await write(workspace, head, folder)
+        if not still:
+            return planned
+        attempt += 1
+        if attempt >= ATTEMPTS:
+            unwanted |= dict.fromkeys(still, UNSTABLE)
 
 
 async def write(workspace: Workspace, head: str, folder: str) -> list[bytes]:

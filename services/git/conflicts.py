@@ -108,6 +108,23 @@ def read(output: bytes, names: Mapping[str, str], *, clean: bool) -> Merged:
     return Merged(tree=check_id(tree), conflicts=kept, total=len(paths))
 
 
+def read_many(output: bytes) -> Iterator[Merged]:
+    """Read what `git merge-tree --stdin` prints: one merge after the other.
+
+    Raises ValueError for what git does not print.
+    """
+    fields = output.split(b"\0")
+    at = 0
+    while at < len(fields) - 1:
+        clean, start = fields[at] == b"1", at + 1
+        at = fields.index(b"", start) + 1
+        while at < len(fields) and fields[at].isdigit():
+            at += int(fields[at]) + 3
+        # What closes it is empty, or advice for people.
+        yield read(b"\0".join([*fields[start:at], b""]), {}, clean=clean)
+        at += 1
+
+
 def _stages(entries: bytes) -> dict[bytes, dict[int, Stage]]:
     found: dict[bytes, dict[int, Stage]] = {}
     for entry in entries.split(b"\0"):

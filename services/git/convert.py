@@ -14,7 +14,7 @@ from services.git import diff, history, provenance
 from services.git.changes import Skipped
 from services.git.commit import Draft, Person, check_draft
 from services.git.credentials import Credentials
-from services.git.record import Mode, Record, State
+from services.git.record import Mode, Record, Snapshot, State
 from services.git.status import Change, Entry
 from services.git.workspace import Paths
 from services.git.worktrees import Phase
@@ -82,12 +82,15 @@ def worktree(record: Record, head: str, phase: Phase) -> pb.Worktree:
         phase_done=phase.done,
         phase_total=phase.total,
         create_time=time(record.create_time),
+        snapshots=map(snapshot, record.snapshots),
         provenance_time=time(record.provenance_time) if record.provenance_time else None,
         provenance_running=record.provenance_running,
     )
 
 
-def mount(record: Record, paths: Paths, objects: Path, state: Path) -> mount_pb2.Mount:
+def mount(
+    record: Record, paths: Paths, objects: Path, layers: Path, state: Path
+) -> mount_pb2.Mount:
     """How provider puts it into a sandbox; paths are below `state`."""
 
     def below(path: Path) -> str:
@@ -103,10 +106,16 @@ def mount(record: Record, paths: Paths, objects: Path, state: Path) -> mount_pb2
     if paths.plain:
         made.worktree = below(paths.tree)
         return made
-    made.lowers.extend(map(below, (*paths.layers, *paths.lowers)))
+    made.lowers.extend(map(below, paths.lowers))
     made.upper, made.work = below(paths.tree), below(paths.work)
     made.xattrs = _XATTRS[record.mode]
+    made.stack, made.layers = below(paths.stack), below(layers)
     return made
+
+
+def snapshot(found: Snapshot) -> pb.Snapshot:
+    """A worktree as it was."""
+    return pb.Snapshot(id=found.id, head_commit=found.head, create_time=time(found.time))
 
 
 def entry(found: Entry) -> pb.StatusEntry:
@@ -231,7 +240,9 @@ def commit(found: history.Commit) -> pb.Commit:
 
 def branch(found: history.Branch) -> pb.Branch:
     """A branch that a worktree can see."""
-    kind = pb.Branch.KIND_OWN if found.own else pb.Branch.KIND_ORIGIN
+    kind = pb.Branch.KIND_ORIGIN if found.fetched else pb.Branch.KIND_REPOSITORY
+    if found.own:
+        kind = pb.Branch.KIND_OWN
     return pb.Branch(name=found.name, head_commit=found.head, kind=kind)
 
 

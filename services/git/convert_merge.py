@@ -1,13 +1,16 @@
 """As `convert`, for merges."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from cove.git.v1 import git_pb2 as pb
 from servicekit.errors import InvalidArgument
 from services.git import convert
+from services.git.collisions import PATHS, Collision
 from services.git.commit import Draft, check_draft
 from services.git.conflicts import LIMIT, Conflict, Kind, Stage
+from services.git.foresight import Seen
 from services.git.merge import Asked, Done, Preview, Strategy
 
 _STRATEGIES: Final = {
@@ -17,6 +20,8 @@ _STRATEGIES: Final = {
     pb.MERGE_STRATEGY_REBASE: Strategy.REBASE,
     pb.MERGE_STRATEGY_FAST_FORWARD: Strategy.FAST_FORWARD,
 }
+_FORESEEN_BYTES: Final = 2 << 20
+"""Of all conflicts of an answer: further ones are counted."""
 _MAKING: Final = (Strategy.MERGE, Strategy.SQUASH)
 
 
@@ -82,6 +87,32 @@ def done(landed: Done) -> pb.MergeBranchResponse:
         previous_commit=landed.previous,
         unchanged=landed.unchanged,
     )
+
+
+def foreseen(
+    seen: Sequence[Seen], collisions: Sequence[Collision], limit: int
+) -> pb.PreviewConflictsResponse:
+    """Who collides with whom, with at most `limit` conflicts each; 0: as many as there may be."""
+    answer, left = pb.PreviewConflictsResponse(), _FORESEEN_BYTES
+    for one in seen:
+        told = answer.worktrees.add(uid=one.uid, head_commit=one.head, uncommitted=one.uncommitted)
+        if one.error is not None:
+            told.error = str(one.error)
+            told.error_reason = one.error.reason
+    for collision in collisions:
+        paths = collision.paths
+        made = pb.WorktreeCollision(
+            uid_a=collision.first, uid_b=collision.second, total_conflicts=paths.total
+        )
+        for conflict in paths.shown[: min(limit or PATHS, PATHS)]:
+            converted = _conflict(conflict)
+            left -= converted.ByteSize()
+            if left < 0:
+                break
+            made.conflicts.append(converted)
+        made.truncated = paths.total > len(made.conflicts)
+        answer.collisions.append(made)
+    return answer
 
 
 def _conflict(found: Conflict) -> pb.MergeConflict:

@@ -1,7 +1,6 @@
 """Streams a diff, cut where a limit is reached."""
 
 import asyncio
-import itertools
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
@@ -10,7 +9,6 @@ from typing import Final
 
 from services.git import changes
 from services.git.cell import Cell, timed_out_as
-from services.git.changes import ATTEMPTS
 from services.git.command import Command, Where, git
 from services.git.errors import GitTimedOut, OutputTooLarge, failed
 from services.git.process import Running
@@ -92,25 +90,12 @@ async def of_work(
         async with workspace.lock:
             head = workspace.head
             where = await stack.enter_async_context(workspace.scratch())
-            tree = await _write(workspace, head, paths, where.objects)
-        values = [since or changes.EMPTY_TREE, tree]
+            planned = await changes.write_tree(workspace, head, paths, where.objects)
+        values = [since or changes.EMPTY_TREE, planned.tree]
         command = git(where, "diff", _OPTIONS, values=values, paths=_text(paths))
         events = _stream(workspace, workspace.cell(), command, limits)
         async for event in await stack.enter_async_context(aclosing(events)):
             yield event
-
-
-async def _write(workspace: Workspace, head: str, paths: Sequence[bytes], folder: str) -> str:
-    """Write the tree of the files at or below `paths`; those that never hold still are left out."""
-    unwanted: dict[bytes, str] = {}
-    for attempt in itertools.count(1):
-        planned = await changes.plan(workspace, head, paths, unwanted)
-        unstable = await changes.write(workspace, head, folder)
-        if not unstable:
-            break
-        if attempt >= ATTEMPTS:
-            unwanted |= dict.fromkeys(unstable, changes.UNSTABLE)
-    return planned.tree
 
 
 async def of_commits(

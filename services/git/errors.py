@@ -71,12 +71,6 @@ class TooLarge(ResourceExhausted):
     reason = ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE
 
 
-class TreeBlocks(FailedPrecondition):
-    """A file of the worktree that git reads is a pipe."""
-
-    reason = ErrorReason.ERROR_REASON_WRONG_FILE_TYPE
-
-
 class RepositoryNotFound(NotFound):
     reason = ErrorReason.ERROR_REASON_REPOSITORY_NOT_FOUND
 

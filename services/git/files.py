@@ -2,12 +2,17 @@
 
 import asyncio
 import os
+import re
 import secrets
 import shutil
 import stat
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from services.git.cell import Identity
+
+_UNFINISHED: Final = re.compile(r"\..+\.[0-9a-f]{8}")
 
 
 def write(
@@ -37,6 +42,44 @@ def write(
     temporary.rename(path)
     if durable:
         sync_directory(path.parent)
+
+
+def write_beneath(root: int, path: bytes, data: bytes, owner: Identity) -> None:
+    """Write a file below the directory `root`, with the directories it needs; follows no link.
+
+    Raises `NotADirectoryError` where something else is on the way.
+    """
+    *parents, name = path.split(b"/")
+    directory = os.dup(root)
+    try:
+        for parent in parents:
+            with suppress(FileExistsError):
+                os.mkdir(parent, dir_fd=directory)
+                _own(parent, directory, owner)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            below = os.open(parent, flags, dir_fd=directory)
+            os.close(directory)
+            directory = below
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(name, flags, 0o644, dir_fd=directory), "wb") as file:  # noqa: PTH123
+            file.write(data)
+        _own(name, directory, owner)
+    finally:
+        os.close(directory)
+
+
+def _own(name: bytes, directory: int, owner: Identity) -> None:
+    if os.geteuid() == 0:
+        os.chown(name, owner.uid, owner.gid, dir_fd=directory, follow_symlinks=False)
+
+
+def sweep(directory: Path) -> None:
+    """Remove what is left of a `write` into `directory` whose process was killed."""
+    for path in directory.glob(".*.*"):
+        if _UNFINISHED.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def sync_directory(path: Path) -> None:

@@ -42,11 +42,12 @@ class Commit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branch:
-    """A branch that a worktree can see; `own` is its own."""
+    """A branch that a worktree can see; `own` is its own, `fetched` one of its origin."""
 
     name: str
     head: str
     own: bool
+    fetched: bool = False
 
 
 async def commits(repository: Repository, start: str, *, skip: int = 0, count: int) -> list[Commit]:
@@ -58,11 +59,17 @@ async def commits(repository: Repository, start: str, *, skip: int = 0, count: i
 
 
 async def branches(record: Record, workspace: Workspace) -> list[Branch]:
-    """The worktree's own first, then the origin's in the order of their names."""
-    found = await workspace.repository.refs(_ORIGIN)
+    """The worktree's own first, then the others in the order of their names.
+
+    They are the origin's; without one, those of its repository.
+    """
+    prefix = _ORIGIN if record.repository else "refs/heads/"
+    found = await workspace.repository.refs(prefix)
     own = Branch(name=record.branch, head=workspace.head, own=True)
     return [own] + [
-        Branch(name=name.removeprefix(_ORIGIN), head=head, own=False)
+        Branch(
+            name=name.removeprefix(prefix), head=head, own=False, fetched=bool(record.repository)
+        )
         for name, head in sorted(found.items())
     ]
 

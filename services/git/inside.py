@@ -213,6 +213,19 @@ def make(
         files.write(folder / name, data, owner=owner, durable=False)
 
 
+def turn(tree: int, owner: Identity, branch: str, commit: str) -> None:
+    """Put `.git` below the directory `tree` on a branch of its own. Nobody is inside.
+
+    What is there may be anything: where `.git` is no directory it stays as it is.
+    """
+    contents = {b".git/HEAD": f"ref: refs/heads/{branch}\n"}
+    if commit:
+        contents[b".git/refs/heads/" + branch.encode()] = f"{commit}\n"
+    with suppress(FileExistsError, NotADirectoryError):
+        for path, text in contents.items():
+            files.write_beneath(tree, path, text.encode(), owner)
+
+
 def _quoted(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 

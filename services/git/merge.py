@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
@@ -13,8 +13,8 @@ from servicekit.disk import DiskGuard
 from services.git import history, landed, replay, revisions
 from services.git.command import is_commit_id
 from services.git.commit import Draft, Person, message_text, people
-from services.git.conflicts import Merged
-from services.git.errors import HeadMoved, MergeConflict, NonFastForward
+from services.git.conflicts import Conflict, Merged
+from services.git.errors import HeadMoved, MergeConflict, NonFastForward, WorktreeNotFound
 from services.git.landed import Landing
 from services.git.mergetree import Merging, Relation
 from services.git.record import Record
@@ -23,8 +23,7 @@ from services.git.repository import Repository
 from services.git.targets import Target, Targets, name_of
 from services.git.workspace import Workspace
 
-_TOLD: Final = 10  # Conflicts in a failure; PreviewMerge has all.
-_TOLD_PATH: Final = 200
+_TOLD_BYTES: Final = 2000  # Of conflicts in a failure; PreviewMerge has all.
 
 
 class Strategy(Enum):
@@ -151,7 +150,10 @@ class Merger:
             landing = Landing(
                 request=draft.request_id, target=name, previous=target.head, commit=commit
             )
-            await asyncio.to_thread(landed.note, workspace.paths.directory, landing)
+            try:
+                await asyncio.to_thread(landed.note, workspace.paths.directory, landing)
+            except FileNotFoundError:
+                raise WorktreeNotFound("the worktree was removed", uid=record.uid) from None
             await self._targets.move(record, workspace, target, commit, caller)
             return await self._done(record, repository, target, commit)
 
@@ -272,15 +274,22 @@ def _check(found: Preview, strategy: Strategy) -> None:
             branch=target.name,
             remedy="Merge, squash or rebase instead of only moving the target forward.",
         )
-    told = [
-        {"path": one.path.decode("utf-8", "replace")[:_TOLD_PATH], "kind": one.kind.name}
-        for one in found.merged.conflicts[:_TOLD]
-    ]
     raise MergeConflict(
         "source and target changed the same",
         target=target.name,
         target_commit=target.head,
         source_commit=found.stopped_at or found.source,
         total=str(found.merged.total),
-        conflicts=json.dumps(told, ensure_ascii=False),
+        conflicts=json.dumps(_told(found.merged.conflicts), ensure_ascii=False),
     )
+
+
+def _told(conflicts: Sequence[Conflict]) -> list[dict[str, str]]:
+    """As many as go into the trailer of an answer."""
+    told, left = [], _TOLD_BYTES
+    for one in conflicts:
+        told.append({"path": one.path.decode("utf-8", "replace"), "kind": one.kind.name})
+        left -= len(json.dumps(told[-1], ensure_ascii=False).encode())
+        if left < 0:
+            return told[:-1]
+    return told

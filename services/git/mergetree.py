@@ -23,7 +23,8 @@ _EMPTY_TREE: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 PLACE: Final = Where(git_dir=STORE, variables={"GIT_ATTR_SOURCE": _EMPTY_TREE})
 """The repository in its cell, for what merges."""
 _MESSAGE: Final = "/run/cell/message"
-_NEEDED: Final = (2, 38)
+NEEDED: Final = (2, 38)
+"""The git that merges without a working tree."""
 _LIMIT: Final = 256 << 20
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)")
 
@@ -40,13 +41,13 @@ class Relation:
 class Merging:
     def __init__(self, cells: Cells) -> None:
         self._cells = cells
-        self._works = False
+        self._version = ""
 
-    async def require(self) -> None:
+    async def require(self, needed: tuple[int, int] = NEEDED) -> None:
         """Raises `GitTooOld` where this host's git cannot merge without a working tree."""
-        if not self._works:
-            check_version(await self._cells.probe())
-            self._works = True
+        if not self._version:
+            self._version = await self._cells.probe()
+        check_version(self._version, needed)
 
     async def relate(self, repository: Repository, target: str, source: str) -> Relation:
         """How `source` is related to `target`. Raises `UnrelatedHistories`."""
@@ -123,11 +124,17 @@ def command(ours: str, theirs: str) -> Command:
     return git(PLACE, "merge-tree", values=[ours, theirs])
 
 
-def check_version(found: str) -> None:
-    """Raises `GitTooOld` where `git merge-tree --write-tree` is not there yet."""
+def many(where: Where = PLACE, config: Sequence[tuple[str, str]] = ()) -> Command:
+    """`git merge-tree` of the two commits on each line of its stdin, also unrelated ones."""
+    options = ["--stdin", "--allow-unrelated-histories"]
+    return git(where, "merge-tree", options, config=config)
+
+
+def check_version(found: str, needed_version: tuple[int, int] = NEEDED) -> None:
+    """Raises `GitTooOld` where a version of git is older than needed, or cannot be told."""
     version = _VERSION.match(found)
-    if version is None or (int(version[1]), int(version[2])) < _NEEDED:
-        needed = ".".join(map(str, _NEEDED))
+    if version is None or (int(version[1]), int(version[2])) < needed_version:
+        needed = ".".join(map(str, needed_version))
         raise GitTooOld(
             f"merging needs git {needed}, this host has {found}",
             capability="merge",

@@ -110,6 +110,8 @@ class Records:
             except FileNotFoundError:
                 strays.append(directory)
                 continue
+            files.sweep(directory)
+            files.sweep(directory / "outside")
             values = {"version": 1, **values}
             values["state"] = State(values["state"])
             values["mode"] = Mode(values.get("mode", Mode.PLAIN))
@@ -179,6 +181,10 @@ class Records:
     def stand_on(self, layer: str) -> bool:
         """Whether a worktree or a snapshot needs a frozen layer."""
         return self._layers[layer] > 0
+
+    def repositories(self) -> list[tuple[str, str]]:
+        """Tenant and key of each repository that has worktrees."""
+        return [name for name, count in self._users.items() if count > 0]
 
     def _note(self, record: Record) -> None:
         former = self._records.get(record.uid)

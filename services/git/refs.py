@@ -6,13 +6,21 @@ id in it is not there. No name leads elsewhere.
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from services.git.command import is_commit_id
 
 _LOOSE_LIMIT: Final = 256
+_REMEMBERED: Final = 32
+"""Repositories whose packed refs are kept in memory."""
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+
+_Signature = tuple[int, int, int]
+_packed: OrderedDict[Path, tuple[_Signature, Mapping[str, str]]] = OrderedDict()
 
 
 def read(path: Path, prefixes: Sequence[str]) -> dict[str, str]:
@@ -27,14 +35,64 @@ def read(path: Path, prefixes: Sequence[str]) -> dict[str, str]:
         for name in _loose(path, prefix):
             if is_commit_id(value := read_one(path / name)):
                 found[name] = value
-    try:
-        packed = (path / "packed-refs").read_text("utf-8", "surrogateescape")
-    except FileNotFoundError:
+    known = packed(path)
+    if not folders:
+        for name in prefixes:
+            if name in known:
+                found.setdefault(name, known[name])
         return found
-    for line in packed.split("\n"):
-        value, _, name = line.partition(" ")
-        if (name in prefixes or name.startswith(folders)) and is_commit_id(value):
+    for name, value in known.items():
+        if name in prefixes or name.startswith(folders):
             found.setdefault(name, value)
+    return found
+
+
+def find(path: Path, name: str) -> str:
+    """What one ref says; empty when there is none. Raises ValueError where it is damaged."""
+    text = read_one(path / name)
+    if is_commit_id(text):
+        return text
+    if os.path.lexists(path / name) and not (path / name).is_dir():
+        raise ValueError(f"the ref {name} is damaged")
+    if value := packed(path).get(name, ""):
+        return value
+    # Git writes a ref that was packed as a loose one again when it moves.
+    text = read_one(path / name)
+    return text if is_commit_id(text) else ""
+
+
+def packed(path: Path) -> Mapping[str, str]:
+    """The packed refs of a repository, read again when git has written them anew."""
+    try:
+        descriptor = os.open(
+            path / "packed-refs", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        )
+    except FileNotFoundError:
+        return _NONE
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor.
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            return _NONE
+        signature = (about.st_ino, about.st_mtime_ns, about.st_size)
+        known = _packed.get(path)
+        if known is None or known[0] != signature:
+            known = (signature, MappingProxyType(_parsed(file.read())))
+            _packed[path] = known
+        try:
+            _packed.move_to_end(path)
+            while len(_packed) > _REMEMBERED:
+                _packed.popitem(last=False)
+        except KeyError:  # Another thread was quicker.
+            pass
+    return known[1]
+
+
+def _parsed(data: bytes) -> dict[str, str]:
+    found = {}
+    for line in data.decode("utf-8", "surrogateescape").split("\n"):
+        value, _, name = line.partition(" ")
+        if is_commit_id(value):
+            found[name] = value
     return found
 
 

@@ -8,11 +8,10 @@ repeated, which is therefore what the two have in common.
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha1
 from typing import Final
 
-from services.git import conflicts
-from services.git.command import Command, check_id, git, together
+from services.git import conflicts, raw
+from services.git.command import check_id, git, together
 from services.git.conflicts import Merged
 from services.git.errors import GitFailed, NotLinear, failed
 from services.git.mergetree import PLACE, TIMEOUT, command
@@ -21,8 +20,6 @@ from services.git.repository import Repository
 LIMIT: Final = 500
 """Commits that are repeated at most."""
 _BYTES: Final = 64 << 20
-_FILE: Final = "/run/cell/commit-"
-_KEPT: Final = (b"author ", b"encoding ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +37,8 @@ class _Commit:
     id: str
     tree: str
     parents: Sequence[str]
-    kept: Sequence[bytes]
-    """Lines of its header that a repetition has, too: author and encoding."""
+    author: bytes
+    encoding: bytes
     message: bytes
 
 
@@ -73,7 +70,7 @@ async def replay(
         if commit.parents[0] == tip:
             tip, tree = identity, commit.tree
             continue
-        made_up = _raw(tree, commit.parents[0], [b"author " + committer], committer, b"")
+        made_up = raw.commit(tree, commit.parents, committer, committer)
         step = await _step(repository, [*unwritten, made_up], commit, names)
         unwritten = []
         if step.total:
@@ -81,8 +78,11 @@ async def replay(
         if step.tree == tree and known[commit.parents[0]].tree != commit.tree:
             continue
         tree = step.tree
-        unwritten = [_raw(tree, tip, commit.kept, committer, commit.message)]
-        tip = _id(unwritten[0])
+        again = raw.commit(
+            tree, [tip], commit.author, committer, commit.message, encoding=commit.encoding
+        )
+        unwritten = [again]
+        tip = raw.id_of(again)
     if unwritten:
         await _write(repository, unwritten)
     return Replayed(tip=tip, tree=tree)
@@ -117,17 +117,22 @@ def _commits(output: bytes) -> Iterator[_Commit]:
             position = end + 1
             continue
         identity, _, size = output[position:end].decode("ascii").split(" ")
-        raw = output[end + 1 : end + 1 + int(size)]
+        stored = output[end + 1 : end + 1 + int(size)]
         position = end + 2 + int(size)
-        header, _, message = raw.partition(b"\n\n")
+        header, _, message = stored.partition(b"\n\n")
         lines = header.split(b"\n")
         yield _Commit(
             id=identity,
             tree=check_id(lines[0].removeprefix(b"tree ")),
             parents=[check_id(line[7:]) for line in lines if line.startswith(b"parent ")],
-            kept=[line for line in lines if line.startswith(_KEPT)],
+            author=_value(lines, b"author "),
+            encoding=_value(lines, b"encoding "),
             message=message,
         )
+
+
+def _value(lines: Sequence[bytes], key: bytes) -> bytes:
+    return next((line.removeprefix(key) for line in lines if line.startswith(key)), b"")
 
 
 async def _step(
@@ -137,9 +142,9 @@ async def _step(
     names: Mapping[str, str],
 ) -> Merged:
     """Write the commits `made`, and merge `commit` into the last one of them."""
-    ours = _id(made[-1])
-    both = together(_writing(made), command(ours, commit.id))
-    cell = replace(repository.cell(writable=True), files=_files(made))
+    ours = raw.id_of(made[-1])
+    both = together(raw.writing(made), command(ours, commit.id))
+    cell = replace(repository.cell(writable=True), files=raw.files(made))
     result = await repository.cells.run(cell, both, timeout=TIMEOUT, limit=_BYTES)
     if result.code not in (0, 1):
         raise _unwritable(result.code, result.errors, commit.id)
@@ -150,31 +155,10 @@ async def _step(
 
 
 async def _write(repository: Repository, made: Sequence[bytes]) -> None:
-    cell = replace(repository.cell(writable=True), files=_files(made))
-    result = await repository.cells.run(cell, _writing(made))
+    cell = replace(repository.cell(writable=True), files=raw.files(made))
+    result = await repository.cells.run(cell, raw.writing(made))
     if result.code != 0:
-        raise _unwritable(result.code, result.errors, _id(made[-1]))
-
-
-def _writing(made: Sequence[bytes]) -> Command:
-    return git(PLACE, "hash-object", values=list(_files(made)))
-
-
-def _files(made: Sequence[bytes]) -> Mapping[str, bytes]:
-    return {f"{_FILE}{number}": raw for number, raw in enumerate(made)}
-
-
-def _raw(tree: str, parent: str, kept: Sequence[bytes], committer: bytes, message: bytes) -> bytes:
-    lines = [f"tree {tree}".encode(), f"parent {parent}".encode(), b"committer " + committer]
-    # Git wants the author before the committer, and an encoding after both.
-    lines[2:2] = [line for line in kept if line.startswith(b"author ")]
-    lines += [line for line in kept if line.startswith(b"encoding ")]
-    return b"\n".join(lines) + b"\n\n" + message
-
-
-def _id(raw: bytes) -> str:
-    """The id that git gives to a commit."""
-    return sha1(b"commit %d\0" % len(raw) + raw, usedforsecurity=False).hexdigest()
+        raise _unwritable(result.code, result.errors, raw.id_of(made[-1]))
 
 
 def _unwritable(code: int, errors: str, commit: str) -> Exception:

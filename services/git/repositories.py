@@ -75,13 +75,29 @@ class Repositories:
         path = self._root / _folder(tenant) / f"{key}.git"
         return self._known.setdefault(path, Repository(path, self._cells))
 
+    def load(self) -> None:
+        """Remove what a former process did not finish writing beside and in them."""
+        for tenant in self._root.glob("*"):
+            for directory in (tenant, *tenant.glob("*.git")):
+                files.sweep(directory)
+
+    def all(self) -> list[Repository]:
+        """Those there are."""
+        paths = sorted(self._root.glob("*/*.git"))
+        return [self._known.setdefault(path, Repository(path, self._cells)) for path in paths]
+
     def relative(self, repository: Repository) -> str:
         """Its path below the directory of all."""
         return str(repository.path.relative_to(self._root))
 
     @asynccontextmanager
     async def locked(self, repository: Repository) -> AsyncIterator[None]:
-        """Keep others from changing it. Commands of a service that died are dead, too."""
+        """Keep others from changing it. Commands of a service that died are dead, too.
+
+        Upkeep that gives way is broken off.
+        """
+        if repository.gives_way:
+            await repository.undisturbed()
         async with repository.lock:
             with repository.writing():
                 yield

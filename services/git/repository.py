@@ -1,7 +1,6 @@
 """One object store of one tenant and origin. Everything done to it is done by commands in cells."""
 
 import asyncio
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from services.git import refs
 from services.git.cell import Bind, Cell, Cells
-from services.git.command import Where, git, is_commit_id
+from services.git.command import Where, git
 from services.git.errors import RevisionNotFound
 from services.git.transport import STORE
 
@@ -27,6 +26,10 @@ class Repository:
         self.cells = cells
         self.lock = asyncio.Lock()
         """Held while it is made, freshened or removed; commits go on meanwhile."""
+        self.upkeep: asyncio.Task[None] | None = None
+        """What is being done to keep it small: it must have ended before it is removed."""
+        self.gives_way = False
+        """Whether its upkeep keeps `lock`, and is broken off for whoever wants that."""
         self._writers = 0
 
     @property
@@ -45,19 +48,24 @@ class Repository:
         finally:
             self._writers -= 1
 
+    async def undisturbed(self) -> None:
+        """Break off its upkeep, if that goes on."""
+        task = self.upkeep
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
     def cell(self, *, writable: bool = False) -> Cell:
         """A cell that sees this repository and nothing else."""
         bind = Bind(source=self.path, target=STORE, writable=writable)
         return Cell(identity=self.cells.keeper, binds=[bind])
 
     def head(self, uid: str) -> str:
-        """The head of a worktree's branch, read from its ref; empty before the first commit."""
-        text = refs.read_one(self.path / head_ref(uid))
-        if not is_commit_id(text):
-            if not os.path.lexists(self.path / head_ref(uid)):
-                return ""
-            raise ValueError(f"the ref of {uid} is damaged")
-        return text
+        """The head of a worktree's branch, read from its ref; empty before the first commit.
+
+        Raises ValueError where the ref is damaged.
+        """
+        return refs.find(self.path, head_ref(uid))
 
     async def resolve(self, name: str) -> str:
         """The commit that a full ref or id names here. Raises `RevisionNotFound`."""

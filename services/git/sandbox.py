@@ -56,6 +56,8 @@ class Cell:
     commands find them, too. A path that ends with a slash is an empty directory."""
     directories: Sequence[str] = ()
     """Empty directories of the cell's memory."""
+    memories: Mapping[str, int] = field(default_factory=dict)
+    """Such directories that can hold so many bytes each."""
     cwd: str = "/"
     memory: int = 2 << 30
     """Bytes of address space that each of its processes may have."""
@@ -65,7 +67,7 @@ class Cell:
 
     @property
     def is_kept(self) -> bool:
-        return not (self.network or self.lent or self.files or self.once)
+        return not (self.network or self.lent or self.files or self.memories or self.once)
 
 
 def view(
@@ -95,6 +97,8 @@ def view(
         argv += ["--bind" if bind.writable else "--ro-bind", seen(bind.source), bind.target]
     for directory in (*cell.directories, *empty):
         argv += ["--dir", directory]
+    for target, size in cell.memories.items():
+        argv += ["--size", str(size), "--tmpfs", target]
     for target, descriptor in files.items():
         argv += ["--perms", "0600", "--file", str(descriptor), target]
     if cell.network:

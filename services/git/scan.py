@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.git.errors import OutputTooLarge
-from services.git.within.layers import OPAQUE, REDIRECT
+from services.git.within.layers import CLOSED, OPAQUE, REDIRECT
 from services.git.within.system import open_beneath
 
 _MAX_ENTRIES: Final = 1_000_000
@@ -49,7 +49,9 @@ def _directories(root: int, prefix: str, hidden: bytes) -> Iterator[list[Any]]:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
                 raise
-            continue  # Gone meanwhile, or nobody may read it: git does not see it either.
+            if error.errno == errno.EACCES and path:
+                yield [path.decode("latin-1"), CLOSED, []]
+            continue  # Gone meanwhile.
         try:
             mark = _mark(directory, prefix) if prefix else OPAQUE
             found, below = _entries(directory, b"" if path else hidden)

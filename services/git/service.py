@@ -16,8 +16,10 @@ from servicekit.errors import InvalidArgument
 from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
 from servicekit.status import Context
-from services.git import convert, convert_merge, diff, history, provenance, revisions, status
+from services.git import convert, convert_merge, diff, forks, history, provenance, revisions, status
 from services.git.commit import Committer
+from services.git.foresight import Foresight
+from services.git.forks import Forks
 from services.git.merge import Merger
 from services.git.provenance import Notary
 from services.git.push import Pusher, Target
@@ -38,7 +40,9 @@ class Parts:
     committer: Committer
     pusher: Pusher
     notary: Notary
+    forks: Forks
     merger: Merger
+    foresight: Foresight
     ledger: Ledger
     tokens: PageTokens
     state: Path
@@ -50,7 +54,9 @@ class GitServicer(GitServiceServicer):
         self._committer = parts.committer
         self._pusher = parts.pusher
         self._notary = parts.notary
+        self._forks = parts.forks
         self._merger = parts.merger
+        self._foresight = parts.foresight
         self._ledger = parts.ledger
         self._tokens = parts.tokens
         self._state = parts.state
@@ -135,6 +141,7 @@ class GitServicer(GitServiceServicer):
             entries=[convert.entry(entry) for entry in shown],
             total=found.total,
             truncated=found.total > len(shown),
+            inside_commit=workspace.astray[0] if workspace.astray else "",
         )
         return pb.GetWorktreeStatusResponse(status=answer)
 
@@ -262,6 +269,15 @@ class GitServicer(GitServiceServicer):
         found = await self._merger.preview(record, workspace, asked, caller)
         return pb.PreviewMergeResponse(preview=convert_merge.preview(found, request.max_conflicts))
 
+    async def PreviewConflicts(
+        self, request: pb.PreviewConflictsRequest, context: Context
+    ) -> pb.PreviewConflictsResponse:
+        work = request.include_uncommitted or not request.HasField("include_uncommitted")
+        seen, collisions = await self._foresight.look(
+            request.uids, _tenant(), include_uncommitted=work
+        )
+        return convert_merge.foreseen(seen, collisions, request.max_conflicts)
+
     async def MergeBranch(
         self, request: pb.MergeBranchRequest, context: Context
     ) -> pb.MergeBranchResponse:
@@ -275,13 +291,53 @@ class GitServicer(GitServiceServicer):
         caller = _caller(request.credentials)
         return convert_merge.done(await self._merger.merge(record, workspace, asked, draft, caller))
 
+    async def SnapshotWorktree(
+        self, request: pb.SnapshotWorktreeRequest, context: Context
+    ) -> pb.SnapshotWorktreeResponse:
+        async def snapshot() -> pb.SnapshotWorktreeResponse:
+            made = await self._forks.snapshot(
+                request.uid, _tenant(), request.snapshot_id, copy_live=request.copy_live
+            )
+            return pb.SnapshotWorktreeResponse(snapshot=convert.snapshot(made))
+
+        return await self._ledger.once(request, pb.SnapshotWorktreeResponse, snapshot)
+
+    async def RemoveSnapshot(
+        self, request: pb.RemoveSnapshotRequest, context: Context
+    ) -> pb.RemoveSnapshotResponse:
+        async def remove() -> pb.RemoveSnapshotResponse:
+            existed = await self._forks.remove_snapshot(request.uid, _tenant(), request.snapshot_id)
+            return pb.RemoveSnapshotResponse(existed=existed)
+
+        return await self._ledger.once(request, pb.RemoveSnapshotResponse, remove)
+
+    async def ForkWorktree(
+        self, request: pb.ForkWorktreeRequest, context: Context
+    ) -> pb.ForkWorktreeResponse:
+        async def fork() -> pb.ForkWorktreeResponse:
+            wanted = forks.Wanted(
+                uid=request.uid,
+                source=request.source_uid,
+                snapshot=request.snapshot_id,
+                branch=request.branch,
+                copy_live=request.copy_live,
+            )
+            record = await self._forks.fork(wanted, _tenant())
+            return pb.ForkWorktreeResponse(
+                worktree=self._worktree(record), mount=self._mount(record)
+            )
+
+        return await self._ledger.once(request, pb.ForkWorktreeResponse, fork)
+
     def _worktree(self, record: Record) -> pb.Worktree:
         head = self._worktrees.repository_of(record).head(record.uid)
         return convert.worktree(record, head, self._worktrees.phase(record.uid))
 
     def _mount(self, record: Record) -> mount_pb2.Mount:
         objects = self._worktrees.repository_of(record).objects
-        return convert.mount(record, self._worktrees.paths(record), objects, self._state)
+        worktrees = self._worktrees
+        paths = worktrees.paths(record)
+        return convert.mount(record, paths, objects, worktrees.layers, self._state)
 
 
 def _lasting(request: pb.CreateCommitRequest) -> pb.CreateCommitRequest:

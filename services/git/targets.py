@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from servicekit.errors import InvalidArgument
-from services.git.errors import BranchInvalid, HeadMoved, PushRejected, RevisionNotFound
+from services.git.errors import (
+    BranchCheckedOut,
+    BranchInvalid,
+    HeadMoved,
+    PushRejected,
+    RevisionNotFound,
+)
 from services.git.names import check_branch
 from services.git.push import Pusher
 from services.git.push import Target as Pushed
@@ -80,6 +86,13 @@ class Targets:
         try:
             wanted = Pushed(branch=target.name, expected_head=target.head)
             await self._pusher.send(record, workspace, commit, wanted, caller)
+        except BranchCheckedOut:
+            raise BranchCheckedOut(
+                "the target is checked out in the origin",
+                branch=target.name,
+                remedy="Merge into another branch, check out another one there, or push the"
+                " workspace's branch and merge it there.",
+            ) from None
         except PushRejected:
             # Git's words for a race lost at the very end are those for many things.
             now = await self.fresh(record, workspace, target.name, caller)

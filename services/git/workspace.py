@@ -160,6 +160,10 @@ class Workspace:
             folder = self.paths.scratch / name
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
+    def in_scratch(self, where: Where) -> Path:
+        """Where the objects are on this host that `where` of `scratch` is for."""
+        return self.paths.scratch / where.objects.removeprefix(f"{_SCRATCH}/")
+
     def inside_objects(self) -> Where:
         """How git in `cell` sees the objects that were made inside."""
         here, *others = (f"{_LAYERS}/{number}/.git/objects" for number in range(len(self._roots)))

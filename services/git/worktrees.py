@@ -22,6 +22,7 @@ from services.git.record import VERSION, Mode, Record, Records, State
 from services.git.remote import Remote, Rules, Scheme
 from services.git.repositories import Caller, Repositories, Resolved
 from services.git.repository import Repository, head_ref
+from services.git.stacks import EMPTY, Stacks
 from services.git.workspace import Paths, Workspace
 
 _WARNINGS: Final[Mapping[bool | None, tuple[str, ...]]] = MappingProxyType(
@@ -61,6 +62,7 @@ class Worktrees:
         records: Records,
         repositories: Repositories,
         checkouts: Checkouts,
+        stacks: Stacks,
         layers: Path,
         mode: Mode,
         cells: Cells,
@@ -74,7 +76,8 @@ class Worktrees:
         self.records = records
         self.repositories = repositories
         self._checkouts = checkouts
-        self._layers = layers
+        self._stacks = stacks
+        self.layers = layers
         self._mode = mode
         self._cells = cells
         self._rules = rules
@@ -129,7 +132,7 @@ class Worktrees:
         Raises `WorktreeExists` and `BranchExists`, and what a remote's refusal makes.
         """
         check_branch(wanted.branch)
-        async with self._locked(wanted.uid):
+        async with self.locked(wanted.uid):
             found = self.records.find(wanted.uid)
             if found is not None and not _is_same(found, wanted, caller):
                 raise WorktreeExists("the uid has a worktree of other input", uid=wanted.uid)
@@ -148,7 +151,7 @@ class Worktrees:
             try:
                 return await making
             except BaseException:
-                await asyncio.shield(self._undo(record))
+                await asyncio.shield(self.undo(record))
                 if _is_removed(making):
                     raise WorktreeNotFound(
                         "the worktree was removed while it was made", uid=wanted.uid
@@ -167,18 +170,18 @@ class Worktrees:
         making = self._making.get(uid)
         if known is not None and making is not None and tenant in ("", known.tenant):
             making.cancel()
-            async with self._locked(uid):
+            async with self.locked(uid):
                 return True
         checking = self._checking.get(uid)
         if not keep_unsaved and checking is not None and known and tenant in ("", known.tenant):
             checking.cancel()
-        async with self._locked(uid):
+        async with self.locked(uid):
             record = self.records.find(uid)
             if record is None or (tenant and record.tenant != tenant):
                 return False
             if keep_unsaved and record.state is State.READY:
                 await self._saved(record)
-            await self._undo(self.records.keep(replace(record, state=State.REMOVING)))
+            await self.undo(self.records.keep(replace(record, state=State.REMOVING)))
             return True
 
     async def fetch(self, uid: str, caller: Caller) -> float:
@@ -194,17 +197,19 @@ class Worktrees:
 
     async def load(self) -> None:
         """Read the records, and go on with what a former process began to remove."""
-        self._layers.mkdir(exist_ok=True, mode=0o711)
-        empty = self._layers / "empty"
+        self.layers.mkdir(exist_ok=True, mode=0o711)
+        empty = self.layers / EMPTY
         empty.mkdir(exist_ok=True)
         filling.lay_out(empty, self._cells.sandbox)
         for stray in self.records.load():
             await files.remove_tree(stray)
+        self.repositories.load()
+        await self._stacks.load()
         await self._checkouts.load()
         for record in list(self.records):
             if record.state is State.REMOVING:
-                async with self._locked(record.uid):
-                    await self._undo(record)
+                async with self.locked(record.uid):
+                    await self.undo(record)
 
     async def _saved(self, record: Record) -> None:
         """As `_check_saved`, until a removal that does not ask for it."""
@@ -319,7 +324,7 @@ class Worktrees:
         """Raises `WorktreeNotFound` where the checkout is gone."""
         lowers: tuple[Path, ...] = ()
         if record.mode is not Mode.PLAIN:
-            lowers = (self._layers / "empty",)
+            lowers = (self.layers / EMPTY,)
             if record.checkout:
                 found = self._checkouts.find(self.repository_of(record), record.checkout)
                 if found is None:
@@ -327,7 +332,7 @@ class Worktrees:
                 lowers = found.layers
         return Paths(
             directory=self.records.directory(record.uid),
-            layers=tuple(self._layers / name for name in record.layers),
+            layers=tuple(self.layers / name for name in record.layers),
             lowers=lowers,
             plain=record.mode is Mode.PLAIN,
         )
@@ -338,7 +343,7 @@ class Worktrees:
             return False
         return await self._local.is_dirty(remote)
 
-    async def _undo(self, record: Record) -> None:
+    async def undo(self, record: Record) -> None:
         """Remove everything of a worktree, and its repository if nobody else can use it."""
         repository = self.repository_of(record)
         directory = self.records.directory(record.uid)
@@ -349,16 +354,26 @@ class Worktrees:
                 await self._drop_branch(repository, record)
             await files.remove_tree(directory)
             self.records.drop(record.uid)
+            await self._stacks.release(
+                [*record.layers, *(name for one in record.snapshots for name in one.layers)]
+            )
             alone = self.records.users_of(record.tenant, record.key) == 0
             # One that was never fetched is of no use; one without origin is nobody's any more.
             if alone and (not record.repository or not self.repositories.is_filled(repository)):
+                await repository.undisturbed()
                 await self._checkouts.forget(repository)
                 await self._cells.drop(repository.path)
                 await asyncio.to_thread(self.repositories.remove, repository)
 
+    async def drop_refs(self, repository: Repository, *names: str) -> None:
+        """Remove the branches of worktrees and snapshots, as far as they are there."""
+        found = [head_ref(name) for name in names if repository.head(name)]
+        if found:
+            await repository.update_refs([f"delete {ref}" for ref in found])
+
     async def _drop_branch(self, repository: Repository, record: Record) -> None:
-        if (repository.path / head_ref(record.uid)).exists():
-            await repository.update_refs([f"delete {head_ref(record.uid)}"])
+        names = [record.uid, *(f"{record.uid}/snapshots/{one.id}" for one in record.snapshots)]
+        await self.drop_refs(repository, *names)
         if await provenance.is_kept(repository, record.uid):
             await repository.update_refs([f"delete {provenance.notes_ref(record.uid)}"])
 
@@ -369,7 +384,8 @@ class Worktrees:
         return Workspace(record, self.paths(record), repository, self._cells)
 
     @asynccontextmanager
-    async def _locked(self, uid: str) -> AsyncIterator[None]:
+    async def locked(self, uid: str) -> AsyncIterator[None]:
+        """While the worktree is made or removed."""
         lock = self._locks.setdefault(uid, asyncio.Lock())
         async with lock:
             yield

@@ -39,6 +39,8 @@ class Capabilities:
     processes: Method
     cpu: Method
     idle_timeout: timedelta
+    freeze: bool = False
+    """Whether environments can be suspended."""
     remedy: str = ""
     """What to do to get a sandbox here; empty when one can be made."""
 
@@ -75,6 +77,10 @@ class Worktree:
     """`trusted` or `user`: where the marks of the layers are."""
     lock: str = ""
     outside: str = ""
+    stack: str = ""
+    """A file that names layers above `lowers`; it changes from one activation to the next."""
+    layers: str = ""
+    """The directory that they are in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +130,17 @@ class Driver(Protocol):
 
     async def inspect(self, handle: bytes) -> Observation:
         """Raises HandleInvalid, NotProvisioned."""
+        ...
+
+    async def suspend(self, handle: bytes, duration: timedelta) -> bool:
+        """Hold it still, at most so long. False when it is dormant: nothing was done.
+
+        Raises HandleInvalid, NotProvisioned, CapabilityMissing, Unavailable.
+        """
+        ...
+
+    async def resume(self, handle: bytes) -> bool:
+        """True when it was suspended. Raises HandleInvalid, NotProvisioned."""
         ...
 
     async def release(self, uid: str) -> bool:

@@ -83,6 +83,7 @@ class ProviderServicer(ProviderServiceServicer):
                 networks=[pb.Capabilities.NETWORK_NONE],
                 idle_timeout=idle,
                 remedy=found.remedy,
+                freeze=found.freeze,
             )
         )
 
@@ -123,6 +124,19 @@ class ProviderServicer(ProviderServiceServicer):
     ) -> pb.InspectEnvironmentResponse:
         found = await self._of(request.handle).inspect(request.handle)
         return pb.InspectEnvironmentResponse(observation=_observation(found))
+
+    async def SuspendEnvironment(
+        self, request: pb.SuspendEnvironmentRequest, context: Context
+    ) -> pb.SuspendEnvironmentResponse:
+        duration = request.duration.ToTimedelta()
+        active = await self._of(request.handle).suspend(request.handle, duration)
+        return pb.SuspendEnvironmentResponse(active=active)
+
+    async def ResumeEnvironment(
+        self, request: pb.ResumeEnvironmentRequest, context: Context
+    ) -> pb.ResumeEnvironmentResponse:
+        resumed = await self._of(request.handle).resume(request.handle)
+        return pb.ResumeEnvironmentResponse(resumed=resumed)
 
     async def ReleaseEnvironment(
         self, request: pb.ReleaseEnvironmentRequest, context: Context
@@ -198,7 +212,7 @@ def _worktree(mount: mount_pb2.Mount) -> Worktree:
         raise InvalidArgument("mount.git_view", "in version 1 only")
     beside = Worktree(objects=mount.objects, lock=mount.lock, outside=mount.outside)
     if mount.mode == mount_pb2.Mount.MODE_PLAIN:
-        _without(mount, "lowers", "upper", "work", "xattrs")
+        _without(mount, "lowers", "upper", "work", "xattrs", "stack", "layers")
         return replace(beside, tree=mount.worktree)
     _without(mount, "worktree")
     for name in ("lowers", "upper", "work", "lock"):
@@ -212,6 +226,8 @@ def _worktree(mount: mount_pb2.Mount) -> Worktree:
         upper=mount.upper,
         work=mount.work,
         xattrs=_XATTRS[mount.xattrs],
+        stack=mount.stack,
+        layers=mount.layers,
     )
 
 

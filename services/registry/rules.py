@@ -40,7 +40,7 @@ _RETRY: Final = timedelta(seconds=1)
 # So that a page, and a watch, never get larger than a client takes.
 _MAX_DOCUMENT: Final = 1 << 20
 
-_REGISTERED: Final = ("labels", "annotations", "spec", "keep_on_failure")
+_REGISTERED: Final = ("labels", "annotations", "spec", "keep_on_failure", "source")
 _UPDATABLE: Final = frozenset(
     {
         "labels",

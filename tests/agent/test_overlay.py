@@ -105,6 +105,99 @@ async def test_the_topmost_of_64_layers_wins(node: Node) -> None:
     assert "64 lower layers" in await last_words(node, spec)
 
 
+async def test_layers_are_stacked_above_the_lower_ones(node: Node) -> None:
+    made = plain(node)
+    below = Path(made.lowers[0])
+    async with made.sandbox() as box:
+        await box.run("sh", "-c", "echo 1 > f; echo 1 > one; rm gone", cwd="/workspace")
+    first = made.push()
+    async with made.sandbox() as box:
+        await box.run("sh", "-c", "echo 2 >> f; echo 2 > gone; rm one", cwd="/workspace")
+    made.push()
+    async with made.sandbox() as box:
+        done = await box.run("sh", "-c", "cat f gone; ls", cwd="/workspace")
+        assert done.stdout.split() == b"1 2 2 a f gone".split()
+        await box.run("sh", "-c", "echo 3 > f", cwd="/workspace")
+    assert (below / "f").read_text() == "f\n"
+    assert (below.parent / first / "f").read_text() == "1\n"
+    assert (made.upper / "f").read_text() == "3\n"
+    other = replace(tree(node, *made.lowers), stacked=made.stacked)
+    other.stack.write_text(made.stack.read_text())
+    async with other.sandbox() as box:
+        assert (await box.run("cat", "/workspace/f")).stdout == b"1\n2\n"
+
+
+async def test_without_a_stack_there_is_none(node: Node) -> None:
+    made = replace(plain(node), stacked=str(node.folder / "l"))
+    for _ in range(2):
+        async with made.sandbox() as box:
+            assert (await box.run("cat", "/workspace/f")).stdout == b"f\n"
+        made.stack.touch()
+
+
+async def test_the_stack_is_read_when_the_lock_is_had(node: Node) -> None:
+    made = plain(node)
+    (made.upper / "f").write_text("pushed\n")
+    made.stacked = str(node.folder / "l")
+    with made.lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        async with made.sandbox() as box:
+            running = asyncio.ensure_future(box.run("cat", "/workspace/f"))
+            async with node.launcher() as launcher:
+                assert (await launcher.inspect(box.uid)).pid == 0
+            made.push()
+            fcntl.flock(file, fcntl.LOCK_UN)
+            assert (await running).stdout == b"pushed\n"
+    assert list(made.upper.iterdir()) == []
+
+
+async def test_64_layers_in_all(node: Node) -> None:
+    made = plain(node)
+    for _ in range(overlay.MOST_LOWERS - 1):
+        made.push()
+    async with made.sandbox() as box:
+        assert (await box.run("cat", "/workspace/f")).stdout == b"f\n"
+    made.push()
+    assert "64 lower layers" in await last_words(node, spec_of(made))
+
+
+@pytest.mark.parametrize(
+    "text", ["../escape\n", "/etc\n", "a\n", "\n", "UPPERUPPERUPPERU\n", "a" * 2000, "\xff\n"]
+)
+async def test_a_stack_that_names_something_else_is_refused(node: Node, text: str) -> None:
+    made = plain(node)
+    made.push()
+    made.stack.write_text(text)
+    assert "not a stack" in await last_words(node, spec_of(made))
+
+
+async def test_a_stack_or_a_layer_that_is_a_symlink_is_refused(node: Node) -> None:
+    made = plain(node)
+    layer = Path(made.stacked or node.folder / "l") / made.push()
+    layer.rename(f"{layer}.real")
+    layer.symlink_to(f"{layer}.real")
+    assert "symlink" in await last_words(node, spec_of(made))
+    layer.unlink()
+    Path(f"{layer}.real").rename(layer)
+    made.stack.rename(made.home / "real")
+    made.stack.symlink_to(made.home / "real")
+    assert "ymbolic" in await last_words(node, spec_of(made))
+
+
+@pytest.mark.parametrize("missing", ["layer", "upper"])
+async def test_what_git_was_interrupted_at_is_told(node: Node, missing: str) -> None:
+    made = plain(node)
+    name = made.push()
+    target = made.upper if missing == "upper" else node.folder / "l" / name
+    target.rename(f"{target}.away")
+    told = await last_words(node, spec_of(made))
+    assert "git was interrupted" in told
+    assert "try again" in told
+    Path(f"{target}.away").rename(target)
+    async with made.sandbox() as box:
+        assert (await box.run("cat", "/workspace/f")).stdout == b"f\n"
+
+
 async def test_a_path_may_hold_what_separates_options(node: Node) -> None:
     strange = node.directory(f"l/a:b,c\\d={new_uid()}")
     (strange / "f").write_text("strange\n")
@@ -312,6 +405,10 @@ def test_specs_of_the_version_before_are_read(node: Node) -> None:
         uid="a", overlay=Overlay(lowers=("/l",), upper="/u", work="/w", xattrs="user"), lock="/k"
     )
     assert SandboxSpec.from_json(spec.to_json()) == spec
+    assert {"stack", "layers"}.isdisjoint(spec.to_json()["overlay"])
+    assert spec.overlay
+    stacked = replace(spec, overlay=replace(spec.overlay, stack="/s", layers="/ls"))
+    assert SandboxSpec.from_json(stacked.to_json()) == stacked
 
 
 def test_the_probe_tells_whether_overlays_work_and_leaves_nothing(node: Node) -> None:

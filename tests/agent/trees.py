@@ -20,6 +20,8 @@ class Tree:
     node: Node
     home: Path
     lowers: tuple[str, ...]
+    stacked: str = ""
+    """The directory of layers, where there is a stack."""
 
     @property
     def upper(self) -> Path:
@@ -28,6 +30,10 @@ class Tree:
     @property
     def lock(self) -> Path:
         return self.home / "lock"
+
+    @property
+    def stack(self) -> Path:
+        return self.home / "stack"
 
     @property
     def outside(self) -> Path:
@@ -40,6 +46,8 @@ class Tree:
             upper=str(self.upper),
             work=str(self.home / "work"),
             xattrs=overlay.TRUSTED if self.node.mode == "root" else overlay.USER,
+            stack=str(self.stack) if self.stacked else "",
+            layers=self.stacked,
         )
 
     @asynccontextmanager
@@ -52,6 +60,17 @@ class Tree:
         }
         async with self.node.sandbox(**(wanted | spec)) as box:
             yield box
+
+    def push(self) -> str:
+        """Make the upper layer the topmost of the stack, as git does; returns its name."""
+        name = new_uid()
+        self.stacked = str(self.node.folder / "l")
+        before = self.stack.read_text() if self.stack.exists() else ""
+        self.upper.rename(f"{self.stacked}/{name}")
+        self.upper.mkdir()
+        own(self.node, self.upper)
+        self.stack.write_text(f"{name}\n{before}")
+        return name
 
     def locked(self) -> bool:
         """Whether somebody else holds the lock."""

@@ -67,6 +67,25 @@ async def test_a_branch_is_merged_or_its_conflicts_are_shown(
     git(origin, "branch", "-D", "next")
 
 
+async def test_workspaces_that_will_collide_are_shown(
+    suite: Suite, fresh: str, origin: Path
+) -> None:
+    other = f"{fresh}-b"
+    made = await suite.cove("create", str(origin), "--id", other)
+    assert made.status == 0, made.errors
+    none = await suite.cove("conflicts", fresh, other)
+    assert (none.status, none.text) == (0, "no conflicts\n")
+    for name in (fresh, other):
+        await suite.cove("exec", name, "--script", f"echo {name} > README.md")
+    seen = await suite.cove("conflicts", fresh, other)
+    assert (seen.status, seen.text) == (1, f"## {fresh} {other}\ncontent README.md\n")
+    told = json.loads((await suite.cove("conflicts", other, fresh, "--json")).text)
+    assert told["collisions"][0]["workspaceA"] == f"workspaces/{other}"
+    assert (await suite.cove("conflicts", fresh, other, "--committed")).status == 0
+    assert (await suite.cove("conflicts", fresh, fresh)).status == 2
+    await suite.cove("rm", "--force", other)
+
+
 async def test_nothing_to_commit_is_a_failure(suite: Suite, fresh: str) -> None:
     done = await suite.cove("commit", fresh, "-m", "Nothing")
     assert done.status == 1

@@ -47,6 +47,32 @@ async def test_json_is_the_contracts(suite: Suite, demo: str) -> None:
     assert json.loads((await suite.cove("show", demo, "--json")).text)["uid"] == found["uid"]
 
 
+async def test_a_workspace_is_forked_as_it_is_and_as_it_was(suite: Suite, fresh: str) -> None:
+    await suite.cove("exec", fresh, "--script", "echo 1 > draft")
+    kept = await suite.cove("snapshot", fresh, "before")
+    assert kept.text == "before\n", kept.errors
+    await suite.cove("exec", fresh, "--script", "echo 2 > draft")
+    forked = await suite.cove("fork", fresh, "now", "-l", "a=b")
+    assert forked.text == "now\n", forked.errors
+    again = json.loads((await suite.cove("fork", fresh, "--snapshot", "before", "--json")).text)
+    assert again["source"] == f"workspaces/{fresh}/snapshots/before"
+    other = again["name"].removeprefix("workspaces/")
+    assert (await suite.cove("exec", "now", "cat", "draft")).text == "2\n"
+    assert (await suite.cove("exec", other, "cat", "draft")).text == "1\n"
+    shown = (await suite.cove("show", "now")).text
+    assert f"source:     {fresh}\n" in shown
+    assert "labels:     a=b\n" in shown
+    listed = (await suite.cove("snapshots", fresh)).text.splitlines()
+    assert [row.split()[0] for row in listed] == ["ID", "before"]
+    assert (await suite.cove("snapshot", fresh, "before", "--rm")).text == "before removed\n"
+    assert json.loads((await suite.cove("snapshots", fresh, "--json")).text) == {}
+    assert "no such snapshot" in (await suite.cove("fork", fresh, "--snapshot", "before")).errors
+    assert (await suite.cove("snapshot", fresh, "--rm")).status == 2
+    done = await suite.cove("commit", "now", "-m", "Still", "--frozen")
+    assert done.text.endswith(" Still\n"), done.errors
+    await suite.cove("rm", "-f", "now", other)
+
+
 async def test_unsaved_work_is_kept_and_brought_back(suite: Suite, fresh: str) -> None:
     await suite.cove("exec", fresh, "--script", "echo 1 > unsaved")
     removed = await suite.cove("rm", fresh)

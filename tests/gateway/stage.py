@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 
 import grpc
 
+from agent.launcher_client import LauncherClient
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1 import gateway_pb2_grpc as rpc
 from cove.git.v1 import git_pb2
@@ -164,6 +165,22 @@ class Stage:
             request = registry_pb2.ListEnvironmentsRequest(tenant="-")
             answer = await RegistryServiceStub(channel).ListEnvironments(request)
             return list(answer.environments)
+
+    async def end_sandbox(self, workspace_id: str) -> None:
+        """As it ends by itself when it was idle for long."""
+        async with LauncherClient.connect(self.runtime / "launcher") as client:
+            await client.kill(await self._uid(workspace_id))
+
+    async def remove_snapshot(self, workspace_id: str, snapshot_id: str) -> None:
+        """Behind the back of all gateways."""
+        uid = await self._uid(workspace_id)
+        request = git_pb2.RemoveSnapshotRequest(uid=uid, snapshot_id=snapshot_id)
+        async with self._direct("git") as channel:
+            await GitServiceStub(channel).RemoveSnapshot(request)
+
+    async def _uid(self, workspace_id: str) -> str:
+        name = f"environments/{workspace_id}"
+        return next(each.uid for each in await self.records() if each.name == name)
 
     async def left(self) -> set[str]:
         """What is there of any environment: in the registry, git, the provider, as refs."""

@@ -289,6 +289,34 @@ async def test_work_is_merged_into_a_branch_of_the_origin(stage: Stage, demo: Ga
     await stage.origin("update-ref", "-d", "refs/heads/next")
 
 
+async def test_workspaces_that_will_collide_are_told_by_their_names(
+    stage: Stage, demo: Gateway
+) -> None:
+    other = "workspaces/other"
+    await demo.workspaces.CreateWorkspace(stage.create(workspace_id="other"))
+    await demo.executions.Execute(_execute("echo ours > hello.txt"))
+    asked = _execute("rm hello.txt")
+    asked.name = other
+    await demo.executions.Execute(asked)
+    request = pb.PreviewConflictsRequest(workspaces=[DEMO, other])
+    answer = await demo.sources.PreviewConflicts(request)
+    [found] = answer.collisions
+    assert (found.workspace_a, found.workspace_b) == (DEMO, other)
+    assert [each.path for each in found.conflicts] == ["hello.txt"]
+    assert other in found.conflicts[0].message
+    assert [(each.name, each.uncommitted) for each in answer.workspaces] == [
+        (DEMO, True),
+        (other, True),
+    ]
+    request.include_uncommitted = False
+    assert not (await demo.sources.PreviewConflicts(request)).collisions
+    await demo.workspaces.CreateWorkspace(pb.CreateWorkspaceRequest(workspace_id="empty"))
+    request.workspaces.append("workspaces/empty")
+    refused = await failure(demo.sources.PreviewConflicts(request))
+    assert refused.reason == "INVALID_FIELD"
+    assert [each.field for each in refused.detail(BadRequest).field_violations] == ["workspaces"]
+
+
 async def test_a_request_id_that_comes_again_is_told_as_the_caller_sent_it(
     stage: Stage, demo: Gateway
 ) -> None:

@@ -5,7 +5,7 @@ Says `ready`, then answers each line of JSON (`argv`, `stdin` in hex) by one, un
 input ends. Ends with `CANNOT` where nothing can be mounted.
 """
 
-# ruff: noqa: PTH103, PTH211, T201
+# ruff: noqa: PTH101, PTH103, PTH211, T201
 
 import fcntl
 import json
@@ -17,6 +17,9 @@ from typing import Any
 CANNOT = 77
 ROOT = "/mnt"
 
+_READ_ONLY = 0x1 | 0x20 | 0x1000
+_KEPT = 0x2 | 0x4 | 0x8
+"""Marks of a mount that nobody may take off in a user namespace."""
 _ENV = {
     "PATH": "/usr/bin:/bin",
     "HOME": "/tmp",
@@ -49,6 +52,9 @@ def main(spec: dict[str, Any]) -> int:
         binds += [(spec["objects"], ".cove/objects"), (spec["outside"], ".cove/git")]
         for source, target in binds:
             overlay.bind(source, f"{ROOT}/{target}")
+        for target in (".cove/objects", ".cove/git"):
+            kept = os.statvfs(f"{ROOT}/{target}").f_flag & _KEPT
+            overlay.attach("none", f"{ROOT}/{target}", flags=_READ_ONLY | kept)
         target = f"{ROOT}/workspace"
         if spec["xattrs"]:
             overlay.mount(spec["lowers"], spec["upper"], spec["work"], target, spec["xattrs"])

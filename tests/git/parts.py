@@ -17,9 +17,12 @@ from services.git.app import HOMES, in_use
 from services.git.app import mode as mode_of
 from services.git.cell import Cell, Cells
 from services.git.checkouts import Checkouts
+from services.git.collisions import Collisions
 from services.git.command import Command
 from services.git.commit import Committer, Person
 from services.git.credentials import Credentials
+from services.git.foresight import Foresight
+from services.git.forks import Forks
 from services.git.inside import MAX_COMMITS
 from services.git.local import Local
 from services.git.merge import Merger
@@ -29,8 +32,10 @@ from services.git.push import Pusher
 from services.git.record import Mode, Record, Records
 from services.git.remote import Remote, Rules
 from services.git.repositories import Caller, Repositories
+from services.git.stacks import Stacks
 from services.git.targets import Targets
 from services.git.transport import Bounds, Transport
+from services.git.within.wire import Payload
 from services.git.workspace import Workspace
 from services.git.worktrees import Wanted, Worktrees
 from tests.git.program import Program
@@ -100,8 +105,10 @@ class Parts:
     committer: Committer
     pusher: Pusher
     merger: Merger
+    forks: Forks
     transport: "CountingTransport"
     local: Local
+    foresight: Foresight
 
     async def create(
         self,
@@ -161,12 +168,32 @@ class WatchedCells(Cells):
         super().__init__(homes, bwrap)
         self._awaited: dict[str, asyncio.Future[Running]] = {}
         self.names: list[str] = []
+        self._asked: dict[str, asyncio.Future[None]] = {}
         self.programs: dict[Path, Program] = {}
 
     async def next(self, name: str) -> Running:
         """The next run of the command `name`, as soon as there is one."""
         self._awaited[name] = asyncio.get_running_loop().create_future()
         return await asyncio.wait_for(self._awaited[name], 30)
+
+    async def asked(self, name: str) -> None:
+        """Wait until the operation `name` is asked for."""
+        self._asked[name] = asyncio.get_running_loop().create_future()
+        await asyncio.wait_for(self._asked[name], 30)
+
+    async def call(
+        self,
+        cell: Cell,
+        name: str,
+        payload: Payload,
+        descriptors: Sequence[int] = (),
+        *,
+        timeout: float,
+        limit: int = 64 << 20,
+    ) -> tuple[Payload, list[int]]:
+        if (asked := self._asked.pop(name, None)) is not None:
+            asked.set_result(None)
+        return await super().call(cell, name, payload, descriptors, timeout=timeout, limit=limit)
 
     @asynccontextmanager
     async def started(
@@ -213,10 +240,12 @@ async def parts(
     records = Records(homes[1])
     checkouts = Checkouts(homes[2], cells, 1 << 30, partial(in_use, records, repositories))
     how = mode_of(directory) if mode is None else mode
+    stacks = Stacks(homes[3], records, cells)
     worktrees = Worktrees(
         records,
         repositories,
         checkouts,
+        stacks,
         homes[3],
         how,
         cells,
@@ -228,8 +257,21 @@ async def parts(
     await worktrees.load()
     committer, pusher = Committer(records, SERVER, disk), Pusher(rules, transport, repositories)
     async with cells:
-        merger = Merger(Targets(rules, repositories, pusher), Merging(cells), SERVER, disk)
-        yield Parts(state, cells, records, worktrees, committer, pusher, merger, transport, local)
+        forks = Forks(worktrees, stacks, cells, disk)
+        merging = Merging(cells)
+        yield Parts(
+            state,
+            cells,
+            records,
+            worktrees,
+            committer,
+            pusher,
+            Merger(Targets(rules, repositories, pusher), merging, SERVER, disk),
+            forks,
+            transport,
+            local,
+            Foresight(worktrees, Collisions(merging), disk),
+        )
         await checkouts.close()
         for program in cells.programs.values():
             program.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from servicekit.errors import InvalidArgument
+from services.git import history
 from services.git.commit import Draft, Person
 from services.git.conflicts import Kind
 from services.git.errors import (
@@ -262,8 +263,9 @@ async def test_a_branch_that_is_checked_out_at_the_origin_is_refused(
 ) -> None:
     await git.create(source)
     await change(git, {"new": "x\n"})
-    with pytest.raises(BranchCheckedOut):
+    with pytest.raises(BranchCheckedOut) as caught:
         await merge(git)
+    assert "Merge into another branch" in caught.value.remedy
 
 
 async def test_a_head_that_is_not_the_expected_one_is_refused(git: Parts, bare: Path) -> None:
@@ -348,14 +350,19 @@ async def test_without_an_origin_branches_of_its_own_are_merged_into(git: Parts)
     second = await change(git, {"a": "2\n"})
     done = await merge(git)
     assert (done.url, done.previous, done.commit.parents) == ("", first, [first, second])
-    _, workspace = await git.ready()
-    assert await workspace.repository.refs("refs/heads/") == {"refs/heads/main": done.commit.id}
+    record, workspace = await git.ready()
+    assert await history.branches(record, workspace) == [
+        history.Branch(name="work", head=second, own=True),
+        history.Branch(name="main", head=done.commit.id, own=False),
+    ]
     assert (await preview(git, source="main", target="release")).source == done.commit.id
 
 
 def test_a_git_that_cannot_merge_is_told_with_a_remedy() -> None:
     check_version("2.38.0")
     check_version("3.0.windows.1")
+    with pytest.raises(GitTooOld):
+        check_version("2.38.1", (2, 39))
     for version in ("2.34.1", "1.9", "unknown"):
         with pytest.raises(GitTooOld) as caught:
             check_version(version)

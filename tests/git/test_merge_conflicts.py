@@ -114,15 +114,15 @@ def history(root: Path, base: list[Edit], ours: list[Edit], theirs: list[Edit]) 
     root.mkdir()
     run_git(root, "init", "-q", "-b", "main")
     put("README", "hello\n")(root)
-    _commit(root, base)
+    commit_edits(root, base)
     for branch, edits in (("ours", ours), ("theirs", theirs)):
         run_git(root, "checkout", "-q", "-f", "-b", branch, "main")
-        _commit(root, edits)
+        commit_edits(root, edits)
     run_git(root, "checkout", "-q", "-f", "main")
     return root
 
 
-def _commit(root: Path, edits: list[Edit]) -> None:
+def commit_edits(root: Path, edits: list[Edit]) -> None:
     staged = [edit for edit in edits if "submodule" in edit.__qualname__]
     for edit in edits:
         if edit not in staged:
@@ -190,9 +190,9 @@ async def test_criss_cross_histories_merge_as_git_does(git: Parts, tmp_path: Pat
     run_git(root, "merge", "-q", "-m", "m", "theirs")
     run_git(root, "checkout", "-q", "theirs")
     run_git(root, "merge", "-q", "-m", "m", "was")
-    _commit(root, [put("a", "00\n" + _TEN)])
+    commit_edits(root, [put("a", "00\n" + _TEN)])
     run_git(root, "checkout", "-q", "ours")
-    _commit(root, [put("b", "2")])
+    commit_edits(root, [put("b", "2")])
     run_git(root, "checkout", "-q", "main")
     seen = await preview(git, root)
     assert (seen.merged.tree, set()) == stock(root)
@@ -214,6 +214,8 @@ async def test_no_attributes_and_no_configuration_of_the_repository_count(
     seen = await preview(git, root)
     assert [one.path for one in seen.merged.conflicts] == [b"a", b"b.union"]
     assert not (tmp_path / "ran").exists()
+    stock(root)
+    assert (tmp_path / "ran").exists()  # It is what plain git would have run.
 
 
 async def test_very_many_conflicts_are_counted_and_cut(git: Parts, tmp_path: Path) -> None:

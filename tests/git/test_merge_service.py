@@ -92,8 +92,8 @@ async def test_conflicts_come_in_the_details_and_in_full_from_a_preview(
     )
     assert failed.info.metadata["total"] == "60"
     told = json.loads(failed.info.metadata["conflicts"])
-    assert told[0] == {"path": names[0][:200], "kind": "ADD_ADD"}
-    assert len(failed.info.metadata["conflicts"]) < 4000
+    assert told[0] == {"path": names[0], "kind": "ADD_ADD"}
+    assert 5 < len(told) < 20
     asked = pb.PreviewMergeRequest(uid=UID, target="next", max_conflicts=7)
     seen = (await stub.PreviewMerge(asked, metadata=ACME)).preview
     assert (len(seen.conflicts), seen.total_conflicts, seen.truncated) == (7, 60, True)

@@ -71,6 +71,8 @@ class Suite:
             xattrs=mount_pb2.Mount.XATTRS_TRUSTED if root else mount_pb2.Mount.XATTRS_USER,
             lock=f"git/worktrees/{uid}/lock",
             outside=f"git/worktrees/{uid}/outside",
+            stack=f"git/worktrees/{uid}/stack",
+            layers="git/layers",
         )
 
     async def provisioned(

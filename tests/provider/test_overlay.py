@@ -1,6 +1,7 @@
 """Environments whose worktree is an overlay."""
 
 import json
+import os
 
 import grpc
 import pytest
@@ -45,6 +46,28 @@ async def test_it_is_written_above_and_lives_until_release(suite: Suite) -> None
     release = pb.ReleaseEnvironmentRequest(uid=uid)
     assert (await suite.stub.ReleaseEnvironment(release)).existed
     assert (home / "upper" / "d" / "f").read_text() == "upper\n"
+
+
+async def test_a_stack_may_change_between_activations(suite: Suite) -> None:
+    uid = new_uid()
+    handle = await activated(suite, uid, suite.layers(uid))
+    home = suite.state / "git" / "worktrees" / uid
+    await box(suite, uid).run("sh", "-c", "echo upper > d/f", cwd="/workspace")
+    async with suite.node.launcher() as launcher:
+        await launcher.kill(uid)
+    layer = new_uid()
+    (suite.state / "git" / "layers").mkdir(exist_ok=True)
+    (home / "upper").rename(suite.state / "git" / "layers" / layer)
+    (home / "stack").write_text(f"{layer}\n")
+    activate = pb.ActivateEnvironmentRequest(handle=handle)
+    error = await refusal(suite.stub.ActivateEnvironment(activate))
+    assert reason(error) == ErrorReason.ERROR_REASON_ACTIVATION_FAILED
+    assert "git was interrupted" in str(error.trailing_metadata())
+    (home / "upper").mkdir()
+    os.chown(home / "upper", suite.node.sandbox_uid, suite.node.sandbox_uid)
+    await suite.stub.ActivateEnvironment(activate)
+    assert (await box(suite, uid).run("cat", "/workspace/d/f")).stdout == b"upper\n"
+    await suite.stub.ReleaseEnvironment(pb.ReleaseEnvironmentRequest(uid=uid))
 
 
 async def test_a_plain_worktree_of_version_2_has_its_own_git(suite: Suite) -> None:
@@ -99,6 +122,14 @@ async def test_a_plain_worktree_of_version_2_has_its_own_git(suite: Suite) -> No
         ("lowers", "git/worktrees/{uid}/link"),
         ("lowers", "git/checkouts/../../provider"),
         ("lowers", ""),
+        ("stack", "git/worktrees/{uid}/upper"),
+        ("stack", "git/worktrees/{uid}/locklink"),
+        ("stack", "git/worktrees/{other}/stack"),
+        ("stack", "git/layers/stack"),
+        ("stack", ""),
+        ("layers", "git/worktrees/{uid}"),
+        ("layers", "git/checkouts"),
+        ("layers", ""),
         ("worktree", "git/worktrees/{uid}/upper"),
         ("git_view", "git/worktrees/{uid}/upper"),
     ],
@@ -111,6 +142,9 @@ async def test_a_mount_that_leads_elsewhere_is_refused(suite: Suite, field: str,
     (home / "link").symlink_to(home / "upper")
     (home / "locklink").symlink_to(home / "lock")
     value = path.format(uid=uid, other=other)
+    if path.endswith("none") and field == "upper":
+        mount.ClearField("stack")
+        mount.ClearField("layers")
     if field == "lowers":
         mount.lowers[:] = [value] if value else []
     else:

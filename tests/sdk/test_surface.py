@@ -8,7 +8,7 @@ from types import GenericAlias
 from typing import Any, assert_type, get_args, get_origin
 
 import cove
-from cove import client, executions, files, source, sync, workspaces
+from cove import client, executions, files, snapshots, source, sync, workspaces
 from cove.executor.v1.executor_pb2 import File
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.git.v1 import git_pb2
@@ -22,6 +22,7 @@ FACADES: Mapping[type, type] = {
     executions.Execution: sync.Execution,
     files.Files: sync.Files,
     source.Source: sync.Source,
+    snapshots.Snapshots: sync.Snapshots,
 }
 
 
@@ -64,6 +65,8 @@ def _types(cove: sync.Client) -> None:
     assert_type(workspace.stream("true"), Generator[Event, None, None])
     assert_type(workspace.read("f"), bytes)
     assert_type(workspace.files.write("f", "text"), File)
+    assert_type(workspace.fork("other"), sync.Workspace)
+    assert_type(workspace.snapshots.create("s"), pb.Snapshot)
     assert_type(workspace.status(), git_pb2.WorktreeStatus)
     assert_type(workspace.delete(), pb.Workspace | None)
     assert_type(cove.workspaces.list(), Generator[sync.Workspace, None, None])
@@ -76,7 +79,8 @@ def _objects(cove: Any) -> list[Any]:
     """One of each kind."""
     demo = cove.workspaces.named("demo")
     execution = demo.executions.named("e")
-    return [cove, cove.workspaces, demo, demo.executions, execution, demo.files, demo.source]
+    parts = [demo.executions, execution, demo.files, demo.source, demo.snapshots]
+    return [cove, cove.workspaces, demo, *parts]
 
 
 def _public(thing: object) -> set[str]:

@@ -91,15 +91,17 @@ class Source:
         paths: Sequence[str] = (),
         expected_head: str = "",
         provenance: bool = False,
+        frozen: bool = False,
         request_id: str = "",
     ) -> pb.CreateCommitResponse:
         """Commit what `status` shows, or the part of it below `paths`.
 
         `author` is name and mail address; the default is the server's own. With `provenance` it is
-        signed where the commit comes from, and what ran in the workspace before it. Raises
-        `FailedPrecondition` when there is nothing to commit, and `Aborted` when the head is not
-        `expected_head`. With the same `request_id`, a UUID, it is done once; see
-        `Workspaces.create`.
+        signed where the commit comes from, and what ran in the workspace before it. With `frozen`
+        every process of the workspace holds still meanwhile, so that all files are of one moment.
+        Raises `FailedPrecondition` when there is nothing to commit, or nothing can be frozen here,
+        and `Aborted` when the head is not `expected_head`. With the same `request_id`, a UUID, it
+        is done once; see `Workspaces.create`.
         """
         request = pb.CreateCommitRequest(
             parent=self._workspace,
@@ -107,6 +109,7 @@ class Source:
             expected_head=expected_head,
             paths=paths,
             provenance=provenance,
+            consistency=pb.CONSISTENCY_FROZEN if frozen else pb.CONSISTENCY_LIVE,
             request_id=new_request_id(request_id),
         )
         return await self._connection.unary(self._stub.CreateCommit, request)

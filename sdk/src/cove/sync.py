@@ -13,10 +13,11 @@ progress; a command that was started goes on, as always. One client may be used 
 and from within a running event loop, say of a notebook, which it then blocks.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from cove import client, executions, files, source, workspaces
+from cove import client, executions, files, snapshots, source, workspaces
 from cove.executions import CommandFailed as CommandFailed
 from cove.executions import Result as Result
 from cove.executor.v1 import executor_pb2
@@ -53,6 +54,14 @@ class Source(Facade[source.Source]):
     provenance = call(source.Source.provenance)
     merge = call(source.Source.merge)
     preview_merge = call(source.Source.preview_merge)
+
+
+class Snapshots(Facade[snapshots.Snapshots]):
+    """All snapshots of one workspace. They go with it."""
+
+    create = call(snapshots.Snapshots.create)
+    list = call(snapshots.Snapshots.list)
+    delete = call(snapshots.Snapshots.delete)
 
 
 class Execution(Facade[executions.Execution]):
@@ -102,6 +111,7 @@ class Workspace(Facade[workspaces.Workspace]):
         self.files = Files(loop, of.files)
         self.source = Source(loop, of.source)
         self.executions = Executions(loop, of.executions)
+        self.snapshots = Snapshots(loop, of.snapshots)
 
         self.read = self.files.read
         self.read_text = self.files.read_text
@@ -142,6 +152,26 @@ class Workspace(Facade[workspaces.Workspace]):
     def branch(self) -> str:
         return self._of.branch
 
+    def fork(
+        self,
+        id: str = "",  # noqa: A002 - the contract's word.
+        *,
+        snapshot: str = "",
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+        request_id: str = "",
+    ) -> "Workspace":
+        made = self._of.fork(
+            id,
+            snapshot=snapshot,
+            labels=labels,
+            annotations=annotations,
+            request_id=request_id,
+        )
+        return Workspace(self._loop, self._loop.run(made))
+
+    fork.__doc__ = workspaces.Workspace.fork.__doc__
+
     refresh = call(workspaces.Workspace.refresh)
     delete = call(workspaces.Workspace.delete)
     execute = call(workspaces.Workspace.execute)
@@ -160,6 +190,7 @@ class Workspaces(Facade[workspaces.Workspaces]):
     list = iterate_for(Workspace, workspaces.Workspaces.list)
     watch = iterate(workspaces.Workspaces.watch)
     undelete = call_for(Workspace, workspaces.Workspaces.undelete)
+    preview_conflicts = call(workspaces.Workspaces.preview_conflicts)
 
     def named(self, id: str) -> Workspace:  # noqa: A002 - the contract's word.
         """A handle on one that is known by its id; nothing is asked yet."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -15,10 +15,11 @@ from cove.executions import Execution, Executions, Result, spec
 from cove.executor.v1.executor_pb2 import File
 from cove.files import AnyPath, Files
 from cove.gateway.v1 import gateway_pb2 as pb
-from cove.gateway.v1.gateway_pb2_grpc import WorkspaceServiceStub
+from cove.gateway.v1.gateway_pb2_grpc import SourceServiceStub, WorkspaceServiceStub
 from cove.git.v1 import git_pb2
 from cove.output import Event, read_output
 from cove.registry.v1 import registry_pb2
+from cove.snapshots import Snapshots
 from cove.source import Source
 from cove.watch import Change, watch_workspaces
 
@@ -42,6 +43,7 @@ class Workspace:
         self.files = Files(connection, message.name)
         self.source = Source(connection, message.name)
         self.executions = Executions(connection, message.name)
+        self.snapshots = Snapshots(connection, message.name)
 
         self.read = self.files.read
         self.read_text = self.files.read_text
@@ -105,6 +107,34 @@ class Workspace:
         )
         answer = await self._connection.unary(self._stub.DeleteWorkspace, request)
         return answer.workspace if answer.HasField("workspace") else None
+
+    async def fork(
+        self,
+        id: str = "",  # noqa: A002 - the contract's word.
+        *,
+        snapshot: str = "",
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+        request_id: str = "",
+    ) -> "Workspace":
+        """Make a workspace as this one is now, or as a `snapshot` of it was.
+
+        It has its head, on a branch `cove/{id}`, uncommitted and ignored files, and what is in
+        `.git`; its home and /tmp are empty. Neither sees the other after that. While a process
+        runs here, all are frozen until what differs is copied. Raises `AlreadyExists` when the
+        id or the branch is taken, `NotFound` when there is no such snapshot. `request_id`: see
+        `Workspaces.create`.
+        """
+        request = pb.ForkWorkspaceRequest(
+            name=self.name,
+            workspace_id=id,
+            snapshot_id=snapshot,
+            labels=labels,
+            annotations=annotations,
+            request_id=new_request_id(request_id),
+        )
+        answer = await self._connection.unary(self._stub.ForkWorkspace, request)
+        return Workspace(self._connection, answer.workspace)
 
     async def execute(
         self,
@@ -282,6 +312,26 @@ class Workspaces:
         request = pb.UndeleteWorkspaceRequest(name=f"workspaces/{id}", request_id=new_request_id())
         answer = await self._connection.unary(self._stub.UndeleteWorkspace, request)
         return Workspace(self._connection, answer.workspace)
+
+    async def preview_conflicts(
+        self,
+        ids: Iterable[str],
+        *,
+        include_uncommitted: bool = True,
+        max_conflicts: int = 0,
+    ) -> pb.PreviewConflictsResponse:
+        """Which of 2 to 32 workspaces of one repository would collide, before anyone merges.
+
+        Changes nothing. Work that is not committed counts as if it were, unless told otherwise.
+        Raises `InvalidArgument` where they are not all of one repository.
+        """
+        request = pb.PreviewConflictsRequest(
+            workspaces=[f"workspaces/{id}" for id in ids],  # noqa: A001
+            include_uncommitted=include_uncommitted,
+            max_conflicts=max_conflicts,
+        )
+        stub = SourceServiceStub(self._connection.channel)
+        return await self._connection.unary(stub.PreviewConflicts, request)
 
     @asynccontextmanager
     async def _watching(self, id: str, tell: OnProgress | None) -> AsyncIterator[None]:  # noqa: A002

@@ -4,7 +4,7 @@ The worktree is the base commit and the world laid over it. Where the world says
 and head agree, nothing differs, whatever is below.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from services.git.within.files import Files, UnreadableError
@@ -56,15 +56,17 @@ class Comparison:
         self._ignores = ignores
         self._base = base
         self._head = head
+        # Recursion that yields would need a stack of the kernel's as deep as the directories.
+        self._found: list[Change] = []
+        self._learnt: set[bytes] = set()
         self._frames: list[_Frame] = []
         self._new: list[tuple[tuple[_Frame, ...], Change]] = []
 
     def run(self, world: Directory) -> list[Change]:
         """All changes, in the order of their paths. Raises `MissingObjectError`."""
         base = self._base if world.base is not None else None
-        found = list(self._walk(b"", world.children, base, self._head))
-        found += self._not_excluded()
-        return sorted(found, key=lambda change: change.path)
+        self._walk(b"", world.children, base, self._head)
+        return sorted(self._found + self._not_excluded(), key=lambda change: change.path)
 
     def _walk(
         self,
@@ -72,7 +74,7 @@ class Comparison:
         overrides: Mapping[bytes, _Override],
         base: str | None,
         head: str | None,
-    ) -> Iterator[Change]:
+    ) -> None:
         if not overrides and base == head:
             return
         shown = self._objects.tree(base) if base else {}
@@ -84,37 +86,33 @@ class Comparison:
         self._frames.append(_Frame(prefix, overrides, base))
         for name in names:
             work = overrides.get(name) or shown.get(name)
-            yield from self._compare(prefix + name, work, wanted.get(name))
+            self._compare(prefix + name, work, wanted.get(name))
         self._frames.pop()
 
-    def _compare(
-        self, path: bytes, work: _Override | Entry | None, head: Entry | None
-    ) -> Iterator[Change]:
+    def _compare(self, path: bytes, work: _Override | Entry | None, head: Entry | None) -> None:
         if isinstance(work, Gone):
             work = None
-        if isinstance(work, Entry) and work == head:
+        if work == head or (isinstance(work, Leaf) and work.kind == "u"):
             return
         if isinstance(work, Directory) or (
             isinstance(work, Entry) and work.mode in (TREE, GITLINK)
         ):
             # Whatever is in another repository is that one's.
             if head is None or head.mode != GITLINK:
-                yield from self._compare_directory(path, work, head)
+                self._compare_directory(path, work, head)
             return
         if head is not None and head.mode == TREE:
-            yield from self._walk(path + b"/", {}, None, head.id)
+            self._walk(path + b"/", {}, None, head.id)
             head = None
         if work is None:
             if head is not None:
-                yield Change(path, DELETED, head, submodule=head.mode == GITLINK)
+                self._found.append(Change(path, DELETED, head, submodule=head.mode == GITLINK))
         elif head is None:
             self._add(path, work)
         else:
-            yield from self._compare_file(path, work, head)
+            self._compare_file(path, work, head)
 
-    def _compare_directory(
-        self, path: bytes, work: Directory | Entry, head: Entry | None
-    ) -> Iterator[Change]:
+    def _compare_directory(self, path: bytes, work: Directory | Entry, head: Entry | None) -> None:
         overrides: Mapping[bytes, _Override] = {}
         base = None
         if isinstance(work, Directory):
@@ -122,14 +120,14 @@ class Comparison:
         elif work.mode == TREE:
             base = work.id
         if head is not None and head.mode == TREE:
-            yield from self._walk(path + b"/", overrides, base, head.id)
+            self._walk(path + b"/", overrides, base, head.id)
             return
         if head is not None:
-            yield Change(path, DELETED, head)
+            self._found.append(Change(path, DELETED, head))
         if self._is_repository(overrides):
             self._new.append((self._above(), Change(path + b"/", ADDED, submodule=True)))
         elif not self._is_excluded(path + b"/"):
-            yield from self._walk(path + b"/", overrides, base, None)
+            self._walk(path + b"/", overrides, base, None)
 
     def _shown(self, base: tuple[bytes, ...] | None) -> str | None:
         """The tree of the base commit that shows through, if there is one at that path."""
@@ -153,18 +151,18 @@ class Comparison:
             return (self._files.text(found, 8192) or b"").startswith(b"gitdir: ")
         return False
 
-    def _compare_file(self, path: bytes, work: Leaf | Entry, head: Entry) -> Iterator[Change]:
+    def _compare_file(self, path: bytes, work: Leaf | Entry, head: Entry) -> None:
         if isinstance(work, Entry):
-            yield Change(path, _state(work.mode, head.mode), head, work)
+            self._found.append(Change(path, _state(work.mode, head.mode), head, work))
             return
         if work.kind == "s":
-            yield Change(path, RETYPED, head, None, work)
+            self._found.append(Change(path, RETYPED, head, None, work))
             return
         mode = self._files.mode(work)
         state = _state(mode, head.mode)
         if state == MODIFIED and mode == head.mode and self._is_same(work, head):
             return
-        yield Change(path, state, head, None, work, submodule=head.mode == GITLINK)
+        self._found.append(Change(path, state, head, None, work, submodule=head.mode == GITLINK))
 
     def _is_same(self, work: Leaf, head: Entry) -> bool:
         if work.size > _HASHED and self._objects.size(head.id) != work.size:
@@ -189,26 +187,30 @@ class Comparison:
         return self._ignores.excluded_directory(directory)
 
     def _not_excluded(self) -> list[Change]:
-        learnt = set[bytes]()
         for frames, _ in self._new:
-            if frames[-1].prefix not in learnt:
-                learnt.add(frames[-1].prefix)
-                self._learn(frames)
+            self._learn(frames)
         paths = [change.path.rstrip(b"/") for _, change in self._new]
         excluded = self._ignores.excluded(paths)
         return [change for _, change in self._new if change.path.rstrip(b"/") not in excluded]
 
     def _learn(self, frames: tuple[_Frame, ...]) -> None:
         """Have the .gitignore of each of these directories."""
-        for frame in frames:
+        for frame in reversed(frames):
+            if frame.prefix in self._learnt:
+                return  # And so of all above it.
+            self._learnt.add(frame.prefix)
             found = frame.overrides.get(NAME)
             content: bytes | None = None
             if isinstance(found, Leaf):
                 content = self._files.text(found, MAX_BYTES)
             elif found is None and frame.base is not None:
                 entry = self._objects.tree(frame.base).get(NAME)
-                if entry is not None and entry.mode not in (TREE, LINK, GITLINK):
-                    content = self._objects.blob(entry.id)[:MAX_BYTES]
+                if (
+                    entry is not None
+                    and entry.mode not in (TREE, LINK, GITLINK)
+                    and self._objects.size(entry.id) <= MAX_BYTES
+                ):
+                    content = self._objects.blob(entry.id)
             self._ignores.have(frame.prefix, content or b"")
 
 

@@ -16,6 +16,9 @@ from typing import Final
 NAME: Final = b".gitignore"
 MAX_BYTES: Final = 1 << 20
 """Of a .gitignore; a larger one is not read."""
+_MAX_PATH: Final = 3900
+"""Bytes; in the scratch directory it is still short enough for the kernel. Longer ones are not
+excluded."""
 _BATCH: Final = 200
 _FIELDS: Final = 4
 
@@ -44,6 +47,8 @@ class Ignores:
 
     def have(self, directory: bytes, content: bytes) -> None:
         """The .gitignore of a directory (`` is the root, others end with a slash); empty: none."""
+        if len(directory) > _MAX_PATH:
+            return
         known = self._written.get(directory)
         if known == content:
             return
@@ -61,6 +66,8 @@ class Ignores:
 
     def excluded_directory(self, directory: bytes) -> bool:
         """Whether all below `directory` (with a slash at its end) is excluded, if not tracked."""
+        if len(directory) > _MAX_PATH:
+            return False
         self._make(directory)
         return directory.rstrip(b"/") in self.excluded([directory.rstrip(b"/")])
 
@@ -68,6 +75,7 @@ class Ignores:
         """Those of `paths` that are excluded."""
         if not any(self._written.values()):
             return set()
+        paths = [path for path in paths if len(path) <= _MAX_PATH]
         found: set[bytes] = set()
         for start in range(0, len(paths), _BATCH):
             found |= self._ask(paths[start : start + _BATCH])
@@ -99,7 +107,7 @@ class Ignores:
         if not self._folder:
             self._folder = os.fsencode(tempfile.mkdtemp(prefix="ignores-"))
         path = os.path.join(self._folder, directory)
-        if directory not in self._made:
+        if directory not in self._made and len(directory) <= _MAX_PATH:
             os.makedirs(path, exist_ok=True)
             self._made.add(directory)
         return path

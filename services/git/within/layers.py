@@ -11,13 +11,15 @@ from typing import Any, Final, NamedTuple
 
 OPAQUE: Final = "o"
 REDIRECT: Final = "r"
+CLOSED: Final = "c"
+"""Nobody may list it: as it is, it is taken for unchanged."""
 
 
 class Leaf(NamedTuple):
     """What is no directory, in one of the layers."""
 
     kind: str
-    """`f` file, `l` symlink, `s` something else."""
+    """`f` file, `l` symlink, `u` a directory that nobody may list, `s` something else."""
     layer: int
     path: bytes
     """Where it is in its own layer."""
@@ -74,6 +76,9 @@ def _parse(layer: int, scan: Sequence[Any]) -> _Raw:
         path = path_text.encode("latin-1")
         if path:
             parent, _, name = path.rpartition(b"/")
+            if mark == CLOSED:
+                known[parent].children[name] = Leaf("u", layer, path, 0, 0, 0, 0, 0)
+                continue
             directory = _Raw(str(mark), (layer, path))
             known[parent].children[name] = directory
             known[path] = directory

@@ -19,6 +19,9 @@ from services.git.within.wire import Payload
 
 _RENAMES: Final = 1000
 """Files that vanished, or appeared: with more of them no renames are looked for."""
+_RENAMED_FILE: Final = 8 << 20
+"""Bytes of a file that is looked for under another name."""
+_RENAMED_TOTAL: Final = 128 << 20
 _DEPTH: Final = 20_000
 _PATH_BYTES: Final = 32 << 20
 """Of all paths in an answer."""
@@ -70,7 +73,10 @@ class Look:
             if not (change.state == DELETED and change.path in old)
         ]
 
-    def _moves(self, head: str | None, changes: list[Change]) -> dict[bytes, bytes]:
+    def _moves(self, head: str | None, changes: Sequence[Change]) -> dict[bytes, bytes]:
+        changes = [change for change in changes if _size(change) <= _RENAMED_FILE]
+        if sum(map(_size, changes)) > _RENAMED_TOTAL:
+            return {}
         made = self.make_plan(head, changes, {})
         with tempfile.TemporaryDirectory(dir=self.environment["COVE_SCRATCH"]) as folder:
             if plan.write_loose(made, self.files, Path(folder)):
@@ -105,6 +111,10 @@ class Look:
 
     def _tree(self, commit: str) -> str | None:
         return self.objects.tree_of(commit) if commit else None
+
+
+def _size(change: Change) -> int:
+    return change.leaf.size if change.leaf else 0
 
 
 def look(payload: Payload, context: Context) -> Look:

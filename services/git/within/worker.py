@@ -35,7 +35,7 @@ def _answer(data: bytes, received: list[int], context: Context) -> tuple[bytes, 
         if len(packed) > call["limit"]:
             return wire.pack({"error": "too large"}), returned
         return packed, returned
-    except MemoryError:
+    except (MemoryError, RecursionError):
         context.cache.clear()
         return wire.pack({"error": "out of memory"}), []
     except Exception:

@@ -88,6 +88,7 @@ class LocalDriver:
             processes=Method(facts.pids),
             cpu=Method(facts.cpu),
             idle_timeout=self._idle_timeout,
+            freeze=bool(facts.freeze),
             remedy=remedy,
         )
 
@@ -126,11 +127,22 @@ class LocalDriver:
                 return await _activate(launcher, spec, facts.sandbox_uid)
 
     async def inspect(self, handle: bytes) -> Observation:
-        async with self._connected() as launcher:
-            uid = self._uid(handle, await launcher.facts())
-            if not self._records.folder(uid).exists():
-                raise NotProvisioned("nothing is provisioned for it", uid=uid)
+        async with self._launcher_of(handle) as (launcher, uid, _):
             return self._observe(uid, await launcher.inspect(uid))
+
+    async def suspend(self, handle: bytes, duration: timedelta) -> bool:
+        async with self._launcher_of(handle) as (launcher, uid, facts):
+            if not facts.freeze:
+                raise CapabilityMissing(
+                    "the launcher is older than this provider: it cannot freeze",
+                    remedy="End the launcher when nothing runs; a new one takes its place.",
+                    capability="freeze",
+                )
+            return await launcher.freeze(uid, duration.total_seconds())
+
+    async def resume(self, handle: bytes) -> bool:
+        async with self._launcher_of(handle) as (launcher, uid, facts):
+            return bool(facts.freeze) and await launcher.thaw(uid)
 
     async def release(self, uid: str) -> bool:
         async with self._lock(uid):
@@ -248,6 +260,16 @@ class LocalDriver:
             raise Unavailable("the launcher is away", service="launcher") from error
         except LauncherError as error:
             raise Unavailable("the launcher failed", service="launcher") from error
+
+    @asynccontextmanager
+    async def _launcher_of(self, handle: bytes) -> AsyncIterator[tuple[LauncherClient, str, Facts]]:
+        """The launcher that has it, the uid, and what that launcher can do."""
+        async with self._connected() as launcher:
+            facts = await launcher.facts()
+            uid = self._uid(handle, facts)
+            if not self._records.folder(uid).exists():
+                raise NotProvisioned("nothing is provisioned for it", uid=uid)
+            yield launcher, uid, facts
 
     def _lock(self, uid: str) -> asyncio.Lock:
         return self._locks.setdefault(uid, asyncio.Lock())

@@ -11,6 +11,7 @@ from services.provider.driver import Worktree
 from services.provider.errors import CapabilityMissing
 
 _LAYERS: Final = ("git/checkouts", "git/layers", "git/worktrees")
+_STACKED: Final = "git/layers"
 _XATTRS: Final = {Mode.ROOT: overlay.TRUSTED, Mode.USER: overlay.USER}
 
 
@@ -75,12 +76,33 @@ class Places:
         ]
         if not 1 <= len(lowers) <= overlay.MOST_LOWERS:
             raise InvalidArgument("mount.lowers", f"not 1 to {overlay.MOST_LOWERS}")
+        if bool(worktree.stack) != bool(worktree.layers):
+            raise InvalidArgument("mount.layers", "goes with mount.stack")
+        if worktree.layers not in ("", _STACKED):
+            raise InvalidArgument("mount.layers", f"not {_STACKED}")
+        # Where layers are stacked, git may be at it in this moment: the launcher waits for it.
+        place = self._movable if worktree.stack else self._straight
         return Overlay(
             lowers=tuple(map(str, lowers)),
-            upper=str(self._straight("mount.upper", worktree.upper, own)),
-            work=str(self._straight("mount.work", worktree.work, own)),
+            upper=str(place("mount.upper", worktree.upper, own)),
+            work=str(place("mount.work", worktree.work, own)),
             xattrs=worktree.xattrs,
+            stack=self._stack(worktree.stack, own) if worktree.stack else "",
+            layers=str((self._state / _STACKED).resolve()) if worktree.stack else "",
         )
+
+    def _stack(self, path: str, below: str) -> str:
+        full = self._plain("mount.stack", path, below)
+        if full.exists() and not full.is_file():
+            raise InvalidArgument("mount.stack", "not a file")
+        return str(full)
+
+    def _movable(self, field: str, path: str, *below: str) -> Path:
+        """As `_straight`, but it may be away."""
+        full = self._plain(field, path, *below)
+        if full.exists() and not full.is_dir():
+            raise InvalidArgument(field, "not a directory")
+        return full
 
     def _directory(self, field: str, path: str, below: str) -> str:
         """The real path of a directory, which must be below a folder of git's."""

@@ -1,4 +1,4 @@
-"""`cove merge`."""
+"""`cove merge conflicts`."""
 
 import argparse
 from typing import Final
@@ -14,6 +14,7 @@ from cove.git.v1 import git_pb2
 
 _SHORT: Final = 10
 _CONFLICTS: Final = 1
+_LEAST: Final = 2
 
 
 async def merge(cove: Client, options: argparse.Namespace, console: Console) -> int:
@@ -78,6 +79,36 @@ async def _preview(cove: Client, options: argparse.Namespace, console: Console) 
     elif not found.conflicts:
         console.line("the target has commits that the source has not")
     return status
+
+
+async def conflicts(cove: Client, options: argparse.Namespace, console: Console) -> int:
+    if len(set(options.workspaces)) < _LEAST:
+        raise UsageError("name at least two workspaces")
+    async with waiting(console, "comparing"):
+        found = await cove.workspaces.preview_conflicts(
+            dict.fromkeys(options.workspaces), include_uncommitted=not options.committed
+        )
+    errors = [one for one in found.workspaces if one.error]
+    status = _CONFLICTS if errors or found.collisions else 0
+    if console.as_json:
+        console.json(found)
+        return status
+    for collision in found.collisions:
+        console.line(f"## {_short(collision.workspace_a)} {_short(collision.workspace_b)}")
+        for conflict in collision.conflicts:
+            console.line(f"{_word(conflict)} {quoted(conflict.path, conflict.raw_path)}")
+        if collision.truncated:
+            more = collision.total_conflicts - len(collision.conflicts)
+            console.note(f"{more} more are not shown")
+    for one in errors:
+        console.note(f"{_short(one.name)} was left out: {printable(one.error)}")
+    if not found.collisions:
+        console.line("no conflicts")
+    return status
+
+
+def _short(name: str) -> str:
+    return printable(name.rpartition("/")[2])
 
 
 def _word(conflict: git_pb2.MergeConflict) -> str:

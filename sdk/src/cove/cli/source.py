@@ -126,6 +126,7 @@ async def commit(cove: Client, options: argparse.Namespace, console: Console) ->
         paths=options.paths,
         expected_head=options.expect,
         provenance=options.provenance,
+        frozen=options.frozen,
     )
     for skipped in answer.skipped:
         path = quoted(skipped.path, skipped.raw_path)
@@ -188,7 +189,8 @@ async def branches(cove: Client, options: argparse.Namespace, console: Console) 
         return 0
     for branch in found:
         own = branch.kind == git_pb2.Branch.KIND_OWN
-        name = branch.name if own else f"origin/{branch.name}"
+        origin = branch.kind == git_pb2.Branch.KIND_ORIGIN
+        name = f"origin/{branch.name}" if origin else branch.name
         console.line(f"{'*' if own else ' '} {branch.head_commit[:_SHORT]:<10} {printable(name)}")
     return 0
 

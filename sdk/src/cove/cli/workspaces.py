@@ -97,6 +97,7 @@ async def show(cove: Client, options: argparse.Namespace, console: Console) -> i
         "failure": f"{workspace.failure.reason} {workspace.failure.message}".strip(),
         "repository": workspace.spec.repository,
         "revision": workspace.spec.revision,
+        "source": workspace.source.removeprefix("workspaces/"),
         "branch": workspace.branch,
         "base": workspace.base_commit,
         "head": workspace.head_commit,

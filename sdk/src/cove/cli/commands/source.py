@@ -1,4 +1,4 @@
-"""`cove status diff commit log branches push merge verify signing-key`."""
+"""`cove status diff commit log branches push merge conflicts verify signing-key`."""
 
 import argparse
 from pathlib import Path
@@ -60,6 +60,7 @@ def add(commands: Commands) -> None:
     workspace(branches)
     _push(commands)
     _merge(commands)
+    _conflicts(commands)
     _verify(commands)
     commands.add(
         "signing-key",
@@ -126,6 +127,11 @@ def _commit(commands: Commands) -> None:
         "--provenance",
         action="store_true",
         help="sign where it comes from, and what ran before it",
+    )
+    commit.add_argument(
+        "--frozen",
+        action="store_true",
+        help="all files as of one moment: what runs there is frozen meanwhile",
     )
     commit.add_argument("--expect", default="", metavar="COMMIT", help="only if this is the head")
 
@@ -210,6 +216,27 @@ def _merge(commands: Commands) -> None:
     )
     merge.add_argument("--preview", action="store_true", help="show what would come of it")
     credentials(merge)
+
+
+def _conflicts(commands: Commands) -> None:
+    conflicts = commands.add(
+        "conflicts",
+        "merging:conflicts",
+        "who will be in whose way when they are merged",
+        description="Merge each workspace with each other, for a look, and show the pairs that "
+        "collide with what they cannot have both. Changes nothing. The workspaces are of one "
+        "repository, at most 32. The exit status is 1 where some collide, or cannot be looked at.",
+        group=_GROUP,
+        examples=[("three at once", "cove conflicts one two three")],
+        status="0 if none collide, 1 if some do, 2 for a wrong command line.",
+    )
+    completed(
+        conflicts.add_argument(
+            "workspaces", nargs="+", metavar="WORKSPACE", help="ids of at least two workspaces"
+        ),
+        completers.workspaces,
+    )
+    conflicts.add_argument("--committed", action="store_true", help="without what is not committed")
 
 
 def _verify(commands: Commands) -> None:

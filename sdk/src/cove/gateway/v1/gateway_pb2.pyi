@@ -4,6 +4,7 @@ isort:skip_file
 What callers see."""
 
 from collections import abc as _abc
+from cove.errors.v1 import errors_pb2 as _errors_pb2
 from cove.executor.v1 import executor_pb2 as _executor_pb2
 from cove.git.v1 import git_pb2 as _git_pb2
 from cove.provider.v1 import provider_pb2 as _provider_pb2
@@ -24,6 +25,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Consistency:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ConsistencyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Consistency.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONSISTENCY_UNSPECIFIED: _Consistency.ValueType  # 0
+    """The same as CONSISTENCY_LIVE."""
+    CONSISTENCY_LIVE: _Consistency.ValueType  # 1
+    """Each file as it is when it is read. Commands go on."""
+    CONSISTENCY_FROZEN: _Consistency.ValueType  # 2
+    """All files as of one moment: every process of the sandbox is frozen meanwhile."""
+
+class Consistency(_Consistency, metaclass=_ConsistencyEnumTypeWrapper):
+    """As of when files are read."""
+
+CONSISTENCY_UNSPECIFIED: Consistency.ValueType  # 0
+"""The same as CONSISTENCY_LIVE."""
+CONSISTENCY_LIVE: Consistency.ValueType  # 1
+"""Each file as it is when it is read. Commands go on."""
+CONSISTENCY_FROZEN: Consistency.ValueType  # 2
+"""All files as of one moment: every process of the sandbox is frozen meanwhile."""
+Global___Consistency: _TypeAlias = Consistency  # noqa: Y015
 
 class _ReturnWhen:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -178,6 +203,7 @@ class Workspace(_message.Message):
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     PURGE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `workspaces/{id}`. Output only, but for UpdateWorkspace."""
     uid: _builtins.str
@@ -196,6 +222,10 @@ class Workspace(_message.Message):
     """Who created it. Output only."""
     etag: _builtins.str
     """Changes with every write; send it back to make a write conditional."""
+    source: _builtins.str
+    """What it was forked from, by the name that had then: `workspaces/{id}`, or
+    `workspaces/{id}/snapshots/{id}`. Output only.
+    """
     @_builtins.property
     def spec(self) -> _registry_pb2.EnvironmentSpec:
         """What it is to be made of."""
@@ -263,14 +293,47 @@ class Workspace(_message.Message):
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         purge_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        source: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "failure", b"failure", "progress", b"progress", "purge_time", b"purge_time", "resolved_time", b"resolved_time", "spec", b"spec", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "base_commit", b"base_commit", "branch", b"branch", "create_time", b"create_time", "creator", b"creator", "delete_time", b"delete_time", "driver", b"driver", "etag", b"etag", "failure", b"failure", "head_commit", b"head_commit", "labels", b"labels", "name", b"name", "progress", b"progress", "purge_time", b"purge_time", "resolved_time", b"resolved_time", "spec", b"spec", "state", b"state", "uid", b"uid", "update_time", b"update_time", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "base_commit", b"base_commit", "branch", b"branch", "create_time", b"create_time", "creator", b"creator", "delete_time", b"delete_time", "driver", b"driver", "etag", b"etag", "failure", b"failure", "head_commit", b"head_commit", "labels", b"labels", "name", b"name", "progress", b"progress", "purge_time", b"purge_time", "resolved_time", b"resolved_time", "source", b"source", "spec", b"spec", "state", b"state", "uid", b"uid", "update_time", b"update_time", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Workspace: _TypeAlias = Workspace  # noqa: Y015
+
+@_typing.final
+class Snapshot(_message.Message):
+    """Files and head of a workspace as they were at a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    HEAD_COMMIT_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `workspaces/{id}/snapshots/{id}`."""
+    head_commit: _builtins.str
+    """Head of the workspace's branch; empty where that had no commit."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was taken."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        head_commit: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "head_commit", b"head_commit", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Snapshot: _TypeAlias = Snapshot  # noqa: Y015
 
 @_typing.final
 class CreateWorkspaceRequest(_message.Message):
@@ -619,6 +682,263 @@ class UndeleteWorkspaceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UndeleteWorkspaceResponse: _TypeAlias = UndeleteWorkspaceResponse  # noqa: Y015
+
+@_typing.final
+class ForkWorkspaceRequest(_message.Message):
+    """Request of ForkWorkspace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class AnnotationsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    ANNOTATIONS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The workspace to fork. Required."""
+    workspace_id: _builtins.str
+    """Last segment of the new workspace's name; empty lets the server make one."""
+    snapshot_id: _builtins.str
+    """Id of the snapshot to make it of; empty means as the workspace is now."""
+    request_id: _builtins.str
+    """A UUID of the caller's making, the same in every retry."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels of the new workspace; it has none of the source's."""
+
+    @_builtins.property
+    def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Annotations of the new workspace; it has none of the source's."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        workspace_id: _builtins.str = ...,
+        snapshot_id: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        annotations: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "labels", b"labels", "name", b"name", "request_id", b"request_id", "snapshot_id", b"snapshot_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForkWorkspaceRequest: _TypeAlias = ForkWorkspaceRequest  # noqa: Y015
+
+@_typing.final
+class ForkWorkspaceResponse(_message.Message):
+    """Answer of ForkWorkspace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def workspace(self) -> Global___Workspace:
+        """The new workspace, as it is now."""
+
+    def __init__(
+        self,
+        *,
+        workspace: Global___Workspace | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["workspace", b"workspace"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["workspace", b"workspace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForkWorkspaceResponse: _TypeAlias = ForkWorkspaceResponse  # noqa: Y015
+
+@_typing.final
+class SnapshotWorkspaceRequest(_message.Message):
+    """Request of SnapshotWorkspace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The workspace. Required."""
+    snapshot_id: _builtins.str
+    """Last segment of the snapshot's name; empty lets the server make one."""
+    request_id: _builtins.str
+    """A UUID of the caller's making, the same in every retry."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        snapshot_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotWorkspaceRequest: _TypeAlias = SnapshotWorkspaceRequest  # noqa: Y015
+
+@_typing.final
+class SnapshotWorkspaceResponse(_message.Message):
+    """Answer of SnapshotWorkspace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def snapshot(self) -> Global___Snapshot:
+        """What was kept."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Global___Snapshot | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotWorkspaceResponse: _TypeAlias = SnapshotWorkspaceResponse  # noqa: Y015
+
+@_typing.final
+class ListSnapshotsRequest(_message.Message):
+    """Request of ListSnapshots."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """The workspace, `workspaces/{id}`. Required."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSnapshotsRequest: _TypeAlias = ListSnapshotsRequest  # noqa: Y015
+
+@_typing.final
+class ListSnapshotsResponse(_message.Message):
+    """Answer of ListSnapshots."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[Global___Snapshot]:
+        """The oldest first."""
+
+    def __init__(
+        self,
+        *,
+        snapshots: _abc.Iterable[Global___Snapshot] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshots", b"snapshots"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSnapshotsResponse: _TypeAlias = ListSnapshotsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteSnapshotRequest(_message.Message):
+    """Request of DeleteSnapshot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`workspaces/{id}/snapshots/{id}`. Required."""
+    allow_missing: _builtins.bool
+    """A missing one is no error."""
+    request_id: _builtins.str
+    """A UUID of the caller's making, the same in every retry."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSnapshotRequest: _TypeAlias = DeleteSnapshotRequest  # noqa: Y015
+
+@_typing.final
+class DeleteSnapshotResponse(_message.Message):
+    """Answer of DeleteSnapshot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSnapshotResponse: _TypeAlias = DeleteSnapshotResponse  # noqa: Y015
 
 @_typing.final
 class WatchWorkspacesRequest(_message.Message):
@@ -2039,6 +2359,7 @@ class CreateCommitRequest(_message.Message):
     PATHS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """The workspace, `workspaces/{id}`. Required."""
     expected_head: _builtins.str
@@ -2048,6 +2369,10 @@ class CreateCommitRequest(_message.Message):
     provenance: _builtins.bool
     """Sign where the commit comes from: the workspace, its base, who asked, and what ran in it
     since the last such commit. A trailer names the workspace's uid.
+    """
+    consistency: Global___Consistency.ValueType
+    """As of when the files are read. Where nothing can be frozen, FROZEN is refused as
+    ERROR_REASON_CAPABILITY_MISSING, and nothing is committed.
     """
     @_builtins.property
     def commit(self) -> _git_pb2.Commit:
@@ -2066,10 +2391,11 @@ class CreateCommitRequest(_message.Message):
         paths: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
         provenance: _builtins.bool = ...,
+        consistency: Global___Consistency.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "expected_head", b"expected_head", "parent", b"parent", "paths", b"paths", "provenance", b"provenance", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "consistency", b"consistency", "expected_head", b"expected_head", "parent", b"parent", "paths", b"paths", "provenance", b"provenance", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2319,7 +2645,7 @@ class ListBranchesResponse(_message.Message):
     """The page size in force: the one asked for, unless that was 0 or too large."""
     @_builtins.property
     def branches(self) -> _containers.RepeatedCompositeFieldContainer[_git_pb2.Branch]:
-        """The own one first, then the origin's in the order of their names."""
+        """The own one first, then the others in the order of their names."""
 
     def __init__(
         self,
@@ -2497,6 +2823,148 @@ class PreviewMergeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PreviewMergeResponse: _TypeAlias = PreviewMergeResponse  # noqa: Y015
+
+@_typing.final
+class PreviewConflictsRequest(_message.Message):
+    """Request of PreviewConflicts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACES_FIELD_NUMBER: _builtins.int
+    INCLUDE_UNCOMMITTED_FIELD_NUMBER: _builtins.int
+    MAX_CONFLICTS_FIELD_NUMBER: _builtins.int
+    include_uncommitted: _builtins.bool
+    """Whether work that is not committed counts as if it were; default true."""
+    max_conflicts: _builtins.int
+    """At most so many conflicts of each pair; 0 means 50, which is also the most."""
+    @_builtins.property
+    def workspaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """2 to 32 workspaces, `workspaces/{id}`, all of one repository. Required."""
+
+    def __init__(
+        self,
+        *,
+        workspaces: _abc.Iterable[_builtins.str] | None = ...,
+        include_uncommitted: _builtins.bool | None = ...,
+        max_conflicts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_include_uncommitted", b"_include_uncommitted", "include_uncommitted", b"include_uncommitted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_include_uncommitted", b"_include_uncommitted", "include_uncommitted", b"include_uncommitted", "max_conflicts", b"max_conflicts", "workspaces", b"workspaces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__include_uncommitted: _TypeAlias = _typing.Literal["include_uncommitted"]  # noqa: Y015
+    _WhichOneofArgType__include_uncommitted: _TypeAlias = _typing.Literal["_include_uncommitted", b"_include_uncommitted"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__include_uncommitted) -> _WhichOneofReturnType__include_uncommitted | None: ...
+
+Global___PreviewConflictsRequest: _TypeAlias = PreviewConflictsRequest  # noqa: Y015
+
+@_typing.final
+class PreviewConflictsResponse(_message.Message):
+    """Answer of PreviewConflicts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLISIONS_FIELD_NUMBER: _builtins.int
+    WORKSPACES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def collisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkspaceCollision]:
+        """Each pair that collides, in the order of the request."""
+
+    @_builtins.property
+    def workspaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___ComparedWorkspace]:
+        """Each workspace as it was looked at, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        collisions: _abc.Iterable[Global___WorkspaceCollision] | None = ...,
+        workspaces: _abc.Iterable[Global___ComparedWorkspace] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collisions", b"collisions", "workspaces", b"workspaces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewConflictsResponse: _TypeAlias = PreviewConflictsResponse  # noqa: Y015
+
+@_typing.final
+class WorkspaceCollision(_message.Message):
+    """Two workspaces of which the second to be merged will have conflicts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_A_FIELD_NUMBER: _builtins.int
+    WORKSPACE_B_FIELD_NUMBER: _builtins.int
+    CONFLICTS_FIELD_NUMBER: _builtins.int
+    TOTAL_CONFLICTS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    workspace_a: _builtins.str
+    """The first workspace, `workspaces/{id}`: its side of a conflict is `ours`."""
+    workspace_b: _builtins.str
+    """The second workspace, `workspaces/{id}`: its side of a conflict is `theirs`."""
+    total_conflicts: _builtins.int
+    """How many there are, also where `conflicts` was cut."""
+    truncated: _builtins.bool
+    """Whether `conflicts` was cut."""
+    @_builtins.property
+    def conflicts(self) -> _containers.RepeatedCompositeFieldContainer[_git_pb2.MergeConflict]:
+        """What they cannot have both, in the order of the paths."""
+
+    def __init__(
+        self,
+        *,
+        workspace_a: _builtins.str = ...,
+        workspace_b: _builtins.str = ...,
+        conflicts: _abc.Iterable[_git_pb2.MergeConflict] | None = ...,
+        total_conflicts: _builtins.int = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicts", b"conflicts", "total_conflicts", b"total_conflicts", "truncated", b"truncated", "workspace_a", b"workspace_a", "workspace_b", b"workspace_b"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkspaceCollision: _TypeAlias = WorkspaceCollision  # noqa: Y015
+
+@_typing.final
+class ComparedWorkspace(_message.Message):
+    """A workspace as it was compared with others."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    HEAD_COMMIT_FIELD_NUMBER: _builtins.int
+    UNCOMMITTED_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ERROR_REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, `workspaces/{id}`."""
+    head_commit: _builtins.str
+    """Its head; empty before the first commit."""
+    uncommitted: _builtins.bool
+    """Whether there was work on it that is not committed, and counted."""
+    error: _builtins.str
+    """Why it could not be looked at; empty if it was."""
+    error_reason: _errors_pb2.ErrorReason.ValueType
+    """The reason of that error."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        head_commit: _builtins.str = ...,
+        uncommitted: _builtins.bool = ...,
+        error: _builtins.str = ...,
+        error_reason: _errors_pb2.ErrorReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "error_reason", b"error_reason", "head_commit", b"head_commit", "name", b"name", "uncommitted", b"uncommitted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComparedWorkspace: _TypeAlias = ComparedWorkspace  # noqa: Y015
 
 @_typing.final
 class MergeBranchRequest(_message.Message):

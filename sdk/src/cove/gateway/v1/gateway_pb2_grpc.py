@@ -66,6 +66,26 @@ class WorkspaceServiceStub(object):
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.UndeleteWorkspaceRequest.SerializeToString,
                 response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.UndeleteWorkspaceResponse.FromString,
                 _registered_method=True)
+        self.ForkWorkspace = channel.unary_unary(
+                '/cove.gateway.v1.WorkspaceService/ForkWorkspace',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ForkWorkspaceRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ForkWorkspaceResponse.FromString,
+                _registered_method=True)
+        self.SnapshotWorkspace = channel.unary_unary(
+                '/cove.gateway.v1.WorkspaceService/SnapshotWorkspace',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.SnapshotWorkspaceRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.SnapshotWorkspaceResponse.FromString,
+                _registered_method=True)
+        self.ListSnapshots = channel.unary_unary(
+                '/cove.gateway.v1.WorkspaceService/ListSnapshots',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ListSnapshotsRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ListSnapshotsResponse.FromString,
+                _registered_method=True)
+        self.DeleteSnapshot = channel.unary_unary(
+                '/cove.gateway.v1.WorkspaceService/DeleteSnapshot',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.DeleteSnapshotRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.DeleteSnapshotResponse.FromString,
+                _registered_method=True)
         self.WatchWorkspaces = channel.unary_stream(
                 '/cove.gateway.v1.WorkspaceService/WatchWorkspaces',
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchWorkspacesRequest.SerializeToString,
@@ -160,6 +180,65 @@ class WorkspaceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForkWorkspace(self, request, context):
+        """Makes a workspace as another one is now, or as a snapshot of it was: with its head, on a
+        branch `cove/{id}`, with uncommitted and ignored files, and with what is in its `.git`.
+        Neither sees the other after that. Its home and /tmp are empty, and nothing runs in it.
+        In time that does not depend on the size of either while no process is in the sandbox of
+        the source; else those are frozen while what differs is copied. Goes on when the caller
+        leaves; a retry with the same request id joins it. What fails for good is undone.
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * NOT_FOUND, ERROR_REASON_SNAPSHOT_NOT_FOUND: it has no such snapshot.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a process is in its sandbox, and
+        none can be frozen here.
+        * ALREADY_EXISTS, ERROR_REASON_WORKSPACE_EXISTS: the id is taken.
+        * ALREADY_EXISTS, ERROR_REASON_BRANCH_EXISTS: another workspace has the branch.
+        * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        * ABORTED, ERROR_REASON_CREATE_FAILED: what this request id made is gone or failed since.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SnapshotWorkspace(self, request, context):
+        """Keeps the files and the head of a workspace as they are now, to fork from; what a
+        ForkWorkspace would carry. As fast, and under the same condition. It goes with the workspace.
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a process is in its sandbox, and
+        none can be frozen here.
+        * ALREADY_EXISTS, ERROR_REASON_SNAPSHOT_EXISTS: it has a snapshot of this id.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSnapshots(self, request, context):
+        """Lists the snapshots of a workspace, the oldest first; there are 1000 at most.
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSnapshot(self, request, context):
+        """Removes a snapshot. Workspaces that were forked from it stay as they are.
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has the name of its workspace.
+        * NOT_FOUND, ERROR_REASON_SNAPSHOT_NOT_FOUND: there is none, unless `allow_missing`.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: the workspace's state forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchWorkspaces(self, request, context):
         """Follows every change of the caller's workspaces. Without `from_revision`: each as it
         is now, `snapshot_end`, then changes. With it: the changes after that revision,
@@ -214,6 +293,26 @@ def add_WorkspaceServiceServicer_to_server(servicer, server):
                     servicer.UndeleteWorkspace,
                     request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.UndeleteWorkspaceRequest.FromString,
                     response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.UndeleteWorkspaceResponse.SerializeToString,
+            ),
+            'ForkWorkspace': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkWorkspace,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ForkWorkspaceRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ForkWorkspaceResponse.SerializeToString,
+            ),
+            'SnapshotWorkspace': grpc.unary_unary_rpc_method_handler(
+                    servicer.SnapshotWorkspace,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.SnapshotWorkspaceRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.SnapshotWorkspaceResponse.SerializeToString,
+            ),
+            'ListSnapshots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSnapshots,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ListSnapshotsRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ListSnapshotsResponse.SerializeToString,
+            ),
+            'DeleteSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSnapshot,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.DeleteSnapshotRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.DeleteSnapshotResponse.SerializeToString,
             ),
             'WatchWorkspaces': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchWorkspaces,
@@ -390,6 +489,114 @@ class WorkspaceService(object):
             '/cove.gateway.v1.WorkspaceService/UndeleteWorkspace',
             cove_dot_gateway_dot_v1_dot_gateway__pb2.UndeleteWorkspaceRequest.SerializeToString,
             cove_dot_gateway_dot_v1_dot_gateway__pb2.UndeleteWorkspaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkWorkspace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.WorkspaceService/ForkWorkspace',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.ForkWorkspaceRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.ForkWorkspaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SnapshotWorkspace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.WorkspaceService/SnapshotWorkspace',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.SnapshotWorkspaceRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.SnapshotWorkspaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.WorkspaceService/ListSnapshots',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.ListSnapshotsRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.ListSnapshotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.WorkspaceService/DeleteSnapshot',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.DeleteSnapshotRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.DeleteSnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1348,6 +1555,11 @@ class SourceServiceStub(object):
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeRequest.SerializeToString,
                 response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeResponse.FromString,
                 _registered_method=True)
+        self.PreviewConflicts = channel.unary_unary(
+                '/cove.gateway.v1.SourceService/PreviewConflicts',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewConflictsRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewConflictsResponse.FromString,
+                _registered_method=True)
         self.MergeBranch = channel.unary_unary(
                 '/cove.gateway.v1.SourceService/MergeBranch',
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.MergeBranchRequest.SerializeToString,
@@ -1455,6 +1667,17 @@ class SourceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewConflicts(self, request, context):
+        """Tells which of several workspaces of one repository would collide, and on which paths,
+        before anyone merges. Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has one of the names.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: the state of one forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def MergeBranch(self, request, context):
         """Lands the branch of a workspace on a branch of its origin, or of its own repository.
         Fails as the RPC of this name in cove.git.v1 does, and besides:
@@ -1513,6 +1736,11 @@ def add_SourceServiceServicer_to_server(servicer, server):
                     servicer.PreviewMerge,
                     request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeRequest.FromString,
                     response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeResponse.SerializeToString,
+            ),
+            'PreviewConflicts': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewConflicts,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewConflictsRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewConflictsResponse.SerializeToString,
             ),
             'MergeBranch': grpc.unary_unary_rpc_method_handler(
                     servicer.MergeBranch,
@@ -1764,6 +1992,33 @@ class SourceService(object):
             '/cove.gateway.v1.SourceService/PreviewMerge',
             cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeRequest.SerializeToString,
             cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewMergeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewConflicts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.SourceService/PreviewConflicts',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewConflictsRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.PreviewConflictsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -71,6 +71,49 @@ class WorkspaceServiceStub:
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: it is not deleted.
     """
+    ForkWorkspace: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ForkWorkspaceRequest, _gateway_pb2.ForkWorkspaceResponse]
+    """Makes a workspace as another one is now, or as a snapshot of it was: with its head, on a
+    branch `cove/{id}`, with uncommitted and ignored files, and with what is in its `.git`.
+    Neither sees the other after that. Its home and /tmp are empty, and nothing runs in it.
+    In time that does not depend on the size of either while no process is in the sandbox of
+    the source; else those are frozen while what differs is copied. Goes on when the caller
+    leaves; a retry with the same request id joins it. What fails for good is undone.
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * NOT_FOUND, ERROR_REASON_SNAPSHOT_NOT_FOUND: it has no such snapshot.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a process is in its sandbox, and
+      none can be frozen here.
+    * ALREADY_EXISTS, ERROR_REASON_WORKSPACE_EXISTS: the id is taken.
+    * ALREADY_EXISTS, ERROR_REASON_BRANCH_EXISTS: another workspace has the branch.
+    * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+    * ABORTED, ERROR_REASON_CREATE_FAILED: what this request id made is gone or failed since.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+    """
+    SnapshotWorkspace: _aio.UnaryUnaryMultiCallable[_gateway_pb2.SnapshotWorkspaceRequest, _gateway_pb2.SnapshotWorkspaceResponse]
+    """Keeps the files and the head of a workspace as they are now, to fork from; what a
+    ForkWorkspace would carry. As fast, and under the same condition. It goes with the workspace.
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a process is in its sandbox, and
+      none can be frozen here.
+    * ALREADY_EXISTS, ERROR_REASON_SNAPSHOT_EXISTS: it has a snapshot of this id.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+    """
+    ListSnapshots: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListSnapshotsRequest, _gateway_pb2.ListSnapshotsResponse]
+    """Lists the snapshots of a workspace, the oldest first; there are 1000 at most.
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    """
+    DeleteSnapshot: _aio.UnaryUnaryMultiCallable[_gateway_pb2.DeleteSnapshotRequest, _gateway_pb2.DeleteSnapshotResponse]
+    """Removes a snapshot. Workspaces that were forked from it stay as they are.
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has the name of its workspace.
+    * NOT_FOUND, ERROR_REASON_SNAPSHOT_NOT_FOUND: there is none, unless `allow_missing`.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: the workspace's state forbids it.
+    """
     WatchWorkspaces: _aio.UnaryStreamMultiCallable[_gateway_pb2.WatchWorkspacesRequest, _gateway_pb2.WatchWorkspacesResponse]
     """Follows every change of the caller's workspaces. Without `from_revision`: each as it
     is now, `snapshot_end`, then changes. With it: the changes after that revision,
@@ -177,6 +220,73 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: it is not deleted.
+        """
+
+    @_abc_1.abstractmethod
+    def ForkWorkspace(
+        self,
+        request: _gateway_pb2.ForkWorkspaceRequest,
+        context: _aio.ServicerContext[_gateway_pb2.ForkWorkspaceRequest, _abc.Awaitable[_gateway_pb2.ForkWorkspaceResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.ForkWorkspaceResponse]:
+        """Makes a workspace as another one is now, or as a snapshot of it was: with its head, on a
+        branch `cove/{id}`, with uncommitted and ignored files, and with what is in its `.git`.
+        Neither sees the other after that. Its home and /tmp are empty, and nothing runs in it.
+        In time that does not depend on the size of either while no process is in the sandbox of
+        the source; else those are frozen while what differs is copied. Goes on when the caller
+        leaves; a retry with the same request id joins it. What fails for good is undone.
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * NOT_FOUND, ERROR_REASON_SNAPSHOT_NOT_FOUND: it has no such snapshot.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a process is in its sandbox, and
+          none can be frozen here.
+        * ALREADY_EXISTS, ERROR_REASON_WORKSPACE_EXISTS: the id is taken.
+        * ALREADY_EXISTS, ERROR_REASON_BRANCH_EXISTS: another workspace has the branch.
+        * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        * ABORTED, ERROR_REASON_CREATE_FAILED: what this request id made is gone or failed since.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        """
+
+    @_abc_1.abstractmethod
+    def SnapshotWorkspace(
+        self,
+        request: _gateway_pb2.SnapshotWorkspaceRequest,
+        context: _aio.ServicerContext[_gateway_pb2.SnapshotWorkspaceRequest, _abc.Awaitable[_gateway_pb2.SnapshotWorkspaceResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.SnapshotWorkspaceResponse]:
+        """Keeps the files and the head of a workspace as they are now, to fork from; what a
+        ForkWorkspace would carry. As fast, and under the same condition. It goes with the workspace.
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a process is in its sandbox, and
+          none can be frozen here.
+        * ALREADY_EXISTS, ERROR_REASON_SNAPSHOT_EXISTS: it has a snapshot of this id.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSnapshots(
+        self,
+        request: _gateway_pb2.ListSnapshotsRequest,
+        context: _aio.ServicerContext[_gateway_pb2.ListSnapshotsRequest, _abc.Awaitable[_gateway_pb2.ListSnapshotsResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.ListSnapshotsResponse]:
+        """Lists the snapshots of a workspace, the oldest first; there are 1000 at most.
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteSnapshot(
+        self,
+        request: _gateway_pb2.DeleteSnapshotRequest,
+        context: _aio.ServicerContext[_gateway_pb2.DeleteSnapshotRequest, _abc.Awaitable[_gateway_pb2.DeleteSnapshotResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.DeleteSnapshotResponse]:
+        """Removes a snapshot. Workspaces that were forked from it stay as they are.
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has the name of its workspace.
+        * NOT_FOUND, ERROR_REASON_SNAPSHOT_NOT_FOUND: there is none, unless `allow_missing`.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: the workspace's state forbids it.
         """
 
     @_abc_1.abstractmethod
@@ -619,6 +729,13 @@ class SourceServiceStub:
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
     """
+    PreviewConflicts: _aio.UnaryUnaryMultiCallable[_gateway_pb2.PreviewConflictsRequest, _gateway_pb2.PreviewConflictsResponse]
+    """Tells which of several workspaces of one repository would collide, and on which paths,
+    before anyone merges. Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has one of the names.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: the state of one forbids it.
+    """
     MergeBranch: _aio.UnaryUnaryMultiCallable[_gateway_pb2.MergeBranchRequest, _gateway_pb2.MergeBranchResponse]
     """Lands the branch of a workspace on a branch of its origin, or of its own repository.
     Fails as the RPC of this name in cove.git.v1 does, and besides:
@@ -741,6 +858,19 @@ class SourceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def PreviewConflicts(
+        self,
+        request: _gateway_pb2.PreviewConflictsRequest,
+        context: _aio.ServicerContext[_gateway_pb2.PreviewConflictsRequest, _abc.Awaitable[_gateway_pb2.PreviewConflictsResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.PreviewConflictsResponse]:
+        """Tells which of several workspaces of one repository would collide, and on which paths,
+        before anyone merges. Fails as the RPC of this name in cove.git.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has one of the names.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: the state of one forbids it.
         """
 
     @_abc_1.abstractmethod

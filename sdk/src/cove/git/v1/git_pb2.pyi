@@ -4,6 +4,7 @@ isort:skip_file
 Repositories and worktrees."""
 
 from collections import abc as _abc
+from cove.errors.v1 import errors_pb2 as _errors_pb2
 from cove.mount.v1 import mount_pb2 as _mount_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -1563,6 +1564,8 @@ class Branch(_message.Message):
         """The worktree's own."""
         KIND_ORIGIN: Branch._Kind.ValueType  # 2
         """The origin's, as last fetched."""
+        KIND_REPOSITORY: Branch._Kind.ValueType  # 3
+        """Of the worktree's own repository, which has no origin: it was merged into."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """Where it is."""
@@ -1573,6 +1576,8 @@ class Branch(_message.Message):
     """The worktree's own."""
     KIND_ORIGIN: Branch.Kind.ValueType  # 2
     """The origin's, as last fetched."""
+    KIND_REPOSITORY: Branch.Kind.ValueType  # 3
+    """Of the worktree's own repository, which has no origin: it was merged into."""
 
     NAME_FIELD_NUMBER: _builtins.int
     HEAD_COMMIT_FIELD_NUMBER: _builtins.int
@@ -1643,7 +1648,7 @@ class ListBranchesResponse(_message.Message):
     """The page size in force: the one asked for, unless that was 0 or too large."""
     @_builtins.property
     def branches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Branch]:
-        """The own one first, then the origin's in the order of their names."""
+        """The own one first, then the others in the order of their names."""
 
     def __init__(
         self,
@@ -2100,6 +2105,148 @@ class PreviewMergeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PreviewMergeResponse: _TypeAlias = PreviewMergeResponse  # noqa: Y015
+
+@_typing.final
+class PreviewConflictsRequest(_message.Message):
+    """Request of PreviewConflicts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UIDS_FIELD_NUMBER: _builtins.int
+    INCLUDE_UNCOMMITTED_FIELD_NUMBER: _builtins.int
+    MAX_CONFLICTS_FIELD_NUMBER: _builtins.int
+    include_uncommitted: _builtins.bool
+    """Whether work that is not committed counts as if it were; default true."""
+    max_conflicts: _builtins.int
+    """At most so many conflicts of each pair; 0 means 50, which is also the most."""
+    @_builtins.property
+    def uids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The uids of 2 to 32 environments, all of one repository. Required."""
+
+    def __init__(
+        self,
+        *,
+        uids: _abc.Iterable[_builtins.str] | None = ...,
+        include_uncommitted: _builtins.bool | None = ...,
+        max_conflicts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_include_uncommitted", b"_include_uncommitted", "include_uncommitted", b"include_uncommitted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_include_uncommitted", b"_include_uncommitted", "include_uncommitted", b"include_uncommitted", "max_conflicts", b"max_conflicts", "uids", b"uids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__include_uncommitted: _TypeAlias = _typing.Literal["include_uncommitted"]  # noqa: Y015
+    _WhichOneofArgType__include_uncommitted: _TypeAlias = _typing.Literal["_include_uncommitted", b"_include_uncommitted"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__include_uncommitted) -> _WhichOneofReturnType__include_uncommitted | None: ...
+
+Global___PreviewConflictsRequest: _TypeAlias = PreviewConflictsRequest  # noqa: Y015
+
+@_typing.final
+class PreviewConflictsResponse(_message.Message):
+    """Answer of PreviewConflicts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLISIONS_FIELD_NUMBER: _builtins.int
+    WORKTREES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def collisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorktreeCollision]:
+        """Each pair that collides, in the order of the uids."""
+
+    @_builtins.property
+    def worktrees(self) -> _containers.RepeatedCompositeFieldContainer[Global___ComparedWorktree]:
+        """Each worktree as it was looked at, in the order of the uids."""
+
+    def __init__(
+        self,
+        *,
+        collisions: _abc.Iterable[Global___WorktreeCollision] | None = ...,
+        worktrees: _abc.Iterable[Global___ComparedWorktree] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collisions", b"collisions", "worktrees", b"worktrees"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewConflictsResponse: _TypeAlias = PreviewConflictsResponse  # noqa: Y015
+
+@_typing.final
+class WorktreeCollision(_message.Message):
+    """Two worktrees of which the second to be merged will have conflicts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_A_FIELD_NUMBER: _builtins.int
+    UID_B_FIELD_NUMBER: _builtins.int
+    CONFLICTS_FIELD_NUMBER: _builtins.int
+    TOTAL_CONFLICTS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    uid_a: _builtins.str
+    """The first worktree: its side of a conflict is `ours`."""
+    uid_b: _builtins.str
+    """The second worktree: its side of a conflict is `theirs`."""
+    total_conflicts: _builtins.int
+    """How many there are, also where `conflicts` was cut."""
+    truncated: _builtins.bool
+    """Whether `conflicts` was cut."""
+    @_builtins.property
+    def conflicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___MergeConflict]:
+        """What they cannot have both, in the order of the paths."""
+
+    def __init__(
+        self,
+        *,
+        uid_a: _builtins.str = ...,
+        uid_b: _builtins.str = ...,
+        conflicts: _abc.Iterable[Global___MergeConflict] | None = ...,
+        total_conflicts: _builtins.int = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicts", b"conflicts", "total_conflicts", b"total_conflicts", "truncated", b"truncated", "uid_a", b"uid_a", "uid_b", b"uid_b"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorktreeCollision: _TypeAlias = WorktreeCollision  # noqa: Y015
+
+@_typing.final
+class ComparedWorktree(_message.Message):
+    """A worktree as it was compared with others."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    HEAD_COMMIT_FIELD_NUMBER: _builtins.int
+    UNCOMMITTED_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ERROR_REASON_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    """The uid of its environment."""
+    head_commit: _builtins.str
+    """Its head; empty before the first commit."""
+    uncommitted: _builtins.bool
+    """Whether there was work on it that is not committed, and counted."""
+    error: _builtins.str
+    """Why it could not be looked at; empty if it was."""
+    error_reason: _errors_pb2.ErrorReason.ValueType
+    """The reason of that error."""
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        head_commit: _builtins.str = ...,
+        uncommitted: _builtins.bool = ...,
+        error: _builtins.str = ...,
+        error_reason: _errors_pb2.ErrorReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "error_reason", b"error_reason", "head_commit", b"head_commit", "uid", b"uid", "uncommitted", b"uncommitted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComparedWorktree: _TypeAlias = ComparedWorktree  # noqa: Y015
 
 @_typing.final
 class MergeBranchRequest(_message.Message):

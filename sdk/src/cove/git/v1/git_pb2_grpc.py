@@ -122,6 +122,11 @@ class GitServiceStub(object):
                 request_serializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeRequest.SerializeToString,
                 response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeResponse.FromString,
                 _registered_method=True)
+        self.PreviewConflicts = channel.unary_unary(
+                '/cove.git.v1.GitService/PreviewConflicts',
+                request_serializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewConflictsRequest.SerializeToString,
+                response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewConflictsResponse.FromString,
+                _registered_method=True)
         self.MergeBranch = channel.unary_unary(
                 '/cove.git.v1.GitService/MergeBranch',
                 request_serializer=cove_dot_git_dot_v1_dot_git__pb2.MergeBranchRequest.SerializeToString,
@@ -188,6 +193,7 @@ class GitServiceServicer(object):
         left out; submodules are reported, never entered.
 
         * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKTREE_TOO_OLD: an earlier version made it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,6 +217,9 @@ class GitServiceServicer(object):
         * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
         * ABORTED, ERROR_REASON_HEAD_MOVED: `expected_head` is not the branch's head.
         * FAILED_PRECONDITION, ERROR_REASON_NOTHING_TO_COMMIT: nothing differs.
+        * ABORTED, ERROR_REASON_HEADS_DIVERGED: commits were made inside the sandbox too, on another
+        head.
+        * FAILED_PRECONDITION, ERROR_REASON_COMMITS_REFUSED: what was committed inside cannot be taken.
         * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -248,7 +257,7 @@ class GitServiceServicer(object):
 
     def ListBranches(self, request, context):
         """Lists the branches a worktree can see: its own, and those of its origin as last
-        fetched.
+        fetched; without an origin, those that were merged into.
 
         * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
         * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
@@ -345,6 +354,22 @@ class GitServiceServicer(object):
         of its own, or too many commits.
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.38.
         * With `fetch`, what FetchRepository fails with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreviewConflicts(self, request, context):
+        """Tells which of several worktrees of one repository would collide, and on which paths,
+        before anyone merges: each is merged with each other. Changes nothing, and keeps nothing
+        of what it computes. A worktree that cannot be looked at is answered with its error, and
+        the others are compared without it.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: one of the uids has none.
+        * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `uids` are not all of one repository.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: two differ in too much to be compared.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.39.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -455,6 +480,11 @@ def add_GitServiceServicer_to_server(servicer, server):
                     servicer.PreviewMerge,
                     request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeRequest.FromString,
                     response_serializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeResponse.SerializeToString,
+            ),
+            'PreviewConflicts': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewConflicts,
+                    request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewConflictsRequest.FromString,
+                    response_serializer=cove_dot_git_dot_v1_dot_git__pb2.PreviewConflictsResponse.SerializeToString,
             ),
             'MergeBranch': grpc.unary_unary_rpc_method_handler(
                     servicer.MergeBranch,
@@ -924,6 +954,33 @@ class GitService(object):
             '/cove.git.v1.GitService/PreviewMerge',
             cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeRequest.SerializeToString,
             cove_dot_git_dot_v1_dot_git__pb2.PreviewMergeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewConflicts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.git.v1.GitService/PreviewConflicts',
+            cove_dot_git_dot_v1_dot_git__pb2.PreviewConflictsRequest.SerializeToString,
+            cove_dot_git_dot_v1_dot_git__pb2.PreviewConflictsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,6 +56,7 @@ class GitServiceStub:
     left out; submodules are reported, never entered.
 
     * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKTREE_TOO_OLD: an earlier version made it.
     """
     GetDiff: _aio.UnaryStreamMultiCallable[_git_pb2.GetDiffRequest, _git_pb2.GetDiffResponse]
     """Streams a diff: each file, then its patch in chunks, at last `end`. Every limit
@@ -71,6 +72,9 @@ class GitServiceStub:
     * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
     * ABORTED, ERROR_REASON_HEAD_MOVED: `expected_head` is not the branch's head.
     * FAILED_PRECONDITION, ERROR_REASON_NOTHING_TO_COMMIT: nothing differs.
+    * ABORTED, ERROR_REASON_HEADS_DIVERGED: commits were made inside the sandbox too, on another
+      head.
+    * FAILED_PRECONDITION, ERROR_REASON_COMMITS_REFUSED: what was committed inside cannot be taken.
     * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
     """
     GetProvenance: _aio.UnaryUnaryMultiCallable[_git_pb2.GetProvenanceRequest, _git_pb2.GetProvenanceResponse]
@@ -91,7 +95,7 @@ class GitServiceStub:
     """
     ListBranches: _aio.UnaryUnaryMultiCallable[_git_pb2.ListBranchesRequest, _git_pb2.ListBranchesResponse]
     """Lists the branches a worktree can see: its own, and those of its origin as last
-    fetched.
+    fetched; without an origin, those that were merged into.
 
     * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
     * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
@@ -164,6 +168,18 @@ class GitServiceStub:
       of its own, or too many commits.
     * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.38.
     * With `fetch`, what FetchRepository fails with.
+    """
+    PreviewConflicts: _aio.UnaryUnaryMultiCallable[_git_pb2.PreviewConflictsRequest, _git_pb2.PreviewConflictsResponse]
+    """Tells which of several worktrees of one repository would collide, and on which paths,
+    before anyone merges: each is merged with each other. Changes nothing, and keeps nothing
+    of what it computes. A worktree that cannot be looked at is answered with its error, and
+    the others are compared without it.
+
+    * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: one of the uids has none.
+    * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `uids` are not all of one repository.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: two differ in too much to be compared.
+    * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.39.
     """
     MergeBranch: _aio.UnaryUnaryMultiCallable[_git_pb2.MergeBranchRequest, _git_pb2.MergeBranchResponse]
     """Lands the branch of a worktree, or another source, on a branch of its origin; without an
@@ -252,6 +268,7 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         left out; submodules are reported, never entered.
 
         * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKTREE_TOO_OLD: an earlier version made it.
         """
 
     @_abc_1.abstractmethod
@@ -279,6 +296,9 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
         * ABORTED, ERROR_REASON_HEAD_MOVED: `expected_head` is not the branch's head.
         * FAILED_PRECONDITION, ERROR_REASON_NOTHING_TO_COMMIT: nothing differs.
+        * ABORTED, ERROR_REASON_HEADS_DIVERGED: commits were made inside the sandbox too, on another
+          head.
+        * FAILED_PRECONDITION, ERROR_REASON_COMMITS_REFUSED: what was committed inside cannot be taken.
         * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
         """
 
@@ -323,7 +343,7 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_git_pb2.ListBranchesRequest, _abc.Awaitable[_git_pb2.ListBranchesResponse]],
     ) -> _abc.Awaitable[_git_pb2.ListBranchesResponse]:
         """Lists the branches a worktree can see: its own, and those of its origin as last
-        fetched.
+        fetched; without an origin, those that were merged into.
 
         * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
         * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
@@ -432,6 +452,24 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
           of its own, or too many commits.
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.38.
         * With `fetch`, what FetchRepository fails with.
+        """
+
+    @_abc_1.abstractmethod
+    def PreviewConflicts(
+        self,
+        request: _git_pb2.PreviewConflictsRequest,
+        context: _aio.ServicerContext[_git_pb2.PreviewConflictsRequest, _abc.Awaitable[_git_pb2.PreviewConflictsResponse]],
+    ) -> _abc.Awaitable[_git_pb2.PreviewConflictsResponse]:
+        """Tells which of several worktrees of one repository would collide, and on which paths,
+        before anyone merges: each is merged with each other. Changes nothing, and keeps nothing
+        of what it computes. A worktree that cannot be looked at is answered with its error, and
+        the others are compared without it.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: one of the uids has none.
+        * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `uids` are not all of one repository.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: two differ in too much to be compared.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.39.
         """
 
     @_abc_1.abstractmethod

@@ -107,6 +107,7 @@ class Capabilities(_message.Message):
     NETWORKS_FIELD_NUMBER: _builtins.int
     IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
     REMEDY_FIELD_NUMBER: _builtins.int
+    FREEZE_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """The node this is about."""
     default_driver: _builtins.str
@@ -121,6 +122,8 @@ class Capabilities(_message.Message):
     """By what processor time is limited."""
     remedy: _builtins.str
     """What to do on this host to get a sandbox; empty when one can be made."""
+    freeze: _builtins.bool
+    """Whether all processes of an environment can be made to hold still: SuspendEnvironment."""
     @_builtins.property
     def drivers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Drivers that can be asked for."""
@@ -146,10 +149,11 @@ class Capabilities(_message.Message):
         networks: _abc.Iterable[Global___Capabilities.Network.ValueType] | None = ...,
         idle_timeout: _duration_pb2.Duration | None = ...,
         remedy: _builtins.str = ...,
+        freeze: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "default_driver", b"default_driver", "drivers", b"drivers", "idle_timeout", b"idle_timeout", "isolation", b"isolation", "memory", b"memory", "networks", b"networks", "node", b"node", "processes", b"processes", "remedy", b"remedy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "default_driver", b"default_driver", "drivers", b"drivers", "freeze", b"freeze", "idle_timeout", b"idle_timeout", "isolation", b"isolation", "memory", b"memory", "networks", b"networks", "node", b"node", "processes", b"processes", "remedy", b"remedy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

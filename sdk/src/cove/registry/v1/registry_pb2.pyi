@@ -180,6 +180,7 @@ class Environment(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     KEEP_ON_FAILURE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `environments/{id}`; unique per tenant."""
     uid: _builtins.str
@@ -264,6 +265,10 @@ class Environment(_message.Message):
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Facts that its user should know, such as uncommitted changes that were not taken."""
 
+    @_builtins.property
+    def source(self) -> Global___EnvironmentSource:
+        """What it is forked from; unset for one that is not. Immutable."""
+
     def __init__(
         self,
         *,
@@ -296,14 +301,45 @@ class Environment(_message.Message):
         revision: _builtins.int = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         keep_on_failure: _builtins.bool = ...,
+        source: Global___EnvironmentSource | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "failure", b"failure", "lease_expire_time", b"lease_expire_time", "mount", b"mount", "progress", b"progress", "purge_time", b"purge_time", "spec", b"spec", "update_time", b"update_time", "worktree", b"worktree"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "failure", b"failure", "lease_expire_time", b"lease_expire_time", "mount", b"mount", "progress", b"progress", "purge_time", b"purge_time", "source", b"source", "spec", b"spec", "update_time", b"update_time", "worktree", b"worktree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "create_time", b"create_time", "creator", b"creator", "delete_time", b"delete_time", "driver", b"driver", "etag", b"etag", "failure", b"failure", "fencing_token", b"fencing_token", "handle", b"handle", "handle_generation", b"handle_generation", "head_commit", b"head_commit", "keep_on_failure", b"keep_on_failure", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "mount", b"mount", "name", b"name", "node", b"node", "operation", b"operation", "operation_holder", b"operation_holder", "progress", b"progress", "purge_time", b"purge_time", "revision", b"revision", "spec", b"spec", "state", b"state", "tenant", b"tenant", "uid", b"uid", "update_time", b"update_time", "warnings", b"warnings", "worktree", b"worktree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "create_time", b"create_time", "creator", b"creator", "delete_time", b"delete_time", "driver", b"driver", "etag", b"etag", "failure", b"failure", "fencing_token", b"fencing_token", "handle", b"handle", "handle_generation", b"handle_generation", "head_commit", b"head_commit", "keep_on_failure", b"keep_on_failure", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "mount", b"mount", "name", b"name", "node", b"node", "operation", b"operation", "operation_holder", b"operation_holder", "progress", b"progress", "purge_time", b"purge_time", "revision", b"revision", "source", b"source", "spec", b"spec", "state", b"state", "tenant", b"tenant", "uid", b"uid", "update_time", b"update_time", "warnings", b"warnings", "worktree", b"worktree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Environment: _TypeAlias = Environment  # noqa: Y015
+
+@_typing.final
+class EnvironmentSource(_message.Message):
+    """What an environment is forked from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The environment, by the name that it had then."""
+    uid: _builtins.str
+    """Its uid."""
+    snapshot_id: _builtins.str
+    """Id of the snapshot of it; empty: as it is when the fork is made."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        uid: _builtins.str = ...,
+        snapshot_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "snapshot_id", b"snapshot_id", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnvironmentSource: _TypeAlias = EnvironmentSource  # noqa: Y015
 
 @_typing.final
 class EnvironmentSpec(_message.Message):
@@ -508,7 +544,7 @@ class RegisterEnvironmentRequest(_message.Message):
     """Who will make it: name of the process that holds the lease. Required."""
     @_builtins.property
     def environment(self) -> Global___Environment:
-        """Labels, annotations, spec and keep_on_failure of the new environment. Required."""
+        """Labels, annotations, spec, keep_on_failure and source of the new environment. Required."""
 
     @_builtins.property
     def lease(self) -> _duration_pb2.Duration:

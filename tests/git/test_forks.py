@@ -1,0 +1,297 @@
+"""Snapshots and forks: what they carry, what they share, and what is left when they go."""
+
+import asyncio
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from services.git import stacks, status
+from services.git.commit import Draft
+from services.git.errors import InUse, SnapshotExists, SnapshotNotFound, WorktreeExists
+from services.git.forks import Wanted
+from services.git.record import Mode, Record, State
+from services.git.remote import Rules
+from services.git.stacks import EMPTY
+from services.git.workspace import Workspace
+from tests.git.parts import (
+    CALLER,
+    OTHER,
+    UID,
+    Parts,
+    both_modes,
+    inside,
+    leave,
+    parts,
+    run_git,
+    tree_of,
+    write,
+)
+
+mode = both_modes
+THIRD = "cccccccccccccccc"
+
+
+async def fork(
+    git: Parts,
+    uid: str = OTHER,
+    source: str = UID,
+    *,
+    snapshot: str = "",
+    copy_live: bool = False,
+) -> tuple[Record, Workspace]:
+    wanted = Wanted(
+        uid=uid, source=source, snapshot=snapshot, branch=f"b-{uid[:4]}", copy_live=copy_live
+    )
+    await git.forks.fork(wanted, CALLER.tenant)
+    return await git.ready(uid)
+
+
+async def seen(workspace: Workspace) -> dict[str, str]:
+    """All files as they are seen inside, without `.git`; the worktree is left as it was."""
+    out = inside(workspace).sh(
+        "find . -path ./.git -prune -o -type f -print | sort | "
+        'while read -r f; do printf "%s=%s;" "$f" "$(cat "$f")"; done'
+    )
+    leave(workspace)
+    return dict(part.split("=", 1) for part in out.split(";") if part)
+
+
+async def differing(workspace: Workspace) -> list[bytes]:
+    async with workspace.lock:
+        return [entry.path for entry in (await status.read(workspace, workspace.head)).entries]
+
+
+def layers(git: Parts) -> set[str]:
+    """Frozen layers that are there."""
+    return {path.name for path in (git.state / "git" / "layers").iterdir()} - {EMPTY}
+
+
+async def test_a_fork_has_the_work_of_its_source_and_neither_sees_the_other_after(
+    git: Parts, source: Path
+) -> None:
+    record = await git.create(source)
+    _, workspace = await git.ready()
+    program = inside(workspace)
+    program.sh("echo new > new; rm README; mv src moved; echo '*.o' > .gitignore; echo x > a.o")
+    program.sh("echo in > in; git add in; git commit -qm Inside")
+    leave(workspace)
+    before = await seen(workspace)
+    forked, other = await fork(git)
+    assert await seen(other) == before
+    assert forked.base_commit == record.base_commit
+    assert other.head == workspace.head != record.base_commit
+    assert await differing(other) == await differing(workspace)
+    assert inside(other).git("rev-parse", "HEAD") == other.head
+    assert inside(other).git("symbolic-ref", "--short", "HEAD") == forked.branch
+    inside(other).sh("echo theirs > new; echo more > more")
+    leave(other)
+    inside(workspace).sh("echo ours > new; rm in")
+    leave(workspace)
+    assert (await seen(other))["./new"] == "theirs"
+    after = await seen(workspace)
+    assert after["./new"] == "ours"
+    assert "./more" not in after
+    assert "./in" not in after
+    assert "./in" in await seen(other)
+
+
+async def test_a_fork_commits_on_its_own_branch(git: Parts, source: Path) -> None:
+    await git.create(source)
+    _, workspace = await git.ready()
+    write(workspace, "new", "1\n")
+    leave(workspace)
+    record, other = await fork(git)
+    done = await git.committer.commit(record, other, Draft(message="Fork"))
+    assert other.head == done.commit
+    assert workspace.head == record.base_commit
+    assert await differing(workspace) == [b"new"]
+    assert await differing(other) == []
+
+
+async def test_a_snapshot_stays_as_it_was(git: Parts, source: Path) -> None:
+    record = await git.create(source)
+    _, workspace = await git.ready()
+    write(workspace, "new", "1\n")
+    leave(workspace)
+    before = await seen(workspace)
+    await git.forks.snapshot(UID, CALLER.tenant, "first", copy_live=False)
+    write(workspace, "new", "2\n")
+    leave(workspace)
+    await git.committer.commit(record, workspace, Draft(message="After"))
+    await git.forks.snapshot(UID, CALLER.tenant, "second", copy_live=False)
+    _, early = await fork(git, OTHER, snapshot="first")
+    _, late = await fork(git, THIRD, snapshot="second")
+    assert await seen(early) == before
+    assert early.head == record.base_commit
+    assert await differing(early) == [b"new"]
+    assert (await seen(late))["./new"] == "2"
+    assert late.head == workspace.head
+    assert await differing(late) == []
+    with pytest.raises(SnapshotExists):
+        await git.forks.snapshot(UID, CALLER.tenant, "first", copy_live=False)
+    with pytest.raises(SnapshotNotFound):
+        await fork(git, "dddddddddddddddd", snapshot="absent")
+
+
+async def test_a_sandbox_that_has_the_worktree_allows_a_copy_alone(
+    git: Parts, source: Path
+) -> None:
+    await git.create(source)
+    _, workspace = await git.ready()
+    program = inside(workspace)
+    program.sh("echo 1 > new; rm README; ln -s nowhere link; mkfifo pipe")
+    with pytest.raises(InUse):
+        await fork(git)
+    assert git.records.find(OTHER) is None
+    _, other = await fork(git, copy_live=True)
+    program.sh("echo 2 > new")
+    assert await differing(other) == [b"README", b"link", b"new"]
+    assert (await seen(other))["./new"] == "1"
+
+
+async def test_layers_go_with_the_last_one_that_stands_on_them(git: Parts, source: Path) -> None:
+    await git.create(source)
+    _, workspace = await git.ready()
+    write(workspace, "new", "1\n")
+    leave(workspace)
+    await git.forks.snapshot(UID, CALLER.tenant, "kept", copy_live=False)
+    _, other = await fork(git)
+    assert await git.worktrees.remove(UID, CALLER.tenant)
+    assert (await seen(other))["./new"] == "1"
+    assert await git.worktrees.remove(OTHER, CALLER.tenant)
+    assert layers(git) == set()
+    assert run_git(other.repository.path, "for-each-ref", "refs/cove") == ""
+
+
+async def test_a_snapshot_that_is_removed_leaves_nothing(git: Parts, source: Path) -> None:
+    await git.create(source)
+    _, workspace = await git.ready()
+    write(workspace, "new", "1\n")
+    leave(workspace)
+    await git.forks.snapshot(UID, CALLER.tenant, "one", copy_live=True)
+    assert await git.forks.remove_snapshot(UID, CALLER.tenant, "one")
+    assert not await git.forks.remove_snapshot(UID, CALLER.tenant, "one")
+    assert layers(git) == set(git.records.get(UID).layers)
+    assert (await seen(workspace))["./new"] == "1"
+
+
+async def test_twenty_forks_at_once_share_what_they_are_made_of(git: Parts, source: Path) -> None:
+    await git.create(source)
+    _, workspace = await git.ready()
+    write(workspace, "new", "1\n")
+    leave(workspace)
+    uids = [f"{'e' * 15}{letter}" for letter in "abcdefghijklmnopqrst"]
+    made = await asyncio.gather(
+        *(
+            git.forks.fork(
+                Wanted(uid=uid, source=UID, snapshot="", branch=uid, copy_live=False),
+                CALLER.tenant,
+            )
+            for uid in uids
+        )
+    )
+    assert len({record.layers for record in made}) == 1
+    for uid in (uids[0], uids[-1]):
+        _, other = await git.ready(uid)
+        assert (await seen(other))["./new"] == "1"
+
+
+async def test_the_same_fork_again_is_the_same_and_another_is_refused(
+    git: Parts, source: Path
+) -> None:
+    await git.create(source)
+    record, _ = await fork(git)
+    again, _ = await fork(git)
+    assert again == record
+    with pytest.raises(WorktreeExists):
+        await git.forks.fork(
+            Wanted(uid=OTHER, source=UID, snapshot="", branch="x", copy_live=False), CALLER.tenant
+        )
+
+
+async def test_many_layers_become_one_that_looks_the_same(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stacks, "_DEPTH", 5)
+    state = tmp_path / "state"
+    async with parts(state, Rules(local_roots=[Path("/")], closed=state)) as git:
+        if (await git.create(source)).mode is Mode.PLAIN:
+            pytest.skip("no overlay here")
+        _, workspace = await git.ready()
+        for number in range(13):
+            program = inside(workspace)
+            program.sh(f"echo {number} > f{number}; rm -f f{number - 3}; mkdir -p d{number % 7}")
+            program.sh(f"rm -rf d{(number + 3) % 7}; mkdir -p d{number % 7}/{number}")
+            program.sh(f"echo {number} > d{number % 7}/{number}/x")
+            program.sh("if test -e src; then mv src src-; mv src- src; fi")
+            program.sh(f"test {number} != 6 || mv src elsewhere")
+            leave(workspace)
+            before = await seen(workspace)
+            await git.forks.snapshot(UID, CALLER.tenant, f"s{number}", copy_live=False)
+            _, workspace = await git.ready()
+            assert await seen(workspace) == before
+        record = git.records.get(UID)
+        assert len(record.layers) < 8
+        names = (git.state / "git" / "worktrees" / UID / "stack").read_text().split()
+        assert tuple(names) == record.layers
+        program = inside(workspace)
+        program.git("add", "-A")
+        tree = program.git("write-tree")
+        leave(workspace)
+        done = await git.committer.commit(record, workspace, Draft(message="All"))
+        assert done.made.tree == tree
+
+
+@pytest.mark.parametrize("step", ["recorded", "named", "moved", "made"])
+async def test_a_layer_that_was_being_made_is_made_after_a_restart(
+    tmp_path: Path, source: Path, step: str
+) -> None:
+    state = tmp_path / "state"
+    rules = Rules(local_roots=[Path("/")], closed=state)
+    async with parts(state, rules) as git:
+        if (await git.create(source)).mode is Mode.PLAIN:
+            pytest.skip("no overlay here")
+        _, workspace = await git.ready()
+        write(workspace, "new", "1\n")
+        leave(workspace)
+        record = git.records.get(UID)
+        name = "a" * 16
+        git.records.keep(replace(record, freezing=name))
+        directory = workspace.paths.directory
+        if step != "recorded":
+            (directory / "stack").write_text(f"{name}\n")
+        if step in ("moved", "made"):
+            workspace.tree.rename(git.state / "git" / "layers" / name)
+        if step == "made":
+            workspace.tree.mkdir()
+            owner = git.cells.sandbox
+            os.chown(workspace.tree, owner.uid, owner.gid)
+    async with parts(state, rules) as git:
+        record, workspace = await git.ready()
+        assert record.layers == (name,)
+        assert not record.freezing
+        assert record.state is State.READY
+        assert (await seen(workspace))["./new"] == "1"
+        assert await differing(workspace) == [b"new"]
+        assert layers(git) == {name}
+
+
+async def test_a_hostile_git_directory_of_a_plain_worktree_is_not_written_through(
+    tmp_path: Path, source: Path
+) -> None:
+    state, victim = tmp_path / "state", tmp_path / "victim"
+    victim.mkdir(mode=0o777)
+    rules = Rules(local_roots=[Path("/")], closed=state)
+    async with parts(state, rules, mode=Mode.PLAIN) as git:
+        await git.create(source)
+        _, workspace = await git.ready()
+        inside(workspace).sh(f"rm -rf .git; ln -s {victim} .git")
+        leave(workspace)
+        await git.forks.fork(
+            Wanted(uid=OTHER, source=UID, snapshot="", branch="x", copy_live=False), CALLER.tenant
+        )
+        assert list(victim.iterdir()) == []
+        _, other = await git.ready(OTHER)
+        assert tree_of(other).exists()
