@@ -169,7 +169,40 @@ async def _inside(held: httpx.AsyncClient, repository: Path) -> None:
     assert made.status_code == 201
     await _files(held)
     await _git(held, made.json()["baseCommit"])
+    await _forks_and_merges(held)
     assert (await held.delete("/workspaces/src?force=true")).status_code == 200
+
+
+async def _forks_and_merges(held: httpx.AsyncClient) -> None:
+    taken = await held.post("/workspaces/src:snapshot", json={"snapshotId": "one"})
+    assert taken.is_success, taken.text
+    assert (
+        await held.post("/workspaces/src:snapshot", json={"snapshotId": "one"})
+    ).status_code == 409
+    assert len((await held.get("/workspaces/src/snapshots")).json()["snapshots"]) == 1
+    forked = await held.post(
+        "/workspaces/src:fork", json={"workspaceId": "fork", "snapshotId": "one"}
+    )
+    assert forked.status_code in (200, 201), forked.text
+    absent = {"workspaceId": "none", "snapshotId": "absent"}
+    assert (await held.post("/workspaces/src:fork", json=absent)).status_code == 404
+    assert (await held.delete("/workspaces/src/snapshots/one")).is_success
+    for name in ("src", "fork"):
+        assert (await held.put(f"/workspaces/{name}/files/same", content=name.encode())).is_success
+    both = {"workspaces": ["workspaces/src", "workspaces/fork"]}
+    told = (await held.post("/workspaces:previewConflicts", json=both)).json()
+    assert told["collisions"][0]["conflicts"][0]["path"] == "same"
+    lone = {"workspaces": ["workspaces/src"]}
+    assert (await held.post("/workspaces:previewConflicts", json=lone)).status_code == 400
+    commit = {"commit": {"message": "Same"}}
+    assert (await held.post("/workspaces/fork/git/commit", json=commit)).is_success
+    target = {"target": "main", "fetch": True}
+    preview = (await held.post("/workspaces/fork/git/merge:preview", json=target)).json()
+    assert preview["mergeable"]
+    merged = await held.post("/workspaces/fork/git/merge", json={"target": "main"})
+    assert merged.is_success, merged.text
+    assert (await held.post("/workspaces/fork/git/merge", json={"target": "no"})).status_code == 404
+    assert (await held.delete("/workspaces/fork?force=true")).is_success
 
 
 async def _files(held: httpx.AsyncClient) -> None:
