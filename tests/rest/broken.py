@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.support.openapi import OpenApi
 
-_WORDS = ["a", "A", "0" * 40, "workspaces/a", "1s", "1", "ERROR_REASON_A"]
+_WORDS = ["a", "A", "0" * 40, "workspaces/a", "1s", "1", "ERROR_REASON_A", "blob:none"]
 _WRONG_WORDS = ["-1s", "-1", "!", "\0", "a b", ""]
 _OF_FORMAT = {
     "uuid": "6f8c1a9e-3a54-4c1b-9a51-6a3a0f2f5b60",
@@ -45,7 +45,7 @@ class Breaker:
                 needed = schema.get("required", [])
                 return {each: self.sample(schema["properties"][each]) for each in needed}
             case "array":
-                return []
+                return [self.sample(schema["items"])] * schema.get("minItems", 0)
             case "integer":
                 return max(0, schema.get("minimum", 0))
             case "boolean":
@@ -101,7 +101,8 @@ class Breaker:
             item = self.sample(schema["items"])
             yield Broken(at, "maxItems", [item] * (most + 1))
         for each in self.broken(schema["items"], at, types=types):
-            yield Broken(each.at, f"items.{each.limit}", [each.value])
+            count = max(1, schema.get("minItems", 0))
+            yield Broken(each.at, f"items.{each.limit}", [each.value] * count)
 
 
 def _integer(schema: Any, at: str) -> Iterator[Broken]:
