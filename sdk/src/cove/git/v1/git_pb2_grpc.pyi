@@ -167,7 +167,11 @@ class GitServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_NOT_LINEAR: MERGE_STRATEGY_REBASE, and the source has merges
       of its own, or too many commits.
     * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.38.
-    * With `fetch`, what FetchRepository fails with.
+    * FAILED_PRECONDITION, ERROR_REASON_NO_REMOTE: it has no origin.
+    * NOT_FOUND, ERROR_REASON_REPOSITORY_NOT_FOUND: nothing is at the URL any more.
+    * PERMISSION_DENIED, ERROR_REASON_REPOSITORY_ACCESS_DENIED: the credentials do not do.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_REPOSITORY_TOO_LARGE: over the size limit.
+    * UNAVAILABLE, ERROR_REASON_REMOTE_UNAVAILABLE: the remote broke off; retry.
     """
     PreviewConflicts: _aio.UnaryUnaryMultiCallable[_git_pb2.PreviewConflictsRequest, _git_pb2.PreviewConflictsResponse]
     """Tells which of several worktrees of one repository would collide, and on which paths,
@@ -187,7 +191,23 @@ class GitServiceStub:
     commit is made on exactly that, and pushed if the branch is still there: it never
     overwrites commits of others. No files are touched, no attributes followed, no hooks run.
 
-    * All that PreviewMerge and PushBranch fail with, and besides:
+    * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+    * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `target` is the worktree's own branch, or
+      is needed: the worktree was not made from a branch.
+    * INVALID_ARGUMENT, ERROR_REASON_BRANCH_INVALID: git allows no such branch name.
+    * NOT_FOUND, ERROR_REASON_REVISION_NOT_FOUND: there is no such source or target.
+    * FAILED_PRECONDITION, ERROR_REASON_UNRELATED_HISTORIES: source and target share no commit.
+    * FAILED_PRECONDITION, ERROR_REASON_NOT_LINEAR: MERGE_STRATEGY_REBASE, and the source has merges
+      of its own, or too many commits.
+    * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.38.
+    * FAILED_PRECONDITION, ERROR_REASON_NO_REMOTE: it has no origin and none is named.
+    * NOT_FOUND, ERROR_REASON_REPOSITORY_NOT_FOUND: nothing is at the URL.
+    * PERMISSION_DENIED, ERROR_REASON_REPOSITORY_ACCESS_DENIED: the credentials do not do.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_REPOSITORY_TOO_LARGE: over the size limit.
+    * UNAVAILABLE, ERROR_REASON_REMOTE_UNAVAILABLE: the remote broke off; retry.
+    * INVALID_ARGUMENT, ERROR_REASON_REMOTE_FORBIDDEN: a URL that is not allowed here.
+    * FAILED_PRECONDITION, ERROR_REASON_BRANCH_CHECKED_OUT: it is checked out there.
+    * FAILED_PRECONDITION, ERROR_REASON_PUSH_REJECTED: the remote's own rules refused it.
     * FAILED_PRECONDITION, ERROR_REASON_MERGE_CONFLICT: the two sides changed the same.
     * FAILED_PRECONDITION, ERROR_REASON_NON_FAST_FORWARD: MERGE_STRATEGY_FAST_FORWARD, and the target
       has commits that the source has not.
@@ -451,7 +471,11 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_NOT_LINEAR: MERGE_STRATEGY_REBASE, and the source has merges
           of its own, or too many commits.
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.38.
-        * With `fetch`, what FetchRepository fails with.
+        * FAILED_PRECONDITION, ERROR_REASON_NO_REMOTE: it has no origin.
+        * NOT_FOUND, ERROR_REASON_REPOSITORY_NOT_FOUND: nothing is at the URL any more.
+        * PERMISSION_DENIED, ERROR_REASON_REPOSITORY_ACCESS_DENIED: the credentials do not do.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_REPOSITORY_TOO_LARGE: over the size limit.
+        * UNAVAILABLE, ERROR_REASON_REMOTE_UNAVAILABLE: the remote broke off; retry.
         """
 
     @_abc_1.abstractmethod
@@ -483,7 +507,23 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         commit is made on exactly that, and pushed if the branch is still there: it never
         overwrites commits of others. No files are touched, no attributes followed, no hooks run.
 
-        * All that PreviewMerge and PushBranch fail with, and besides:
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `target` is the worktree's own branch, or
+          is needed: the worktree was not made from a branch.
+        * INVALID_ARGUMENT, ERROR_REASON_BRANCH_INVALID: git allows no such branch name.
+        * NOT_FOUND, ERROR_REASON_REVISION_NOT_FOUND: there is no such source or target.
+        * FAILED_PRECONDITION, ERROR_REASON_UNRELATED_HISTORIES: source and target share no commit.
+        * FAILED_PRECONDITION, ERROR_REASON_NOT_LINEAR: MERGE_STRATEGY_REBASE, and the source has merges
+          of its own, or too many commits.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.38.
+        * FAILED_PRECONDITION, ERROR_REASON_NO_REMOTE: it has no origin and none is named.
+        * NOT_FOUND, ERROR_REASON_REPOSITORY_NOT_FOUND: nothing is at the URL.
+        * PERMISSION_DENIED, ERROR_REASON_REPOSITORY_ACCESS_DENIED: the credentials do not do.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_REPOSITORY_TOO_LARGE: over the size limit.
+        * UNAVAILABLE, ERROR_REASON_REMOTE_UNAVAILABLE: the remote broke off; retry.
+        * INVALID_ARGUMENT, ERROR_REASON_REMOTE_FORBIDDEN: a URL that is not allowed here.
+        * FAILED_PRECONDITION, ERROR_REASON_BRANCH_CHECKED_OUT: it is checked out there.
+        * FAILED_PRECONDITION, ERROR_REASON_PUSH_REJECTED: the remote's own rules refused it.
         * FAILED_PRECONDITION, ERROR_REASON_MERGE_CONFLICT: the two sides changed the same.
         * FAILED_PRECONDITION, ERROR_REASON_NON_FAST_FORWARD: MERGE_STRATEGY_FAST_FORWARD, and the target
           has commits that the source has not.
