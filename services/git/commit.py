@@ -201,6 +201,8 @@ class Committer:
                 answer = None
             close_all(ends)
             done = await target.finish(limit=1 << 20)
+        if done.code != 0:
+            workspace.repository.doubt()
         if answer is not None and (unstable := changes.unstable(answer)):
             return unstable
         if workspace.head == made.commit.id:

@@ -17,8 +17,8 @@ from services.git.transport import STORE
 _LEFTOVERS: Final = (
     *("*.lock", "refs/**/*.lock", "shallow_*"),
     *("objects/pack/tmp_*", "objects/pack/.tmp-*", "objects/tmp_objdir-*", "objects/info/*.lock"),
+    "objects/??/tmp_obj_*",
 )
-_LOOSE: Final = "objects/??/tmp_obj_*"
 
 
 def head_ref(uid: str) -> str:
@@ -39,7 +39,7 @@ class Repository:
         self.gives_way = False
         """Whether its upkeep keeps `lock`, and is broken off for whoever wants that."""
         self._writers = 0
-        self._swept = False
+        self._doubtful = True
 
     @property
     def partial(self) -> Partial | None:
@@ -53,25 +53,26 @@ class Repository:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Entered by whoever writes. The first one removes what killed commands left.
+        """Entered by whoever writes.
 
-        Loose objects that were half written, which are in nobody's way, only the very first.
+        The first one removes what killed commands left, where there may be some: there are as
+        many refs as worktrees, through which nobody should have to look each time.
         """
-        if self._writers == 0:
-            _clear_leftovers(self.path, _LEFTOVERS if self._swept else (*_LEFTOVERS, _LOOSE))
-            self._swept = True
+        if self._writers == 0 and self._doubtful:
+            _clear_leftovers(self.path)
+            self._doubtful = False
         self._writers += 1
         try:
             yield
+        except BaseException:
+            self.doubt()
+            raise
         finally:
             self._writers -= 1
 
-    async def undisturbed(self) -> None:
-        """Break off its upkeep, if that goes on."""
-        task = self.upkeep
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+    def doubt(self) -> None:
+        """A command failed, and may have been killed."""
+        self._doubtful = True
 
     def cell(self, *, writable: bool = False) -> Cell:
         """A cell that sees this repository and nothing else."""
@@ -111,7 +112,10 @@ class Repository:
         command = git(Where(git_dir=STORE), "update-ref", ["--stdin"])
         stdin = "\n".join(["start", *instructions, "prepare", "commit", ""]).encode()
         with self.writing():
-            return (await self.cells.run(self.cell(writable=True), command, stdin)).code == 0
+            result = await self.cells.run(self.cell(writable=True), command, stdin)
+        if result.code != 0:
+            self.doubt()
+        return result.code == 0
 
     async def point(self, uid: str, commit: str) -> None:
         """Make `commit` the head of a new worktree's branch. Raises `RevisionNotFound`."""
@@ -126,9 +130,9 @@ class Repository:
         return await asyncio.to_thread(refs.read, self.path, prefixes)
 
 
-def _clear_leftovers(path: Path, patterns: Sequence[str]) -> None:
+def _clear_leftovers(path: Path) -> None:
     """Remove locks and half-written objects of commands that were killed."""
-    for pattern in patterns:
+    for pattern in _LEFTOVERS:
         for leftover in path.glob(pattern):
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)
