@@ -18,9 +18,10 @@ from typing import Final
 from servicekit.disk import DiskGuard
 from servicekit.errors import InvalidArgument
 from services.git import changes, history, inside
+from services.git.beside import beside
 from services.git.cell import timed_out_as
 from services.git.changes import ATTEMPTS, UNSTABLE, Planned, Skipped
-from services.git.command import Where, git, together
+from services.git.command import Where, git
 from services.git.errors import CellLost, HeadMoved, NothingToCommit, failed
 from services.git.process import Result, close_all
 from services.git.provenance import Account, Notary
@@ -35,7 +36,6 @@ _UNPACK_BYTES: Final = 32 << 20
 _TIMEOUT: Final = 300
 _REFUSALS: Final = 20
 """Contents that git refuses, until a commit is given up."""
-_NOTHING: Final = "0" * 40
 _TRAILER: Final = re.compile(r"[A-Za-z0-9-]+: ")
 _REFUSED: Final = re.compile(r"(?:error in|object) (?:blob )?([0-9a-f]{40}): (\w+)")
 _CRUD: Final = " .,:;<>\"\\'" + "".join(map(chr, range(33)))
@@ -178,21 +178,27 @@ class Committer:
                 last_skipped=tuple((os.fsdecode(one.path), one.reason) for one in planned.skipped),
             )
         )
-        move = git(
-            where, "update-ref", values=[head_ref(record.uid), made.commit.id, head or _NOTHING]
-        )
-        store = workspace.repository.cell(writable=True)
+        taking = git(where, name, config=[("core.fsync", "none")] if small else ())
+        landing = {
+            "store": STORE,
+            "argv": list(taking.argv),
+            "environment": dict(taking.env),
+            "loose": small,
+            "ref": head_ref(record.uid),
+            "old": head,
+            "new": made.commit.id,
+        }
+        repository = workspace.repository
         reading, writing = os.pipe()
         ends = [reading, writing]
         async with AsyncExitStack() as stack:
             stack.callback(close_all, ends)
-            stack.enter_context(workspace.repository.writing())
+            stack.enter_context(repository.writing())
             stack.enter_context(timed_out_as(name))
             await stack.enter_async_context(asyncio.timeout(_TIMEOUT))
-            target = await stack.enter_async_context(
-                workspace.cells.started(store, together(git(where, name), move), stdin=reading)
+            taken = await stack.enter_async_context(
+                beside(repository.land(landing, ends.pop(0), timeout=_TIMEOUT))
             )
-            os.close(ends.pop(0))  # Who sends is to notice when the other has ended.
             try:
                 answer = await workspace.ask(
                     "send", head, [writing], commit=changes.text(made.data)
@@ -200,9 +206,7 @@ class Committer:
             except CellLost:
                 answer = None
             close_all(ends)
-            done = await target.finish(limit=1 << 20)
-        if done.code != 0:
-            workspace.repository.doubt()
+            done = await taken
         if answer is not None and (unstable := changes.unstable(answer)):
             return unstable
         if workspace.head == made.commit.id:

@@ -129,6 +129,7 @@ class Maintenance:
         if self._is_used(repository) or _text(marker) == state:
             return
         self._disk.check()
+        repository.forget()
         # It names commits that may go.
         await asyncio.to_thread(_drop_graph, repository.path)
         await self._do(repository, _pruning(self._limits.age))

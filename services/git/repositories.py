@@ -5,6 +5,7 @@ import re
 import secrets
 import shutil
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from services.git.repository import Repository
 from services.git.transport import STORE, Transport
 
 _TENANT: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_RECENT: Final = 64
 _SHORT_ID: Final = re.compile(r"[0-9a-f]{7,39}")
 _CONFIG: Final = (
     b"[core]\n\trepositoryformatversion = 0\n\tbare = true\n\tsharedRepository = 0644\n"
@@ -74,13 +76,20 @@ class Repositories:
         self._access_ttl = access_ttl
         self._clock = clock
         self._known: WeakValueDictionary[Path, Repository] = WeakValueDictionary()
+        self._recent: OrderedDict[Path, Repository] = OrderedDict()
+        """Kept for what they know."""
         self._proofs: dict[tuple[str, str, bytes, str], float] = {}
         self._secret = secrets.token_bytes(32)
 
     def find(self, tenant: str, key: str) -> Repository:
         """The repository of a tenant with `key`; it may not exist yet."""
         path = self._root / _folder(tenant) / f"{key}.git"
-        return self._known.setdefault(path, Repository(path, self._cells))
+        found = self._known.setdefault(path, Repository(path, self._cells))
+        self._recent[path] = found
+        self._recent.move_to_end(path)
+        if len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
+        return found
 
     def load(self) -> None:
         """Remove what a former process did not finish writing beside and in them."""
@@ -135,6 +144,7 @@ class Repositories:
 
     def remove(self, repository: Repository) -> None:
         """Remove it whole. Call it locked."""
+        repository.forget()
         shutil.rmtree(repository.path, ignore_errors=True)
         _origin_file(repository.path).unlink(missing_ok=True)
         with suppress(OSError):

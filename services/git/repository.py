@@ -5,20 +5,27 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from services.git import partial, refs
 from services.git.cell import Bind, Cell, Cells
 from services.git.command import Where, git
-from services.git.errors import RevisionNotFound
+from services.git.errors import CellLost, RevisionNotFound
 from services.git.partial import Partial
+from services.git.process import Result, close_all
 from services.git.transport import STORE
+from services.git.within.store import LOCKED
+
+_TIMEOUT: Final = 60.0
+_NOTHING: Final = "0" * 40
+_REMEMBERED: Final = 1000
+"""Commits that are known to be here."""
 
 _LEFTOVERS: Final = (
     *("*.lock", "refs/**/*.lock", "shallow_*"),
     *("objects/pack/tmp_*", "objects/pack/.tmp-*", "objects/tmp_objdir-*", "objects/info/*.lock"),
-    "objects/??/tmp_obj_*",
 )
+_LOOSE: Final = "objects/??/tmp_obj_*"
 
 
 def head_ref(uid: str) -> str:
@@ -39,7 +46,10 @@ class Repository:
         self.gives_way = False
         """Whether its upkeep keeps `lock`, and is broken off for whoever wants that."""
         self._writers = 0
-        self._doubtful = True
+        self._swept = False
+        self._unclean = True
+        """Whether a command may have left something when it ended."""
+        self._here: set[str] = set()
 
     @property
     def partial(self) -> Partial | None:
@@ -53,26 +63,32 @@ class Repository:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Entered by whoever writes.
+        """Entered by whoever writes. The first one removes what killed commands left.
 
-        The first one removes what killed commands left, where there may be some: there are as
-        many refs as worktrees, through which nobody should have to look each time.
+        Loose objects that were half written, which are in nobody's way, only the very first.
         """
-        if self._writers == 0 and self._doubtful:
-            _clear_leftovers(self.path)
-            self._doubtful = False
+        if self._writers == 0 and self._unclean:
+            _clear_leftovers(self.path, _LEFTOVERS if self._swept else (*_LEFTOVERS, _LOOSE))
+            self._swept, self._unclean = True, False
         self._writers += 1
         try:
             yield
         except BaseException:
-            self.doubt()
+            self._unclean = True
             raise
         finally:
             self._writers -= 1
 
     def doubt(self) -> None:
-        """A command failed, and may have been killed."""
-        self._doubtful = True
+        """A command that wrote has failed: it may have been killed."""
+        self._unclean = True
+
+    async def undisturbed(self) -> None:
+        """Break off its upkeep, if that goes on."""
+        task = self.upkeep
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
 
     def cell(self, *, writable: bool = False) -> Cell:
         """A cell that sees this repository and nothing else."""
@@ -96,8 +112,17 @@ class Repository:
 
     async def has(self, commit: str) -> bool:
         """Whether `commit` is here, and is a commit."""
+        if commit in self._here:
+            return True
         command = git(Where(git_dir=STORE), "cat-file", ["-t"], values=[commit])
-        return (await self.cells.run(self.cell(), command)).output == b"commit\n"
+        found = (await self.cells.run(self.cell(), command)).output == b"commit\n"
+        if found:
+            self._here = {*self._here, commit} if len(self._here) < _REMEMBERED else {commit}
+        return found
+
+    def forget(self) -> None:
+        """Commits that were here may be gone."""
+        self._here = set()
 
     async def is_ancestor(self, older: str, newer: str) -> bool:
         """Whether `newer` has `older` in its history; so it has, if there is no older one."""
@@ -112,13 +137,67 @@ class Repository:
         command = git(Where(git_dir=STORE), "update-ref", ["--stdin"])
         stdin = "\n".join(["start", *instructions, "prepare", "commit", ""]).encode()
         with self.writing():
-            result = await self.cells.run(self.cell(writable=True), command, stdin)
-        if result.code != 0:
-            self.doubt()
-        return result.code == 0
+            done = (await self.cells.run(self.cell(writable=True), command, stdin)).code == 0
+            self._unclean = self._unclean or not done
+        return done
 
-    async def point(self, uid: str, commit: str) -> None:
-        """Make `commit` the head of a new worktree's branch. Raises `RevisionNotFound`."""
+    async def land(self, landing: dict[str, Any], pack: int, *, timeout: float) -> Result:
+        """Take in what comes from the descriptor `pack`, which is closed, and move a ref.
+
+        As `within.store.land`; how the command ended. Where it went well the ref says whether
+        it was moved. Call it while `writing`.
+        """
+        ends = [pack]
+        try:
+            answer, _ = await self.cells.call(
+                self.cell(writable=True), "land", landing, [pack], timeout=timeout
+            )
+        except BaseException:
+            self._unclean = True
+            raise
+        finally:
+            close_all(ends)
+        if answer.get("moved") in (None, LOCKED):
+            await self.move(landing["ref"], landing["old"], landing["new"])
+        code = int(answer["code"])
+        self._unclean = self._unclean or code != 0
+        return Result(code=code, output=b"", errors=str(answer["errors"]))
+
+    async def move(self, ref: str, old: str, new: str) -> bool:
+        """Move a ref, each side empty where there is none; False if it is not at `old`."""
+        payload = {"store": STORE, "ref": ref, "old": old, "new": new}
+        try:
+            answer, _ = await self.cells.call(
+                self.cell(writable=True), "move", payload, timeout=_TIMEOUT
+            )
+        except CellLost:
+            self._unclean = True
+            raise
+        moved = answer.get("moved")
+        if moved == LOCKED and self._alone():
+            answer, _ = await self.cells.call(
+                self.cell(writable=True), "move", payload, timeout=_TIMEOUT
+            )
+            moved = answer.get("moved")
+        if moved is not None:
+            return moved is True
+        line = f"update {ref} {new} {old or _NOTHING}" if new else f"delete {ref} {old}"
+        return await self.update_refs([line])
+
+    def _alone(self) -> bool:
+        """Whether nobody else writes: then what is locked was left so, and is so no more."""
+        if self._writers > 1:
+            return False
+        _clear_leftovers(self.path, _LEFTOVERS)
+        return True
+
+    async def point(self, uid: str, commit: str, *, known: bool = False) -> None:
+        """Make `commit` the head of a new worktree's branch. Raises `RevisionNotFound`.
+
+        `known`: it is here, and is a commit.
+        """
+        if known and await self.move(head_ref(uid), "", commit):
+            return
         move = f"update {head_ref(uid)} {commit}^{{commit}}"
         if not await self.update_refs([move]) or self.head(uid) != commit:
             if await self.resolve(commit) != commit:
@@ -130,9 +209,9 @@ class Repository:
         return await asyncio.to_thread(refs.read, self.path, prefixes)
 
 
-def _clear_leftovers(path: Path) -> None:
+def _clear_leftovers(path: Path, patterns: Sequence[str]) -> None:
     """Remove locks and half-written objects of commands that were killed."""
-    for pattern in _LEFTOVERS:
+    for pattern in patterns:
         for leftover in path.glob(pattern):
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)

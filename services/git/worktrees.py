@@ -1,6 +1,7 @@
 """Makes and removes worktrees, and finds those there are."""
 
 import asyncio
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,6 +16,7 @@ from services.git import files, filling, history, inside, partial, provenance, s
 from services.git.beside import beside
 from services.git.cell import Cells
 from services.git.checkouts import Checkouts
+from services.git.command import is_commit_id
 from services.git.errors import NoRemote, TooOld, UnsavedWork, WorktreeExists, WorktreeNotFound
 from services.git.local import Local
 from services.git.names import check_branch
@@ -265,7 +267,9 @@ class Worktrees:
 
         progress("waiting for the repository", 0, 0)
         async with AsyncExitStack() as stack:
-            dirty = await stack.enter_async_context(beside(self._is_dirty(remote)))
+            # Who names a commit means no state of files.
+            asked = None if is_commit_id(record.revision) else remote
+            dirty = await stack.enter_async_context(beside(self._is_dirty(asked)))
             async with self.repositories.locked(repository):
                 part = partial.wanted(record.depth, record.filter, record.revision)
                 self.repositories.make(repository, part if remote else None)
@@ -292,7 +296,8 @@ class Worktrees:
                 )
                 if resolved.commit:
                     # With the ref in place nothing that the worktree needs can be pruned.
-                    await repository.point(record.uid, resolved.commit)
+                    known = self._checkouts.find(repository, resolved.commit) is not None
+                    await repository.point(record.uid, resolved.commit, known=known)
             await laying
             part = repository.partial
             warnings = (*_WARNINGS[await dirty], *(part.warnings if part else ()))
@@ -382,6 +387,10 @@ class Worktrees:
     async def drop_refs(self, repository: Repository, *names: str) -> None:
         """Remove the branches of worktrees and snapshots, as far as they are there."""
         found = [head_ref(name) for name in names if repository.head(name)]
+        if len(names) == len(found) == 1 and await repository.move(
+            found[0], repository.head(names[0]), ""
+        ):
+            return
         if found:
             await repository.update_refs([f"delete {ref}" for ref in found])
 
@@ -395,7 +404,11 @@ class Worktrees:
         repository = self.repository_of(record)
         if record.checkout and record.mode is not Mode.PLAIN:
             await self._checkouts.get(repository, record.checkout)
-        return Workspace(record, self.paths(record), repository, self._cells)
+        paths = self.paths(record)
+        if record.uid not in self._workspaces:
+            # Nobody looks at it yet: what is there is of a service that was killed.
+            shutil.rmtree(paths.scratch, ignore_errors=True)
+        return Workspace(record, paths, repository, self._cells)
 
     @asynccontextmanager
     async def locked(self, uid: str) -> AsyncIterator[None]:

@@ -14,6 +14,8 @@ PROGRAM: Final = 0o100755
 EMPTY_TREE: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 
 _CACHED_ENTRIES: Final = 200_000
+_COMMITS: Final = 100
+"""Whose trees are remembered."""
 
 
 class Entry(NamedTuple):
@@ -44,6 +46,7 @@ class Objects:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._trees: OrderedDict[str, Tree] = OrderedDict()
         self._cached = 0
+        self._commits: dict[str, str] = {}
 
     def close(self) -> None:
         """End the processes."""
@@ -54,7 +57,13 @@ class Objects:
 
     def tree_of(self, commit: str) -> str:
         """The tree of a commit. Raises `MissingObjectError`."""
-        return self._ask("--batch", f"{commit}^{{tree}}", b"tree")[0]
+        found = self._commits.get(commit)
+        if found is None:
+            if len(self._commits) >= _COMMITS:
+                self._commits.clear()
+            found = self._ask("--batch", f"{commit}^{{tree}}", b"tree")[0]
+            self._commits[commit] = found
+        return found
 
     def tree(self, identifier: str) -> Tree:
         """The lines of a tree by their names. Raises `MissingObjectError`."""

@@ -7,6 +7,9 @@ from typing import Final
 _OPENAT2: Final = 437
 """The same number on every architecture: it is newer than their unification."""
 _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 0x02, 0x04, 0x08
+_WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4
+_ORDERED: Final = frozenset({0xEF53, 0x58465342})
+"""ext4 and XFS, by the numbers that statfs tells."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -32,3 +35,18 @@ def open_beneath(root: int, path: bytes, flags: int) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return descriptor
+
+
+def write_out(descriptor: int) -> None:
+    """Have the content of a file written; its metadata comes with the next sync. Raises OSError."""
+    flags = _WAIT_BEFORE | _WRITE | _WAIT_AFTER
+    nothing = ctypes.c_int64(0)
+    if _libc.sync_file_range(descriptor, nothing, nothing, ctypes.c_uint(flags)) != 0:
+        os.fsync(descriptor)
+
+
+def is_ordered(path: os.PathLike[str]) -> bool:
+    """Whether a sync there covers all metadata that came before it, whatever file it was of."""
+    about = (ctypes.c_long * 64)()
+    found = _libc.statfs(os.fsencode(path), ctypes.byref(about))
+    return found == 0 and about[0] in _ORDERED

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from services.git.within import look
+from services.git.within import look, store
 from services.git.within.operations import Answer, Context, Operation
 from services.git.within.wire import Payload
 
@@ -15,4 +15,6 @@ def echo(payload: Payload, descriptors: list[int], context: Context) -> Answer:
     return {**payload, "calls": context.cache["calls"]}, list(descriptors)
 
 
-OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType({"echo": echo, **look.OPERATIONS})
+OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType(
+    {"echo": echo, **look.OPERATIONS, **store.OPERATIONS}
+)
