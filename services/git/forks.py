@@ -49,22 +49,36 @@ class Forks:
         self._disk = disk
         self._clock = clock
 
-    async def snapshot(self, uid: str, tenant: str, name: str, *, copy_live: bool) -> Snapshot:
-        """Keep a worktree as it is. Raises `SnapshotExists`, `InUse`."""
+    async def snapshot(
+        self, uid: str, tenant: str, name: str, *, copy_live: bool, request_id: str = ""
+    ) -> Snapshot:
+        """Keep a worktree as it is. The same request id again returns the same snapshot.
+
+        Raises `SnapshotExists`, `InUse`.
+        """
         record, workspace = await self._worktrees.ready(uid, tenant)
         self._disk.check()
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(workspace.lock)
             record = self._records.get(uid)
-            if any(one.id == name for one in record.snapshots):
-                raise SnapshotExists("there is a snapshot of this id", snapshot=name)
+            for one in record.snapshots:
+                if one.id == name and request_id and one.request == request_id:
+                    return one
+                if one.id == name:
+                    raise SnapshotExists("there is a snapshot of this id", snapshot=name)
             if len(record.snapshots) >= _MAX_SNAPSHOTS:
                 raise SnapshotExists(
                     "there are too many snapshots", snapshot=name, remedy="Remove some."
                 )
             record, layers = await self._stacks.frozen(record, workspace, copy_live=copy_live)
             await stack.enter_async_context(self._stacks.kept(layers))
-            made = Snapshot(id=name, layers=layers, head=workspace.head, time=self._clock())
+            made = Snapshot(
+                id=name,
+                layers=layers,
+                head=workspace.head,
+                time=self._clock(),
+                request=request_id,
+            )
             if made.head:
                 await workspace.repository.point(f"{uid}/snapshots/{name}", made.head)
             self._records.keep(replace(record, snapshots=(*record.snapshots, made)))

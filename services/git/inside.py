@@ -162,6 +162,7 @@ async def _import(workspace: Workspace, found: str, head: str, most: int) -> Non
         packed = await source.finish(wanted, limit=1 << 20)
         done = await target.finish(limit=1 << 20)
     if packed.code or done.code:
+        repository.doubt()
         raise InsideRejected(
             "git does not take what was committed inside",
             inside=found,

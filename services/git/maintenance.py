@@ -148,6 +148,7 @@ class Maintenance:
             with repository.writing():
                 result = await repository.cells.run(cell, low, timeout=_TIMEOUT)
             if result.code != 0:
+                repository.doubt()
                 raise failed(command.name, result.code, result.errors)
 
 

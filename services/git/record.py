@@ -43,6 +43,8 @@ class Snapshot:
     layers: tuple[str, ...]
     head: str
     time: float
+    request: str = ""
+    """Id of the request that it was taken for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

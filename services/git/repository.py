@@ -79,6 +79,10 @@ class Repository:
         finally:
             self._writers -= 1
 
+    def doubt(self) -> None:
+        """A command that wrote has failed: it may have been killed."""
+        self._unclean = True
+
     async def undisturbed(self) -> None:
         """Break off its upkeep, if that goes on."""
         task = self.upkeep

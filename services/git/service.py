@@ -298,7 +298,11 @@ class GitServicer(GitServiceServicer):
     ) -> pb.SnapshotWorktreeResponse:
         async def snapshot() -> pb.SnapshotWorktreeResponse:
             made = await self._forks.snapshot(
-                request.uid, _tenant(), request.snapshot_id, copy_live=request.copy_live
+                request.uid,
+                _tenant(),
+                request.snapshot_id,
+                copy_live=request.copy_live,
+                request_id=request.request_id,
             )
             return pb.SnapshotWorktreeResponse(snapshot=convert.snapshot(made))
 

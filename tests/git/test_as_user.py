@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
 TESTS = (
+    "fuzz/test_fuzz.py::test_worktrees_look_as_stock_git_sees_them",
     "test_attacks.py",
     "test_cell.py",
     "test_checkouts.py",

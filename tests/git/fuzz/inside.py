@@ -136,7 +136,10 @@ def _do(request: dict[str, Any], plumbing: Any) -> dict[str, Any]:
     if what == "git":
         return _git_inside(request["steps"])
     if what == "follow":
-        return {"ended": plumbing.follow(plumbing.read(plumbing.HEAD), 5.0)}
+        said = plumbing.read(plumbing.HEAD)
+        if said and said != plumbing.read(plumbing.FOLLOWED):
+            plumbing.follow(said, 5.0)
+        return {}
     if what == "paths":
         return {"paths": [_text(path) for path in _paths()]}
     if what == "tip":

@@ -299,8 +299,7 @@ class Worktree(RuleBasedStateMachine):
     def _follow(self) -> None:
         """What the agent does: let the git inside follow. Both sides then have one head."""
         _, workspace = self._ready()
-        if (workspace.paths.outside / "head").exists():
-            self._inside.ask("follow")
+        self._inside.ask("follow")
         assert self._inside.ask("tip")["tip"] == workspace.head
 
     def _unmount(self) -> None:
