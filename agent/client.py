@@ -146,6 +146,14 @@ class AgentClient:
         payload = frames.pack(execution_id.encode(), by.encode(), _milliseconds(grace))
         await self._ask(frames.CANCEL, payload, grace.total_seconds() + 15.0)
 
+    async def leave(self, timeout: float = _TIMEOUT) -> bool:
+        """End the sandbox, if nothing runs in it; whether it ends. No start is lost by it.
+
+        An agent of an earlier version refuses that: AgentError.
+        """
+        (idle,) = _numbers(await self._ask(frames.LEAVE, b"", timeout), 1)
+        return bool(idle)
+
     async def listing(self, timeout: float = _TIMEOUT) -> Listing:
         """What runs here. Ended executions are listed while the agent remembers them."""
         reply = await self._ask(frames.LIST, b"", timeout)

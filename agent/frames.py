@@ -17,6 +17,8 @@ HELLO, START, SIGNAL, CANCEL, LIST = 1, 2, 3, 4, 5
 OPEN, MAKE_DIRECTORY, REMOVE, RENAME = 6, 7, 8, 9
 PREPARE, RUN = 10, 11
 """A start in two steps: what can be done before the command is known, and the rest."""
+LEAVE = 12
+"""End now, if nothing runs: as after the idle timeout, but whoever is connected."""
 LAUNCHER = 64
 """A launcher's request: the payload is one JSON object."""
 OK, ERROR = 100, 101

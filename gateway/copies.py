@@ -108,7 +108,7 @@ class Copies:
         except grpc.aio.AioRpcError as error:
             if reason(error) != ErrorReason.ERROR_REASON_WORKTREE_IN_USE:
                 raise
-        async with self._stills.held(await source()):
+        async with self._stills.held(await source(), end_idle=True):
             return await call(True)
 
 

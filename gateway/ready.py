@@ -18,6 +18,7 @@ from servicekit.status import reason
 T = TypeVar("T")
 
 _ACTIVATE_SECONDS: Final = 60.0
+_STARTS: Final = 2
 _REMEDIES: Final = {
     State.STATE_DELETED: "Undelete the workspace, then retry.",
     State.STATE_DELETING: "It is being deleted: use another workspace.",
@@ -44,13 +45,17 @@ class Workspaces:
         await self._provider.unary(rpc, request, timeout=_ACTIVATE_SECONDS)
 
     async def awake(self, environment: Environment, call: Callable[[], Awaitable[T]]) -> T:
-        """What `call` answers; a dormant sandbox is started, and the call made once more."""
-        try:
-            return await call()
-        except grpc.aio.AioRpcError as error:
-            if reason(error) != ErrorReason.ERROR_REASON_ENVIRONMENT_DORMANT:
-                raise
-        await self.activate(environment)
+        """What `call` answers; a dormant sandbox is started, and the call made once more.
+
+        Twice, as one in which nothing runs may be ended just then.
+        """
+        for _ in range(_STARTS):
+            try:
+                return await call()
+            except grpc.aio.AioRpcError as error:
+                if reason(error) != ErrorReason.ERROR_REASON_ENVIRONMENT_DORMANT:
+                    raise
+            await self.activate(environment)
         return await call()
 
     async def awake_stream(
@@ -59,15 +64,16 @@ class Workspaces:
         call: Callable[[], AbstractAsyncContextManager[AsyncIterator[T]]],
     ) -> AsyncGenerator[T, None]:
         """As `awake`, for a stream: nothing has come of one that a dormant sandbox refuses."""
-        try:
-            async with call() as responses:
-                async for response in responses:
-                    yield response
-            return
-        except grpc.aio.AioRpcError as error:
-            if reason(error) != ErrorReason.ERROR_REASON_ENVIRONMENT_DORMANT:
-                raise
-        await self.activate(environment)
+        for _ in range(_STARTS):
+            try:
+                async with call() as responses:
+                    async for response in responses:
+                        yield response
+                return
+            except grpc.aio.AioRpcError as error:
+                if reason(error) != ErrorReason.ERROR_REASON_ENVIRONMENT_DORMANT:
+                    raise
+            await self.activate(environment)
         async with call() as responses:
             async for response in responses:
                 yield response

@@ -129,6 +129,8 @@ class Saga:
             repository=environment.spec.repository,
             revision=environment.spec.revision,
             branch=names.branch_of(environment),
+            depth=environment.spec.depth,
+            filter=environment.spec.filter,
             credentials=credentials,
             request_id=_derived(request_id, environment, "worktree"),
         )

@@ -30,15 +30,18 @@ class Stills:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def held(self, environment: Environment) -> AsyncIterator[None]:
+    async def held(
+        self, environment: Environment, *, end_idle: bool = False
+    ) -> AsyncIterator[None]:
         """Hold it still within the block, one block after the other.
 
-        Raises what the provider says: CAPABILITY_MISSING where that cannot be done.
+        With `end_idle` a sandbox in which nothing runs is ended instead. Raises what the provider
+        says: CAPABILITY_MISSING where processes cannot be frozen.
         """
         lock = self._locks.setdefault(environment.uid, asyncio.Lock())
         async with lock:
             try:
-                await self._suspend(environment)
+                await self._suspend(environment, end_idle=end_idle)
                 with calls.detached():
                     renewing = asyncio.create_task(self._renew(environment))
                 try:
@@ -50,9 +53,9 @@ class Stills:
                     resuming = asyncio.create_task(self._resume(environment))
                 await asyncio.shield(resuming)
 
-    async def _suspend(self, environment: Environment) -> None:
+    async def _suspend(self, environment: Environment, *, end_idle: bool = False) -> None:
         request = provider_pb2.SuspendEnvironmentRequest(
-            handle=environment.handle, duration=duration(_HELD)
+            handle=environment.handle, duration=duration(_HELD), end_idle=end_idle
         )
         rpc = self._provider.rpc.SuspendEnvironment
         await self._provider.unary(rpc, request, timeout=_SECONDS)

@@ -37,7 +37,7 @@ class Agent:
         system.wake_on_children(waker)
 
     def run(self) -> None:
-        """Returns when the agent has been idle for long enough; then the sandbox ends."""
+        """Returns when the agent was idle for long enough, or is to leave: the sandbox ends."""
         self._requests.follower.look()
         while not self._idle():
             self._wait()
@@ -176,6 +176,8 @@ class Agent:
             self._busy_at = now
 
     def _idle(self) -> bool:
+        if self._requests.leave():
+            return True
         if not self._idle_timeout or time.monotonic() < self._busy_at + self._idle_timeout:
             return False
         self._accept()  # Who connected just now is served; who comes after this is refused.

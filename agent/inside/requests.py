@@ -20,6 +20,8 @@ from agent.inside.tree import Tree, processes
 _MAX_RUNNING = 256
 _REMEMBERED = 256
 """Ended executions kept, so that a second start finds them."""
+_FRESH = 2.0
+"""Seconds in which whoever had it started comes with a command."""
 
 
 class Requests:
@@ -34,7 +36,10 @@ class Requests:
         self.prepared = Preparations(max_processes)
         self.follower = Follower(max_processes)
         self.held = Held()
+        self.leaving: list[tuple[Connection, int]] = []
+        """Who wants this to end, if nothing runs."""
         self._max_processes = max_processes
+        self._began = time.monotonic()
 
     def receive(
         self, client: Connection, kind: int, number: int, payload: bytes, fds: list[int]
@@ -67,6 +72,8 @@ class Requests:
                 self._signal(client, number, fields)
             elif kind == frames.CANCEL:
                 self._cancel(client, number, fields)
+            elif kind == frames.LEAVE:
+                self.leaving.append((client, number))
             elif kind == frames.LIST:
                 client.reply(frames.OK, number, self._list())
             elif kind == frames.OPEN:
@@ -179,6 +186,19 @@ class Requests:
         outputs = waiting.take_outputs(merge=merge)
         self.becoming[execution_id] = Becoming(execution, waiting, outputs, time.monotonic())
         waiting.become(argv, env, cwd, merge=merge)
+
+    def leave(self) -> bool:
+        """Tell who wants this to end whether it does: it must, if it is so."""
+        if not self.leaving:
+            return False
+        fresh = not self.executions and time.monotonic() < self._began + _FRESH
+        begun = fresh or self.becoming or self.held.deadline()
+        running = any(not each.ended for each in self.executions.values())
+        idle = not (begun or running or processes().keys() - self.prepared.pids())
+        for client, number in self.leaving:
+            client.reply(frames.OK, number, frames.pack(int(idle)))
+        self.leaving.clear()
+        return idle
 
     def go_on(self, now: float) -> None:
         """See how far those are that become a command, and let go what waits no longer."""

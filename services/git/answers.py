@@ -12,6 +12,7 @@ from services.git.errors import (
     RepositoryNotFound,
     RepositoryTooLarge,
     RevisionNotFound,
+    ShallowRefused,
     is_out_of_memory,
 )
 from services.git.remote import Remote
@@ -143,6 +144,8 @@ def failure(remote: Remote, errors: str) -> Exception:
             remedy="Send the host's key as known_hosts, as ssh-keyscan prints it, after checking"
             " it with whoever runs the host.",
         )
+    if has("not support shallow", "not support --shallow"):
+        return ShallowRefused("the remote cannot cut its history", repository=remote.url)
     if has("mismatched algorithms", "repository's hash algorithm"):
         return _other_names()
     if has("couldn't find remote ref", "not our ref", "unadvertised object"):

@@ -10,7 +10,7 @@ from typing import Final
 from services.git import changes
 from services.git.cell import Cell, timed_out_as
 from services.git.command import Command, Where, git
-from services.git.errors import GitTimedOut, OutputTooLarge, failed
+from services.git.errors import GitTimedOut, OutputTooLarge, failed, left_out
 from services.git.process import Running
 from services.git.status import Change
 from services.git.transport import STORE
@@ -126,14 +126,21 @@ async def _stream(
                     async with asyncio.timeout(_LIST_TIMEOUT):
                         files = await _read_files(reader)
             except EOFError:
-                raise failed("diff", await running.wait(), running.errors) from None
+                raise _failure(workspace, await running.wait(), running.errors) from None
             async with aclosing(_patches(reader, files, limits)) as events:
                 async for event in events:
                     # What was cut may still be written; the rest must have come whole.
                     is_whole = isinstance(event, End) and not event.truncated
                     if is_whole and (code := await reader.ended(running)):
-                        raise failed("diff", code, running.errors)
+                        raise _failure(workspace, code, running.errors)
                     yield event
+
+
+def _failure(workspace: Workspace, code: int, errors: str) -> Exception:
+    part = workspace.repository.partial
+    if part is not None and part.filter and "unable to read" in errors:
+        return left_out()
+    return failed("diff", code, errors)
 
 
 async def _patches(

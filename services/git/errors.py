@@ -26,6 +26,7 @@ class GitFailed(Exception):
 
 # A file that became a device, or a directory, between git's looks at it.
 _REPLACED: Final = "mmap failed: No such device"
+_PROMISED: Final = ("from promisor remote", "lazy fetching disabled")
 _NO_MEMORY: Final = ("out of memory", "cannot allocate memory", "unable to create thread")
 
 
@@ -37,9 +38,19 @@ def failed(command: str, code: int, errors: str) -> Exception:
             command=command,
             remedy="Remove what is very large: a .gitignore, a .gitattributes, a file of text.",
         )
+    if any(words in errors for words in _PROMISED):
+        return left_out()
     if _REPLACED in errors:
         return TreeChanges("a file was replaced while git read it", command=command)
     return GitFailed(command, code, errors)
+
+
+def left_out() -> Exception:
+    """What a filter left out is needed: it is not fetched behind anybody's back."""
+    return RevisionNotFound(
+        "contents are needed that were left out when the workspace was made",
+        remedy="Use a workspace without a filter, which has all contents.",
+    )
 
 
 def is_out_of_memory(errors: str) -> bool:
@@ -85,6 +96,12 @@ class RemoteForbidden(InvalidArgument):
 
 class RevisionNotFound(NotFound):
     reason = ErrorReason.ERROR_REASON_REVISION_NOT_FOUND
+
+
+class ShallowRefused(FailedPrecondition):
+    """The remote cannot give a part of its history; asked for all of it, it can."""
+
+    reason = ErrorReason.ERROR_REASON_CAPABILITY_MISSING
 
 
 class PathForbidden(FailedPrecondition):

@@ -105,8 +105,10 @@ async def is_only_here(workspace: Workspace) -> bool:
     if not head:
         return False
     options = ["--count", "--max-count=1", "--not", "--remotes", "--tags", "--not"]
-    command = git(Where(git_dir=STORE), "rev-list", options, values=[head])
     repository = workspace.repository
+    # Of a part that is a single commit no branch names it.
+    known = [f"^{workspace.checkout}"] if repository.partial and workspace.checkout else []
+    command = git(Where(git_dir=STORE), "rev-list", options, values=[head, *known])
     return int(await repository.cells.check(repository.cell(), command)) > 0
 
 

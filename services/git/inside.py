@@ -43,6 +43,9 @@ _CONFIG: Final = (
     "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tlogallrefupdates = true\n"
     "[gc]\n\tauto = 0\n"
 )
+_VERSION_0: Final = "[core]\n\trepositoryformatversion = 0\n"
+# Git takes what a filter left out for contents that the origin has: it is no damage.
+_VERSION_1: Final = "[extensions]\n\tpartialClone = origin\n[core]\n\trepositoryformatversion = 1\n"
 _BRANCH: Final = re.compile(rb"refs/heads/[^\0\n]+")
 _REMEDY: Final = (
     "Inside, bring both together (git rebase {head}, or git reset --hard {head}), and try again."
@@ -193,9 +196,17 @@ def tell(workspace: Workspace, branch: str, old: str, new: str) -> None:
 
 
 def make(
-    tree: Path, owner: Identity, record: Record, commit: str, refs: Sequence[tuple[str, str]]
+    tree: Path,
+    owner: Identity,
+    record: Record,
+    commit: str,
+    refs: Sequence[tuple[str, str]],
+    shallow: bytes = b"",
 ) -> None:
-    """Write what `.git` holds beyond what its checkout has, before anybody is inside."""
+    """Write what `.git` holds beyond what its checkout has, before anybody is inside.
+
+    `shallow` are the commits at which history ends, as git writes them.
+    """
     folder = tree / ".git"
     files.make_directory(folder, owner)
     lines = [(f"refs/heads/{record.branch}", commit)] if commit else []
@@ -208,6 +219,12 @@ def make(
             f'[remote "origin"]\n\turl = "{_quoted(record.repository)}"\n'
             "\tfetch = +refs/heads/*:refs/remotes/origin/*\n"
         )
+    if record.filter:
+        contents["config"] = (
+            contents["config"].replace(_VERSION_0, _VERSION_1) + "\tpromisor = true\n"
+        )
+    if shallow:
+        contents["shallow"] = shallow.decode("ascii", "replace")
     for name, content in contents.items():
         data = content.encode("utf-8", "surrogateescape")
         files.write(folder / name, data, owner=owner, durable=False)

@@ -55,7 +55,10 @@ class Local:
             "receive-pack" if writing else "upload-pack",
             values=[str(found.own)],
             # Whoever may read the repository may name any commit of it.
-            config=[("uploadpack.allowAnySHA1InWant", "true")],
+            config=[
+                ("uploadpack.allowAnySHA1InWant", "true"),
+                ("uploadpack.allowFilter", "true"),
+            ],
         )
         pipes: list[int] = []
         stack.callback(close_all, pipes)

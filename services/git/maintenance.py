@@ -105,6 +105,9 @@ class Maintenance:
         limits = self._limits
         if found.refs > limits.refs:
             await self._do(repository, [git(Where(git_dir=STORE), "pack-refs")])
+        part = repository.partial
+        if part is not None and part.filter:
+            return  # Its packs say that contents are lacking for a reason; they stay apart.
         if found.loose > limits.loose or found.packs > limits.packs:
             self._disk.check()
             await self._do(repository, _consolidating())

@@ -59,6 +59,10 @@ class Record:
     revision: str
     branch: str
     create_time: float
+    depth: int = 0
+    """Commits of history that were asked for; 0: all."""
+    filter: str = ""
+    """Which contents were asked for, as git's --filter says it; empty: all."""
     version: int = VERSION
     mode: Mode = Mode.PLAIN
     state: State = State.CREATING

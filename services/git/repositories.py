@@ -6,23 +6,24 @@ import secrets
 import shutil
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
 
-from services.git import files
+from services.git import files, partial
 from services.git.answers import Listing, Progress
 from services.git.cell import Cells
-from services.git.command import is_commit_id
+from services.git.command import Where, git, is_commit_id
 from services.git.credentials import Credentials
-from services.git.errors import RevisionNotFound
+from services.git.errors import RevisionNotFound, ShallowRefused
+from services.git.partial import Partial
 from services.git.remote import Remote
 from services.git.repository import Repository
-from services.git.transport import Transport
+from services.git.transport import STORE, Transport
 
 _TENANT: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _RECENT: Final = 64
@@ -30,6 +31,12 @@ _SHORT_ID: Final = re.compile(r"[0-9a-f]{7,39}")
 _CONFIG: Final = (
     b"[core]\n\trepositoryformatversion = 0\n\tbare = true\n\tsharedRepository = 0644\n"
 )
+_IGNORED: Final = "filtering not recognized by server"
+_NO_DEPTH: Final = "the remote cannot cut its history: all of it was fetched"
+_NO_FILTER: Final = "the remote cannot leave contents out: all of them were fetched"
+_NO_COMMIT: Final = "the remote gives no single commit: all branches were fetched, uncut"
+_LISTING: Final = 300
+_LISTING_BYTES: Final = 256 << 20
 _REFSPECS: Final = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
 
 
@@ -111,8 +118,11 @@ class Repositories:
             with repository.writing():
                 yield
 
-    def make(self, repository: Repository) -> bool:
-        """Make an empty one if there is none; whether there was none. Call it locked."""
+    def make(self, repository: Repository, part: Partial | None = None) -> bool:
+        """Make an empty one if there is none; whether there was none. Call it locked.
+
+        It is to hold a `part` of its origin only, or all of it.
+        """
         if (repository.path / "HEAD").exists():
             return False
         keeper = self._cells.keeper
@@ -120,7 +130,11 @@ class Repositories:
         repository.path.parent.mkdir(exist_ok=True, mode=0o711)
         for name in ("", "objects", "objects/pack", "objects/info", "refs", "refs/heads"):
             files.make_directory(repository.path / name, keeper)
-        files.write(repository.path / "config", _CONFIG, owner=keeper)
+        config = _CONFIG
+        if part is not None:
+            config += part.config
+            partial.keep(repository.path, part)
+        files.write(repository.path / "config", config, owner=keeper)
         files.write(repository.path / "HEAD", b"ref: refs/heads/main\n", owner=keeper)
         return True
 
@@ -184,9 +198,10 @@ class Repositories:
         digest = sha256(json.dumps(sorted(listing.refs.items())).encode()).hexdigest()
         known = _read_origin(repository.path)
         if listing.refs and (known is None or known["digest"] != digest):
-            await self._transport.fetch(
-                remote, caller.credentials, repository.path, _REFSPECS, progress
-            )
+            part = repository.partial
+            refspecs = part.refspecs(listing) if part else _REFSPECS
+            if refspecs:
+                await self._fetch(repository, remote, caller, refspecs, progress)
         origin = {
             "url": remote.url,
             "time": moment,
@@ -215,9 +230,7 @@ class Repositories:
             await repository.update_refs([f"update {ref} {head}"])
             return head, moment
         refspec = f"+refs/heads/{name}:{ref}"
-        await self._transport.fetch(
-            remote, caller.credentials, repository.path, [refspec], lambda *_: None
-        )
+        await self._fetch(repository, remote, caller, [refspec], lambda *_: None)
         return (await repository.refs(ref)).get(ref, ""), moment
 
     def asked_at(self, repository: Repository) -> float:
@@ -237,10 +250,74 @@ class Repositories:
             return Resolved(commit=commit, time=self._clock())
         _, moment = await self.freshen(repository, remote, caller, progress)
         if not await repository.has(commit):
-            await self._transport.fetch(
-                remote, caller.credentials, repository.path, [commit], progress
-            )
+            try:
+                await self._fetch(repository, remote, caller, [commit], progress)
+            except RevisionNotFound:
+                if repository.partial is None:
+                    raise
+                # One that gives branches only: the commit may be in their history.
+                await self._whole(repository, remote, caller, progress)
         return Resolved(commit=await repository.resolve(commit), time=moment)
+
+    async def complete(
+        self,
+        repository: Repository,
+        remote: Remote,
+        commit: str,
+        caller: Caller,
+        progress: Progress,
+    ) -> None:
+        """Fetch the contents of `commit` that a filter left out. Call it locked."""
+        part = repository.partial
+        if part is None or not part.filter:
+            return
+        options = ["--objects", "--no-object-names", "--missing=print", "--no-walk"]
+        listing = git(Where(git_dir=STORE), "rev-list", options, values=[f"{commit}^{{tree}}"])
+        output = await self._cells.check(
+            repository.cell(), listing, timeout=_LISTING, limit=_LISTING_BYTES
+        )
+        if lacking := partial.missing(output):
+            await self._transport.fetch_objects(
+                remote, caller.credentials, repository.path, lacking, progress
+            )
+
+    async def _fetch(
+        self,
+        repository: Repository,
+        remote: Remote,
+        caller: Caller,
+        refspecs: Sequence[str],
+        progress: Progress,
+        *,
+        cut: bool = True,
+    ) -> None:
+        part, path = repository.partial, repository.path
+        if part is None:
+            await self._transport.fetch(remote, caller.credentials, path, refspecs, progress)
+            return
+        known = await repository.refs("refs/remotes/origin/", "refs/tags/")
+        first = cut and not known and not partial.shallow(path)
+        try:
+            said = await self._transport.fetch(
+                remote, caller.credentials, path, refspecs, progress, part.options(first=first)
+            )
+        except ShallowRefused:
+            part = _warned(repository, part, _NO_DEPTH)
+            said = await self._transport.fetch(
+                remote, caller.credentials, path, refspecs, progress, part.options(first=False)
+            )
+        if _IGNORED in said:
+            _warned(repository, part, _NO_FILTER)
+        partial.expose(path, self._cells.keeper)
+
+    async def _whole(
+        self, repository: Repository, remote: Remote, caller: Caller, progress: Progress
+    ) -> None:
+        """Fetch all branches and tags of an origin into a repository that was to hold a part."""
+        part = repository.partial
+        assert part
+        _warned(repository, part, _NO_COMMIT)
+        await self._fetch(repository, remote, caller, _REFSPECS, progress, cut=False)
 
     async def _resolve_here(
         self, repository: Repository, revision: str, known: dict[str, str | float]
@@ -270,6 +347,15 @@ class Repositories:
     def _is_proven(self, proof: tuple[str, str, bytes, str]) -> bool:
         age = self._clock() - self._proofs.get(proof, 0)
         return 0 <= age <= self._access_ttl
+
+
+def _warned(repository: Repository, part: Partial, warning: str) -> Partial:
+    """Remember what came otherwise than was wanted."""
+    if warning in part.warnings:
+        return part
+    told = replace(part, warnings=(*part.warnings, warning))
+    partial.keep(repository.path, told)
+    return told
 
 
 async def _expand(repository: Repository, short: str) -> str:

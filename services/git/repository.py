@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from services.git import refs
+from services.git import partial, refs
 from services.git.cell import Bind, Cell, Cells
 from services.git.command import Where, git
 from services.git.errors import CellLost, RevisionNotFound
+from services.git.partial import Partial
 from services.git.process import Result, close_all
 from services.git.transport import STORE
 from services.git.within.store import LOCKED
@@ -19,6 +20,12 @@ _TIMEOUT: Final = 60.0
 _NOTHING: Final = "0" * 40
 _REMEMBERED: Final = 1000
 """Commits that are known to be here."""
+
+_LEFTOVERS: Final = (
+    *("*.lock", "refs/**/*.lock", "shallow_*"),
+    *("objects/pack/tmp_*", "objects/pack/.tmp-*", "objects/tmp_objdir-*", "objects/info/*.lock"),
+)
+_LOOSE: Final = "objects/??/tmp_obj_*"
 
 
 def head_ref(uid: str) -> str:
@@ -39,9 +46,15 @@ class Repository:
         self.gives_way = False
         """Whether its upkeep keeps `lock`, and is broken off for whoever wants that."""
         self._writers = 0
+        self._swept = False
         self._unclean = True
         """Whether a command may have left something when it ended."""
         self._here: set[str] = set()
+
+    @property
+    def partial(self) -> Partial | None:
+        """What of its origin it holds; None: all."""
+        return partial.read(self.path)
 
     @property
     def objects(self) -> Path:
@@ -50,10 +63,13 @@ class Repository:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Entered by whoever writes. The first one removes what killed commands left."""
+        """Entered by whoever writes. The first one removes what killed commands left.
+
+        Loose objects that were half written, which are in nobody's way, only the very first.
+        """
         if self._writers == 0 and self._unclean:
-            _clear_leftovers(self.path)
-            self._unclean = False
+            _clear_leftovers(self.path, _LEFTOVERS if self._swept else (*_LEFTOVERS, _LOOSE))
+            self._swept, self._unclean = True, False
         self._writers += 1
         try:
             yield
@@ -116,8 +132,9 @@ class Repository:
         """Apply lines of `update-ref --stdin` in one transaction; False if one lost a race."""
         command = git(Where(git_dir=STORE), "update-ref", ["--stdin"])
         stdin = "\n".join(["start", *instructions, "prepare", "commit", ""]).encode()
-        done = (await self.cells.run(self.cell(writable=True), command, stdin)).code == 0
-        self._unclean = self._unclean or not done
+        with self.writing():
+            done = (await self.cells.run(self.cell(writable=True), command, stdin)).code == 0
+            self._unclean = self._unclean or not done
         return done
 
     async def land(self, landing: dict[str, Any], pack: int, *, timeout: float) -> Result:
@@ -167,7 +184,7 @@ class Repository:
         """Whether nobody else writes: then what is locked was left so, and is so no more."""
         if self._writers > 1:
             return False
-        _clear_leftovers(self.path)
+        _clear_leftovers(self.path, _LEFTOVERS)
         return True
 
     async def point(self, uid: str, commit: str, *, known: bool = False) -> None:
@@ -188,9 +205,9 @@ class Repository:
         return await asyncio.to_thread(refs.read, self.path, prefixes)
 
 
-def _clear_leftovers(path: Path) -> None:
-    """Remove locks and half-received packs of commands that were killed."""
-    for pattern in ("*.lock", "refs/**/*.lock", "objects/pack/tmp_*", "objects/tmp_objdir-*"):
+def _clear_leftovers(path: Path, patterns: Sequence[str]) -> None:
+    """Remove locks and half-written objects of commands that were killed."""
+    for pattern in patterns:
         for leftover in path.glob(pattern):
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)

@@ -75,6 +75,8 @@ class GitServicer(GitServiceServicer):
             revision=request.revision,
             branch=request.branch,
             max_staleness=request.max_staleness.ToTimedelta().total_seconds(),
+            depth=request.depth,
+            filter=request.filter,
         )
         record = await self._worktrees.create(wanted, _caller(request.credentials))
         return pb.CreateWorktreeResponse(

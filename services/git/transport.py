@@ -25,6 +25,7 @@ from services.git.remote import Remote, Rules, Scheme
 
 STORE: Final = "/run/cell/store"
 _WHOLE_IDS: Final = ("core.abbrev", "40")  # What push prints is read.
+_WARNINGS: Final = 20
 _WATCH_INTERVAL: Final = 0.25
 _LIST_LIMIT: Final = 64 << 20
 _AUTHORITIES: Final = "/run/cell/authorities.pem"
@@ -69,17 +70,54 @@ class Transport:
         store: Path,
         refspecs: Sequence[str],
         progress: Progress,
-    ) -> None:
-        """Fetch into the bare repository `store`, as `refspecs` say."""
-        options = ["--progress", "--prune", "--no-tags"]
+        more: Sequence[str] = (),
+    ) -> str:
+        """Fetch into the bare repository `store`, as `refspecs` and `more` options say.
+
+        What git warns of. Raises `ShallowRefused` where the remote cannot cut its history.
+        """
+        options = ["--progress", "--prune", "--no-tags", *more]
+        return await self._receive(remote, credentials, store, options, refspecs, progress)
+
+    async def fetch_objects(
+        self,
+        remote: Remote,
+        credentials: Credentials,
+        store: Path,
+        objects: Sequence[str],
+        progress: Progress,
+    ) -> str:
+        """Fetch `objects`, by their ids, that a filter left out of `store`."""
+        options = ["--progress", "--no-tags", "--filter=blob:none", "--stdin"]
+        stdin = "".join(f"{one}\n" for one in objects).encode()
+        return await self._receive(remote, credentials, store, options, (), progress, stdin)
+
+    async def _receive(
+        self,
+        remote: Remote,
+        credentials: Credentials,
+        store: Path,
+        options: Sequence[str],
+        refspecs: Sequence[str],
+        progress: Progress,
+        stdin: bytes = b"",
+    ) -> str:
         async with self._connected(
             remote, credentials, store, "fetch", options, refspecs
         ) as running:
-            running.on_error_line(lambda line: answers.report(line, progress))
+            warnings: list[str] = []
+
+            def listen(line: str) -> None:
+                answers.report(line, progress)
+                if line.startswith("warning: ") and len(warnings) < _WARNINGS:
+                    warnings.append(line)
+
+            running.on_error_line(listen)
             watch = asyncio.create_task(self._watch(store, running))
             try:
-                await self._finish(running, remote)
+                await self._finish(running, remote, stdin=stdin)
                 self._check_size(store)
+                return "\n".join(warnings)
             except RemoteUnavailable:
                 if watch.done():
                     watch.result()
@@ -104,10 +142,12 @@ class Transport:
         ) as running:
             return await self._finish(running, remote, failing=True)
 
-    async def _finish(self, running: Running, remote: Remote, *, failing: bool = False) -> Result:
+    async def _finish(
+        self, running: Running, remote: Remote, *, failing: bool = False, stdin: bytes = b""
+    ) -> Result:
         try:
             async with asyncio.timeout(self._bounds.timeout):
-                result = await running.finish(limit=_LIST_LIMIT)
+                result = await running.finish(stdin, limit=_LIST_LIMIT)
         except TimeoutError:
             raise RemoteUnavailable("the remote took too long", repository=remote.url) from None
         except TooMuchOutput:
@@ -149,12 +189,13 @@ class Transport:
         async with AsyncExitStack() as stack:
             if remote.scheme is Scheme.FILE:
                 ends, pipes = await self._local.serve(stack, remote, writing=name == "push")
+                there, config = _addressed(f"fd::{ends[0]},{ends[1]}", options)
                 command = git(
                     Where(git_dir=where_dir),
                     name,
                     options,
-                    values=[f"fd::{ends[0]},{ends[1]}", *refspecs],
-                    config=[("protocol.fd.allow", "always"), _WHOLE_IDS],
+                    values=[there, *refspecs],
+                    config=[("protocol.fd.allow", "always"), _WHOLE_IDS, *config],
                 )
                 cell = Cell(identity=identity, binds=binds, memory=MEMORY)
                 running = await stack.enter_async_context(
@@ -203,7 +244,20 @@ class Transport:
                 config.append(("http.sslCAInfo", _AUTHORITIES))
         cell = Cell(identity=identity, binds=binds, files=files, memory=MEMORY, network=True)
         where = Where(git_dir=git_dir, variables=variables)
-        return cell, git(where, name, options, values=[remote.url, *refspecs], config=config)
+        there, more = _addressed(remote.url, options)
+        return cell, git(where, name, options, values=[there, *refspecs], config=[*config, *more])
+
+
+def _addressed(url: str, options: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
+    """How git is told of a remote, and what it is told besides."""
+    config = list[tuple[str, str]]()
+    if "--stdin" in options:
+        # The remote would not send what belongs to commits that are here.
+        config.append(("fetch.negotiationAlgorithm", "noop"))
+    if not any(option.startswith("--filter=") for option in options):
+        return url, config
+    # What may lack contents lacks those of a remote that has a name.
+    return "origin", [*config, ("remote.origin.url", url)]
 
 
 def size_of(store: Path) -> int:

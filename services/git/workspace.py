@@ -25,6 +25,7 @@ from servicekit.errors import ServiceError
 from services.git import files
 from services.git.cell import MADE, Bind, Cell, Cells
 from services.git.command import Where, git
+from services.git.partial import SHALLOW
 from services.git.record import Mode, Record
 from services.git.repository import Repository
 from services.git.scan import Scan, glance, is_settled, scan
@@ -90,6 +91,7 @@ class Workspace:
         """Held while the head is read or moved."""
         self.astray: tuple[str, str, ServiceError] | None = None
         """The head inside that was not taken, the head outside at that time, and why."""
+        self._variables = {"GIT_SHALLOW_FILE": f"{_STORE}/{SHALLOW}"} if record.depth else {}
         self._frozen: list[Scan] | None = None
         self._answered: tuple[Any, Mapping[str, Any]] | None = None
         """What was asked last of what differs, and the answer, if that is of files that rest."""
@@ -128,7 +130,9 @@ class Workspace:
 
     def where(self, *, objects: str = _STORE, alternates: str = "") -> Where:
         """For commands in `cell`."""
-        return Where(git_dir=_GIT, objects=objects, alternates=alternates)
+        return Where(
+            git_dir=_GIT, objects=objects, alternates=alternates, variables=self._variables
+        )
 
     def restack(self, layers: tuple[Path, ...]) -> None:
         """Its upper layer was frozen: it stands on these now. Call it locked."""

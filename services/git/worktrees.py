@@ -1,6 +1,7 @@
 """Makes and removes worktrees, and finds those there are."""
 
 import asyncio
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,7 +12,7 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from servicekit.disk import DiskGuard
-from services.git import files, filling, history, inside, provenance, status
+from services.git import files, filling, history, inside, partial, provenance, status
 from services.git.beside import beside
 from services.git.cell import Cells
 from services.git.checkouts import Checkouts
@@ -44,6 +45,10 @@ class Wanted:
     revision: str
     branch: str
     max_staleness: float = 0
+    depth: int = 0
+    """Commits of history; 0: all."""
+    filter: str = ""
+    """Which contents, as git's --filter says it; empty: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,12 +241,17 @@ class Worktrees:
             raise UnsavedWork("the worktree has work that is nowhere else", uid=record.uid)
 
     def _begin(self, wanted: Wanted, caller: Caller, remote: Remote | None) -> Record:
+        key = remote.key if remote else f"own-{wanted.uid}"
+        if remote and (part := partial.wanted(wanted.depth, wanted.filter, wanted.revision)):
+            key = part.key(remote.key)
         return Record(
             uid=wanted.uid,
             tenant=caller.tenant,
             asked=wanted.repository,
             repository=remote.url if remote else "",
-            key=remote.key if remote else f"own-{wanted.uid}",
+            key=key,
+            depth=wanted.depth,
+            filter=wanted.filter,
             revision=wanted.revision,
             branch=wanted.branch,
             create_time=self._clock(),
@@ -261,7 +271,8 @@ class Worktrees:
             asked = None if is_commit_id(record.revision) else remote
             dirty = await stack.enter_async_context(beside(self._is_dirty(asked)))
             async with self.repositories.locked(repository):
-                self.repositories.make(repository)
+                part = partial.wanted(record.depth, record.filter, record.revision)
+                self.repositories.make(repository, part if remote else None)
                 resolved = Resolved(commit="", time=self._clock())
                 if remote is not None:
                     progress("asking the remote", 0, 0)
@@ -272,6 +283,9 @@ class Worktrees:
                         caller,
                         max_staleness=max_staleness,
                         progress=progress,
+                    )
+                    await self.repositories.complete(
+                        repository, remote, resolved.commit, caller, progress
                     )
                 progress("checking out", 0, 0)
                 made = replace(record, mode=self._mode, checkout=resolved.commit)
@@ -285,7 +299,8 @@ class Worktrees:
                     known = self._checkouts.find(repository, resolved.commit) is not None
                     await repository.point(record.uid, resolved.commit, known=known)
             await laying
-            warnings = _WARNINGS[await dirty]
+            part = repository.partial
+            warnings = (*_WARNINGS[await dirty], *(part.warnings if part else ()))
             ready = replace(
                 made,
                 state=State.READY,
@@ -315,7 +330,7 @@ class Worktrees:
         paths.outside.mkdir()
         paths.lock.touch(mode=0o600)
         refs = sorted((await repository.refs("refs/remotes/origin/", "refs/tags/")).items())
-        inside.make(paths.tree, sandbox, record, commit, refs)
+        inside.make(paths.tree, sandbox, record, commit, refs, partial.shallow(repository.path))
 
     async def _fill(self, repository: Repository, commit: str, tree: Path) -> None:
         if not commit:
@@ -389,7 +404,11 @@ class Worktrees:
         repository = self.repository_of(record)
         if record.checkout and record.mode is not Mode.PLAIN:
             await self._checkouts.get(repository, record.checkout)
-        return Workspace(record, self.paths(record), repository, self._cells)
+        paths = self.paths(record)
+        if record.uid not in self._workspaces:
+            # Nobody looks at it yet: what is there is of a service that was killed.
+            shutil.rmtree(paths.scratch, ignore_errors=True)
+        return Workspace(record, paths, repository, self._cells)
 
     @asynccontextmanager
     async def locked(self, uid: str) -> AsyncIterator[None]:
@@ -406,9 +425,10 @@ def _is_removed(making: asyncio.Task[Any]) -> bool:
 
 
 def _is_same(record: Record, wanted: Wanted, caller: Caller) -> bool:
-    return (record.tenant, record.asked, record.revision, record.branch) == (
-        caller.tenant,
-        wanted.repository,
-        wanted.revision,
-        wanted.branch,
+    return (
+        *(record.tenant, record.asked, record.revision, record.branch),
+        *(record.depth, record.filter),
+    ) == (
+        *(caller.tenant, wanted.repository, wanted.revision, wanted.branch),
+        *(wanted.depth, wanted.filter),
     )

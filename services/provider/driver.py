@@ -132,8 +132,10 @@ class Driver(Protocol):
         """Raises HandleInvalid, NotProvisioned."""
         ...
 
-    async def suspend(self, handle: bytes, duration: timedelta) -> bool:
+    async def suspend(self, handle: bytes, duration: timedelta, *, end_idle: bool) -> bool:
         """Hold it still, at most so long. False when it is dormant: nothing was done.
+
+        With `end_idle` one in which nothing runs is made dormant.
 
         Raises HandleInvalid, NotProvisioned, CapabilityMissing, Unavailable.
         """

@@ -129,7 +129,9 @@ class ProviderServicer(ProviderServiceServicer):
         self, request: pb.SuspendEnvironmentRequest, context: Context
     ) -> pb.SuspendEnvironmentResponse:
         duration = request.duration.ToTimedelta()
-        active = await self._of(request.handle).suspend(request.handle, duration)
+        active = await self._of(request.handle).suspend(
+            request.handle, duration, end_idle=request.end_idle
+        )
         return pb.SuspendEnvironmentResponse(active=active)
 
     async def ResumeEnvironment(

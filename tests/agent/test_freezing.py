@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.client import Scope
 from agent.launcher import cgroups
 from agent.launcher.stopping import Stopping, go_on
-from agent.launcher_client import LauncherError, PeerGone
+from agent.launcher_client import LauncherClient, LauncherError, PeerGone
 from agent.protocol import Facts, Limits, State
 from tests.agent.node import Box, Node, close, command, new_uid, python, until
 
@@ -182,6 +183,42 @@ async def test_what_was_stopped_before_stays_so(node: Node) -> None:
 async def _until_stopped(box: Box, look: str) -> None:
     async with asyncio.timeout(10):
         while (await box.run("sh", "-c", look)).stdout != b"1\n":
+            pass
+
+
+async def test_one_in_which_nothing_runs_leaves_when_it_is_told_to(node: Node) -> None:
+    async with node.sandbox() as box, node.launcher() as launcher:
+        await box.run("true")
+        async with box.agent() as bystander, box.agent() as agent:
+            sinks = box.sinks("running")
+            await agent.start("running", command("sleep", "1000"), sinks)
+            assert not await agent.leave()
+            await agent.signal("running", signal.SIGKILL, Scope.TREE)
+            close(sinks)
+            assert await agent.leave()
+            await asyncio.wait_for(bystander.gone.wait(), 10)
+        await until_absent(launcher, box.uid)
+
+
+async def test_one_that_was_just_started_waits_for_its_first_command(node: Node) -> None:
+    async with node.sandbox() as box, box.agent() as agent:
+        assert not await agent.leave()
+        async with asyncio.timeout(10):
+            while not await agent.leave():
+                pass
+
+
+async def test_what_was_left_in_the_background_keeps_it(node: Node) -> None:
+    async with node.sandbox() as box:
+        await box.run("sh", "-c", "sleep 1000 > /dev/null 2>&1 &")
+        async with box.agent() as agent:
+            assert not await agent.leave()
+        assert (await box.run("echo", "on")).stdout == b"on\n"
+
+
+async def until_absent(launcher: LauncherClient, uid: str) -> None:
+    async with asyncio.timeout(10):
+        while (await launcher.inspect(uid)).state is not State.ABSENT:
             pass
 
 

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 import grpc
 
 from agent.launcher_client import LauncherClient
+from agent.protocol import State as SandboxState
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1 import gateway_pb2_grpc as rpc
 from cove.git.v1 import git_pb2
@@ -170,6 +171,12 @@ class Stage:
         """As it ends by itself when it was idle for long."""
         async with LauncherClient.connect(self.runtime / "launcher") as client:
             await client.kill(await self._uid(workspace_id))
+
+    async def active(self, workspace_id: str) -> bool:
+        """Whether it has a sandbox now."""
+        async with LauncherClient.connect(self.runtime / "launcher") as client:
+            status = await client.inspect(await self._uid(workspace_id))
+        return status.state is not SandboxState.ABSENT
 
     async def remove_snapshot(self, workspace_id: str, snapshot_id: str) -> None:
         """Behind the back of all gateways."""

@@ -162,7 +162,8 @@ async def test_a_worktree_without_record_is_left_alone_for_the_grace_period(stag
 
 async def test_work_without_record_is_never_removed(stage: Stage) -> None:
     uid = await _orphan(stage)
-    tree = stage.state / "git" / "worktrees" / uid / "tree"
+    home = stage.state / "git" / "worktrees" / uid
+    tree = home / ("upper" if (home / "upper").exists() else "tree")
     (tree / "work.txt").write_text("precious")
     async with stage.gateway():
         await eventually(_looked(stage, times=3))

@@ -107,6 +107,28 @@ async def test_a_fork_has_all_of_its_source_and_neither_sees_the_other(
     assert await run(gateway, "cat staged hello.txt", child.name) == "staged\nchanged\n"
 
 
+async def test_a_source_in_which_nothing_runs_is_not_copied(stage: Stage, gateway: Gateway) -> None:
+    await made(stage, gateway)
+    await run(gateway, "echo new > new.txt")
+    assert await stage.active("demo")
+    await gateway.workspaces.ForkWorkspace(fork())
+    assert not await stage.active("demo")
+    assert await run(gateway, "cat new.txt", "workspaces/child") == "new\n"
+    assert await run(gateway, "cat new.txt") == "new\n"
+
+
+async def test_commands_that_are_started_while_it_is_forked_run_once(
+    stage: Stage, gateway: Gateway
+) -> None:
+    await made(stage, gateway)
+    working = [run(gateway, f"echo {n} >> lines; echo {n}") for n in range(30)]
+    forking = [gateway.workspaces.ForkWorkspace(fork(f"child-{n}")) for n in range(5)]
+    told, _ = await asyncio.gather(asyncio.gather(*working), asyncio.gather(*forking))
+    assert told == [f"{n}\n" for n in range(30)]
+    lines = (await run(gateway, "cat lines")).split()
+    assert sorted(map(int, lines)) == list(range(30))
+
+
 async def test_while_something_writes_a_fork_is_of_one_moment(
     stage: Stage, gateway: Gateway
 ) -> None:

@@ -1,6 +1,7 @@
 """A git server over HTTP on loopback: `git http-backend`, with a password."""
 
 import base64
+import gzip
 import os
 import ssl
 import subprocess
@@ -20,6 +21,10 @@ class Server:
 
     port: int = 0
     requests: list[str] = field(default_factory=list)
+    fetches: int = 0
+    """How many packs were asked for."""
+    old: bool = False
+    """Whether it speaks the protocol of before version 2 only."""
     redirect: str = ""
     """Where everything is redirected to, if anywhere."""
 
@@ -69,9 +74,12 @@ def serving(root: Path, certificate: Path | None = None) -> Iterator[Server]:
 
         def _backend(self) -> None:
             path, _, query = self.path.partition("?")
+            body = self._body()
+            plain = gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body
+            state.fetches += b"command=fetch" in plain
             result = subprocess.run(
                 ["git", "http-backend"],
-                input=self._body(),
+                input=body,
                 capture_output=True,
                 check=False,
                 env={
@@ -87,7 +95,7 @@ def serving(root: Path, certificate: Path | None = None) -> Iterator[Server]:
                     "REQUEST_METHOD": self.command,
                     "CONTENT_TYPE": self.headers.get("Content-Type", ""),
                     "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
-                    "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+                    "GIT_PROTOCOL": "" if state.old else self.headers.get("Git-Protocol", ""),
                 },
             )
             head, _, body = result.stdout.partition(b"\r\n\r\n")

@@ -1,4 +1,4 @@
-"""The git service as a process of its own, which is killed and started again over the same state."""
+"""The git service as a process of its own, which is killed and started over the same state."""
 
 import asyncio
 import json
@@ -6,8 +6,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -37,7 +36,9 @@ class Moment:
 class Node:
     """One node's git service. Use it as an async context manager."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, more: Mapping[str, str] | None = None) -> None:
+        """Its directories are below `home`; `more` variables than it needs may be given."""
+        self._more = more or {}
         self.state = home / "s"
         self._home = home
         self._process: asyncio.subprocess.Process | None = None
@@ -56,6 +57,11 @@ class Node:
         return self.state / "git"
 
     @property
+    def pid(self) -> int:
+        assert self._process
+        return self._process.pid
+
+    @property
     def stub(self) -> GitServiceStub:
         assert self._channel
         return GitServiceStub(self._channel)
@@ -66,6 +72,7 @@ class Node:
             "COVE_STATE": str(self.state),
             "COVE_RUNTIME": str(self._home / "r"),
             "COVE_GIT__LOCAL_ROOTS": "/",
+            **self._more,
         }
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "services.git", env=env, stdout=asyncio.subprocess.PIPE
@@ -103,7 +110,7 @@ class Node:
     def there(self) -> set[str]:
         """Processes and files."""
         assert self._process
-        return {*_descendants(self._process.pid), *_files(self.git)}
+        return {*descendants(self._process.pid), *_files(self.git)}
 
     async def _end(self, number: signal.Signals) -> None:
         assert self._process
@@ -151,16 +158,10 @@ class Node:
                 assert done.code == 0, done.errors
 
 
-@asynccontextmanager
-async def node(home: Path) -> AsyncIterator[Node]:
-    """A node whose state is below `home`."""
-    async with Node(home) as made:
-        yield made
-
-
-def _descendants(pid: int) -> Iterable[str]:
+def descendants(pid: int) -> Iterable[str]:
+    """Pids of all processes below one."""
     try:
-        threads = os.listdir(f"/proc/{pid}/task")
+        threads = [path.name for path in Path(f"/proc/{pid}/task").iterdir()]
     except OSError:
         return
     for thread in threads:
@@ -170,7 +171,7 @@ def _descendants(pid: int) -> Iterable[str]:
             continue
         for child in text.split():
             yield child
-            yield from _descendants(int(child))
+            yield from descendants(int(child))
 
 
 def _files(root: Path) -> Iterable[str]:

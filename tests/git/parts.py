@@ -118,6 +118,8 @@ class Parts:
         revision: str = "",
         branch: str = "work",
         max_staleness: float = 0,
+        depth: int = 0,
+        filter: str = "",  # noqa: A002
         caller: Caller = CALLER,
     ) -> Record:
         """A worktree of `source`."""
@@ -127,6 +129,8 @@ class Parts:
             revision=revision,
             branch=branch,
             max_staleness=max_staleness,
+            depth=depth,
+            filter=filter,
         )
         return await self.worktrees.create(wanted, caller)
 
@@ -156,9 +160,10 @@ class CountingTransport(Transport):
         store: Path,
         refspecs: Sequence[str],
         progress: Progress,
-    ) -> None:
+        more: Sequence[str] = (),
+    ) -> str:
         self.fetches += 1
-        await super().fetch(remote, credentials, store, refspecs, progress)
+        return await super().fetch(remote, credentials, store, refspecs, progress, more)
 
 
 class WatchedCells(Cells):

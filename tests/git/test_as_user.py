@@ -22,7 +22,12 @@ TESTS = (
     "test_merge.py::test_a_rebase_repeats_each_commit_as_git_does",
     "test_push.py::test_push_to_a_repository_of_this_machine",
     "test_ssh.py",
+    "test_foresight.py::test_work_collides_as_git_merges_it",
     "test_inside.py",
+    "test_maintenance.py::test_readers_go_on_while_packs_are_replaced",
+    "test_maintenance.py::test_what_nothing_names_goes_only_when_no_worktree_is_left",
+    "test_partial.py::test_a_shallow_one_is_worked_in_and_pushed",
+    "test_partial.py::test_old_contents_are_left_out",
     "test_warm.py",
 )
 

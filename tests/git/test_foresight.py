@@ -194,3 +194,12 @@ async def test_commits_made_inside_count(git: Parts, source: Path, mode: Mode | 
     seen, found = await look(git, uids)
     assert [one.head for one in seen][1] == done.commit
     assert paths(found) == {(uids[0], uids[1]): {b"README"}}
+
+
+async def test_what_a_killed_look_left_is_removed(git: Parts, source: Path, tmp_path: Path) -> None:
+    await git.create(source)
+    paths = git.worktrees.paths(git.records.get(UIDS[0]))
+    left = paths.scratch / "0123" / "ab"
+    left.mkdir(parents=True)
+    await git.ready()
+    assert not left.exists()

@@ -1,11 +1,12 @@
-"""The service is killed at any point of what it does: nothing is half there, and a retry does it."""
+"""The service is killed at any point of what it does: nothing is half there, a retry does it."""
 
 import asyncio
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +42,18 @@ class Case:
     @property
     def request_id(self) -> str:
         return str(uuid.UUID(int=self.number))
+
+    @property
+    def own_origin(self) -> Path:
+        """A repository that nobody has used before."""
+        path = self.origin.with_name(f"{self.number}.git")
+        if not path.exists():
+            shutil.copytree(self.origin, path)
+        return path
+
+    async def create_anew(self) -> pb.CreateWorktreeResponse:
+        """Of a repository that was not here before."""
+        return await replace(self, origin=self.own_origin).create()
 
     async def create(self) -> pb.CreateWorktreeResponse:
         request = pb.CreateWorktreeRequest(
@@ -195,6 +208,7 @@ async def _check_remove(case: Case, answer: pb.RemoveWorktreeResponse) -> None:
 
 
 OPERATIONS: Final = {
+    "first create": Operation(_nothing, Case.create_anew, _check_create),
     "create": Operation(_nothing, Case.create, _check_create),
     "commit": Operation(Case.changed, Case.commit, _check_commit),
     "snapshot": Operation(Case.changed, _snapshot, _check_snapshot),
@@ -234,6 +248,8 @@ async def kill_at_points(operation: Operation, tmp_path: Path, origin: Path, poi
     """Half of the points are spread over how long it takes, half over what can be seen of it."""
     early = 0
     async with Node(tmp_path) as node:
+        await Case(node, origin, 0).create()  # What comes next does not wait for a clone.
+        await Case(node, origin, 0).forget()
         whole, events = await _measure(operation, Case(node, origin, 1))
         half = points // 2
         moments = [Moment(seconds=whole * (n + 0.5) / half) for n in range(half)]
@@ -267,8 +283,8 @@ async def _measure(operation: Operation, case: Case) -> tuple[float, int]:
         now = case.node.there()
         new += len(now - seen)
         seen |= now
-    await operation.check(case, await calling)
     whole = time.monotonic() - began
+    await operation.check(case, await calling)
     await case.forget()
     return whole, max(new, 1)
 

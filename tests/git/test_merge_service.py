@@ -35,7 +35,7 @@ async def test_a_branch_is_previewed_merged_and_merged_again(
     stub: GitServiceStub, bare: Path, tmp_path: Path
 ) -> None:
     created = await create(stub, bare)
-    root = tmp_path / "s" / created.mount.worktree
+    root = tmp_path / "s" / (created.mount.upper or created.mount.worktree)
     head = await commit(stub, root, "new.txt", "1\n")
     asked = pb.PreviewMergeRequest(uid=UID, target="next", fetch=True)
     seen = (await stub.PreviewMerge(asked, metadata=ACME)).preview
@@ -70,7 +70,7 @@ async def test_conflicts_come_in_the_details_and_in_full_from_a_preview(
     stub: GitServiceStub, bare: Path, tmp_path: Path
 ) -> None:
     created = await create(stub, bare)
-    root = tmp_path / "s" / created.mount.worktree
+    root = tmp_path / "s" / (created.mount.upper or created.mount.worktree)
     await commit(stub, root, "README", "theirs\n")
     first = pb.MergeBranchRequest(uid=UID, target="next")
     await stub.MergeBranch(first, metadata=ACME)
@@ -117,7 +117,9 @@ async def test_a_service_killed_while_it_merges_lands_once_on_retry(
     ):
         stub = GitServiceStub(channel)
         created = await create(stub, bare)
-        await commit(stub, tmp_path / "s" / created.mount.worktree, "new.txt", "1\n")
+        await commit(
+            stub, tmp_path / "s" / (created.mount.upper or created.mount.worktree), "new.txt", "1\n"
+        )
         merging = asyncio.ensure_future(stub.MergeBranch(request, metadata=ACME))
         await asyncio.wait([merging], timeout=moment)
         running.kill()

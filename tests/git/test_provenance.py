@@ -53,7 +53,9 @@ class Service:
         await self.stub.CreateWorktree(request, metadata=ACME)
 
     def write(self, text: str, uid: str = UID) -> None:
-        (self.state / "git" / "worktrees" / uid / "tree" / "new.txt").write_text(text)
+        folder = self.state / "git" / "worktrees" / uid
+        tree = next(path for path in (folder / "upper", folder / "tree") if path.is_dir())
+        (tree / "new.txt").write_text(text)
 
     async def commit(self, uid: str = UID, **changes: Any) -> str:
         """A commit with provenance, of whatever is new; its id."""

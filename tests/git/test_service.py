@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -54,8 +55,12 @@ async def stub(tmp_path: Path) -> AsyncIterator[GitServiceStub]:
         yield GitServiceStub(channel)
 
 
-async def create(stub: GitServiceStub, source: Path, uid: str = UID) -> pb.CreateWorktreeResponse:
-    request = pb.CreateWorktreeRequest(uid=uid, repository=str(source), branch=f"cove/{uid[0]}")
+async def create(
+    stub: GitServiceStub, source: Path, uid: str = UID, **more: Any
+) -> pb.CreateWorktreeResponse:
+    request = pb.CreateWorktreeRequest(
+        uid=uid, repository=str(source), branch=f"cove/{uid[0]}", **more
+    )
     return await stub.CreateWorktree(request, metadata=ACME)
 
 
@@ -179,9 +184,10 @@ async def process(tmp_path: Path) -> AsyncIterator[tuple[asyncio.subprocess.Proc
         await running.communicate()
 
 
+@pytest.mark.parametrize("part", [{}, {"depth": 1}, {"depth": 1, "filter": "blob:none"}])
 @pytest.mark.parametrize("moment", [0.02, 0.08, 0.15, 0.25])
 async def test_a_service_killed_while_it_creates_finishes_on_retry(
-    moment: float, tmp_path: Path
+    moment: float, part: dict[str, Any], tmp_path: Path
 ) -> None:
     source = make_source(tmp_path / "source")
     (source / "large").write_bytes(os.urandom(4 << 20))
@@ -191,7 +197,7 @@ async def test_a_service_killed_while_it_creates_finishes_on_retry(
         process(tmp_path) as (running, address),
         grpc.aio.insecure_channel(address) as channel,
     ):
-        creating = asyncio.ensure_future(create(GitServiceStub(channel), source))
+        creating = asyncio.ensure_future(create(GitServiceStub(channel), source, **part))
         await asyncio.wait([creating], timeout=moment)
         running.kill()
         await asyncio.wait([creating])
@@ -201,8 +207,10 @@ async def test_a_service_killed_while_it_creates_finishes_on_retry(
         grpc.aio.insecure_channel(address) as channel,
     ):
         stub = GitServiceStub(channel)
-        created = await create(stub, source)
+        created = await create(stub, source, **part)
         assert created.worktree.state == pb.Worktree.STATE_READY
+        log = await stub.ListCommits(pb.ListCommitsRequest(uid=UID), metadata=ACME)
+        assert len(log.commits) == part.get("depth", 2)
         found = await stub.GetWorktreeStatus(pb.GetWorktreeStatusRequest(uid=UID), metadata=ACME)
         assert found.status.total == 0
         await stub.RemoveWorktree(pb.RemoveWorktreeRequest(uid=UID), metadata=ACME)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from services.git import answers, status
 from services.git.commit import Draft
 from services.git.credentials import Credentials
 from services.git.errors import (
@@ -18,6 +19,7 @@ from services.git.errors import (
     RemoteUnavailable,
     RepositoryNotFound,
     RepositoryTooLarge,
+    ShallowRefused,
 )
 from services.git.push import Pushed, Target
 from services.git.remote import Rules
@@ -173,3 +175,39 @@ async def test_a_repository_over_the_limit_is_refused(source: Path, tmp_path: Pa
         with pytest.raises(RepositoryTooLarge):
             await git.create(source)
         assert not list((git.state / "git" / "repositories").rglob("*.git"))
+
+
+async def test_a_remote_that_leaves_nothing_out_is_told_of(web: Web, tmp_path: Path) -> None:
+    record = await web.git.create(web.url, filter="blob:none", depth=1, caller=ADA)
+    assert any("leave contents out" in warning for warning in record.warnings)
+    _, workspace = await web.git.ready()
+    assert not (await status.read(workspace, workspace.head)).entries
+    await web.git.create(web.url, OTHER, branch="b", filter="blob:none", depth=1, caller=ADA)
+    record, _ = await web.git.ready(OTHER)
+    assert any("leave contents out" in warning for warning in record.warnings)
+    run_git(tmp_path / "served" / "app.git", "config", "uploadpack.allowFilter", "true")
+    able = await web.git.create(web.url, "c" * 16, branch="c", filter="blob:limit=1", caller=ADA)
+    assert not able.warnings
+
+
+async def test_a_remote_that_gives_no_single_commit_gives_all_branches(
+    web: Web, source: Path, tmp_path: Path
+) -> None:
+    web.server.old = True
+    first = run_git(source, "rev-parse", "HEAD")
+    newer = add_commit(source, {"a": "1\n"})
+    run_git(source, "push", "-q", str(tmp_path / "served" / "app.git"), "main")
+    record = await web.git.create(web.url, revision=first, depth=1, caller=ADA)
+    assert (record.base_commit, len(record.warnings)) == (first, 1)
+    assert "no single commit" in record.warnings[0]
+    _, workspace = await web.git.ready()
+    assert await workspace.repository.has(newer)
+
+
+def test_words_of_a_remote_that_cannot_cut_are_understood() -> None:
+    remote = Rules().parse("https://example.org/app.git")
+    for words in (
+        "fatal: Server does not support shallow clients",
+        "fatal: dumb http transport does not support shallow capabilities",
+    ):
+        assert isinstance(answers.failure(remote, words), ShallowRefused)

@@ -1,12 +1,14 @@
 """Environments that are held still for a while."""
 
 import asyncio
+import signal
 from pathlib import Path
 
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from agent.client import Scope
 from cove.errors.v1.errors_pb2 import ErrorReason
 from cove.provider.v1 import provider_pb2 as pb
 from servicekit.status import reason
@@ -16,9 +18,9 @@ from tests.provider.conftest import Suite
 COUNT = "n=0; while true; do n=$((n+1)); echo $n > /workspace/n; done"
 
 
-async def suspend(suite: Suite, handle: bytes, seconds: float) -> bool:
+async def suspend(suite: Suite, handle: bytes, seconds: float, *, end_idle: bool = False) -> bool:
     duration = Duration(nanos=int(seconds * 1e9) % 10**9, seconds=int(seconds))
-    request = pb.SuspendEnvironmentRequest(handle=handle, duration=duration)
+    request = pb.SuspendEnvironmentRequest(handle=handle, duration=duration, end_idle=end_idle)
     return (await suite.stub.SuspendEnvironment(request)).active
 
 
@@ -72,6 +74,23 @@ async def test_a_suspended_one_can_be_released(suite: Suite) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await suspend(suite, handle, 1)
     assert reason(caught.value) == ErrorReason.ERROR_REASON_NOT_PROVISIONED
+
+
+async def test_one_in_which_nothing_runs_is_ended_where_that_is_wanted(suite: Suite) -> None:
+    uid, handle, file = await counting(suite)
+    assert await suspend(suite, handle, 60, end_idle=True)
+    assert await resume(suite, handle)
+    box = Box(suite.node, uid, file.parent, suite.node.runtime / "a" / uid)
+    async with box.agent() as agent:
+        await agent.signal("count", signal.SIGKILL, Scope.TREE)
+    assert not await suspend(suite, handle, 60, end_idle=True)
+    inspect = pb.InspectEnvironmentRequest(handle=handle)
+    found = (await suite.stub.InspectEnvironment(inspect)).observation
+    assert found.state == pb.Observation.STATE_DORMANT
+    activate = pb.ActivateEnvironmentRequest(handle=handle)
+    assert (await suite.stub.ActivateEnvironment(activate)).started
+    assert await suspend(suite, handle, 60)
+    await suite.stub.ReleaseEnvironment(pb.ReleaseEnvironmentRequest(uid=uid))
 
 
 async def test_a_dormant_one_holds_still_anyway(suite: Suite) -> None:

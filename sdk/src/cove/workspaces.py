@@ -234,6 +234,8 @@ class Workspaces:
         revision: str = "",
         branch: str = "",
         driver: str = "",
+        depth: int = 0,
+        filter: str = "",  # noqa: A002 - the contract's word.
         env: Mapping[str, str] | None = None,
         limits: registry_pb2.Limits | None = None,
         labels: Mapping[str, str] | None = None,
@@ -247,9 +249,11 @@ class Workspaces:
         """Make a workspace from a repository: a URL, or a local `Path`; an empty one without.
 
         `revision` is a branch, tag or commit of it, its HEAD by default; `branch` the one that
-        is made for the workspace, `cove/{id}` by default. `env` holds variables of every command.
-        Without `wait` it returns when the workspace is recorded. `on_progress` is told how far
-        it is while it is made. One that fails leaves nothing, unless `keep_failed`.
+        is made for the workspace, `cove/{id}` by default. `depth` commits of history, back from
+        the revision, are enough; so are the contents that `filter` leaves, `blob:none` or
+        `blob:limit=1m`, besides those of the revision itself. `env` holds variables of every
+        command. Without `wait` it returns when the workspace is recorded. `on_progress` is told
+        how far it is while it is made. One that fails leaves nothing, unless `keep_failed`.
 
         `request_id`, a UUID, is for callers that may die: called again with the same one within
         24 h, also by another process, it joins the call or returns its workspace. Raises
@@ -267,6 +271,8 @@ class Workspaces:
                     revision=revision,
                     branch=branch,
                     driver=driver,
+                    depth=depth,
+                    filter=filter,
                     limits=limits,
                     env=env,
                 ),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
 
-from agent.client import AgentClient
+from agent.client import AgentClient, AgentError
 from agent.handle import Handle
 from agent.launcher_client import LauncherClient, LauncherError, PeerGone, PeerTooOld, ProbeFailed
 from agent.protocol import Facts, Mode, Mount, SandboxSpec, SandboxStatus, State
@@ -40,6 +40,10 @@ from services.provider.errors import (
 )
 
 _GENERATION: Final = 1
+_LEAVING: Final = 5.0
+"""Seconds in which an agent that leaves is gone."""
+_LOOKS: Final = 200
+_LOOK: Final = 0.01
 _ATTEMPTS: Final = 3
 """Starts of a sandbox whose agent was just going idle."""
 
@@ -130,8 +134,10 @@ class LocalDriver:
         async with self._launcher_of(handle) as (launcher, uid, _):
             return self._observe(uid, await launcher.inspect(uid))
 
-    async def suspend(self, handle: bytes, duration: timedelta) -> bool:
+    async def suspend(self, handle: bytes, duration: timedelta, *, end_idle: bool) -> bool:
         async with self._launcher_of(handle) as (launcher, uid, facts):
+            if end_idle and await _ended(launcher, uid, facts.sandbox_uid):
+                return False
             if not facts.freeze:
                 raise CapabilityMissing(
                     "the launcher is older than this provider: it cannot freeze",
@@ -273,6 +279,25 @@ class LocalDriver:
 
     def _lock(self, uid: str) -> asyncio.Lock:
         return self._locks.setdefault(uid, asyncio.Lock())
+
+
+async def _ended(launcher: LauncherClient, uid: str, owner: int) -> bool:
+    """Have its agent end, if nothing runs; true when nothing of it is left."""
+    status = await launcher.inspect(uid)
+    if status.state is State.ABSENT:
+        return True
+    try:
+        async with AgentClient.connect(Path(status.socket), owner) as agent:
+            if not await agent.leave():
+                return False
+            await asyncio.wait_for(agent.gone.wait(), _LEAVING)
+    except (PeerGone, PeerTooOld, AgentError, TimeoutError):
+        return False
+    for _ in range(_LOOKS):
+        if (await launcher.inspect(uid)).state is State.ABSENT:
+            return True
+        await asyncio.sleep(_LOOK)
+    return False
 
 
 async def _activate(launcher: LauncherClient, spec: SandboxSpec, uid: int) -> bool:

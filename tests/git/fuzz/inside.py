@@ -2,12 +2,14 @@
 
 Run by path as `python -I -S inside.py SPEC`, standard library only. SPEC is JSON: `lowers`,
 `upper`, `work` and `xattrs` of an overlay, or `tree` of a plain worktree; `objects`, `outside`,
-`lock`, `uid`, and the files `overlay` and `plumbing` of the agent. Requests are lines of JSON: what to do
-and with what; so are answers. Bytes are text in Latin-1. Ends with `CANNOT` without a mount.
+`lock`, `uid`, and the files `overlay` and `plumbing` of the agent. Requests are lines of JSON: what
+to do and with what; so are answers. Bytes are text in Latin-1. Ends with `CANNOT` without a mount.
 """
 
-# ruff: noqa: PTH, T201, PERF203, SIM105, SIM115
+# ruff: noqa: PTH101, PTH102, PTH103, PTH108, PTH112, PTH113, PTH114, PTH118, PTH120, PTH123, PTH211
+# ruff: noqa: T201
 
+import contextlib
 import fcntl
 import importlib.util
 import json
@@ -15,6 +17,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 CANNOT = 77
@@ -60,7 +63,8 @@ def main(text: str) -> None:
 
 def _load(path: str, name: str) -> Any:
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -153,10 +157,8 @@ def _do(request: dict[str, Any], plumbing: Any) -> dict[str, Any]:
 
 def _truth(head: str, paths: list[str] | None) -> dict[str, Any]:
     """What `git add -A` would commit on top of `head`, all or what is at or below `paths`."""
-    try:
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(f"{_TRUTH}/index")
-    except FileNotFoundError:
-        pass
     _stock("read-tree", head) if head else _stock("read-tree", "--empty")
     with open(f"{_TRUTH}/HEAD", "w") as file:
         file.write(f"{head}\n" if head else "ref: refs/heads/none\n")
@@ -266,7 +268,7 @@ def _is_file(path: bytes) -> bool:
     return os.path.isfile(path) and not os.path.islink(path)
 
 
-_EDITS = {
+_EDITS: dict[str, Callable[..., object]] = {
     "write": _write,
     "append": _append,
     "same size": _same_size,

@@ -31,6 +31,8 @@ async def create(cove: Client, options: argparse.Namespace, console: Console) ->
             id=options.id,
             revision=options.revision,
             branch=options.branch,
+            depth=options.depth,
+            filter=options.filter,
             env=pairs(options.env, "--env"),
             labels=pairs(options.label, "--label"),
             limits=registry_pb2.Limits(

@@ -95,6 +95,13 @@ def _create(commands: Commands) -> None:
     option("--id", default="", help="the id; the server makes one when it is missing")
     option("--revision", default="", help="branch, tag or commit to start from")
     option("--branch", default="", help="name of the new branch; default cove/ID")
+    option("--depth", type=int, default=0, metavar="N", help="commits of history; default all")
+    option(
+        "--filter",
+        default="",
+        metavar="SPEC",
+        help="old contents: blob:none, blob:limit=1m",
+    )
     option("-e", "--env", action="append", default=[], metavar="K=V", help="for every command")
     option("-l", "--label", action="append", default=[], metavar="K=V", help="a label")
     option("--memory", type=size, default=0, metavar="SIZE", help="limit of memory: 512MiB, 2GiB")
@@ -140,7 +147,6 @@ def _snapshots(commands: Commands) -> None:
         group=_GROUP,
         examples=[
             ("before something that may go wrong", "cove snapshot demo green"),
-            ("go on from there", "cove fork demo again --snapshot green"),
             ("forget it", "cove snapshot demo green --rm"),
         ],
         status=FOLLOWED,

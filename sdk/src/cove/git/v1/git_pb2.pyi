@@ -263,6 +263,8 @@ class CreateWorktreeRequest(_message.Message):
     CREDENTIALS_FIELD_NUMBER: _builtins.int
     MAX_STALENESS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """The uid of the environment. Required."""
     repository: _builtins.str
@@ -275,6 +277,15 @@ class CreateWorktreeRequest(_message.Message):
     """Name of the branch to make. Required."""
     request_id: _builtins.str
     """A UUID of the caller's making, the same in every retry."""
+    depth: _builtins.int
+    """Commits of history, back from the revision; 0 means all. Where the remote cannot cut its
+    history, all of it is fetched, with a warning.
+    """
+    filter: _builtins.str
+    """Which contents of files outside of the revision to fetch, as `git clone --filter` takes
+    it: `blob:none`, or `blob:limit=N` with k, m or g; empty means all. Where the remote
+    cannot leave any out, all are fetched, with a warning.
+    """
     @_builtins.property
     def credentials(self) -> Global___Credentials:
         """What proves the caller to the remote."""
@@ -293,10 +304,12 @@ class CreateWorktreeRequest(_message.Message):
         credentials: Global___Credentials | None = ...,
         max_staleness: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
+        depth: _builtins.int = ...,
+        filter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "max_staleness", b"max_staleness"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "credentials", b"credentials", "max_staleness", b"max_staleness", "repository", b"repository", "request_id", b"request_id", "revision", b"revision", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "credentials", b"credentials", "depth", b"depth", "filter", b"filter", "max_staleness", b"max_staleness", "repository", b"repository", "request_id", b"request_id", "revision", b"revision", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

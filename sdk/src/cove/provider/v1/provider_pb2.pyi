@@ -655,8 +655,11 @@ class SuspendEnvironmentRequest(_message.Message):
 
     HANDLE_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    END_IDLE_FIELD_NUMBER: _builtins.int
     handle: _builtins.bytes
     """From ProvisionEnvironment. Required."""
+    end_idle: _builtins.bool
+    """A sandbox in which nothing runs is ended instead: what stands on it is free then."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """After this they go on, whatever happens. Required, at most 5 minutes."""
@@ -666,10 +669,11 @@ class SuspendEnvironmentRequest(_message.Message):
         *,
         handle: _builtins.bytes = ...,
         duration: _duration_pb2.Duration | None = ...,
+        end_idle: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "handle", b"handle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "end_idle", b"end_idle", "handle", b"handle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -373,6 +373,8 @@ class EnvironmentSpec(_message.Message):
     DRIVER_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     ENV_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     repository: _builtins.str
     """URL of the repository; empty makes a new, empty one."""
     revision: _builtins.str
@@ -381,6 +383,12 @@ class EnvironmentSpec(_message.Message):
     """Name of the workspace's own branch; empty means `cove/{id}`."""
     driver: _builtins.str
     """What it stands on; empty means the provider's default."""
+    depth: _builtins.int
+    """Commits of history, back from the revision; 0 means all."""
+    filter: _builtins.str
+    """Which contents of files outside of the revision to have, as `git clone --filter` takes
+    it: `blob:none`, or `blob:limit=N` with k, m or g; empty means all.
+    """
     @_builtins.property
     def limits(self) -> Global___Limits:
         """What it may use. Refused at create where it cannot be enforced."""
@@ -398,10 +406,12 @@ class EnvironmentSpec(_message.Message):
         driver: _builtins.str = ...,
         limits: Global___Limits | None = ...,
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        depth: _builtins.int = ...,
+        filter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "driver", b"driver", "env", b"env", "limits", b"limits", "repository", b"repository", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "depth", b"depth", "driver", b"driver", "env", b"env", "filter", b"filter", "limits", b"limits", "repository", b"repository", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
