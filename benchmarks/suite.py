@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,11 +41,13 @@ class Suite:
     def executions(self) -> ExecutionServiceStub:
         return ExecutionServiceStub(self.channel)
 
-    async def create(self, repository: Path, name: str) -> pb.Workspace:
+    async def create(self, repository: Path, name: str, revision: str = "") -> pb.Workspace:
         request = pb.CreateWorkspaceRequest(
             workspace_id=name,
             workspace=pb.Workspace(
-                spec=registry_pb2.EnvironmentSpec(repository=f"file://{repository}")
+                spec=registry_pb2.EnvironmentSpec(
+                    repository=f"file://{repository}", revision=revision
+                )
             ),
         )
         answer = await self.workspaces.CreateWorkspace(request, metadata=self.metadata)
@@ -63,6 +65,17 @@ class Suite:
                 metadata=SERVICE_METADATA,
             )
         return answer.environment
+
+    def descendants(self) -> int:
+        """How many processes the suite has."""
+        todo, found = [self.pid], 0
+        while todo:
+            pid = todo.pop()
+            found += 1
+            with suppress(OSError):
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    todo += map(int, (task / "children").read_text().split())
+        return found
 
     def processes(self) -> dict[str, int]:
         """Pid of each service, by its name, among the children of `cove up`."""

@@ -28,6 +28,8 @@ from cove.git.v1.git_pb2_grpc import GitServiceStub
 SIZES: Final = (100, 2_500, 15_000, 100_000)
 _COMPARED: Final = 15_000
 _CHANGES: Final = 10
+_FORKED: Final = 256 << 20
+_DORMANT: Final = 50
 
 
 async def run(suite: Suite, folder: Path) -> None:
@@ -37,8 +39,10 @@ async def run(suite: Suite, folder: Path) -> None:
             await service.remove(await service.create(source))  # Fills the checkout.
         await _creates(service, sources)
         compared = sources[_COMPARED]
-        await _against_git(service, compared, folder)
+        await _against_git(suite, service, compared, folder)
         await _changes(service, compared, folder)
+        await _fork(service, sources[min(SIZES)], folder)
+        await _dormant(suite, service, sources[min(SIZES)])
     for source in sources.values():
         shutil.rmtree(source.path)
 
@@ -60,7 +64,7 @@ async def _creates(service: "Service", sources: dict[int, Source]) -> None:
         await service.remove(uid)
 
 
-async def _against_git(service: "Service", source: Source, folder: Path) -> None:
+async def _against_git(suite: Suite, service: "Service", source: Source, folder: Path) -> None:
     made: list[str] = []
     added: list[Path] = []
     numbers = count()
@@ -73,6 +77,11 @@ async def _against_git(service: "Service", source: Source, folder: Path) -> None
         await _git(source.path, "worktree", "add", "-q", "-b", path.name, str(path), source.commit)
         added.append(path)
 
+    named = count()
+
+    async def through_gateway() -> None:
+        await suite.create(source.path, f"compared{next(named)}", source.commit)
+
     async def remove() -> None:
         await service.remove(made.pop())
 
@@ -81,14 +90,18 @@ async def _against_git(service: "Service", source: Source, folder: Path) -> None
 
     actions = {
         "create": create,
+        "create, through the gateway": through_gateway,
         "git worktree add": add,
         "remove": remove,
         "git worktree remove": remove_added,
     }
     medians = await interleaved(actions, rounds=4, warmup=1)
     title = f"git service, {len(source.files)} files"
-    report(title, _of(medians, "create", "git worktree add"), ["git worktree add"])
+    creates = ("create", "create, through the gateway", "git worktree add")
+    report(title, _of(medians, *creates), ["git worktree add"])
     report(title, _of(medians, "remove", "git worktree remove"), ["git worktree remove"])
+    for number in range(next(named)):
+        await suite.delete(f"compared{number}")
 
 
 async def _changes(service: "Service", source: Source, folder: Path) -> None:
@@ -119,6 +132,9 @@ async def _changes(service: "Service", source: Source, folder: Path) -> None:
     actions: dict[str, Action] = {"status": status, "git status": git_status}
     title = f"git service, {_CHANGES} changes in {len(source.files)} files"
     report(title, await interleaved(actions, rounds=50), ["git status"])
+    actions = {"change": change, "status of changes just made": status, "git status": git_status}
+    medians = await interleaved(actions, rounds=20)
+    report(title, _of(medians, "status of changes just made", "git status"), ["git status"])
 
     async def commit() -> None:
         await service.stub.CreateCommit(
@@ -137,6 +153,45 @@ async def _changes(service: "Service", source: Source, folder: Path) -> None:
     report(title, _of(medians, "commit", "git add -A, commit"), ["git add -A, commit"])
     await service.remove(uid)
     await _git(source.path, "worktree", "remove", "--force", str(beside))
+
+
+async def _fork(service: "Service", source: Source, folder: Path) -> None:
+    """A worktree with much that has changed, against a copy of that."""
+    uid = await service.create(source)
+    size, beside, numbers = _FORKED >> 6, folder / "changed", count()
+    for root in (service.upper(uid), beside):
+        edit(root, [f"large{number}" for number in range(64)], "0123456789abcdef" * (size >> 4))
+    made: list[str] = []
+
+    async def fork() -> None:
+        made.append(await service.fork(uid))
+
+    async def copy() -> None:
+        command = ("cp", "-a", str(beside), str(folder / f"copy{next(numbers)}"))
+        process = await asyncio.create_subprocess_exec(*command)
+        assert await process.wait() == 0
+
+    actions: dict[str, Action] = {"fork": fork, "cp -a": copy}
+    medians = await interleaved(actions, rounds=5, warmup=1)
+    report(f"git service, {_FORKED >> 20} MiB changed", medians, ["cp -a"])
+    for each in (*made, uid):
+        await service.remove(each)
+    for path in (beside, *folder.glob("copy*")):
+        shutil.rmtree(path)
+
+
+async def _dormant(suite: Suite, service: "Service", source: Source) -> None:
+    """What a workspace takes that nobody uses."""
+    disk = await asyncio.to_thread(service.disk)
+    processes = suite.descendants()
+    for number in range(_DORMANT):
+        await suite.create(source.path, f"dormant{number}", source.commit)
+    each = (await asyncio.to_thread(service.disk) - disk) / _DORMANT
+    more = max(0, suite.descendants() - processes)
+    print(f"\na dormant workspace, of {_DORMANT}")
+    print(f"  {each / 1024:.1f} KiB of disk, {more / _DORMANT:.2f} processes")
+    for number in range(_DORMANT):
+        await suite.delete(f"dormant{number}")
 
 
 def edit(root: Path, paths: Sequence[str], content: str) -> None:
@@ -160,7 +215,7 @@ class Service:
 
     async def create(self, source: Source) -> str:
         """The uid of a new worktree."""
-        uid = base64.b32encode(uuid4().bytes[:10]).decode().lower()
+        uid = _new_uid()
         request = pb.CreateWorktreeRequest(
             uid=uid,
             repository=source.url,
@@ -175,6 +230,22 @@ class Service:
         request = pb.RemoveWorktreeRequest(uid=uid, request_id=str(uuid4()))
         await self.stub.RemoveWorktree(request, metadata=SERVICE_METADATA)
 
+    async def fork(self, source: str) -> str:
+        """The uid of a fork of a worktree."""
+        uid = _new_uid()
+        request = pb.ForkWorktreeRequest(
+            uid=uid, source_uid=source, branch=f"work/{uid}", request_id=str(uuid4())
+        )
+        await self.stub.ForkWorktree(request, metadata=SERVICE_METADATA)
+        return uid
+
+    def disk(self) -> int:
+        """Bytes that the whole state takes."""
+        found = subprocess.run(
+            ["du", "-sk", str(self._state)], capture_output=True, text=True, check=True
+        )
+        return int(found.stdout.split()[0]) * 1024
+
     def directory(self, uid: str) -> Path:
         """Where everything of a worktree is."""
         return self._state / "git" / "worktrees" / uid
@@ -183,6 +254,10 @@ class Service:
         """Where its sandbox writes."""
         upper = self.directory(uid) / "upper"
         return upper if upper.exists() else self.directory(uid) / "tree"
+
+
+def _new_uid() -> str:
+    return base64.b32encode(uuid4().bytes[:10]).decode().lower()
 
 
 @asynccontextmanager

@@ -166,7 +166,8 @@ class Records:
         directory.mkdir(exist_ok=True, mode=0o711)
         data = json.dumps(asdict(record)).encode()
         files.write(directory / "record.json", data, mode=0o600, durable=durable)
-        if durable:
+        former = self._records.get(record.uid)
+        if durable and (former is None or former.state is State.CREATING):
             files.sync_directory(self._root)
         self._note(record)
         return record

@@ -7,7 +7,7 @@ Marks of an overlay that root mounted can be read by root alone, which no cell i
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,10 @@ from services.git.within.layers import CLOSED, OPAQUE, REDIRECT
 from services.git.within.system import open_beneath
 
 _MAX_ENTRIES: Final = 1_000_000
+_LITTLE: Final = 300
+_SETTLED: Final = 100_000_000
+"""Nanoseconds: more than a tick of the clock of a file system."""
+_CTIME: Final = 5
 _MAX_BYTES: Final = 64 << 20
 """Of all names."""
 _MAX_PATH: Final = 4095
@@ -26,7 +30,7 @@ Scan = list[Any]
 inode). Bytes are text in Latin-1."""
 
 
-def scan(layer: Path, namespace: str, *, whole: bool = False) -> Scan:
+def scan(layer: Path, namespace: str, *, whole: bool = False, most: int = _MAX_ENTRIES) -> Scan:
     """What the layer at `layer` holds, `.git` at its top left out unless it is to be `whole`.
 
     Marks are in extended attributes of `namespace` (`trusted` or `user`); without one it is a
@@ -35,12 +39,29 @@ def scan(layer: Path, namespace: str, *, whole: bool = False) -> Scan:
     root = os.open(layer, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         prefix = f"{namespace}.overlay." if namespace else ""
-        return list(_directories(root, prefix, b"" if whole else _GIT))
+        return list(_directories(root, prefix, b"" if whole else _GIT, most))
     finally:
         os.close(root)
 
 
-def _directories(root: int, prefix: str, hidden: bytes) -> Iterator[list[Any]]:
+def glance(layer: Path, namespace: str) -> Scan | None:
+    """As `scan`, where there is so little that no thread need be asked; else None."""
+    try:
+        return scan(layer, namespace, most=_LITTLE)
+    except OutputTooLarge:
+        return None
+
+
+def is_settled(scans: Sequence[Scan], now: int) -> bool:
+    """Whether little is there, and no file has changed shortly before `now`, in nanoseconds.
+
+    Then what changes later is seen in the times of the next scan.
+    """
+    found = [entry for one in scans for _, _, entries in one for entry in entries]
+    return len(found) <= _LITTLE and all(entry[_CTIME] < now - _SETTLED for entry in found)
+
+
+def _directories(root: int, prefix: str, hidden: bytes, most: int) -> Iterator[list[Any]]:
     todo, entries, size = [b""], 0, 0
     while todo:
         path = todo.pop()
@@ -54,22 +75,26 @@ def _directories(root: int, prefix: str, hidden: bytes) -> Iterator[list[Any]]:
             continue  # Gone meanwhile.
         try:
             mark = _mark(directory, prefix) if prefix else OPAQUE
-            found, below = _entries(directory, b"" if path else hidden)
+            found, below = _entries(directory, b"" if path else hidden, most)
         finally:
             os.close(directory)
         entries += len(found) + len(below)
         size += sum(len(name) for name, *_ in found) + sum(map(len, below))
-        if entries > _MAX_ENTRIES or size > _MAX_BYTES:
-            raise OutputTooLarge(
-                "the worktree has too many files that differ",
-                remedy="Remove files, or move them to /tmp or the home directory.",
-            )
+        if entries > most or size > _MAX_BYTES:
+            raise _too_large()
         yield [path.decode("latin-1"), mark, found]
         start = path + b"/" if path else b""
         todo += [start + name for name in below if len(start) + len(name) <= _MAX_PATH]
 
 
-def _entries(directory: int, hidden: bytes) -> tuple[list[list[Any]], list[bytes]]:
+def _too_large() -> OutputTooLarge:
+    return OutputTooLarge(
+        "the worktree has too many files that differ",
+        remedy="Remove files, or move them to /tmp or the home directory.",
+    )
+
+
+def _entries(directory: int, hidden: bytes, most: int) -> tuple[list[list[Any]], list[bytes]]:
     """What is no directory, and the names of those that are."""
     found, below = list[list[Any]](), list[bytes]()
     with os.scandir(directory) as listing:
@@ -77,6 +102,8 @@ def _entries(directory: int, hidden: bytes) -> tuple[list[list[Any]], list[bytes
             name = os.fsencode(one.name)
             if name == hidden:
                 continue
+            if len(found) + len(below) > most:
+                raise _too_large()
             try:
                 about = one.stat(follow_symlinks=False)
             except OSError:

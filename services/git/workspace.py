@@ -14,6 +14,7 @@ read as data (inside.py), and never used as a repository.
 import asyncio
 import secrets
 import shutil
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ from services.git.command import Where, git
 from services.git.partial import SHALLOW
 from services.git.record import Mode, Record
 from services.git.repository import Repository
-from services.git.scan import Scan, scan
+from services.git.scan import Scan, glance, is_settled, scan
 
 _ROOT: Final = "/run/cell"
 _GIT: Final = f"{MADE}/git"
@@ -92,6 +93,8 @@ class Workspace:
         """The head inside that was not taken, the head outside at that time, and why."""
         self._variables = {"GIT_SHALLOW_FILE": f"{_STORE}/{SHALLOW}"} if record.depth else {}
         self._frozen: list[Scan] | None = None
+        self._answered: tuple[Any, Mapping[str, Any]] | None = None
+        """What was asked last of what differs, and the answer, if that is of files that rest."""
 
     @property
     def tree(self) -> Path:
@@ -134,13 +137,17 @@ class Workspace:
     def restack(self, layers: tuple[Path, ...]) -> None:
         """Its upper layer was frozen: it stands on these now. Call it locked."""
         self.paths = replace(self.paths, layers=layers)
-        self._frozen = None
+        self._frozen = self._answered = None
 
     async def ask(
         self, name: str, head: str, descriptors: Sequence[int] = (), **more: Any
     ) -> Mapping[str, Any]:
         """Have an operation of `within.look` done on the worktree as it is now."""
-        scans = await asyncio.to_thread(self._scans) if name in ("changes", "plan") else []
+        began = time.time_ns()
+        scans = await self._scans() if name in ("changes", "plan") else []
+        question = (name, head, scans, more)
+        if self._answered is not None and self._answered[0] == question:
+            return self._answered[1]
         environment = dict(git(self.where(), "cat-file").env)
         payload = {
             "environment": {**environment, "COVE_SCRATCH": _SCRATCH},
@@ -152,6 +159,8 @@ class Workspace:
         }
         files.make_directory(self.paths.scratch, self.cells.sandbox)
         answer, _ = await self.cells.call(self.cell(), name, payload, descriptors, timeout=_TIMEOUT)
+        if name == "changes":
+            self._answered = (question, answer) if is_settled(scans, began) else None
         return answer
 
     @asynccontextmanager
@@ -177,8 +186,12 @@ class Workspace:
     def _roots(self) -> tuple[Path, ...]:
         return (self.tree, *self.paths.layers)
 
-    def _scans(self) -> list[Scan]:
+    async def _scans(self) -> list[Scan]:
         namespace = "" if self.is_plain else self.mode.value
         if self._frozen is None:
-            self._frozen = [scan(path, namespace) for path in self.paths.layers]
-        return [scan(self.tree, namespace), *self._frozen]
+            layers = self.paths.layers
+            self._frozen = [await asyncio.to_thread(scan, path, namespace) for path in layers]
+        upper = None if self.is_plain else glance(self.tree, namespace)
+        if upper is None:
+            upper = await asyncio.to_thread(scan, self.tree, namespace)
+        return [upper, *self._frozen]

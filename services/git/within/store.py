@@ -4,6 +4,7 @@ Refs are locked, written and renamed as git does it, so that both may go on at o
 """
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,8 @@ from services.git.within.wire import Payload
 LOCKED: Final = "locked"
 _ERRORS: Final = 16 * 1024
 _ATTEMPTS: Final = 3
+_FAN: Final = 2
+"""Letters of an id that name the folder of a loose object."""
 
 
 def move(payload: Payload, _: list[int], __: Context) -> Answer:
@@ -38,7 +41,7 @@ def land(payload: Payload, descriptors: list[int], __: Context) -> Answer:
         with _quarantine(store, payload["environment"]) as (folder, environment):
             code, errors = _run(payload["argv"], environment, descriptors[0])
             if code == 0:
-                _settle(folder, store / "objects")
+                _settle(folder, str(store / "objects"))
     else:
         code, errors = _run(payload["argv"], payload["environment"], descriptors[0])
     moved = _move(store, payload) if code == 0 else False
@@ -60,24 +63,30 @@ def _run(argv: list[str], environment: Mapping[str, str], stdin: int) -> tuple[i
 @contextmanager
 def _quarantine(
     store: Path, environment: Mapping[str, str]
-) -> Iterator[tuple[Path, Mapping[str, str]]]:
+) -> Iterator[tuple[str, Mapping[str, str]]]:
     """A folder for new objects, and what tells git of it. Leftovers are known by its name."""
-    objects = store / "objects"
-    with tempfile.TemporaryDirectory(dir=objects, prefix="tmp_objdir-") as folder:
-        own = {"GIT_OBJECT_DIRECTORY": folder, "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects)}
-        yield Path(folder), {**environment, **own}
+    objects = str(store / "objects")
+    folder = tempfile.mkdtemp(dir=objects, prefix="tmp_objdir-")
+    own = {"GIT_OBJECT_DIRECTORY": folder, "GIT_ALTERNATE_OBJECT_DIRECTORIES": objects}
+    try:
+        yield folder, {**environment, **own}
+    finally:
+        try:
+            os.rmdir(folder)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _settle(folder: Path, objects: Path) -> None:
-    """Move loose objects to where they belong, once they are on the disk.
+def _settle(folder: str, objects: str) -> None:
+    """Move all loose objects to where they belong, once they are on the disk.
 
     Where a file system keeps the order of its journal, one sync covers what was written out
     before it; elsewhere each file is synced.
     """
-    made = [path for path in folder.glob("??/*") if not path.name.startswith("tmp_")]
+    made = [f"{name}/{one}" for name in os.listdir(folder) for one in _names(f"{folder}/{name}")]
     ordered = is_ordered(folder)
-    for number, path in enumerate(made, start=1):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    for number, name in enumerate(made, start=1):
+        descriptor = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             if ordered and number < len(made):
                 write_out(descriptor)
@@ -85,11 +94,20 @@ def _settle(folder: Path, objects: Path) -> None:
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    for path in made:
-        target = objects / path.parent.name / path.name
-        with suppress(FileExistsError):
-            target.parent.mkdir()
-        path.rename(target)
+    known = set(os.listdir(objects))
+    for name in made:
+        if name[:2] not in known:
+            with suppress(FileExistsError):
+                os.mkdir(f"{objects}/{name[:2]}")
+            known.add(name[:2])
+        os.rename(f"{folder}/{name}", f"{objects}/{name}")
+    for name in os.listdir(folder):
+        os.rmdir(f"{folder}/{name}")
+
+
+def _names(folder: str) -> list[str]:
+    """Of the objects in a folder of loose ones; there is no other there."""
+    return os.listdir(folder) if len(os.path.basename(folder)) == _FAN else []
 
 
 def _move(store: Path, payload: Mapping[str, Any]) -> bool | str | None:

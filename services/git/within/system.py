@@ -45,7 +45,7 @@ def write_out(descriptor: int) -> None:
         os.fsync(descriptor)
 
 
-def is_ordered(path: os.PathLike[str]) -> bool:
+def is_ordered(path: str) -> bool:
     """Whether a sync there covers all metadata that came before it, whatever file it was of."""
     about = (ctypes.c_long * 64)()
     found = _libc.statfs(os.fsencode(path), ctypes.byref(about))
