@@ -23,6 +23,7 @@ from services.git.checkouts import Checkouts
 from services.git.collisions import Collisions
 from services.git.commit import Committer, Person
 from services.git.config import Config
+from services.git.face import Parts
 from services.git.foresight import Foresight
 from services.git.forks import Forks
 from services.git.local import Local
@@ -34,7 +35,7 @@ from services.git.push import Pusher
 from services.git.record import Mode, Records
 from services.git.remote import Rules
 from services.git.repositories import Repositories
-from services.git.service import GitServicer, Parts
+from services.git.service import GitServicer
 from services.git.signing import Signer
 from services.git.stacks import Stacks
 from services.git.targets import Targets

@@ -1,0 +1,119 @@
+"""RPCs that make worktrees, keep them as they are, and remove them."""
+
+import itertools
+from typing import Final
+
+from cove.git.v1 import git_pb2 as pb
+from servicekit.status import Context
+from services.git import convert, forks
+from services.git.face import Face, caller, tenant
+from services.git.record import State
+from services.git.worktrees import Wanted
+
+_PAGE: Final = 100
+_MAX_PAGE: Final = 1000
+
+
+class WorktreesFace(Face):
+    async def CreateWorktree(
+        self, request: pb.CreateWorktreeRequest, context: Context
+    ) -> pb.CreateWorktreeResponse:
+        return await self._ledger.once(
+            request, pb.CreateWorktreeResponse, lambda: self._create(request)
+        )
+
+    async def _create(self, request: pb.CreateWorktreeRequest) -> pb.CreateWorktreeResponse:
+        wanted = Wanted(
+            uid=request.uid,
+            repository=request.repository,
+            revision=request.revision,
+            branch=request.branch,
+            max_staleness=request.max_staleness.ToTimedelta().total_seconds(),
+            depth=request.depth,
+            filter=request.filter,
+        )
+        record = await self._worktrees.create(wanted, caller(request.credentials))
+        return pb.CreateWorktreeResponse(
+            worktree=self._worktree(record),
+            mount=self._mount(record),
+            resolved_time=convert.time(record.resolved_time),
+            warnings=record.warnings,
+        )
+
+    async def RemoveWorktree(
+        self, request: pb.RemoveWorktreeRequest, context: Context
+    ) -> pb.RemoveWorktreeResponse:
+        async def remove() -> pb.RemoveWorktreeResponse:
+            existed = await self._worktrees.remove(
+                request.uid, tenant(), keep_unsaved=request.keep_unsaved
+            )
+            return pb.RemoveWorktreeResponse(existed=existed)
+
+        return await self._ledger.once(request, pb.RemoveWorktreeResponse, remove)
+
+    async def GetWorktree(
+        self, request: pb.GetWorktreeRequest, context: Context
+    ) -> pb.GetWorktreeResponse:
+        record = self._worktrees.owned(request.uid, tenant())
+        ready = record.state is State.READY
+        return pb.GetWorktreeResponse(
+            worktree=self._worktree(record),
+            mount=self._mount(record) if ready else None,
+        )
+
+    async def ListWorktrees(
+        self, request: pb.ListWorktreesRequest, context: Context
+    ) -> pb.ListWorktreesResponse:
+        page = self._tokens.page(request, default=_PAGE, maximum=_MAX_PAGE)
+        tenant = tenant()
+        after = self._worktrees.records.after(page.after, tenant)
+        found = list(itertools.islice(after, page.size + 1))
+        shown = found[: page.size]
+        more = self._tokens.next(request, after=shown[-1].uid) if len(found) > page.size else ""
+        return pb.ListWorktreesResponse(
+            worktrees=[self._worktree(record) for record in shown],
+            next_page_token=more,
+            page_size=page.size,
+        )
+
+    async def SnapshotWorktree(
+        self, request: pb.SnapshotWorktreeRequest, context: Context
+    ) -> pb.SnapshotWorktreeResponse:
+        async def snapshot() -> pb.SnapshotWorktreeResponse:
+            made = await self._forks.snapshot(
+                request.uid,
+                tenant(),
+                request.snapshot_id,
+                copy_live=request.copy_live,
+                request_id=request.request_id,
+            )
+            return pb.SnapshotWorktreeResponse(snapshot=convert.snapshot(made))
+
+        return await self._ledger.once(request, pb.SnapshotWorktreeResponse, snapshot)
+
+    async def RemoveSnapshot(
+        self, request: pb.RemoveSnapshotRequest, context: Context
+    ) -> pb.RemoveSnapshotResponse:
+        async def remove() -> pb.RemoveSnapshotResponse:
+            existed = await self._forks.remove_snapshot(request.uid, tenant(), request.snapshot_id)
+            return pb.RemoveSnapshotResponse(existed=existed)
+
+        return await self._ledger.once(request, pb.RemoveSnapshotResponse, remove)
+
+    async def ForkWorktree(
+        self, request: pb.ForkWorktreeRequest, context: Context
+    ) -> pb.ForkWorktreeResponse:
+        async def fork() -> pb.ForkWorktreeResponse:
+            wanted = forks.Wanted(
+                uid=request.uid,
+                source=request.source_uid,
+                snapshot=request.snapshot_id,
+                branch=request.branch,
+                copy_live=request.copy_live,
+            )
+            record = await self._forks.fork(wanted, tenant())
+            return pb.ForkWorktreeResponse(
+                worktree=self._worktree(record), mount=self._mount(record)
+            )
+
+        return await self._ledger.once(request, pb.ForkWorktreeResponse, fork)
