@@ -35,8 +35,8 @@ class BranchesFace(Face):
             expected_head=request.expected_remote_head,
             provenance=request.provenance,
         )
-        caller = caller(request.credentials)
-        done = await self._pusher.push(record, workspace, target, caller)
+        who = caller(request.credentials)
+        done = await self._pusher.push(record, workspace, target, who)
         return pb.PushBranchResponse(
             remote=done.url,
             remote_branch=done.branch,
@@ -49,9 +49,9 @@ class BranchesFace(Face):
         self, request: pb.PreviewMergeRequest, context: Context
     ) -> pb.PreviewMergeResponse:
         record, workspace = await self._worktrees.ready(request.uid, tenant())
-        caller = caller(request.credentials) if request.fetch else None
+        who = caller(request.credentials) if request.fetch else None
         asked = convert_merge.asked(request)
-        found = await self._merger.preview(record, workspace, asked, caller)
+        found = await self._merger.preview(record, workspace, asked, who)
         return pb.PreviewMergeResponse(preview=convert_merge.preview(found, request.max_conflicts))
 
     async def PreviewConflicts(
@@ -73,5 +73,5 @@ class BranchesFace(Face):
     async def _merge(self, request: pb.MergeBranchRequest) -> pb.MergeBranchResponse:
         record, workspace = await self._worktrees.ready(request.uid, tenant())
         asked, draft = convert_merge.asked(request), convert_merge.draft(request)
-        caller = caller(request.credentials)
-        return convert_merge.done(await self._merger.merge(record, workspace, asked, draft, caller))
+        who = caller(request.credentials)
+        return convert_merge.done(await self._merger.merge(record, workspace, asked, draft, who))

@@ -65,8 +65,8 @@ class WorktreesFace(Face):
         self, request: pb.ListWorktreesRequest, context: Context
     ) -> pb.ListWorktreesResponse:
         page = self._tokens.page(request, default=_PAGE, maximum=_MAX_PAGE)
-        tenant = tenant()
-        after = self._worktrees.records.after(page.after, tenant)
+        of = tenant()
+        after = self._worktrees.records.after(page.after, of)
         found = list(itertools.islice(after, page.size + 1))
         shown = found[: page.size]
         more = self._tokens.next(request, after=shown[-1].uid) if len(found) > page.size else ""
