@@ -5,6 +5,9 @@ BIN := .venv/bin
 PIP := -m pip install --quiet --disable-pip-version-check
 # How much of each long suite `make test-long` runs.
 LONG ?=
+FUZZ_WORKTREES ?= 150
+KILL_POINTS ?= 36
+DORMANT_WORKTREES ?= 2000
 PYTEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -34,7 +37,8 @@ test: setup ## Run every functional test (under 10 minutes on 2 cores).
 	$(BIN)/pytest -m "not long" -n $(PYTEST_WORKERS) --dist loadfile
 
 test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load. LONG=-k expression picks.
-	$(BIN)/pytest -m long $(LONG) || test $$? -eq 5
+	COVE_FUZZ_WORKTREES=$(FUZZ_WORKTREES) COVE_KILL_POINTS=$(KILL_POINTS) \
+	  COVE_DORMANT_WORKTREES=$(DORMANT_WORKTREES) $(BIN)/pytest -m long $(LONG) || test $$? -eq 5
 
 test-compose: setup ## Run the suite in containers, for real; as root, about 6 minutes.
 	@$(BIN)/python -m tests.compose
