@@ -147,8 +147,8 @@ class Maintenance:
             # While somebody writes, nobody takes what is half-written for leftovers.
             with repository.writing():
                 result = await repository.cells.run(cell, low, timeout=_TIMEOUT)
-            if result.code != 0:
-                raise failed(command.name, result.code, result.errors)
+                if result.code != 0:
+                    raise failed(command.name, result.code, result.errors)
 
 
 def measure(path: Path) -> Measured:
