@@ -240,9 +240,12 @@ class Service:
         return uid
 
     def disk(self) -> int:
-        """Bytes that the whole state takes."""
+        """Bytes that the whole state takes, but for journals of databases, which are used again."""
         found = subprocess.run(
-            ["du", "-sk", str(self._state)], capture_output=True, text=True, check=True
+            ["du", "-sk", "--exclude=*.db-wal", str(self._state)],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         return int(found.stdout.split()[0]) * 1024
 
