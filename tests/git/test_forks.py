@@ -11,7 +11,7 @@ from services.git import stacks, status
 from services.git.commit import Draft
 from services.git.errors import InUse, SnapshotExists, SnapshotNotFound, WorktreeExists
 from services.git.forks import Wanted
-from services.git.record import Mode, Record, State
+from services.git.record import Mode, Record, Snapshot, State
 from services.git.remote import Rules
 from services.git.stacks import EMPTY
 from services.git.workspace import Workspace
@@ -133,6 +133,20 @@ async def test_a_snapshot_stays_as_it_was(git: Parts, source: Path) -> None:
         await git.forks.snapshot(UID, CALLER.tenant, "first", copy_live=False)
     with pytest.raises(SnapshotNotFound):
         await fork(git, "dddddddddddddddd", snapshot="absent")
+
+
+async def test_a_snapshot_that_is_asked_for_again_is_the_same_one(git: Parts, source: Path) -> None:
+    """As after a crash that came between it and the answer."""
+    await git.create(source)
+
+    async def take(request_id: str) -> Snapshot:
+        return await git.forks.snapshot(
+            UID, CALLER.tenant, "one", copy_live=False, request_id=request_id
+        )
+
+    assert await take("first") == await take("first")
+    with pytest.raises(SnapshotExists):
+        await take("second")
 
 
 async def test_a_sandbox_that_has_the_worktree_allows_a_copy_alone(
