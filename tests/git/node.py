@@ -134,7 +134,7 @@ class Node:
             stood_on.update(record["layers"], *(one["layers"] for one in record["snapshots"]))
         assert {path.name for path in (self.git / "layers").iterdir()} <= stood_on
         async with asyncio.timeout(_BOUND):  # They are removed while it serves.
-            while [path for path in (self.git / "checkouts").rglob(".*") if path.name != ".git"]:  # noqa: ASYNC110
+            while _hidden(self.git / "checkouts"):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         for one in (self.git / "checkouts").glob("*/*/*"):
             assert (one / "meta.json").exists()
@@ -178,3 +178,11 @@ def _files(root: Path) -> Iterable[str]:
     for folder, folders, names in os.walk(root):
         for name in (*folders, *names):
             yield f"{folder}/{name}"
+
+
+def _hidden(folder: Path) -> bool:
+    """Whether something is still half-made or half-removed there."""
+    try:
+        return any(path.name != ".git" for path in folder.rglob(".*"))
+    except FileNotFoundError:  # Just going.
+        return True
