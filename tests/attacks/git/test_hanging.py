@@ -71,7 +71,6 @@ async def test_the_rest_is_committed_in_bounded_time(name: str, workspace: Works
     assert await workspace.delete(force=True) is None
 
 
-@pytest.mark.xfail(reason="a commit reads until its deadline yet")
 async def test_a_file_of_eight_tebibytes_is_left_out(workspace: Workspace) -> None:
     await workspace.execute("sh", "-ec", "echo x > good; truncate -s 8T bad README.md")
     done = await committed(workspace)

@@ -162,7 +162,6 @@ async def test_what_an_origin_is_configured_to_run_is_not_run(
 @pytest.mark.parametrize(
     ("mode", "name"), [("40000", b".git"), ("120000", b".gitmodules"), ("40000", b"..")]
 )
-@pytest.mark.xfail(reason="what cannot be checked out is an internal error yet")
 async def test_a_tree_that_cannot_be_checked_out_is_refused_with_a_reason(
     mode: str, name: bytes, attacked: Attacked, upstream: Path
 ) -> None:
