@@ -445,7 +445,7 @@ async def test_without_space_nothing_is_left(git: Parts, tmp_path: Path) -> None
     if os.geteuid() != 0:
         pytest.skip("an ordinary user can mount no small disk")
     root = git.state / "git" / "checkouts"
-    root.mkdir()
+    root.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(root)], check=True)
     try:
         checkouts = Checkouts(root, git.cells, GIB, list)

@@ -279,14 +279,10 @@ async def test_a_head_that_is_not_the_expected_one_is_refused(git: Parts, bare: 
 async def test_a_target_that_moves_meanwhile_is_not_overwritten(git: Parts, bare: Path) -> None:
     await git.create(bare)
     await change(git, {"new": "x\n"})
-    _, workspace = await git.ready()
-    async with workspace.lock:  # A merge waits for it once it knows where the target is.
-        listing = asyncio.create_task(git.cells.next("upload-pack"))
-        merging = asyncio.create_task(merge(git))
-        await listing
-        async with workspace.repository.lock:
-            pass
-        theirs = on(bare, "main", {"README": "hello, all\n"})
+    computing = asyncio.create_task(git.cells.next("merge-tree"))
+    merging = asyncio.create_task(merge(git))
+    await computing  # It knows where the target is, and nothing of it goes on meanwhile.
+    theirs = on(bare, "main", {"README": "hello, all\n"})
     with pytest.raises(HeadMoved) as caught:
         await merging
     assert caught.value.metadata["branch"] == "main"
