@@ -21,8 +21,9 @@ from services.git import authorities
 from services.git.cell import Cells
 from services.git.checkouts import Checkouts
 from services.git.collisions import Collisions
-from services.git.commit import Committer, Person
+from services.git.commit import Committer
 from services.git.config import Config
+from services.git.draft import Person
 from services.git.face import Parts
 from services.git.foresight import Foresight
 from services.git.forks import Forks

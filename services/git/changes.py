@@ -34,10 +34,17 @@ class Planned:
     size: int
     """Bytes of new contents."""
     skipped: Sequence[Skipped]
+    pack: str = ""
+    """In base64, all objects, where they are little and that was asked for."""
 
 
 async def plan(
-    workspace: Workspace, head: str, paths: Sequence[bytes], unwanted: Mapping[bytes, str]
+    workspace: Workspace,
+    head: str,
+    paths: Sequence[bytes],
+    unwanted: Mapping[bytes, str],
+    *,
+    packed: bool = False,
 ) -> Planned:
     """Plan a commit of what differs at or below `paths`, without what is unwanted, and why."""
     answer = await workspace.ask(
@@ -45,6 +52,7 @@ async def plan(
         head,
         paths=[text(path) for path in paths],
         unwanted={text(path): reason for path, reason in unwanted.items()},
+        packed=packed,
     )
     tree = str(answer["tree"])
     if not is_commit_id(tree):
@@ -55,6 +63,7 @@ async def plan(
         objects=int(answer["objects"]),
         size=int(answer["bytes"]),
         skipped=[Skipped(raw(path), str(reason)) for path, reason in answer["skipped"]],
+        pack=str(answer["pack"]),
     )
 
 

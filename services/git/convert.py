@@ -12,8 +12,8 @@ from cove.mount.v1 import mount_pb2
 from servicekit.errors import InvalidArgument
 from services.git import diff, history, provenance
 from services.git.changes import Skipped
-from services.git.commit import Draft, Person, check_draft
 from services.git.credentials import Credentials
+from services.git.draft import Draft, Person, check_draft
 from services.git.record import Mode, Record, Snapshot, State
 from services.git.status import Change, Entry
 from services.git.workspace import Paths

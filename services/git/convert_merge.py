@@ -8,8 +8,8 @@ from cove.git.v1 import git_pb2 as pb
 from servicekit.errors import InvalidArgument
 from services.git import convert
 from services.git.collisions import PATHS, Collision
-from services.git.commit import Draft, check_draft
 from services.git.conflicts import LIMIT, Conflict, Kind, Stage
+from services.git.draft import Draft, check_draft
 from services.git.foresight import Seen
 from services.git.merge import Asked, Done, Preview, Strategy
 

@@ -84,7 +84,12 @@ def sweep(directory: Path) -> None:
 
 def sync_directory(path: Path) -> None:
     """Make renames in `path` survive a power loss."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sync(path, os.O_DIRECTORY)
+
+
+def sync(path: Path, flags: int = 0) -> None:
+    """Make what is at `path` survive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags)
     try:
         os.fsync(descriptor)
     finally:

@@ -12,8 +12,8 @@ from weakref import WeakValueDictionary
 from servicekit.disk import DiskGuard
 from services.git import history, landed, replay, revisions
 from services.git.command import is_commit_id
-from services.git.commit import Draft, Person, message_text, people
 from services.git.conflicts import Conflict, Merged
+from services.git.draft import Draft, Person, message_text, people
 from services.git.errors import HeadMoved, MergeConflict, NonFastForward, WorktreeNotFound
 from services.git.landed import Landing
 from services.git.mergetree import Merging, Relation

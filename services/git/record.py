@@ -4,6 +4,7 @@ import json
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -171,6 +172,12 @@ class Records:
             files.sync_directory(self._root)
         self._note(record)
         return record
+
+    def sync(self, uid: str) -> None:
+        """What was kept survives a power loss from now on, unless its directory is gone."""
+        with suppress(FileNotFoundError):
+            files.sync(self.directory(uid) / "record.json")
+            files.sync_directory(self.directory(uid))
 
     def drop(self, uid: str) -> None:
         """Forget it; the caller has removed its directory."""

@@ -163,6 +163,27 @@ class Repository:
         self._unclean = self._unclean or code != 0
         return Result(code=code, output=b"", errors=str(answer["errors"]))
 
+    async def keep(self, keeping: dict[str, Any], *, timeout: float) -> str:
+        """Take in a small pack and its commit, and move a ref, as `within.store.keep`.
+
+        Why git has to judge it: then nothing has happened. Empty where it went well, and the ref
+        says whether it was moved. Call it while `writing`.
+        """
+        command = git(Where(git_dir=STORE), "cat-file")
+        payload = {**keeping, "store": STORE, "environment": dict(command.env)}
+        try:
+            answer, _ = await self.cells.call(
+                self.cell(writable=True), "keep", payload, timeout=timeout
+            )
+        except BaseException:
+            self._unclean = True
+            raise
+        if answer.get("doubt"):
+            return str(answer["doubt"])
+        if answer.get("moved") in (None, LOCKED):
+            await self.move(keeping["ref"], keeping["old"], keeping["new"])
+        return ""
+
     async def move(self, ref: str, old: str, new: str) -> bool:
         """Move a ref, each side empty where there is none; False if it is not at `old`."""
         payload = {"store": STORE, "ref": ref, "old": old, "new": new}

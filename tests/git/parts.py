@@ -19,8 +19,9 @@ from services.git.cell import Cell, Cells
 from services.git.checkouts import Checkouts
 from services.git.collisions import Collisions
 from services.git.command import Command
-from services.git.commit import Committer, Person
+from services.git.commit import Committer
 from services.git.credentials import Credentials
+from services.git.draft import Person
 from services.git.foresight import Foresight
 from services.git.forks import Forks
 from services.git.inside import MAX_COMMITS
@@ -285,6 +286,15 @@ async def parts(
 @pytest.fixture(params=[None, Mode.PLAIN], ids=["overlay", "plain"])
 def both_modes(request: pytest.FixtureRequest) -> Mode | None:
     """For a module whose tests hold for every kind of worktree: `mode = both_modes`."""
+    mode: Mode | None = request.param
+    return mode
+
+
+@pytest.fixture(
+    params=[None, pytest.param(Mode.PLAIN, marks=pytest.mark.long)], ids=["overlay", "plain"]
+)
+def each_mode(request: pytest.FixtureRequest) -> Mode | None:
+    """As `both_modes`, for what has less to do with the kind: plain ones in `make test-long`."""
     mode: Mode | None = request.param
     return mode
 

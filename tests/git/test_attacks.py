@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from services.git import diff, status
-from services.git.commit import Draft
+from services.git.draft import Draft
 from services.git.errors import NothingToCommit, TreeChanges
 from services.git.workspace import Workspace
-from tests.git.parts import Parts, both_modes, make_source, own, run_git, tree_of, write
+from tests.git.parts import Parts, each_mode, make_source, own, run_git, tree_of, write
 
-mode = both_modes
+mode = each_mode
 
 IN_CELL = "/run/cell/layers/0/evil.sh"
 SECRET = "the-secret-of-the-host"

@@ -14,14 +14,14 @@ from services.git import diff, status
 from services.git.cell import Cell
 from services.git.changes import Skipped
 from services.git.command import Command
-from services.git.commit import Draft
 from services.git.diff import End, File
+from services.git.draft import Draft
 from services.git.errors import CellLost, TooLarge, UnsavedWork, WorktreeNotFound
 from services.git.record import State
 from services.git.workspace import Workspace
-from tests.git.parts import Parts, both_modes, inside, leave, make_source, run_git, write
+from tests.git.parts import Parts, each_mode, inside, leave, make_source, run_git, write
 
-mode = both_modes
+mode = each_mode
 LIMIT_KIB = (2 << 30) // 1024
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from services.git import status
 from services.git.changes import Skipped
-from services.git.commit import Draft, Person
+from services.git.draft import Draft, Person
 from services.git.errors import HeadMoved, NothingToCommit
 from services.git.status import Change
 from tests.git.parts import (

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from services.git import diff
-from services.git.commit import Draft
 from services.git.diff import End, Event, File, Limits, Patch
+from services.git.draft import Draft
 from services.git.status import Change
 from tests.git.parts import (
     Parts,

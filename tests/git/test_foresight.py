@@ -9,14 +9,14 @@ import pytest
 from servicekit.errors import InvalidArgument
 from services.git import inside
 from services.git.collisions import Collision
-from services.git.commit import Draft
 from services.git.conflicts import Kind
+from services.git.draft import Draft
 from services.git.errors import WorktreeNotFound
 from services.git.foresight import Seen
 from services.git.record import Mode
-from tests.git.parts import CALLER, Parts, both_modes, make_source, run_git, tree_of, write
+from tests.git.parts import CALLER, Parts, each_mode, make_source, run_git, tree_of, write
 
-mode = both_modes
+mode = each_mode
 UIDS = [letter * 16 for letter in "abcde"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.git import stacks, status
-from services.git.commit import Draft
+from services.git.draft import Draft
 from services.git.errors import InUse, SnapshotExists, SnapshotNotFound, WorktreeExists
 from services.git.forks import Wanted
 from services.git.record import Mode, Record, Snapshot, State

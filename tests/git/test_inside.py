@@ -9,14 +9,14 @@ import pytest
 
 from cove.errors.v1.errors_pb2 import ErrorReason
 from services.git import history, status
-from services.git.commit import Draft
+from services.git.draft import Draft
 from services.git.errors import Diverged, InsideRejected
 from services.git.record import Mode
 from services.git.remote import Rules
 from services.git.workspace import Workspace
 from tests.git.parts import (
     Parts,
-    both_modes,
+    each_mode,
     inside,
     leave,
     parts,
@@ -25,7 +25,7 @@ from tests.git.parts import (
 )
 from tests.git.program import Program
 
-mode = both_modes
+mode = each_mode
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from tests.git.parts import make_source, run_git
 READY: Final = pb.Worktree.STATE_READY
 POINTS: Final = int(os.environ.get("COVE_KILL_POINTS", "36"))
 """Of each operation in `make test-long`."""
-FEW: Final = 2
+FEW: Final = 1
 
 
 @dataclass(frozen=True)

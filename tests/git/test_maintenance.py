@@ -12,7 +12,7 @@ import pytest
 
 from servicekit.disk import DiskGuard
 from services.git import refs, status
-from services.git.commit import Draft
+from services.git.draft import Draft
 from services.git.maintenance import Limits, Maintenance, measure
 from services.git.record import Mode
 from services.git.repository import Repository, head_ref
@@ -22,13 +22,13 @@ from tests.git.parts import (
     UID,
     Parts,
     add_commit,
-    both_modes,
+    each_mode,
     inside,
     run_git,
     write,
 )
 
-mode = both_modes
+mode = each_mode
 EAGER = Limits(loose=0, packs=1, refs=0, age=3600)
 
 

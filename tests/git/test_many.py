@@ -43,6 +43,7 @@ async def create(node: Node, number: int, repository: str) -> pb.CreateWorktreeR
     return answer
 
 
+@pytest.mark.long
 async def test_a_hundred_at_once_of_an_unknown_repository_share_one_clone(tmp_path: Path) -> None:
     source = make_source(tmp_path / "source", {f"d/{n}": f"{n}\n" for n in range(200)})
     run_git(tmp_path, "clone", "-q", "--bare", str(source), str(tmp_path / "served" / "app.git"))

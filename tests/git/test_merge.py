@@ -10,8 +10,8 @@ import pytest
 
 from servicekit.errors import InvalidArgument
 from services.git import history
-from services.git.commit import Draft, Person
 from services.git.conflicts import Kind
+from services.git.draft import Draft, Person
 from services.git.errors import (
     BranchCheckedOut,
     GitTooOld,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from services.git import diff, history, status
-from services.git.commit import Draft
 from services.git.diff import Limits
+from services.git.draft import Draft
 from services.git.errors import RevisionNotFound, WorktreeExists
 from services.git.merge import Asked
 from services.git.push import Target
@@ -17,13 +17,13 @@ from tests.git.parts import (
     UID,
     Parts,
     add_commit,
-    both_modes,
+    each_mode,
     inside,
     run_git,
     write,
 )
 
-mode = both_modes
+mode = each_mode
 THIRD = "c" * 16
 
 

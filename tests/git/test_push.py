@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.git.commit import Draft
 from services.git.credentials import Credentials
+from services.git.draft import Draft
 from services.git.errors import (
     BranchCheckedOut,
     HeadMoved,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from servicekit.disk import DiskFull
-from services.git.commit import Draft
+from services.git.draft import Draft
 from services.git.errors import (
     CellUnavailable,
     RemoteUnavailable,
@@ -24,7 +24,7 @@ from tests.git.parts import (
     UID,
     Parts,
     add_commit,
-    both_modes,
+    each_mode,
     inside,
     leave,
     make_source,
@@ -34,7 +34,7 @@ from tests.git.parts import (
     write,
 )
 
-mode = both_modes
+mode = each_mode
 
 
 def left(git: Parts) -> list[Path]:

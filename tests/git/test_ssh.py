@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from services.git.commit import Draft
 from services.git.credentials import Credentials
+from services.git.draft import Draft
 from services.git.errors import AccessDenied, RemoteForbidden, RepositoryNotFound
 from services.git.push import Target
 from services.git.remote import Rules

@@ -9,8 +9,8 @@ import pytest
 
 from servicekit.config import StartError
 from services.git import authorities
-from services.git.commit import Draft
 from services.git.credentials import Credentials
+from services.git.draft import Draft
 from services.git.errors import AccessDenied, RemoteForbidden
 from services.git.push import Target
 from services.git.remote import Rules

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from services.git import answers, status
-from services.git.commit import Draft
 from services.git.credentials import Credentials
+from services.git.draft import Draft
 from services.git.errors import (
     AccessDenied,
     RemoteForbidden,

@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
-from services.git.within import plan
+from services.git.within import plan, sound
 from services.git.within.changes import ADDED, DELETED, RENAMED, Change, Comparison
 from services.git.within.files import Files
 from services.git.within.ignores import Ignores
@@ -56,6 +58,16 @@ class Look:
         self.files.forget_contents()
         self.plan = plan.make(self.objects, self.files, head, changes, unwanted)
         return self.plan
+
+    def packed(self, made: plan.Plan) -> str:
+        """In base64, a pack of all that is new; empty where that is not `sound.read`'s matter."""
+        trees = sum(map(len, made.trees.values()))
+        count = len(made.blobs) + len(made.trees)
+        if made.size + trees > sound.MAX_BYTES or count > sound.MAX_OBJECTS:
+            return ""
+        pack = BytesIO()
+        changed = plan.send(made, self.files, b"", pack.write)
+        return "" if changed else b64encode(pack.getvalue()).decode("ascii")
 
     def renamed(self, head: str | None, changes: list[Change]) -> list[tuple[Change, bytes]]:
         """The changes with the path that each was at before, where it was moved."""
@@ -148,7 +160,10 @@ def changes(payload: Payload, _: list[int], context: Context) -> Answer:
 
 
 def make(payload: Payload, _: list[int], context: Context) -> Answer:
-    """Plan the commit of what differs at or below `paths`; it is kept for what comes next."""
+    """Plan the commit of what differs at or below `paths`; it is kept for what comes next.
+
+    `pack`: in base64, all that is new, if that is little and none of it changes meanwhile.
+    """
     here = look(payload, context)
     head, found = here.compare(payload)
     roots = [path.encode("latin-1") for path in payload["paths"]]
@@ -160,6 +175,7 @@ def make(payload: Payload, _: list[int], context: Context) -> Answer:
         "objects": len(made.blobs) + len(made.trees),
         "bytes": made.size,
         "skipped": [[path.decode("latin-1"), reason] for path, reason in made.skipped],
+        "pack": here.packed(made) if payload["packed"] else "",
     }, []
 
 

@@ -28,6 +28,13 @@ class Entry(NamedTuple):
 Tree = Mapping[bytes, Entry]
 
 
+class _Found(NamedTuple):
+    id: str
+    kind: bytes
+    size: int
+    data: bytes
+
+
 class MissingObjectError(Exception):
     """An object is not there, or is not what it should be."""
 
@@ -61,7 +68,7 @@ class Objects:
         if found is None:
             if len(self._commits) >= _COMMITS:
                 self._commits.clear()
-            found = self._ask("--batch", f"{commit}^{{tree}}", b"tree")[0]
+            found = self._ask("--batch", f"{commit}^{{tree}}", b"tree").id
             self._commits[commit] = found
         return found
 
@@ -73,7 +80,7 @@ class Objects:
             return found
         if identifier == EMPTY_TREE:
             return {}
-        parsed = parse_tree(self._ask("--batch", identifier, b"tree")[1])
+        parsed = parse_tree(self._ask("--batch", identifier, b"tree").data)
         self._trees[identifier] = parsed
         self._cached += len(parsed)
         while self._cached > _CACHED_ENTRIES and len(self._trees) > 1:
@@ -83,14 +90,17 @@ class Objects:
 
     def blob(self, identifier: str) -> bytes:
         """The content of a blob. Raises `MissingObjectError`."""
-        return self._ask("--batch", identifier, b"blob")[1]
+        return self._ask("--batch", identifier, b"blob").data
 
     def size(self, identifier: str) -> int:
         """How many bytes an object has. Raises `MissingObjectError`."""
-        return self._ask("--batch-check", identifier, b"")[2]
+        return self._ask("--batch-check", identifier).size
 
-    def _ask(self, mode: str, name: str, kind: bytes) -> tuple[str, bytes, int]:
-        """Id, content and size of an object."""
+    def kind(self, identifier: str) -> bytes:
+        """`blob`, `tree`, `commit` or `tag`. Raises `MissingObjectError`."""
+        return self._ask("--batch-check", identifier).kind
+
+    def _ask(self, mode: str, name: str, kind: bytes = b"") -> "_Found":
         stdin, stdout = self._process(mode)
         stdin.write(name.encode() + b"\n")
         stdin.flush()
@@ -103,7 +113,7 @@ class Objects:
             data = stdout.read(size + 1)[:-1]
         if kind and found != kind:
             raise MissingObjectError(name)
-        return identifier, data, size
+        return _Found(identifier, found, size, data)
 
     def _process(self, mode: str) -> tuple[IO[bytes], IO[bytes]]:
         process = self._running.get(mode)

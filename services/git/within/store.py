@@ -4,23 +4,21 @@ Refs are locked, written and renamed as git does it, so that both may go on at o
 """
 
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from services.git.within import sound
+from services.git.within.loose import Quarantine
+from services.git.within.objects import Objects
 from services.git.within.operations import Answer, Context, Operation
-from services.git.within.system import is_ordered, write_out
 from services.git.within.wire import Payload
 
 LOCKED: Final = "locked"
 _ERRORS: Final = 16 * 1024
 _ATTEMPTS: Final = 3
-_FAN: Final = 2
-"""Letters of an id that name the folder of a loose object."""
 
 
 def move(payload: Payload, _: list[int], __: Context) -> Answer:
@@ -38,14 +36,42 @@ def land(payload: Payload, descriptors: list[int], __: Context) -> Answer:
     """
     store = Path(payload["store"])
     if payload["loose"]:
-        with _quarantine(store, payload["environment"]) as (folder, environment):
+        with Quarantine(store / "objects") as quarantine:
+            environment = {**payload["environment"], **quarantine.environment}
             code, errors = _run(payload["argv"], environment, descriptors[0])
             if code == 0:
-                _settle(folder, str(store / "objects"))
+                quarantine.settle()
     else:
         code, errors = _run(payload["argv"], payload["environment"], descriptors[0])
     moved = _move(store, payload) if code == 0 else False
     return {"code": code, "errors": errors, "moved": moved}, []
+
+
+def keep(payload: Payload, _: list[int], context: Context) -> Answer:
+    """Take in `pack`, in base64, and the `commit` of it, if they are sound; then `move`.
+
+    `doubt`: why git has to judge; then nothing has happened.
+    """
+    store, commit = Path(payload["store"]), payload["commit"].encode("latin-1")
+    objects = _objects(payload["environment"], context)
+    try:
+        items = sound.read(payload["pack"])
+        sound.check(items, commit, objects, payload["old"])
+    except sound.DoubtfulError as error:
+        return {"doubt": str(error)}, []
+    items[payload["new"]] = sound.Item(b"commit", commit)
+    with Quarantine(store / "objects") as quarantine:
+        for identifier, (kind, data) in items.items():
+            quarantine.write(identifier, kind, data)
+        quarantine.settle()
+    return {"moved": _move(store, payload)}, []
+
+
+def _objects(environment: Mapping[str, str], context: Context) -> Objects:
+    found = context.cache.get("store")
+    if not isinstance(found, Objects):
+        context.cache["store"] = found = Objects(environment)
+    return found
 
 
 def _run(argv: list[str], environment: Mapping[str, str], stdin: int) -> tuple[int, str]:
@@ -58,56 +84,6 @@ def _run(argv: list[str], environment: Mapping[str, str], stdin: int) -> tuple[i
         check=False,
     )
     return done.returncode, done.stderr[-_ERRORS:].decode("utf-8", "replace")
-
-
-@contextmanager
-def _quarantine(
-    store: Path, environment: Mapping[str, str]
-) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """A folder for new objects, and what tells git of it. Leftovers are known by its name."""
-    objects = str(store / "objects")
-    folder = tempfile.mkdtemp(dir=objects, prefix="tmp_objdir-")
-    own = {"GIT_OBJECT_DIRECTORY": folder, "GIT_ALTERNATE_OBJECT_DIRECTORIES": objects}
-    try:
-        yield folder, {**environment, **own}
-    finally:
-        try:
-            os.rmdir(folder)
-        except OSError:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _settle(folder: str, objects: str) -> None:
-    """Move all loose objects to where they belong, once they are on the disk.
-
-    Where a file system keeps the order of its journal, one sync covers what was written out
-    before it; elsewhere each file is synced.
-    """
-    made = [f"{name}/{one}" for name in os.listdir(folder) for one in _names(f"{folder}/{name}")]
-    ordered = is_ordered(folder)
-    for number, name in enumerate(made, start=1):
-        descriptor = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            if ordered and number < len(made):
-                write_out(descriptor)
-            else:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    known = set(os.listdir(objects))
-    for name in made:
-        if name[:2] not in known:
-            with suppress(FileExistsError):
-                os.mkdir(f"{objects}/{name[:2]}")
-            known.add(name[:2])
-        os.rename(f"{folder}/{name}", f"{objects}/{name}")
-    for name in os.listdir(folder):
-        os.rmdir(f"{folder}/{name}")
-
-
-def _names(folder: str) -> list[str]:
-    """Of the objects in a folder of loose ones; there is no other there."""
-    return os.listdir(folder) if len(os.path.basename(folder)) == _FAN else []
 
 
 def _move(store: Path, payload: Mapping[str, Any]) -> bool | str | None:
@@ -169,4 +145,4 @@ def _is_packed(store: Path, name: str) -> bool:
         return False
 
 
-OPERATIONS: Final[Mapping[str, Operation]] = {"move": move, "land": land}
+OPERATIONS: Final[Mapping[str, Operation]] = {"move": move, "land": land, "keep": keep}

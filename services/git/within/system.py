@@ -37,12 +37,24 @@ def open_beneath(root: int, path: bytes, flags: int) -> int:
     return descriptor
 
 
-def write_out(descriptor: int) -> None:
-    """Have the content of a file written; its metadata comes with the next sync. Raises OSError."""
-    flags = _WAIT_BEFORE | _WRITE | _WAIT_AFTER
-    nothing = ctypes.c_int64(0)
-    if _libc.sync_file_range(descriptor, nothing, nothing, ctypes.c_uint(flags)) != 0:
+def start_writing(descriptor: int) -> None:
+    """Have the content of a file on its way to the disk."""
+    _sync_range(descriptor, _WRITE)
+
+
+def wait_written(descriptor: int) -> None:
+    """Until the content of a file is on the disk; its metadata comes with the next sync there.
+
+    Raises OSError.
+    """
+    if _sync_range(descriptor, _WAIT_BEFORE | _WRITE | _WAIT_AFTER) != 0:
         os.fsync(descriptor)
+
+
+def _sync_range(descriptor: int, flags: int) -> int:
+    nothing = ctypes.c_int64(0)
+    done: int = _libc.sync_file_range(descriptor, nothing, nothing, ctypes.c_uint(flags))
+    return done
 
 
 def is_ordered(path: str) -> bool:

@@ -12,7 +12,7 @@ from tests.attacks.git.naive import Naive
 from tests.attacks.git.parts import Attacked
 from tests.support.repository import git
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.long]
 
 NAMES = [
     *(b"--upload-pack=x", b"-", b"--", b"-n", b":(top)x", b":!x", b"*", b"[a]", b"a?"),

@@ -9,7 +9,7 @@ from cove.workspaces import Workspace
 from tests.attacks.git.attack import parameters
 from tests.attacks.git.parts import Attacked
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.long]
 
 # Whether they succeed does not matter.
 HARM = {

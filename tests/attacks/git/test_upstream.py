@@ -14,7 +14,7 @@ from tests.attacks.git.attack import parameters
 from tests.attacks.git.parts import Attacked
 from tests.support.repository import git, make_repository
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.long]
 
 NAMES = {
     "plain": b".git",

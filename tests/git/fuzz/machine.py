@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from services.git import changes, diff, status
-from services.git.commit import Draft
 from services.git.diff import File, Limits, Patch
+from services.git.draft import Draft
 from services.git.errors import NothingToCommit
 from services.git.forks import Wanted
 from services.git.record import Record
