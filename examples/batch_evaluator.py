@@ -81,6 +81,16 @@ async def attempt(cove: Client, name: str, task: dict[str, Any]) -> dict[str, An
     raise AssertionError
 
 
+async def remove(workspace: Workspace) -> None:
+    """Have it gone, also when a former run was just at that."""
+    while True:
+        try:
+            await workspace.delete(force=True, allow_missing=True)
+            return
+        except Aborted as error:
+            await asyncio.sleep(error.retry_after or 1)
+
+
 async def commit(home: Workspace, batch: str, results: list[dict[str, Any]]) -> str:
     """Push the results. Done again, it is the same commit."""
     lines = "".join(json.dumps(each) + "\n" for each in results)
@@ -120,7 +130,7 @@ async def main() -> int:
                         out.flush()
                         os.fsync(out.fileno())  # Only what is on record is removed.
                         print(id, done[id]["outcome"], flush=True)
-                    await cove.workspaces.named(name).delete(force=True, allow_missing=True)
+                    await remove(cove.workspaces.named(name))
 
             async with asyncio.TaskGroup() as group:
                 for task in tasks:
@@ -131,7 +141,7 @@ async def main() -> int:
                 options.repository, id=name, request_id=request_id(name)
             )
             committed.write_text(await commit(home, batch, [done[task["id"]] for task in tasks]))
-        await cove.workspaces.named(name).delete(force=True, allow_missing=True)
+        await remove(cove.workspaces.named(name))
         print("committed", committed.read_text())
     return 0
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from services.git.channel import Ready
+
 _CHUNK: Final = 64 * 1024
 _ERROR_TAIL: Final = 16 * 1024
 _UMASK: Final = 0o022
@@ -182,6 +184,8 @@ class _Child:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self._killed: list[int] = []
+        """Descriptors of its descendants that were killed, which need not be gone before it."""
 
     @property
     def pid(self) -> int:
@@ -210,27 +214,38 @@ class _Child:
 
     def kill(self) -> None:
         if self._process.returncode is None:
-            _kill_tree(self._process.pid)
+            self._killed += _kill_tree(self._process.pid)
             with suppress(ProcessLookupError):  # What has lost its parent.
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     async def release(self) -> None:
         self._process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
         await self._process.wait()
+        try:
+            for descriptor in self._killed:
+                await Ready(descriptor).to_read()
+        finally:
+            close_all(self._killed)
 
 
-def _kill_tree(pid: int) -> None:
+def _kill_tree(pid: int) -> list[int]:
     """Kill a child of ours and its descendants, which may be in other sessions and namespaces.
+
+    Returns descriptors of the descendants, which can be read when they are gone.
 
     bubblewrap's own --die-with-parent is no help while it is at its set-up: its inner process is
     in a session of its own before it asks to die with the outer one. What is stopped starts
     nothing more, and reaps nothing, so that the pids of its children stay theirs.
     """
+    descendants = list[int]()
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGSTOP)
         for child in _children(pid):
-            _kill_tree(child)
+            with suppress(ProcessLookupError):
+                descendants.append(os.pidfd_open(child))
+            descendants += _kill_tree(child)
         os.kill(pid, signal.SIGKILL)
+    return descendants
 
 
 def _children(pid: int) -> list[int]:

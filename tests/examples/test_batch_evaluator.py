@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cove import Client, NotFound
+from cove import Client, FailedPrecondition, NotFound
 from cove.executor.v1.executor_pb2 import Execution
 from tests.examples.conftest import Bench
 from tests.support.repository import git
@@ -106,7 +106,7 @@ async def test_killed_it_goes_on_where_it_was_and_runs_nothing_twice(bench: Benc
         assert still.create_time == running.create_time
         await slow.write("go", "")
         stdout, stderr = await again.communicate()
-    assert (again.returncode, stderr) == (0, b"")
+    assert (again.returncode, stderr) == (0, b""), stderr.decode()[-3000:]
     assert stdout.startswith(b"slow passed\ncommitted ")
     found = results(bench, "killed")
     assert found["slow"]["output"] == "1\n"
@@ -119,5 +119,5 @@ async def begun(cove: Client, workspace: str, execution: str) -> Execution:
     while True:
         try:
             return await cove.workspaces.named(workspace).executions.named(execution).refresh()
-        except NotFound:
+        except (FailedPrecondition, NotFound):  # There is not even the workspace.
             await asyncio.sleep(0.05)
