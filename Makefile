@@ -8,7 +8,7 @@ LONG ?=
 FUZZ_WORKTREES ?= 150
 KILL_POINTS ?= 36
 DORMANT_WORKTREES ?= 2000
-PYTEST_WORKERS ?= 4
+PYTEST_WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test test-long test-compose check lint types layers protos-check lowest bench protos docs docs-site dist lock clean

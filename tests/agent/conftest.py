@@ -1,5 +1,6 @@
 """A node for each way to make sandboxes."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -17,3 +18,13 @@ def node(request: pytest.FixtureRequest) -> Iterator[nodes.Node]:
 def own_node(request: pytest.FixtureRequest) -> Iterator[nodes.Node]:
     """For tests that kill or restart the launcher."""
     yield from nodes.make(request.param)
+
+
+_OF_ROOT = ("test_following", "test_freezing", "test_overlay", "test_execution")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What has less to do with who it is runs as root alone, where it can, in `make test`."""
+    for item in items:
+        if os.geteuid() == 0 and item.path.stem in _OF_ROOT and "user]" in item.name:
+            item.add_marker(pytest.mark.long)

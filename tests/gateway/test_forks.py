@@ -240,6 +240,7 @@ async def test_forks_are_finished_wherever_their_gateway_is_killed(stage: Stage)
             assert await run(gateway, "cat new.txt", f"workspaces/{step.id}") == "new\n", step
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", _steps(LIVE), ids=lambda step: step.id)
 async def test_a_source_that_is_held_goes_on_when_its_gateway_is_killed(
     stage: Stage, step: Step

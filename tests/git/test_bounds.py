@@ -22,6 +22,7 @@ from services.git.workspace import Workspace
 from tests.git.parts import Parts, each_mode, inside, leave, make_source, run_git, write
 
 mode = each_mode
+pytestmark = pytest.mark.long
 LIMIT_KIB = (2 << 30) // 1024
 
 

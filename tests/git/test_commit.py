@@ -17,7 +17,7 @@ from tests.git.parts import (
     UID,
     Parts,
     add_commit,
-    both_modes,
+    each_mode,
     inside,
     make_source,
     own,
@@ -26,7 +26,7 @@ from tests.git.parts import (
     write,
 )
 
-mode = both_modes
+mode = each_mode
 
 NAMES = [b"with space", b"line\nbreak", b"-dash", b"--version", b"caf\xc3\xa9", b"not-utf8-\xff"]
 NAMES += [b'quote"', b"back\\slash", b":(glob)*", b"*", b"a/b/c/deep", b"tab\there"]

@@ -12,7 +12,7 @@ from services.git.draft import Draft
 from services.git.status import Change
 from tests.git.parts import (
     Parts,
-    both_modes,
+    each_mode,
     make_source,
     own,
     run_git,
@@ -20,7 +20,7 @@ from tests.git.parts import (
     write,
 )
 
-mode = both_modes
+mode = each_mode
 
 
 async def collect(events: AsyncGenerator[Event, None]) -> list[Event]:

@@ -20,7 +20,7 @@ from tests.git.parts import (
     OTHER,
     UID,
     Parts,
-    both_modes,
+    each_mode,
     inside,
     leave,
     parts,
@@ -29,7 +29,7 @@ from tests.git.parts import (
     write,
 )
 
-mode = both_modes
+mode = each_mode
 THIRD = "cccccccccccccccc"
 
 
