@@ -34,8 +34,8 @@ class Planned:
     size: int
     """Bytes of new contents."""
     skipped: Sequence[Skipped]
-    pack: str = ""
-    """In base64, all objects, where they are little and that was asked for."""
+    items: Sequence[Any] = ()
+    """All objects, where they are little and that was asked for."""
 
 
 async def plan(
@@ -44,7 +44,7 @@ async def plan(
     paths: Sequence[bytes],
     unwanted: Mapping[bytes, str],
     *,
-    packed: bool = False,
+    told: bool = False,
 ) -> Planned:
     """Plan a commit of what differs at or below `paths`, without what is unwanted, and why."""
     answer = await workspace.ask(
@@ -52,7 +52,7 @@ async def plan(
         head,
         paths=[text(path) for path in paths],
         unwanted={text(path): reason for path, reason in unwanted.items()},
-        packed=packed,
+        told=told,
     )
     tree = str(answer["tree"])
     if not is_commit_id(tree):
@@ -63,7 +63,7 @@ async def plan(
         objects=int(answer["objects"]),
         size=int(answer["bytes"]),
         skipped=[Skipped(raw(path), str(reason)) for path, reason in answer["skipped"]],
-        pack=str(answer["pack"]),
+        items=list(answer["items"]),
     )
 
 

@@ -82,7 +82,7 @@ class Committer:
         unwanted: dict[bytes, str] = {}
         refusals = attempt = 0
         while True:
-            planned = await changes.plan(workspace, head, draft.paths, unwanted, packed=True)
+            planned = await changes.plan(workspace, head, draft.paths, unwanted, told=True)
             if not planned.changed:
                 raise NothingToCommit(
                     "there is nothing to commit", skipped=str(len(planned.skipped))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from services.git import refs
 from services.git.command import Where, git
 from services.git.record import Record
 from services.git.repository import Repository
@@ -82,7 +83,8 @@ async def distance(record: Record, workspace: Workspace, head: str) -> tuple[int
     if not head:
         return 0, 0
     upstream = f"{_ORIGIN}{record.base_branch}"
-    known = await workspace.repository.refs(_ORIGIN) if record.base_branch else {}
+    wanted = [upstream] if record.base_branch else []
+    known = refs.read(workspace.repository.path, wanted)
 
     async def count(start: str, without: str) -> int:
         # The branch was begun at its base, so the base has nothing that it has not.

@@ -1,7 +1,8 @@
 """Brings the objects of a commit into the repository, and moves the branch.
 
-Little that is certainly sound is taken in by the cell of the repository itself. All else goes as
-a pack, from the cell that sees the files to a git that checks it, as that of a remote would.
+Little that is certainly sound is taken in by the cell of the repository itself, in one pack, as
+many small files would take a file system longer. All else goes from the cell that sees the files
+to a git that checks it, as that of a remote would.
 """
 
 import asyncio
@@ -47,7 +48,10 @@ async def land(workspace: Workspace, head: str, planned: Planned, made: Made) ->
     """
     move = {"ref": head_ref(workspace.uid), "old": head, "new": made.commit.id}
     result = Result(code=1, output=b"", errors="the branch cannot be moved")
-    if not planned.pack or await _doubted(workspace, planned, made, move):
+    partial = workspace.repository.partial
+    # Where a filter left contents out, packs stay apart for good: there shall not be many.
+    little = planned.items and (partial is None or not partial.filter)
+    if not little or await _doubted(workspace, planned, made, move):
         result, unstable = await _checked(workspace, head, planned, made, move)
         if unstable:
             return unstable
@@ -62,7 +66,7 @@ async def _doubted(
     workspace: Workspace, planned: Planned, made: Made, move: dict[str, str]
 ) -> bool:
     """Whether git has to judge what is planned; then nothing has happened."""
-    keeping = {**move, "commit": changes.text(made.data), "pack": planned.pack}
+    keeping = {**move, "commit": changes.text(made.data), "items": planned.items}
     with workspace.repository.writing():
         return bool(await workspace.repository.keep(keeping, timeout=_TIMEOUT))
 

@@ -77,7 +77,6 @@ def own_directory() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.timeout(500)
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_git_does_the_same_as_an_ordinary_user(python: str, own_directory: Path) -> None:

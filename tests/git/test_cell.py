@@ -84,13 +84,14 @@ async def test_a_cell_that_is_ended_while_it_is_made_leaves_nothing(
 async def eventually_none(word: str) -> bool:
     """Whether no process has the word among its arguments, soon after it was killed."""
     for _ in range(500):
-        if not any(word.encode() in _arguments(each) for each in Path("/proc").iterdir()):
+        if not any(word.encode() in arguments_of(each) for each in Path("/proc").iterdir()):
             return True
         await asyncio.sleep(0.01)
     return False
 
 
-def _arguments(process: Path) -> bytes:
+def arguments_of(process: Path) -> bytes:
+    """Nothing if it has ended."""
     try:
         return (process / "cmdline").read_bytes()
     except OSError:

@@ -23,7 +23,7 @@ from services.git.warm import Warm
 from services.git.within import frames, wire
 from services.git.within.frames import WireError
 from tests.git.parts import Parts
-from tests.git.test_cell import eventually_none, run
+from tests.git.test_cell import arguments_of, eventually_none, run
 
 _ENV = {"PATH": "/usr/bin:/bin"}
 _PYTHON = "/usr/bin/python3"
@@ -376,9 +376,7 @@ async def test_cells_are_dropped_with_what_they_see(git: Parts) -> None:
             asyncio.create_task(run(git, Cell(identity=cells[0].identity, memory=1 << 30), "true"))
         ]
         await git.cells.drop(homes / "a")
-        assert not any(
-            word.encode() in path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")
-        )
+        assert not any(word.encode() in arguments_of(path) for path in Path("/proc").glob("[0-9]*"))
         with pytest.raises(CellLost):
             await running.wait()
         await asyncio.gather(*starting)

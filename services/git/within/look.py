@@ -4,9 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,15 +57,16 @@ class Look:
         self.plan = plan.make(self.objects, self.files, head, changes, unwanted)
         return self.plan
 
-    def packed(self, made: plan.Plan) -> str:
-        """In base64, a pack of all that is new; empty where that is not `sound.read`'s matter."""
-        trees = sum(map(len, made.trees.values()))
-        count = len(made.blobs) + len(made.trees)
-        if made.size + trees > sound.MAX_BYTES or count > sound.MAX_OBJECTS:
-            return ""
-        pack = BytesIO()
-        changed = plan.send(made, self.files, b"", pack.write)
-        return "" if changed else b64encode(pack.getvalue()).decode("ascii")
+    def told(self, made: plan.Plan) -> list[tuple[str, bytes]]:
+        """Kind and content of all that is new; none where that is not `sound.read`'s matter."""
+        size = made.size + sum(map(len, made.trees.values()))
+        if size > sound.MAX_BYTES or len(made.blobs) + len(made.trees) > sound.MAX_OBJECTS:
+            return []
+        blobs = plan.contents(made, self.files)
+        return [
+            *(("blob", data) for data in blobs),
+            *(("tree", data) for data in made.trees.values()),
+        ]
 
     def renamed(self, head: str | None, changes: list[Change]) -> list[tuple[Change, bytes]]:
         """The changes with the path that each was at before, where it was moved."""
@@ -162,7 +161,7 @@ def changes(payload: Payload, _: list[int], context: Context) -> Answer:
 def make(payload: Payload, _: list[int], context: Context) -> Answer:
     """Plan the commit of what differs at or below `paths`; it is kept for what comes next.
 
-    `pack`: in base64, all that is new, if that is little and none of it changes meanwhile.
+    `items`: kind and content of all that is new, if that is little and holds still.
     """
     here = look(payload, context)
     head, found = here.compare(payload)
@@ -175,7 +174,7 @@ def make(payload: Payload, _: list[int], context: Context) -> Answer:
         "objects": len(made.blobs) + len(made.trees),
         "bytes": made.size,
         "skipped": [[path.decode("latin-1"), reason] for path, reason in made.skipped],
-        "pack": here.packed(made) if payload["packed"] else "",
+        "items": here.told(made) if payload["told"] else [],
     }, []
 
 

@@ -3,7 +3,6 @@
 import os
 import shutil
 import tempfile
-import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,8 +13,6 @@ from services.git.within.system import is_ordered, start_writing, wait_written
 
 _FAN: Final = 2
 """Letters of an id that name the folder of a loose object."""
-_LEVEL: Final = 1
-"""Of compression: git packs anew what stays."""
 
 
 class Quarantine:
@@ -40,15 +37,6 @@ class Quarantine:
             os.rmdir(self._folder)
         except OSError:
             shutil.rmtree(self._folder, ignore_errors=True)
-
-    def write(self, identifier: str, kind: bytes, data: bytes) -> None:
-        """Write an object. Raises OSError."""
-        folder = f"{self._folder}/{identifier[:_FAN]}"
-        with suppress(FileExistsError):
-            os.mkdir(folder)
-        path = f"{folder}/{identifier[_FAN:]}"
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o444), "wb") as file:
-            file.write(zlib.compress(b"%s %d\0" % (kind, len(data)) + data, _LEVEL))
 
     def settle(self) -> None:
         """Move all objects to where they belong, once their contents are on the disk.

@@ -81,12 +81,18 @@ class Objects:
         if identifier == EMPTY_TREE:
             return {}
         parsed = parse_tree(self._ask("--batch", identifier, b"tree").data)
+        self.know(identifier, parsed)
+        return parsed
+
+    def know(self, identifier: str, parsed: Tree) -> None:
+        """Remember the lines of a tree, wherever that is."""
+        if identifier in self._trees:
+            return
         self._trees[identifier] = parsed
         self._cached += len(parsed)
         while self._cached > _CACHED_ENTRIES and len(self._trees) > 1:
             _, dropped = self._trees.popitem(last=False)
             self._cached -= len(dropped)
-        return parsed
 
     def blob(self, identifier: str) -> bytes:
         """The content of a blob. Raises `MissingObjectError`."""

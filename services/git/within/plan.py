@@ -20,6 +20,7 @@ from services.git.within.objects import (
     format_tree,
     object_id,
 )
+from services.git.within.pack import HEAD, LEVEL, header
 
 NOT_READ: Final = "the file cannot be read, or is larger than 2 GiB"
 REFUSED: Final = "git does not allow this path"
@@ -28,9 +29,6 @@ SPECIAL: Final = "neither a file nor a symlink"
 UNSTABLE: Final = "the file changes while it is read"
 
 _MAX_PATH: Final = 4095
-_BLOB, _TREE, _COMMIT = 3, 2, 1
-_LEVEL: Final = 1
-"""Of compression: git packs anew what stays."""
 # HFS+ ignores these, so that a name with them in it is .git there.
 _IGNORED: Final = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
 
@@ -156,6 +154,7 @@ def _build(plan: Plan, objects: Objects, base: str | None, edits: _Edits) -> str
     identifier = object_id(b"tree", data)
     if identifier != base:
         plan.trees[identifier] = data
+        objects.know(identifier, entries)
     return identifier
 
 
@@ -171,26 +170,40 @@ def send(plan: Plan, files: Files, commit: bytes, write: Callable[[bytes], objec
         write(data)
 
     count = len(plan.blobs) + len(plan.trees) + bool(commit)
-    put(b"PACK" + (2).to_bytes(4, "big") + count.to_bytes(4, "big"))
+    put(HEAD + count.to_bytes(4, "big"))
     changed = []
     for identifier, (leaf, blob, path) in plan.blobs.items():
-        put(_header(_BLOB, blob.size))
+        put(header(b"blob", blob.size))
         if not _send_file(files, leaf, blob, put, identifier):
             changed.append(path)
             return changed
     for data in plan.trees.values():
-        put(_header(_TREE, len(data)) + zlib.compress(data, _LEVEL))
+        put(header(b"tree", len(data)) + zlib.compress(data, LEVEL))
     if commit:
-        put(_header(_COMMIT, len(commit)) + zlib.compress(commit, _LEVEL))
+        put(header(b"commit", len(commit)) + zlib.compress(commit, LEVEL))
     write(digest.digest())
     return changed
+
+
+def contents(plan: Plan, files: Files) -> list[bytes]:
+    """Of all new files, which are few and small; none if one has changed meanwhile."""
+    found = []
+    for identifier, (leaf, blob, _) in plan.blobs.items():
+        try:
+            data = b"".join(files.chunks(leaf, blob))
+        except UnreadableError:
+            return []
+        if object_id(b"blob", data) != identifier:
+            return []
+        found.append(data)
+    return found
 
 
 def _send_file(
     files: Files, leaf: Leaf, blob: Blob, put: Callable[[bytes], object], identifier: str
 ) -> bool:
     check = sha1(b"blob %d\0" % blob.size, usedforsecurity=False)
-    packer = zlib.compressobj(_LEVEL)
+    packer = zlib.compressobj(LEVEL)
     try:
         for data in files.chunks(leaf, blob):
             check.update(data)
@@ -201,22 +214,10 @@ def _send_file(
     return check.hexdigest() == identifier
 
 
-def _header(kind: int, size: int) -> bytes:
-    """Of an object in a pack: its kind and its length, seven bits a byte, the lowest first."""
-    first, rest = size & 15, size >> 4
-    header = bytearray()
-    byte = kind << 4 | first
-    while rest:
-        header.append(byte | 0x80)
-        byte, rest = rest & 0x7F, rest >> 7
-    header.append(byte)
-    return bytes(header)
-
-
 def write_loose(plan: Plan, files: Files, folder: Path) -> list[bytes]:
     """Write all that is new as loose objects; returns paths whose files changed meanwhile."""
     for identifier, (leaf, blob, path) in plan.blobs.items():
-        packer = zlib.compressobj(_LEVEL)
+        packer = zlib.compressobj(LEVEL)
         check = sha1(b"blob %d\0" % blob.size, usedforsecurity=False)
         try:
             with _target(folder, identifier).open("wb") as file:
@@ -230,7 +231,7 @@ def write_loose(plan: Plan, files: Files, folder: Path) -> list[bytes]:
         if check.hexdigest() != identifier:
             return [path]
     for identifier, data in plan.trees.items():
-        packed = zlib.compress(b"tree %d\0" % len(data) + data, _LEVEL)
+        packed = zlib.compress(b"tree %d\0" % len(data) + data, LEVEL)
         _target(folder, identifier).write_bytes(packed)
     return []
 

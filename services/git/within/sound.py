@@ -1,4 +1,4 @@
-"""Judges small packs without a process of git: what is certainly sound, and nothing else.
+"""Judges a few new objects without a process of git: what is certainly sound, and nothing else.
 
 `check` asks of every new tree what git's fsck asks, and that all it names is there. Whatever is
 not plainly in order, or only looks as if git might mind it, is in doubt: git has to judge it.
@@ -6,12 +6,11 @@ What a new tree has in common with the one that it comes after has been judged b
 """
 
 import re
-import zlib
-from base64 import b64decode
 from collections.abc import Mapping
-from hashlib import sha1
-from typing import Final, NamedTuple
+from typing import Any, Final
 
+from services.git.within import wire
+from services.git.within.frames import WireError
 from services.git.within.objects import (
     EMPTY_TREE,
     FILE,
@@ -27,17 +26,13 @@ from services.git.within.objects import (
     object_id,
     parse_tree,
 )
+from services.git.within.pack import Item
 
 MAX_BYTES: Final = 256 << 10
-"""Of all objects of a pack."""
+"""Of all that is new."""
 MAX_OBJECTS: Final = 200
 _MAX_DEPTH: Final = 100
-_KINDS: Final = {2: b"tree", 3: b"blob"}
-_PACK: Final = b"PACK\0\0\0\2"
-_HEAD: Final = 12
-_TAIL: Final = 20
-_ITEM: Final = re.compile(rb"[\x80-\xff]{0,4}[\x00-\x7f]")
-"""Kind and size: seven bits a byte, of which all but the last have the eighth set."""
+_KINDS: Final = {kind.decode(): kind for kind in (b"tree", b"blob")}
 _NOBODY: Final = "0" * 40
 # Names that mean something to git, or that a file system might take for one of those: by short
 # names, streams, or letters that HFS+ ignores.
@@ -53,52 +48,22 @@ class DoubtfulError(Exception):
     """Git has to judge."""
 
 
-class Item(NamedTuple):
-    """An object of a pack."""
-
-    kind: bytes
-    data: bytes
-
-
-def read(text: str) -> dict[str, Item]:
-    """The trees and blobs of a pack in base64 by their ids, all whole. Raises `DoubtfulError`."""
-    try:
-        pack = b64decode(text, validate=True)
-    except ValueError:
-        raise DoubtfulError("no base64") from None
-    head, body, digest = pack[:_HEAD], pack[_HEAD:-_TAIL], pack[-_TAIL:]
-    if head[:8] != _PACK or sha1(head + body, usedforsecurity=False).digest() != digest:
-        raise DoubtfulError("no whole pack")
-    count = int.from_bytes(head[8:], "big")
+def read(told: Any) -> dict[str, Item]:
+    """Trees and blobs by their ids, from kind and content of each. Raises `DoubtfulError`."""
+    if not isinstance(told, list) or len(told) > MAX_OBJECTS:
+        raise DoubtfulError("not a few objects")
     items, room = dict[str, Item](), MAX_BYTES
-    for _ in range(min(count, MAX_OBJECTS)):
-        item, body = _item(body, room)
+    for one in told:
+        try:
+            kind, text = one
+            item = Item(_KINDS[kind], wire.as_bytes(text))
+        except (KeyError, TypeError, ValueError, WireError):
+            raise DoubtfulError("no tree and no blob") from None
         room -= len(item.data)
-        items[object_id(item.kind, item.data)] = item
-    if body or len(items) != count:
-        raise DoubtfulError("more, or fewer, objects than the pack says")
+        if room < 0:
+            raise DoubtfulError("too much")
+        items[object_id(*item)] = item
     return items
-
-
-def _item(body: bytes, room: int) -> tuple[Item, bytes]:
-    """The first object, and what comes after it."""
-    head = _ITEM.match(body)
-    if head is None or (kind := _KINDS.get(head[0][0] >> 4 & 7)) is None:
-        raise DoubtfulError("an object of another kind")
-    first, *more = head[0]
-    size = first & 15
-    for number, byte in enumerate(more):
-        size |= (byte & 0x7F) << (4 + 7 * number)
-    if size > room:
-        raise DoubtfulError("too much")
-    inflate = zlib.decompressobj()
-    try:
-        data = inflate.decompress(body[head.end() :], size + 1)
-    except zlib.error:
-        raise DoubtfulError("an object is damaged") from None
-    if not inflate.eof or len(data) != size:
-        raise DoubtfulError("an object has another size")
-    return Item(kind, data), inflate.unused_data
 
 
 def check(items: Mapping[str, Item], commit: bytes, objects: Objects, old: str) -> None:
@@ -137,6 +102,7 @@ class _Check:
         if depth > _MAX_DEPTH:
             raise DoubtfulError("directories that are very deep")
         entries = _parsed(item.data)
+        self._objects.know(identifier, entries)  # The next commit comes after it.
         was: Tree = self._objects.tree(former)
         for name, entry in entries.items():
             before = was.get(name)

@@ -10,10 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from services.git.within import sound
+from services.git.within import pack, sound
 from services.git.within.loose import Quarantine
 from services.git.within.objects import Objects
 from services.git.within.operations import Answer, Context, Operation
+from services.git.within.pack import Item
 from services.git.within.wire import Payload
 
 LOCKED: Final = "locked"
@@ -48,22 +49,19 @@ def land(payload: Payload, descriptors: list[int], __: Context) -> Answer:
 
 
 def keep(payload: Payload, _: list[int], context: Context) -> Answer:
-    """Take in `pack`, in base64, and the `commit` of it, if they are sound; then `move`.
+    """Take in `items`, as `look.make` tells them, and their `commit`, if sound; then `move`.
 
     `doubt`: why git has to judge; then nothing has happened.
     """
     store, commit = Path(payload["store"]), payload["commit"].encode("latin-1")
     objects = _objects(payload["environment"], context)
     try:
-        items = sound.read(payload["pack"])
+        items = sound.read(payload["items"])
         sound.check(items, commit, objects, payload["old"])
     except sound.DoubtfulError as error:
         return {"doubt": str(error)}, []
-    items[payload["new"]] = sound.Item(b"commit", commit)
-    with Quarantine(store / "objects") as quarantine:
-        for identifier, (kind, data) in items.items():
-            quarantine.write(identifier, kind, data)
-        quarantine.settle()
+    items[payload["new"]] = Item(b"commit", commit)
+    pack.write(str(store / "objects"), items)
     return {"moved": _move(store, payload)}, []
 
 

@@ -115,8 +115,7 @@ class LocalDriver:
                 raise ProvisionedDifferently("the uid has another environment", uid=uid)
             if not existing:
                 self._disk.check()
-                owner = facts.sandbox_uid if facts.mode is Mode.ROOT else None
-                await asyncio.to_thread(self._records.write, wanted, owner)
+                await asyncio.to_thread(self._records.write, wanted)
         handle = Handle(driver=self.name, node=facts.node, uid=uid, generation=_GENERATION)
         return Provisioned(
             handle=handle.encode(), generation=_GENERATION, driver=self.name, node=facts.node
@@ -127,6 +126,8 @@ class LocalDriver:
         uid = self._uid(handle, facts)
         async with self._lock(uid):
             spec = self._sandbox(self._record(uid), facts)
+            owner = facts.sandbox_uid if facts.mode is Mode.ROOT else None
+            self._records.make_folders(uid, owner)
             async with self._connected() as launcher:
                 return await _activate(launcher, spec, facts.sandbox_uid)
 

@@ -36,7 +36,7 @@ class Record:
 
 
 class Records:
-    """Folders named by uid, each with `home`, `tmp`, and a record that is written last."""
+    """Folders named by uid, each with a record; `home` and `tmp` come when they are needed."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -57,17 +57,22 @@ class Records:
             return None
 
     def whole(self, uid: str) -> bool:
-        """Its folders are there."""
-        return all((self.folder(uid) / name).is_dir() for name in _FOLDERS)
+        """Its folders are as they were made, or have not been made: `home` comes first."""
+        home, tmp = (os.path.lexists(self.folder(uid) / name) for name in _FOLDERS)
+        return home or not tmp
 
-    def write(self, record: Record, owner: int | None) -> None:
-        """Make the folders, of `owner` when given, then the record, durably."""
+    def make_folders(self, uid: str, owner: int | None) -> None:
+        """Make `home` and `tmp` unless they are there, of `owner` when given."""
+        for name in _FOLDERS:
+            folder = self.folder(uid) / name
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if owner is not None:
+                os.chown(folder, owner, owner)
+
+    def write(self, record: Record) -> None:
+        """Write the record, durably."""
         folder = self.folder(record.uid)
         folder.mkdir(mode=0o700, exist_ok=True)
-        for name in _FOLDERS:
-            (folder / name).mkdir(mode=0o700, exist_ok=True)
-            if owner is not None:
-                os.chown(folder / name, owner, owner)
         data = {"version": _VERSION, **asdict(record)}
         data["provision_time"] = record.provision_time.isoformat()
         writing = folder / "record.new"
