@@ -27,6 +27,7 @@ from services.git.draft import Person
 from services.git.face import Parts
 from services.git.foresight import Foresight
 from services.git.forks import Forks
+from services.git.layout import Layout
 from services.git.local import Local
 from services.git.maintenance import Maintenance
 from services.git.merge import Merger
@@ -82,7 +83,7 @@ async def git(config: Config) -> AsyncIterator[Served]:
         repositories,
         checkouts,
         stacks,
-        homes[3],
+        Layout(records, repositories, checkouts, homes[3], cells),
         mode(directory),
         cells,
         rules,

@@ -57,9 +57,9 @@ class Face:
 
     def _mount(self, record: Record) -> mount_pb2.Mount:
         objects = self._worktrees.repository_of(record).objects
-        worktrees = self._worktrees
-        paths = worktrees.paths(record)
-        return convert.mount(record, paths, objects, worktrees.layers, self._state)
+        layout = self._worktrees.layout
+        paths = layout.paths(record)
+        return convert.mount(record, paths, objects, layout.layers, self._state)
 
 
 def tenant() -> str:

@@ -8,7 +8,7 @@ from servicekit.status import Context
 from services.git import convert, forks
 from services.git.face import Face, caller, tenant
 from services.git.record import State
-from services.git.worktrees import Wanted
+from services.git.wanted import Wanted
 
 _PAGE: Final = 100
 _MAX_PAGE: Final = 1000

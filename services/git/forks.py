@@ -164,7 +164,7 @@ class Forks:
         directory, sandbox = self._records.directory(record.uid), self._cells.sandbox
         for left in [path for path in directory.iterdir() if path.is_dir()]:
             await files.remove_tree(left)
-        paths = self._worktrees.paths(record)
+        paths = self._worktrees.layout.paths(record)
         if record.mode is Mode.PLAIN:
             await self._stacks.copy_to(record.layers[0], paths.tree)
         else:

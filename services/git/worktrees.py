@@ -3,52 +3,29 @@
 import asyncio
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 from weakref import WeakValueDictionary
 
 from servicekit.disk import DiskGuard
-from services.git import files, filling, history, inside, partial, provenance, status
+from services.git import files, history, inside, partial, provenance, status
 from services.git.beside import beside
 from services.git.cell import Cells
 from services.git.checkouts import Checkouts
 from services.git.command import is_commit_id
 from services.git.errors import NoRemote, TooOld, UnsavedWork, WorktreeExists, WorktreeNotFound
+from services.git.layout import Layout
 from services.git.local import Local
 from services.git.names import check_branch
 from services.git.record import VERSION, Mode, Record, Records, State
 from services.git.remote import Remote, Rules, Scheme
 from services.git.repositories import Caller, Repositories, Resolved
 from services.git.repository import Repository, head_ref
-from services.git.stacks import EMPTY, Stacks
-from services.git.workspace import Paths, Workspace
-
-_WARNINGS: Final[Mapping[bool | None, tuple[str, ...]]] = MappingProxyType(
-    {
-        False: (),
-        True: ("the repository has uncommitted changes, which were not taken",),
-        None: ("uncommitted changes of the repository, if it has any, were not taken",),
-    }
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What a new worktree shall be."""
-
-    uid: str
-    repository: str
-    revision: str
-    branch: str
-    max_staleness: float = 0
-    depth: int = 0
-    """Commits of history; 0: all."""
-    filter: str = ""
-    """Which contents, as git's --filter says it; empty: all."""
+from services.git.stacks import Stacks
+from services.git.wanted import WARNINGS, Wanted, begin, is_same
+from services.git.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +46,7 @@ class Worktrees:
         repositories: Repositories,
         checkouts: Checkouts,
         stacks: Stacks,
-        layers: Path,
+        layout: Layout,
         mode: Mode,
         cells: Cells,
         rules: Rules,
@@ -83,7 +60,7 @@ class Worktrees:
         self.repositories = repositories
         self._checkouts = checkouts
         self._stacks = stacks
-        self.layers = layers
+        self.layout = layout
         self._mode = mode
         self._cells = cells
         self._rules = rules
@@ -125,7 +102,7 @@ class Worktrees:
         await self._cells.require()
         workspace = self._workspaces.get(uid)
         if workspace is None:
-            workspace = self._workspaces.setdefault(uid, await self._workspace(record))
+            workspace = await self._workspace(record)
         async with workspace.lock:
             record = await inside.take(
                 self.records, self.records.get(uid), workspace, self._most_commits
@@ -140,7 +117,7 @@ class Worktrees:
         check_branch(wanted.branch)
         async with self.locked(wanted.uid):
             found = self.records.find(wanted.uid)
-            if found is not None and not _is_same(found, wanted, caller):
+            if found is not None and not is_same(found, wanted, caller):
                 raise WorktreeExists("the uid has a worktree of other input", uid=wanted.uid)
             if found is not None and found.state is State.READY:
                 return found
@@ -149,7 +126,7 @@ class Worktrees:
             remote = self._rules.parse(wanted.repository) if wanted.repository else None
             record = found or self.records.keep(
                 # Lost to a power loss, the directory without a record is removed at start.
-                self._begin(wanted, caller, remote),
+                begin(wanted, caller, remote, self._clock()),
                 durable=False,
             )
             making = asyncio.create_task(self._finish(record, remote, caller, wanted.max_staleness))
@@ -203,10 +180,7 @@ class Worktrees:
 
     async def load(self) -> None:
         """Read the records, and go on with what a former process began to remove."""
-        self.layers.mkdir(exist_ok=True, mode=0o711)
-        empty = self.layers / EMPTY
-        empty.mkdir(exist_ok=True)
-        filling.lay_out(empty, self._cells.sandbox)
+        self.layout.load()
         for stray in self.records.load():
             await files.remove_tree(stray)
         self.repositories.load()
@@ -239,23 +213,6 @@ class Worktrees:
             unsaved = unsaved or await history.is_only_here(workspace)
         if unsaved:
             raise UnsavedWork("the worktree has work that is nowhere else", uid=record.uid)
-
-    def _begin(self, wanted: Wanted, caller: Caller, remote: Remote | None) -> Record:
-        key = remote.key if remote else f"own-{wanted.uid}"
-        if remote and (part := partial.wanted(wanted.depth, wanted.filter, wanted.revision)):
-            key = part.key(remote.key)
-        return Record(
-            uid=wanted.uid,
-            tenant=caller.tenant,
-            asked=wanted.repository,
-            repository=remote.url if remote else "",
-            key=key,
-            depth=wanted.depth,
-            filter=wanted.filter,
-            revision=wanted.revision,
-            branch=wanted.branch,
-            create_time=self._clock(),
-        )
 
     async def _finish(
         self, record: Record, remote: Remote | None, caller: Caller, max_staleness: float
@@ -292,7 +249,7 @@ class Worktrees:
                 # Until the record names it, nothing else keeps it from being removed.
                 stack.enter_context(self._checkouts.held(repository, resolved.commit))
                 laying = await stack.enter_async_context(
-                    beside(self._lay_out(made, repository, resolved.commit))
+                    beside(self.layout.lay_out(made, repository, resolved.commit))
                 )
                 if resolved.commit:
                     # With the ref in place nothing that the worktree needs can be pruned.
@@ -300,7 +257,7 @@ class Worktrees:
                     await repository.point(record.uid, resolved.commit, known=known)
             await laying
             part = repository.partial
-            warnings = (*_WARNINGS[await dirty], *(part.warnings if part else ()))
+            warnings = (*WARNINGS[await dirty], *(part.warnings if part else ()))
             ready = replace(
                 made,
                 state=State.READY,
@@ -311,50 +268,6 @@ class Worktrees:
                 warnings=warnings,
             )
             return self.records.keep(ready)
-
-    async def _lay_out(self, record: Record, repository: Repository, commit: str) -> None:
-        """Make the directories of a worktree, without what was left of an earlier attempt."""
-        directory = self.records.directory(record.uid)
-        for left in [path for path in directory.iterdir() if path.is_dir()]:
-            await files.remove_tree(left)
-        sandbox = self._cells.sandbox
-        plain = record.mode is Mode.PLAIN
-        files.make_directory(directory / ("tree" if plain else "upper"), sandbox)
-        if plain:
-            await self._fill(repository, commit, directory / "tree")
-        else:
-            files.make_directory(directory / "work", sandbox)
-            if commit:
-                await self._checkouts.get(repository, commit)
-        paths = self.paths(record)
-        paths.outside.mkdir()
-        paths.lock.touch(mode=0o600)
-        refs = sorted((await repository.refs("refs/remotes/origin/", "refs/tags/")).items())
-        inside.make(paths.tree, sandbox, record, commit, refs, partial.shallow(repository.path))
-
-    async def _fill(self, repository: Repository, commit: str, tree: Path) -> None:
-        if not commit:
-            filling.lay_out(tree, self._cells.sandbox)
-            return
-        moment = await filling.date(self._cells, repository, commit)
-        await filling.fill(self._cells, repository, commit, tree, moment)
-
-    def paths(self, record: Record) -> Paths:
-        """Raises `WorktreeNotFound` where the checkout is gone."""
-        lowers: tuple[Path, ...] = ()
-        if record.mode is not Mode.PLAIN:
-            lowers = (self.layers / EMPTY,)
-            if record.checkout:
-                found = self._checkouts.find(self.repository_of(record), record.checkout)
-                if found is None:
-                    raise WorktreeNotFound("the worktree's checkout is gone", uid=record.uid)
-                lowers = found.layers
-        return Paths(
-            directory=self.records.directory(record.uid),
-            layers=tuple(self.layers / name for name in record.layers),
-            lowers=lowers,
-            plain=record.mode is Mode.PLAIN,
-        )
 
     async def _is_dirty(self, remote: Remote | None) -> bool | None:
         """Whether there is uncommitted work in a repository of this machine: it is not taken."""
@@ -401,14 +314,12 @@ class Worktrees:
             await repository.update_refs([f"delete {provenance.notes_ref(record.uid)}"])
 
     async def _workspace(self, record: Record) -> Workspace:
-        repository = self.repository_of(record)
-        if record.checkout and record.mode is not Mode.PLAIN:
-            await self._checkouts.get(repository, record.checkout)
-        paths = self.paths(record)
-        if record.uid not in self._workspaces:
+        made = await self.layout.workspace(record)
+        workspace = self._workspaces.setdefault(record.uid, made)
+        if workspace is made:
             # Nobody looks at it yet: what is there is of a service that was killed.
-            shutil.rmtree(paths.scratch, ignore_errors=True)
-        return Workspace(record, paths, repository, self._cells)
+            shutil.rmtree(made.paths.scratch, ignore_errors=True)
+        return workspace
 
     @asynccontextmanager
     async def locked(self, uid: str) -> AsyncIterator[None]:
@@ -422,13 +333,3 @@ def _is_removed(making: asyncio.Task[Any]) -> bool:
     """Whether the task was stopped by a removal, and not together with its own caller."""
     current = asyncio.current_task()
     return making.cancelled() and not (current and current.cancelling())
-
-
-def _is_same(record: Record, wanted: Wanted, caller: Caller) -> bool:
-    return (
-        *(record.tenant, record.asked, record.revision, record.branch),
-        *(record.depth, record.filter),
-    ) == (
-        *(caller.tenant, wanted.repository, wanted.revision, wanted.branch),
-        *(wanted.depth, wanted.filter),
-    )

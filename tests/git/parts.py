@@ -25,6 +25,7 @@ from services.git.draft import Person
 from services.git.foresight import Foresight
 from services.git.forks import Forks
 from services.git.inside import MAX_COMMITS
+from services.git.layout import Layout
 from services.git.local import Local
 from services.git.merge import Merger
 from services.git.mergetree import Merging
@@ -36,9 +37,10 @@ from services.git.repositories import Caller, Repositories
 from services.git.stacks import Stacks
 from services.git.targets import Targets
 from services.git.transport import Bounds, Transport
+from services.git.wanted import Wanted
 from services.git.within.wire import Payload
 from services.git.workspace import Workspace
-from services.git.worktrees import Wanted, Worktrees
+from services.git.worktrees import Worktrees
 from tests.git.program import Program
 
 SERVER = Person("Cove", "cove@localhost")
@@ -252,7 +254,7 @@ async def parts(
         repositories,
         checkouts,
         stacks,
-        homes[3],
+        Layout(records, repositories, checkouts, homes[3], cells),
         how,
         cells,
         rules,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from servicekit.errors import InvalidArgument
-from services.git import inside
+from services.git import dotgit
 from services.git.collisions import Collision
 from services.git.conflicts import Kind
 from services.git.draft import Draft
@@ -190,7 +190,7 @@ async def test_commits_made_inside_count(git: Parts, source: Path, mode: Mode | 
     write(workspace, "README", "two\n")
     record, workspace = await git.ready(uids[1])
     done = await git.committer.commit(record, workspace, Draft(message="Two"))
-    assert inside.tip(workspace) != done.commit
+    assert dotgit.tip(workspace) != done.commit
     seen, found = await look(git, uids)
     assert [one.head for one in seen][1] == done.commit
     assert paths(found) == {(uids[0], uids[1]): {b"README"}}
@@ -198,7 +198,7 @@ async def test_commits_made_inside_count(git: Parts, source: Path, mode: Mode | 
 
 async def test_what_a_killed_look_left_is_removed(git: Parts, source: Path, tmp_path: Path) -> None:
     await git.create(source)
-    paths = git.worktrees.paths(git.records.get(UIDS[0]))
+    paths = git.worktrees.layout.paths(git.records.get(UIDS[0]))
     left = paths.scratch / "0123" / "ab"
     left.mkdir(parents=True)
     await git.ready()

@@ -1,0 +1,65 @@
+"""What a new worktree shall be, and its record at the beginning."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from services.git import partial
+from services.git.record import Record
+from services.git.remote import Remote
+from services.git.repositories import Caller
+
+WARNINGS: Final[Mapping[bool | None, tuple[str, ...]]] = MappingProxyType(
+    {
+        False: (),
+        True: ("the repository has uncommitted changes, which were not taken",),
+        None: ("uncommitted changes of the repository, if it has any, were not taken",),
+    }
+)
+"""By whether a repository of this machine has changes that are not committed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a new worktree shall be."""
+
+    uid: str
+    repository: str
+    revision: str
+    branch: str
+    max_staleness: float = 0
+    depth: int = 0
+    """Commits of history; 0: all."""
+    filter: str = ""
+    """Which contents, as git's --filter says it; empty: all."""
+
+
+def begin(wanted: Wanted, caller: Caller, remote: Remote | None, moment: float) -> Record:
+    """The record of a worktree that is going to be made, at `moment` in Unix seconds."""
+    key = remote.key if remote else f"own-{wanted.uid}"
+    if remote and (part := partial.wanted(wanted.depth, wanted.filter, wanted.revision)):
+        key = part.key(remote.key)
+    return Record(
+        uid=wanted.uid,
+        tenant=caller.tenant,
+        asked=wanted.repository,
+        repository=remote.url if remote else "",
+        key=key,
+        depth=wanted.depth,
+        filter=wanted.filter,
+        revision=wanted.revision,
+        branch=wanted.branch,
+        create_time=moment,
+    )
+
+
+def is_same(record: Record, wanted: Wanted, caller: Caller) -> bool:
+    """Whether the record is of what is wanted."""
+    return (
+        *(record.tenant, record.asked, record.revision, record.branch),
+        *(record.depth, record.filter),
+    ) == (
+        *(caller.tenant, wanted.repository, wanted.revision, wanted.branch),
+        *(wanted.depth, wanted.filter),
+    )
