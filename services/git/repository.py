@@ -185,7 +185,10 @@ class Repository:
         return ""
 
     async def move(self, ref: str, old: str, new: str) -> bool:
-        """Move a ref, each side empty where there is none; False if it is not at `old`."""
+        """Move a ref, each side empty where there is none; False if it is not at `old`.
+
+        Call it while `writing`.
+        """
         payload = {"store": STORE, "ref": ref, "old": old, "new": new}
         try:
             answer, _ = await self.cells.call(
@@ -206,7 +209,7 @@ class Repository:
         return await self.update_refs([line])
 
     def _alone(self) -> bool:
-        """Whether nobody else writes: then what is locked was left so, and is so no more."""
+        """Whether only the caller writes: then what is locked was left so, and is so no more."""
         if self._writers > 1:
             return False
         _clear_leftovers(self.path, _LEFTOVERS)
@@ -217,13 +220,14 @@ class Repository:
 
         `known`: it is here, and is a commit.
         """
-        if known and await self.move(head_ref(uid), "", commit):
-            return
-        move = f"update {head_ref(uid)} {commit}^{{commit}}"
-        if not await self.update_refs([move]) or self.head(uid) != commit:
-            if await self.resolve(commit) != commit:
-                raise RevisionNotFound("the revision is not a commit", revision=commit)
-            raise OSError("the ref of a new worktree cannot be written")
+        with self.writing():
+            if known and await self.move(head_ref(uid), "", commit):
+                return
+            move = f"update {head_ref(uid)} {commit}^{{commit}}"
+            if not await self.update_refs([move]) or self.head(uid) != commit:
+                if await self.resolve(commit) != commit:
+                    raise RevisionNotFound("the revision is not a commit", revision=commit)
+                raise OSError("the ref of a new worktree cannot be written")
 
     async def refs(self, *prefixes: str) -> dict[str, str]:
         """Refs below `prefixes` with the objects they name."""
@@ -238,3 +242,6 @@ def _clear_leftovers(path: Path, patterns: Sequence[str]) -> None:
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
                 leftover.unlink(missing_ok=True)
+    for pack in path.glob("objects/pack/pack-*.pack"):
+        if not pack.with_suffix(".idx").exists():  # The index comes last.
+            pack.unlink(missing_ok=True)

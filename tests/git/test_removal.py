@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from servicekit.disk import DiskFull
+from services.git import files
 from services.git.draft import Draft
 from services.git.errors import (
     CellUnavailable,
@@ -119,6 +120,35 @@ async def test_locks_of_killed_commands_block_nothing(git: Parts, source: Path) 
     write(workspace, "new", "new")
     await git.committer.commit(record, workspace, Draft(message="x"))
     assert not (store / "objects/pack/tmp_pack_x").exists()
+
+
+async def test_a_pack_whose_index_was_not_written_goes(git: Parts, source: Path) -> None:
+    await git.create(source)
+    record, workspace = await git.ready()
+    half = workspace.repository.path / "objects/pack/pack-00.pack"
+    half.parent.mkdir(exist_ok=True)
+    half.write_bytes(b"PACK")
+    workspace.repository.doubt()
+    write(workspace, "new", "new")
+    await git.committer.commit(record, workspace, Draft(message="x"))
+    assert not half.exists()
+
+
+async def test_a_lock_of_one_who_writes_now_stays(git: Parts, source: Path) -> None:
+    await git.create(source)
+    _, workspace = await git.ready()
+    writes = workspace.repository.path / "objects/pack/tmp_pack_now"
+    with workspace.repository.writing():
+        writes.touch()
+        lock = workspace.repository.path / f"refs/cove/{OTHER}/head.lock"
+        files.make_directory(lock.parent, git.cells.keeper)
+        lock.touch()
+        with pytest.raises(OSError, match="cannot be written"):
+            await workspace.repository.point(OTHER, workspace.head, known=True)
+        assert writes.exists()
+        assert lock.exists()
+    await workspace.repository.point(OTHER, workspace.head, known=True)
+    assert not lock.exists()
 
 
 async def test_without_a_cell_nothing_is_done_and_the_remedy_is_told(
