@@ -40,7 +40,8 @@ async def run(suite: Suite, folder: Path) -> None:
         await _creates(service, sources)
         compared = sources[_COMPARED]
         await _against_git(suite, service, compared, folder)
-        await _changes(service, compared, folder)
+        for files in (_COMPARED, max(SIZES)):
+            await _changes(service, sources[files], folder / str(files))
         await _fork(service, sources[min(SIZES)], folder)
         await _dormant(suite, service, sources[min(SIZES)])
     for source in sources.values():
