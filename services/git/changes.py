@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from services.git.command import is_commit_id
 from services.git.errors import OutputTooLarge, TooLarge
+from services.git.within import sound
 from services.git.workspace import Workspace
 
 EMPTY_TREE: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
@@ -63,7 +64,7 @@ async def plan(
         objects=int(answer["objects"]),
         size=int(answer["bytes"]),
         skipped=[Skipped(raw(path), str(reason)) for path, reason in answer["skipped"]],
-        items=list(answer["items"]),
+        items=_items(answer["items"]),
     )
 
 
@@ -96,6 +97,16 @@ async def write(workspace: Workspace, head: str, folder: str) -> list[bytes]:
 def unstable(answer: Mapping[str, Any]) -> list[bytes]:
     """Paths whose files changed while they were read."""
     return [raw(path) for path in answer["unstable"]]
+
+
+def _items(told: Any) -> Sequence[Any]:
+    """No more than a repository would look at: what is much goes another way."""
+    if not isinstance(told, list) or len(told) > sound.MAX_OBJECTS:
+        return ()
+    texts = [each for one in told if isinstance(one, list) for each in one]
+    if not all(isinstance(each, str) for each in texts) or len(texts) != 2 * len(told):
+        return ()
+    return told if sum(map(len, texts)) <= 2 * sound.MAX_BYTES else ()
 
 
 def text(path: bytes) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from services.git.cell import Identity
+from services.git.within.system import wait_written
 
 _UNFINISHED: Final = re.compile(r"\..+\.[0-9a-f]{8}")
 
@@ -22,10 +23,11 @@ def write(
     owner: Identity | None = None,
     mode: int = 0o644,
     durable: bool = True,
+    whole: bool = False,
 ) -> None:
     """Replace `path` by a file with `data`.
 
-    Durable: after a power loss it is the old or the new one.
+    Whole: after a power loss it is one that was there, not half of it. Durable: the new one.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
@@ -37,6 +39,8 @@ def write(
         os.fchmod(descriptor, mode)
         if durable:
             os.fsync(descriptor)
+        elif whole:
+            wait_written(descriptor)
     finally:
         os.close(descriptor)
     temporary.rename(path)

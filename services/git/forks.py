@@ -80,7 +80,8 @@ class Forks:
                 request=request_id,
             )
             if made.head:
-                await workspace.repository.point(f"{uid}/snapshots/{name}", made.head)
+                with workspace.repository.writing():
+                    await workspace.repository.point(f"{uid}/snapshots/{name}", made.head)
             self._records.keep(replace(record, snapshots=(*record.snapshots, made)))
             return made
 
@@ -95,7 +96,8 @@ class Forks:
                 return False
             self._records.keep(replace(record, snapshots=left))
             if gone[0].head:
-                await self._worktrees.drop_refs(workspace.repository, f"{uid}/snapshots/{name}")
+                with workspace.repository.writing():
+                    await self._worktrees.drop_refs(workspace.repository, f"{uid}/snapshots/{name}")
             await self._stacks.release(gone[0].layers)
             return True
 
@@ -174,7 +176,8 @@ class Forks:
         paths.outside.mkdir()
         paths.lock.touch(mode=0o600)
         if record.inside:
-            await workspace.repository.point(record.uid, record.inside)
+            with workspace.repository.writing():
+                await workspace.repository.point(record.uid, record.inside)
         root = os.open(paths.tree, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             inside.turn(root, sandbox, record.branch, record.inside)

@@ -133,6 +133,8 @@ class Maintenance:
         # It names commits that may go.
         await asyncio.to_thread(_drop_graph, repository.path)
         await self._do(repository, _pruning(self._limits.age))
+        # A git that runs there has packs open that are gone, and would say that all is there.
+        await repository.cells.drop(repository.path)
         state = await asyncio.to_thread(_state_of, repository.path)
         await asyncio.to_thread(files.write, marker, state.encode(), durable=False)
 

@@ -14,6 +14,10 @@ from services.git.channel import Ready
 _CHUNK: Final = 64 * 1024
 _ERROR_TAIL: Final = 16 * 1024
 _UMASK: Final = 0o022
+_AWAITED: Final = 4
+"""Children of a process that are waited for when they are killed."""
+_PATIENCE: Final = 10.0
+"""Seconds that what was killed may take to be gone, until nobody waits for it."""
 
 
 class TooMuchOutput(Exception):
@@ -220,10 +224,12 @@ class _Child:
 
     async def release(self) -> None:
         self._process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
-        await self._process.wait()
         try:
-            for descriptor in self._killed:
-                await Ready(descriptor).to_read()
+            await self._process.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    for descriptor in self._killed:
+                        await Ready(descriptor).to_read()
         finally:
             close_all(self._killed)
 
@@ -231,7 +237,8 @@ class _Child:
 def _kill_tree(pid: int) -> list[int]:
     """Kill a child of ours and its descendants, which may be in other sessions and namespaces.
 
-    Returns descriptors of the descendants, which can be read when they are gone.
+    Returns descriptors of some descendants, among them of process 1 of a namespace, which can be
+    read when they are gone: then so is all of that namespace.
 
     bubblewrap's own --die-with-parent is no help while it is at its set-up: its inner process is
     in a session of its own before it asks to die with the outer one. What is stopped starts
@@ -241,8 +248,9 @@ def _kill_tree(pid: int) -> list[int]:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGSTOP)
         for child in _children(pid):
-            with suppress(ProcessLookupError):
-                descendants.append(os.pidfd_open(child))
+            if len(descendants) < _AWAITED:
+                with suppress(OSError):
+                    descendants.append(os.pidfd_open(child))
             descendants += _kill_tree(child)
         os.kill(pid, signal.SIGKILL)
     return descendants

@@ -112,11 +112,11 @@ class Records:
         self._root.mkdir(exist_ok=True, mode=0o711)
         strays = []
         for directory in sorted(self._root.iterdir()):
-            try:
-                values = json.loads((directory / "record.json").read_bytes())
-            except FileNotFoundError:
+            data = _content(directory / "record.json")
+            if not data:
                 strays.append(directory)
                 continue
+            values = json.loads(data)
             files.sweep(directory)
             files.sweep(directory / "outside")
             values = {"version": 1, **values}
@@ -160,14 +160,18 @@ class Records:
         return record
 
     def keep(self, record: Record, *, durable: bool = True) -> Record:
-        """Write it; if durable, it survives a power loss from now on. Raises `BranchExists`."""
+        """Write it; if durable, it survives a power loss from now on. Raises `BranchExists`.
+
+        What was kept before survives one in any case, if it was durable.
+        """
         if self._branches.get(_branch(record), record.uid) != record.uid:
             raise BranchExists("another worktree has the branch", branch=record.branch)
         directory = self.directory(record.uid)
         directory.mkdir(exist_ok=True, mode=0o711)
         data = json.dumps(asdict(record)).encode()
-        files.write(directory / "record.json", data, mode=0o600, durable=durable)
         former = self._records.get(record.uid)
+        path, whole = directory / "record.json", former is not None
+        files.write(path, data, mode=0o600, durable=durable, whole=whole)
         if durable and (former is None or former.state is State.CREATING):
             files.sync_directory(self._root)
         self._note(record)
@@ -210,6 +214,14 @@ class Records:
         self._layers.update(_layers(record))
         self._records[record.uid] = record
         self._branches[_branch(record)] = record.uid
+
+
+def _content(path: Path) -> bytes:
+    """Nothing where there is no record, or one that never got to the disk."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def _branch(record: Record) -> tuple[str, str, str]:

@@ -65,10 +65,13 @@ class Repository:
     def writing(self) -> Iterator[None]:
         """Entered by whoever writes. The first one removes what killed commands left.
 
-        Loose objects that were half written, which are in nobody's way, only the very first.
+        Loose objects and packs that were half written, which are in nobody's way, only the very
+        first.
         """
         if self._writers == 0 and self._unclean:
             _clear_leftovers(self.path, _LEFTOVERS if self._swept else (*_LEFTOVERS, _LOOSE))
+            if not self._swept:
+                _clear_halves(self.path)
             self._swept, self._unclean = True, False
         self._writers += 1
         try:
@@ -218,16 +221,15 @@ class Repository:
     async def point(self, uid: str, commit: str, *, known: bool = False) -> None:
         """Make `commit` the head of a new worktree's branch. Raises `RevisionNotFound`.
 
-        `known`: it is here, and is a commit.
+        `known`: it is here, and is a commit. Call it while `writing`.
         """
-        with self.writing():
-            if known and await self.move(head_ref(uid), "", commit):
-                return
-            move = f"update {head_ref(uid)} {commit}^{{commit}}"
-            if not await self.update_refs([move]) or self.head(uid) != commit:
-                if await self.resolve(commit) != commit:
-                    raise RevisionNotFound("the revision is not a commit", revision=commit)
-                raise OSError("the ref of a new worktree cannot be written")
+        if known and await self.move(head_ref(uid), "", commit):
+            return
+        move = f"update {head_ref(uid)} {commit}^{{commit}}"
+        if not await self.update_refs([move]) or self.head(uid) != commit:
+            if await self.resolve(commit) != commit:
+                raise RevisionNotFound("the revision is not a commit", revision=commit)
+            raise OSError("the ref of a new worktree cannot be written")
 
     async def refs(self, *prefixes: str) -> dict[str, str]:
         """Refs below `prefixes` with the objects they name."""
@@ -242,6 +244,10 @@ def _clear_leftovers(path: Path, patterns: Sequence[str]) -> None:
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
                 leftover.unlink(missing_ok=True)
+
+
+def _clear_halves(path: Path) -> None:
+    """Remove packs whose index, which comes last, was never written."""
     for pack in path.glob("objects/pack/pack-*.pack"):
-        if not pack.with_suffix(".idx").exists():  # The index comes last.
+        if not pack.with_suffix(".idx").exists():
             pack.unlink(missing_ok=True)

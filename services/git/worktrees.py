@@ -298,15 +298,14 @@ class Worktrees:
                 await asyncio.to_thread(self.repositories.remove, repository)
 
     async def drop_refs(self, repository: Repository, *names: str) -> None:
-        """Remove the branches of worktrees and snapshots, as far as they are there."""
-        with repository.writing():
-            found = [head_ref(name) for name in names if repository.head(name)]
-            if len(names) == len(found) == 1 and await repository.move(
-                found[0], repository.head(names[0]), ""
-            ):
-                return
-            if found:
-                await repository.update_refs([f"delete {ref}" for ref in found])
+        """Remove the branches of worktrees and snapshots, if they are there. Call it `writing`."""
+        found = [head_ref(name) for name in names if repository.head(name)]
+        if len(names) == len(found) == 1 and await repository.move(
+            found[0], repository.head(names[0]), ""
+        ):
+            return
+        if found:
+            await repository.update_refs([f"delete {ref}" for ref in found])
 
     async def _drop_branch(self, repository: Repository, record: Record) -> None:
         names = [record.uid, *(f"{record.uid}/snapshots/{one.id}" for one in record.snapshots)]

@@ -38,7 +38,7 @@ _NAMES = st.sampled_from(
 )
 _MODES = st.sampled_from([FILE, FILE, FILE, PROGRAM, LINK, GITLINK, TREE, 0o100664, 0o100600, 0])
 _BLOBS = st.tuples(_MODES, st.binary(max_size=20))
-_HOWS = st.sampled_from(["sorted"] * 8 + ["as it comes", "zeros"])
+_HOWS = st.sampled_from(["sorted"] * 8 + ["as it comes", "zeros", "broken off"])
 _Node = tuple[int, bytes] | tuple[str, list[tuple[bytes, Any]]]
 
 
@@ -91,6 +91,7 @@ def put(items: dict[str, tuple[bytes, bytes]], node: _Node) -> Entry:
     else:
         form = b"%06o %s\0" if how == "zeros" else b"%o %s\0"
         data = b"".join(form % (one.mode, name) + bytes.fromhex(one.id) for name, one in lines)
+        data = data[:-3] if how == "broken off" else data
     identifier = object_id(b"tree", data)
     items[identifier] = b"tree", data
     return Entry(TREE, identifier)
@@ -153,6 +154,37 @@ def test_what_git_may_mind_is_in_doubt(
     items = sound.read(text([(b"blob", b"new\n"), (b"tree", top)]))
     with pytest.raises(DoubtfulError):
         sound.check(items, commit_of(object_id(b"tree", top), old), objects, old)
+
+
+@pytest.mark.parametrize("length", [0, 2, 3, 19])
+@pytest.mark.parametrize("mode", [b"100644", b"40000", b"160000"])
+def test_a_tree_that_breaks_off_is_in_doubt(
+    store: tuple[Path, Objects, str], mode: bytes, length: int
+) -> None:
+    _, objects, old = store
+    top = mode + b" x\0" + bytes.fromhex(objects.tree_of(old))[:length]
+    items = sound.read(text([(b"tree", top)]))
+    with pytest.raises(DoubtfulError, match="not as git writes"):
+        sound.check(items, commit_of(object_id(b"tree", top), old), objects, old)
+
+
+def test_trees_that_are_looked_at_again_and_again_are_in_doubt(
+    store: tuple[Path, Objects, str],
+) -> None:
+    """Many directories become one and the same, which is large."""
+    path, objects, old = store
+    blob = objects.tree(objects.tree_of(old))[b"a"]
+    files = {b"%d" % number: blob for number in range(200)}
+    trees = [format_tree({b"%d" % number: blob}) for number in range(200)]
+    former = {b"d%d" % n: Entry(TREE, object_id(b"tree", data)) for n, data in enumerate(trees)}
+    made = [*trees, format_tree(former)]
+    write(str(path / "objects"), {object_id(b"tree", one): Item(b"tree", one) for one in made})
+    first = run_git(path, "commit-tree", "-m", "x", object_id(b"tree", made[-1]))
+    same = format_tree(files)
+    top = format_tree(dict.fromkeys(former, Entry(TREE, object_id(b"tree", same))))
+    items = sound.read(text([(b"tree", same), (b"tree", top)]))
+    with pytest.raises(DoubtfulError, match="very many"):
+        sound.check(items, commit_of(object_id(b"tree", top), first), objects, first)
 
 
 def test_an_object_that_nothing_names_is_in_doubt(store: tuple[Path, Objects, str]) -> None:

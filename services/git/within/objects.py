@@ -138,12 +138,14 @@ class Objects:
 
 
 def parse_tree(data: bytes) -> dict[bytes, Entry]:
-    """Read a tree as git stores it."""
+    """Read a tree as git stores it. Raises ValueError where it breaks off."""
     entries, position = dict[bytes, Entry](), 0
     while position < len(data):
         end = data.index(b"\0", position)
         mode, _, name = data[position:end].partition(b" ")
         position = end + 21
+        if position > len(data):
+            raise ValueError("the tree breaks off")
         entries[name] = Entry(int(mode, 8), data[end + 1 : position].hex())
     return entries
 

@@ -2,7 +2,7 @@
 
 `check` asks of every new tree what git's fsck asks, and that all it names is there. Whatever is
 not plainly in order, or only looks as if git might mind it, is in doubt: git has to judge it.
-What a new tree has in common with the one that it comes after has been judged before.
+What a new tree has in common with the one that it comes after is as it was before.
 """
 
 import re
@@ -32,6 +32,9 @@ MAX_BYTES: Final = 256 << 10
 """Of all that is new."""
 MAX_OBJECTS: Final = 200
 _MAX_DEPTH: Final = 100
+_MAX_NAME: Final = 255
+_MAX_LINES: Final = 20_000
+"""Of all trees that are looked at: git takes as long as they are, whatever they name."""
 _KINDS: Final = {kind.decode(): kind for kind in (b"tree", b"blob")}
 _NOBODY: Final = "0" * 40
 # Names that mean something to git, or that a file system might take for one of those: by short
@@ -90,6 +93,8 @@ class _Check:
         self._items = items
         self._objects = objects
         self._done: set[tuple[str, str]] = set()
+        self._lines = 0
+        self._kinds: dict[str, bytes] = {}
 
     def tree(self, identifier: str, former: str, depth: int) -> None:
         """Check a tree that has come where `former` was."""
@@ -103,12 +108,15 @@ class _Check:
             raise DoubtfulError("directories that are very deep")
         entries = _parsed(item.data)
         self._objects.know(identifier, entries)  # The next commit comes after it.
+        self._lines += len(entries)
+        if self._lines > _MAX_LINES:
+            raise DoubtfulError("very many lines")
         was: Tree = self._objects.tree(former)
         for name, entry in entries.items():
             before = was.get(name)
             if entry == before:
                 continue
-            if name in (b"", b".", b"..") or _DOUBTFUL.search(name) or entry.id == _NOBODY:
+            if entry.id == _NOBODY or not _is_plain(name):
                 raise DoubtfulError("a name that git may not take")
             if entry.mode == TREE:
                 comes_after = before is not None and before.mode == TREE
@@ -122,13 +130,21 @@ class _Check:
         """It is new, or in the repository: then None."""
         item = self._items.get(identifier)
         if item is None:
-            found = self._objects.kind(identifier)
+            found = self._kinds.get(identifier) or self._objects.kind(identifier)
+            self._kinds[identifier] = found
         else:
             found = item.kind
             self.reached.add(identifier)
         if found != kind:
             raise DoubtfulError("an object of another kind")
         return item
+
+
+def _is_plain(name: bytes) -> bool:
+    """Whether nobody can take it for anything but a name."""
+    if not name or len(name) > _MAX_NAME or name in (b".", b".."):
+        return False
+    return _DOUBTFUL.search(name) is None
 
 
 def _parsed(data: bytes) -> Mapping[bytes, Entry]:

@@ -57,7 +57,7 @@ class Records:
             return None
 
     def whole(self, uid: str) -> bool:
-        """Its folders are as they were made, or have not been made: `home` comes first."""
+        """Its folders are as they were made, or not there at all; `home` comes first."""
         home, tmp = (os.path.lexists(self.folder(uid) / name) for name in _FOLDERS)
         return home or not tmp
 
@@ -86,6 +86,8 @@ class Records:
         """Remove everything of it; true when anything was there."""
         root = os.open(self._root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            # Without it, what is left is no environment.
+            (self.folder(uid) / "record").unlink(missing_ok=True)
             remove_tree(os.fsencode(uid), root, unlock=True)
         except FileNotFoundError:
             return False
