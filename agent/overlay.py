@@ -101,6 +101,9 @@ class Layers:
         attach("overlay", target, "overlay", options=options)
         if os.statvfs(target).f_flag & os.ST_RDONLY:
             raise OSError(f"mount overlay at {target}: the kernel made it read-only")
+        # The kernel's own, closed to everybody, as would be whoever copies or removes the worktree.
+        with contextlib.suppress(OSError):
+            os.chmod(f"{work}/work", 0o700)
 
     def close(self) -> None:
         for number in self._opened:

@@ -69,6 +69,15 @@ async def test_what_was_written_is_there_after_the_sandbox_ended(node: Node) -> 
         assert done.stdout.split() == b".: a f a: one three two".split()
 
 
+async def test_its_owner_can_copy_and_remove_all_of_it(node: Node) -> None:
+    made = plain(node)
+    async with made.sandbox() as box:
+        await box.run("sh", "-c", "rm gone", cwd="/workspace")
+    inner = Path(made.layers.work, "work").stat()
+    assert stat.S_IMODE(inner.st_mode) == 0o700
+    assert inner.st_uid == made.upper.parent.stat().st_uid or node.mode == "root"
+
+
 async def test_a_directory_is_moved(node: Node) -> None:
     made = plain(node)
     async with made.sandbox() as box:
