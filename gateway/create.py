@@ -88,10 +88,7 @@ class Creations:
 
     async def _create(self, wanted: Wanted) -> Environment:
         await self._validate(wanted.environment.spec)
-        registered, fresh = await self._register(wanted)
-        if fresh:
-            work = partial(self._make, credentials=wanted.credentials, request_id=wanted.request_id)
-            self._operations.start(registered, work)
+        registered, fresh = await self._operations.unbroken(self._begun(wanted))
         running = self._operations.running(registered.uid)
         if not wanted.wait:
             return registered if fresh else await self._current(registered)
@@ -110,6 +107,14 @@ class Creations:
             await self._provider.unary(self._provider.rpc.ValidateSpec, request)
         except grpc.aio.AioRpcError as error:
             raise retold(error, fields=FIELDS) from error
+
+    async def _begun(self, wanted: Wanted) -> tuple[Environment, bool]:
+        """As `_register`; what was made is begun with."""
+        registered, fresh = await self._register(wanted)
+        if fresh:
+            work = partial(self._make, credentials=wanted.credentials, request_id=wanted.request_id)
+            self._operations.start(registered, work)
+        return registered, fresh
 
     async def _register(self, wanted: Wanted) -> tuple[Environment, bool]:
         """The record of this request, and whether this call made it.

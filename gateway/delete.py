@@ -40,13 +40,11 @@ class Deletions:
 
     async def delete(self, request: pb.DeleteWorkspaceRequest) -> Result:
         """None: nothing is left. Else the record in STATE_DELETED, whose work is kept."""
-        holder = self._operations.holder()
         try:
-            claimed = await self._records.claim(
+            claimed, task = await self._operations.claim(
                 request.name,
                 Operation.OPERATION_DELETING,
-                holder=holder,
-                lease=self._operations.lease,
+                partial(self._finish_or_release, force=request.force),
                 etag=request.etag,
                 request_id=request.request_id,
             )
@@ -54,8 +52,8 @@ class Deletions:
             if request.allow_missing:
                 return None
             raise
-        if claimed.operation_holder == holder:
-            return await self._run(claimed, force=request.force)
+        if task is not None:
+            return await self._ended(claimed, task)
         return await self._replayed(request, claimed)
 
     async def finish(self, claimed: Environment, *, force: bool = False) -> Result:
@@ -81,10 +79,6 @@ class Deletions:
             )
         await self._records.deregister(claimed)
         return None
-
-    async def _run(self, claimed: Environment, *, force: bool) -> Result:
-        work = partial(self._finish_or_release, force=force)
-        return await self._ended(claimed, self._operations.start(claimed, work))
 
     async def _ended(self, claimed: Environment, task: "asyncio.Task[Result]") -> Result:
         """What comes of a delete, also when another gateway takes it over."""
@@ -119,14 +113,14 @@ class Deletions:
             return None
         if current.state == State.STATE_DELETED and not request.force:
             return current
-        claimed = await self._records.claim(
+        claimed, task = await self._operations.claim(
             request.name,
             Operation.OPERATION_DELETING,
-            holder=self._operations.holder(),
-            lease=self._operations.lease,
+            partial(self._finish_or_release, force=request.force),
             etag=current.etag,
         )
-        return await self._run(claimed, force=request.force)
+        assert task
+        return await self._ended(claimed, task)
 
 
 class Undeletions:
@@ -141,22 +135,15 @@ class Undeletions:
         settled = current.state in (State.STATE_READY, State.STATE_DELETED)
         if not settled or (current.state == State.STATE_READY and not request.request_id):
             raise not_ready(current, _ONLY_DELETED)
-        holder = self._operations.holder()
-        claimed = await self._records.claim(
+        claimed, task = await self._operations.claim(
             request.name,
             Operation.OPERATION_RESUMING,
-            holder=holder,
-            lease=self._operations.lease,
+            self._restore,
             request_id=request.request_id,
         )
-        if claimed.operation_holder != holder:
+        if task is None:
             return await self._replayed(request, claimed)
-        return await self._run(claimed)
-
-    async def _run(self, claimed: Environment) -> Environment:
-        made = await asyncio.shield(self._operations.start(claimed, self._restore))
-        assert made
-        return made
+        return await _restored(task)
 
     async def _restore(self, claimed: Environment) -> Environment:
         try:
@@ -186,14 +173,17 @@ class Undeletions:
             raise WorkspaceNotFound(request.name)
         if current.state != State.STATE_DELETED:
             return current
-        claimed = await self._records.claim(
-            request.name,
-            Operation.OPERATION_RESUMING,
-            holder=self._operations.holder(),
-            lease=self._operations.lease,
-            etag=current.etag,
+        _, task = await self._operations.claim(
+            request.name, Operation.OPERATION_RESUMING, self._restore, etag=current.etag
         )
-        return await self._run(claimed)
+        assert task
+        return await _restored(task)
+
+
+async def _restored(task: "asyncio.Task[Result]") -> Environment:
+    made = await asyncio.shield(task)
+    assert made
+    return made
 
 
 def not_ready(environment: Environment, remedy: str = "") -> WorkspaceNotReady:

@@ -13,7 +13,7 @@ import grpc
 
 from cove.registry.v1.registry_pb2 import Environment
 from gateway.errors import LeaseLost, WorkspaceNotFound
-from gateway.records import Records
+from gateway.records import Operation, Records
 from servicekit import calls
 from servicekit.errors import ServiceError
 
@@ -37,6 +37,7 @@ class Operations:
         self._name = f"gateway-{os.urandom(4).hex()}"
         self._count = 0
         self._running: dict[str, asyncio.Task[Result]] = {}
+        self._beginning: set[asyncio.Task[Any]] = set()
 
     @classmethod
     @asynccontextmanager
@@ -46,6 +47,7 @@ class Operations:
         try:
             yield operations
         finally:
+            await _end(*operations._beginning)
             await _end(*operations._running.values())
 
     def holder(self) -> str:
@@ -55,6 +57,54 @@ class Operations:
 
     def running(self, uid: str) -> asyncio.Task[Result] | None:
         return self._running.get(uid)
+
+    async def unbroken(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do `work` to its end even if the caller leaves: what is claimed must be begun."""
+        task = asyncio.create_task(work)
+        self._beginning.add(task)
+        task.add_done_callback(self._begun)
+        return await asyncio.shield(task)
+
+    async def claim(
+        self,
+        workspace: str,
+        operation: Operation.ValueType,
+        work: Callable[[Environment], Coroutine[Any, Any, Result]],
+        *,
+        etag: str = "",
+        request_id: str = "",
+    ) -> tuple[Environment, asyncio.Task[Result] | None]:
+        """Claim a record and start `work` on it, even if the caller leaves.
+
+        No task: the request came before, and was given the record that it names then.
+        """
+        return await self.unbroken(self._claim(workspace, operation, work, etag, request_id))
+
+    async def _claim(
+        self,
+        workspace: str,
+        operation: Operation.ValueType,
+        work: Callable[[Environment], Coroutine[Any, Any, Result]],
+        etag: str,
+        request_id: str,
+    ) -> tuple[Environment, asyncio.Task[Result] | None]:
+        holder = self.holder()
+        claimed = await self._records.claim(
+            workspace,
+            operation,
+            holder=holder,
+            lease=self.lease,
+            etag=etag,
+            request_id=request_id,
+        )
+        if claimed.operation_holder != holder:
+            return claimed, None
+        return claimed, self.start(claimed, work)
+
+    def _begun(self, task: asyncio.Task[Any]) -> None:
+        self._beginning.discard(task)
+        if not task.cancelled():
+            task.exception()  # Whoever asked may be gone: that is no error.
 
     def start(
         self,

