@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import grpc
+import pytest
 
 from cove.errors.v1.errors_pb2 import ErrorReason
 from cove.executor.v1 import executor_pb2
@@ -119,6 +120,26 @@ async def test_an_undelete_that_fails_changes_nothing(stage: Stage, gateway: Gat
     assert (await failure(gateway.workspaces.UndeleteWorkspace(request))).reason
     restored = await gateway.workspaces.UndeleteWorkspace(request)
     assert restored.workspace.state == pb.Workspace.STATE_READY
+
+
+@pytest.mark.parametrize("rpc", ["ClaimOperation", "RegisterEnvironment"])
+async def test_what_is_claimed_is_begun_also_when_its_caller_leaves(stage: Stage, rpc: str) -> None:
+    async with stage.gateway(lease=timedelta(hours=1)) as gateway:
+        if rpc == "ClaimOperation":
+            await gateway.workspaces.CreateWorkspace(stage.create())
+        held = stage.registry.hold(rpc, done=True)
+        call = (
+            gateway.workspaces.DeleteWorkspace(_request(force=True))
+            if rpc == "ClaimOperation"
+            else gateway.workspaces.CreateWorkspace(stage.create())
+        )
+        await asyncio.wait_for(held.reached.wait(), 5)
+        call.cancel()
+        # When this is answered the gateway has seen that the caller is gone.
+        await gateway.workspaces.ListWorkspaces(pb.ListWorkspacesRequest())
+        stage.registry.heal()
+        await eventually(stage.settled)
+        assert bool(await stage.records()) is (rpc == "RegisterEnvironment")
 
 
 async def test_a_workspace_that_is_being_made_cannot_be_deleted(
