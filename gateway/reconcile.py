@@ -90,18 +90,16 @@ class Reconciler:
             return
         with calls.detached(identity=_owner(environment)):
             try:
-                claimed = await self._records.claim(
+                await self._operations.claim(
                     names.workspace_name(environment.name),
                     takeover.operation,
-                    holder=self._operations.holder(),
-                    lease=self._operations.lease,
+                    takeover.work,
                     etag=environment.etag,
                 )
             except (ServiceError, grpc.aio.AioRpcError) as error:
                 _log.info("another was faster: %s", error, extra=_fields(environment.uid))
                 return
             _log.info("taking over", extra=_fields(environment.uid))
-            self._operations.start(claimed, takeover.work)
 
     def _due(self, environment: Environment, now: datetime) -> Takeover | None:
         """What to do about a record; None: nothing, or not yet."""

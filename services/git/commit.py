@@ -100,7 +100,7 @@ class Committer:
                 refusals += 1
                 paths = await _paths_of(workspace, head, error.object)
                 if not paths or refusals > _REFUSALS:
-                    raise failed("unpack-objects", error.result.code, error.result.errors) from None
+                    raise failed("index-pack", error.result.code, error.result.errors) from None
                 unwanted |= dict.fromkeys(paths, f"git does not allow this content: {error.rule}")
                 continue
             if not unstable:

@@ -24,7 +24,7 @@ from services.git.transport import STORE
 from services.git.workspace import Workspace
 
 _UNPACK_LIMIT: Final = 500
-"""Objects, above which a pack is kept as it is."""
+"""Objects, above which a pack is kept as it is also where there shall be few."""
 _UNPACK_BYTES: Final = 32 << 20
 _TIMEOUT: Final = 300
 _REFUSED: Final = re.compile(r"(?:error in|object) (?:blob )?([0-9a-f]{40}): (\w+)")
@@ -50,9 +50,9 @@ async def land(workspace: Workspace, head: str, planned: Planned, made: Made) ->
     result = Result(code=1, output=b"", errors="the branch cannot be moved")
     partial = workspace.repository.partial
     # Where a filter left contents out, packs stay apart for good: there shall not be many.
-    little = planned.items and (partial is None or not partial.filter)
-    if not little or await _doubted(workspace, planned, made, move):
-        result, unstable = await _checked(workspace, head, planned, made, move)
+    few = partial is not None and bool(partial.filter)
+    if few or not planned.items or await _doubted(workspace, planned, made, move):
+        result, unstable = await _checked(workspace, head, planned, made, move, few_packs=few)
         if unstable:
             return unstable
     if workspace.head == made.commit.id:
@@ -72,18 +72,25 @@ async def _doubted(
 
 
 async def _checked(
-    workspace: Workspace, head: str, planned: Planned, made: Made, move: dict[str, str]
+    workspace: Workspace,
+    head: str,
+    planned: Planned,
+    made: Made,
+    move: dict[str, str],
+    *,
+    few_packs: bool,
 ) -> tuple[Result, list[bytes]]:
     """How git took it, and paths whose files changed meanwhile."""
     small = planned.objects <= _UNPACK_LIMIT and planned.size <= _UNPACK_BYTES
-    name = "unpack-objects" if small else "index-pack"
-    taking = git(Where(git_dir=STORE), name, config=[("core.fsync", "none")] if small else ())
+    loose = few_packs and small
+    name = "unpack-objects" if loose else "index-pack"
+    taking = git(Where(git_dir=STORE), name, config=[("core.fsync", "none")] if loose else ())
     landing = {
         **move,
         "store": STORE,
         "argv": list(taking.argv),
         "environment": dict(taking.env),
-        "loose": small,
+        "loose": loose,
     }
     repository = workspace.repository
     reading, writing = os.pipe()

@@ -73,9 +73,7 @@ async def test_its_owner_can_copy_and_remove_all_of_it(node: Node) -> None:
     made = plain(node)
     async with made.sandbox() as box:
         await box.run("sh", "-c", "rm gone", cwd="/workspace")
-    inner = Path(made.layers.work, "work").stat()
-    assert stat.S_IMODE(inner.st_mode) == 0o700
-    assert inner.st_uid == made.upper.parent.stat().st_uid or node.mode == "root"
+    assert stat.S_IMODE(Path(made.layers.work, "work").stat().st_mode) == 0o700
 
 
 async def test_a_directory_is_moved(node: Node) -> None:

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +93,7 @@ async def test_killed_it_goes_on_where_it_was_and_runs_nothing_twice(bench: Benc
     arguments = ("killed", "tasks.jsonl", f"file://{repository}")
     process = await bench.start("batch_evaluator.py", *arguments)
     assert process.stdout
-    async with bench.suite.client() as cove, shown(bench), asyncio.timeout(_BOUND):
+    async with bench.suite.client() as cove, asyncio.timeout(_BOUND):
         assert await process.stdout.readline() == b"quick passed\n"
         running = await begun(cove, "killed-slow", "check")
         process.send_signal(signal.SIGKILL)
@@ -114,16 +112,6 @@ async def test_killed_it_goes_on_where_it_was_and_runs_nothing_twice(bench: Benc
     assert found["slow"]["output"] == "1\n"
     assert committed(repository, "killed") == found
     await bench.nothing_left()
-
-
-@asynccontextmanager
-async def shown(bench: Bench) -> AsyncIterator[None]:
-    """What the suite did, where it took too long."""
-    try:
-        yield
-    except TimeoutError:
-        print(bench.suite.log.read_text()[-20_000:])  # noqa: T201
-        raise
 
 
 async def begun(cove: Client, workspace: str, execution: str) -> Execution:

@@ -3,13 +3,12 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from services.git.within.system import is_ordered, start_writing, wait_written
+from services.git.within.system import write_out
 
 _FAN: Final = 2
 """Letters of an id that name the folder of a loose object."""
@@ -45,7 +44,14 @@ class Quarantine:
         name them covers the rest; elsewhere each is synced. Raises OSError.
         """
         made = self._made()
-        _write_out([f"{self._folder}/{name}" for name in made], is_ordered(self._folder))
+        opened = list[int]()
+        try:
+            for name in made:
+                opened.append(os.open(f"{self._folder}/{name}", os.O_RDONLY | os.O_CLOEXEC))
+            write_out(opened, self._folder)
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
         known = set(os.listdir(self._objects))
         for name in made:
             fan = name[:_FAN]
@@ -60,20 +66,3 @@ class Quarantine:
     def _made(self) -> list[str]:
         folders = [name for name in os.listdir(self._folder) if len(name) == _FAN]
         return [f"{name}/{one}" for name in folders for one in os.listdir(f"{self._folder}/{name}")]
-
-
-def _write_out(paths: Sequence[str], ordered: bool) -> None:
-    """Have the contents of files written, all at once."""
-    opened = list[int]()
-    try:
-        for path in paths:
-            opened.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-            start_writing(opened[-1])
-        for descriptor in opened:
-            if ordered:
-                wait_written(descriptor)
-            else:
-                os.fsync(descriptor)
-    finally:
-        for descriptor in opened:
-            os.close(descriptor)

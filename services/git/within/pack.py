@@ -4,10 +4,11 @@ import os
 import secrets
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from hashlib import sha1
 from typing import Final, NamedTuple
 
-from services.git.within.system import is_ordered, start_writing, wait_written
+from services.git.within.system import write_out
 
 HEAD: Final = b"PACK\0\0\0\2"
 KINDS: Final[Mapping[bytes, int]] = {b"commit": 1, b"tree": 2, b"blob": 3}
@@ -54,7 +55,7 @@ def write(objects: str, items: Mapping[str, Item]) -> None:
     os.makedirs(folder, exist_ok=True)
     name = f"{folder}/pack-{pack[-20:].hex()}"
     unfinished = f"{folder}/{UNFINISHED}{secrets.token_hex(8)}"
-    _write_all({f"{unfinished}.pack": pack, f"{unfinished}.idx": index})
+    _write_all({f"{unfinished}.pack": pack, f"{unfinished}.idx": index}, folder)
     for ending in ("pack", "idx"):  # A reader that sees the index looks for the pack.
         os.rename(f"{unfinished}.{ending}", f"{name}.{ending}")
 
@@ -78,22 +79,14 @@ def _signed(data: bytes) -> bytes:
     return data + sha1(data, usedforsecurity=False).digest()
 
 
-def _write_all(files: Mapping[str, bytes]) -> None:
-    opened = list[int]()
-    try:
+def _write_all(files: Mapping[str, bytes], directory: str) -> None:
+    with ExitStack() as stack:
+        opened = list[int]()
         for path, data in files.items():
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            descriptor = os.open(path, flags, 0o444)
-            opened.append(descriptor)
+            file = stack.enter_context(open(os.open(path, flags, 0o444), "wb", buffering=0))
+            opened.append(file.fileno())
             rest = memoryview(data)
             while rest:
-                rest = rest[os.write(descriptor, rest) :]
-            start_writing(descriptor)
-        for descriptor in opened:
-            if is_ordered(path):
-                wait_written(descriptor)
-            else:
-                os.fsync(descriptor)
-    finally:
-        for descriptor in opened:
-            os.close(descriptor)
+                rest = rest[file.write(rest) :]
+        write_out(opened, directory)

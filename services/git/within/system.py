@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections.abc import Sequence
 from typing import Final
 
 _OPENAT2: Final = 437
@@ -37,11 +38,6 @@ def open_beneath(root: int, path: bytes, flags: int) -> int:
     return descriptor
 
 
-def start_writing(descriptor: int) -> None:
-    """Have the content of a file on its way to the disk."""
-    _sync_range(descriptor, _WRITE)
-
-
 def wait_written(descriptor: int) -> None:
     """Until the content of a file is on the disk; its metadata comes with the next sync there.
 
@@ -49,6 +45,22 @@ def wait_written(descriptor: int) -> None:
     """
     if _sync_range(descriptor, _WAIT_BEFORE | _WRITE | _WAIT_AFTER) != 0:
         os.fsync(descriptor)
+
+
+def write_out(descriptors: Sequence[int], directory: str) -> None:
+    """Until the contents of files below `directory` are on the disk, all at once.
+
+    Where its file system keeps the order of its journal, their metadata comes with the next sync
+    there, elsewhere now. Raises OSError.
+    """
+    ordered = is_ordered(directory)
+    for descriptor in descriptors:
+        _sync_range(descriptor, _WRITE)
+    for descriptor in descriptors:
+        if ordered:
+            wait_written(descriptor)
+        else:
+            os.fsync(descriptor)
 
 
 def _sync_range(descriptor: int, flags: int) -> int:
