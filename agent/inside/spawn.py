@@ -24,6 +24,7 @@ send until there are more than its own limit. So a command's is this part of the
 _STEPS = (b"set up", b"cgroup", b"cwd", b"exec")
 _REPORT, _ORDERS = 3, 4
 _READY = b"+"
+_BEGUN = b"!"
 
 
 class SpawnError(Exception):
@@ -73,7 +74,16 @@ class Blank:
     @property
     def failed(self) -> bool:
         """It never ran; once it is decided."""
-        return bool(self._said or self._unsent)
+        return self._never_began or bool(self._error)
+
+    @property
+    def _never_began(self) -> bool:
+        """Killed before, it has done nothing, whoever killed it."""
+        return bool(self._unsent) or not self._said.startswith(_BEGUN)
+
+    @property
+    def _error(self) -> bytes:
+        return self._said.removeprefix(_BEGUN)
 
     def advance(self) -> bool:
         """Never waits; true when it is decided whether it runs."""
@@ -95,9 +105,9 @@ class Blank:
         self.advance()
         os.close(self._orders)
         os.close(self.report)
-        if self._said:
-            raise _failure(self._said)
-        if self._unsent:  # What it was told is not whole, so it did nothing.
+        if self._error:
+            raise _failure(self._error)
+        if self._never_began:
             raise SpawnError(frames.NOT_PREPARED, 0, "it was killed")
 
     def take_outputs(self, *, merge: bool) -> list[int]:
@@ -193,6 +203,7 @@ def _child(descriptors: tuple[int, int, int, int, int], cgroups: list[int], proc
         _rehearse()
         os.write(report, _READY)
         argv, env, cwd, merge = _parsed(_orders())
+        os.write(report, _BEGUN)
         if merge != b"0":
             os.dup2(1, 2)
         step = 2

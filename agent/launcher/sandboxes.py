@@ -91,9 +91,9 @@ class Sandbox:
         if was_there and self._agent < 0:
             self._deadline = time.monotonic() + _LAST_WORDS
         if self._agent >= 0 and self.ending:
-            signal.pidfd_send_signal(self._agent, signal.SIGKILL)
+            kill(self._agent)
         elif self._monitor >= 0 and self._agent < 0 and time.monotonic() > self._deadline:
-            signal.pidfd_send_signal(self._monitor, signal.SIGKILL)
+            kill(self._monitor)
         return self._agent >= 0 or self._monitor >= 0
 
     def _find_agent(self) -> None:
@@ -273,6 +273,12 @@ class Sandboxes:
             return False
         shutil.rmtree(sandbox.folder, ignore_errors=True)
         return True
+
+
+def kill(pidfd: int) -> None:
+    """Kill a process, which may have ended, and been reaped by its parent, since it was seen."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
 def _alive(pidfd: int) -> int:

@@ -167,7 +167,8 @@ class Starter:
             except AgentError as error:
                 if error.code is ErrorCode.ALREADY_STARTED:
                     return  # It ran, and was forgotten: who looks finds how it ended.
-                await self._refused(record, error)
+                if error.code is not ErrorCode.NOT_PREPARED:  # Else it was killed before it began.
+                    await self._refused(record, error)
             except PeerTooOld:
                 await self._keeper.drop(record)
                 raise AgentTooOld("the agent is of another version", uid=record.uid) from None

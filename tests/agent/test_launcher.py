@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.launcher.host import find_bwrap
+from agent.launcher.sandboxes import kill
 from agent.launcher_client import LauncherClient, LauncherError, PeerGone, ProbeFailed
 from agent.protocol import SandboxSpec, State
 from agent.record import ExitKind
@@ -234,3 +235,13 @@ async def test_a_stopped_launcher_is_gone(own_node: Node) -> None:
     with pytest.raises(PeerGone):
         async with LauncherClient.connect(own_node.runtime / "launcher", own_node.uid):
             pass
+
+
+def test_to_kill_who_has_ended_meanwhile_is_no_failure() -> None:
+    process = subprocess.Popen(["true"])
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        process.wait()  # Reaped, as a sandbox's monitor does with its agent at any moment.
+        kill(descriptor)
+    finally:
+        os.close(descriptor)

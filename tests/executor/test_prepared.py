@@ -112,7 +112,9 @@ async def test_a_command_that_signals_everybody_costs_only_time(
     await caller.execute(box, f"kill -{name} -1")
     for number in range(5):
         done = await caller.execute(box, f"echo {number}")
-        assert (done.execution.exit.code, done.stdout.text) == (0, f"{number}\n")
+        ended = done.execution.exit
+        assert (ended.WhichOneof("reason"), ended.code) == ("code", 0), ended
+        assert done.stdout.text == f"{number}\n"
 
 
 async def test_what_cannot_start_frees_its_id(node: Node, caller: Caller, box: Sandbox) -> None:
