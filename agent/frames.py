@@ -19,6 +19,10 @@ PREPARE, RUN = 10, 11
 """A start in two steps: what can be done before the command is known, and the rest."""
 LEAVE = 12
 """End now, if nothing runs: as after the idle timeout, but whoever is connected."""
+CONNECT, PROCESSES = 50, 51
+"""A connection to a port of the sandbox's localhost; what is alive of executions."""
+START_SECRETLY, RUN_SECRETLY = 52, 53
+"""START and RUN with secrets: an agent of an earlier version, which cannot keep them, refuses."""
 LAUNCHER = 64
 """A launcher's request: the payload is one JSON object."""
 OK, ERROR = 100, 101
@@ -34,6 +38,7 @@ ALREADY_STARTED = b"ALREADY_STARTED"
 EXECUTION_NOT_FOUND = b"EXECUTION_NOT_FOUND"
 NOT_PREPARED = b"NOT_PREPARED"
 PATH_OUTSIDE = b"PATH_OUTSIDE"
+UNPROTECTED = b"UNPROTECTED"
 OS_ERROR = b"OS_ERROR"
 BAD_REQUEST = b"BAD_REQUEST"
 
