@@ -44,24 +44,39 @@ class Redactor:
     def feed(self, data: bytes) -> bytes:
         """What may be shown now."""
         data = self._kept + data
-        shown = []
-        at = 0
-        found = {value: data.find(value) for value in self._hidden}
-        while found := {value: place for value, place in found.items() if place >= 0}:
-            first = min(found, key=lambda value: (found[value], -len(value)))
-            shown += [data[at : found[first]], MASK]
-            at = found[first] + len(first)
-            for value, place in found.items():
-                if place < at:
-                    found[value] = data.find(value, at)
-        keep = max(_beginning(data, at, value) for value in self._hidden)
-        self._kept = data[len(data) - keep :] if keep else b""
-        return b"".join([*shown, data[at : len(data) - keep]])
+        shown, at = self._masked(data, _undecided(data, 0, self._hidden))
+        self._kept = data[at:]
+        return shown
 
     def rest(self) -> bytes:
         """What was kept, as nothing more comes."""
-        kept, self._kept = self._kept, b""
-        return kept
+        data, self._kept = self._kept, b""
+        return self._masked(data, len(data))[0]
+
+    def _masked(self, data: bytes, end: int) -> tuple[bytes, int]:
+        """What comes before `end`, masked, and where that ends: a value may reach further.
+
+        The first value counts, of those that begin together the longest.
+        """
+        shown = []
+        at = 0
+        found = {value: data.find(value) for value in self._hidden}
+        while found := {value: place for value, place in found.items() if 0 <= place < end}:
+            first = min(found, key=lambda value: (found[value], -len(value)))
+            shown += [data[at : found[first]], MASK]
+            at = found[first] + len(first)
+            if at > end:
+                end = _undecided(data, at, self._hidden)
+            for value, place in found.items():
+                if place < at:
+                    found[value] = data.find(value, at)
+        shown.append(data[at:end])
+        return b"".join(shown), end
+
+
+def _undecided(data: bytes, at: int, hidden: tuple[bytes, ...]) -> int:
+    """From where on `data` may be the beginning of a value; its end if it is none."""
+    return len(data) - max(_beginning(data, at, value) for value in hidden)
 
 
 def _beginning(data: bytes, at: int, value: bytes) -> int:
