@@ -62,7 +62,7 @@ def set_dumpable(value: int) -> None:
 
 def can_separate() -> bool:
     """Whether the kernel has what `separate` needs: Landlock, its second version."""
-    version: int = _libc.syscall(_SYS_LANDLOCK_CREATE, None, 0, _LANDLOCK_VERSION)
+    version: int = _syscall(_SYS_LANDLOCK_CREATE, None, 0, _LANDLOCK_VERSION)
     return version >= 2
 
 
@@ -73,16 +73,16 @@ def separate() -> None:
     That is what a Landlock domain does. It must restrict something: that is the making of block
     devices, which nobody here may; renames and links, which it forbids otherwise, are allowed.
     """
-    handled = (ctypes.c_uint64 * 1)(_REFER | _MAKE_BLOCK)
-    rules = _libc.syscall(_SYS_LANDLOCK_CREATE, handled, ctypes.sizeof(handled), 0)
+    handled = struct.pack("=Q", _REFER | _MAKE_BLOCK)
+    rules: int = _syscall(_SYS_LANDLOCK_CREATE, handled, len(handled), 0)
     if rules < 0:
         raise _failed()
     root = os.open("/", os.O_PATH | os.O_CLOEXEC)
-    beneath = ctypes.create_string_buffer(struct.pack("=Qi", _REFER, root), 12)
+    beneath = struct.pack("=Qi", _REFER, root)
     try:
-        if _libc.syscall(_SYS_LANDLOCK_ADD, rules, _PATH_BENEATH, beneath, 0):
+        if _syscall(_SYS_LANDLOCK_ADD, rules, _PATH_BENEATH, beneath, 0):
             raise _failed()
-        if _libc.syscall(_SYS_LANDLOCK_RESTRICT, rules, 0):
+        if _syscall(_SYS_LANDLOCK_RESTRICT, rules, 0):
             raise _failed()
     finally:
         os.close(root)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from agent.client import AgentError, ErrorCode
+from agent.client import AgentError, ErrorCode, Scope
 from agent.inside import system
 from tests.agent.node import Node, close, command, ended, python, until
 
@@ -37,7 +37,7 @@ async def test_a_secret_is_seen_by_its_command_and_its_children_only(node: Node)
             assert b"PATH=" in seen.stdout  # Its own.
             assert b"hush" not in seen.stdout
             # One that was started before, and lives on.
-            await agent.signal("one", 9, 3)
+            await agent.signal("one", 9, Scope.TREE)
         finally:
             close(sinks)
 

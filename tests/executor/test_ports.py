@@ -92,6 +92,7 @@ class Forward:
                 if await self.call.code() is not Code.OK:
                     await self.call  # Raises.
                 return None
+            assert isinstance(answer, pb.ForwardPortResponse)
             if answer.WhichOneof("event") != "heartbeat":
                 return answer
 
