@@ -53,6 +53,13 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
 )
 
 
+_NARROW: Final[tuple[tuple[str, Any], ...]] = (
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 256 << 10),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
 class Peer:
     """A service behind this one.
 
@@ -167,9 +174,16 @@ class _Requests(Generic[Req]):
 
 
 @asynccontextmanager
-async def connected(target: str, *, service: str, token: str = "") -> AsyncIterator[Peer]:
-    """A `Peer` at `host:port` or `unix:/path`; it need not be up yet."""
-    async with grpc.aio.insecure_channel(target, options=_OPTIONS) as channel:
+async def connected(
+    target: str, *, service: str, token: str = "", narrow: bool = False
+) -> AsyncIterator[Peer]:
+    """A `Peer` at `host:port` or `unix:/path`; it need not be up yet.
+
+    `narrow`: for streams that stand still with what was sent; a channel keeps megabytes of each
+    otherwise.
+    """
+    options = (*_OPTIONS, *_NARROW) if narrow else _OPTIONS
+    async with grpc.aio.insecure_channel(target, options=options) as channel:
         yield Peer(channel, service, token)
 
 
