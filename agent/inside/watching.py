@@ -26,8 +26,7 @@ _FROM, _TO, _CREATE, _DELETE = 0x40, 0x80, 0x100, 0x200
 _DELETE_SELF, _MOVE_SELF, _UNMOUNT, _OVERFLOW, _IGNORED = 0x400, 0x800, 0x2000, 0x4000, 0x8000
 _ISDIR = 0x40000000
 _MASK = _MODIFY | _ATTRIB | _FROM | _TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF
-_HERE = _MASK | 0x01000000
-"""IN_ONLYDIR."""
+_ONLY_DIRECTORIES = 0x01000000
 
 
 class TooManyError(Exception):
@@ -69,17 +68,22 @@ class Watch:
         self._control = control
         self._queue = -1
         self._root = -1
+        self._above = -1
+        self._name = b""
         self._nodes: dict[int, _Node] = {}
         self._top = _Node(-1, b"", None)
         self._changes: list[tuple[int, int, bytes, bytes]] = []
 
     def run(self, path: bytes) -> None:
         """Raises OSError, OutsideError, TooManyError."""
-        with locate(path, follow=True) as place:
-            self._root = os.open(place.name, _FOLDER, dir_fd=place.directory)
         self._queue = system.inotify()
         if self._queue < 0:
             raise TooManyError("this user has too many queues of inotify")
+        with locate(path, follow=True) as place:
+            self._root = os.open(place.name, _FOLDER, dir_fd=place.directory)
+            if place.name != b".":  # As we hold it open, it is told above that it is removed.
+                self._above = self._add(place.directory, _FROM | _DELETE)
+                self._name = place.name
         self._top.watch = self._add(self._root)
         self._nodes[self._top.watch] = self._top
         self._scan(self._top, tell=False)
@@ -111,6 +115,8 @@ class Watch:
             if mask & _OVERFLOW:
                 self._rescan()
                 continue
+            if watch == self._above and name == self._name:
+                raise _Gone
             node = self._nodes.get(watch)
             if node is None:
                 continue
@@ -236,9 +242,9 @@ class Watch:
         for watch in before.keys() - self._nodes.keys():
             system.inotify_remove(self._queue, watch)
 
-    def _add(self, folder: int) -> int:
+    def _add(self, folder: int, mask: int = _MASK) -> int:
         os.fchdir(folder)
-        watch = system.inotify_add(self._queue, b".", _HERE)
+        watch = system.inotify_add(self._queue, b".", mask | _ONLY_DIRECTORIES)
         if watch < 0:
             if -watch == errno.ENOSPC:
                 raise TooManyError("this user watches too many directories")

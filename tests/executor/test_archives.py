@@ -72,12 +72,12 @@ async def test_what_is_packed_is_unpacked_the_same(caller: Caller, box: Sandbox)
         box,
         "mkdir -p a/b empty && echo one > a/one && head -c 3000000 /dev/urandom > a/b/big && "
         f"mkdir -p {long} && echo deep > {long}/file && chmod 750 a && chmod 4711 a/one && "
-        "ln -s ../one a/b/link && ln -s /etc/passwd out && mkfifo pipe && touch -d @1000000000 a/one "
-        "&& printf x > \"$(printf 'not\\377utf8')\"",
+        "ln -s ../one a/b/link && ln -s /etc/passwd out && mkfifo pipe && touch -d @1000000000 "
+        "a/one && printf x > \"$(printf 'not\\377utf8')\"",
     )
     data, _ = await pack(caller, box, "a")
-    names = tarfile.open(fileobj=io.BytesIO(data)).getnames()
-    assert names == ["b", "b/big", "b/link", "one"]
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        assert tar.getnames() == ["b", "b/big", "b/link", "one"]
     whole, end = await pack(caller, box)
     assert end.skipped == 1
     assert (await pack(caller, box))[0] == whole
@@ -216,7 +216,7 @@ async def test_directories_above_are_made_if_asked(caller: Caller, box: Sandbox)
 
 
 async def test_the_same_request_is_unpacked_once(caller: Caller, box: Sandbox) -> None:
-    fields = {"request_id": str(uuid.uuid4())}
+    fields: dict[str, Any] = {"request_id": str(uuid.uuid4())}
     data = archive(("x", b"one"))
     first = await unpack(caller, box, "d", data, **fields)
     await write(caller, box, "d/x", b"two")

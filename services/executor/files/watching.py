@@ -59,10 +59,11 @@ class Watches:
                         yield Beat()
                 finally:
                     packet.cancel()
+                changes = _changes(uid, packet.result())
                 if not started:
                     started = True
                     yield Started()
-                for change in _changes(uid, packet.result()):
+                for change in changes:
                     yield change
                     if change.kind == frames.GONE:
                         return
