@@ -86,8 +86,8 @@ async def test_what_is_packed_is_unpacked_the_same(caller: Caller, box: Sandbox)
         assert tar.getmember("a/one").mode == 0o711
         found = {os.fsencode(name) for name in tar.getnames()}
         assert {b"not\xffutf8", f"{long}/file".encode(), b"empty"} <= found
-    found = await unpack(caller, box, "copy", data)
-    assert (found.entries, found.bytes) == (4, 3_000_004)
+    unpacked = await unpack(caller, box, "copy", data)
+    assert (unpacked.entries, unpacked.bytes) == (4, 3_000_004)
     copy = box.tree / "copy"
     assert (copy / "b/big").read_bytes() == (box.tree / "a/b/big").read_bytes()
     assert os.readlink(copy / "b/link") == "../one"  # noqa: PTH115
