@@ -32,6 +32,7 @@ _IGNORES: Final = (
     *(b"**/c\n", b"lib/**/x.o\n", b"/*\n!/b\n", b"\\-x\n", b"[ab]\n", b"# a\nd e \n", b"!x.o\n"),
 )
 _BINARY: Final = b"Binary files "
+_RENAMED: Final = re.compile(rb"^similarity index 100%$", re.MULTILINE)
 
 odd_names = st.binary(min_size=1, max_size=12).filter(
     lambda name: (
@@ -416,7 +417,7 @@ class Worktree(RuleBasedStateMachine):
                         left_out = event.binary or event.change is Change.TYPE_CHANGED
                     elif isinstance(event, Patch) and not left_out:
                         found += event.data
-            return _without_ids(found)
+            return _comparable(found)
 
         return self.service.call(look())
 
@@ -445,13 +446,13 @@ def _shown(truth: dict[str, str]) -> tuple[str, set[tuple[str, bytes, bytes]]]:
 
 def _text_patches(truth: dict[str, str]) -> bytes:
     """Those of files that are no binary ones: git tells apart what is to be read by both sides."""
-    patch = truth["patch"].encode("latin-1")
+    return _comparable(truth["patch"].encode("latin-1"))
+
+
+def _comparable(patch: bytes) -> bytes:
+    """Patches without those of which git does not say whether they are of a binary file: where it
+    was renamed and is the same. And without ids, as there may be more objects on one side."""
     parts = re.split(rb"^(?=diff --git )", patch, flags=re.MULTILINE)
-    return _without_ids(
-        b"".join(part for part in parts if f"\n{_BINARY.decode()}".encode() not in part)
-    )
-
-
-def _without_ids(patch: bytes) -> bytes:
-    """How far ids are written out depends on how many objects there are."""
-    return re.sub(rb"^index [0-9a-f]+\.\.[0-9a-f]+", b"index", patch, flags=re.MULTILINE)
+    said = [part for part in parts if b"\n" + _BINARY not in part and not _RENAMED.search(part)]
+    ids = rb"^index [0-9a-f]+\.\.[0-9a-f]+"
+    return re.sub(ids, b"index", b"".join(said), flags=re.MULTILINE)
