@@ -221,6 +221,33 @@ class AgentClient:
         payload = frames.pack(_bytes(source), _bytes(target), int(replace))
         await self._ask(frames.RENAME, payload)
 
+    async def read_archive(self, path: str | bytes, out: int, control: int) -> int:
+        """Have a helper write an archive of `path` to the stream socket `out`.
+
+        Gives its number, for `end_helper`. The descriptors stay the caller's.
+        """
+        return await self._help(frames.READ_ARCHIVE, frames.pack(_bytes(path)), out, control)
+
+    async def write_archive(
+        self, path: str | bytes, stage: str | bytes, source: int, control: int
+    ) -> int:
+        """Have a helper unpack an archive from the stream socket `source` into the new directory
+        `stage`; when it is told to on `control`, it moves that into the place of `path`."""
+        payload = frames.pack(_bytes(path), _bytes(stage))
+        return await self._help(frames.WRITE_ARCHIVE, payload, source, control)
+
+    async def watch(self, path: str | bytes, control: int) -> int:
+        """Have a helper tell on `control` what changes below the directory `path`."""
+        return await self._help(frames.WATCH, frames.pack(_bytes(path)), control)
+
+    async def _help(self, kind: int, payload: bytes, *descriptors: int) -> int:
+        reply = await self._ask(kind, payload, descriptors=descriptors)
+        return _numbers(reply, 1)[0]
+
+    async def end_helper(self, number: int) -> None:
+        """Kill a helper, if it is still there. What it began is left as it is."""
+        await self._ask(frames.END_HELPER, frames.pack(number))
+
     async def _ask(
         self,
         kind: int,

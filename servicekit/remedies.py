@@ -111,6 +111,11 @@ REMEDIES: Final[Mapping[str, str]] = {
     "EXECUTION_RUNNING": "Signal the execution or wait for its end, then retry.",
     "PATH_TOO_LONG": "Use shorter names.",
     "UPLOAD_INCOMPLETE": "Send the whole file again, and its `end` as the last message.",
+    "ARCHIVE_INVALID": "Make the archive of files, directories, and links that stay inside it, "
+    "with relative names, then send all of it again.",
+    "ARCHIVE_TOO_LARGE": "Send or read it in several parts.",
+    "WATCH_LIMIT": "Watch a directory further down, or have the operator raise "
+    "fs.inotify.max_user_watches and max_user_instances.",
 }
 """By name of the reason, without `ERROR_REASON_`."""
 

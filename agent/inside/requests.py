@@ -11,6 +11,7 @@ from agent.inside.connection import Connection
 from agent.inside.execution import Execution
 from agent.inside.following import Follower
 from agent.inside.held import Held, starts, subject
+from agent.inside.helpers import Helpers
 from agent.inside.log import Log
 from agent.inside.paths import OutsideError
 from agent.inside.prepared import Preparations, Prepared, joins
@@ -33,6 +34,7 @@ class Requests:
         """Those that do not run yet, by the same ids."""
         self.removals: dict[int, tuple[Connection, int]] = {}
         """Processes of ours that remove directories, and who waits for them."""
+        self.helpers = Helpers()
         self.prepared = Preparations(max_processes)
         self.follower = Follower(max_processes)
         self.held = Held()
@@ -90,7 +92,7 @@ class Requests:
                 source, target, replace = fields
                 files.rename(source, target, replace=replace != b"0")
                 client.reply(frames.OK, number, b"")
-            else:
+            elif not self.helpers.answer(client, kind, number, fields, fds):
                 refuse(client, number, frames.BAD_REQUEST, 0, "unknown request")
         except SpawnError as error:
             refuse(client, number, error.code, error.errno, str(error))
@@ -270,7 +272,8 @@ class Requests:
             )
             for field in (each.id, int(each.ended), each.pid, each.start_ns, each.log.offset)
         ]
-        return frames.pack(len(processes().keys() - self.prepared.pids()), *rows)
+        ours = self.prepared.pids() | self.helpers.pids
+        return frames.pack(len(processes().keys() - ours), *rows)
 
     def _remove(self, client: Connection, number: int, fields: list[bytes]) -> None:
         path, recursive = fields

@@ -89,6 +89,22 @@ def notice_of(directory: bytes) -> int:
     return descriptor
 
 
+def inotify() -> int:
+    """A queue of inotify; -1 when this user has too many."""
+    return int(_libc.inotify_init1(os.O_CLOEXEC))
+
+
+def inotify_add(queue: int, path: bytes, mask: int) -> int:
+    """A watch, or less than 0: the number of the error, negative."""
+    watch = int(_libc.inotify_add_watch(queue, path, mask))
+    return watch if watch >= 0 else -ctypes.get_errno()
+
+
+def inotify_remove(queue: int, watch: int) -> None:
+    """One that is gone by itself is no error."""
+    _libc.inotify_rm_watch(queue, watch)
+
+
 def rename_exclusive(source: bytes, source_dir: int, target: bytes, target_dir: int) -> None:
     """Rename, unless the target exists. Raises OSError."""
     if _renameat2(source_dir, source, target_dir, target, RENAME_NOREPLACE) != 0:

@@ -104,3 +104,15 @@ class FilePermission(PermissionDenied):
 
 class NoSpace(ResourceExhausted):
     reason = ErrorReason.ERROR_REASON_NO_SPACE
+
+
+class ArchiveInvalid(InvalidArgument):
+    reason = ErrorReason.ERROR_REASON_ARCHIVE_INVALID
+
+
+class ArchiveTooLarge(ResourceExhausted):
+    reason = ErrorReason.ERROR_REASON_ARCHIVE_TOO_LARGE
+
+
+class WatchLimit(ResourceExhausted):
+    reason = ErrorReason.ERROR_REASON_WATCH_LIMIT

@@ -206,6 +206,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The execution is still running. Metadata: `name`."""
     ERROR_REASON_UPLOAD_INCOMPLETE: _ErrorReason.ValueType  # 521
     """The upload stopped before its last message: nothing was written. Metadata: `path`."""
+    ERROR_REASON_ARCHIVE_INVALID: _ErrorReason.ValueType  # 530
+    """The archive is damaged, or holds what is not unpacked: a path or link that leads out, a
+    device, a sparse file. Metadata: `path`, of the entry, and `why`.
+    """
+    ERROR_REASON_ARCHIVE_TOO_LARGE: _ErrorReason.ValueType  # 531
+    """The archive, or the directory to be read, exceeds a limit. Metadata: `path`, `why`."""
+    ERROR_REASON_WATCH_LIMIT: _ErrorReason.ValueType  # 532
+    """There are more directories than can be watched. Metadata: `path`, `why`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Values of `google.rpc.ErrorInfo.reason` where `domain` is "cove". Callers
@@ -397,4 +405,12 @@ ERROR_REASON_EXECUTION_RUNNING: ErrorReason.ValueType  # 520
 """The execution is still running. Metadata: `name`."""
 ERROR_REASON_UPLOAD_INCOMPLETE: ErrorReason.ValueType  # 521
 """The upload stopped before its last message: nothing was written. Metadata: `path`."""
+ERROR_REASON_ARCHIVE_INVALID: ErrorReason.ValueType  # 530
+"""The archive is damaged, or holds what is not unpacked: a path or link that leads out, a
+device, a sparse file. Metadata: `path`, of the entry, and `why`.
+"""
+ERROR_REASON_ARCHIVE_TOO_LARGE: ErrorReason.ValueType  # 531
+"""The archive, or the directory to be read, exceeds a limit. Metadata: `path`, `why`."""
+ERROR_REASON_WATCH_LIMIT: ErrorReason.ValueType  # 532
+"""There are more directories than can be watched. Metadata: `path`, `why`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
