@@ -214,6 +214,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The archive, or the directory to be read, exceeds a limit. Metadata: `path`, `why`."""
     ERROR_REASON_WATCH_LIMIT: _ErrorReason.ValueType  # 532
     """There are more directories than can be watched. Metadata: `path`, `why`."""
+    ERROR_REASON_PORT_NOT_LISTENING: _ErrorReason.ValueType  # 550
+    """Nothing listens on the port inside the environment. Metadata: `port`."""
+    ERROR_REASON_PORT_LIMIT: _ErrorReason.ValueType  # 551
+    """The environment has as many forwarded connections as it may have. Metadata: `limit`."""
+    ERROR_REASON_PORT_RESET: _ErrorReason.ValueType  # 552
+    """The program inside broke off the connection. Metadata: `port`."""
+    ERROR_REASON_SECRET_NOT_FOUND: _ErrorReason.ValueType  # 553
+    """A secret has no value in the request, and the server keeps none of that name.
+    Metadata: `secret`.
+    """
+    ERROR_REASON_SECRETS_UNPROTECTED: _ErrorReason.ValueType  # 554
+    """The host's kernel cannot keep the secrets of a command from others of the environment."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Values of `google.rpc.ErrorInfo.reason` where `domain` is "cove". Callers
@@ -413,4 +425,16 @@ ERROR_REASON_ARCHIVE_TOO_LARGE: ErrorReason.ValueType  # 531
 """The archive, or the directory to be read, exceeds a limit. Metadata: `path`, `why`."""
 ERROR_REASON_WATCH_LIMIT: ErrorReason.ValueType  # 532
 """There are more directories than can be watched. Metadata: `path`, `why`."""
+ERROR_REASON_PORT_NOT_LISTENING: ErrorReason.ValueType  # 550
+"""Nothing listens on the port inside the environment. Metadata: `port`."""
+ERROR_REASON_PORT_LIMIT: ErrorReason.ValueType  # 551
+"""The environment has as many forwarded connections as it may have. Metadata: `limit`."""
+ERROR_REASON_PORT_RESET: ErrorReason.ValueType  # 552
+"""The program inside broke off the connection. Metadata: `port`."""
+ERROR_REASON_SECRET_NOT_FOUND: ErrorReason.ValueType  # 553
+"""A secret has no value in the request, and the server keeps none of that name.
+Metadata: `secret`.
+"""
+ERROR_REASON_SECRETS_UNPROTECTED: ErrorReason.ValueType  # 554
+"""The host's kernel cannot keep the secrets of a command from others of the environment."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

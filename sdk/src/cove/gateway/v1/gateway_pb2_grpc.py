@@ -718,6 +718,11 @@ class ExecutionServiceStub(object):
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.StreamExecutionRequest.SerializeToString,
                 response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.StreamExecutionResponse.FromString,
                 _registered_method=True)
+        self.ForwardPort = channel.stream_stream(
+                '/cove.gateway.v1.ExecutionService/ForwardPort',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ForwardPortRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ForwardPortResponse.FromString,
+                _registered_method=True)
 
 
 class ExecutionServiceServicer(object):
@@ -825,6 +830,19 @@ class ExecutionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForwardPort(self, request_iterator, context):
+        """Connects to a port of the workspace's own localhost and moves bytes both ways, also when
+        it has no network. The first request is the `target`, the first answer `opened`. Each side
+        ends its direction with `end`; the call is over when both have. Not served over HTTP.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExecutionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -872,6 +890,11 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.StreamExecution,
                     request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.StreamExecutionRequest.FromString,
                     response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.StreamExecutionResponse.SerializeToString,
+            ),
+            'ForwardPort': grpc.stream_stream_rpc_method_handler(
+                    servicer.ForwardPort,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ForwardPortRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ForwardPortResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1119,6 +1142,33 @@ class ExecutionService(object):
             '/cove.gateway.v1.ExecutionService/StreamExecution',
             cove_dot_gateway_dot_v1_dot_gateway__pb2.StreamExecutionRequest.SerializeToString,
             cove_dot_gateway_dot_v1_dot_gateway__pb2.StreamExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForwardPort(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/cove.gateway.v1.ExecutionService/ForwardPort',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.ForwardPortRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.ForwardPortResponse.FromString,
             options,
             channel_credentials,
             insecure,

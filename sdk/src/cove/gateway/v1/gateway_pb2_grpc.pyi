@@ -386,6 +386,15 @@ class ExecutionServiceStub:
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
     """
+    ForwardPort: _aio.StreamStreamMultiCallable[_gateway_pb2.ForwardPortRequest, _gateway_pb2.ForwardPortResponse]
+    """Connects to a port of the workspace's own localhost and moves bytes both ways, also when
+    it has no network. The first request is the `target`, the first answer `opened`. Each side
+    ends its direction with `end`; the call is over when both have. Not served over HTTP.
+    Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    """
 
 class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Commands in workspaces. A command belongs to its workspace, not to the call that
@@ -504,6 +513,21 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_gateway_pb2.StreamExecutionRequest, _abc.AsyncIterator[_gateway_pb2.StreamExecutionResponse]],
     ) -> _abc.AsyncIterator[_gateway_pb2.StreamExecutionResponse]:
         """Starts a command and streams its output.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def ForwardPort(
+        self,
+        request_iterator: _abc.AsyncIterator[_gateway_pb2.ForwardPortRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_gateway_pb2.ForwardPortRequest], _abc.AsyncIterator[_gateway_pb2.ForwardPortResponse]],
+    ) -> _abc.AsyncIterator[_gateway_pb2.ForwardPortResponse]:
+        """Connects to a port of the workspace's own localhost and moves bytes both ways, also when
+        it has no network. The first request is the `target`, the first answer `opened`. Each side
+        ends its direction with `end`; the call is over when both have. Not served over HTTP.
         Fails as the RPC of this name in cove.executor.v1 does, and besides:
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
