@@ -19,8 +19,10 @@ PREPARE, RUN = 10, 11
 """A start in two steps: what can be done before the command is known, and the rest."""
 LEAVE = 12
 """End now, if nothing runs: as after the idle timeout, but whoever is connected."""
+LISTEN, CLOSE_LISTENER = 30, 31
+"""The way out of the sandbox: open a listener on its loopback and send it, or close it."""
 LAUNCHER = 64
-"""A launcher's request: the payload is one JSON object."""
+"""A request to the launcher, or the proxy: the payload is one JSON object."""
 OK, ERROR = 100, 101
 
 PROCESS, GROUP, TREE = 1, 2, 3

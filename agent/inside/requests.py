@@ -16,6 +16,7 @@ from agent.inside.paths import OutsideError
 from agent.inside.prepared import Preparations, Prepared, joins
 from agent.inside.spawn import Blank, SpawnError, blank, check
 from agent.inside.tree import Tree, processes
+from agent.inside.wayout import WayOut
 
 _MAX_RUNNING = 256
 _REMEMBERED = 256
@@ -36,6 +37,7 @@ class Requests:
         self.prepared = Preparations(max_processes)
         self.follower = Follower(max_processes)
         self.held = Held()
+        self.way_out = WayOut()
         self.leaving: list[tuple[Connection, int]] = []
         """Who wants this to end, if nothing runs."""
         self._max_processes = max_processes
@@ -89,6 +91,11 @@ class Requests:
             elif kind == frames.RENAME:
                 source, target, replace = fields
                 files.rename(source, target, replace=replace != b"0")
+                client.reply(frames.OK, number, b"")
+            elif kind == frames.LISTEN:
+                client.reply(frames.OK, number, b"", self.way_out.open(int(fields[0])))
+            elif kind == frames.CLOSE_LISTENER:
+                self.way_out.close()
                 client.reply(frames.OK, number, b"")
             else:
                 refuse(client, number, frames.BAD_REQUEST, 0, "unknown request")

@@ -1,28 +1,31 @@
 """The driver `local`: sandboxes on this node, made by its launcher."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
 
 from agent.client import AgentClient, AgentError
+from agent.egress.policy import Policy
 from agent.handle import Handle
 from agent.launcher_client import LauncherClient, LauncherError, PeerGone, PeerTooOld, ProbeFailed
 from agent.protocol import Facts, Mode, Mount, SandboxSpec, SandboxStatus, State
 from agent.protocol import Limits as SandboxLimits
 from servicekit import calls
 from servicekit.disk import DiskGuard
-from servicekit.errors import Unavailable
+from servicekit.errors import InvalidArgument, ServiceError, Unavailable
 from services.provider.driver import (
     Capabilities,
     Found,
     Isolation,
     Limits,
     Method,
+    Network,
     Observation,
     Provisioned,
     Spec,
@@ -30,6 +33,7 @@ from services.provider.driver import (
 )
 from services.provider.drivers.places import Places
 from services.provider.drivers.records import Record, Records
+from services.provider.drivers.ways_out import WaysOut
 from services.provider.errors import (
     ActivationFailed,
     CapabilityMissing,
@@ -38,6 +42,8 @@ from services.provider.errors import (
     ProvisionedDifferently,
     SandboxUnavailable,
 )
+
+_log = logging.getLogger(__name__)
 
 _GENERATION: Final = 1
 _LEAVING: Final = 5.0
@@ -62,6 +68,7 @@ class LocalDriver:
         binds: tuple[Path, ...],
         idle_timeout: timedelta,
         processes: int,
+        ways_out: WaysOut,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._places = Places(state)
@@ -70,6 +77,7 @@ class LocalDriver:
         self._binds = binds
         self._idle_timeout = idle_timeout
         self._processes = processes
+        self._ways_out = ways_out
         self._now = now
         self._records = Records(state / "provider" / "environments")
         self._proven: Facts | None = None
@@ -93,18 +101,19 @@ class LocalDriver:
             cpu=Method(facts.cpu),
             idle_timeout=self._idle_timeout,
             freeze=bool(facts.freeze),
+            allow_list=await self._ways_out.available(),
             remedy=remedy,
         )
 
     async def validate(self, spec: Spec) -> Spec:
-        return self._complete(spec, await self._probed())
+        return await self._checked(spec, await self._probed())
 
     async def provision(self, uid: str, tenant: str, spec: Spec, worktree: Worktree) -> Provisioned:
         facts = await self._probed()
         wanted = Record(
             uid=uid,
             tenant=tenant,
-            spec=self._complete(spec, facts),
+            spec=await self._checked(spec, facts),
             worktree=worktree,
             provision_time=self._now(),
         )
@@ -125,11 +134,15 @@ class LocalDriver:
         facts = await self._probed()
         uid = self._uid(handle, facts)
         async with self._lock(uid):
-            spec = self._sandbox(self._record(uid), facts)
+            record = self._record(uid)
+            spec = self._sandbox(record, facts)
             owner = facts.sandbox_uid if facts.mode is Mode.ROOT else None
             self._records.make_folders(uid, owner)
             async with self._connected() as launcher:
-                return await _activate(launcher, spec, facts.sandbox_uid)
+                started = await _activate(launcher, spec, facts.sandbox_uid)
+                if record.spec.network.rules:
+                    await self._restored(record, launcher, facts)
+                return started
 
     async def inspect(self, handle: bytes) -> Observation:
         async with self._launcher_of(handle) as (launcher, uid, _):
@@ -151,6 +164,59 @@ class LocalDriver:
         async with self._launcher_of(handle) as (launcher, uid, facts):
             return bool(facts.freeze) and await launcher.thaw(uid)
 
+    async def update_network(
+        self, handle: bytes, network: Network, revision: int
+    ) -> tuple[bool, int]:
+        async with self._launcher_of(handle) as (launcher, uid, facts), self._lock(uid):
+            record = self._record(uid)
+            if revision < record.network_revision:
+                return True, 0
+            await self._check_network(network)
+            spec = replace(record.spec, network=network)
+            record = replace(record, spec=spec, network_revision=revision)
+            await asyncio.to_thread(self._records.write, record)
+            try:
+                return False, await self._let(record, launcher, facts)
+            except ServiceError:
+                self._ways_out.later()
+                raise
+
+    async def restore_ways_out(self) -> bool:
+        """Give every sandbox that runs the way out that it should have; whether all have it."""
+        done = []
+        async with self._connected() as launcher:
+            facts = await launcher.facts()
+            running = {each.uid for each in await launcher.list()}
+            for uid in running.union(await self._ways_out.open_ways()):
+                async with self._lock(uid):
+                    record = self._records.read(uid)
+                    if record and record.spec.network.rules and uid in running:
+                        done.append(await self._restored(record, launcher, facts))
+                    else:
+                        await self._ways_out.shut(uid)
+        return all(done)
+
+    async def _restored(self, record: Record, launcher: LauncherClient, facts: Facts) -> bool:
+        """As `_let`; what fails now is tried again, and keeps nobody from running commands."""
+        try:
+            await self._let(record, launcher, facts)
+        except ServiceError as error:
+            _log.warning("no way out yet: %s", error, extra={"fields": {"uid": record.uid}})
+            self._ways_out.later()
+            return False
+        return True
+
+    async def _let(self, record: Record, launcher: LauncherClient, facts: Facts) -> int:
+        """Put the network of a record in force where its sandbox runs."""
+        status = await launcher.inspect(record.uid)
+        if status.state is not State.RUNNING:
+            return await self._ways_out.shut(record.uid)
+        try:
+            async with AgentClient.connect(Path(status.socket), facts.sandbox_uid) as agent:
+                return await self._ways_out.let(record.uid, record.spec.network, agent)
+        except (PeerGone, PeerTooOld):  # It has ended, or does not answer.
+            return await self._ways_out.shut(record.uid)
+
     async def release(self, uid: str) -> bool:
         async with self._lock(uid):
             async with self._connected() as launcher:
@@ -163,6 +229,27 @@ class LocalDriver:
             running = {status.uid: status for status in await launcher.list()}
         uids = sorted({*self._records.uids(), *(uid for uid in running if len(uid) == 16)})
         return tuple(self._observe(uid, running.get(uid)) for uid in uids)
+
+    async def _checked(self, spec: Spec, facts: Facts) -> Spec:
+        """With defaults. Raises InvalidArgument, CapabilityMissing."""
+        await self._check_network(spec.network)
+        return self._complete(spec, facts)
+
+    async def _check_network(self, network: Network) -> None:
+        for number, rule in enumerate(network.rules):
+            try:
+                Policy.from_json({"rules": [asdict(rule)], "networks": ()})
+            except ValueError as error:
+                raise InvalidArgument(
+                    f"spec.network.allow[{number}].host", "not an address"
+                ) from error
+        if network.rules and not await self._ways_out.available():
+            raise CapabilityMissing(
+                "this node cannot let a workspace reach a list of hosts",
+                remedy="Leave the network out, or have the operator run the proxy "
+                "(`python -m agent.egress`), which needs Linux 5.14 or newer.",
+                capability="network",
+            )
 
     def _complete(self, spec: Spec, facts: Facts) -> Spec:
         limits = spec.limits
