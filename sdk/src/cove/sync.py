@@ -173,6 +173,7 @@ class Workspace(Facade[workspaces.Workspace]):
     fork.__doc__ = workspaces.Workspace.fork.__doc__
 
     refresh = call(workspaces.Workspace.refresh)
+    update = call(workspaces.Workspace.update)
     delete = call(workspaces.Workspace.delete)
     execute = call(workspaces.Workspace.execute)
     start = call_for(Execution, workspaces.Workspace.start)
