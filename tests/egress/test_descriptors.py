@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def _device() -> int:
     return os.open("/dev/zero", os.O_RDONLY)
 
 
-def _socket(family: int, kind: int, protocol: int = 0, address: object = None) -> int:
+def _socket(family: int, kind: int, protocol: int = 0, address: Any = None) -> int:
     made = socket.socket(family, kind, protocol)
     if address:
         made.bind(address)

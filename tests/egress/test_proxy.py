@@ -63,17 +63,16 @@ class Repository:
         self._folder = node.folder / "web"
 
     async def __aenter__(self) -> int:
-        run = {"check": True, "capture_output": True}
         if not self._folder.exists():
             work = self._folder / "w"
-            subprocess.run(["git", "init", "-q", "-b", "main", work], **run)
+            subprocess.run(["git", "init", "-q", "-b", "main", work], check=True)
             (work / "f").write_text("content\n")
             as_somebody = ["-c", "user.name=n", "-c", "user.email=e"]
             for command in (["add", "f"], [*as_somebody, "commit", "-q", "-m", "m"]):
-                subprocess.run(["git", "-C", work, *command], **run)
+                subprocess.run(["git", "-C", work, *command], check=True)
             bare = self._folder / "r.git"
-            subprocess.run(["git", "clone", "-q", "--bare", work, bare], **run)
-            subprocess.run(["git", "-C", bare, "update-server-info"], **run)
+            subprocess.run(["git", "clone", "-q", "--bare", work, bare], check=True)
+            subprocess.run(["git", "-C", bare, "update-server-info"], check=True)
         script = (
             "import http.server as h, functools, sys\n"
             "make = functools.partial(h.SimpleHTTPRequestHandler, directory=sys.argv[1])\n"
