@@ -66,9 +66,9 @@ class Environment:
         """What the proxy says to a tunnel there; `-` when nothing listens."""
         got = await inside(
             self.box,
-            f"try: print(status(b'CONNECT 127.0.0.2:{port} HTTP/1.1\\r\\n\\r\\n', half=True)[9:12])\n"
-            % port
-            + "except ConnectionRefusedError: print('-')",
+            f"asked = b'CONNECT 127.0.0.2:{port} HTTP/1.1\\r\\n\\r\\n'\n"
+            "try: print(status(asked, half=True)[9:12])\n"
+            "except ConnectionRefusedError: print('-')",
         )
         return got.strip()
 
