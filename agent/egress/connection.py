@@ -17,6 +17,9 @@ _PIECE: Final = 32 << 10
 _LONGEST_HEAD: Final = 16 << 10
 _HEAD: Final = 10.0
 """Seconds in which a client must have said what it wants."""
+_REACH: Final = 20.0
+"""Seconds in which the host must have been found and have answered."""
+_TOO_LATE: Final = "not_reachable_in_time"
 _IDLE: Final = 300.0
 """Seconds without a byte in either direction."""
 _GOODBYE: Final = 2.0
@@ -61,7 +64,7 @@ class Connection:
         self._watch(task)
         try:
             request, rest = await self._asked()
-            upstream, address = await self._door.reach(request.host, request.port)
+            upstream, address = await self._reach(request)
             self.reached = request.host, request.port, address
             if request.tunnel:
                 await self._tunnel(upstream, rest)
@@ -95,6 +98,14 @@ class Connection:
         except TimeoutError:
             raise Refused(408, "said_nothing_in_time") from None
         return parsed(data[: end + 4]), data[end + 4 :]
+
+    async def _reach(self, request: Request) -> tuple[socket.socket, Address]:
+        try:
+            async with asyncio.timeout(_REACH):
+                return await self._door.reach(request.host, request.port)
+        except TimeoutError:
+            self._door.say("refused", request.host, request.port, _TOO_LATE)
+            raise Refused(504, _TOO_LATE) from None
 
     async def _tunnel(self, upstream: socket.socket, rest: bytes) -> None:
         await self._send(self._client, b"HTTP/1.1 200 Connection established\r\n\r\n")

@@ -1,24 +1,22 @@
 """The driver `local`: sandboxes on this node, made by its launcher."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
 
 from agent.client import AgentClient, AgentError
-from agent.egress.policy import Policy
 from agent.handle import Handle
 from agent.launcher_client import LauncherClient, LauncherError, PeerGone, PeerTooOld, ProbeFailed
 from agent.protocol import Facts, Mode, Mount, SandboxSpec, SandboxStatus, State
 from agent.protocol import Limits as SandboxLimits
 from servicekit import calls
 from servicekit.disk import DiskGuard
-from servicekit.errors import InvalidArgument, ServiceError, Unavailable
+from servicekit.errors import ServiceError, Unavailable
 from services.provider.driver import (
     Capabilities,
     Found,
@@ -31,6 +29,7 @@ from services.provider.driver import (
     Spec,
     Worktree,
 )
+from services.provider.drivers.networks import Networks
 from services.provider.drivers.places import Places
 from services.provider.drivers.records import Record, Records
 from services.provider.drivers.ways_out import WaysOut
@@ -42,8 +41,6 @@ from services.provider.errors import (
     ProvisionedDifferently,
     SandboxUnavailable,
 )
-
-_log = logging.getLogger(__name__)
 
 _GENERATION: Final = 1
 _LEAVING: Final = 5.0
@@ -78,6 +75,7 @@ class LocalDriver:
         self._idle_timeout = idle_timeout
         self._processes = processes
         self._ways_out = ways_out
+        self._networks = Networks(ways_out)
         self._now = now
         self._records = Records(state / "provider" / "environments")
         self._proven: Facts | None = None
@@ -101,7 +99,7 @@ class LocalDriver:
             cpu=Method(facts.cpu),
             idle_timeout=self._idle_timeout,
             freeze=bool(facts.freeze),
-            allow_list=await self._ways_out.available(),
+            allow_list=facts.way_out and await self._ways_out.available(),
             remedy=remedy,
         )
 
@@ -141,7 +139,7 @@ class LocalDriver:
             async with self._connected() as launcher:
                 started = await _activate(launcher, spec, facts.sandbox_uid)
                 if record.spec.network.rules:
-                    await self._restored(record, launcher, facts)
+                    await self._networks.restored(record, launcher, facts)
                 return started
 
     async def inspect(self, handle: bytes) -> Observation:
@@ -171,12 +169,12 @@ class LocalDriver:
             record = self._record(uid)
             if revision < record.network_revision:
                 return True, 0
-            await self._check_network(network)
+            await self._networks.check(network, facts)
             spec = replace(record.spec, network=network)
             record = replace(record, spec=spec, network_revision=revision)
             await asyncio.to_thread(self._records.write, record)
             try:
-                return False, await self._let(record, launcher, facts)
+                return False, await self._networks.let(record, launcher, facts)
             except ServiceError:
                 self._ways_out.later()
                 raise
@@ -191,31 +189,10 @@ class LocalDriver:
                 async with self._lock(uid):
                     record = self._records.read(uid)
                     if record and record.spec.network.rules and uid in running:
-                        done.append(await self._restored(record, launcher, facts))
+                        done.append(await self._networks.restored(record, launcher, facts))
                     else:
                         await self._ways_out.shut(uid)
         return all(done)
-
-    async def _restored(self, record: Record, launcher: LauncherClient, facts: Facts) -> bool:
-        """As `_let`; what fails now is tried again, and keeps nobody from running commands."""
-        try:
-            await self._let(record, launcher, facts)
-        except ServiceError as error:
-            _log.warning("no way out yet: %s", error, extra={"fields": {"uid": record.uid}})
-            self._ways_out.later()
-            return False
-        return True
-
-    async def _let(self, record: Record, launcher: LauncherClient, facts: Facts) -> int:
-        """Put the network of a record in force where its sandbox runs."""
-        status = await launcher.inspect(record.uid)
-        if status.state is not State.RUNNING:
-            return await self._ways_out.shut(record.uid)
-        try:
-            async with AgentClient.connect(Path(status.socket), facts.sandbox_uid) as agent:
-                return await self._ways_out.let(record.uid, record.spec.network, agent)
-        except (PeerGone, PeerTooOld):  # It has ended, or does not answer.
-            return await self._ways_out.shut(record.uid)
 
     async def release(self, uid: str) -> bool:
         async with self._lock(uid):
@@ -232,24 +209,8 @@ class LocalDriver:
 
     async def _checked(self, spec: Spec, facts: Facts) -> Spec:
         """With defaults. Raises InvalidArgument, CapabilityMissing."""
-        await self._check_network(spec.network)
+        await self._networks.check(spec.network, facts)
         return self._complete(spec, facts)
-
-    async def _check_network(self, network: Network) -> None:
-        for number, rule in enumerate(network.rules):
-            try:
-                Policy.from_json({"rules": [asdict(rule)], "networks": ()})
-            except ValueError as error:
-                raise InvalidArgument(
-                    f"spec.network.allow[{number}].host", "not an address"
-                ) from error
-        if network.rules and not await self._ways_out.available():
-            raise CapabilityMissing(
-                "this node cannot let a workspace reach a list of hosts",
-                remedy="Leave the network out, or have the operator run the proxy "
-                "(`python -m agent.egress`), which needs Linux 5.14 or newer.",
-                capability="network",
-            )
 
     def _complete(self, spec: Spec, facts: Facts) -> Spec:
         limits = spec.limits

@@ -37,6 +37,8 @@ class WaysOut:
         self._socket = socket
         self._networks = networks
         self._client: EgressClient | None = None
+        self._unfit = False
+        """The last one that came cannot work here."""
         self._up = asyncio.Event()
         self._missing = asyncio.Event()
 
@@ -56,7 +58,7 @@ class WaysOut:
 
     async def available(self) -> bool:
         """Whether there is a proxy that can work."""
-        if not self._socket.exists():
+        if self._unfit or not self._socket.exists():
             return False
         with suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
@@ -123,11 +125,15 @@ class WaysOut:
 
     async def _keep(self, restore: Callable[[], Awaitable[bool]]) -> None:
         while True:
-            with suppress(PeerGone, PeerTooOld, EgressError):
+            try:
                 async with EgressClient.connect(self._socket) as client:
-                    self._client = client
+                    self._client, self._unfit = client, False
                     self._up.set()
                     await self._while_there(client, restore)
+            except (EgressError, PeerTooOld):
+                self._unfit = True
+            except PeerGone:
+                pass
             self._client = None
             self._up.clear()
             await asyncio.sleep(_AGAIN)
