@@ -273,6 +273,20 @@ class AgentClient:
         """Kill a helper, if it is still there. What it began is left as it is."""
         await self._ask(frames.END_HELPER, frames.pack(number))
 
+    async def listen(self, port: int, timeout: float = _TIMEOUT) -> int:
+        """A listener on the loopback inside; what connects to it waits until it is accepted.
+
+        The agent keeps a copy, and gives the same one again. The caller closes the descriptor,
+        and checks what it is: the agent is not believed. AgentError with BAD_REQUEST: the agent
+        is of an earlier version; with EADDRINUSE: a program inside has the port.
+        """
+        reply = await self._ask(frames.LISTEN, frames.pack(port), timeout, wanted=1)
+        return reply.descriptors[0]
+
+    async def close_listener(self, timeout: float = _TIMEOUT) -> None:
+        """Have the agent give up its copy of what `listen` gave."""
+        await self._ask(frames.CLOSE_LISTENER, b"", timeout)
+
     async def _ask(
         self,
         kind: int,

@@ -27,8 +27,10 @@ CONNECT, PROCESSES = 50, 51
 """A connection to a port of the sandbox's localhost; what is alive of executions."""
 START_SECRETLY, RUN_SECRETLY = 52, 53
 """START and RUN with secrets: an agent of an earlier version, which cannot keep them, refuses."""
+LISTEN, CLOSE_LISTENER = 30, 31
+"""The way out of the sandbox: open a listener on its loopback and send it, or close it."""
 LAUNCHER = 64
-"""A launcher's request: the payload is one JSON object."""
+"""A request to the launcher, or the proxy: the payload is one JSON object."""
 OK, ERROR = 100, 101
 
 MAX_PACKET = 64 << 10

@@ -88,6 +88,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "ACTIVATION_FAILED": "Read the cause; correct the spec or the host, then retry.",
     "PROVISIONED_DIFFERENTLY": "Release the environment first, or repeat the call with the first "
     "spec.",
+    "PROXY_PORT_TAKEN": "End the program in the workspace that listens on the port, then change "
+    "the network again.",
     "ENVIRONMENT_DORMANT": "Activate the environment, then repeat the call with the same ids.",
     "EXECUTION_NOT_FOUND": "Check the name; list the executions of the workspace.",
     "EXECUTION_EXISTS": "Choose another execution id, or follow the execution that is there.",

@@ -20,6 +20,7 @@ from agent.inside.prepared import Preparations, Prepared, joins
 from agent.inside.redaction import NONE, Secrets, taken
 from agent.inside.spawn import SEPARATE, Blank, SpawnError, blank, check
 from agent.inside.tree import Tree, processes
+from agent.inside.wayout import WayOut
 
 _MAX_RUNNING = 256
 _REMEMBERED = 256
@@ -43,6 +44,7 @@ class Requests:
         self.prepared = Preparations(max_processes)
         self.follower = Follower(max_processes)
         self.held = Held()
+        self.way_out = WayOut()
         self.leaving: list[tuple[Connection, int]] = []
         """Who wants this to end, if nothing runs."""
         self._max_processes = max_processes
@@ -94,6 +96,11 @@ class Requests:
                 self._remove(client, number, fields)
             elif kind in files.KINDS:
                 client.reply(frames.OK, number, b"", files.answer(kind, fields))
+            elif kind == frames.LISTEN:
+                client.reply(frames.OK, number, b"", self.way_out.open(int(fields[0])))
+            elif kind == frames.CLOSE_LISTENER:
+                self.way_out.close()
+                client.reply(frames.OK, number, b"")
             elif not self.helpers.answer(client, kind, number, fields, fds):
                 refuse(client, number, frames.BAD_REQUEST, 0, "unknown request")
         except SpawnError as error:

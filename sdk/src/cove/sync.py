@@ -200,6 +200,7 @@ class Workspace(Facade[workspaces.Workspace]):
     forward.__doc__ = (workspaces.Workspace.forward.__doc__ or "").replace("an async", "a")
 
     refresh = call(workspaces.Workspace.refresh)
+    update = call(workspaces.Workspace.update)
     delete = call(workspaces.Workspace.delete)
     execute = call(workspaces.Workspace.execute)
     start = call_for(Execution, workspaces.Workspace.start)

@@ -160,6 +160,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The sandbox could not be started. Metadata: `cause`."""
     ERROR_REASON_PROVISIONED_DIFFERENTLY: _ErrorReason.ValueType  # 406
     """The environment was provisioned before with another spec. Metadata: `uid`."""
+    ERROR_REASON_PROXY_PORT_TAKEN: _ErrorReason.ValueType  # 407
+    """A program in the sandbox listens on the port of the proxy, so that there is no way out.
+    Metadata: `uid`, `port`.
+    """
     ERROR_REASON_ENVIRONMENT_DORMANT: _ErrorReason.ValueType  # 500
     """The environment has no running sandbox: activate it, then retry. Metadata: `uid`."""
     ERROR_REASON_EXECUTION_NOT_FOUND: _ErrorReason.ValueType  # 501
@@ -371,6 +375,10 @@ ERROR_REASON_ACTIVATION_FAILED: ErrorReason.ValueType  # 405
 """The sandbox could not be started. Metadata: `cause`."""
 ERROR_REASON_PROVISIONED_DIFFERENTLY: ErrorReason.ValueType  # 406
 """The environment was provisioned before with another spec. Metadata: `uid`."""
+ERROR_REASON_PROXY_PORT_TAKEN: ErrorReason.ValueType  # 407
+"""A program in the sandbox listens on the port of the proxy, so that there is no way out.
+Metadata: `uid`, `port`.
+"""
 ERROR_REASON_ENVIRONMENT_DORMANT: ErrorReason.ValueType  # 500
 """The environment has no running sandbox: activate it, then retry. Metadata: `uid`."""
 ERROR_REASON_EXECUTION_NOT_FOUND: ErrorReason.ValueType  # 501

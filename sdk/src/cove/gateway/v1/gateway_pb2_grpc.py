@@ -147,11 +147,18 @@ class WorkspaceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateWorkspace(self, request, context):
-        """Updates labels and annotations.
+        """Updates labels, annotations, and `spec.network`, which the mask must name. A new network is in
+        force when it returns, in running commands too; open connections that it forbids are cut.
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * INVALID_ARGUMENT, ERROR_REASON_FIELD_IMMUTABLE: the mask names another field.
         * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
+        * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: it is being made or changed; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids another network.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a list cannot be enforced here.
+        * FAILED_PRECONDITION, ERROR_REASON_PROXY_PORT_TAKEN: a program inside listens on the port
+        of the proxy. Nothing is let out until the port is free.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: its sandbox was started by an earlier version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
