@@ -126,12 +126,13 @@ def notice_of(directory: bytes) -> int:
 
 def inotify() -> int:
     """A queue of inotify; -1 when this user has too many."""
-    return int(_inotify_init1(os.O_CLOEXEC))
+    queue: int = _inotify_init1(os.O_CLOEXEC)
+    return queue
 
 
 def inotify_add(queue: int, path: bytes, mask: int) -> int:
     """A watch, or less than 0: the number of the error, negative."""
-    watch = int(_inotify_add_watch(queue, path, mask))
+    watch: int = _inotify_add_watch(queue, path, mask)
     return watch if watch >= 0 else -_ctypes.get_errno()
 
 

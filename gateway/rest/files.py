@@ -22,11 +22,11 @@ from gateway.rest.transcode import (
     IF_MATCH,
     IF_NONE_MATCH,
     etag_header,
-    etags,
     is_known,
     one_etag,
     put_key,
     request_of,
+    strong_etags,
     to_dict,
 )
 from gateway.rest.uploads import upload
@@ -103,7 +103,11 @@ class Files:
             request.limit = 0 if span.last is None else max(0, span.last - span.first + 1)
         try:
             async with self._backend.stream(route, request, token) as events:
-                await _send_file(exchange, request, span, events, etag)
+                if await _send_file(exchange, request, span, events, etag):
+                    return
+            request.offset = request.limit = 0  # It was replaced just now: send all of it.
+            async with self._backend.stream(route, request, token) as events:
+                await _send_file(exchange, request, None, events)
         except grpc.aio.AioRpcError as error:
             if span and error.code() is grpc.StatusCode.OUT_OF_RANGE:
                 size = metadata_of(status_of(error)).get("end", "*")
@@ -127,18 +131,22 @@ class Files:
 
 
 async def _send_file(
-    exchange: Exchange, request: Any, span: Span | None, events: AsyncIterator[Any], etag: str
-) -> None:
-    """`etag`: of the file that the span was made for; empty: of any."""
+    exchange: Exchange,
+    request: Any,
+    span: Span | None,
+    events: AsyncIterator[Any],
+    wanted: str = "",
+) -> bool:
+    """False, and nothing is sent, when it is not the file whose etag is `wanted`."""
     file = (await anext(events)).file
-    if etag and file.etag != etag:
-        raise FileChanged("the file was replaced just now", etag=file.etag)
+    if wanted and file.etag != wanted:
+        return False
     code, headers = 200, etag_header(file)
     _check_if_match(exchange, file.etag)
     if is_known(exchange, file.etag):
         await exchange.begin(304, headers)
         await exchange.end()
-        return
+        return True
     if span and request.offset >= file.size:
         raise RangeNotSatisfiable(str(file.size))
     left = max(0, file.size - request.offset)
@@ -159,7 +167,7 @@ async def _send_file(
     )
     if exchange.method == "HEAD":
         await exchange.end()
-        return
+        return True
     async for event in events:
         data = event.data[:left]  # A file that grows meanwhile was promised to be this long.
         left -= len(data)
@@ -167,6 +175,7 @@ async def _send_file(
             await exchange.write(data)
     if left == 0:
         await exchange.end()  # Else the connection breaks off, which tells that it was cut.
+    return True
 
 
 def _write_header(match: Match, exchange: Exchange) -> Any:
@@ -211,5 +220,5 @@ def _span(header: str) -> Span | None:
 
 def _check_if_match(exchange: Exchange, etag: str) -> None:
     wanted = exchange.headers.get(IF_MATCH, "*").strip()
-    if wanted != "*" and etag not in etags(wanted):
+    if wanted != "*" and etag not in strong_etags(wanted):
         raise FileChanged("the file is not the one with that etag", etag=etag)

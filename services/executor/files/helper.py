@@ -116,14 +116,13 @@ class Helpers:
         """
         ours, theirs = socket.socketpair()
         control, their_control = socket.socketpair(type=socket.SOCK_SEQPACKET)
-        with ours, control:
+        with ours, theirs, control, their_control:
             ours.setblocking(False)
             control.setblocking(False)
             async with self._agents.awake(uid) as agent:
-                with theirs, their_control:
-                    number = await _begun(
-                        uid, begin(agent, theirs.fileno(), their_control.fileno())
-                    )
+                number = await _begun(uid, begin(agent, theirs.fileno(), their_control.fileno()))
+                theirs.close()
+                their_control.close()
                 helper = Helper(uid, ours, control)
                 try:
                     yield helper
