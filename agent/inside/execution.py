@@ -168,5 +168,6 @@ class Execution:
         self.log.close()
         self.ended = True
         self.pid = 0
+        self.hidden = ()
         if not self.tree.members():
             self.tree.close()

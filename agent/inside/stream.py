@@ -52,7 +52,7 @@ class Stream:
         """
         if self._redactor and not lost:
             self._record(self._redactor.rest())
-        self._log = None
+        self._log = self._redactor = None
 
     def close(self) -> None:
         if self.open:
