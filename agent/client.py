@@ -244,6 +244,49 @@ class AgentClient:
         payload = frames.pack(encoding.to_bytes(source), encoding.to_bytes(target), int(replace))
         await self._ask(frames.RENAME, payload)
 
+    async def read_archive(self, path: str | bytes, out: int, control: int) -> int:
+        """Have a helper write an archive of `path` to the stream socket `out`.
+
+        Gives its number, for `end_helper`. The descriptors stay the caller's.
+        """
+        return await self._help(
+            frames.READ_ARCHIVE, frames.pack(encoding.to_bytes(path)), out, control
+        )
+
+    async def write_archive(
+        self, path: str | bytes, stage: str | bytes, source: int, control: int
+    ) -> int:
+        """Have a helper unpack an archive from the stream socket `source` into the new directory
+        `stage`; when it is told to on `control`, it moves that into the place of `path`."""
+        payload = frames.pack(encoding.to_bytes(path), encoding.to_bytes(stage))
+        return await self._help(frames.WRITE_ARCHIVE, payload, source, control)
+
+    async def watch(self, path: str | bytes, control: int) -> int:
+        """Have a helper tell on `control` what changes below the directory `path`."""
+        return await self._help(frames.WATCH, frames.pack(encoding.to_bytes(path)), control)
+
+    async def _help(self, kind: int, payload: bytes, *descriptors: int) -> int:
+        reply = await self._ask(kind, payload, descriptors=descriptors)
+        return _numbers(reply, 1)[0]
+
+    async def end_helper(self, number: int) -> None:
+        """Kill a helper, if it is still there. What it began is left as it is."""
+        await self._ask(frames.END_HELPER, frames.pack(number))
+
+    async def listen(self, port: int, timeout: float = _TIMEOUT) -> int:
+        """A listener on the loopback inside; what connects to it waits until it is accepted.
+
+        The agent keeps a copy, and gives the same one again. The caller closes the descriptor,
+        and checks what it is: the agent is not believed. AgentError with BAD_REQUEST: the agent
+        is of an earlier version; with EADDRINUSE: a program inside has the port.
+        """
+        reply = await self._ask(frames.LISTEN, frames.pack(port), timeout, wanted=1)
+        return reply.descriptors[0]
+
+    async def close_listener(self, timeout: float = _TIMEOUT) -> None:
+        """Have the agent give up its copy of what `listen` gave."""
+        await self._ask(frames.CLOSE_LISTENER, b"", timeout)
+
     async def _ask(
         self,
         kind: int,

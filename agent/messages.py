@@ -25,6 +25,13 @@ class ErrorCode(StrEnum):
     """What was prepared is gone, and nothing was started: start it in one step."""
     PATH_OUTSIDE = frames.PATH_OUTSIDE.decode()
     """The path, or a symlink on it, leads out of /workspace, /home/cove and /tmp."""
+    ARCHIVE_INVALID = frames.ARCHIVE_INVALID.decode()
+    """It is no archive that is unpacked."""
+    ARCHIVE_TOO_LARGE = frames.ARCHIVE_TOO_LARGE.decode()
+    FILE_CHANGED = frames.FILE_CHANGED.decode()
+    """A file got shorter while it was read."""
+    WATCH_LIMIT = frames.WATCH_LIMIT.decode()
+    """More directories than can be watched."""
     UNPROTECTED = frames.UNPROTECTED.decode()
     """The kernel cannot keep the secrets of one command from others of the sandbox."""
     OS_ERROR = frames.OS_ERROR.decode()

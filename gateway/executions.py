@@ -8,6 +8,7 @@ from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import ExecutionServiceServicer
 from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
+from gateway.convert import commands_env
 from gateway.forwarding import forwarded
 from gateway.ready import Workspaces, in_words_of
 from gateway.tools import Tools
@@ -30,7 +31,7 @@ class ExecutionServicer(ExecutionServiceServicer):
             handle=environment.handle,
             execution_id=names.execution_id(request.execution_id, request.request_id),
             execution=request.execution,
-            environment_env=environment.spec.env,
+            environment_env=commands_env(environment.spec),
             request_id=names.derived_if(request.request_id, "StartExecution"),
         )
         with in_words_of(environment, asked, request):
@@ -121,7 +122,7 @@ class ExecutionServicer(ExecutionServiceServicer):
             handle=environment.handle,
             execution_id=names.execution_id(request.execution_id, request.request_id),
             spec=request.spec,
-            environment_env=environment.spec.env,
+            environment_env=commands_env(environment.spec),
             request_id=names.derived_if(request.request_id, "Execute"),
         )
         with in_words_of(environment, asked, request):
@@ -142,7 +143,7 @@ class ExecutionServicer(ExecutionServiceServicer):
             handle=environment.handle,
             execution_id=names.execution_id(request.execution_id, request.request_id),
             spec=request.spec,
-            environment_env=environment.spec.env,
+            environment_env=commands_env(environment.spec),
             request_id=names.derived_if(request.request_id, "StreamExecution"),
             cancel_on_disconnect=request.cancel_on_disconnect,
         )

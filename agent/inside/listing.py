@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable
+from _collections_abc import Iterable
 
 from agent.inside import tree
 from agent.inside.execution import Execution

@@ -11,6 +11,7 @@ from agent.inside.connection import Connection
 from agent.inside.execution import Execution
 from agent.inside.following import Follower
 from agent.inside.held import Held, starts, subject
+from agent.inside.helpers import Helpers
 from agent.inside.listing import alive, executions
 from agent.inside.log import Log
 from agent.inside.paths import OutsideError
@@ -19,6 +20,7 @@ from agent.inside.prepared import Preparations, Prepared, joins
 from agent.inside.redaction import NONE, Secrets, taken
 from agent.inside.spawn import SEPARATE, Blank, SpawnError, blank, check
 from agent.inside.tree import Tree, processes
+from agent.inside.wayout import WayOut
 
 _MAX_RUNNING = 256
 _REMEMBERED = 256
@@ -38,9 +40,11 @@ class Requests:
         """Those that do not run yet, by the same ids."""
         self.removals: dict[int, tuple[Connection, int]] = {}
         """Processes of ours that remove directories, and who waits for them."""
+        self.helpers = Helpers()
         self.prepared = Preparations(max_processes)
         self.follower = Follower(max_processes)
         self.held = Held()
+        self.way_out = WayOut()
         self.leaving: list[tuple[Connection, int]] = []
         """Who wants this to end, if nothing runs."""
         self._max_processes = max_processes
@@ -92,7 +96,12 @@ class Requests:
                 self._remove(client, number, fields)
             elif kind in files.KINDS:
                 client.reply(frames.OK, number, b"", files.answer(kind, fields))
-            else:
+            elif kind == frames.LISTEN:
+                client.reply(frames.OK, number, b"", self.way_out.open(int(fields[0])))
+            elif kind == frames.CLOSE_LISTENER:
+                self.way_out.close()
+                client.reply(frames.OK, number, b"")
+            elif not self.helpers.answer(client, kind, number, fields, fds):
                 refuse(client, number, frames.BAD_REQUEST, 0, "unknown request")
         except SpawnError as error:
             refuse(client, number, error.code, error.errno, str(error))
@@ -284,7 +293,8 @@ class Requests:
     def _list(self) -> bytes:
         starting = [each.execution for each in self.becoming.values()]
         rows = executions([*starting, *self.executions.values()])
-        return frames.pack(len(processes().keys() - self.prepared.pids()), *rows)
+        ours = self.prepared.pids() | self.helpers.pids
+        return frames.pack(len(processes().keys() - ours), *rows)
 
     def _remove(self, client: Connection, number: int, fields: list[bytes]) -> None:
         path, recursive = fields

@@ -51,6 +51,7 @@ _prctl = _of_libc("prctl")
 _syscall = _of_libc("syscall")
 _inotify_init1 = _of_libc("inotify_init1")
 _inotify_add_watch = _of_libc("inotify_add_watch")
+_inotify_rm_watch = _of_libc("inotify_rm_watch")
 _renameat2 = _of_libc("renameat2")
 
 
@@ -121,6 +122,23 @@ def notice_of(directory: bytes) -> int:
         os.close(descriptor)
         return -1
     return descriptor
+
+
+def inotify() -> int:
+    """A queue of inotify; -1 when this user has too many."""
+    queue: int = _inotify_init1(os.O_CLOEXEC)
+    return queue
+
+
+def inotify_add(queue: int, path: bytes, mask: int) -> int:
+    """A watch, or less than 0: the number of the error, negative."""
+    watch: int = _inotify_add_watch(queue, path, mask)
+    return watch if watch >= 0 else -_ctypes.get_errno()
+
+
+def inotify_remove(queue: int, watch: int) -> None:
+    """One that is gone by itself is no error."""
+    _inotify_rm_watch(queue, watch)
 
 
 def rename_exclusive(source: bytes, source_dir: int, target: bytes, target_dir: int) -> None:

@@ -20,10 +20,13 @@ from services.executor.alive import Alive
 from services.executor.background import Background
 from services.executor.config import Config
 from services.executor.executions import Executions
+from services.executor.files.archives import Archives
 from services.executor.files.drafts import Drafts
 from services.executor.files.files import Files
+from services.executor.files.helper import Helpers
 from services.executor.files.places import Places
 from services.executor.files.service import FileServicer
+from services.executor.files.watching import Watches
 from services.executor.files.writing import Writer
 from services.executor.groups import Groups
 from services.executor.keeping import Keeper
@@ -95,9 +98,18 @@ async def executor(config: Config) -> AsyncIterator[Served]:
         )
         places = Places(config.state)
         drafts = Drafts(store, agents)
+        helpers = Helpers(agents, background)
         files = FileServicer(
             files=Files(agents, places),
             writer=Writer(agents, places, drafts, background),
+            archives=Archives(
+                agents=agents,
+                places=places,
+                helpers=helpers,
+                drafts=drafts,
+                background=background,
+            ),
+            watches=Watches(helpers, config.heartbeat.total_seconds()),
             agents=agents,
             ledger=ledger,
             tokens=tokens,

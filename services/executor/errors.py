@@ -106,6 +106,18 @@ class NoSpace(ResourceExhausted):
     reason = ErrorReason.ERROR_REASON_NO_SPACE
 
 
+class ArchiveInvalid(InvalidArgument):
+    reason = ErrorReason.ERROR_REASON_ARCHIVE_INVALID
+
+
+class ArchiveTooLarge(ResourceExhausted):
+    reason = ErrorReason.ERROR_REASON_ARCHIVE_TOO_LARGE
+
+
+class WatchLimit(ResourceExhausted):
+    reason = ErrorReason.ERROR_REASON_WATCH_LIMIT
+
+
 class PortNotListening(FailedPrecondition):
     reason = ErrorReason.ERROR_REASON_PORT_NOT_LISTENING
 

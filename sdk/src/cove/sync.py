@@ -35,6 +35,9 @@ class Files(Facade[files.Files]):
     fetch = call(files.Files.fetch)
     download = iterate(files.Files.download)
     write = call(files.Files.write)
+    upload_directory = call(files.Files.upload_directory)
+    download_directory = call(files.Files.download_directory)
+    watch = iterate(files.Files.watch)
     stat = call(files.Files.stat)
     list = iterate(files.Files.list)
     mkdir = call(files.Files.mkdir)
@@ -197,6 +200,7 @@ class Workspace(Facade[workspaces.Workspace]):
     forward.__doc__ = (workspaces.Workspace.forward.__doc__ or "").replace("an async", "a")
 
     refresh = call(workspaces.Workspace.refresh)
+    update = call(workspaces.Workspace.update)
     delete = call(workspaces.Workspace.delete)
     execute = call(workspaces.Workspace.execute)
     start = call_for(Execution, workspaces.Workspace.start)

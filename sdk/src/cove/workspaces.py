@@ -8,7 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Self
 
-from cove import status
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from cove import networks, status
 from cove.connection import Connection
 from cove.connection import request_id as new_request_id
 from cove.executions import Execution, Executions, Result, spec
@@ -87,6 +89,41 @@ class Workspace:
         """Ask how it is now."""
         request = pb.GetWorkspaceRequest(name=self.name)
         self.message = (await self._connection.unary(self._stub.GetWorkspace, request)).workspace
+        return self.message
+
+    async def update(
+        self,
+        *,
+        network: Iterable[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+        etag: str = "",
+    ) -> pb.Workspace:
+        """Change what is given, and nothing else.
+
+        `network` is all that its programs may reach, each `HOST[:PORT[,PORT...]]`, on port 443
+        where none is named; a host is a name, `*.example.org` for all below it, an address, or
+        `*` for every public one. None is empty. It is in force when this returns, also for
+        commands that run: connections that it forbids are cut. Only programs that use the proxy
+        of HTTP_PROXY get out; a command that was started without a network does not know it.
+
+        Raises `InvalidArgument` for a host that is none, `Aborted` when it is not the one with
+        `etag`, or is just being changed; `FailedPrecondition` when this host cannot do that.
+        """
+        given = {"labels": labels, "annotations": annotations, "spec.network": network}
+        request = pb.UpdateWorkspaceRequest(
+            workspace=pb.Workspace(
+                name=self.name,
+                spec=registry_pb2.EnvironmentSpec(network=_network(network or ())),
+                labels=labels,
+                annotations=annotations,
+                etag=etag,
+            ),
+            update_mask=FieldMask(paths=[key for key, value in given.items() if value is not None]),
+            request_id=new_request_id(),
+        )
+        answer = await self._connection.unary(self._stub.UpdateWorkspace, request)
+        self.message = answer.workspace
         return self.message
 
     async def delete(
@@ -279,6 +316,7 @@ class Workspaces:
         filter: str = "",  # noqa: A002 - the contract's word.
         env: Mapping[str, str] | None = None,
         limits: registry_pb2.Limits | None = None,
+        network: Iterable[str] = (),
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
         credentials: git_pb2.Credentials | None = None,
@@ -293,14 +331,15 @@ class Workspaces:
         is made for the workspace, `cove/{id}` by default. `depth` commits of history, back from
         the revision, are enough; so are the contents that `filter` leaves, `blob:none` or
         `blob:limit=1m`, besides those of the revision itself. `env` holds variables of every
-        command. Without `wait` it returns when the workspace is recorded. `on_progress` is told
-        how far it is while it is made. One that fails leaves nothing, unless `keep_failed`.
+        command, `network` what may be reached: see `update`. Without `wait` it returns when the
+        workspace is recorded. `on_progress` is told how far it is while it is made. One that fails
+        leaves nothing, unless `keep_failed`.
 
         `request_id`, a UUID, is for callers that may die: called again with the same one within
         24 h, also by another process, it joins the call or returns its workspace. Raises
         `AlreadyExists` when the id or the branch is taken; `NotFound` when there is no such
         repository or revision; `PermissionDenied` when `credentials` do not do;
-        `InvalidArgument` for an id, a branch name or a URL that is not allowed;
+        `InvalidArgument` for an id, a branch name, a URL or a host that is not allowed;
         `FailedPrecondition` when this host cannot do what is asked; `ResourceExhausted` when
         the repository is too large or the disk full.
         """
@@ -316,6 +355,7 @@ class Workspaces:
                     filter=filter,
                     limits=limits,
                     env=env,
+                    network=_network(network),
                 ),
                 labels=labels,
                 annotations=annotations,
@@ -399,6 +439,11 @@ class Workspaces:
             with suppress(status.CoveError):  # Not there yet, or no more.
                 answer = await self._connection.unary(self._stub.GetWorkspace, request)
                 tell(answer.workspace.progress)
+
+
+def _network(hosts: Iterable[str]) -> registry_pb2.Network | None:
+    made = networks.network(hosts)
+    return made if made.allow else None
 
 
 def _url(repository: str | Path) -> str:

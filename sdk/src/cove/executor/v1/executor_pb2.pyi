@@ -2255,3 +2255,444 @@ class MoveFileResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MoveFileResponse: _TypeAlias = MoveFileResponse  # noqa: Y015
+
+@_typing.final
+class ReadArchiveRequest(_message.Message):
+    """Request of ReadArchive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
+    handle: _builtins.bytes
+    """From provider. Required."""
+    path: _builtins.str
+    """Relative to the workspace's root, or absolute below it; none is the root. At most one of
+    `path` and `raw_path`.
+    """
+    raw_path: _builtins.bytes
+    """The path when it is not UTF-8."""
+    def __init__(
+        self,
+        *,
+        handle: _builtins.bytes = ...,
+        path: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "path", b"path", "raw_path", b"raw_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadArchiveRequest: _TypeAlias = ReadArchiveRequest  # noqa: Y015
+
+@_typing.final
+class ReadArchiveResponse(_message.Message):
+    """One event of ReadArchive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """A part of the archive."""
+    @_builtins.property
+    def end(self) -> Global___ArchiveEnd:
+        """The last event."""
+
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        end: Global___ArchiveEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "event", b"event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["data", "end"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___ReadArchiveResponse: _TypeAlias = ReadArchiveResponse  # noqa: Y015
+
+@_typing.final
+class WriteArchiveHeader(_message.Message):
+    """What a WriteArchive is to unpack where."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
+    MAKE_PARENTS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    handle: _builtins.bytes
+    """From provider. Required."""
+    path: _builtins.str
+    """Relative to the workspace's root, or absolute below it; none is the root. At most one of
+    `path` and `raw_path`.
+    """
+    raw_path: _builtins.bytes
+    """The path when it is not UTF-8."""
+    make_parents: _builtins.bool
+    """Make the directories above it that are missing. The directory itself is always made."""
+    request_id: _builtins.str
+    """A UUID of the caller's making, the same in every retry."""
+    def __init__(
+        self,
+        *,
+        handle: _builtins.bytes = ...,
+        path: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
+        make_parents: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "make_parents", b"make_parents", "path", b"path", "raw_path", b"raw_path", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteArchiveHeader: _TypeAlias = WriteArchiveHeader  # noqa: Y015
+
+@_typing.final
+class WriteArchiveRequest(_message.Message):
+    """One message of WriteArchive: the header first, then data, at last the end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """A part of the archive."""
+    @_builtins.property
+    def header(self) -> Global___WriteArchiveHeader:
+        """The first message, exactly once."""
+
+    @_builtins.property
+    def end(self) -> Global___WriteFileEnd:
+        """The last message, exactly once."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___WriteArchiveHeader | None = ...,
+        data: _builtins.bytes = ...,
+        end: Global___WriteFileEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "data", "end"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___WriteArchiveRequest: _TypeAlias = WriteArchiveRequest  # noqa: Y015
+
+@_typing.final
+class WriteArchiveResponse(_message.Message):
+    """Answer of WriteArchive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNPACKED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def unpacked(self) -> Global___Unpacked:
+        """What was unpacked."""
+
+    def __init__(
+        self,
+        *,
+        unpacked: Global___Unpacked | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["unpacked", b"unpacked"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unpacked", b"unpacked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteArchiveResponse: _TypeAlias = WriteArchiveResponse  # noqa: Y015
+
+@_typing.final
+class WatchFilesRequest(_message.Message):
+    """Request of WatchFiles."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
+    handle: _builtins.bytes
+    """From provider. Required."""
+    path: _builtins.str
+    """Relative to the workspace's root, or absolute below it; none is the root. At most one of
+    `path` and `raw_path`.
+    """
+    raw_path: _builtins.bytes
+    """The path when it is not UTF-8."""
+    def __init__(
+        self,
+        *,
+        handle: _builtins.bytes = ...,
+        path: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "path", b"path", "raw_path", b"raw_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchFilesRequest: _TypeAlias = WatchFilesRequest  # noqa: Y015
+
+@_typing.final
+class WatchFilesResponse(_message.Message):
+    """One event of WatchFiles."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    OVERFLOW_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def started(self) -> Global___WatchStarted:
+        """The first event: what changes from now on is told."""
+
+    @_builtins.property
+    def change(self) -> Global___FileChange:
+        """Something changed."""
+
+    @_builtins.property
+    def overflow(self) -> Global___WatchOverflow:
+        """Changes were lost: anything may have changed."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___WatchHeartbeat:
+        """Sent every 10 s when nothing else is."""
+
+    @_builtins.property
+    def end(self) -> Global___WatchEnd:
+        """The last event: the directory itself was removed or moved."""
+
+    def __init__(
+        self,
+        *,
+        started: Global___WatchStarted | None = ...,
+        change: Global___FileChange | None = ...,
+        overflow: Global___WatchOverflow | None = ...,
+        heartbeat: Global___WatchHeartbeat | None = ...,
+        end: Global___WatchEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "end", b"end", "event", b"event", "heartbeat", b"heartbeat", "overflow", b"overflow", "started", b"started"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "end", b"end", "event", b"event", "heartbeat", b"heartbeat", "overflow", b"overflow", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "change", "overflow", "heartbeat", "end"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___WatchFilesResponse: _TypeAlias = WatchFilesResponse  # noqa: Y015
+
+@_typing.final
+class ArchiveEnd(_message.Message):
+    """The end of ReadArchive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BYTES_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    bytes: _builtins.int
+    """Bytes of the archive."""
+    entries: _builtins.int
+    """Files, directories and links in it."""
+    skipped: _builtins.int
+    """Pipes, sockets and devices that were left out."""
+    def __init__(
+        self,
+        *,
+        bytes: _builtins.int = ...,
+        entries: _builtins.int = ...,
+        skipped: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "entries", b"entries", "skipped", b"skipped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchiveEnd: _TypeAlias = ArchiveEnd  # noqa: Y015
+
+@_typing.final
+class Unpacked(_message.Message):
+    """What WriteArchive unpacked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    entries: _builtins.int
+    """Files, directories and links."""
+    bytes: _builtins.int
+    """Bytes of all files."""
+    def __init__(
+        self,
+        *,
+        entries: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "entries", b"entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Unpacked: _TypeAlias = Unpacked  # noqa: Y015
+
+@_typing.final
+class FileChange(_message.Message):
+    """One change below a watched directory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FileChange._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: FileChange._Kind.ValueType  # 0
+        """Never sent."""
+        KIND_CREATED: FileChange._Kind.ValueType  # 1
+        """It is new, or came from outside of the directory."""
+        KIND_MODIFIED: FileChange._Kind.ValueType  # 2
+        """Its content, mode or times were changed."""
+        KIND_REMOVED: FileChange._Kind.ValueType  # 3
+        """It was removed, or moved out of the directory."""
+        KIND_MOVED: FileChange._Kind.ValueType  # 4
+        """It has another path; what was there before is replaced."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What happened."""
+
+    KIND_UNSPECIFIED: FileChange.Kind.ValueType  # 0
+    """Never sent."""
+    KIND_CREATED: FileChange.Kind.ValueType  # 1
+    """It is new, or came from outside of the directory."""
+    KIND_MODIFIED: FileChange.Kind.ValueType  # 2
+    """Its content, mode or times were changed."""
+    KIND_REMOVED: FileChange.Kind.ValueType  # 3
+    """It was removed, or moved out of the directory."""
+    KIND_MOVED: FileChange.Kind.ValueType  # 4
+    """It has another path; what was there before is replaced."""
+
+    KIND_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
+    PREVIOUS_PATH_FIELD_NUMBER: _builtins.int
+    RAW_PREVIOUS_PATH_FIELD_NUMBER: _builtins.int
+    DIRECTORY_FIELD_NUMBER: _builtins.int
+    kind: Global___FileChange.Kind.ValueType
+    """What happened."""
+    path: _builtins.str
+    """Relative to the watched directory; empty when it is not UTF-8."""
+    raw_path: _builtins.bytes
+    """The path when it is not UTF-8."""
+    previous_path: _builtins.str
+    """Of KIND_MOVED: the path before."""
+    raw_previous_path: _builtins.bytes
+    """The path before when it is not UTF-8."""
+    directory: _builtins.bool
+    """It is, or was, a directory."""
+    def __init__(
+        self,
+        *,
+        kind: Global___FileChange.Kind.ValueType = ...,
+        path: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
+        previous_path: _builtins.str = ...,
+        raw_previous_path: _builtins.bytes = ...,
+        directory: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directory", b"directory", "kind", b"kind", "path", b"path", "previous_path", b"previous_path", "raw_path", b"raw_path", "raw_previous_path", b"raw_previous_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileChange: _TypeAlias = FileChange  # noqa: Y015
+
+@_typing.final
+class WatchStarted(_message.Message):
+    """Says that a WatchFiles has begun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchStarted: _TypeAlias = WatchStarted  # noqa: Y015
+
+@_typing.final
+class WatchOverflow(_message.Message):
+    """Says that a WatchFiles has lost changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchOverflow: _TypeAlias = WatchOverflow  # noqa: Y015
+
+@_typing.final
+class WatchHeartbeat(_message.Message):
+    """Says that a WatchFiles goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchHeartbeat: _TypeAlias = WatchHeartbeat  # noqa: Y015
+
+@_typing.final
+class WatchEnd(_message.Message):
+    """The end of WatchFiles."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEnd: _TypeAlias = WatchEnd  # noqa: Y015

@@ -3168,3 +3168,247 @@ class MergeBranchResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MergeBranchResponse: _TypeAlias = MergeBranchResponse  # noqa: Y015
+
+@_typing.final
+class ReadArchiveRequest(_message.Message):
+    """Request of ReadArchive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The workspace, `workspaces/{id}`. Required."""
+    path: _builtins.str
+    """Relative to the workspace's root, or absolute below it; none is the root. At most one of
+    `path` and `raw_path`.
+    """
+    raw_path: _builtins.bytes
+    """The path when it is not UTF-8."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        path: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "path", b"path", "raw_path", b"raw_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadArchiveRequest: _TypeAlias = ReadArchiveRequest  # noqa: Y015
+
+@_typing.final
+class ReadArchiveResponse(_message.Message):
+    """One event of ReadArchive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """A part of the archive."""
+    @_builtins.property
+    def end(self) -> _executor_pb2.ArchiveEnd:
+        """The last event."""
+
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        end: _executor_pb2.ArchiveEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "event", b"event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["data", "end"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___ReadArchiveResponse: _TypeAlias = ReadArchiveResponse  # noqa: Y015
+
+@_typing.final
+class WriteArchiveHeader(_message.Message):
+    """What a WriteArchive is to unpack where."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
+    MAKE_PARENTS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The workspace, `workspaces/{id}`. Required."""
+    path: _builtins.str
+    """Relative to the workspace's root, or absolute below it; none is the root. At most one of
+    `path` and `raw_path`.
+    """
+    raw_path: _builtins.bytes
+    """The path when it is not UTF-8."""
+    make_parents: _builtins.bool
+    """Make the directories above it that are missing. The directory itself is always made."""
+    request_id: _builtins.str
+    """A UUID of the caller's making, the same in every retry."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        path: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
+        make_parents: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["make_parents", b"make_parents", "name", b"name", "path", b"path", "raw_path", b"raw_path", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteArchiveHeader: _TypeAlias = WriteArchiveHeader  # noqa: Y015
+
+@_typing.final
+class WriteArchiveRequest(_message.Message):
+    """One message of WriteArchive: the header first, then data, at last the end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """A part of the archive."""
+    @_builtins.property
+    def header(self) -> Global___WriteArchiveHeader:
+        """The first message, exactly once."""
+
+    @_builtins.property
+    def end(self) -> _executor_pb2.WriteFileEnd:
+        """The last message, exactly once."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___WriteArchiveHeader | None = ...,
+        data: _builtins.bytes = ...,
+        end: _executor_pb2.WriteFileEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "data", "end"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___WriteArchiveRequest: _TypeAlias = WriteArchiveRequest  # noqa: Y015
+
+@_typing.final
+class WriteArchiveResponse(_message.Message):
+    """Answer of WriteArchive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNPACKED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def unpacked(self) -> _executor_pb2.Unpacked:
+        """What was unpacked."""
+
+    def __init__(
+        self,
+        *,
+        unpacked: _executor_pb2.Unpacked | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["unpacked", b"unpacked"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unpacked", b"unpacked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteArchiveResponse: _TypeAlias = WriteArchiveResponse  # noqa: Y015
+
+@_typing.final
+class WatchFilesRequest(_message.Message):
+    """Request of WatchFiles."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The workspace, `workspaces/{id}`. Required."""
+    path: _builtins.str
+    """Relative to the workspace's root, or absolute below it; none is the root. At most one of
+    `path` and `raw_path`.
+    """
+    raw_path: _builtins.bytes
+    """The path when it is not UTF-8."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        path: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "path", b"path", "raw_path", b"raw_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchFilesRequest: _TypeAlias = WatchFilesRequest  # noqa: Y015
+
+@_typing.final
+class WatchFilesResponse(_message.Message):
+    """One event of WatchFiles."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    OVERFLOW_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def started(self) -> _executor_pb2.WatchStarted:
+        """The first event: what changes from now on is told."""
+
+    @_builtins.property
+    def change(self) -> _executor_pb2.FileChange:
+        """Something changed."""
+
+    @_builtins.property
+    def overflow(self) -> _executor_pb2.WatchOverflow:
+        """Changes were lost: anything may have changed."""
+
+    @_builtins.property
+    def heartbeat(self) -> _executor_pb2.WatchHeartbeat:
+        """Sent every 10 s when nothing else is."""
+
+    @_builtins.property
+    def end(self) -> _executor_pb2.WatchEnd:
+        """The last event: the directory itself was removed or moved."""
+
+    def __init__(
+        self,
+        *,
+        started: _executor_pb2.WatchStarted | None = ...,
+        change: _executor_pb2.FileChange | None = ...,
+        overflow: _executor_pb2.WatchOverflow | None = ...,
+        heartbeat: _executor_pb2.WatchHeartbeat | None = ...,
+        end: _executor_pb2.WatchEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "end", b"end", "event", b"event", "heartbeat", b"heartbeat", "overflow", b"overflow", "started", b"started"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "end", b"end", "event", b"event", "heartbeat", b"heartbeat", "overflow", b"overflow", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "change", "overflow", "heartbeat", "end"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___WatchFilesResponse: _TypeAlias = WatchFilesResponse  # noqa: Y015
