@@ -1,7 +1,7 @@
 """What a helper does, and how it tells of it. It runs in a process of its own."""
 
 import os
-from collections.abc import Sequence
+from _collections_abc import Sequence
 
 from agent import frames
 from agent.inside import tar

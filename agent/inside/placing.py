@@ -6,7 +6,7 @@ What cannot go together, as a file in the place of a directory, is seen before a
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from _collections_abc import Iterator
 
 from agent.inside import system
 from agent.inside.paths import Place

@@ -4,7 +4,7 @@ What is read is plain: files, directories, symbolic and hard links, with names o
 tar. Anything else is refused, as is what two programs could understand differently.
 """
 
-from collections.abc import Callable
+from _collections_abc import Callable
 
 BLOCK = 512
 END = bytes(2 * BLOCK)

@@ -16,6 +16,7 @@ from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
 from servicekit.server import Served, serving
 from services.executor.agents import Agents
+from services.executor.alive import Alive
 from services.executor.background import Background
 from services.executor.config import Config
 from services.executor.executions import Executions
@@ -30,7 +31,9 @@ from services.executor.files.writing import Writer
 from services.executor.groups import Groups
 from services.executor.keeping import Keeper
 from services.executor.output import Outputs
+from services.executor.ports import Ports
 from services.executor.preparing import Preparer
+from services.executor.secrets import Secrets
 from services.executor.service import ExecutorServicer
 from services.executor.starting import Starter
 from services.executor.store import Store
@@ -70,6 +73,7 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             preparer=preparer,
             disk=DiskGuard(config.state, config.disk_limit),
             background=background,
+            secrets=Secrets(config.secrets or state / "secrets"),
         )
         executions = Executions(
             store=store,
@@ -84,6 +88,9 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             executions=executions,
             outputs=outputs,
             agents=agents,
+            alive=Alive(agents),
+            ports=Ports(agents),
+            heartbeat=config.heartbeat.total_seconds(),
             ledger=ledger,
             tokens=tokens,
             background=background,

@@ -116,3 +116,23 @@ class ArchiveTooLarge(ResourceExhausted):
 
 class WatchLimit(ResourceExhausted):
     reason = ErrorReason.ERROR_REASON_WATCH_LIMIT
+
+
+class PortNotListening(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_PORT_NOT_LISTENING
+
+
+class PortLimit(ResourceExhausted):
+    reason = ErrorReason.ERROR_REASON_PORT_LIMIT
+
+
+class PortReset(Aborted):
+    reason = ErrorReason.ERROR_REASON_PORT_RESET
+
+
+class SecretNotFound(NotFound):
+    reason = ErrorReason.ERROR_REASON_SECRET_NOT_FOUND
+
+
+class SecretsUnprotected(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_SECRETS_UNPROTECTED

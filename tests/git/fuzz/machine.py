@@ -32,6 +32,7 @@ _IGNORES: Final = (
     *(b"**/c\n", b"lib/**/x.o\n", b"/*\n!/b\n", b"\\-x\n", b"[ab]\n", b"# a\nd e \n", b"!x.o\n"),
 )
 _BINARY: Final = b"Binary files "
+_FIFO: Final = b".fifo"
 _RENAMED: Final = re.compile(rb"^similarity index 100%$", re.MULTILINE)
 
 odd_names = st.binary(min_size=1, max_size=12).filter(
@@ -149,7 +150,7 @@ class Worktree(RuleBasedStateMachine):
 
     @rule(name=names)
     def make_fifo(self, name: bytes) -> None:
-        self._inside.edit("fifo", name + b".fifo")
+        self._inside.edit("fifo", name + _FIFO)
 
     @rule(above=st.lists(st.sampled_from(_NAMES), max_size=2), data=st.sampled_from(_IGNORES))
     def ignore(self, above: list[bytes], data: bytes) -> None:
@@ -343,6 +344,8 @@ class Worktree(RuleBasedStateMachine):
 
     def _edit_one(self, what: str, pick: int, *more: bytes | int) -> None:
         for path in self._one(pick):
+            if _FIFO in path and what in ("rename", "hard link"):
+                continue  # Where a tracked file was, stock git refuses to add anything then.
             self._inside.edit(what, path, *more)
 
     def _git(self, *steps: list[str]) -> None:

@@ -87,6 +87,11 @@ class ExecutorServiceStub(object):
                 request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.StreamExecutionRequest.SerializeToString,
                 response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.StreamExecutionResponse.FromString,
                 _registered_method=True)
+        self.ForwardPort = channel.stream_stream(
+                '/cove.executor.v1.ExecutorService/ForwardPort',
+                request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortRequest.SerializeToString,
+                response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortResponse.FromString,
+                _registered_method=True)
 
 
 class ExecutorServiceServicer(object):
@@ -109,6 +114,8 @@ class ExecutorServiceServicer(object):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
+        * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -178,7 +185,8 @@ class ExecutorServiceServicer(object):
         """Sends a signal. With SCOPE_TREE and SIGNAL_KILL it returns when nothing is left.
 
         * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: nothing has this name.
-        * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_ENDED: nothing of it is left to signal.
+        * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_ENDED: nothing of it is left to signal. Of a
+        command that has ended that may be its group, or tree, not its own process.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -198,6 +206,8 @@ class ExecutorServiceServicer(object):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
+        * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -217,6 +227,26 @@ class ExecutorServiceServicer(object):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
+        * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForwardPort(self, request_iterator, context):
+        """Connects to a port of the environment's own localhost and moves bytes both ways, also when
+        the environment has no network. The first request is the `target`, the first answer `opened`;
+        what is sent before that is not lost. Each side ends its direction with `end`; the call is
+        over when both have. A caller that leaves, or cancels, resets the connection.
+
+        * FAILED_PRECONDITION, ERROR_REASON_PORT_NOT_LISTENING: nothing listens there.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_PORT_LIMIT: 64 connections are open.
+        * ABORTED, ERROR_REASON_PORT_RESET: the program inside broke off the connection.
+        * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: nothing listens: activate it first.
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
+        * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent cannot do this.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -274,6 +304,11 @@ def add_ExecutorServiceServicer_to_server(servicer, server):
                     servicer.StreamExecution,
                     request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.StreamExecutionRequest.FromString,
                     response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.StreamExecutionResponse.SerializeToString,
+            ),
+            'ForwardPort': grpc.stream_stream_rpc_method_handler(
+                    servicer.ForwardPort,
+                    request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortRequest.FromString,
+                    response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -549,6 +584,33 @@ class ExecutorService(object):
             '/cove.executor.v1.ExecutorService/StreamExecution',
             cove_dot_executor_dot_v1_dot_executor__pb2.StreamExecutionRequest.SerializeToString,
             cove_dot_executor_dot_v1_dot_executor__pb2.StreamExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForwardPort(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/cove.executor.v1.ExecutorService/ForwardPort',
+            cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortRequest.SerializeToString,
+            cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortResponse.FromString,
             options,
             channel_credentials,
             insecure,

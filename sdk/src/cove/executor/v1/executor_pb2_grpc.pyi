@@ -33,6 +33,8 @@ class ExecutorServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
     * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+    * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
+    * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_executor_pb2.GetExecutionRequest, _executor_pb2.GetExecutionResponse]
     """Returns one execution.
@@ -74,7 +76,8 @@ class ExecutorServiceStub:
     """Sends a signal. With SCOPE_TREE and SIGNAL_KILL it returns when nothing is left.
 
     * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: nothing has this name.
-    * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_ENDED: nothing of it is left to signal.
+    * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_ENDED: nothing of it is left to signal. Of a
+      command that has ended that may be its group, or tree, not its own process.
     """
     Execute: _aio.UnaryUnaryMultiCallable[_executor_pb2.ExecuteRequest, _executor_pb2.ExecuteResponse]
     """Starts a command, waits for its end and returns its output up to 1 MiB a stream,
@@ -90,6 +93,8 @@ class ExecutorServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
     * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+    * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
+    * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
     """
     StreamExecution: _aio.UnaryStreamMultiCallable[_executor_pb2.StreamExecutionRequest, _executor_pb2.StreamExecutionResponse]
     """Starts a command and streams its output: StartExecution and ReadOutput in one.
@@ -105,6 +110,22 @@ class ExecutorServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
     * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+    * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
+    * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+    """
+    ForwardPort: _aio.StreamStreamMultiCallable[_executor_pb2.ForwardPortRequest, _executor_pb2.ForwardPortResponse]
+    """Connects to a port of the environment's own localhost and moves bytes both ways, also when
+    the environment has no network. The first request is the `target`, the first answer `opened`;
+    what is sent before that is not lost. Each side ends its direction with `end`; the call is
+    over when both have. A caller that leaves, or cancels, resets the connection.
+
+    * FAILED_PRECONDITION, ERROR_REASON_PORT_NOT_LISTENING: nothing listens there.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_PORT_LIMIT: 64 connections are open.
+    * ABORTED, ERROR_REASON_PORT_RESET: the program inside broke off the connection.
+    * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: nothing listens: activate it first.
+    * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
+    * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+    * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent cannot do this.
     """
 
 class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -132,6 +153,8 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
+        * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
         """
 
     @_abc_1.abstractmethod
@@ -215,7 +238,8 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Sends a signal. With SCOPE_TREE and SIGNAL_KILL it returns when nothing is left.
 
         * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: nothing has this name.
-        * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_ENDED: nothing of it is left to signal.
+        * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_ENDED: nothing of it is left to signal. Of a
+          command that has ended that may be its group, or tree, not its own process.
         """
 
     @_abc_1.abstractmethod
@@ -237,6 +261,8 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
+        * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
         """
 
     @_abc_1.abstractmethod
@@ -258,6 +284,28 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
+        * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+        """
+
+    @_abc_1.abstractmethod
+    def ForwardPort(
+        self,
+        request_iterator: _abc.AsyncIterator[_executor_pb2.ForwardPortRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_executor_pb2.ForwardPortRequest], _abc.AsyncIterator[_executor_pb2.ForwardPortResponse]],
+    ) -> _abc.AsyncIterator[_executor_pb2.ForwardPortResponse]:
+        """Connects to a port of the environment's own localhost and moves bytes both ways, also when
+        the environment has no network. The first request is the `target`, the first answer `opened`;
+        what is sent before that is not lost. Each side ends its direction with `end`; the call is
+        over when both have. A caller that leaves, or cancels, resets the connection.
+
+        * FAILED_PRECONDITION, ERROR_REASON_PORT_NOT_LISTENING: nothing listens there.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_PORT_LIMIT: 64 connections are open.
+        * ABORTED, ERROR_REASON_PORT_RESET: the program inside broke off the connection.
+        * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: nothing listens: activate it first.
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
+        * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent cannot do this.
         """
 
 def add_ExecutorServiceServicer_to_server(servicer: ExecutorServiceServicer, server: _aio.Server) -> None: ...

@@ -1555,6 +1555,110 @@ class SignalExecutionResponse(_message.Message):
 Global___SignalExecutionResponse: _TypeAlias = SignalExecutionResponse  # noqa: Y015
 
 @_typing.final
+class ForwardPortTarget(_message.Message):
+    """Where ForwardPort connects to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The workspace, `workspaces/{id}`. Required."""
+    port: _builtins.int
+    """The TCP port on 127.0.0.1 inside; where nothing listens there, on ::1."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForwardPortTarget: _TypeAlias = ForwardPortTarget  # noqa: Y015
+
+@_typing.final
+class ForwardPortRequest(_message.Message):
+    """One message of the caller of ForwardPort."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Bytes for the program inside, at most 1 MiB."""
+    @_builtins.property
+    def target(self) -> Global___ForwardPortTarget:
+        """The first one."""
+
+    @_builtins.property
+    def end(self) -> _executor_pb2.ForwardPortEnd:
+        """The last one: nothing more comes from the caller."""
+
+    def __init__(
+        self,
+        *,
+        target: Global___ForwardPortTarget | None = ...,
+        data: _builtins.bytes = ...,
+        end: _executor_pb2.ForwardPortEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "message", b"message", "target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "message", b"message", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["target", "data", "end"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___ForwardPortRequest: _TypeAlias = ForwardPortRequest  # noqa: Y015
+
+@_typing.final
+class ForwardPortResponse(_message.Message):
+    """One event of ForwardPort."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPENED_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Bytes from the program inside, at most 64 KiB."""
+    @_builtins.property
+    def opened(self) -> _executor_pb2.ForwardPortOpened:
+        """The first one."""
+
+    @_builtins.property
+    def end(self) -> _executor_pb2.ForwardPortEnd:
+        """Nothing more comes from the program inside."""
+
+    @_builtins.property
+    def heartbeat(self) -> _executor_pb2.Heartbeat:
+        """Sent every 10 s when nothing else is."""
+
+    def __init__(
+        self,
+        *,
+        opened: _executor_pb2.ForwardPortOpened | None = ...,
+        data: _builtins.bytes = ...,
+        end: _executor_pb2.ForwardPortEnd | None = ...,
+        heartbeat: _executor_pb2.Heartbeat | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "event", b"event", "heartbeat", b"heartbeat", "opened", b"opened"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "event", b"event", "heartbeat", b"heartbeat", "opened", b"opened"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["opened", "data", "end", "heartbeat"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___ForwardPortResponse: _TypeAlias = ForwardPortResponse  # noqa: Y015
+
+@_typing.final
 class ExecuteRequest(_message.Message):
     """Request of Execute."""
 
