@@ -113,9 +113,11 @@ def test_refuses_what_can_be_read_in_two_ways(head: bytes) -> None:
 
 
 _BYTES = st.sampled_from(
-    [b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b"/", b"@", b"%", b"[", b"]", b"#", b"\0", b"\xff"]
-    + [b"Host: b.example", b"Content-Length: 3", b"Transfer-Encoding: chunked", b"GET ", b"http://"]
-    + [b"Connection: host", b"a.example", b"HTTP/1.1", b"127.1", b":80"]
+    [
+        *(b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b"/", b"@", b"%", b"[", b"]", b"#", b"\0"),
+        *(b"\xff", b"Host: b.example", b"Content-Length: 3", b"Transfer-Encoding: chunked"),
+        *(b"GET ", b"http://", b"Connection: host", b"a.example", b"HTTP/1.1", b"127.1", b":80"),
+    ]
 )
 
 
