@@ -16,6 +16,7 @@ from cove.connection import request_id as new_request_id
 from cove.executions import Execution, Executions, Result, spec
 from cove.executor.v1.executor_pb2 import File
 from cove.files import AnyPath, Files
+from cove.forwarding import Forward
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import SourceServiceStub, WorkspaceServiceStub
 from cove.git.v1 import git_pb2
@@ -181,6 +182,8 @@ class Workspace:
         env: Mapping[str, str] | None = None,
         timeout: timedelta | float | None = None,
         merge_stderr: bool = False,
+        secrets: Mapping[str, str | None] | None = None,
+        redact: bool = False,
         id: str = "",  # noqa: A002 - the contract's word.
         check: bool = False,
     ) -> Result:
@@ -191,6 +194,11 @@ class Workspace:
         standard output, in the exact order. With `check`, another status than 0 raises
         `CommandFailed`.
 
+        `secrets` are variables that only this command and its children can read; they are kept
+        nowhere, so that a retry must bring them again. None stands for the value that the server
+        keeps under this name; `NotFound` when it keeps none. With `redact`, `***` is recorded
+        where the command writes the value of one, of 4 to 4096 bytes, as it is.
+
         An `id` runs at most one command, ever: called again with the same id and the same
         command, also by another process, this waits for that one and returns how it ended; with
         another command it raises `AlreadyExists`. `NotFound`: no such program or `cwd`.
@@ -198,7 +206,14 @@ class Workspace:
         be made, or the disk is full. A caller that leaves does not end the command.
         """
         what = spec(
-            argv, script=script, cwd=cwd, env=env, timeout=timeout, merge_stderr=merge_stderr
+            argv,
+            script=script,
+            cwd=cwd,
+            env=env,
+            timeout=timeout,
+            merge_stderr=merge_stderr,
+            secrets=secrets,
+            redact=redact,
         )
         result = await self.executions.run(what, id)
         return result.check() if check else result
@@ -211,11 +226,20 @@ class Workspace:
         env: Mapping[str, str] | None = None,
         timeout: timedelta | float | None = None,
         merge_stderr: bool = False,
+        secrets: Mapping[str, str | None] | None = None,
+        redact: bool = False,
         id: str = "",  # noqa: A002
     ) -> Execution:
         """Start a command, and return when it runs. Parameters and errors are `execute`'s."""
         what = spec(
-            argv, script=script, cwd=cwd, env=env, timeout=timeout, merge_stderr=merge_stderr
+            argv,
+            script=script,
+            cwd=cwd,
+            env=env,
+            timeout=timeout,
+            merge_stderr=merge_stderr,
+            secrets=secrets,
+            redact=redact,
         )
         return await self.executions.start(what, id)
 
@@ -227,6 +251,8 @@ class Workspace:
         env: Mapping[str, str] | None = None,
         timeout: timedelta | float | None = None,
         merge_stderr: bool = False,
+        secrets: Mapping[str, str | None] | None = None,
+        redact: bool = False,
         id: str = "",  # noqa: A002
     ) -> AsyncGenerator[Event, None]:
         """Run a command and yield its output as it comes, and at last its `Exit`.
@@ -235,13 +261,28 @@ class Workspace:
         Parameters and errors are those of `execute`, the events those of `Execution.output`.
         """
         what = spec(
-            argv, script=script, cwd=cwd, env=env, timeout=timeout, merge_stderr=merge_stderr
+            argv,
+            script=script,
+            cwd=cwd,
+            env=env,
+            timeout=timeout,
+            merge_stderr=merge_stderr,
+            secrets=secrets,
+            redact=redact,
         )
 
         async def started() -> str:
             return (await self.executions.start(what, id)).name
 
         return read_output(self._connection, started)
+
+    def forward(self, port: int, *, local_port: int = 0, host: str = "127.0.0.1") -> Forward:
+        """Listen on this machine, and connect whoever comes to a port inside.
+
+        Use it as an async context manager; `port` is where it listens, chosen when `local_port`
+        is 0. It reaches what listens on the workspace's own localhost, also without a network.
+        """
+        return Forward(self._connection, self.name, port, host=host, local_port=local_port)
 
     async def stat(self, path: AnyPath) -> File:
         """What is at a path."""

@@ -210,6 +210,26 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The execution is still running. Metadata: `name`."""
     ERROR_REASON_UPLOAD_INCOMPLETE: _ErrorReason.ValueType  # 521
     """The upload stopped before its last message: nothing was written. Metadata: `path`."""
+    ERROR_REASON_ARCHIVE_INVALID: _ErrorReason.ValueType  # 530
+    """The archive is damaged, or holds what is not unpacked: a path or link that leads out, a
+    device, a sparse file. Metadata: `path`, of the entry, and `why`.
+    """
+    ERROR_REASON_ARCHIVE_TOO_LARGE: _ErrorReason.ValueType  # 531
+    """The archive, or the directory to be read, exceeds a limit. Metadata: `path`, `why`."""
+    ERROR_REASON_WATCH_LIMIT: _ErrorReason.ValueType  # 532
+    """There are more directories than can be watched. Metadata: `path`, `why`."""
+    ERROR_REASON_PORT_NOT_LISTENING: _ErrorReason.ValueType  # 550
+    """Nothing listens on the port inside the environment. Metadata: `port`."""
+    ERROR_REASON_PORT_LIMIT: _ErrorReason.ValueType  # 551
+    """The environment has as many forwarded connections as it may have. Metadata: `limit`."""
+    ERROR_REASON_PORT_RESET: _ErrorReason.ValueType  # 552
+    """The program inside broke off the connection. Metadata: `port`."""
+    ERROR_REASON_SECRET_NOT_FOUND: _ErrorReason.ValueType  # 553
+    """A secret has no value in the request, and the server keeps none of that name.
+    Metadata: `secret`.
+    """
+    ERROR_REASON_SECRETS_UNPROTECTED: _ErrorReason.ValueType  # 554
+    """The host's kernel cannot keep the secrets of a command from others of the environment."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Values of `google.rpc.ErrorInfo.reason` where `domain` is "cove". Callers
@@ -405,4 +425,24 @@ ERROR_REASON_EXECUTION_RUNNING: ErrorReason.ValueType  # 520
 """The execution is still running. Metadata: `name`."""
 ERROR_REASON_UPLOAD_INCOMPLETE: ErrorReason.ValueType  # 521
 """The upload stopped before its last message: nothing was written. Metadata: `path`."""
+ERROR_REASON_ARCHIVE_INVALID: ErrorReason.ValueType  # 530
+"""The archive is damaged, or holds what is not unpacked: a path or link that leads out, a
+device, a sparse file. Metadata: `path`, of the entry, and `why`.
+"""
+ERROR_REASON_ARCHIVE_TOO_LARGE: ErrorReason.ValueType  # 531
+"""The archive, or the directory to be read, exceeds a limit. Metadata: `path`, `why`."""
+ERROR_REASON_WATCH_LIMIT: ErrorReason.ValueType  # 532
+"""There are more directories than can be watched. Metadata: `path`, `why`."""
+ERROR_REASON_PORT_NOT_LISTENING: ErrorReason.ValueType  # 550
+"""Nothing listens on the port inside the environment. Metadata: `port`."""
+ERROR_REASON_PORT_LIMIT: ErrorReason.ValueType  # 551
+"""The environment has as many forwarded connections as it may have. Metadata: `limit`."""
+ERROR_REASON_PORT_RESET: ErrorReason.ValueType  # 552
+"""The program inside broke off the connection. Metadata: `port`."""
+ERROR_REASON_SECRET_NOT_FOUND: ErrorReason.ValueType  # 553
+"""A secret has no value in the request, and the server keeps none of that name.
+Metadata: `secret`.
+"""
+ERROR_REASON_SECRETS_UNPROTECTED: ErrorReason.ValueType  # 554
+"""The host's kernel cannot keep the secrets of a command from others of the environment."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

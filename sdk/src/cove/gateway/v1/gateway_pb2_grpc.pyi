@@ -400,6 +400,15 @@ class ExecutionServiceStub:
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
     """
+    ForwardPort: _aio.StreamStreamMultiCallable[_gateway_pb2.ForwardPortRequest, _gateway_pb2.ForwardPortResponse]
+    """Connects to a port of the workspace's own localhost and moves bytes both ways, also when
+    it has no network. The first request is the `target`, the first answer `opened`. Each side
+    ends its direction with `end`; the call is over when both have. Not served over HTTP.
+    Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    """
 
 class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Commands in workspaces. A command belongs to its workspace, not to the call that
@@ -524,6 +533,21 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
         """
 
+    @_abc_1.abstractmethod
+    def ForwardPort(
+        self,
+        request_iterator: _abc.AsyncIterator[_gateway_pb2.ForwardPortRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_gateway_pb2.ForwardPortRequest], _abc.AsyncIterator[_gateway_pb2.ForwardPortResponse]],
+    ) -> _abc.AsyncIterator[_gateway_pb2.ForwardPortResponse]:
+        """Connects to a port of the workspace's own localhost and moves bytes both ways, also when
+        it has no network. The first request is the `target`, the first answer `opened`. Each side
+        ends its direction with `end`; the call is over when both have. Not served over HTTP.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
 def add_ExecutionServiceServicer_to_server(servicer: ExecutionServiceServicer, server: _aio.Server) -> None: ...
 
 class FileServiceStub:
@@ -576,6 +600,31 @@ class FileServiceStub:
     """
     MoveFile: _aio.UnaryUnaryMultiCallable[_gateway_pb2.MoveFileRequest, _gateway_pb2.MoveFileResponse]
     """Renames a file, a link or a directory within the workspace.
+    Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    """
+    ReadArchive: _aio.UnaryStreamMultiCallable[_gateway_pb2.ReadArchiveRequest, _gateway_pb2.ReadArchiveResponse]
+    """Streams a tar archive of a directory, with names relative to it and in their order, or of the
+    one file that is there. Symbolic links come as links; pipes, sockets and devices are left out.
+    Over HTTP the body is the archive itself; one that breaks off lacks its end.
+    Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    """
+    WriteArchive: _aio.StreamUnaryMultiCallable[_gateway_pb2.WriteArchiveRequest, _gateway_pb2.WriteArchiveResponse]
+    """Unpacks a tar archive below a directory. A call that breaks off, or is refused, changes nothing.
+    Over HTTP the body is the archive itself.
+    Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    """
+    WatchFiles: _aio.UnaryStreamMultiCallable[_gateway_pb2.WatchFilesRequest, _gateway_pb2.WatchFilesResponse]
+    """Streams what changes below a directory. A reader who is too slow is told by `overflow` that
+    changes were lost. While it lasts the sandbox stays up.
     Fails as the RPC of this name in cove.executor.v1 does, and besides:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
@@ -672,6 +721,49 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_gateway_pb2.MoveFileRequest, _abc.Awaitable[_gateway_pb2.MoveFileResponse]],
     ) -> _abc.Awaitable[_gateway_pb2.MoveFileResponse]:
         """Renames a file, a link or a directory within the workspace.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadArchive(
+        self,
+        request: _gateway_pb2.ReadArchiveRequest,
+        context: _aio.ServicerContext[_gateway_pb2.ReadArchiveRequest, _abc.AsyncIterator[_gateway_pb2.ReadArchiveResponse]],
+    ) -> _abc.AsyncIterator[_gateway_pb2.ReadArchiveResponse]:
+        """Streams a tar archive of a directory, with names relative to it and in their order, or of the
+        one file that is there. Symbolic links come as links; pipes, sockets and devices are left out.
+        Over HTTP the body is the archive itself; one that breaks off lacks its end.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def WriteArchive(
+        self,
+        request_iterator: _abc.AsyncIterator[_gateway_pb2.WriteArchiveRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_gateway_pb2.WriteArchiveRequest], _abc.Awaitable[_gateway_pb2.WriteArchiveResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.WriteArchiveResponse]:
+        """Unpacks a tar archive below a directory. A call that breaks off, or is refused, changes nothing.
+        Over HTTP the body is the archive itself.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchFiles(
+        self,
+        request: _gateway_pb2.WatchFilesRequest,
+        context: _aio.ServicerContext[_gateway_pb2.WatchFilesRequest, _abc.AsyncIterator[_gateway_pb2.WatchFilesResponse]],
+    ) -> _abc.AsyncIterator[_gateway_pb2.WatchFilesResponse]:
+        """Streams what changes below a directory. A reader who is too slow is told by `overflow` that
+        changes were lost. While it lasts the sandbox stays up.
         Fails as the RPC of this name in cove.executor.v1 does, and besides:
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
