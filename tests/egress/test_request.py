@@ -121,7 +121,7 @@ _BYTES = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 200), st.booleans(), _BYTES), max_size=4))
 def test_whatever_is_sent_is_refused_or_means_one_thing(
     changes: list[tuple[int, bool, bytes]],
