@@ -33,6 +33,7 @@ class ExecutorServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
     * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+    * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_executor_pb2.GetExecutionRequest, _executor_pb2.GetExecutionResponse]
     """Returns one execution.
@@ -90,6 +91,7 @@ class ExecutorServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
     * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+    * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
     """
     StreamExecution: _aio.UnaryStreamMultiCallable[_executor_pb2.StreamExecutionRequest, _executor_pb2.StreamExecutionResponse]
     """Starts a command and streams its output: StartExecution and ReadOutput in one.
@@ -105,7 +107,17 @@ class ExecutorServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
     * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+    * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
     """
+    WatchUsage: _aio.UnaryStreamMultiCallable[_executor_pb2.WatchUsageRequest, _executor_pb2.WatchUsageResponse]
+    """Streams what an execution, or all of an environment together, uses: one sample at once and
+    one each `interval`. Of an execution the last event is `exit`; of an environment it goes on
+    until the caller leaves, also while no sandbox runs. It wakes nobody.
+
+    * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: no execution has this name.
+    """
+    GetCapabilities: _aio.UnaryUnaryMultiCallable[_executor_pb2.GetCapabilitiesRequest, _executor_pb2.GetCapabilitiesResponse]
+    """Tells which limits of executions are enforced here, by what, and what output is kept."""
 
 class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs commands in an environment it is handed the handle of. A command belongs to
@@ -132,6 +144,7 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         """
 
     @_abc_1.abstractmethod
@@ -237,6 +250,7 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         """
 
     @_abc_1.abstractmethod
@@ -258,7 +272,29 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         """
+
+    @_abc_1.abstractmethod
+    def WatchUsage(
+        self,
+        request: _executor_pb2.WatchUsageRequest,
+        context: _aio.ServicerContext[_executor_pb2.WatchUsageRequest, _abc.AsyncIterator[_executor_pb2.WatchUsageResponse]],
+    ) -> _abc.AsyncIterator[_executor_pb2.WatchUsageResponse]:
+        """Streams what an execution, or all of an environment together, uses: one sample at once and
+        one each `interval`. Of an execution the last event is `exit`; of an environment it goes on
+        until the caller leaves, also while no sandbox runs. It wakes nobody.
+
+        * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: no execution has this name.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCapabilities(
+        self,
+        request: _executor_pb2.GetCapabilitiesRequest,
+        context: _aio.ServicerContext[_executor_pb2.GetCapabilitiesRequest, _abc.Awaitable[_executor_pb2.GetCapabilitiesResponse]],
+    ) -> _abc.Awaitable[_executor_pb2.GetCapabilitiesResponse]:
+        """Tells which limits of executions are enforced here, by what, and what output is kept."""
 
 def add_ExecutorServiceServicer_to_server(servicer: ExecutorServiceServicer, server: _aio.Server) -> None: ...
 

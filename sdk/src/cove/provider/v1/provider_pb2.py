@@ -29,7 +29,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63ove/provider/v1/provider.proto\x12\x10\x63ove.provider.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x19\x63ove/mount/v1/mount.proto\x1a\x1d\x63ove/options/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x05\n\x0c\x43\x61pabilities\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07\x64rivers\x18\x02 \x03(\t\x12\x16\n\x0e\x64\x65\x66\x61ult_driver\x18\x03 \x01(\t\x12;\n\tisolation\x18\x04 \x01(\x0e\x32(.cove.provider.v1.Capabilities.Isolation\x12:\n\x06memory\x18\x05 \x01(\x0e\x32*.cove.provider.v1.Capabilities.LimitMethod\x12=\n\tprocesses\x18\x06 \x01(\x0e\x32*.cove.provider.v1.Capabilities.LimitMethod\x12\x37\n\x03\x63pu\x18\x07 \x01(\x0e\x32*.cove.provider.v1.Capabilities.LimitMethod\x12\x38\n\x08networks\x18\x08 \x03(\x0e\x32&.cove.provider.v1.Capabilities.Network\x12/\n\x0cidle_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06remedy\x18\n \x01(\t\x12\x0e\n\x06\x66reeze\x18\x0b \x01(\x08\"d\n\tIsolation\x12\x19\n\x15ISOLATION_UNSPECIFIED\x10\x00\x12\x1d\n\x19ISOLATION_NAMESPACES_ROOT\x10\x01\x12\x1d\n\x19ISOLATION_NAMESPACES_USER\x10\x02\"|\n\x0bLimitMethod\x12\x1c\n\x18LIMIT_METHOD_UNSPECIFIED\x10\x00\x12\x1a\n\x16LIMIT_METHOD_CGROUP_V1\x10\x01\x12\x1a\n\x16LIMIT_METHOD_CGROUP_V2\x10\x02\x12\x17\n\x13LIMIT_METHOD_RLIMIT\x10\x03\"4\n\x07Network\x12\x17\n\x13NETWORK_UNSPECIFIED\x10\x00\x12\x10\n\x0cNETWORK_NONE\x10\x01\"I\n\x04Spec\x12\x17\n\x06\x64river\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18?\x12(\n\x06limits\x18\x02 \x01(\x0b\x32\x18.cove.provider.v1.Limits\"w\n\x06Limits\x12,\n\x0cmemory_bytes\x18\x01 \x01(\x03\x42\x16\xbaH\x13\"\x0e\x18\x80\x80\x80\x80\x80\x80\x80\x02(\x80\x80\x80\x08\xd8\x01\x01\x12\x1e\n\tprocesses\x18\x02 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00\x12\x1f\n\nmilli_cpus\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00\"\xac\x02\n\x0bObservation\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.cove.provider.v1.Observation.State\x12\x0e\n\x06\x64river\x18\x03 \x01(\t\x12\x32\n\x0eprovision_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\ractivate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06tenant\x18\x06 \x01(\t\"U\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_DORMANT\x10\x01\x12\x10\n\x0cSTATE_ACTIVE\x10\x02\x12\x10\n\x0cSTATE_BROKEN\x10\x03\"\x18\n\x16GetCapabilitiesRequest\"O\n\x17GetCapabilitiesResponse\x12\x34\n\x0c\x63\x61pabilities\x18\x01 \x01(\x0b\x32\x1e.cove.provider.v1.Capabilities\";\n\x13ValidateSpecRequest\x12$\n\x04spec\x18\x01 \x01(\x0b\x32\x16.cove.provider.v1.Spec\"<\n\x14ValidateSpecResponse\x12$\n\x04spec\x18\x01 \x01(\x0b\x32\x16.cove.provider.v1.Spec\"\xb5\x01\n\x1bProvisionEnvironmentRequest\x12\"\n\x03uid\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[a-z2-7]{16}$\x12$\n\x04spec\x18\x02 \x01(\x0b\x32\x16.cove.provider.v1.Spec\x12+\n\x05mount\x18\x03 \x01(\x0b\x32\x14.cove.mount.v1.MountB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"`\n\x1cProvisionEnvironmentResponse\x12\x0e\n\x06handle\x18\x01 \x01(\x0c\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x0e\n\x06\x64river\x18\x03 \x01(\t\x12\x0c\n\x04node\x18\x04 \x01(\t\"9\n\x1a\x41\x63tivateEnvironmentRequest\x12\x1b\n\x06handle\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04\".\n\x1b\x41\x63tivateEnvironmentResponse\x12\x0f\n\x07started\x18\x01 \x01(\x08\"8\n\x19InspectEnvironmentRequest\x12\x1b\n\x06handle\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04\"P\n\x1aInspectEnvironmentResponse\x12\x32\n\x0bobservation\x18\x01 \x01(\x0b\x32\x1d.cove.provider.v1.Observation\"`\n\x19ReleaseEnvironmentRequest\x12\"\n\x03uid\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[a-z2-7]{16}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"-\n\x1aReleaseEnvironmentResponse\x12\x0f\n\x07\x65xisted\x18\x01 \x01(\x08\"R\n\x16ListProvisionedRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"z\n\x17ListProvisionedResponse\x12\x33\n\x0cobservations\x18\x01 \x03(\x0b\x32\x1d.cove.provider.v1.Observation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"\x89\x01\n\x19SuspendEnvironmentRequest\x12\x1b\n\x06handle\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04\x12=\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\x07\"\x03\x08\xac\x02*\x00\xc8\x01\x01\x12\x10\n\x08\x65nd_idle\x18\x03 \x01(\x08\",\n\x1aSuspendEnvironmentResponse\x12\x0e\n\x06\x61\x63tive\x18\x01 \x01(\x08\"7\n\x18ResumeEnvironmentRequest\x12\x1b\n\x06handle\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04\",\n\x19ResumeEnvironmentResponse\x12\x0f\n\x07resumed\x18\x01 \x01(\x08\x32\xd9\x08\n\x0fProviderService\x12q\n\x0fGetCapabilities\x12(.cove.provider.v1.GetCapabilitiesRequest\x1a).cove.provider.v1.GetCapabilitiesResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x12h\n\x0cValidateSpec\x12%.cove.provider.v1.ValidateSpecRequest\x1a&.cove.provider.v1.ValidateSpecResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x12\x80\x01\n\x14ProvisionEnvironment\x12-.cove.provider.v1.ProvisionEnvironmentRequest\x1a..cove.provider.v1.ProvisionEnvironmentResponse\"\t\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x12}\n\x13\x41\x63tivateEnvironment\x12,.cove.provider.v1.ActivateEnvironmentRequest\x1a-.cove.provider.v1.ActivateEnvironmentResponse\"\t\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x12z\n\x12InspectEnvironment\x12+.cove.provider.v1.InspectEnvironmentRequest\x1a,.cove.provider.v1.InspectEnvironmentResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x12z\n\x12SuspendEnvironment\x12+.cove.provider.v1.SuspendEnvironmentRequest\x1a,.cove.provider.v1.SuspendEnvironmentResponse\"\t\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x12w\n\x11ResumeEnvironment\x12*.cove.provider.v1.ResumeEnvironmentRequest\x1a+.cove.provider.v1.ResumeEnvironmentResponse\"\t\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x12\x82\x01\n\x12ReleaseEnvironment\x12+.cove.provider.v1.ReleaseEnvironmentRequest\x1a,.cove.provider.v1.ReleaseEnvironmentResponse\"\x11\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x92\xe4\x19\x04\n\x02\x08x\x12q\n\x0fListProvisioned\x12(.cove.provider.v1.ListProvisionedRequest\x1a).cove.provider.v1.ListProvisionedResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63ove/provider/v1/provider.proto\x12\x10\x63ove.provider.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x19\x63ove/mount/v1/mount.proto\x1a\x1d\x63ove/options/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\x07\n\x0c\x43\x61pabilities\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07\x64rivers\x18\x02 \x03(\t\x12\x16\n\x0e\x64\x65\x66\x61ult_driver\x18\x03 \x01(\t\x12;\n\tisolation\x18\x04 \x01(\x0e\x32(.cove.provider.v1.Capabilities.Isolation\x12:\n\x06memory\x18\x05 \x01(\x0e\x32*.cove.provider.v1.Capabilities.LimitMethod\x12=\n\tprocesses\x18\x06 \x01(\x0e\x32*.cove.provider.v1.Capabilities.LimitMethod\x12\x37\n\x03\x63pu\x18\x07 \x01(\x0e\x32*.cove.provider.v1.Capabilities.LimitMethod\x12\x38\n\x08networks\x18\x08 \x03(\x0e\x32&.cove.provider.v1.Capabilities.Network\x12/\n\x0cidle_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06remedy\x18\n \x01(\t\x12\x0e\n\x06\x66reeze\x18\x0b \x01(\x08\x12\x31\n\x04\x64isk\x18\x0c \x01(\x0e\x32#.cove.provider.v1.Capabilities.Disk\x12>\n\nopen_files\x18\r \x01(\x0e\x32*.cove.provider.v1.Capabilities.LimitMethod\"d\n\tIsolation\x12\x19\n\x15ISOLATION_UNSPECIFIED\x10\x00\x12\x1d\n\x19ISOLATION_NAMESPACES_ROOT\x10\x01\x12\x1d\n\x19ISOLATION_NAMESPACES_USER\x10\x02\"|\n\x0bLimitMethod\x12\x1c\n\x18LIMIT_METHOD_UNSPECIFIED\x10\x00\x12\x1a\n\x16LIMIT_METHOD_CGROUP_V1\x10\x01\x12\x1a\n\x16LIMIT_METHOD_CGROUP_V2\x10\x02\x12\x17\n\x13LIMIT_METHOD_RLIMIT\x10\x03\":\n\x04\x44isk\x12\x14\n\x10\x44ISK_UNSPECIFIED\x10\x00\x12\r\n\tDISK_SOFT\x10\x01\x12\r\n\tDISK_HARD\x10\x02\"4\n\x07Network\x12\x17\n\x13NETWORK_UNSPECIFIED\x10\x00\x12\x10\n\x0cNETWORK_NONE\x10\x01\"I\n\x04Spec\x12\x17\n\x06\x64river\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18?\x12(\n\x06limits\x18\x02 \x01(\x0b\x32\x18.cove.provider.v1.Limits\"\xc6\x01\n\x06Limits\x12,\n\x0cmemory_bytes\x18\x01 \x01(\x03\x42\x16\xbaH\x13\"\x0e\x18\x80\x80\x80\x80\x80\x80\x80\x02(\x80\x80\x80\x08\xd8\x01\x01\x12\x1e\n\tprocesses\x18\x02 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00\x12\x1f\n\nmilli_cpus\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00\x12)\n\ndisk_bytes\x18\x04 \x01(\x03\x42\x15\xbaH\x12\"\r\x18\x80\x80\x80\x80\x80\x80\x80\x02(\x80\x80@\xd8\x01\x01\x12\"\n\nopen_files\x18\x05 \x01(\x05\x42\x0e\xbaH\x0b\x1a\x06\x18\x80\x80@(\x08\xd8\x01\x01\"\xac\x02\n\x0bObservation\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.cove.provider.v1.Observation.State\x12\x0e\n\x06\x64river\x18\x03 \x01(\t\x12\x32\n\x0eprovision_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\ractivate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06tenant\x18\x06 \x01(\t\"U\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_DORMANT\x10\x01\x12\x10\n\x0cSTATE_ACTIVE\x10\x02\x12\x10\n\x0cSTATE_BROKEN\x10\x03\"\x18\n\x16GetCapabilitiesRequest\"O\n\x17GetCapabilitiesResponse\x12\x34\n\x0c\x63\x61pabilities\x18\x01 \x01(\x0b\x32\x1e.cove.provider.v1.Capabilities\";\n\x13ValidateSpecRequest\x12$\n\x04spec\x18\x01 \x01(\x0b\x32\x16.cove.provider.v1.Spec\"<\n\x14ValidateSpecResponse\x12$\n\x04spec\x18\x01 \x01(\x0b\x32\x16.cove.provider.v1.Spec\"\xb5\x01\n\x1bProvisionEnvironmentRequest\x12\"\n\x03uid\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[a-z2-7]{16}$\x12$\n\x04spec\x18\x02 \x01(\x0b\x32\x16.cove.provider.v1.Spec\x12+\n\x05mount\x18\x03 \x01(\x0b\x32\x14.cove.mount.v1.MountB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"`\n\x1cProvisionEnvironmentResponse\x12\x0e\n\x06handle\x18\x01 \x01(\x0c\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x0e\n\x06\x64river\x18\x03 \x01(\t\x12\x0c\n\x04node\x18\x04 \x01(\t\"9\n\x1a\x41\x63tivateEnvironmentRequest\x12\x1b\n\x06handle\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04\".\n\x1b\x41\x63tivateEnvironmentResponse\x12\x0f\n\x07started\x18\x01 \x01(\x08\"8\n\x19InspectEnvironmentRequest\x12\x1b\n\x06handle\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04\"P\n\x1aInspectEnvironmentResponse\x12\x32\n\x0bobservation\x18\x01 \x01(\x0b\x32\x1d.cove.provider.v1.Observation\"`\n\x19ReleaseEnvironmentRequest\x12\"\n\x03uid\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[a-z2-7]{16}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"-\n\x1aReleaseEnvironmentResponse\x12\x0f\n\x07\x65xisted\x18\x01 \x01(\x08\"R\n\x16ListProvisionedRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"z\n\x17ListProvisionedResponse\x12\x33\n\x0cobservations\x18\x01 \x03(\x0b\x32\x1d.cove.provider.v1.Observation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"\x89\x01\n\x19SuspendEnvironmentRequest\x12\x1b\n\x06handle\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04\x12=\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\x07\"\x03\x08\xac\x02*\x00\xc8\x01\x01\x12\x10\n\x08\x65nd_idle\x18\x03 \x01(\x08\",\n\x1aSuspendEnvironmentResponse\x12\x0e\n\x06\x61\x63tive\x18\x01 \x01(\x08\"7\n\x18ResumeEnvironmentRequest\x12\x1b\n\x06handle\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04\",\n\x19ResumeEnvironmentResponse\x12\x0f\n\x07resumed\x18\x01 \x01(\x08\x32\xd9\x08\n\x0fProviderService\x12q\n\x0fGetCapabilities\x12(.cove.provider.v1.GetCapabilitiesRequest\x1a).cove.provider.v1.GetCapabilitiesResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x12h\n\x0cValidateSpec\x12%.cove.provider.v1.ValidateSpecRequest\x1a&.cove.provider.v1.ValidateSpecResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x12\x80\x01\n\x14ProvisionEnvironment\x12-.cove.provider.v1.ProvisionEnvironmentRequest\x1a..cove.provider.v1.ProvisionEnvironmentResponse\"\t\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x12}\n\x13\x41\x63tivateEnvironment\x12,.cove.provider.v1.ActivateEnvironmentRequest\x1a-.cove.provider.v1.ActivateEnvironmentResponse\"\t\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x12z\n\x12InspectEnvironment\x12+.cove.provider.v1.InspectEnvironmentRequest\x1a,.cove.provider.v1.InspectEnvironmentResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x12z\n\x12SuspendEnvironment\x12+.cove.provider.v1.SuspendEnvironmentRequest\x1a,.cove.provider.v1.SuspendEnvironmentResponse\"\t\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x12w\n\x11ResumeEnvironment\x12*.cove.provider.v1.ResumeEnvironmentRequest\x1a+.cove.provider.v1.ResumeEnvironmentResponse\"\t\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x12\x82\x01\n\x12ReleaseEnvironment\x12+.cove.provider.v1.ReleaseEnvironmentRequest\x1a,.cove.provider.v1.ReleaseEnvironmentResponse\"\x11\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x92\xe4\x19\x04\n\x02\x08x\x12q\n\x0fListProvisioned\x12(.cove.provider.v1.ListProvisionedRequest\x1a).cove.provider.v1.ListProvisionedResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +44,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LIMITS'].fields_by_name['processes']._serialized_options = b'\272H\010\032\006\030\300\204=(\000'
   _globals['_LIMITS'].fields_by_name['milli_cpus']._loaded_options = None
   _globals['_LIMITS'].fields_by_name['milli_cpus']._serialized_options = b'\272H\010\032\006\030\300\204=(\000'
+  _globals['_LIMITS'].fields_by_name['disk_bytes']._loaded_options = None
+  _globals['_LIMITS'].fields_by_name['disk_bytes']._serialized_options = b'\272H\022\"\r\030\200\200\200\200\200\200\200\002(\200\200@\330\001\001'
+  _globals['_LIMITS'].fields_by_name['open_files']._loaded_options = None
+  _globals['_LIMITS'].fields_by_name['open_files']._serialized_options = b'\272H\013\032\006\030\200\200@(\010\330\001\001'
   _globals['_PROVISIONENVIRONMENTREQUEST'].fields_by_name['uid']._loaded_options = None
   _globals['_PROVISIONENVIRONMENTREQUEST'].fields_by_name['uid']._serialized_options = b'\272H\022r\0202\016^[a-z2-7]{16}$'
   _globals['_PROVISIONENVIRONMENTREQUEST'].fields_by_name['mount']._loaded_options = None
@@ -87,57 +91,59 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROVIDERSERVICE'].methods_by_name['ListProvisioned']._loaded_options = None
   _globals['_PROVIDERSERVICE'].methods_by_name['ListProvisioned']._serialized_options = b'\220\002\001\212\344\031\002\010\004'
   _globals['_CAPABILITIES']._serialized_start=206
-  _globals['_CAPABILITIES']._serialized_end=937
-  _globals['_CAPABILITIES_ISOLATION']._serialized_start=657
-  _globals['_CAPABILITIES_ISOLATION']._serialized_end=757
-  _globals['_CAPABILITIES_LIMITMETHOD']._serialized_start=759
-  _globals['_CAPABILITIES_LIMITMETHOD']._serialized_end=883
-  _globals['_CAPABILITIES_NETWORK']._serialized_start=885
-  _globals['_CAPABILITIES_NETWORK']._serialized_end=937
-  _globals['_SPEC']._serialized_start=939
-  _globals['_SPEC']._serialized_end=1012
-  _globals['_LIMITS']._serialized_start=1014
-  _globals['_LIMITS']._serialized_end=1133
-  _globals['_OBSERVATION']._serialized_start=1136
-  _globals['_OBSERVATION']._serialized_end=1436
-  _globals['_OBSERVATION_STATE']._serialized_start=1351
-  _globals['_OBSERVATION_STATE']._serialized_end=1436
-  _globals['_GETCAPABILITIESREQUEST']._serialized_start=1438
-  _globals['_GETCAPABILITIESREQUEST']._serialized_end=1462
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=1464
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=1543
-  _globals['_VALIDATESPECREQUEST']._serialized_start=1545
-  _globals['_VALIDATESPECREQUEST']._serialized_end=1604
-  _globals['_VALIDATESPECRESPONSE']._serialized_start=1606
-  _globals['_VALIDATESPECRESPONSE']._serialized_end=1666
-  _globals['_PROVISIONENVIRONMENTREQUEST']._serialized_start=1669
-  _globals['_PROVISIONENVIRONMENTREQUEST']._serialized_end=1850
-  _globals['_PROVISIONENVIRONMENTRESPONSE']._serialized_start=1852
-  _globals['_PROVISIONENVIRONMENTRESPONSE']._serialized_end=1948
-  _globals['_ACTIVATEENVIRONMENTREQUEST']._serialized_start=1950
-  _globals['_ACTIVATEENVIRONMENTREQUEST']._serialized_end=2007
-  _globals['_ACTIVATEENVIRONMENTRESPONSE']._serialized_start=2009
-  _globals['_ACTIVATEENVIRONMENTRESPONSE']._serialized_end=2055
-  _globals['_INSPECTENVIRONMENTREQUEST']._serialized_start=2057
-  _globals['_INSPECTENVIRONMENTREQUEST']._serialized_end=2113
-  _globals['_INSPECTENVIRONMENTRESPONSE']._serialized_start=2115
-  _globals['_INSPECTENVIRONMENTRESPONSE']._serialized_end=2195
-  _globals['_RELEASEENVIRONMENTREQUEST']._serialized_start=2197
-  _globals['_RELEASEENVIRONMENTREQUEST']._serialized_end=2293
-  _globals['_RELEASEENVIRONMENTRESPONSE']._serialized_start=2295
-  _globals['_RELEASEENVIRONMENTRESPONSE']._serialized_end=2340
-  _globals['_LISTPROVISIONEDREQUEST']._serialized_start=2342
-  _globals['_LISTPROVISIONEDREQUEST']._serialized_end=2424
-  _globals['_LISTPROVISIONEDRESPONSE']._serialized_start=2426
-  _globals['_LISTPROVISIONEDRESPONSE']._serialized_end=2548
-  _globals['_SUSPENDENVIRONMENTREQUEST']._serialized_start=2551
-  _globals['_SUSPENDENVIRONMENTREQUEST']._serialized_end=2688
-  _globals['_SUSPENDENVIRONMENTRESPONSE']._serialized_start=2690
-  _globals['_SUSPENDENVIRONMENTRESPONSE']._serialized_end=2734
-  _globals['_RESUMEENVIRONMENTREQUEST']._serialized_start=2736
-  _globals['_RESUMEENVIRONMENTREQUEST']._serialized_end=2791
-  _globals['_RESUMEENVIRONMENTRESPONSE']._serialized_start=2793
-  _globals['_RESUMEENVIRONMENTRESPONSE']._serialized_end=2837
-  _globals['_PROVIDERSERVICE']._serialized_start=2840
-  _globals['_PROVIDERSERVICE']._serialized_end=3953
+  _globals['_CAPABILITIES']._serialized_end=1112
+  _globals['_CAPABILITIES_ISOLATION']._serialized_start=772
+  _globals['_CAPABILITIES_ISOLATION']._serialized_end=872
+  _globals['_CAPABILITIES_LIMITMETHOD']._serialized_start=874
+  _globals['_CAPABILITIES_LIMITMETHOD']._serialized_end=998
+  _globals['_CAPABILITIES_DISK']._serialized_start=1000
+  _globals['_CAPABILITIES_DISK']._serialized_end=1058
+  _globals['_CAPABILITIES_NETWORK']._serialized_start=1060
+  _globals['_CAPABILITIES_NETWORK']._serialized_end=1112
+  _globals['_SPEC']._serialized_start=1114
+  _globals['_SPEC']._serialized_end=1187
+  _globals['_LIMITS']._serialized_start=1190
+  _globals['_LIMITS']._serialized_end=1388
+  _globals['_OBSERVATION']._serialized_start=1391
+  _globals['_OBSERVATION']._serialized_end=1691
+  _globals['_OBSERVATION_STATE']._serialized_start=1606
+  _globals['_OBSERVATION_STATE']._serialized_end=1691
+  _globals['_GETCAPABILITIESREQUEST']._serialized_start=1693
+  _globals['_GETCAPABILITIESREQUEST']._serialized_end=1717
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=1719
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=1798
+  _globals['_VALIDATESPECREQUEST']._serialized_start=1800
+  _globals['_VALIDATESPECREQUEST']._serialized_end=1859
+  _globals['_VALIDATESPECRESPONSE']._serialized_start=1861
+  _globals['_VALIDATESPECRESPONSE']._serialized_end=1921
+  _globals['_PROVISIONENVIRONMENTREQUEST']._serialized_start=1924
+  _globals['_PROVISIONENVIRONMENTREQUEST']._serialized_end=2105
+  _globals['_PROVISIONENVIRONMENTRESPONSE']._serialized_start=2107
+  _globals['_PROVISIONENVIRONMENTRESPONSE']._serialized_end=2203
+  _globals['_ACTIVATEENVIRONMENTREQUEST']._serialized_start=2205
+  _globals['_ACTIVATEENVIRONMENTREQUEST']._serialized_end=2262
+  _globals['_ACTIVATEENVIRONMENTRESPONSE']._serialized_start=2264
+  _globals['_ACTIVATEENVIRONMENTRESPONSE']._serialized_end=2310
+  _globals['_INSPECTENVIRONMENTREQUEST']._serialized_start=2312
+  _globals['_INSPECTENVIRONMENTREQUEST']._serialized_end=2368
+  _globals['_INSPECTENVIRONMENTRESPONSE']._serialized_start=2370
+  _globals['_INSPECTENVIRONMENTRESPONSE']._serialized_end=2450
+  _globals['_RELEASEENVIRONMENTREQUEST']._serialized_start=2452
+  _globals['_RELEASEENVIRONMENTREQUEST']._serialized_end=2548
+  _globals['_RELEASEENVIRONMENTRESPONSE']._serialized_start=2550
+  _globals['_RELEASEENVIRONMENTRESPONSE']._serialized_end=2595
+  _globals['_LISTPROVISIONEDREQUEST']._serialized_start=2597
+  _globals['_LISTPROVISIONEDREQUEST']._serialized_end=2679
+  _globals['_LISTPROVISIONEDRESPONSE']._serialized_start=2681
+  _globals['_LISTPROVISIONEDRESPONSE']._serialized_end=2803
+  _globals['_SUSPENDENVIRONMENTREQUEST']._serialized_start=2806
+  _globals['_SUSPENDENVIRONMENTREQUEST']._serialized_end=2943
+  _globals['_SUSPENDENVIRONMENTRESPONSE']._serialized_start=2945
+  _globals['_SUSPENDENVIRONMENTRESPONSE']._serialized_end=2989
+  _globals['_RESUMEENVIRONMENTREQUEST']._serialized_start=2991
+  _globals['_RESUMEENVIRONMENTREQUEST']._serialized_end=3046
+  _globals['_RESUMEENVIRONMENTRESPONSE']._serialized_start=3048
+  _globals['_RESUMEENVIRONMENTRESPONSE']._serialized_end=3092
+  _globals['_PROVIDERSERVICE']._serialized_start=3095
+  _globals['_PROVIDERSERVICE']._serialized_end=4208
 # @@protoc_insertion_point(module_scope)
