@@ -19,12 +19,17 @@ PREPARE, RUN = 10, 11
 """A start in two steps: what can be done before the command is known, and the rest."""
 LEAVE = 12
 """End now, if nothing runs: as after the idle timeout, but whoever is connected."""
+LIMITS, EXCEEDED = 40, 41
+"""What a start to come may use; and that a running one has met a limit, and is to end."""
 LAUNCHER = 64
 """A launcher's request: the payload is one JSON object."""
 OK, ERROR = 100, 101
 
 PROCESS, GROUP, TREE = 1, 2, 3
 """Scopes of a signal."""
+
+OUTPUT, DISK, PIDS, CPU = b"output", b"disk", b"pids", b"cpu"
+"""Limits that end an execution."""
 
 PROGRAM_NOT_FOUND = b"PROGRAM_NOT_FOUND"
 PROGRAM_NOT_EXECUTABLE = b"PROGRAM_NOT_EXECUTABLE"
