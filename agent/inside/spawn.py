@@ -210,7 +210,8 @@ def _child(descriptors: tuple[int, int, int, int, int], cgroups: list[int], proc
         os.write(report, _READY)
         argv, env, cwd, merge, limited = _parsed(_orders())
         os.write(report, _BEGUN)
-        limits.apply(limited)
+        if limited:
+            limits.apply(limited)
         if merge != b"0":
             os.dup2(1, 2)
         step = 2
@@ -228,7 +229,6 @@ def _child(descriptors: tuple[int, int, int, int, int], cgroups: list[int], proc
 def _rehearse() -> None:
     """Do what is done later once for nothing, so that the memory it needs is our own by then."""
     argv, env, cwd, *_ = _parsed(frames.pack(b"/", 0, b"", 1, b"-", b"PATH=/proc/self/fd/-1:/proc"))
-    limits.apply(b"")
     os.chdir(cwd)
     try:
         _exec(argv, env)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
-from agent.client import AgentError, Command, ErrorCode
+from agent.client import AgentError, Command, CommandLimits, ErrorCode
 from servicekit.disk import full
 from servicekit.errors import InvalidArgument, ServiceError
 from services.executor.errors import (
@@ -14,7 +14,7 @@ from services.executor.errors import (
     ProgramNotExecutable,
     ProgramNotFound,
 )
-from services.executor.record import Record, Spec
+from services.executor.record import Environment, Record, Spec
 
 _ROOT: Final = "/workspace"
 _SHELL: Final = "sh"
@@ -25,6 +25,7 @@ _ENVIRONMENT: Final = {
     "USER": "cove",
 }
 _MILLISECOND_NS: Final = 1_000_000
+_SECOND_NS: Final = 1_000_000_000
 
 
 def command(record: Record, environment_env: Mapping[str, str]) -> Command:
@@ -35,8 +36,27 @@ def command(record: Record, environment_env: Mapping[str, str]) -> Command:
         cwd=f"{_ROOT}/{spec.cwd}" if not spec.cwd.startswith("/") else spec.cwd,
         env={**_ENVIRONMENT, **environment_env, **spec.env, "COVE_EXECUTION_ID": record.key},
         merge_stderr=spec.merge_stderr,
-        timeout=timedelta(milliseconds=-(-spec.timeout_ns // _MILLISECOND_NS)),
+        timeout=_duration(spec.timeout_ns),
+        idle_output_timeout=_duration(spec.idle_output_timeout_ns),
     )
+
+
+def limits(record: Record, environment: Environment, groups: Mapping[str, str]) -> CommandLimits:
+    """What the agent is told to keep. `groups` has what control groups limit instead."""
+    wanted = record.spec.limits
+    files = [each for each in (wanted.open_files, environment.open_files) if each]
+    return CommandLimits(
+        output_bytes=record.spec.output_limit,
+        data_bytes=0 if "memory" in groups else wanted.memory_bytes,
+        cpu_seconds=-(-wanted.cpu_time_ns // _SECOND_NS),
+        file_bytes=record.disk_bytes,
+        open_files=min(files, default=0),
+        processes=0 if "pids" in groups else wanted.processes,
+    )
+
+
+def _duration(ns: int) -> timedelta | None:
+    return timedelta(milliseconds=-(-ns // _MILLISECOND_NS)) if ns else None
 
 
 def refusal(error: AgentError, spec: Spec) -> ServiceError:

@@ -2,15 +2,14 @@
 
 import asyncio
 import signal
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
 from agent.client import AgentError, ErrorCode, Scope
 from services.executor.agents import Agents
-from services.executor.ending import End
+from services.executor.ending import End, Usage
 from services.executor.errors import (
     AgentUnavailable,
     EnvironmentDormant,
@@ -21,7 +20,7 @@ from services.executor.errors import (
 from services.executor.groups import Groups
 from services.executor.keeping import Keeper
 from services.executor.output import Outputs
-from services.executor.record import Progress, Record, Spec, State
+from services.executor.record import Environment, Progress, Record, Spec, State
 from services.executor.starting import Starter
 from services.executor.store import Store
 from services.executor.watch import Watcher
@@ -40,6 +39,7 @@ class Snapshot:
     progress: Progress
     start_ns: int
     output_bytes: int
+    usage: Usage = field(default_factory=Usage)
 
 
 class Executions:
@@ -65,10 +65,10 @@ class Executions:
         self._starter = starter
 
     async def start(
-        self, uid: str, execution_id: str, spec: Spec, environment_env: Mapping[str, str]
+        self, uid: str, execution_id: str, spec: Spec, environment: Environment
     ) -> Snapshot:
         """Start a command, or find the one of that id; see Starter."""
-        record = await self._starter.start(uid, execution_id, spec, environment_env)
+        record = await self._starter.start(uid, execution_id, spec, environment)
         return await self.snapshot(record)
 
     async def find(self, uid: str, execution_id: str) -> Record:
@@ -103,7 +103,8 @@ class Executions:
             return _ended(record, progress.end)
         start_ns = self._outputs.start_ns(record)
         size = await asyncio.to_thread(self._outputs.size, record)
-        return Snapshot(record, progress, start_ns, size)
+        usage = self._groups.current(self._store.groups(record))
+        return Snapshot(record, progress, start_ns, size, usage)
 
     async def wait(self, record: Record) -> Snapshot:
         """Return when it has ended. Raises ExecutionNotFound when it is removed."""
@@ -112,10 +113,10 @@ class Executions:
         return await self.snapshot(record)
 
     async def begin(
-        self, uid: str, execution_id: str, spec: Spec, environment_env: Mapping[str, str]
+        self, uid: str, execution_id: str, spec: Spec, environment: Environment
     ) -> Record:
         """As `start`; what is told is all that is known so early."""
-        return await self._starter.start(uid, execution_id, spec, environment_env)
+        return await self._starter.start(uid, execution_id, spec, environment)
 
     async def briefly(self, record: Record) -> Snapshot | None:
         """Wait for the end for a moment, as most commands are short. None if it did not come."""
@@ -195,4 +196,5 @@ class Executions:
 
 
 def _ended(record: Record, end: End) -> Snapshot:
-    return Snapshot(record, Progress(State.ENDED, end), end.start_ns, end.output_bytes)
+    progress = Progress(State.ENDED, end)
+    return Snapshot(record, progress, end.start_ns, end.output_bytes, end.usage)

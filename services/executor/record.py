@@ -1,11 +1,32 @@
 """What is known of one execution."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Self
 
 from services.executor.ending import End
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one execution may use; 0 is no limit."""
+
+    memory_bytes: int = 0
+    processes: int = 0
+    milli_cpus: int = 0
+    open_files: int = 0
+    cpu_time_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What an environment gives to each of its executions; 0 is no limit."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    disk_bytes: int = 0
+    open_files: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,10 +40,14 @@ class Spec:
     env: dict[str, str] = field(default_factory=dict)
     merge_stderr: bool = False
     timeout_ns: int
+    idle_output_timeout_ns: int = 0
+    limits: Limits = field(default_factory=Limits)
+    output_limit: int = 0
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        return cls(**(values | {"argv": tuple(values["argv"])}))
+        limits = Limits(**values.get("limits", {}))
+        return cls(**(values | {"argv": tuple(values["argv"]), "limits": limits}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +61,8 @@ class Record:
     token: str
     """Tells it from an earlier one of the same id, for the agent remembers ids."""
     folder: Path
+    disk_bytes: int = 0
+    """Limit of its environment; 0 is none."""
     groups: tuple[str, ...] = ()
     """Paths of its control groups, as far as they were known when it was recorded."""
 

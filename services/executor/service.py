@@ -20,21 +20,23 @@ from services.executor import convert
 from services.executor.agents import Agents
 from services.executor.background import Background
 from services.executor.bounded import Bounded
+from services.executor.ending import End
 from services.executor.errors import ExecutionNotFound
 from services.executor.executions import Executions
 from services.executor.output import Chunk, Ended, Gap, Heartbeat, Outputs, Stopped
-from services.executor.record import Record, Spec
+from services.executor.record import Environment, Record, Spec
+from services.executor.retention import Retention
+from services.executor.using import Uses
 
 _ANSWERED: Final = 1 << 20
 """Bytes of each stream in the answer of Execute."""
+_INTERVAL: Final = 1.0
 _SCOPES: Final = {
     pb.SIGNAL_SCOPE_UNSPECIFIED: Scope.GROUP,
     pb.SIGNAL_SCOPE_PROCESS: Scope.PROCESS,
     pb.SIGNAL_SCOPE_GROUP: Scope.GROUP,
     pb.SIGNAL_SCOPE_TREE: Scope.TREE,
 }
-
-_Start = pb.StartExecutionRequest | pb.ExecuteRequest | pb.StreamExecutionRequest
 
 
 class ExecutorServicer(ExecutorServiceServicer):
@@ -48,6 +50,9 @@ class ExecutorServicer(ExecutorServiceServicer):
         tokens: PageTokens,
         background: Background,
         stopping: asyncio.Event,
+        uses: Uses,
+        methods: Mapping[str, str],
+        retention: Retention,
     ) -> None:
         self._executions = executions
         self._outputs = outputs
@@ -56,6 +61,9 @@ class ExecutorServicer(ExecutorServiceServicer):
         self._tokens = tokens
         self._background = background
         self._stopping = stopping
+        self._uses = uses
+        self._methods = methods
+        self._retention = retention
 
     async def StartExecution(
         self, request: pb.StartExecutionRequest, context: Context
@@ -194,13 +202,36 @@ class ExecutorServicer(ExecutorServiceServicer):
                 by = calls.current().identity.principal or "the caller"
                 self._background.begin(self._executions.cancel(record, by))
 
-    async def _started(self, request: _Start, spec: pb.ExecutionSpec) -> Record:
+    async def WatchUsage(
+        self, request: pb.WatchUsageRequest, context: Context
+    ) -> AsyncIterator[pb.WatchUsageResponse]:
+        interval = convert.seconds(request.interval) or _INTERVAL
+        _, uid, *execution = request.name.split("/")
+        record = await self._executions.find(uid, execution[1]) if execution else None
+        samples = self._uses.watch(uid, record, interval)
+        async with aclosing(samples):
+            async for sample in samples:
+                if isinstance(sample, End):
+                    yield pb.WatchUsageResponse(exit=convert.exit_of(sample))
+                else:
+                    yield pb.WatchUsageResponse(sample=convert.sample(sample))
+
+    async def GetCapabilities(
+        self, request: pb.GetCapabilitiesRequest, context: Context
+    ) -> pb.GetCapabilitiesResponse:
+        return pb.GetCapabilitiesResponse(
+            capabilities=convert.capabilities(self._methods, self._retention)
+        )
+
+    async def _started(self, request: convert.Request, spec: pb.ExecutionSpec) -> Record:
         if not request.request_id:
             return await self._executions.begin(*self._wanted(request, spec))
         answer = await self._start(request, spec)
         return await self._executions.find(*_parts(answer.execution.name))
 
-    async def _start(self, request: _Start, spec: pb.ExecutionSpec) -> pb.StartExecutionResponse:
+    async def _start(
+        self, request: convert.Request, spec: pb.ExecutionSpec
+    ) -> pb.StartExecutionResponse:
         async def start() -> pb.StartExecutionResponse:
             found = await self._executions.start(*self._wanted(request, spec))
             return pb.StartExecutionResponse(execution=convert.execution(found))
@@ -208,11 +239,11 @@ class ExecutorServicer(ExecutorServiceServicer):
         return await self._ledger.once(request, pb.StartExecutionResponse, start)
 
     def _wanted(
-        self, request: _Start, spec: pb.ExecutionSpec
-    ) -> tuple[str, str, Spec, Mapping[str, str]]:
+        self, request: convert.Request, spec: pb.ExecutionSpec
+    ) -> tuple[str, str, Spec, Environment]:
         uid = self._agents.environment(request.handle)
         execution_id = request.execution_id or _new_id(uid, request.request_id)
-        return uid, execution_id, convert.spec_of(spec), request.environment_env
+        return uid, execution_id, convert.spec_of(spec), convert.environment_of(request)
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -8,25 +8,35 @@ such program) leaves no record: the id is free again.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Final, NoReturn
 
-from agent.client import AgentClient, AgentError, ErrorCode, PeerGone, PeerTooOld, Sinks
+from agent.client import (
+    AgentClient,
+    AgentError,
+    CommandLimits,
+    ErrorCode,
+    PeerGone,
+    PeerTooOld,
+    Sinks,
+)
 from servicekit.disk import DiskGuard, full
 from services.executor.agents import Agents, absent
 from services.executor.background import Background
-from services.executor.command import command, refusal
+from services.executor.command import command, limits, refusal
 from services.executor.errors import (
     AgentTooOld,
     AgentUnavailable,
+    CapabilityMissing,
     EnvironmentDormant,
     ExecutionExists,
 )
 from services.executor.groups import Groups, Joins
 from services.executor.keeping import Keeper
+from services.executor.measuring import limit
 from services.executor.preparing import Preparer, opened
-from services.executor.record import Record, Spec, State
+from services.executor.record import Environment, Limits, Record, Spec, State
 from services.executor.store import Draft, Store
 
 _TRIES: Final = 3
@@ -57,17 +67,16 @@ class Starter:
         self._now_ns = now_ns
 
     async def start(
-        self, uid: str, execution_id: str, spec: Spec, environment_env: Mapping[str, str]
+        self, uid: str, execution_id: str, spec: Spec, environment: Environment
     ) -> Record:
         """Start a command, or find the one of that id. Goes on when the caller leaves.
 
-        Raises ExecutionExists, DiskFull, what the agent refuses, and what awakes nobody.
+        Raises ExecutionExists, CapabilityMissing, DiskFull, what the agent refuses, and what
+        awakes nobody.
         """
-        return await self._background.finish(self._start(uid, execution_id, spec, environment_env))
+        return await self._background.finish(self._start(uid, execution_id, spec, environment))
 
-    async def _start(
-        self, uid: str, execution_id: str, spec: Spec, env: Mapping[str, str]
-    ) -> Record:
+    async def _start(self, uid: str, execution_id: str, spec: Spec, env: Environment) -> Record:
         while True:
             record = self._store.read(uid, execution_id)
             if record is None:
@@ -82,19 +91,25 @@ class Starter:
                 return record
 
     async def _create(
-        self, uid: str, execution_id: str, spec: Spec, env: Mapping[str, str]
+        self, uid: str, execution_id: str, spec: Spec, env: Environment
     ) -> Record | None:
         """Start a new one; None when the id was taken meanwhile."""
         self._disk.check()
         async with self._agents.awake(uid) as agent:  # A dormant environment costs no record.
+            methods = self._methods(agent, spec)
             wanted = uid, execution_id, spec, self._now_ns()
-            prepared = self._preparer.take(uid, agent)
+            # What is prepared has no group of its own in the hierarchy of the processor.
+            prepared = None if _apart(spec, methods) else self._preparer.take(uid, agent)
             draft = None
             try:
                 if prepared:
                     try:
                         record = await asyncio.to_thread(
-                            self._store.name, prepared.draft, *wanted, prepared.groups
+                            self._store.name,
+                            prepared.draft,
+                            *wanted,
+                            prepared.groups,
+                            env.disk_bytes,
                         )
                     except FileNotFoundError:  # All of the environment was just removed.
                         self._preparer.discard(prepared)
@@ -105,7 +120,7 @@ class Starter:
                 if prepared:
                     draft = prepared.draft
                 else:
-                    making = asyncio.to_thread(self._made, wanted, agent.pid)
+                    making = asyncio.to_thread(self._made, wanted, agent.pid, env.disk_bytes)
                     draft, record = await making
             except FileExistsError:
                 return None
@@ -114,22 +129,40 @@ class Starter:
                     raise told from error
                 raise
             try:
-                if not (prepared and await self._run(agent, record, env)):
+                if not (prepared and await self._run(agent, record, env, methods)):
                     await self._launch(record, env)
             finally:
                 draft.close()
             return record
 
-    def _made(self, wanted: tuple[str, str, Spec, int], agent_pid: int) -> tuple[Draft, Record]:
+    def _made(
+        self, wanted: tuple[str, str, Spec, int], agent_pid: int, disk_bytes: int
+    ) -> tuple[Draft, Record]:
         draft = self._store.draft(wanted[0])
         try:
-            groups = self._groups.paths(agent_pid, draft.token)
-            return draft, self._store.name(draft, *wanted, groups)
+            groups = self._groups.paths(
+                agent_pid, draft.token, cpu=bool(wanted[2].limits.milli_cpus)
+            )
+            return draft, self._store.name(draft, *wanted, groups, disk_bytes)
         except OSError:
             self._store.discard(draft)
             raise
 
-    async def _go_on(self, record: Record, env: Mapping[str, str]) -> State:
+    def _methods(self, agent: AgentClient, spec: Spec) -> Mapping[str, str]:
+        """Which limits control groups keep here. Raises CapabilityMissing."""
+        if spec.limits == Limits():
+            return {}
+        methods = self._groups.methods(agent.pid)
+        if spec.limits.milli_cpus and "cpu" not in methods:
+            raise CapabilityMissing(
+                "this node cannot limit the processor time per time of an execution",
+                remedy="Leave milli_cpus out, or limit cpu_time; or have the operator run the "
+                "launcher and the executor as root, with the control group of the processor.",
+                capability="milli_cpus",
+            )
+        return methods
+
+    async def _go_on(self, record: Record, env: Environment) -> State:
         """See to it that a recorded execution was started."""
         async with self._store.held(record) as there:
             if not there:
@@ -140,14 +173,39 @@ class Starter:
                 return State.RUNNING
             return state
 
-    async def _run(self, agent: AgentClient, record: Record, env: Mapping[str, str]) -> bool:
+    async def _limit(
+        self,
+        agent: AgentClient,
+        record: Record,
+        env: Environment,
+        methods: Mapping[str, str],
+        paths: Sequence[str],
+    ) -> None:
+        """Put the limits of what is to be started into force. The caller holds the record."""
+        if record.spec.limits != Limits():
+            await asyncio.to_thread(limit, paths, record.spec.limits)
+        told = limits(record, env, methods)
+        if told == CommandLimits():
+            return
+        try:
+            await agent.limit(record.key, told)
+        except AgentError as error:
+            if error.code is not ErrorCode.BAD_REQUEST:
+                raise
+            await self._keeper.drop(record)
+            raise AgentTooOld("the agent cannot limit a command", uid=record.uid) from None
+
+    async def _run(
+        self, agent: AgentClient, record: Record, env: Environment, methods: Mapping[str, str]
+    ) -> bool:
         """Have the agent start what is prepared. False when it must be asked another way.
 
         That is safe whatever has happened, as the agent starts a key once. The caller holds the
         record.
         """
         try:
-            await agent.run(record.token, record.key, command(record, env))
+            await self._limit(agent, record, env, methods, record.groups)
+            await agent.run(record.token, record.key, command(record, env.env))
         except AgentError as error:
             if error.code in (ErrorCode.NOT_PREPARED, ErrorCode.ALREADY_STARTED):
                 return error.code is ErrorCode.ALREADY_STARTED
@@ -156,7 +214,7 @@ class Starter:
             return False
         return True
 
-    async def _launch(self, record: Record, env: Mapping[str, str]) -> None:
+    async def _launch(self, record: Record, env: Environment) -> None:
         """Have the agent start it. The caller holds the record."""
         self._store.ask(record)
         for _ in range(_TRIES):
@@ -190,13 +248,16 @@ class Starter:
         await self._keeper.drop(record)
         raise refusal(error, record.spec) from error
 
-    async def _ask(self, agent: AgentClient, record: Record, env: Mapping[str, str]) -> None:
-        paths = self._groups.paths(agent.pid, record.token)
+    async def _ask(self, agent: AgentClient, record: Record, env: Environment) -> None:
+        methods = self._methods(agent, record.spec)
+        cpu = bool(record.spec.limits.milli_cpus)
+        paths = self._groups.paths(agent.pid, record.token, cpu=cpu)
         with ExitStack() as stack:
             opened = await asyncio.to_thread(self._opened, stack, record, paths)
             log, result, joins = opened
             sinks = Sinks(log=log, result=result, cgroup_procs=joins.procs, unified=joins.unified)
-            await agent.start(record.key, command(record, env), sinks)
+            await self._limit(agent, record, env, methods, paths)
+            await agent.start(record.key, command(record, env.env), sinks)
 
     def _opened(self, stack: ExitStack, record: Record, paths: list[str]) -> tuple[int, int, Joins]:
         """Open what the agent is given. Raises PeerGone when its control groups are gone."""
@@ -206,3 +267,7 @@ class Starter:
         except FileNotFoundError as error:
             raise PeerGone("the environment's control groups are gone") from error
         return *opened(stack, record.folder), joins
+
+
+def _apart(spec: Spec, methods: Mapping[str, str]) -> bool:
+    return bool(spec.limits.milli_cpus) and methods["cpu"] == "cgroup_v1"

@@ -83,6 +83,7 @@ async def test_limits_go_with_who_told_them(node: Node) -> None:
             assert caught.value.code is ErrorCode.OS_ERROR
             await agent.limit("a7", CommandLimits(open_files=10))
         async with box.agent() as agent:
+
             async def has_room() -> bool:
                 try:
                     await agent.limit("b", CommandLimits(open_files=9))

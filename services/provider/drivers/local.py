@@ -19,6 +19,7 @@ from servicekit.disk import DiskGuard
 from servicekit.errors import Unavailable
 from services.provider.driver import (
     Capabilities,
+    Disk,
     Found,
     Isolation,
     Limits,
@@ -92,6 +93,8 @@ class LocalDriver:
             processes=Method(facts.pids),
             cpu=Method(facts.cpu),
             idle_timeout=self._idle_timeout,
+            disk=Disk.SOFT,
+            open_files=Method.RLIMIT,
             freeze=bool(facts.freeze),
             remedy=remedy,
         )
