@@ -60,7 +60,15 @@ def limit(paths: Iterable[str], limits: Limits) -> None:
     for path in paths:
         for file, value in _settings(path, limits):
             with suppress(FileNotFoundError):
-                Path(path, file).write_text(value)
+                _write(f"{path}/{file}", value)
+
+
+def _write(path: str, value: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, value.encode())
+    finally:
+        os.close(descriptor)
 
 
 def _settings(path: str, limits: Limits) -> Iterator[tuple[str, str]]:

@@ -154,25 +154,25 @@ class Trimmer:
         before = log.hole()
         head = min(self._retention.head_bytes, most // 2)
         if before == NONE:
-            log.reader.seek(head)
+            log.reader.seek(max(0, head - 1))
+            log.reader.read(1)
+            if log.position > most // 2:  # Many small records take more than what is in them.
+                log.go(0, 0)
+                _walk(log, most // 2, 0)
             before = Hole(log.position, log.position, log.offset, log.offset)
         log.go(before.end, before.last)
-        size = os.fstat(log.descriptor).st_size
         tail = max(0, most * 3 // 4 - head)
-        step = max(1 << 12, tail // 8)
-        while log.position < size - tail:
-            last = log.position, log.offset
-            log.reader.seek(log.offset + step)
-            if log.position == last[0] or log.position > size - tail:
-                if log.position != last[0] and last[0] == before.end:
-                    break  # One step is more than there is to give: better that than nothing.
-                log.go(*last)
-                break
+        size = os.fstat(log.descriptor).st_size
+        if _walk(log, size - tail, tail // 8) is Damage.CORRUPT:
+            _punch(folder, log.position, size)  # Nobody can read on from here.
+            size = log.position
+            log.go(before.end, before.last)
+            if _taken(folder) <= most:
+                return
+            _walk(log, size - tail, tail // 8)
         if log.position > before.end:
             hole.note(held, Hole(before.begin, log.position, before.first, log.offset))
             _punch(folder, before.begin, log.position)
-        elif log.damage is Damage.CORRUPT:  # Nobody can read on from here.
-            _punch(folder, log.position, size)
 
     def _drop(self, record: Record) -> None:
         """Give back all output of one that has ended; its end stays."""
@@ -187,6 +187,19 @@ class Trimmer:
             size = max(path.stat().st_size, gone.end)
             hole.note(held, Hole(0, size, 0, max(end.output_bytes, gone.last)))
             os.truncate(path, 0)
+
+
+def _walk(log: OpenLog, until: int, step: int) -> Damage:
+    """Go on to a record that begins at about `until`, or not far after; tells what is in the way.
+
+    It goes by steps of so many bytes of output, or of one record.
+    """
+    while log.position < until:
+        last = log.position
+        log.reader.seek(log.offset + max(step, 1 << 12))
+        if log.position == last and not log.reader.read(1):
+            return log.damage
+    return Damage.NONE
 
 
 def punches(folder: Path) -> bool:
