@@ -158,18 +158,18 @@ class Trimmer:
             log.reader.read(1)
             if log.position > most // 2:  # Many small records take more than what is in them.
                 log.go(0, 0)
-                _walk(log, most // 2, 0)
+                _walk(log, most // 2, head // 64)
             before = Hole(log.position, log.position, log.offset, log.offset)
         log.go(before.end, before.last)
         tail = max(0, most * 3 // 4 - head)
         size = os.fstat(log.descriptor).st_size
-        if _walk(log, size - tail, tail // 8) is Damage.CORRUPT:
+        if _walk(log, size - tail, tail // 64) is Damage.CORRUPT:
             _punch(folder, log.position, size)  # Nobody can read on from here.
             size = log.position
             log.go(before.end, before.last)
             if _taken(folder) <= most:
                 return
-            _walk(log, size - tail, tail // 8)
+            _walk(log, size - tail, tail // 64)
         if log.position > before.end:
             hole.note(held, Hole(before.begin, log.position, before.first, log.offset))
             _punch(folder, before.begin, log.position)
@@ -196,7 +196,7 @@ def _walk(log: OpenLog, until: int, step: int) -> Damage:
     """
     while log.position < until:
         last = log.position
-        log.reader.seek(log.offset + max(step, 1 << 12))
+        log.reader.seek(log.offset + max(step, 1))
         if log.position == last and not log.reader.read(1):
             return log.damage
     return Damage.NONE
