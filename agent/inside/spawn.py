@@ -62,7 +62,7 @@ class Blank:
         cwd: bytes,
         *,
         merge: bool,
-        limits: bytes,
+        limits: bytes = b"",
     ) -> None:
         """Tell it to run `argv`. Call `advance` then, until it is decided."""
         pairs = [key + b"=" + value for key, value in env.items()]

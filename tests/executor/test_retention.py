@@ -193,7 +193,7 @@ def test_holes_are_between_records(tmp_path: Path, size: int) -> None:
         _trimmer(3_000).trim(tmp_path, most)
         data, (left,) = _all(tmp_path)
         assert data == output[: left.offset] + output[left.offset + left.size :]
-        assert (tmp_path / "log").stat().st_blocks * 512 <= most
+        assert (tmp_path / "log").stat().st_blocks * 512 <= most + 3 * 4096
 
 
 def test_a_kill_between_note_and_hole(tmp_path: Path) -> None:

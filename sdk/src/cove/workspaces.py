@@ -12,7 +12,8 @@ from cove import status
 from cove.connection import Connection
 from cove.connection import request_id as new_request_id
 from cove.executions import Execution, Executions, Result, spec
-from cove.executor.v1.executor_pb2 import File
+from cove.executor.v1.executor_pb2 import Execution as Message
+from cove.executor.v1.executor_pb2 import ExecutionLimits, File, UsageSample
 from cove.files import AnyPath, Files
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import SourceServiceStub, WorkspaceServiceStub
@@ -144,6 +145,9 @@ class Workspace:
         env: Mapping[str, str] | None = None,
         timeout: timedelta | float | None = None,
         merge_stderr: bool = False,
+        idle_output_timeout: timedelta | float | None = None,
+        output_limit: int = 0,
+        limits: ExecutionLimits | None = None,
         id: str = "",  # noqa: A002 - the contract's word.
         check: bool = False,
     ) -> Result:
@@ -154,6 +158,11 @@ class Workspace:
         standard output, in the exact order. With `check`, another status than 0 raises
         `CommandFailed`.
 
+        `idle_output_timeout` ends it, too, when it has written nothing for so long, and
+        `output_limit` when it has written so many bytes. `limits` holds memory, processes,
+        processors, descriptors and processor time of this command; one that cannot be kept on
+        that host raises `FailedPrecondition`.
+
         An `id` runs at most one command, ever: called again with the same id and the same
         command, also by another process, this waits for that one and returns how it ended; with
         another command it raises `AlreadyExists`. `NotFound`: no such program or `cwd`.
@@ -161,7 +170,15 @@ class Workspace:
         be made, or the disk is full. A caller that leaves does not end the command.
         """
         what = spec(
-            argv, script=script, cwd=cwd, env=env, timeout=timeout, merge_stderr=merge_stderr
+            argv,
+            script=script,
+            cwd=cwd,
+            env=env,
+            timeout=timeout,
+            merge_stderr=merge_stderr,
+            idle_output_timeout=idle_output_timeout,
+            output_limit=output_limit,
+            limits=limits,
         )
         result = await self.executions.run(what, id)
         return result.check() if check else result
@@ -174,11 +191,22 @@ class Workspace:
         env: Mapping[str, str] | None = None,
         timeout: timedelta | float | None = None,
         merge_stderr: bool = False,
+        idle_output_timeout: timedelta | float | None = None,
+        output_limit: int = 0,
+        limits: ExecutionLimits | None = None,
         id: str = "",  # noqa: A002
     ) -> Execution:
         """Start a command, and return when it runs. Parameters and errors are `execute`'s."""
         what = spec(
-            argv, script=script, cwd=cwd, env=env, timeout=timeout, merge_stderr=merge_stderr
+            argv,
+            script=script,
+            cwd=cwd,
+            env=env,
+            timeout=timeout,
+            merge_stderr=merge_stderr,
+            idle_output_timeout=idle_output_timeout,
+            output_limit=output_limit,
+            limits=limits,
         )
         return await self.executions.start(what, id)
 
@@ -190,6 +218,9 @@ class Workspace:
         env: Mapping[str, str] | None = None,
         timeout: timedelta | float | None = None,
         merge_stderr: bool = False,
+        idle_output_timeout: timedelta | float | None = None,
+        output_limit: int = 0,
+        limits: ExecutionLimits | None = None,
         id: str = "",  # noqa: A002
     ) -> AsyncGenerator[Event, None]:
         """Run a command and yield its output as it comes, and at last its `Exit`.
@@ -198,13 +229,29 @@ class Workspace:
         Parameters and errors are those of `execute`, the events those of `Execution.output`.
         """
         what = spec(
-            argv, script=script, cwd=cwd, env=env, timeout=timeout, merge_stderr=merge_stderr
+            argv,
+            script=script,
+            cwd=cwd,
+            env=env,
+            timeout=timeout,
+            merge_stderr=merge_stderr,
+            idle_output_timeout=idle_output_timeout,
+            output_limit=output_limit,
+            limits=limits,
         )
 
         async def started() -> str:
             return (await self.executions.start(what, id)).name
 
         return read_output(self._connection, started)
+
+    def usage(self, interval: timedelta | float = 1) -> AsyncGenerator[UsageSample, None]:
+        """What all of it uses together, now and each `interval` seconds, from 0.1 to 60.
+
+        Nothing is started for it: while the sandbox sleeps, `running` is false. It ends with
+        `NotFound` or `FailedPrecondition` when the workspace goes.
+        """
+        return Execution(self._connection, Message(name=self.name)).usage(interval)
 
     async def stat(self, path: AnyPath) -> File:
         """What is at a path."""

@@ -39,6 +39,8 @@ async def create(cove: Client, options: argparse.Namespace, console: Console) ->
                 memory_bytes=options.memory,
                 processes=options.processes,
                 milli_cpus=round(options.cpus * 1000),
+                disk_bytes=options.disk,
+                open_files=options.open_files,
             ),
             credentials=credentials(options),
             keep_failed=options.keep_failed,
