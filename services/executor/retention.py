@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 from agent.record import Damage
@@ -204,32 +205,31 @@ def _walk(log: OpenLog, until: int, step: int) -> Damage:
 
 def punches(folder: Path) -> bool:
     """Whether the file system of a folder can take back the middle of a file."""
-    path = folder / f".punch-{os.getpid()}"
     try:
-        path.write_bytes(bytes(1 << 14))
-        _punch_file(path, 1 << 12, 1 << 13)
+        with TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 14))
+            file.flush()
+            _punch_file(file.fileno(), 1 << 12, 1 << 13)
     except OSError:
         return False
-    finally:
-        path.unlink(missing_ok=True)
     return True
 
 
 def _punch(folder: Path, begin: int, end: int) -> None:
-    _punch_file(folder / "log", begin, end)
-
-
-def _punch_file(path: Path, begin: int, end: int) -> None:
     if begin >= end:
         return
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    descriptor = os.open(folder / "log", os.O_WRONLY | os.O_CLOEXEC)
     try:
-        where = ctypes.c_longlong(begin), ctypes.c_longlong(end - begin)
-        if _libc.fallocate64(descriptor, _KEEP_SIZE | _PUNCH_HOLE, *where) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+        _punch_file(descriptor, begin, end)
     finally:
         os.close(descriptor)
+
+
+def _punch_file(descriptor: int, begin: int, end: int) -> None:
+    where = ctypes.c_longlong(begin), ctypes.c_longlong(end - begin)
+    if _libc.fallocate(descriptor, _KEEP_SIZE | _PUNCH_HOLE, *where) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def _taken(folder: Path) -> int:

@@ -29,11 +29,9 @@ def remarks(end: Exit) -> list[str]:
     """What befell it that its end does not tell."""
     said = []
     if (killed := end.usage.oom_kills) and end.limit.which != Exit.Limited.WHICH_MEMORY:
-        said.append(f"{_processes(killed)} of it killed for lack of memory")
+        were = "was" if killed == 1 else "were"
+        said.append(f"{killed} of its processes {were} killed for lack of memory")
     if (refused := end.usage.forks_refused) and end.limit.which != Exit.Limited.WHICH_PIDS:
-        said.append(f"{_processes(refused)} refused to it: the limit of processes")
+        often = "once" if refused == 1 else f"{refused} times"
+        said.append(f"a further process was refused to it {often}: the limit of processes")
     return said
-
-
-def _processes(count: int) -> str:
-    return "1 process was" if count == 1 else f"{count} processes were"
