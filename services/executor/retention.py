@@ -162,7 +162,7 @@ class Trimmer:
                 _walk(log, most // 2, head // 64)
             before = Hole(log.position, log.position, log.offset, log.offset)
         log.go(before.end, before.last)
-        tail = max(0, most * 3 // 4 - head)
+        tail = max(most // 4, most * 3 // 4 - before.begin)
         size = os.fstat(log.descriptor).st_size
         if _walk(log, size - tail, tail // 64) is Damage.CORRUPT:
             _punch(folder, log.position, size)  # Nobody can read on from here.

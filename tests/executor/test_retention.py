@@ -71,7 +71,7 @@ async def _flooded(small: Caller, node: Node, box: Sandbox, megabytes: int, slow
     readers = [
         asyncio.create_task(_checked(small.read(box, "flood", begin), begin, pause))
         for begin in (0, 3)
-        for pause in (0.0, 0.01)
+        for pause in (0.0, 0.003)
     ]
     end = await small.wait(box, "flood")
     assert end.output_bytes == (lines + 1) * _LINE
@@ -99,7 +99,7 @@ async def _wrote(small: Caller, box: Sandbox) -> bool:
 
 
 async def test_the_middle_goes(small: Caller, node: Node, box: Sandbox) -> None:
-    await _flooded(small, node, box, 12, "true")
+    await _flooded(small, node, box, 8, "true")
 
 
 @pytest.mark.long
