@@ -184,3 +184,33 @@ async def test_capabilities(caller: Caller) -> None:
     assert found.processes
     assert found.retention.execution_bytes == 256 * _MIB
     assert found.retention.age.seconds == 7 * 86400
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root has control groups")
+async def test_an_ordinary_user_has_resource_limits(caller: Caller, box: Sandbox) -> None:
+    memory = _limits(memory_bytes=32 * _MIB)
+    answer = await caller.execute(box, BOMB, **memory)
+    assert answer.execution.exit.code == 1
+    assert "MemoryError" in answer.stderr.text
+    second = Duration(seconds=1)
+    busy = PYTHON.format("while True: pass")
+    end = await _run(caller, box, busy, **_limits(cpu_time=second))
+    assert end.limit.which == _WHICH.WHICH_CPU
+    bomb = _limits(processes=30)
+    end = await _run(caller, box, FORKS, timeout=Duration(seconds=2), **bomb)
+    assert end.timed_out.which == pb.Exit.TimedOut.WHICH_TIMEOUT
+    assert (await _run(caller, box, "true")).code == 0
+    async with refused(
+        grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.ERROR_REASON_CAPABILITY_MISSING
+    ):
+        await caller.execute(box, "true", **_limits(milli_cpus=500))
+    hold = PYTHON.format("a = bytearray(40 << 20); import time; time.sleep(100)")
+    await caller.start(box, "holds", f"sleep 100 & {hold}")
+
+    async def held(name: str) -> bool:
+        watch = caller.executions.WatchUsage(pb.WatchUsageRequest(name=name))
+        usage = (await anext(aiter(watch))).sample.usage
+        return usage.memory_bytes > 40 * _MIB and usage.processes >= 2
+
+    await until(lambda: held(box.name("holds")))
+    await until(lambda: held(box.parent))
