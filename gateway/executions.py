@@ -10,9 +10,11 @@ from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import ExecutionServiceServicer
 from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
-from gateway.convert import environment_limits
+from gateway.convert import commands_env, environment_limits
+from gateway.forwarding import forwarded
 from gateway.ready import Workspaces, in_words_of
 from gateway.tools import Tools
+from servicekit.errors import InvalidArgument
 from servicekit.status import Context
 
 _LOOK: Final = 5.0
@@ -33,7 +35,7 @@ class ExecutionServicer(ExecutionServiceServicer):
             handle=environment.handle,
             execution_id=names.execution_id(request.execution_id, request.request_id),
             execution=request.execution,
-            environment_env=environment.spec.env,
+            environment_env=commands_env(environment.spec),
             environment_limits=environment_limits(environment.spec),
             request_id=names.derived_if(request.request_id, "StartExecution"),
         )
@@ -125,7 +127,7 @@ class ExecutionServicer(ExecutionServiceServicer):
             handle=environment.handle,
             execution_id=names.execution_id(request.execution_id, request.request_id),
             spec=request.spec,
-            environment_env=environment.spec.env,
+            environment_env=commands_env(environment.spec),
             environment_limits=environment_limits(environment.spec),
             request_id=names.derived_if(request.request_id, "Execute"),
         )
@@ -147,7 +149,7 @@ class ExecutionServicer(ExecutionServiceServicer):
             handle=environment.handle,
             execution_id=names.execution_id(request.execution_id, request.request_id),
             spec=request.spec,
-            environment_env=environment.spec.env,
+            environment_env=commands_env(environment.spec),
             environment_limits=environment_limits(environment.spec),
             request_id=names.derived_if(request.request_id, "StreamExecution"),
             cancel_on_disconnect=request.cancel_on_disconnect,
@@ -182,6 +184,23 @@ class ExecutionServicer(ExecutionServiceServicer):
                     if time.monotonic() > looked + _LOOK:  # The executor knows no workspaces.
                         await self._workspaces.ready(names.workspace_name(environment.name))
                         looked = time.monotonic()
+
+    async def ForwardPort(
+        self, request_iterator: AsyncIterator[pb.ForwardPortRequest], context: Context
+    ) -> AsyncIterator[pb.ForwardPortResponse]:
+        first = await anext(request_iterator, None)
+        if first is None or not first.HasField("target"):
+            raise InvalidArgument("target", "the first message must have one")
+        environment = await self._workspaces.ready(first.target.name)
+        target = executor_pb2.ForwardPortTarget(handle=environment.handle, port=first.target.port)
+        events = self._workspaces.awake_stream(
+            environment, lambda: forwarded(self._executor, target, request_iterator)
+        )
+        with in_words_of(environment):
+            async with aclosing(events):
+                async for event in events:
+                    if kind := event.WhichOneof("event"):
+                        yield pb.ForwardPortResponse(**{kind: getattr(event, kind)})
 
     async def _find(self, name: str) -> tuple[Environment, str]:
         """The workspace of an execution, and how the executor names it."""

@@ -6,12 +6,13 @@ from typing import Final
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from agent.messages import Process, Processes
 from agent.record import Stream
 from cove.executor.v1 import executor_pb2 as pb
 from services.executor.ending import End, Reason, Usage
 from services.executor.executions import Snapshot
 from services.executor.output import Chunk, Gap, Missing
-from services.executor.record import Environment, Limits, Spec, State
+from services.executor.record import Limits, Spec, State
 from services.executor.retention import Retention
 from services.executor.using import Sample
 
@@ -34,6 +35,16 @@ _MISSING: Final = {
     Missing.DAMAGED: pb.Gap.REASON_DAMAGED,
     Missing.RETENTION: pb.Gap.REASON_RETENTION,
 }
+_PROCESS_STATES: Final = {
+    "R": pb.Process.STATE_RUNNING,
+    "S": pb.Process.STATE_SLEEPING,
+    "I": pb.Process.STATE_SLEEPING,
+    "D": pb.Process.STATE_BLOCKED,
+    "T": pb.Process.STATE_STOPPED,
+    "t": pb.Process.STATE_STOPPED,
+}
+_MOST: Final = 2**31 - 1
+_MOST_BYTES: Final = 2**63 - 1
 _TIMEOUTS: Final = {
     "timeout": pb.Exit.TimedOut.WHICH_TIMEOUT,
     "idle_output": pb.Exit.TimedOut.WHICH_IDLE_OUTPUT,
@@ -77,17 +88,12 @@ def spec_of(message: pb.ExecutionSpec) -> Spec:
             cpu_time_ns=_ns(message.limits.cpu_time),
         ),
         output_limit=message.output_limit,
+        secrets=tuple(sorted(message.secrets)),
+        redact=message.redact,
     )
 
 
-def environment_of(request: Request) -> Environment:
-    limits = request.environment_limits
-    return Environment(
-        env=request.environment_env, disk_bytes=limits.disk_bytes, open_files=limits.open_files
-    )
-
-
-def execution(found: Snapshot) -> pb.Execution:
+def execution(found: Snapshot, alive: Processes | None = None) -> pb.Execution:
     record, progress = found.record, found.progress
     return pb.Execution(
         name=record.name,
@@ -99,6 +105,7 @@ def execution(found: Snapshot) -> pb.Execution:
         output_bytes=found.output_bytes,
         usage=used(found.usage, found.output_bytes),
         etag=f"{record.token}-{progress.state.name.lower()}",
+        processes=_processes(alive) if alive else None,
     )
 
 
@@ -198,6 +205,8 @@ def _spec(spec: Spec) -> pb.ExecutionSpec:
         idle_output_timeout=_duration_if(spec.idle_output_timeout_ns),
         limits=_limits(spec.limits) if spec.limits != Limits() else None,
         output_limit=spec.output_limit,
+        secrets=dict.fromkeys(spec.secrets, ""),
+        redact=spec.redact,
     )
 
 
@@ -208,6 +217,21 @@ def _limits(limits: Limits) -> pb.ExecutionLimits:
         milli_cpus=limits.milli_cpus,
         open_files=limits.open_files,
         cpu_time=_duration_if(limits.cpu_time_ns),
+    )
+
+
+def _processes(alive: Processes) -> pb.Processes:
+    return pb.Processes(total=min(alive.total, _MOST), processes=map(_process, alive.listed))
+
+
+def _process(found: Process) -> pb.Process:
+    arguments = found.command.decode(errors="replace").removesuffix("\0").split("\0")
+    return pb.Process(
+        pid=max(0, min(found.pid, _MOST)),
+        state=_PROCESS_STATES.get(found.state, pb.Process.STATE_UNSPECIFIED),
+        argv=arguments,
+        memory_bytes=max(0, min(found.memory_bytes, _MOST_BYTES)),
+        start_time=_time(max(0, found.start_ns)),
     )
 
 

@@ -1,6 +1,5 @@
 """What is known of one execution."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
@@ -21,15 +20,6 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Environment:
-    """What an environment gives to each of its executions; 0 is no limit."""
-
-    env: Mapping[str, str] = field(default_factory=dict)
-    disk_bytes: int = 0
-    open_files: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """What to run, with every default filled in. One of `argv` and `script`."""
 
@@ -43,11 +33,15 @@ class Spec:
     idle_output_timeout_ns: int = 0
     limits: Limits = field(default_factory=Limits)
     output_limit: int = 0
+    secrets: tuple[str, ...] = ()
+    """Their names, in order."""
+    redact: bool = False
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
+        lists = {name: tuple(values.get(name, ())) for name in ("argv", "secrets")}
         limits = Limits(**values.get("limits", {}))
-        return cls(**(values | {"argv": tuple(values["argv"]), "limits": limits}))
+        return cls(**(values | lists | {"limits": limits}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

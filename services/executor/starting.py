@@ -36,7 +36,8 @@ from services.executor.groups import Groups, Joins
 from services.executor.keeping import Keeper
 from services.executor.measuring import limit
 from services.executor.preparing import Preparer, opened
-from services.executor.record import Environment, Limits, Record, Spec, State
+from services.executor.record import Limits, Record, Spec, State
+from services.executor.secrets import Secrets, Variables
 from services.executor.store import Draft, Store
 
 _TRIES: Final = 3
@@ -55,6 +56,7 @@ class Starter:
         preparer: Preparer,
         disk: DiskGuard,
         background: Background,
+        secrets: Secrets,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._store = store
@@ -64,37 +66,37 @@ class Starter:
         self._preparer = preparer
         self._disk = disk
         self._background = background
+        self._secrets = secrets
         self._now_ns = now_ns
 
-    async def start(
-        self, uid: str, execution_id: str, spec: Spec, environment: Environment
-    ) -> Record:
+    async def start(self, uid: str, execution_id: str, spec: Spec, variables: Variables) -> Record:
         """Start a command, or find the one of that id. Goes on when the caller leaves.
 
-        Raises ExecutionExists, CapabilityMissing, DiskFull, what the agent refuses, and what
-        awakes nobody.
+        Raises ExecutionExists, CapabilityMissing, DiskFull, SecretNotFound, what the agent
+        refuses, and what awakes nobody.
         """
-        return await self._background.finish(self._start(uid, execution_id, spec, environment))
+        return await self._background.finish(self._start(uid, execution_id, spec, variables))
 
-    async def _start(self, uid: str, execution_id: str, spec: Spec, env: Environment) -> Record:
+    async def _start(self, uid: str, execution_id: str, spec: Spec, variables: Variables) -> Record:
         while True:
             record = self._store.read(uid, execution_id)
             if record is None:
-                record = await self._create(uid, execution_id, spec, env)
+                record = await self._create(uid, execution_id, spec, variables)
                 if record:
                     self._keeper.keep(record, started=True)
                     return record
             elif record.spec != spec:
                 raise ExecutionExists("the id is of another execution", name=record.name)
-            elif await self._go_on(record, env) is not State.REMOVED:
+            elif await self._go_on(record, variables) is not State.REMOVED:
                 self._keeper.keep(record)
                 return record
 
     async def _create(
-        self, uid: str, execution_id: str, spec: Spec, env: Environment
+        self, uid: str, execution_id: str, spec: Spec, variables: Variables
     ) -> Record | None:
         """Start a new one; None when the id was taken meanwhile."""
         self._disk.check()
+        variables = await self._secrets.complete(spec, variables)
         async with self._agents.awake(uid) as agent:  # A dormant environment costs no record.
             methods = self._methods(agent, spec)
             wanted = uid, execution_id, spec, self._now_ns()
@@ -109,7 +111,7 @@ class Starter:
                             prepared.draft,
                             *wanted,
                             prepared.groups,
-                            env.disk_bytes,
+                            variables.disk_bytes,
                         )
                     except FileNotFoundError:  # All of the environment was just removed.
                         self._preparer.discard(prepared)
@@ -120,7 +122,7 @@ class Starter:
                 if prepared:
                     draft = prepared.draft
                 else:
-                    making = asyncio.to_thread(self._made, wanted, agent.pid, env.disk_bytes)
+                    making = asyncio.to_thread(self._made, wanted, agent.pid, variables.disk_bytes)
                     draft, record = await making
             except FileExistsError:
                 return None
@@ -129,8 +131,8 @@ class Starter:
                     raise told from error
                 raise
             try:
-                if not (prepared and await self._run(agent, record, env, methods)):
-                    await self._launch(record, env)
+                if not (prepared and await self._run(agent, record, variables, methods)):
+                    await self._launch(record, variables)
             finally:
                 draft.close()
             return record
@@ -162,14 +164,15 @@ class Starter:
             )
         return methods
 
-    async def _go_on(self, record: Record, env: Environment) -> State:
+    async def _go_on(self, record: Record, variables: Variables) -> State:
         """See to it that a recorded execution was started."""
         async with self._store.held(record) as there:
             if not there:
                 return State.REMOVED
             state = await self._keeper.settle(record)
             if state is State.STARTING:
-                await self._launch(record, env)
+                variables = await self._secrets.complete(record.spec, variables)
+                await self._launch(record, variables)
                 return State.RUNNING
             return state
 
@@ -177,14 +180,14 @@ class Starter:
         self,
         agent: AgentClient,
         record: Record,
-        env: Environment,
+        variables: Variables,
         methods: Mapping[str, str],
         paths: Sequence[str],
     ) -> None:
         """Put the limits of what is to be started into force. The caller holds the record."""
         if record.spec.limits != Limits():
             await asyncio.to_thread(limit, paths, record.spec.limits)
-        told = limits(record, env, methods)
+        told = limits(record, variables, methods)
         if told == CommandLimits():
             return
         try:
@@ -196,7 +199,7 @@ class Starter:
             raise AgentTooOld("the agent cannot limit a command", uid=record.uid) from None
 
     async def _run(
-        self, agent: AgentClient, record: Record, env: Environment, methods: Mapping[str, str]
+        self, agent: AgentClient, record: Record, variables: Variables, methods: Mapping[str, str]
     ) -> bool:
         """Have the agent start what is prepared. False when it must be asked another way.
 
@@ -204,8 +207,8 @@ class Starter:
         record.
         """
         try:
-            await self._limit(agent, record, env, methods, record.groups)
-            await agent.run(record.token, record.key, command(record, env.env))
+            await self._limit(agent, record, variables, methods, record.groups)
+            await agent.run(record.token, record.key, command(record, variables))
         except AgentError as error:
             if error.code in (ErrorCode.NOT_PREPARED, ErrorCode.ALREADY_STARTED):
                 return error.code is ErrorCode.ALREADY_STARTED
@@ -214,13 +217,13 @@ class Starter:
             return False
         return True
 
-    async def _launch(self, record: Record, env: Environment) -> None:
+    async def _launch(self, record: Record, variables: Variables) -> None:
         """Have the agent start it. The caller holds the record."""
         self._store.ask(record)
         for _ in range(_TRIES):
             try:
                 async with self._agents.link(record.uid) as agent:
-                    await self._ask(agent, record, env)
+                    await self._ask(agent, record, variables)
                 return
             except AgentError as error:
                 if error.code is ErrorCode.ALREADY_STARTED:
@@ -248,7 +251,7 @@ class Starter:
         await self._keeper.drop(record)
         raise refusal(error, record.spec) from error
 
-    async def _ask(self, agent: AgentClient, record: Record, env: Environment) -> None:
+    async def _ask(self, agent: AgentClient, record: Record, variables: Variables) -> None:
         methods = self._methods(agent, record.spec)
         cpu = bool(record.spec.limits.milli_cpus)
         paths = self._groups.paths(agent.pid, record.token, cpu=cpu)
@@ -256,8 +259,8 @@ class Starter:
             opened = await asyncio.to_thread(self._opened, stack, record, paths)
             log, result, joins = opened
             sinks = Sinks(log=log, result=result, cgroup_procs=joins.procs, unified=joins.unified)
-            await self._limit(agent, record, env, methods, paths)
-            await agent.start(record.key, command(record, env.env), sinks)
+            await self._limit(agent, record, variables, methods, paths)
+            await agent.start(record.key, command(record, variables), sinks)
 
     def _opened(self, stack: ExitStack, record: Record, paths: list[str]) -> tuple[int, int, Joins]:
         """Open what the agent is given. Raises PeerGone when its control groups are gone."""

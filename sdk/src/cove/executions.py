@@ -106,8 +106,13 @@ def spec(
     idle_output_timeout: timedelta | float | None = None,
     output_limit: int = 0,
     limits: executor_pb2.ExecutionLimits | None = None,
+    secrets: Mapping[str, str | None] | None = None,
+    redact: bool = False,
 ) -> executor_pb2.ExecutionSpec:
-    """What to run: `argv`, or `script` for `sh -c`. Timeouts may be in seconds."""
+    """What to run: `argv`, or `script` for `sh -c`. Timeouts may be in seconds.
+
+    `secrets` are variables by name; None stands for what the server keeps under it.
+    """
     return executor_pb2.ExecutionSpec(
         argv=argv,
         script=script,
@@ -118,6 +123,8 @@ def spec(
         idle_output_timeout=_duration(idle_output_timeout),
         output_limit=output_limit,
         limits=limits,
+        secrets={name: value or "" for name, value in (secrets or {}).items()},
+        redact=redact,
     )
 
 
