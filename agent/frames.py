@@ -19,6 +19,8 @@ PREPARE, RUN = 10, 11
 """A start in two steps: what can be done before the command is known, and the rest."""
 LEAVE = 12
 """End now, if nothing runs: as after the idle timeout, but whoever is connected."""
+LIMITS, EXCEEDED = 40, 41
+"""What a start to come may use; and that a running one has met a limit, and is to end."""
 READ_ARCHIVE, WRITE_ARCHIVE, WATCH, END_HELPER = 20, 21, 22, 23
 """What a helper of the agent's does over descriptors that come along, and its end. It says how it
 went, or what happens, in packets of fields on the last descriptor, the first field one of:"""
@@ -40,6 +42,9 @@ CREATED, MODIFIED, REMOVED, MOVED, OVERFLOW, GONE = range(1, 7)
 
 PROCESS, GROUP, TREE = 1, 2, 3
 """Scopes of a signal."""
+
+OUTPUT, DISK, PIDS, CPU = b"output", b"disk", b"pids", b"cpu"
+"""Limits that end an execution."""
 
 PROGRAM_NOT_FOUND = b"PROGRAM_NOT_FOUND"
 PROGRAM_NOT_EXECUTABLE = b"PROGRAM_NOT_EXECUTABLE"

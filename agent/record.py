@@ -40,6 +40,7 @@ class ExitKind(IntEnum):
     SIGNAL = formats.EXIT_SIGNAL
     TIMED_OUT = formats.EXIT_TIMED_OUT
     CANCELLED = formats.EXIT_CANCELLED
+    LIMITED = formats.EXIT_LIMITED
 
 
 class Damage(Enum):
@@ -75,10 +76,10 @@ class Result:
 
     kind: ExitKind
     number: int
-    """The exit code, or the signal. Of a timeout or a cancel: what the process made of it."""
+    """The exit code, or the signal. Of any other end: what the process made of it."""
     core_dumped: bool = False
     text: str = ""
-    """`timeout` or `idle_output` of a timeout, who cancelled of a cancel."""
+    """`timeout` or `idle_output` of a timeout, who cancelled of a cancel, which limit was met."""
     start_ns: int = 0
     end_ns: int = 0
     user_cpu_us: int = 0

@@ -3,7 +3,7 @@
 import os
 import time
 
-from agent import formats
+from agent import formats, frames
 from agent.inside import system
 from agent.inside.connection import Connection
 from agent.inside.log import Log
@@ -113,6 +113,8 @@ class Execution:
         """Read a stream that has something."""
         if stream.read(now):
             self._last_output = now
+        if self.log.exceeded:
+            self.stop(formats.EXIT_LIMITED, frames.OUTPUT, self._grace, now)
 
     def break_off(self, error: Exception) -> None:
         """After an error of ours, which must not end every command here: end this one.

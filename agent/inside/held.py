@@ -18,6 +18,7 @@ def starts(kind: int) -> bool:
 def subject(kind: int, payload: bytes) -> bytes:
     """The execution that a request is about; empty when it is about none, or malformed."""
     places = {frames.START: 0, frames.RUN: 1, frames.SIGNAL: 0, frames.CANCEL: 0}
+    places[frames.EXCEEDED] = 0
     places |= {frames.START_SECRETLY: 0, frames.RUN_SECRETLY: 1}
     try:
         return frames.unpack(payload)[places[kind]]

@@ -11,7 +11,7 @@ import select
 from _collections_abc import Iterator  # `collections` takes long to load.
 
 from agent import FEWEST_PROCESSES, MOST_PREPARED, frames
-from agent.inside import system
+from agent.inside import limits, system
 
 _OOM_SCORE = b"500"
 """Higher than the agent's: memory runs out for commands first."""
@@ -59,11 +59,17 @@ class Blank:
             raise _failure(said.removeprefix(_READY))
 
     def become(
-        self, argv: list[bytes], env: dict[bytes, bytes], cwd: bytes, *, merge: bool
+        self,
+        argv: list[bytes],
+        env: dict[bytes, bytes],
+        cwd: bytes,
+        *,
+        merge: bool,
+        limits: bytes = b"",
     ) -> None:
         """Tell it to run `argv`. Call `advance` then, until it is decided."""
         pairs = [key + b"=" + value for key, value in env.items()]
-        self._unsent = frames.pack(frames.pack(cwd, int(merge), len(argv), *argv, *pairs))
+        self._unsent = frames.pack(frames.pack(cwd, int(merge), limits, len(argv), *argv, *pairs))
         os.set_blocking(self.report, False)
         system.kill(self.pid, system.SIGCONT)  # Whoever is here may have stopped it.
 
@@ -207,8 +213,10 @@ def _child(descriptors: tuple[int, int, int, int, int], cgroups: list[int], proc
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
         _rehearse()
         os.write(report, _READY)
-        argv, env, cwd, merge = _parsed(_orders())
+        argv, env, cwd, merge, limited = _parsed(_orders())
         os.write(report, _BEGUN)
+        if limited:
+            limits.apply(limited)
         if merge != b"0":
             os.dup2(1, 2)
         step = 2
@@ -225,7 +233,7 @@ def _child(descriptors: tuple[int, int, int, int, int], cgroups: list[int], proc
 
 def _rehearse() -> None:
     """Do what is done later once for nothing, so that the memory it needs is our own by then."""
-    argv, env, cwd, _ = _parsed(frames.pack(b"/", 0, 1, b"-", b"PATH=/proc/self/fd/-1:/proc"))
+    argv, env, cwd, *_ = _parsed(frames.pack(b"/", 0, b"", 1, b"-", b"PATH=/proc/self/fd/-1:/proc"))
     os.chdir(cwd)
     try:
         _exec(argv, env)
@@ -233,10 +241,11 @@ def _rehearse() -> None:
         return
 
 
-def _parsed(orders: bytes) -> tuple[list[bytes], dict[bytes, bytes], bytes, bytes]:
-    cwd, merge, count, *rest = frames.unpack(orders)
+def _parsed(orders: bytes) -> tuple[list[bytes], dict[bytes, bytes], bytes, bytes, bytes]:
+    cwd, merge, limited, count, *rest = frames.unpack(orders)
     argv = rest[: int(count)]
-    return argv, dict(pair.split(b"=", 1) for pair in rest[int(count) :]), cwd, merge
+    env = dict(pair.split(b"=", 1) for pair in rest[int(count) :])
+    return argv, env, cwd, merge, limited
 
 
 def _orders() -> bytes:

@@ -3,13 +3,13 @@
 import asyncio
 import signal
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
 from agent.client import AgentError, ErrorCode, Scope
 from services.executor.agents import Agents
-from services.executor.ending import End
+from services.executor.ending import End, Usage
 from services.executor.errors import (
     AgentUnavailable,
     EnvironmentDormant,
@@ -40,6 +40,7 @@ class Snapshot:
     progress: Progress
     start_ns: int
     output_bytes: int
+    usage: Usage = field(default_factory=Usage)
 
 
 class Executions:
@@ -103,7 +104,8 @@ class Executions:
             return _ended(record, progress.end)
         start_ns = self._outputs.start_ns(record)
         size = await asyncio.to_thread(self._outputs.size, record)
-        return Snapshot(record, progress, start_ns, size)
+        usage = self._groups.current(self._store.groups(record))
+        return Snapshot(record, progress, start_ns, size, usage)
 
     async def wait(self, record: Record) -> Snapshot:
         """Return when it has ended. Raises ExecutionNotFound when it is removed."""
@@ -193,4 +195,5 @@ class Executions:
 
 
 def _ended(record: Record, end: End) -> Snapshot:
-    return Snapshot(record, Progress(State.ENDED, end), end.start_ns, end.output_bytes)
+    progress = Progress(State.ENDED, end)
+    return Snapshot(record, progress, end.start_ns, end.output_bytes, end.usage)

@@ -87,6 +87,7 @@ class Execution(Facade[executions.Execution]):
     refresh = call(executions.Execution.refresh)
     wait = call(executions.Execution.wait)
     output = iterate(executions.Execution.output)
+    usage = iterate(executions.Execution.usage)
     signal = call(executions.Execution.signal)
     delete = call(executions.Execution.delete)
 
@@ -205,6 +206,7 @@ class Workspace(Facade[workspaces.Workspace]):
     execute = call(workspaces.Workspace.execute)
     start = call_for(Execution, workspaces.Workspace.start)
     stream = iterate(workspaces.Workspace.stream)
+    usage = iterate(workspaces.Workspace.usage)
     stat = call(workspaces.Workspace.stat)
     list = call(workspaces.Workspace.list)
     status = call(workspaces.Workspace.status)

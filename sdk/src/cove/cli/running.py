@@ -5,6 +5,7 @@ import asyncio
 import signal
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
+from datetime import timedelta
 from typing import Final
 
 from cove.cli.commands.arguments import pairs
@@ -13,6 +14,7 @@ from cove.cli.errors import UsageError
 from cove.cli.secrets import given
 from cove.cli.standard_input import waiting_input
 from cove.client import Client
+from cove.ending import limit, remarks
 from cove.executions import Execution, exit_status
 from cove.executor.v1 import executor_pb2
 from cove.executor.v1.executor_pb2 import Chunk, Exit, Gap
@@ -46,6 +48,9 @@ async def execute(cove: Client, options: argparse.Namespace, console: Console) -
             env=pairs(options.env, "--env"),
             timeout=options.timeout,
             merge_stderr=options.merge_stderr,
+            idle_output_timeout=options.idle_timeout,
+            output_limit=options.output_limit,
+            limits=_limits(options),
             secrets=given(options.secret, options.kept_secret),
             redact=options.redact,
             id=options.id,
@@ -67,6 +72,18 @@ async def execute(cove: Client, options: argparse.Namespace, console: Console) -
     if not warned:
         _warn_of_input(console)
     return status
+
+
+def _limits(options: argparse.Namespace) -> executor_pb2.ExecutionLimits | None:
+    limits = executor_pb2.ExecutionLimits(
+        memory_bytes=options.memory,
+        processes=options.pids,
+        milli_cpus=round(options.cpus * 1000),
+        open_files=options.open_files,
+    )
+    if options.cpu_time is not None:
+        limits.cpu_time.FromTimedelta(timedelta(seconds=options.cpu_time))
+    return limits if limits.ListFields() else None
 
 
 def _warn_of_input(console: Console) -> bool:
@@ -163,14 +180,14 @@ def _tell_end(end: Exit, console: Console) -> None:
     match end.WhichOneof("reason"):
         case "signal":
             console.note(f"cove: ended by {_signal_name(end.signal.number)}")
-        case "timed_out":
-            console.note("cove: ended by its timeout")
-        case "limit":
-            console.note("cove: ended by the limit of memory")
+        case "timed_out" | "limit":
+            console.note(f"cove: ended by {limit(end)}")
         case "cancelled":
             console.note(f"cove: cancelled by {printable(end.cancelled.by)}")
         case "lost":
             console.note(f"cove: its end was lost: {printable(end.lost.reason)}")
+    for remark in remarks(end):
+        console.note(f"cove: {remark}")
 
 
 async def logs(cove: Client, options: argparse.Namespace, console: Console) -> int:

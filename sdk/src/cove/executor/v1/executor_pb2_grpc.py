@@ -87,6 +87,16 @@ class ExecutorServiceStub(object):
                 request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.StreamExecutionRequest.SerializeToString,
                 response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.StreamExecutionResponse.FromString,
                 _registered_method=True)
+        self.WatchUsage = channel.unary_stream(
+                '/cove.executor.v1.ExecutorService/WatchUsage',
+                request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.WatchUsageRequest.SerializeToString,
+                response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.WatchUsageResponse.FromString,
+                _registered_method=True)
+        self.GetCapabilities = channel.unary_unary(
+                '/cove.executor.v1.ExecutorService/GetCapabilities',
+                request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.GetCapabilitiesRequest.SerializeToString,
+                response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.GetCapabilitiesResponse.FromString,
+                _registered_method=True)
         self.ForwardPort = channel.stream_stream(
                 '/cove.executor.v1.ExecutorService/ForwardPort',
                 request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortRequest.SerializeToString,
@@ -114,6 +124,7 @@ class ExecutorServiceServicer(object):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
         * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
         """
@@ -206,6 +217,7 @@ class ExecutorServiceServicer(object):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
         * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
         """
@@ -227,8 +239,27 @@ class ExecutorServiceServicer(object):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
         * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchUsage(self, request, context):
+        """Streams what an execution, or all of an environment together, uses: one sample at once and
+        one each `interval`. Of an execution the last event is `exit`; of an environment it goes on
+        until the caller leaves, also while no sandbox runs. It wakes nobody.
+
+        * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: no execution has this name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCapabilities(self, request, context):
+        """Tells which limits of executions are enforced here, by what, and what output is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -304,6 +335,16 @@ def add_ExecutorServiceServicer_to_server(servicer, server):
                     servicer.StreamExecution,
                     request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.StreamExecutionRequest.FromString,
                     response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.StreamExecutionResponse.SerializeToString,
+            ),
+            'WatchUsage': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchUsage,
+                    request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.WatchUsageRequest.FromString,
+                    response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.WatchUsageResponse.SerializeToString,
+            ),
+            'GetCapabilities': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCapabilities,
+                    request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.GetCapabilitiesRequest.FromString,
+                    response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.GetCapabilitiesResponse.SerializeToString,
             ),
             'ForwardPort': grpc.stream_stream_rpc_method_handler(
                     servicer.ForwardPort,
@@ -584,6 +625,60 @@ class ExecutorService(object):
             '/cove.executor.v1.ExecutorService/StreamExecution',
             cove_dot_executor_dot_v1_dot_executor__pb2.StreamExecutionRequest.SerializeToString,
             cove_dot_executor_dot_v1_dot_executor__pb2.StreamExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cove.executor.v1.ExecutorService/WatchUsage',
+            cove_dot_executor_dot_v1_dot_executor__pb2.WatchUsageRequest.SerializeToString,
+            cove_dot_executor_dot_v1_dot_executor__pb2.WatchUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCapabilities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.executor.v1.ExecutorService/GetCapabilities',
+            cove_dot_executor_dot_v1_dot_executor__pb2.GetCapabilitiesRequest.SerializeToString,
+            cove_dot_executor_dot_v1_dot_executor__pb2.GetCapabilitiesResponse.FromString,
             options,
             channel_credentials,
             insecure,
