@@ -14,6 +14,7 @@ SIGPIPE: int = _signal.SIGPIPE
 SIGXFSZ: int = _signal.SIGXFSZ
 
 F_SETPIPE_SZ = 1031
+_FIONREAD = 0x541B
 RENAME_NOREPLACE = 1
 
 _PR_SET_DUMPABLE = 4
@@ -46,6 +47,14 @@ def kill(pid: int, number: int) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         return
+
+
+def waiting(descriptor: int) -> int:
+    """Bytes that can be read from a pipe now."""
+    count = ctypes.c_int()
+    if _libc.ioctl(descriptor, _FIONREAD, ctypes.byref(count)) != 0:
+        raise _failed()
+    return count.value
 
 
 def close_from(lowest: int) -> None:
