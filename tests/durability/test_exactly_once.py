@@ -22,8 +22,6 @@ from cove.executor.v1 import executor_pb2 as pb
 from tests.durability import walk
 from tests.executor.node import (
     CODE,
-    NODE,
-    OWNER,
     Caller,
     Node,
     Sandbox,
@@ -159,6 +157,23 @@ def runs(box: Sandbox, name: str) -> int:
         return 0
 
 
+async def started(caller: Caller, box: Sandbox, name: str) -> bool:
+    """Ask for a start; false when the caller cannot know, and is to ask again."""
+    with suppress_unsure():
+        await caller.executions.StartExecution(request(box, name), timeout=20)
+        return True
+    return False
+
+
+@contextmanager
+def suppress_unsure() -> Iterator[None]:
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        if error.code() not in UNSURE:
+            raise
+
+
 async def one_start(
     node: Node, box: Sandbox, walking: Walking, name: str, point: str, *, prepared: bool
 ) -> bool:
@@ -174,10 +189,7 @@ async def one_start(
 
             await until(ready)
         walking.at(point)
-        try:
-            await mortal.executions.StartExecution(request(box, name), timeout=20)
-        except grpc.aio.AioRpcError as error:
-            assert error.code() is grpc.StatusCode.UNAVAILABLE, (point, error)
+        if not await started(mortal, box, name):
             return True
         if not point:
             await mortal.wait(box, name)
@@ -199,9 +211,8 @@ async def walk_the_executor(
         assert (await caller.wait(box, name)).exit.code == 0, point
         assert runs(box, name) == 1, point
     assert died
-    print(
-        f"executor, prepared {prepared}: {len(points)} points, {died} of {most} before the answer"
-    )
+    told = f"{len(points)} points, {died} of {most} before the answer"
+    print(f"executor, prepared {prepared}: {told}")  # noqa: T201
 
 
 async def test_an_executor_that_dies_at_some_lines_starts_once(
@@ -237,25 +248,17 @@ async def one_agent(node: Node, caller: Caller, point: str) -> str:
         walking = Walking(box.tree / ".walk")
         walking.folder.mkdir()
         walking.at(point)
-        try:
-            await caller.executions.StartExecution(request(box, "one"), timeout=20)
-        except grpc.aio.AioRpcError as error:
-            assert error.code() in UNSURE, (point, error)
+        await started(caller, box, "one")
         walking.never()
         assert runs(box, "one") <= 1, point
 
-        async def started() -> bool:
+        async def started_again() -> bool:
             """As a gateway does it: it wakes the environment, and asks again."""
             async with LauncherClient.connect(node.runtime / "launcher") as launcher:
                 await launcher.start(SandboxSpec(uid=box.uid, worktree=str(box.tree)))
-            try:
-                await caller.executions.StartExecution(request(box, "one"))
-            except grpc.aio.AioRpcError as error:
-                assert error.code() in UNSURE, (point, error)
-                return False
-            return True
+            return await started(caller, box, "one")
 
-        await until(started)
+        await until(started_again)
         ended = (await caller.wait(box, "one")).exit
         reason = ended.WhichOneof("reason")
         assert reason == "lost" or runs(box, "one") == 1, point
@@ -268,7 +271,7 @@ async def walk_the_agent(node: Node, caller: Caller, most: int) -> None:
     assert len(points) > 100
     ends = [await one_agent(node, caller, point) for point in chosen(points, most)]
     counts = {end: ends.count(end) for end in sorted(set(ends))}
-    print(f"agent: {len(points)} points, {counts}")
+    print(f"agent: {len(points)} points, {counts}")  # noqa: T201
 
 
 async def test_an_agent_that_dies_at_some_lines_starts_once(node: Node, caller: Caller) -> None:

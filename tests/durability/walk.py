@@ -1,9 +1,10 @@
 """Kills a process at a line of its own code: `python walk.py FOLDER TRIGGER MODULE ARGUMENT...`.
 
 MODULE is run as by `python -m`, traced. From the call of the function TRIGGER on, once there is a
-file `at` in FOLDER, each line of Cove's own code that is reached for the first time is a point: where
-`at` is empty its name goes to the file `points`, else the process dies at the point that `at`
-names, as by kill -9. Only modules that start in milliseconds are used, as the agent does it too.
+file `at` in FOLDER, each line of Cove's own code that is reached for the first time is a point:
+where `at` is empty its name goes to the file `points`, else the process dies at the point that
+`at` names, as by kill -9. Only modules that start in milliseconds are used, as the agent does it
+too.
 """
 
 import os
@@ -84,7 +85,7 @@ def main() -> None:
 
     folder, trigger, module, *arguments = sys.argv[1:]
     sys.argv[1:] = arguments
-    sys.path[0] = os.getcwd()
+    sys.path[0] = os.getcwd()  # noqa: PTH109 # Not in a sandbox.
     Walk(folder, trigger).begin()
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
