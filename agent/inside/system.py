@@ -9,6 +9,7 @@ SIGINT: int = _signal.SIGINT
 SIGKILL: int = _signal.SIGKILL
 SIGTERM: int = _signal.SIGTERM
 SIGCONT: int = _signal.SIGCONT
+SIGSTOP: int = _signal.SIGSTOP
 SIGCHLD: int = _signal.SIGCHLD
 SIGPIPE: int = _signal.SIGPIPE
 SIGXFSZ: int = _signal.SIGXFSZ

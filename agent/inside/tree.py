@@ -89,6 +89,11 @@ def processes() -> dict[int, Process]:
     return table
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process stands still, as somebody stopped it."""
+    return _read(f"{PROC}/{pid}/stat").rpartition(b")")[2].split()[:1] in ([b"T"], [b"t"])
+
+
 def _read(path: str) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -158,7 +158,7 @@ class Starter:
 
     async def _launch(self, record: Record, env: Mapping[str, str]) -> None:
         """Have the agent start it. The caller holds the record."""
-        self._store.ask(record)
+        await asyncio.to_thread(self._store.ask, record)
         for _ in range(_TRIES):
             try:
                 async with self._agents.link(record.uid) as agent:
@@ -191,15 +191,15 @@ class Starter:
         raise refusal(error, record.spec) from error
 
     async def _ask(self, agent: AgentClient, record: Record, env: Mapping[str, str]) -> None:
-        paths = self._groups.paths(agent.pid, record.token)
         with ExitStack() as stack:
-            opened = await asyncio.to_thread(self._opened, stack, record, paths)
+            opened = await asyncio.to_thread(self._opened, stack, record, agent.pid)
             log, result, joins = opened
             sinks = Sinks(log=log, result=result, cgroup_procs=joins.procs, unified=joins.unified)
             await agent.start(record.key, command(record, env), sinks)
 
-    def _opened(self, stack: ExitStack, record: Record, paths: list[str]) -> tuple[int, int, Joins]:
+    def _opened(self, stack: ExitStack, record: Record, agent_pid: int) -> tuple[int, int, Joins]:
         """Open what the agent is given. Raises PeerGone when its control groups are gone."""
+        paths = self._groups.paths(agent_pid, record.token)
         self._store.write_groups(record, paths)
         try:
             joins = stack.enter_context(self._groups.joining(paths))

@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from cove.client import Client
 from cove.workspaces import Workspace
+from tests.executor.conftest import node as node
 from tests.support.repository import make_repository
 from tests.support.suite import Suite, running_suite
 

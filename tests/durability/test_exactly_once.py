@@ -269,7 +269,13 @@ async def one_agent(node: Node, caller: Caller, point: str) -> str:
 async def walk_the_agent(node: Node, caller: Caller, most: int) -> None:
     points = await agent_points(node, caller)
     assert len(points) > 100
-    ends = [await one_agent(node, caller, point) for point in chosen(points, most)]
+    ends = []
+    for point in chosen(points, most):
+        try:
+            ends.append(await one_agent(node, caller, point))
+        except BaseException as error:
+            error.add_note(f"it died at {point}")
+            raise
     counts = {end: ends.count(end) for end in sorted(set(ends))}
     print(f"agent: {len(points)} points, {counts}")  # noqa: T201
 
