@@ -230,12 +230,17 @@ async def test_an_executor_that_dies_at_any_line_starts_once(
     await walk_the_executor(node, box, caller, walking, POINTS, prepared=prepared)
 
 
+def walking_inside(box: Sandbox) -> Walking:
+    walking = Walking(box.tree / ".walk")
+    walking.folder.mkdir()
+    walking.folder.chmod(0o777)
+    return walking
+
+
 async def agent_points(node: Node, caller: Caller) -> list[str]:
     """Those of an agent that starts a command."""
     async with node.sandbox() as box:
-        walking = Walking(box.tree / ".walk")
-        walking.folder.mkdir(mode=0o777)
-        walking.folder.chmod(0o777)
+        walking = walking_inside(box)
         walking.at("")
         await caller.executions.StartExecution(request(box, "one"))
         await caller.wait(box, "one")
@@ -245,8 +250,7 @@ async def agent_points(node: Node, caller: Caller) -> list[str]:
 async def one_agent(node: Node, caller: Caller, point: str) -> str:
     """How the execution ended whose agent, or whose process, died at `point`."""
     async with node.sandbox() as box:
-        walking = Walking(box.tree / ".walk")
-        walking.folder.mkdir()
+        walking = walking_inside(box)
         walking.at(point)
         await started(caller, box, "one")
         walking.never()
