@@ -32,7 +32,7 @@ OWN_REASONS: Final = (
 )
 _OWN_FIELDS: Final = frozenset(
     {
-        *("uid", "name", "parent", "handle", "header.handle", "mount"),
+        *("uid", "name", "parent", "handle", "header.handle", "target.handle", "mount"),
         *("holder", "lease", "operation", "fencing_token", "environment.name"),
     }
 )
@@ -73,6 +73,16 @@ class Tool(Generic[S]):
     ) -> Res:
         with _own_faults():
             return await self._peer.upload(method, requests)
+
+    @asynccontextmanager
+    async def exchange(
+        self,
+        method: "grpc.aio.StreamStreamMultiCallable[Req, Res]",
+        requests: AsyncIterator[Req],
+    ) -> AsyncIterator[AsyncIterator[Res]]:
+        with _own_faults():
+            async with self._peer.exchange(method, requests) as responses:
+                yield responses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

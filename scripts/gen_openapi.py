@@ -12,6 +12,7 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from cove.gateway.v1 import gateway_pb2
+from gateway.rest.archives import PACK, UNPACK
 from gateway.rest.document import FILE
 from gateway.rest.files import READ, WRITE
 from gateway.rest.routes import Routes
@@ -45,7 +46,7 @@ def document() -> dict[str, Any]:
     said = comments.read()
     schemas = Schemas(said, [rpc for service in services for rpc in service.methods])
     operations = Operations(schemas, Failures(said))
-    special = {READ: raw.reading, WRITE: raw.writing}
+    special = {READ: raw.reading, WRITE: raw.writing, PACK: raw.packing, UNPACK: raw.unpacking}
     paths: dict[str, Any] = {}
     for route in sorted(
         Routes.of(services),

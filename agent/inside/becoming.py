@@ -90,10 +90,10 @@ class Becoming:
             raise
         numbers = (formats.STDOUT, formats.STDERR)
         execution.streams = [
-            Stream(reading, number, execution.log)
+            Stream(reading, number, execution.log, execution.hidden)
             for reading, number in zip(self._outputs, numbers, strict=False)
         ]
-        execution.tree.leader = execution.pid = self.blank.pid
+        execution.tree.leader = execution.pid = execution.group = self.blank.pid
         if self._status:
             execution.exited(*self._status, time.monotonic())
 

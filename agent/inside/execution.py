@@ -32,6 +32,10 @@ class Execution:
         self.tree = tree
         self.streams: list[Stream] = []
         self.pid = 0
+        self.group = 0
+        """Its process group; others may be left in it when it has ended."""
+        self.hidden: tuple[bytes, ...] = ()
+        """Values that are masked in the output."""
         self.start_ns = time.time_ns()
         self.ended = False
         self.waiting: list[Waiter] = []
@@ -120,6 +124,8 @@ class Execution:
         told = f"{type(error).__name__}: {error}\n"[:500].encode()
         self.ended, self.pid, self._sweep_at = True, 0, 0.0
         self._status = self._status or (0, 0, 0, 0)
+        for stream in self.streams:
+            stream.discard(lost=True)
         ends = (self.log.close, self.tree.close, lambda: os.write(2, told))
         for end in (lambda: self.tree.signal(system.SIGKILL), *ends):
             try:
@@ -164,5 +170,6 @@ class Execution:
         self.log.close()
         self.ended = True
         self.pid = 0
+        self.hidden = ()
         if not self.tree.members():
             self.tree.close()

@@ -12,12 +12,13 @@ Request = tuple[Connection, int, int, bytes, list[int]]
 
 
 def starts(kind: int) -> bool:
-    return kind in (frames.START, frames.RUN)
+    return kind in (frames.START, frames.RUN, frames.START_SECRETLY, frames.RUN_SECRETLY)
 
 
 def subject(kind: int, payload: bytes) -> bytes:
     """The execution that a request is about; empty when it is about none, or malformed."""
     places = {frames.START: 0, frames.RUN: 1, frames.SIGNAL: 0, frames.CANCEL: 0}
+    places |= {frames.START_SECRETLY: 0, frames.RUN_SECRETLY: 1}
     try:
         return frames.unpack(payload)[places[kind]]
     except (KeyError, ValueError, IndexError):

@@ -8,7 +8,7 @@ import errno
 import os
 import resource
 import select
-from collections.abc import Iterator
+from _collections_abc import Iterator  # `collections` takes long to load.
 
 from agent import FEWEST_PROCESSES, MOST_PREPARED, frames
 from agent.inside import system
@@ -20,6 +20,9 @@ _MOST_FILES = 16384
 _SHARE_OF_FILES = 4
 """Descriptors on their way through sockets count for all processes of a uid together, and each may
 send until there are more than its own limit. So a command's is this part of the agent's."""
+
+SEPARATE = system.can_separate()
+"""Whether no command can look into another one."""
 
 _STEPS = (b"set up", b"cgroup", b"cwd", b"exec")
 _REPORT, _ORDERS = 3, 4
@@ -194,6 +197,8 @@ def _child(descriptors: tuple[int, int, int, int, int], cgroups: list[int], proc
                 os.dup2(descriptor, number, inheritable=number < _REPORT)
         report = _REPORT
         system.close_from(_ORDERS + 1)
+        if SEPARATE:
+            system.separate()
         for number in (system.SIGPIPE, system.SIGXFSZ, system.SIGCHLD):
             system.default_signal(number)
         # Our own files in /proc belong to root while we are not dumpable, and are nobody's to

@@ -5,6 +5,7 @@ import os
 from agent import formats
 from agent.inside import system
 from agent.inside.log import Log
+from agent.inside.redaction import Redactor
 
 _HOLD = 0.005
 """Seconds for which what comes waits at most, so that many small writes become one record."""
@@ -26,7 +27,9 @@ class Stream:
     no memory of ours is used.
     """
 
-    def __init__(self, descriptor: int, number: int, log: Log) -> None:
+    def __init__(
+        self, descriptor: int, number: int, log: Log, hidden: tuple[bytes, ...] = ()
+    ) -> None:
         self.descriptor = descriptor
         self.held_until = 0.0
         """Not to be looked at before this; 0 is now."""
@@ -36,6 +39,7 @@ class Stream:
         self._due = 0.0
         self._credit = 0
         self._hurried = False
+        self._redactor = Redactor(hidden) if hidden else None
 
     def look(self, now: float) -> bool:
         """What is held is recorded when it is due, or enough. True when something was."""
@@ -58,8 +62,7 @@ class Stream:
         if not data:
             self.close()
             return False
-        if self._log:
-            self._log.chunk(self._number, data)
+        self._record(self._redactor.feed(data) if self._redactor else data)
         self._credit = _CREDIT if len(data) >= _FAST else max(0, self._credit - 1)
         self._due = now + _HOLD
         self.held_until = 0.0 if self._credit or self._hurried else now + _LOOK
@@ -70,11 +73,22 @@ class Stream:
         self._hurried = True
         self.held_until = 0.0
 
-    def discard(self) -> None:
-        """From now on read only so that nobody who still writes is held up."""
-        self._log = None
+    def discard(self, *, lost: bool = False) -> None:
+        """From now on read only so that nobody who still writes is held up.
+
+        What may have been the beginning of a secret was none; `lost`: it is not recorded either.
+        """
+        if self._redactor and not lost:
+            self._record(self._redactor.rest())
+        self._log = self._redactor = None
 
     def close(self) -> None:
         if self.open:
             self.open = False
             os.close(self.descriptor)
+            self.discard()
+
+    def _record(self, data: bytes) -> None:
+        if self._log:
+            for at in range(0, len(data), formats.MAX_RECORD):
+                self._log.chunk(self._number, data[at : at + formats.MAX_RECORD])

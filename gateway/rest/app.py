@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from cove.gateway.v1 import gateway_pb2
 from gateway.rest import document
+from gateway.rest.archives import PACK, UNPACK, Archives
 from gateway.rest.backend import Backend, backend
 from gateway.rest.errors import MethodNotAllowed, ShuttingDown, answer_to, status_json, status_of
 from gateway.rest.exchange import ClientLeft, Exchange, Receive, Scope, Send
@@ -99,7 +100,13 @@ class Rest:
         self._document = document.Document()
         listing = next(each for each in routes if each.rpc.full_name == LIST)
         files = Files(behind, listing)
-        self._raw: Final = {READ: files.read, WRITE: files.write}
+        archives = Archives(behind)
+        self._raw: Final = {
+            READ: files.read,
+            WRITE: files.write,
+            PACK: archives.read,
+            UNPACK: archives.write,
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send, self._config.body_timeout.total_seconds())

@@ -1,6 +1,5 @@
 """What the agent is told to run: argv, directory and environment, made from a spec."""
 
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
@@ -8,13 +7,16 @@ from agent.client import AgentError, Command, ErrorCode
 from servicekit.disk import full
 from servicekit.errors import InvalidArgument, ServiceError
 from services.executor.errors import (
+    AgentTooOld,
     AgentUnavailable,
     CwdNotFound,
     ProcessLimit,
     ProgramNotExecutable,
     ProgramNotFound,
+    SecretsUnprotected,
 )
 from services.executor.record import Record, Spec
+from services.executor.secrets import Variables
 
 _ROOT: Final = "/workspace"
 _SHELL: Final = "sh"
@@ -24,18 +26,22 @@ _ENVIRONMENT: Final = {
     "LANG": "C.UTF-8",
     "USER": "cove",
 }
+_UNKNOWN: Final = "unknown request"
+"""What an agent says to what it does not know."""
 _MILLISECOND_NS: Final = 1_000_000
 
 
-def command(record: Record, environment_env: Mapping[str, str]) -> Command:
+def command(record: Record, variables: Variables) -> Command:
     """The command of an execution. Its environment holds nothing of this process's own."""
     spec = record.spec
     return Command(
         argv=_argv(spec),
         cwd=f"{_ROOT}/{spec.cwd}" if not spec.cwd.startswith("/") else spec.cwd,
-        env={**_ENVIRONMENT, **environment_env, **spec.env, "COVE_EXECUTION_ID": record.key},
+        env={**_ENVIRONMENT, **variables.env, **spec.env, "COVE_EXECUTION_ID": record.key},
         merge_stderr=spec.merge_stderr,
         timeout=timedelta(milliseconds=-(-spec.timeout_ns // _MILLISECOND_NS)),
+        secrets={name: variables.secrets[name] for name in spec.secrets},
+        redact=spec.redact,
     )
 
 
@@ -51,6 +57,10 @@ def refusal(error: AgentError, spec: Spec) -> ServiceError:
             return CwdNotFound("the working directory cannot be entered", cwd=spec.cwd or _ROOT)
         case ErrorCode.LIMIT_REACHED:
             return ProcessLimit("the environment's limit of processes is reached")
+        case ErrorCode.UNPROTECTED:
+            return SecretsUnprotected("the kernel cannot keep secrets of one command from others")
+        case ErrorCode.BAD_REQUEST if spec.secrets and str(error) == _UNKNOWN:
+            return AgentTooOld("the agent cannot keep secrets")
         case ErrorCode.BAD_REQUEST:
             return InvalidArgument("spec", "the agent cannot run this")
         case _ if told := full(error.errno):

@@ -19,10 +19,14 @@ class Spec:
     env: dict[str, str] = field(default_factory=dict)
     merge_stderr: bool = False
     timeout_ns: int
+    secrets: tuple[str, ...] = ()
+    """Their names, in order."""
+    redact: bool = False
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        return cls(**(values | {"argv": tuple(values["argv"])}))
+        lists = {name: tuple(values.get(name, ())) for name in ("argv", "secrets")}
+        return cls(**(values | lists))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -157,7 +157,7 @@ async def test_a_bomb_slows_no_neighbour(
 ) -> None:
     for each in (bombed, neighbour):
         await each.execute("true")
-    slower = []
+    slower: list[float] = []
     while not slower or (min(slower) > SLOWER and len(slower) < TRIES):
         before = await usual(neighbour)
         bomb = await bombed.start("python3", "-c", ENDLESS[name])

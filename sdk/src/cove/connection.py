@@ -179,6 +179,12 @@ class Connection:
         call = method(request, timeout=self.deadline(request), metadata=self._metadata())
         return Answers(self, call, self._silence)
 
+    def exchange(
+        self, method: "grpc.aio.StreamStreamMultiCallable[Req, Res]"
+    ) -> "grpc.aio.StreamStreamCall[Req, Res]":
+        """Many requests, many answers, one attempt. Whoever calls this cancels what it returns."""
+        return method(metadata=self._metadata())
+
     def reached(self) -> None:
         """The gateway answered."""
         self._reached = True
