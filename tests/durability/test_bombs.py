@@ -16,11 +16,10 @@ from cove.registry.v1.registry_pb2 import Limits
 from cove.workspaces import Workspace
 from tests.support.suite import until
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
 
 ROUNDS = int(os.environ.get("COVE_TREE_ROUNDS", "100"))
 """Of `make test-long`."""
-FEW_ROUNDS = 2
 DAEMONS = 180
 SLOWER = 3.0
 """Times the usual that a neighbour's `true` may take, in one of TRIES, as others are here too."""
@@ -135,13 +134,6 @@ async def kill_trees(workspace: Workspace, rounds: int) -> None:
     print(f"{DAEMONS} daemons of the last round ended in {took:.3f} s")  # noqa: T201
 
 
-async def test_kill_of_a_tree_leaves_nobody(workspace: Workspace) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("exact only where there are control groups")
-    await kill_trees(workspace, FEW_ROUNDS)
-
-
-@pytest.mark.long
 @pytest.mark.timeout(1800)
 async def test_kill_of_a_tree_leaves_nobody_ever(workspace: Workspace) -> None:
     if os.geteuid() != 0:
@@ -149,7 +141,6 @@ async def test_kill_of_a_tree_leaves_nobody_ever(workspace: Workspace) -> None:
     await kill_trees(workspace, ROUNDS)
 
 
-@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", ENDLESS)
 async def test_a_bomb_slows_no_neighbour(
@@ -171,7 +162,6 @@ async def test_a_bomb_slows_no_neighbour(
     assert min(slower) <= SLOWER, slower
 
 
-@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_what_looks_like_an_end_is_none(bombed: Workspace, neighbour: Workspace) -> None:
     """Ten thousand processes, a kill of everybody, closed descriptors, a stdin nobody reads."""

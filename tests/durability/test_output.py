@@ -14,6 +14,7 @@ from cove.executions import Execution
 from cove.executor.v1.executor_pb2 import Chunk
 from cove.workspaces import Workspace
 from tests.durability.parts import BINARY, TEXT, Expected, breaking, held, lines, numbers
+from tests.durability.test_bombs import kill_trees
 from tests.support.suite import SERVICES, Suite, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 DISCONNECTS = int(os.environ.get("COVE_DISCONNECTS", "1000"))
 KILLS = int(os.environ.get("COVE_SERVICE_KILLS", "100"))
 """Both of `make test-long`."""
-FEW_DISCONNECTS, FEW_KILLS = 24, 1
+FEW_DISCONNECTS, FEW_KILLS, FEW_ROUNDS = 24, 1, 2
 READERS = 4
 GROWTH = 16 << 20
 LOST_WITHIN = 2.0
@@ -117,6 +118,12 @@ async def test_a_killed_launcher_takes_nothing_with_it(suite: Suite, workspace: 
     left = await workspace.start("sh", "-c", "setsid sleep 3600 & sleep 3600")
     ended = await left.signal(signal.SIGKILL, scope="tree")
     assert ended.exit.signal.number == signal.SIGKILL
+
+
+async def test_kill_of_a_tree_leaves_nobody(workspace: Workspace) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("exact only where there are control groups")
+    await kill_trees(workspace, FEW_ROUNDS)
 
 
 async def test_what_a_dead_agent_ran_is_lost_at_once_with_all_it_wrote(
