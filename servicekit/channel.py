@@ -22,6 +22,9 @@ Res = TypeVar("Res")
 
 _MAX_RECEIVED: Final = 64 << 20
 
+_AHEAD: Final = 256 << 10
+"""Bytes that come of one stream before they are asked for."""
+
 # Every RPC of the suite is safe to repeat. What a handler answered is not repeated
 # by the channel (servers push back), so this is for a service that restarts.
 _RETRY: Final = {
@@ -46,6 +49,9 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     # A container that starts again may have another address; gRPC would ask after 30 s.
     ("grpc.dns_min_time_between_resolutions_ms", 1000),
+    # By itself gRPC lets megabytes come for each stream that nobody reads.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", _AHEAD),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.max_receive_message_length", _MAX_RECEIVED),
