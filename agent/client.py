@@ -11,17 +11,21 @@ from typing import Final, Self
 
 from agent import frames
 from agent.channel import Channel, PeerGone, PeerTooOld, Reply
+from agent.input_requests import InputRequests
 from agent.messages import (
     AgentError,
     Command,
     Entry,
     ErrorCode,
+    InputState,
     Listing,
     Running,
     Scope,
     Sinks,
     Started,
+    Terminal,
 )
+from agent.replies import as_bytes, failure, milliseconds, numbers
 
 __all__ = [
     "AgentClient",
@@ -29,6 +33,7 @@ __all__ = [
     "Command",
     "Entry",
     "ErrorCode",
+    "InputState",
     "Listing",
     "PeerGone",
     "PeerTooOld",
@@ -36,13 +41,14 @@ __all__ = [
     "Scope",
     "Sinks",
     "Started",
+    "Terminal",
 ]
 
 _TIMEOUT: Final = 10.0
 """Seconds the agent has for what it does at once."""
 
 
-class AgentClient:
+class AgentClient(InputRequests):
     """A connection to an agent. While one is open, the agent does not go idle: keep it short."""
 
     def __init__(self, channel: Channel, pidfd: int) -> None:
@@ -107,9 +113,12 @@ class AgentClient:
         After PeerGone ask again, or look into the log: an empty one means it never ran.
         """
         unified = int(sinks.unified is not None)
-        payload = frames.pack(execution_id.encode(), *_limits(command), unified, *_program(command))
-        reply = await self._ask(frames.START, payload, timeout, _descriptors(sinks))
-        pid, existing = _numbers(reply, 2)
+        first = execution_id.encode(), *_limits(command), unified
+        wanted = _input(command)
+        payload = frames.pack(*first, *wanted, *_program(command))
+        kind = frames.START_OPEN if wanted else frames.START
+        reply = await self._ask(kind, payload, timeout, _descriptors(sinks))
+        pid, existing = numbers(reply, 2)
         return Started(pid, bool(existing))
 
     async def prepare(self, token: str, sinks: Sinks, timeout: float = _TIMEOUT) -> None:
@@ -126,7 +135,7 @@ class AgentClient:
         """As `start`, with what was prepared as `token`. NOT_PREPARED when that is gone."""
         names = token.encode(), execution_id.encode()
         payload = frames.pack(*names, *_limits(command), *_program(command))
-        pid, existing = _numbers(await self._ask(frames.RUN, payload, timeout), 2)
+        pid, existing = numbers(await self._ask(frames.RUN, payload, timeout), 2)
         return Started(pid, bool(existing))
 
     async def signal(
@@ -143,7 +152,7 @@ class AgentClient:
 
         Returns when nothing of it is left and the result is written.
         """
-        payload = frames.pack(execution_id.encode(), by.encode(), _milliseconds(grace))
+        payload = frames.pack(execution_id.encode(), by.encode(), milliseconds(grace))
         await self._ask(frames.CANCEL, payload, grace.total_seconds() + 15.0)
 
     async def leave(self, timeout: float = _TIMEOUT) -> bool:
@@ -151,7 +160,7 @@ class AgentClient:
 
         An agent of an earlier version refuses that: AgentError.
         """
-        (idle,) = _numbers(await self._ask(frames.LEAVE, b"", timeout), 1)
+        (idle,) = numbers(await self._ask(frames.LEAVE, b"", timeout), 1)
         return bool(idle)
 
     async def listing(self, timeout: float = _TIMEOUT) -> Listing:
@@ -184,7 +193,7 @@ class AgentClient:
         caller closes the descriptor, and checks what it is: the agent is not believed. With
         O_PATH anything is opened; without `follow` also a symlink itself.
         """
-        payload = frames.pack(_bytes(path), flags, mode, int(follow))
+        payload = frames.pack(as_bytes(path), flags, mode, int(follow))
         reply = await self._ask(frames.OPEN, payload, timeout, descriptors=(), wanted=1)
         return reply.descriptors[0]
 
@@ -205,20 +214,20 @@ class AgentClient:
         self, path: str | bytes, mode: int = 0o755, *, parents: bool = False
     ) -> None:
         """With `parents`, missing ones are made and an existing directory is no error."""
-        await self._ask(frames.MAKE_DIRECTORY, frames.pack(_bytes(path), mode, int(parents)))
+        await self._ask(frames.MAKE_DIRECTORY, frames.pack(as_bytes(path), mode, int(parents)))
 
     async def remove(
         self, path: str | bytes, *, recursive: bool = False, timeout: float = 300.0
     ) -> None:
         """Remove a file, a symlink (never its target), or a directory: an empty one, or whole."""
-        payload = frames.pack(_bytes(path), int(recursive))
+        payload = frames.pack(as_bytes(path), int(recursive))
         await self._ask(frames.REMOVE, payload, timeout)
 
     async def rename(
         self, source: str | bytes, target: str | bytes, *, replace: bool = True
     ) -> None:
         """Rename within one file system. Without `replace` an existing target is EEXIST."""
-        payload = frames.pack(_bytes(source), _bytes(target), int(replace))
+        payload = frames.pack(as_bytes(source), as_bytes(target), int(replace))
         await self._ask(frames.RENAME, payload)
 
     async def _ask(
@@ -233,7 +242,7 @@ class AgentClient:
         if not reply.ok or len(reply.descriptors) != wanted:
             for descriptor in reply.descriptors:
                 os.close(descriptor)
-            raise _failure(reply)
+            raise failure(reply)
         return reply
 
 
@@ -243,43 +252,24 @@ def _descriptors(sinks: Sinks) -> list[int]:
 
 def _limits(command: Command) -> tuple[bytes | int, ...]:
     return (
-        _bytes(command.cwd),
+        as_bytes(command.cwd),
         int(command.merge_stderr),
-        _milliseconds(command.timeout),
-        _milliseconds(command.idle_output_timeout),
-        _milliseconds(command.grace),
+        milliseconds(command.timeout),
+        milliseconds(command.idle_output_timeout),
+        milliseconds(command.grace),
     )
 
 
+def _input(command: Command) -> tuple[int, ...]:
+    """Nothing where the command has no input."""
+    if command.terminal:
+        return (frames.TERMINAL, command.terminal.rows, command.terminal.cols)
+    return (frames.PIPE, 0, 0) if command.stdin else ()
+
+
 def _program(command: Command) -> tuple[bytes | int, ...]:
-    env = [key.encode() + b"=" + _bytes(value) for key, value in command.env.items()]
-    return len(command.argv), *map(_bytes, command.argv), *env
-
-
-def _failure(reply: Reply) -> Exception:
-    try:
-        code, errno, message = frames.unpack(reply.payload)
-        return AgentError(ErrorCode(code.decode()), int(errno), message.decode())
-    except ValueError:
-        return PeerGone("the agent answers nonsense")
-
-
-def _numbers(reply: Reply, count: int) -> list[int]:
-    try:
-        numbers = [int(field) for field in frames.unpack(reply.payload)]
-    except ValueError as error:
-        raise PeerGone("the agent answers nonsense") from error
-    if len(numbers) != count:
-        raise PeerGone("the agent answers nonsense")
-    return numbers
-
-
-def _bytes(value: str | bytes) -> bytes:
-    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
-
-
-def _milliseconds(duration: timedelta | None) -> int:
-    return 0 if duration is None else max(1, duration // timedelta(milliseconds=1))
+    env = [key.encode() + b"=" + as_bytes(value) for key, value in command.env.items()]
+    return len(command.argv), *map(as_bytes, command.argv), *env
 
 
 def _entries(directory: int) -> list[Entry]:

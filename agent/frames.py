@@ -19,12 +19,19 @@ PREPARE, RUN = 10, 11
 """A start in two steps: what can be done before the command is known, and the rest."""
 LEAVE = 12
 """End now, if nothing runs: as after the idle timeout, but whoever is connected."""
+START_OPEN = 13
+"""A start with an input: as START, and after the seventh field its kind, rows, columns."""
+WRITE, INPUT, RELEASE, RESIZE = 14, 15, 16, 17
+"""Input of an execution: write; how far it is, and hold it; let it go; size of the terminal."""
 LAUNCHER = 64
 """A launcher's request: the payload is one JSON object."""
 OK, ERROR = 100, 101
 
 PROCESS, GROUP, TREE = 1, 2, 3
 """Scopes of a signal."""
+
+PIPE, TERMINAL = 1, 2
+"""Kinds of input."""
 
 PROGRAM_NOT_FOUND = b"PROGRAM_NOT_FOUND"
 PROGRAM_NOT_EXECUTABLE = b"PROGRAM_NOT_EXECUTABLE"
@@ -36,6 +43,11 @@ NOT_PREPARED = b"NOT_PREPARED"
 PATH_OUTSIDE = b"PATH_OUTSIDE"
 OS_ERROR = b"OS_ERROR"
 BAD_REQUEST = b"BAD_REQUEST"
+INPUT_NONE = b"INPUT_NONE"
+INPUT_CLOSED = b"INPUT_CLOSED"
+INPUT_GAP = b"INPUT_GAP"
+INPUT_HELD = b"INPUT_HELD"
+TERMINAL_NONE = b"TERMINAL_NONE"
 
 _LENGTH = struct.Struct("<I")
 

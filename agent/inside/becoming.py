@@ -10,6 +10,7 @@ from agent import formats, frames
 from agent.inside import system
 from agent.inside.connection import Connection
 from agent.inside.execution import Execution
+from agent.inside.input import Input
 from agent.inside.spawn import Blank
 from agent.inside.stream import Stream
 
@@ -22,7 +23,15 @@ _PUSH = 0.02
 class Becoming:
     """One of them. Time is monotonic seconds, passed in."""
 
-    def __init__(self, execution: Execution, blank: Blank, outputs: list[int], now: float) -> None:
+    def __init__(
+        self,
+        execution: Execution,
+        blank: Blank,
+        outputs: list[int],
+        now: float,
+        *,
+        terminal: bool = False,
+    ) -> None:
         self.execution = execution
         self.blank = blank
         self.waiting: list[tuple[Connection, int]] = []
@@ -30,6 +39,8 @@ class Becoming:
         self.later: list[tuple[Connection, int, int, bytes]] = []
         """Requests about it, to be answered when it runs: connection, kind, number, payload."""
         self._outputs = outputs
+        self._entry = blank.take_entry()
+        self._terminal = terminal
         self._give_up = now + _PATIENCE
         self._push_at = now
         self._status: tuple[int, tuple[int, int, int]] | None = None
@@ -66,14 +77,17 @@ class Becoming:
             execution.log.undo()
             execution.log.close()
             execution.tree.close()
-            for reading in self._outputs:
-                os.close(reading)
+            for descriptor in (*self._outputs, self._entry):
+                if descriptor >= 0:
+                    os.close(descriptor)
             raise
-        numbers = (formats.STDOUT, formats.STDERR)
+        numbers = (formats.TERMINAL,) if self._terminal else (formats.STDOUT, formats.STDERR)
         execution.streams = [
             Stream(reading, number, execution.log)
             for reading, number in zip(self._outputs, numbers, strict=False)
         ]
+        if self._entry >= 0:
+            execution.input = Input(self._entry, terminal=self._terminal)
         execution.tree.leader = execution.pid = self.blank.pid
         if self._status:
             execution.exited(*self._status, time.monotonic())

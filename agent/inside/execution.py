@@ -6,6 +6,7 @@ import time
 from agent import formats
 from agent.inside import system
 from agent.inside.connection import Connection
+from agent.inside.input import Input
 from agent.inside.log import Log
 from agent.inside.stream import Stream
 from agent.inside.tree import Tree
@@ -31,6 +32,7 @@ class Execution:
         self.log = log
         self.tree = tree
         self.streams: list[Stream] = []
+        self.input: Input | None = None
         self.pid = 0
         self.start_ns = time.time_ns()
         self.ended = False
@@ -57,6 +59,10 @@ class Execution:
         """Its process is there, so that its pid can be signalled."""
         return self.pid != 0 and self._status is None
 
+    def row(self) -> tuple[bytes | int, ...]:
+        """What a list of executions says of it."""
+        return (self.id, int(self.ended), self.pid, self.start_ns, self.log.offset)
+
     def stop(self, kind: int, text: bytes, grace: float, now: float) -> None:
         """End the tree and, unless the command has ended, say why in the exit.
 
@@ -77,6 +83,7 @@ class Execution:
     def deadline(self) -> float:
         """When `tick` must be called at the latest; 0 is never."""
         times = [self._sweep_at, *(stream.held_until for stream in self.streams if stream.open)]
+        times += [self.input.deadline()] if self.input else []
         if self._status is None and self._ending is None:
             times += [self._timeout and self._began + self._timeout]
             times += [self._idle_timeout and self._last_output + self._idle_timeout]
@@ -86,6 +93,8 @@ class Execution:
 
     def tick(self, now: float) -> list[Waiter]:
         """Do what is due. Returns who is to be told that it is over."""
+        if self.input:
+            self.input.tick(now)
         for stream in self.streams:
             if stream.open and stream.held_until and now >= stream.held_until:
                 self.heard(stream, now)
@@ -118,7 +127,8 @@ class Execution:
         told = f"{type(error).__name__}: {error}\n"[:500].encode()
         self.ended, self.pid, self._sweep_at = True, 0, 0.0
         self._status = self._status or (0, 0, 0, 0)
-        ends = (self.log.close, self.tree.close, lambda: os.write(2, told))
+        shut = self.input.shut if self.input else int
+        ends = (self.log.close, self.tree.close, shut, lambda: os.write(2, told))
         for end in (lambda: self.tree.signal(system.SIGKILL), *ends):
             try:
                 end()
@@ -157,6 +167,9 @@ class Execution:
         text = b""
         if self._ending:
             kind, text = self._ending
+        if self.input:
+            self.log.note_input(self.input.taken, closed=self.input.closed)
+            self.input.shut()
         usage = (user, system_time, peak)
         self.log.finish((kind, core, number, self.start_ns, self._end_ns, *usage), text)
         self.log.close()

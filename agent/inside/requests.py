@@ -6,12 +6,14 @@ import time
 
 from agent import formats, frames
 from agent.inside import files, system
+from agent.inside import input as inputs
 from agent.inside.becoming import Becoming
 from agent.inside.connection import Connection
-from agent.inside.execution import Execution
+from agent.inside.execution import Execution, Waiter
 from agent.inside.following import Follower
 from agent.inside.held import Held, starts, subject
 from agent.inside.log import Log
+from agent.inside.means import means_of
 from agent.inside.paths import OutsideError
 from agent.inside.prepared import Preparations, Prepared, joins
 from agent.inside.spawn import Blank, SpawnError, blank, check
@@ -22,6 +24,7 @@ _REMEMBERED = 256
 """Ended executions kept, so that a second start finds them."""
 _FRESH = 2.0
 """Seconds in which whoever had it started comes with a command."""
+_ABOUT_ONE = (frames.SIGNAL, frames.CANCEL, *inputs.REQUESTS)
 
 
 class Requests:
@@ -45,12 +48,10 @@ class Requests:
         self, client: Connection, kind: int, number: int, payload: bytes, fds: list[int]
     ) -> None:
         """As `answer`, but what starts a command waits until the git inside has followed."""
-        about = subject(kind, payload)
-        if self.held.has(about) or (starts(kind) and self.follower.look(again=True)):
-            request = client, kind, number, payload, fds
-            if self.held.add(about, request, time.monotonic()):
-                return
-        self.answer(client, kind, number, payload, fds)
+        about, request = subject(kind, payload), (client, kind, number, payload, fds)
+        waits = self.held.has(about) or (starts(kind) and self.follower.look(again=True))
+        if not (waits and self.held.add(about, request, time.monotonic())):
+            self.answer(*request)
 
     def answer(
         self, client: Connection, kind: int, number: int, payload: bytes, fds: list[int]
@@ -60,18 +61,23 @@ class Requests:
             fields = frames.unpack(payload)
             if kind == frames.HELLO:
                 client.reply(frames.OK, number, b"")
-            elif kind == frames.START:
-                self._start(client, number, fields, fds)
+            elif kind in (frames.START, frames.START_OPEN):
+                wanted = fields[7:10] if kind == frames.START_OPEN else []
+                command = fields[:7] + fields[7 + len(wanted) :]
+                self._start((client, number), command, fds, wanted)
             elif kind == frames.PREPARE:
                 self.prepared.add(client, number, fields, fds)
             elif kind == frames.RUN:
                 self._run(client, number, fields)
-            elif kind in (frames.SIGNAL, frames.CANCEL) and fields[0] in self.becoming:
+            elif kind in _ABOUT_ONE and fields[0] in self.becoming:
                 self.becoming[fields[0]].later.append((client, kind, number, payload))
             elif kind == frames.SIGNAL:
                 self._signal(client, number, fields)
             elif kind == frames.CANCEL:
                 self._cancel(client, number, fields)
+            elif kind in inputs.REQUESTS:
+                found = self._find(fields[0]).input
+                inputs.answer(found, (client, number), kind, fields[1:], time.monotonic())
             elif kind == frames.LEAVE:
                 self.leaving.append((client, number))
             elif kind == frames.LIST:
@@ -118,16 +124,19 @@ class Requests:
         else:
             prepared.owner.reply(frames.OK, number, b"")
 
-    def _start(self, client: Connection, number: int, fields: list[bytes], fds: list[int]) -> None:
+    def _start(
+        self, asked: Waiter, fields: list[bytes], fds: list[int], wanted: list[bytes]
+    ) -> None:
         execution_id, cwd, merge, timeout, idle, grace, unified, *program = fields
-        if self._existing(client, number, execution_id):
+        if self._existing(*asked, execution_id):
             return
         self._allow(fds[0])
         exact = unified != b"0"
         command = [execution_id, cwd, merge, timeout, idle, grace, *program]
-        waiting = blank(joins(fds, exact=exact), self._max_processes)
-        self._become(command, waiting, fds, exact=exact)
-        self.becoming[execution_id].waiting.append((client, number))
+        means = means_of(wanted)
+        waiting = blank(joins(fds, exact=exact), self._max_processes, means)
+        self._become(command, waiting, fds, exact=exact, terminal=means.terminal)
+        self.becoming[execution_id].waiting.append(asked)
 
     def _run(self, client: Connection, number: int, fields: list[bytes]) -> None:
         token, execution_id, *_ = fields
@@ -165,7 +174,15 @@ class Requests:
         if os.fstat(log).st_size:
             raise SpawnError(frames.ALREADY_STARTED, 0, "the log is not empty")
 
-    def _become(self, command: list[bytes], waiting: Blank, fds: list[int], *, exact: bool) -> None:
+    def _become(
+        self,
+        command: list[bytes],
+        waiting: Blank,
+        fds: list[int],
+        *,
+        exact: bool,
+        terminal: bool = False,
+    ) -> None:
         """Let `waiting` run a command. Takes from `fds` what the execution keeps."""
         execution_id, cwd, merged, timeout, idle, grace, count, *rest = command
         merge = merged != b"0"
@@ -184,7 +201,9 @@ class Requests:
         for fd in {*fds[:2], *(unified or ())}:
             fds.remove(fd)  # The execution's own now.
         outputs = waiting.take_outputs(merge=merge)
-        self.becoming[execution_id] = Becoming(execution, waiting, outputs, time.monotonic())
+        self.becoming[execution_id] = Becoming(
+            execution, waiting, outputs, time.monotonic(), terminal=terminal
+        )
         waiting.become(argv, env, cwd, merge=merge)
 
     def leave(self) -> bool:
@@ -222,8 +241,8 @@ class Requests:
             self._forget()
             self.executions[each.execution.id] = each.execution
             each.tell(each.blank.pid)
-        for client, kind, number, payload in each.later:
-            self.answer(client, kind, number, payload, [])
+        for request in each.later:
+            self.answer(*request, [])
 
     def _forget(self) -> None:
         ended = [each for each in self.executions.values() if each.ended and not each.waiting]
@@ -233,10 +252,9 @@ class Requests:
                 del self.executions[each.id]
 
     def _find(self, execution_id: bytes) -> Execution:
-        found = self.executions.get(execution_id)
-        if found is None:
+        if execution_id not in self.executions:
             raise SpawnError(frames.EXECUTION_NOT_FOUND, 0, "no such execution")
-        return found
+        return self.executions[execution_id]
 
     def _signal(self, client: Connection, number: int, fields: list[bytes]) -> None:
         execution = self._find(fields[0])
@@ -262,33 +280,18 @@ class Requests:
         execution.stop(formats.EXIT_CANCELLED, fields[1], int(fields[2]) / 1000, now)
 
     def _list(self) -> bytes:
-        rows = [
-            field
-            for each in (
-                *(each.execution for each in self.becoming.values()),
-                *self.executions.values(),
-            )
-            for field in (each.id, int(each.ended), each.pid, each.start_ns, each.log.offset)
-        ]
+        all_ = [each.execution for each in self.becoming.values()]
+        rows = [field for each in (*all_, *self.executions.values()) for field in each.row()]
         return frames.pack(len(processes().keys() - self.prepared.pids()), *rows)
 
     def _remove(self, client: Connection, number: int, fields: list[bytes]) -> None:
         path, recursive = fields
         if files.remove(path):
             client.reply(frames.OK, number, b"")
-            return
-        if recursive == b"0":
+        elif recursive == b"0":
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
-        pid = os.fork()
-        if pid == 0:
-            try:
-                files.remove_tree(path)
-                os._exit(0)
-            except OSError as error:
-                os._exit(error.errno or errno.EIO)
-            finally:
-                os._exit(errno.EIO)
-        self.removals[pid] = (client, number)
+        else:
+            self.removals[files.remove_apart(path)] = (client, number)
 
 
 def refuse(client: Connection, number: int, code: bytes, failure: int, message: str) -> None:

@@ -1,5 +1,6 @@
-"""Reads one pipe of a command into its log."""
+"""Reads one pipe, or the terminal, of a command into its log."""
 
+import errno
 import os
 
 from agent import formats
@@ -9,10 +10,11 @@ _HOLD = 0.001
 """Seconds that a pipe is left alone after a short read, so that many small writes become one."""
 _SHORT = 4096
 _FULL = 32768
+_PAGES = 16
 
 
 class Stream:
-    """The reading end of a pipe.
+    """The reading end of a pipe, or the master of a terminal.
 
     The first bytes after silence are recorded at once. What follows within _HOLD waits in the
     pipe, which is large enough that a fast writer is not held up: no memory of ours is used.
@@ -28,9 +30,8 @@ class Stream:
 
     def read(self, now: float) -> bool:
         """Record what is there. True when something was."""
-        try:
-            data = os.read(self.descriptor, formats.MAX_RECORD)
-        except BlockingIOError:
+        data = self._take()
+        if data is None:
             self.held_until = 0.0
             return False
         if not data:
@@ -42,6 +43,15 @@ class Stream:
         self.held_until = now + _HOLD if len(data) < _SHORT and burst else 0.0
         return True
 
+    def _take(self) -> bytes | None:
+        """What is there; nothing at the end, None when there is nothing yet."""
+        if self._number != formats.TERMINAL:
+            return _read(self.descriptor, formats.MAX_RECORD)
+        taken: list[bytes] = []  # A terminal gives no more than a page at a time.
+        while len(taken) < _PAGES and (piece := _read(self.descriptor, formats.MAX_RECORD)):
+            taken.append(piece)
+        return b"".join(taken) if taken else piece
+
     def discard(self) -> None:
         """From now on read only so that nobody who still writes is held up."""
         self._log = None
@@ -50,3 +60,15 @@ class Stream:
         if self.open:
             self.open = False
             os.close(self.descriptor)
+
+
+def _read(descriptor: int, most: int) -> bytes | None:
+    """As `_take`, once."""
+    try:
+        return os.read(descriptor, most)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return b""  # Nobody has the terminal open any more.
