@@ -25,6 +25,7 @@ from services.executor.files.places import Places
 from services.executor.files.service import FileServicer
 from services.executor.files.writing import Writer
 from services.executor.groups import Groups
+from services.executor.inputs import Inputs
 from services.executor.keeping import Keeper
 from services.executor.output import Outputs
 from services.executor.preparing import Preparer
@@ -68,6 +69,7 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             disk=DiskGuard(config.state, config.disk_limit),
             background=background,
         )
+        inputs = Inputs(store=store, agents=agents, keeper=keeper, background=background)
         executions = Executions(
             store=store,
             agents=agents,
@@ -76,10 +78,12 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             outputs=outputs,
             keeper=keeper,
             starter=starter,
+            inputs=inputs,
         )
         face = ExecutorServicer(
             executions=executions,
             outputs=outputs,
+            inputs=inputs,
             agents=agents,
             ledger=ledger,
             tokens=tokens,

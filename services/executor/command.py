@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
-from agent.client import AgentError, Command, ErrorCode
+from agent.client import AgentError, Command, ErrorCode, Terminal
 from servicekit.disk import full
 from servicekit.errors import InvalidArgument, ServiceError
 from services.executor.errors import (
+    AgentTooOld,
     AgentUnavailable,
     CwdNotFound,
     ProcessLimit,
@@ -24,17 +25,22 @@ _ENVIRONMENT: Final = {
     "LANG": "C.UTF-8",
     "USER": "cove",
 }
+_TERMINAL: Final = {"TERM": "xterm-256color"}
 _MILLISECOND_NS: Final = 1_000_000
 
 
 def command(record: Record, environment_env: Mapping[str, str]) -> Command:
     """The command of an execution. Its environment holds nothing of this process's own."""
     spec = record.spec
+    terminal = Terminal(spec.rows, spec.cols) if spec.rows else None
+    usual = {**_ENVIRONMENT, **(_TERMINAL if terminal else {})}
     return Command(
         argv=_argv(spec),
         cwd=f"{_ROOT}/{spec.cwd}" if not spec.cwd.startswith("/") else spec.cwd,
-        env={**_ENVIRONMENT, **environment_env, **spec.env, "COVE_EXECUTION_ID": record.key},
+        env={**usual, **environment_env, **spec.env, "COVE_EXECUTION_ID": record.key},
         merge_stderr=spec.merge_stderr,
+        stdin=spec.stdin,
+        terminal=terminal,
         timeout=timedelta(milliseconds=-(-spec.timeout_ns // _MILLISECOND_NS)),
     )
 
@@ -51,6 +57,8 @@ def refusal(error: AgentError, spec: Spec) -> ServiceError:
             return CwdNotFound("the working directory cannot be entered", cwd=spec.cwd or _ROOT)
         case ErrorCode.LIMIT_REACHED:
             return ProcessLimit("the environment's limit of processes is reached")
+        case ErrorCode.BAD_REQUEST if spec.has_input and not error.errno:
+            return AgentTooOld("the agent knows nothing of input")
         case ErrorCode.BAD_REQUEST:
             return InvalidArgument("spec", "the agent cannot run this")
         case _ if told := full(error.errno):

@@ -25,6 +25,7 @@ _STATES: Final = {
 _STREAMS: Final = {
     Stream.STDOUT: pb.Chunk.STREAM_STDOUT,
     Stream.STDERR: pb.Chunk.STREAM_STDERR,
+    Stream.TERMINAL: pb.Chunk.STREAM_TERMINAL,
 }
 _MISSING: Final = {
     Missing.DISK_FULL: pb.Gap.REASON_DISK_FULL,
@@ -43,6 +44,9 @@ def spec_of(message: pb.ExecutionSpec) -> Spec:
         env=dict(message.env),
         merge_stderr=message.merge_stderr,
         timeout_ns=given if message.HasField("timeout") else _DEFAULT_TIMEOUT_NS,
+        stdin=message.stdin == pb.ExecutionSpec.STDIN_OPEN or message.HasField("terminal"),
+        rows=message.terminal.rows,
+        cols=message.terminal.cols,
     )
 
 
@@ -56,6 +60,8 @@ def execution(found: Snapshot) -> pb.Execution:
         create_time=_time(record.created_ns),
         start_time=_time(found.start_ns),
         output_bytes=found.output_bytes,
+        input_bytes=found.input.taken,
+        input_closed=found.input.closed,
         etag=f"{record.token}-{progress.state.name.lower()}",
     )
 
@@ -109,6 +115,8 @@ def _spec(spec: Spec) -> pb.ExecutionSpec:
         env=spec.env,
         merge_stderr=spec.merge_stderr,
         timeout=_duration(spec.timeout_ns),
+        stdin=pb.ExecutionSpec.STDIN_OPEN if spec.stdin else pb.ExecutionSpec.STDIN_NONE,
+        terminal=pb.Terminal(rows=spec.rows, cols=spec.cols) if spec.rows else None,
     )
 
 

@@ -4,11 +4,11 @@ import asyncio
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
-from agent.client import AgentError, ErrorCode, Scope
+from agent.client import AgentError, ErrorCode, InputState, Scope
 from services.executor.agents import Agents
 from services.executor.ending import End
 from services.executor.errors import (
@@ -19,6 +19,7 @@ from services.executor.errors import (
     ExecutionRunning,
 )
 from services.executor.groups import Groups
+from services.executor.inputs import NO_INPUT, Inputs
 from services.executor.keeping import Keeper
 from services.executor.output import Outputs
 from services.executor.record import Progress, Record, Spec, State
@@ -40,6 +41,7 @@ class Snapshot:
     progress: Progress
     start_ns: int
     output_bytes: int
+    input: InputState = NO_INPUT
 
 
 class Executions:
@@ -55,6 +57,7 @@ class Executions:
         outputs: Outputs,
         keeper: Keeper,
         starter: Starter,
+        inputs: Inputs,
     ) -> None:
         self._store = store
         self._agents = agents
@@ -63,6 +66,7 @@ class Executions:
         self._outputs = outputs
         self._keeper = keeper
         self._starter = starter
+        self._inputs = inputs
 
     async def start(
         self, uid: str, execution_id: str, spec: Spec, environment_env: Mapping[str, str]
@@ -89,21 +93,23 @@ class Executions:
         found = []
         for execution_id in ids[:size]:
             try:
-                found.append(await self.get(uid, execution_id))
+                record = await self.find(uid, execution_id)
+                found.append(await self.snapshot(record, sure=False))
             except ExecutionNotFound:
                 continue
         return found, ids[size - 1] if len(ids) > size else ""
 
-    async def snapshot(self, record: Record) -> Snapshot:
-        """Raises ExecutionNotFound when it was removed."""
+    async def snapshot(self, record: Record, *, sure: bool = True) -> Snapshot:
+        """Raises ExecutionNotFound when it was removed; see `Inputs.state` for the rest."""
         progress = self._store.progress(record)
         if progress.state is State.REMOVED:
             raise ExecutionNotFound("no such execution", name=record.name)
+        given = await self._inputs.state(record, sure=sure)
         if progress.end:
-            return _ended(record, progress.end)
+            return replace(_ended(record, progress.end), input=given)
         start_ns = self._outputs.start_ns(record)
         size = await asyncio.to_thread(self._outputs.size, record)
-        return Snapshot(record, progress, start_ns, size)
+        return Snapshot(record, progress, start_ns, size, given)
 
     async def wait(self, record: Record) -> Snapshot:
         """Return when it has ended. Raises ExecutionNotFound when it is removed."""

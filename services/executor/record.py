@@ -19,6 +19,15 @@ class Spec:
     env: dict[str, str] = field(default_factory=dict)
     merge_stderr: bool = False
     timeout_ns: int
+    stdin: bool = False
+    """Whether it has an input, which a terminal is too."""
+    rows: int = 0
+    cols: int = 0
+    """Of its terminal; 0 for none."""
+
+    @property
+    def has_input(self) -> bool:
+        return self.stdin
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:

@@ -88,7 +88,7 @@ class Starter:
         self._disk.check()
         async with self._agents.awake(uid) as agent:  # A dormant environment costs no record.
             wanted = uid, execution_id, spec, self._now_ns()
-            prepared = self._preparer.take(uid, agent)
+            prepared = None if spec.has_input else self._preparer.take(uid, agent)
             draft = None
             try:
                 if prepared:

@@ -206,6 +206,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The execution is still running. Metadata: `name`."""
     ERROR_REASON_UPLOAD_INCOMPLETE: _ErrorReason.ValueType  # 521
     """The upload stopped before its last message: nothing was written. Metadata: `path`."""
+    ERROR_REASON_INPUT_NOT_OPEN: _ErrorReason.ValueType  # 522
+    """The command was started without an input. Metadata: `name`."""
+    ERROR_REASON_INPUT_CLOSED: _ErrorReason.ValueType  # 523
+    """The input was closed, or the command closed its end of it. Metadata: `name`, `expected`: how
+    many bytes came before.
+    """
+    ERROR_REASON_INPUT_GAP: _ErrorReason.ValueType  # 524
+    """Bytes of input are missing before the offset. Metadata: `name`, `expected`: the offset of the
+    first one.
+    """
+    ERROR_REASON_INPUT_HELD: _ErrorReason.ValueType  # 525
+    """Another writer holds the input. Metadata: `name`."""
+    ERROR_REASON_TERMINAL_NOT_OPEN: _ErrorReason.ValueType  # 526
+    """The command was started without a terminal. Metadata: `name`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Values of `google.rpc.ErrorInfo.reason` where `domain` is "cove". Callers
@@ -397,4 +411,18 @@ ERROR_REASON_EXECUTION_RUNNING: ErrorReason.ValueType  # 520
 """The execution is still running. Metadata: `name`."""
 ERROR_REASON_UPLOAD_INCOMPLETE: ErrorReason.ValueType  # 521
 """The upload stopped before its last message: nothing was written. Metadata: `path`."""
+ERROR_REASON_INPUT_NOT_OPEN: ErrorReason.ValueType  # 522
+"""The command was started without an input. Metadata: `name`."""
+ERROR_REASON_INPUT_CLOSED: ErrorReason.ValueType  # 523
+"""The input was closed, or the command closed its end of it. Metadata: `name`, `expected`: how
+many bytes came before.
+"""
+ERROR_REASON_INPUT_GAP: ErrorReason.ValueType  # 524
+"""Bytes of input are missing before the offset. Metadata: `name`, `expected`: the offset of the
+first one.
+"""
+ERROR_REASON_INPUT_HELD: ErrorReason.ValueType  # 525
+"""Another writer holds the input. Metadata: `name`."""
+ERROR_REASON_TERMINAL_NOT_OPEN: ErrorReason.ValueType  # 526
+"""The command was started without a terminal. Metadata: `name`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
