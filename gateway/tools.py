@@ -74,6 +74,16 @@ class Tool(Generic[S]):
         with _own_faults():
             return await self._peer.upload(method, requests)
 
+    @asynccontextmanager
+    async def exchange(
+        self,
+        method: "grpc.aio.StreamStreamMultiCallable[Req, Res]",
+        requests: AsyncIterator[Req],
+    ) -> AsyncIterator[AsyncIterator[Res]]:
+        with _own_faults():
+            async with self._peer.exchange(method, requests) as responses:
+                yield responses
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:

@@ -39,6 +39,8 @@ class InputFace:
         piece = Piece(offset=request.offset, data=request.data, close=request.close)
         writer = Writer(name=request.writer, take_over=request.take_over)
         state = await self._inputs.write(record, piece, writer, seconds=_PATIENCE)
+        if request.release and request.writer:
+            await self._inputs.release(record, writer)
         return pb.WriteInputResponse(offset=state.taken, closed=state.closed)
 
     async def StreamInput(

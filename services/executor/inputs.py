@@ -170,7 +170,7 @@ class Inputs:
             yield state
         finally:
             watching.cancel()
-            self._background.begin(self._release(record, writer))
+            self._background.begin(self.release(record, writer))
 
     async def _hold(self, record: Record, writer: Writer, *, wait: float) -> InputState:
         try:
@@ -196,7 +196,8 @@ class Inputs:
             if time.monotonic() - begin < _AGAIN:
                 await asyncio.sleep(_AGAIN)
 
-    async def _release(self, record: Record, writer: Writer) -> None:
+    async def release(self, record: Record, writer: Writer) -> None:
+        """Let the writer hold the input no longer; soon, where the agent does not answer."""
         try:
             await self._ask(record, lambda agent: agent.release_input(record.key, writer.name))
         except ServiceError as error:  # Then it is let go after a while.

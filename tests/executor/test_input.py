@@ -32,6 +32,7 @@ class Seat:
 
     def __init__(self, caller: Caller, opening: pb.AttachRequest.Open) -> None:
         self.call = caller.executions.Attach(timeout=40)
+        self._events = aiter(self.call)
         self._opening = opening
         self.output = b""
 
@@ -44,8 +45,7 @@ class Seat:
         self.call.cancel()
 
     async def event(self) -> pb.AttachResponse:
-        found = await self.call.read()
-        assert isinstance(found, pb.AttachResponse), await self.call.code()
+        found: pb.AttachResponse = await anext(self._events)
         self.output += found.chunk.data
         return found
 
@@ -55,7 +55,7 @@ class Seat:
         return event
 
     async def type(self, data: bytes, **fields: Any) -> None:
-        await self.call.write(pb.AttachRequest(input={"data": data, **fields}))
+        await self.call.write(pb.AttachRequest(input=pb.AttachRequest.Input(data=data, **fields)))
 
     async def exit(self) -> pb.Exit:
         return (await self.until(lambda event: event.HasField("exit"))).exit
@@ -145,7 +145,7 @@ async def test_a_terminal_from_the_first_key_to_the_end(caller: Caller, box: San
     )
     async with Seat(caller, pb.AttachRequest.Open(start=start)) as person:
         assert person.first.spec.stdin == OPEN
-        await person.call.write(pb.AttachRequest(resize={"rows": 40, "cols": 132}))
+        await person.call.write(pb.AttachRequest(resize=pb.Terminal(rows=40, cols=132)))
         await person.type(b"stty size; echo $TERM\r")
         await person.until(lambda _: b"xterm-256color\r\n" in person.output)
         assert b"40 132\r\n" in person.output
@@ -170,20 +170,26 @@ async def test_many_look_on_and_one_writes(caller: Caller, box: Sandbox) -> None
         for each in (first, looking):
             await each.until(lambda _, each=each: each.output == b"1\n")
         async with refused(Code.FAILED_PRECONDITION, Why.ERROR_REASON_INPUT_HELD):
-            call = caller.executions.Attach(timeout=20)
-            await call.write(pb.AttachRequest(open={"name": box.name("cat")}))
-            await call.read()
+            await seat(caller, box, "cat").__aenter__()
         async with seat(caller, box, "cat", take_over=True) as second:
             assert second.first.input_bytes == 2
             assert (await first.until(lambda event: event.input.lost)).input.lost
             await second.type(b"2\n")
             await looking.until(lambda _: looking.output == b"1\n2\n")
             await second.until(lambda event: event.input.offset == 4)
-        # The second one has left: the input is free again.
+        await until(lambda: free(caller, box, "cat"))  # As soon as the second one has left.
         async with seat(caller, box, "cat", writer="third") as third:
             await third.type(b"", close=True)
             assert (await third.exit()).code == 0
         assert (await looking.exit()).code == 0
+
+
+async def free(caller: Caller, box: Sandbox, name: str) -> bool:
+    try:
+        await write(caller, box, name, 0, b"")
+    except grpc.aio.AioRpcError:
+        return False
+    return True
 
 
 async def test_who_only_looks_on_cannot_type(caller: Caller, box: Sandbox) -> None:
@@ -193,7 +199,7 @@ async def test_who_only_looks_on_cannot_type(caller: Caller, box: Sandbox) -> No
         seat(caller, box, "cat", read_only=True) as looking,
     ):
         await looking.type(b"x")
-        await looking.call.read()
+        await looking.event()
     await write(caller, box, "cat", 0, b"", close=True)
 
 

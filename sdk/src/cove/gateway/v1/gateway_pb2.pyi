@@ -1728,6 +1728,7 @@ class WriteInputRequest(_message.Message):
     CLOSE_FIELD_NUMBER: _builtins.int
     WRITER_FIELD_NUMBER: _builtins.int
     TAKE_OVER_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`workspaces/{id}/executions/{id}`. Required."""
     offset: _builtins.int
@@ -1746,6 +1747,8 @@ class WriteInputRequest(_message.Message):
     """
     take_over: _builtins.bool
     """Write although another writer holds the input, who loses it."""
+    release: _builtins.bool
+    """Hold it no longer, after this."""
     def __init__(
         self,
         *,
@@ -1755,10 +1758,11 @@ class WriteInputRequest(_message.Message):
         close: _builtins.bool = ...,
         writer: _builtins.str = ...,
         take_over: _builtins.bool = ...,
+        release: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "offset", b"offset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "close", b"close", "data", b"data", "name", b"name", "offset", b"offset", "take_over", b"take_over", "writer", b"writer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "close", b"close", "data", b"data", "name", b"name", "offset", b"offset", "release", b"release", "take_over", b"take_over", "writer", b"writer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__offset: _TypeAlias = _typing.Literal["offset"]  # noqa: Y015
     _WhichOneofArgType__offset: _TypeAlias = _typing.Literal["_offset", b"_offset"]  # noqa: Y015
