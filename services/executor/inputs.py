@@ -232,6 +232,8 @@ class Inputs:
             case ErrorCode.INPUT_NONE:
                 return InputNotOpen("it was started without an input", name=name)
             case ErrorCode.TERMINAL_NONE:
+                if self._store.progress(record).state is State.ENDED:
+                    return ExecutionEnded("the execution has ended", name=name)
                 return TerminalNotOpen("its terminal is gone", name=name)
             case ErrorCode.BAD_REQUEST if not error.errno:
                 return AgentTooOld("the agent knows nothing of input", uid=record.uid)
