@@ -19,7 +19,7 @@ BEARER = {"authorization": f"Bearer {TOKEN}"}
 
 def attached(front: Front, name: str = "term", query: str = "") -> connect:
     uri = f"ws://{front.address}{PATH}/{name}:attach{query}"
-    return connect(uri, additional_headers=BEARER, max_size=None)
+    return connect(uri, additional_headers=BEARER, max_size=None, close_timeout=0.5)
 
 
 async def seen(done: Callable[[], bool]) -> None:

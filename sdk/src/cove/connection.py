@@ -22,6 +22,7 @@ from cove import status
 from cove.endpoint import Endpoint
 from cove.gateway.v1 import gateway_pb2
 from cove.options.v1 import options_pb2
+from cove.upload_body import Body
 
 Req = TypeVar("Req", bound=Message)
 Res = TypeVar("Res")
@@ -155,7 +156,7 @@ class Connection:
         patience, metadata, pause = self.patience(), self._metadata(), 0.0
         while True:
             patience.begin()
-            body = _Body(requests(), pause)
+            body = Body(requests(), pause)
             call = method(aiter(body), timeout=timeout, metadata=metadata)
             try:
                 response = await call
@@ -178,6 +179,13 @@ class Connection:
         """One request, many answers, one attempt."""
         call = method(request, timeout=self.deadline(request), metadata=self._metadata())
         return Answers(self, call, self._silence)
+
+    def exchange(
+        self, method: "grpc.aio.StreamStreamMultiCallable[Req, Res]"
+    ) -> tuple["Answers[Res]", "grpc.aio.StreamStreamCall[Req, Res]"]:
+        """Requests that are written to the call, and many answers, one attempt."""
+        call = method(metadata=self._metadata())
+        return Answers(self, call, self._silence), call
 
     def reached(self) -> None:
         """The gateway answered."""
@@ -218,7 +226,10 @@ class Answers(Generic[Res]):
     """
 
     def __init__(
-        self, connection: Connection, call: "grpc.aio.UnaryStreamCall[Any, Res]", silence: float
+        self,
+        connection: Connection,
+        call: "grpc.aio.UnaryStreamCall[Any, Res] | grpc.aio.StreamStreamCall[Any, Res]",
+        silence: float,
     ) -> None:
         self._connection = connection
         self._call = call
@@ -244,27 +255,6 @@ class Answers(Generic[Res]):
             raise self._connection.failure(error) from None
         self._connection.reached()
         return answer
-
-
-class _Body:
-    """The messages of an upload, and why there are no more."""
-
-    def __init__(self, messages: AsyncIterator[Any], pause: float) -> None:
-        self._messages = messages
-        self._pause = pause
-        self.failure: Exception | None = None
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        first = True
-        try:
-            async for message in self._messages:
-                yield message
-                if first and self._pause:
-                    await asyncio.sleep(self._pause)
-                first = False
-        except Exception as error:
-            self.failure = error
-            raise
 
 
 def _need_running_loop() -> None:

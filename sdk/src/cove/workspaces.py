@@ -174,11 +174,24 @@ class Workspace:
         env: Mapping[str, str] | None = None,
         timeout: timedelta | float | None = None,
         merge_stderr: bool = False,
+        stdin: bool = False,
+        terminal: tuple[int, int] | None = None,
         id: str = "",  # noqa: A002
     ) -> Execution:
-        """Start a command, and return when it runs. Parameters and errors are `execute`'s."""
+        """Start a command, and return when it runs. Parameters and errors are `execute`'s.
+
+        With `stdin` it reads what `Execution.write` and `Execution.attach` write, and waits for it;
+        without, there is nothing to read. `terminal`, rows and columns, runs it on one.
+        """
         what = spec(
-            argv, script=script, cwd=cwd, env=env, timeout=timeout, merge_stderr=merge_stderr
+            argv,
+            script=script,
+            cwd=cwd,
+            env=env,
+            timeout=timeout,
+            merge_stderr=merge_stderr,
+            stdin=stdin,
+            terminal=terminal,
         )
         return await self.executions.start(what, id)
 
