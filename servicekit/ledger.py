@@ -1,8 +1,9 @@
 """Memory of requests: a mutator that is repeated answers what it answered first.
 
 Not state: the work itself must be safe to run again, as a crash between the
-work and its entry makes a retry do. Entries are on disk before the answer
-leaves, and are swept after a day.
+work and its entry makes a retry do. Entries are with the kernel before the
+answer leaves, so the kill of any process loses none; a loss of power may take
+the latest, after which a retry runs again. They are swept after a day.
 """
 
 import asyncio
@@ -188,7 +189,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.close()
         raise LedgerTooNew(f"{path}: version {version}; this program knows {_VERSION}")
     db.executescript(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
         f"{_SCHEMA} PRAGMA user_version = {_VERSION};"
     )
     return db

@@ -3,7 +3,7 @@
 import errno
 import os
 import struct
-from collections.abc import Callable
+from _collections_abc import Callable  # `collections` takes long to load.
 
 from agent import frames
 from agent.inside import system

@@ -6,7 +6,7 @@ by nobody else: at worst it is the workspace's own that goes wrong.
 
 import os
 import time
-from collections.abc import Iterator
+from _collections_abc import Iterator  # `collections` takes long to load.
 
 HEAD = b"/.cove/git/head"
 """What git outside says: one JSON object of `branch`, `from` (empty: it was none) and `to`.

@@ -8,7 +8,7 @@ import errno
 import os
 import resource
 import select
-from collections.abc import Iterator
+from _collections_abc import Iterator  # `collections` takes long to load.
 
 from agent import FEWEST_PROCESSES, MOST_PREPARED, frames
 from agent.inside import system

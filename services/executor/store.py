@@ -31,6 +31,7 @@ from typing import Final
 from agent.client import InputState
 from agent.handle import valid_uid
 from agent.record import BLANK_RESULT, Result, input_of
+from agent.writeback import is_ordered, write_out
 from services.executor.ending import SIZE, End
 from services.executor.record import Progress, Record, Spec, State
 
@@ -39,8 +40,6 @@ _log = logging.getLogger(__name__)
 _VERSION: Final = 1
 _ID: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NEW, _DEAD = ".new-", ".dead-"
-_SPEC_SIZE: Final = 4096
-"""Bytes kept for a spec; a longer one is just slower to write."""
 _MAKING: Final = 60.0
 """Seconds that making a record takes at the very most."""
 _ASK_AGAIN: Final = 0.01
@@ -138,11 +137,10 @@ class Store:
         lock = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            spec = _blank(fresh / "spec", _SPEC_SIZE)
-            os.close(_blank(fresh / "result", len(BLANK_RESULT)))
-            (fresh / "end").write_bytes(bytes(SIZE))
-            (fresh / "log").touch(mode=0o600)
-            os.fsync(lock)
+            _reserve(fresh / "result", len(BLANK_RESULT))
+            _reserve(fresh / "end", SIZE)
+            os.close(_made(fresh / "log"))
+            spec = _made(fresh / "spec")
         except OSError:
             os.close(lock)
             shutil.rmtree(fresh)
@@ -160,7 +158,7 @@ class Store:
     ) -> Record:
         """Make a draft the record of an execution; the draft is still held.
 
-        Everything is on disk before it has its name, and so before it can be started. Raises
+        Everything is on disk when this returns, and so before it can be started. Raises
         FileExistsError when the id is taken; then the draft can be used for another.
         """
         folder = self.folder(uid, execution_id)
@@ -172,9 +170,11 @@ class Store:
             "spec": asdict(spec),
         }
         data = json.dumps(values).encode()
-        os.pwrite(draft.spec, data.ljust(_SPEC_SIZE, b"\0"), 0)
-        os.ftruncate(draft.spec, max(len(data), _SPEC_SIZE))
-        os.fdatasync(draft.spec)
+        os.pwrite(draft.spec, data, 0)
+        os.ftruncate(draft.spec, len(data))
+        write_out([draft.spec], str(folder.parent))
+        if not is_ordered(str(folder.parent)):
+            os.fsync(draft.lock)
         _rename_new(draft.folder, folder)
         _sync_folder(folder.parent)
         return Record(
@@ -313,16 +313,17 @@ def _content(folder: Path, name: str) -> bytes:
         os.close(descriptor)
 
 
-def _blank(path: Path, size: int) -> int:
-    """Make a file of zeros, on disk, so that writing it later needs no space and little time."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+def _made(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make a file of zeros that has its space, so that writing it later needs none."""
+    descriptor = _made(path)
     try:
-        os.write(descriptor, bytes(size))
-        os.fsync(descriptor)
-    except OSError:
+        os.posix_fallocate(descriptor, 0, size)
+    finally:
         os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _sync_folder(folder: Path) -> None:

@@ -90,10 +90,11 @@ class _Layers:
         return len(self._roots)
 
     def _is_marked(self, directory: int) -> bool:
-        for name in ("opaque", "redirect") if self._prefix else ():
-            with suppress(OSError):
-                os.getxattr(directory, self._prefix + name)
-                return True
+        if not self._prefix:
+            return False
+        with suppress(OSError):
+            names = os.listxattr(directory)
+            return any(self._prefix + mark in names for mark in ("opaque", "redirect"))
         return False
 
     def _leaf(self, number: int, path: bytes) -> bytes | None:

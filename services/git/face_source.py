@@ -1,6 +1,5 @@
 """RPCs on what is in a worktree, and on its history."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
@@ -26,10 +25,8 @@ class SourceFace(Face):
         async with workspace.lock:
             head = workspace.head
             limit = min(request.max_entries or status.MAX_ENTRIES, status.MAX_ENTRIES)
-            found, (ahead, behind) = await asyncio.gather(
-                status.read(workspace, head, limit=limit),
-                history.distance(record, workspace, head),
-            )
+            found = await status.read(workspace, head, limit=limit)
+            ahead, behind = await history.distance(record, workspace, head)
         shown = found.entries
         answer = pb.WorktreeStatus(
             branch=record.branch,

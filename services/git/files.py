@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from agent.writeback import wait_written
 from services.git.cell import Identity
-from services.git.within.system import wait_written
 
 _UNFINISHED: Final = re.compile(r"\..+\.[0-9a-f]{8}")
 

@@ -1,6 +1,5 @@
 """Commits and branches of a worktree."""
 
-import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,21 +83,23 @@ async def distance(record: Record, workspace: Workspace, head: str) -> tuple[int
         return 0, 0
     upstream = f"{_ORIGIN}{record.base_branch}"
     wanted = [upstream] if record.base_branch else []
-    known = refs.read(workspace.repository.path, wanted)
+    theirs = refs.read(workspace.repository.path, wanted).get(upstream, "")
+    if workspace.counted[0] != (head, theirs):
+        ahead = await _count(workspace, record, head, record.base_commit)
+        behind = await _count(workspace, record, theirs, head)
+        workspace.counted = (head, theirs), (ahead, behind)
+    return workspace.counted[1]
 
-    async def count(start: str, without: str) -> int:
-        # The branch was begun at its base, so the base has nothing that it has not.
-        if start in ("", without, record.base_commit):
-            return 0
-        values = [start, f"^{without}"] if without else [start]
-        command = git(Where(git_dir=STORE), "rev-list", ["--count"], values=values)
-        cells = workspace.repository.cells
-        return int(await cells.check(workspace.repository.cell(), command))
 
-    ahead, behind = await asyncio.gather(
-        count(head, record.base_commit), count(known.get(upstream, ""), head)
-    )
-    return ahead, behind
+async def _count(workspace: Workspace, record: Record, start: str, without: str) -> int:
+    """Commits of `start` that `without` has not."""
+    # The branch was begun at its base, so the base has nothing that it has not.
+    if start in ("", without, record.base_commit):
+        return 0
+    values = [start, f"^{without}"] if without else [start]
+    command = git(Where(git_dir=STORE), "rev-list", ["--count"], values=values)
+    cells = workspace.repository.cells
+    return int(await cells.check(workspace.repository.cell(), command))
 
 
 async def is_only_here(workspace: Workspace) -> bool:

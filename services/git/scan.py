@@ -130,14 +130,19 @@ def _kind(about: os.stat_result) -> str:
 
 
 def _mark(directory: int, prefix: str) -> str:
-    if _attribute(directory, f"{prefix}opaque") == b"y":
+    """What the overlay says of a directory. Nearly all have no mark, which one call tells."""
+    try:
+        names = os.listxattr(directory)
+    except OSError:  # A file system without attributes.
+        return ""
+    if f"{prefix}opaque" in names and _attribute(directory, f"{prefix}opaque") == b"y":
         return OPAQUE
-    redirect = _attribute(directory, f"{prefix}redirect")
+    redirect = _attribute(directory, f"{prefix}redirect") if f"{prefix}redirect" in names else b""
     return REDIRECT + redirect.decode("latin-1") if redirect else ""
 
 
 def _attribute(directory: int, name: str) -> bytes:
     try:
         return os.getxattr(directory, name)
-    except OSError:
+    except OSError:  # Gone meanwhile.
         return b""

@@ -91,6 +91,9 @@ class Workspace:
         """Held while the head is read or moved."""
         self.astray: tuple[str, str, ServiceError] | None = None
         """The head inside that was not taken, the head outside at that time, and why."""
+        self.counted = ("", ""), (0, 0)
+        """Of which head and which commit of the origin it was last counted how far they are apart,
+        which stays so."""
         self._variables = {"GIT_SHALLOW_FILE": f"{_STORE}/{SHALLOW}"} if record.depth else {}
         self._frozen: list[Scan] | None = None
         self._answered: tuple[Any, Mapping[str, Any]] | None = None

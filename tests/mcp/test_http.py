@@ -26,7 +26,7 @@ HELLO = {
 TOKEN = {"COVE_MCP_TOKEN": "a-token-of-the-operator"}
 
 
-@pytest_asyncio.fixture(loop_scope="package")
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
 async def served(suite: Suite) -> AsyncIterator[Served]:
     async with serving(suite) as running:
         yield running

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from services.git.within.system import write_out
+from agent.writeback import write_out
 
 _FAN: Final = 2
 """Letters of an id that name the folder of a loose object."""

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from hashlib import sha1
 from typing import Final, NamedTuple
 
-from services.git.within.system import write_out
+from agent.writeback import write_out
 
 HEAD: Final = b"PACK\0\0\0\2"
 KINDS: Final[Mapping[bytes, int]] = {b"commit": 1, b"tree": 2, b"blob": 3}

@@ -32,6 +32,8 @@ _IGNORES: Final = (
     *(b"**/c\n", b"lib/**/x.o\n", b"/*\n!/b\n", b"\\-x\n", b"[ab]\n", b"# a\nd e \n", b"!x.o\n"),
 )
 _BINARY: Final = b"Binary files "
+_FIFO: Final = b".fifo"
+_RENAMED: Final = re.compile(rb"^similarity index 100%$", re.MULTILINE)
 
 odd_names = st.binary(min_size=1, max_size=12).filter(
     lambda name: (
@@ -148,7 +150,7 @@ class Worktree(RuleBasedStateMachine):
 
     @rule(name=names)
     def make_fifo(self, name: bytes) -> None:
-        self._inside.edit("fifo", name + b".fifo")
+        self._inside.edit("fifo", name + _FIFO)
 
     @rule(above=st.lists(st.sampled_from(_NAMES), max_size=2), data=st.sampled_from(_IGNORES))
     def ignore(self, above: list[bytes], data: bytes) -> None:
@@ -342,6 +344,8 @@ class Worktree(RuleBasedStateMachine):
 
     def _edit_one(self, what: str, pick: int, *more: bytes | int) -> None:
         for path in self._one(pick):
+            if _FIFO in path and what in ("rename", "hard link"):
+                continue  # Where a tracked file was, stock git refuses to add anything then.
             self._inside.edit(what, path, *more)
 
     def _git(self, *steps: list[str]) -> None:
@@ -416,7 +420,7 @@ class Worktree(RuleBasedStateMachine):
                         left_out = event.binary or event.change is Change.TYPE_CHANGED
                     elif isinstance(event, Patch) and not left_out:
                         found += event.data
-            return _without_ids(found)
+            return _comparable(found)
 
         return self.service.call(look())
 
@@ -445,13 +449,13 @@ def _shown(truth: dict[str, str]) -> tuple[str, set[tuple[str, bytes, bytes]]]:
 
 def _text_patches(truth: dict[str, str]) -> bytes:
     """Those of files that are no binary ones: git tells apart what is to be read by both sides."""
-    patch = truth["patch"].encode("latin-1")
+    return _comparable(truth["patch"].encode("latin-1"))
+
+
+def _comparable(patch: bytes) -> bytes:
+    """Patches without those of which git does not say whether they are of a binary file: where it
+    was renamed and is the same. And without ids, as there may be more objects on one side."""
     parts = re.split(rb"^(?=diff --git )", patch, flags=re.MULTILINE)
-    return _without_ids(
-        b"".join(part for part in parts if f"\n{_BINARY.decode()}".encode() not in part)
-    )
-
-
-def _without_ids(patch: bytes) -> bytes:
-    """How far ids are written out depends on how many objects there are."""
-    return re.sub(rb"^index [0-9a-f]+\.\.[0-9a-f]+", b"index", patch, flags=re.MULTILINE)
+    said = [part for part in parts if b"\n" + _BINARY not in part and not _RENAMED.search(part)]
+    ids = rb"^index [0-9a-f]+\.\.[0-9a-f]+"
+    return re.sub(ids, b"index", b"".join(said), flags=re.MULTILINE)
