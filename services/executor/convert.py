@@ -115,7 +115,7 @@ def _spec(spec: Spec) -> pb.ExecutionSpec:
         env=spec.env,
         merge_stderr=spec.merge_stderr,
         timeout=_duration(spec.timeout_ns),
-        stdin=pb.ExecutionSpec.STDIN_OPEN if spec.stdin else None,
+        stdin=pb.ExecutionSpec.STDIN_OPEN if spec.stdin else pb.ExecutionSpec.STDIN_UNSPECIFIED,
         terminal=pb.Terminal(rows=spec.rows, cols=spec.cols) if spec.rows else None,
     )
 
