@@ -5,7 +5,7 @@ from typing import Final
 
 from agent import frames
 from agent.channel import Reply
-from agent.messages import InputState
+from agent.messages import MOST_INPUT, InputState
 from agent.replies import numbers
 
 _TIMEOUT: Final = 10.0
@@ -76,4 +76,4 @@ class InputRequests:
 
 def _state(reply: Reply) -> InputState:
     taken, closed = numbers(reply, 2)
-    return InputState(max(0, taken), bool(closed))
+    return InputState(min(max(0, taken), MOST_INPUT), bool(closed))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum, StrEnum
+from typing import Final
 
 from agent import frames
 
@@ -55,6 +56,10 @@ class Terminal:
 
     rows: int
     cols: int
+
+
+MOST_INPUT: Final = 2**63 - 1
+"""Bytes of input that anybody believes in, whatever an agent says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from enum import Enum, IntEnum, auto
 from typing import Final
 
 from agent import LOG_VERSION, formats
-from agent.messages import InputState
+from agent.messages import MOST_INPUT, InputState
 
 _LONGEST_BODY: Final = formats.RESULT_BODY.size + formats.MAX_TEXT
 _COUNTS: Final = (
@@ -140,7 +140,7 @@ def input_of(block: bytes) -> InputState | None:
     magic, taken, closed, _ = formats.INPUT.unpack(note)
     if magic != formats.INPUT_MAGIC or note != formats.input_note(taken, closed=bool(closed)):
         return None
-    return InputState(taken, bool(closed))
+    return InputState(min(taken, MOST_INPUT), bool(closed))
 
 
 BLANK_RESULT: Final = bytes(formats.RESULT_SIZE)

@@ -8,9 +8,12 @@ from typing import Any
 import grpc
 import pytest
 
+from agent.client import AgentError, ErrorCode
 from cove.errors.v1.errors_pb2 import ErrorReason as Why
 from cove.executor.v1 import executor_pb2 as pb
 from servicekit.status import told
+from services.executor.command import refusal
+from services.executor.errors import AgentTooOld
 from services.executor.record import Spec
 from tests.executor.node import Caller, Node, Sandbox, calling, refused, until
 
@@ -236,6 +239,14 @@ async def test_input_goes_on_after_the_executor_was_killed(
             await person.until(lambda _: person.output == b"onetwo")
         await caller.signal(box, "cat", 15)
         assert (await caller.wait(box, "cat")).input_bytes == 6
+
+
+def test_an_agent_that_knows_no_input_is_told_as_too_old() -> None:
+    """As one of an earlier version answers a request that it does not know."""
+    unknown = AgentError(ErrorCode.BAD_REQUEST, 0, "unknown request")
+    spec = Spec(argv=("cat",), timeout_ns=1, stdin=True)
+    assert isinstance(refusal(unknown, spec), AgentTooOld)
+    assert not isinstance(refusal(unknown, Spec(argv=("cat",), timeout_ns=1)), AgentTooOld)
 
 
 def test_a_record_without_input_is_read_as_one() -> None:
