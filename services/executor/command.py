@@ -1,5 +1,6 @@
 """What the agent is told to run: argv, directory and environment, made from a spec."""
 
+import errno
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
@@ -57,6 +58,8 @@ def refusal(error: AgentError, spec: Spec) -> ServiceError:
             return CwdNotFound("the working directory cannot be entered", cwd=spec.cwd or _ROOT)
         case ErrorCode.LIMIT_REACHED:
             return ProcessLimit("the environment's limit of processes is reached")
+        case ErrorCode.OS_ERROR if spec.rows and error.errno == errno.EAGAIN:
+            return ProcessLimit("this host's limit of terminals is reached")
         case ErrorCode.BAD_REQUEST if spec.has_input and not error.errno:
             return AgentTooOld("the agent knows nothing of input")
         case ErrorCode.BAD_REQUEST:
