@@ -226,17 +226,18 @@ async def test_input_goes_on_after_the_executor_was_killed(
     fields: dict[str, Any] = {"terminal": SIZE} if terminal else {"stdin": OPEN}
     with node.process() as first:
         async with calling(first.address) as caller:
-            await caller.start(box, "cat", "stty raw -echo 2>/dev/null; cat", **fields)
+            await caller.start(box, "cat", "stty raw -echo 2> /dev/null; echo; cat", **fields)
             async with seat(caller, box, "cat", writer="me") as person:
+                await person.until(lambda _: person.output == b"\n")
                 await person.type(b"one")
-                await person.until(lambda _: person.output == b"one")
+                await person.until(lambda _: person.output == b"\none")
                 first.kill()
     async with node.executor() as caller:
         # The same writer comes again, and repeats what it does not know the fate of.
         async with seat(caller, box, "cat", writer="me") as person:
             assert person.first.input_bytes == 3
             await person.type(b"onetwo", offset=0)
-            await person.until(lambda _: person.output == b"onetwo")
+            await person.until(lambda _: person.output == b"\nonetwo")
         await caller.signal(box, "cat", 15)
         assert (await caller.wait(box, "cat")).input_bytes == 6
 
