@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Self
 
-from agent import frames
+from agent import encoding, frames
 from agent.channel import Channel, PeerGone, PeerTooOld, Reply
 from agent.input_requests import InputRequests
 from agent.messages import (
@@ -19,13 +19,14 @@ from agent.messages import (
     ErrorCode,
     InputState,
     Listing,
+    Processes,
     Running,
     Scope,
     Sinks,
     Started,
     Terminal,
 )
-from agent.replies import as_bytes, failure, milliseconds, numbers
+from agent.replies import failure, numbers
 
 __all__ = [
     "AgentClient",
@@ -37,6 +38,7 @@ __all__ = [
     "Listing",
     "PeerGone",
     "PeerTooOld",
+    "Processes",
     "Running",
     "Scope",
     "Sinks",
@@ -46,6 +48,15 @@ __all__ = [
 
 _TIMEOUT: Final = 10.0
 """Seconds the agent has for what it does at once."""
+
+
+_STARTS: Final = {
+    (False, False): frames.START,
+    (False, True): frames.START_SECRETLY,
+    (True, False): frames.START_OPEN,
+    (True, True): frames.START_OPEN_SECRETLY,
+}
+"""By whether there is an input, and whether there are secrets."""
 
 
 class AgentClient(InputRequests):
@@ -113,11 +124,11 @@ class AgentClient(InputRequests):
         After PeerGone ask again, or look into the log: an empty one means it never ran.
         """
         unified = int(sinks.unified is not None)
-        first = execution_id.encode(), *_limits(command), unified
-        wanted = _input(command)
-        payload = frames.pack(*first, *wanted, *_program(command))
-        kind = frames.START_OPEN if wanted else frames.START
-        reply = await self._ask(kind, payload, timeout, _descriptors(sinks))
+        secrets, wanted = encoding.secrets(command), encoding.input_of(command)
+        first = execution_id.encode(), *secrets, *encoding.limits(command), unified
+        payload = frames.pack(*first, *wanted, *encoding.program(command))
+        kind = _STARTS[bool(wanted), bool(secrets)]
+        reply = await self._ask(kind, payload, timeout, encoding.descriptors(sinks))
         pid, existing = numbers(reply, 2)
         return Started(pid, bool(existing))
 
@@ -127,15 +138,17 @@ class AgentClient(InputRequests):
         What was prepared lasts as long as this connection, and serves one command.
         """
         payload = frames.pack(token.encode(), int(sinks.unified is not None))
-        await self._ask(frames.PREPARE, payload, timeout, _descriptors(sinks))
+        await self._ask(frames.PREPARE, payload, timeout, encoding.descriptors(sinks))
 
     async def run(
         self, token: str, execution_id: str, command: Command, timeout: float = _TIMEOUT
     ) -> Started:
         """As `start`, with what was prepared as `token`. NOT_PREPARED when that is gone."""
         names = token.encode(), execution_id.encode()
-        payload = frames.pack(*names, *_limits(command), *_program(command))
-        pid, existing = numbers(await self._ask(frames.RUN, payload, timeout), 2)
+        secrets = encoding.secrets(command)
+        said = *names, *secrets, *encoding.limits(command), *encoding.program(command)
+        kind = frames.RUN_SECRETLY if secrets else frames.RUN
+        pid, existing = numbers(await self._ask(kind, frames.pack(*said), timeout), 2)
         return Started(pid, bool(existing))
 
     async def signal(
@@ -152,7 +165,7 @@ class AgentClient(InputRequests):
 
         Returns when nothing of it is left and the result is written.
         """
-        payload = frames.pack(execution_id.encode(), by.encode(), milliseconds(grace))
+        payload = frames.pack(execution_id.encode(), by.encode(), encoding.milliseconds(grace))
         await self._ask(frames.CANCEL, payload, grace.total_seconds() + 15.0)
 
     async def leave(self, timeout: float = _TIMEOUT) -> bool:
@@ -167,16 +180,30 @@ class AgentClient(InputRequests):
         """What runs here. Ended executions are listed while the agent remembers them."""
         reply = await self._ask(frames.LIST, b"", timeout)
         try:
-            fields = frames.unpack(reply.payload)
-            processes = int(fields[0])
-            rows = [fields[at : at + 5] for at in range(1, len(fields), 5)]
-            running = tuple(
-                Running(row[0].decode(), row[1] != b"0", int(row[2]), int(row[3]), int(row[4]))
-                for row in rows
-            )
+            return encoding.listing(frames.unpack(reply.payload))
         except (ValueError, IndexError) as error:
             raise PeerGone("the agent answers nonsense") from error
-        return Listing(processes, running)
+
+    async def processes(self, *keys: str, timeout: float = _TIMEOUT) -> dict[str, Processes]:
+        """What is alive of these executions, or of all; those without a process are left out.
+
+        An agent of an earlier version refuses that: AgentError.
+        """
+        payload = frames.pack(*(each.encode() for each in keys))
+        reply = await self._ask(frames.PROCESSES, payload, timeout)
+        try:
+            return encoding.processes(frames.unpack(reply.payload))
+        except (ValueError, IndexError) as error:
+            raise PeerGone("the agent answers nonsense") from error
+
+    async def connect_port(self, port: int, *, six: bool, timeout: float = _TIMEOUT) -> int:
+        """A connection to a port of the sandbox's localhost that is on its way, as a descriptor.
+
+        The caller closes it, waits for it, and checks what it is: the agent is not believed. An
+        agent of an earlier version refuses that: AgentError.
+        """
+        reply = await self._ask(frames.CONNECT, frames.pack(port, int(six)), timeout, wanted=1)
+        return reply.descriptors[0]
 
     async def open(
         self,
@@ -193,7 +220,7 @@ class AgentClient(InputRequests):
         caller closes the descriptor, and checks what it is: the agent is not believed. With
         O_PATH anything is opened; without `follow` also a symlink itself.
         """
-        payload = frames.pack(as_bytes(path), flags, mode, int(follow))
+        payload = frames.pack(encoding.to_bytes(path), flags, mode, int(follow))
         reply = await self._ask(frames.OPEN, payload, timeout, descriptors=(), wanted=1)
         return reply.descriptors[0]
 
@@ -214,21 +241,66 @@ class AgentClient(InputRequests):
         self, path: str | bytes, mode: int = 0o755, *, parents: bool = False
     ) -> None:
         """With `parents`, missing ones are made and an existing directory is no error."""
-        await self._ask(frames.MAKE_DIRECTORY, frames.pack(as_bytes(path), mode, int(parents)))
+        await self._ask(
+            frames.MAKE_DIRECTORY, frames.pack(encoding.to_bytes(path), mode, int(parents))
+        )
 
     async def remove(
         self, path: str | bytes, *, recursive: bool = False, timeout: float = 300.0
     ) -> None:
         """Remove a file, a symlink (never its target), or a directory: an empty one, or whole."""
-        payload = frames.pack(as_bytes(path), int(recursive))
+        payload = frames.pack(encoding.to_bytes(path), int(recursive))
         await self._ask(frames.REMOVE, payload, timeout)
 
     async def rename(
         self, source: str | bytes, target: str | bytes, *, replace: bool = True
     ) -> None:
         """Rename within one file system. Without `replace` an existing target is EEXIST."""
-        payload = frames.pack(as_bytes(source), as_bytes(target), int(replace))
+        payload = frames.pack(encoding.to_bytes(source), encoding.to_bytes(target), int(replace))
         await self._ask(frames.RENAME, payload)
+
+    async def read_archive(self, path: str | bytes, out: int, control: int) -> int:
+        """Have a helper write an archive of `path` to the stream socket `out`.
+
+        Gives its number, for `end_helper`. The descriptors stay the caller's.
+        """
+        return await self._help(
+            frames.READ_ARCHIVE, frames.pack(encoding.to_bytes(path)), out, control
+        )
+
+    async def write_archive(
+        self, path: str | bytes, stage: str | bytes, source: int, control: int
+    ) -> int:
+        """Have a helper unpack an archive from the stream socket `source` into the new directory
+        `stage`; when it is told to on `control`, it moves that into the place of `path`."""
+        payload = frames.pack(encoding.to_bytes(path), encoding.to_bytes(stage))
+        return await self._help(frames.WRITE_ARCHIVE, payload, source, control)
+
+    async def watch(self, path: str | bytes, control: int) -> int:
+        """Have a helper tell on `control` what changes below the directory `path`."""
+        return await self._help(frames.WATCH, frames.pack(encoding.to_bytes(path)), control)
+
+    async def _help(self, kind: int, payload: bytes, *descriptors: int) -> int:
+        reply = await self._ask(kind, payload, descriptors=descriptors)
+        return numbers(reply, 1)[0]
+
+    async def end_helper(self, number: int) -> None:
+        """Kill a helper, if it is still there. What it began is left as it is."""
+        await self._ask(frames.END_HELPER, frames.pack(number))
+
+    async def listen(self, port: int, timeout: float = _TIMEOUT) -> int:
+        """A listener on the loopback inside; what connects to it waits until it is accepted.
+
+        The agent keeps a copy, and gives the same one again. The caller closes the descriptor,
+        and checks what it is: the agent is not believed. AgentError with BAD_REQUEST: the agent
+        is of an earlier version; with EADDRINUSE: a program inside has the port.
+        """
+        reply = await self._ask(frames.LISTEN, frames.pack(port), timeout, wanted=1)
+        return reply.descriptors[0]
+
+    async def close_listener(self, timeout: float = _TIMEOUT) -> None:
+        """Have the agent give up its copy of what `listen` gave."""
+        await self._ask(frames.CLOSE_LISTENER, b"", timeout)
 
     async def _ask(
         self,
@@ -244,32 +316,6 @@ class AgentClient(InputRequests):
                 os.close(descriptor)
             raise failure(reply)
         return reply
-
-
-def _descriptors(sinks: Sinks) -> list[int]:
-    return [sinks.log, sinks.result, *(sinks.unified or ()), *sinks.cgroup_procs]
-
-
-def _limits(command: Command) -> tuple[bytes | int, ...]:
-    return (
-        as_bytes(command.cwd),
-        int(command.merge_stderr),
-        milliseconds(command.timeout),
-        milliseconds(command.idle_output_timeout),
-        milliseconds(command.grace),
-    )
-
-
-def _input(command: Command) -> tuple[int, ...]:
-    """Nothing where the command has no input."""
-    if command.terminal:
-        return (frames.TERMINAL, command.terminal.rows, command.terminal.cols)
-    return (frames.PIPE, 0, 0) if command.stdin else ()
-
-
-def _program(command: Command) -> tuple[bytes | int, ...]:
-    env = [key.encode() + b"=" + as_bytes(value) for key, value in command.env.items()]
-    return len(command.argv), *map(as_bytes, command.argv), *env
 
 
 def _entries(directory: int) -> list[Entry]:

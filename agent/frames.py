@@ -23,9 +23,26 @@ START_OPEN = 13
 """A start with an input: as START, and after the seventh field its kind, rows, columns."""
 WRITE, INPUT, RELEASE, RESIZE = 14, 15, 16, 17
 """Input of an execution: write; how far it is, and hold it; let it go; size of the terminal."""
+START_OPEN_SECRETLY = 18
+"""START_OPEN with secrets, as START_SECRETLY has them."""
+READ_ARCHIVE, WRITE_ARCHIVE, WATCH, END_HELPER = 20, 21, 22, 23
+"""What a helper of the agent's does over descriptors that come along, and its end. It says how it
+went, or what happens, in packets of fields on the last descriptor, the first field one of:"""
+DONE, FAILED, STAGED, CHANGES = b"done", b"failed", b"staged", b"changes"
+CONNECT, PROCESSES = 50, 51
+"""A connection to a port of the sandbox's localhost; what is alive of executions."""
+START_SECRETLY, RUN_SECRETLY = 52, 53
+"""START and RUN with secrets: an agent of an earlier version, which cannot keep them, refuses."""
+LISTEN, CLOSE_LISTENER = 30, 31
+"""The way out of the sandbox: open a listener on its loopback and send it, or close it."""
 LAUNCHER = 64
-"""A launcher's request: the payload is one JSON object."""
+"""A request to the launcher, or the proxy: the payload is one JSON object."""
 OK, ERROR = 100, 101
+
+MAX_PACKET = 64 << 10
+"""Bytes of one packet of a helper."""
+CREATED, MODIFIED, REMOVED, MOVED, OVERFLOW, GONE = range(1, 7)
+"""What a helper that watches tells: each with whether it is a directory, path, path before."""
 
 PROCESS, GROUP, TREE = 1, 2, 3
 """Scopes of a signal."""
@@ -41,6 +58,11 @@ ALREADY_STARTED = b"ALREADY_STARTED"
 EXECUTION_NOT_FOUND = b"EXECUTION_NOT_FOUND"
 NOT_PREPARED = b"NOT_PREPARED"
 PATH_OUTSIDE = b"PATH_OUTSIDE"
+ARCHIVE_INVALID = b"ARCHIVE_INVALID"
+ARCHIVE_TOO_LARGE = b"ARCHIVE_TOO_LARGE"
+FILE_CHANGED = b"FILE_CHANGED"
+WATCH_LIMIT = b"WATCH_LIMIT"
+UNPROTECTED = b"UNPROTECTED"
 OS_ERROR = b"OS_ERROR"
 BAD_REQUEST = b"BAD_REQUEST"
 INPUT_NONE = b"INPUT_NONE"

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import IntEnum, StrEnum
 from typing import Final
@@ -26,6 +26,15 @@ class ErrorCode(StrEnum):
     """What was prepared is gone, and nothing was started: start it in one step."""
     PATH_OUTSIDE = frames.PATH_OUTSIDE.decode()
     """The path, or a symlink on it, leads out of /workspace, /home/cove and /tmp."""
+    ARCHIVE_INVALID = frames.ARCHIVE_INVALID.decode()
+    """It is no archive that is unpacked."""
+    ARCHIVE_TOO_LARGE = frames.ARCHIVE_TOO_LARGE.decode()
+    FILE_CHANGED = frames.FILE_CHANGED.decode()
+    """A file got shorter while it was read."""
+    WATCH_LIMIT = frames.WATCH_LIMIT.decode()
+    """More directories than can be watched."""
+    UNPROTECTED = frames.UNPROTECTED.decode()
+    """The kernel cannot keep the secrets of one command from others of the sandbox."""
     OS_ERROR = frames.OS_ERROR.decode()
     """See `errno`."""
     BAD_REQUEST = frames.BAD_REQUEST.decode()
@@ -104,6 +113,10 @@ class Command:
     idle_output_timeout: timedelta | None = None
     """The same when nothing was written for so long."""
     grace: timedelta = timedelta(seconds=5)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """More variables. No other command of the sandbox can read them: UNPROTECTED where it could."""
+    redact: bool = False
+    """Replace the values of `secrets`, each of 4 bytes or more, in what the command writes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +162,29 @@ class Listing:
     def background(self) -> int:
         """Processes beside the commands' own; children of running commands are among them."""
         return max(0, self.processes - sum(not each.ended for each in self.executions))
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process in the sandbox."""
+
+    pid: int
+    state: str
+    """One letter, as in /proc: R, S, D, T, t, I."""
+    memory_bytes: int
+    """Resident."""
+    start_ns: int
+    command: bytes
+    """Arguments, each followed by a NUL; cut after 256 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """What is alive of one execution."""
+
+    total: int
+    listed: tuple[Process, ...]
+    """Some of them, when there are many."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,8 @@ class Facts:
     """Why no sandbox can be made here, as far as is known without trying; with the remedy."""
     spec: int = 1
     """The highest SPEC_VERSION that it reads."""
+    way_out: bool = False
+    """Whether its agents can open a listener for the proxy."""
     freeze: str = ""
     """By what it holds sandboxes still: cgroup_v1, cgroup_v2, signals; empty: it does not."""
 
@@ -167,10 +169,10 @@ class Facts:
         return cls(**{**known, "mode": Mode(data["mode"])})
 
     def to_json(self, reader: int) -> dict[str, Any]:
-        """For a client whose specs are of version `reader`: 1 knows neither `spec` nor `freeze`."""
+        """For a client whose specs are of version `reader`: 1 knows not `spec` and what follows."""
         values = asdict(self)
         if reader < 2:
-            del values["spec"], values["freeze"]
+            del values["spec"], values["freeze"], values["way_out"]
         return values
 
 

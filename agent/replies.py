@@ -1,6 +1,4 @@
-"""What an agent answered, checked; and what it is asked, as it wants it."""
-
-from datetime import timedelta
+"""What an agent answered, checked."""
 
 from agent import frames
 from agent.channel import PeerGone, Reply
@@ -23,11 +21,3 @@ def numbers(reply: Reply, count: int) -> list[int]:
     if len(found) != count:
         raise PeerGone("the agent answers nonsense")
     return found
-
-
-def as_bytes(value: str | bytes) -> bytes:
-    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
-
-
-def milliseconds(duration: timedelta | None) -> int:
-    return 0 if duration is None else max(1, duration // timedelta(milliseconds=1))

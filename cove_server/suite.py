@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 import servicekit  # noqa: F401 - sets what gRPC reads when it is imported.
 from cove import health
 from cove.endpoint import FILE
+from cove_server.egress import Egress
 from cove_server.errors import CannotStart
 from cove_server.launcher import Launcher
 from cove_server.places import Places
@@ -77,9 +78,11 @@ class _Suite:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._signalled)
         launcher = Launcher(self._places, self._settings.env)
+        egress = Egress(self._places, self._settings.env)
         try:
             async with asyncio.timeout(_READY):
                 await self._unless_stopped(launcher.start())
+                await self._unless_stopped(egress.start())
                 started = await self._unless_stopped(self._start())
             self._tell(started)
             await self._stop.wait()
@@ -91,6 +94,7 @@ class _Suite:
             (self._places.state / FILE).unlink(missing_ok=True)
             await self._drain()
             await launcher.stop(keep=self._settings.keep)
+            await egress.stop(keep=self._settings.keep)
 
     async def _start(self) -> dict[str, str]:
         """Start all services; returns the address of each."""

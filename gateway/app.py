@@ -31,6 +31,7 @@ from gateway.sources import SourceServicer
 from gateway.still import Stills
 from gateway.teardown import Teardown
 from gateway.tools import Tools, tools
+from gateway.updates import Updates
 from gateway.workspaces import WorkspaceServicer
 from servicekit.identity import Authenticator
 from servicekit.server import Served, serving
@@ -64,6 +65,7 @@ class Parts:
         saga = Saga(behind, records, teardown, copies, config.progress_interval)
         deletions = Deletions(records, operations, teardown, config.undelete_window)
         workspaces = Workspaces(behind, records)
+        updates = Updates(behind, records, operations)
         self._workspaces = WorkspaceServicer(
             behind,
             records,
@@ -72,6 +74,7 @@ class Parts:
             Undeletions(records, operations, saga),
             workspaces,
             copies,
+            updates,
         )
         self._executions = ExecutionServicer(behind, workspaces)
         self._files = FileServicer(behind, workspaces)
@@ -82,6 +85,7 @@ class Parts:
             saga=saga,
             deletions=deletions,
             orphans=Orphans(behind, teardown, config.orphan_grace),
+            updates=updates,
             create_limit=config.create_limit,
         )
 

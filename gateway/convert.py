@@ -1,5 +1,7 @@
 """Between the messages of the registry, the provider and the gateway."""
 
+from typing import Final
+
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.git.v1 import git_pb2
 from cove.provider.v1 import provider_pb2
@@ -9,6 +11,21 @@ from cove.registry.v1.registry_pb2 import (
     WatchEnvironmentsResponse,
 )
 from gateway import names
+
+NETWORK_FIELDS: Final = {
+    f"spec.network.allow[{number}].host": f"workspace.spec.network.allow[{number}].host"
+    for number in range(256)
+}
+_PROXY: Final = "http://127.0.0.1:3128"
+"""Of every sandbox that has one; `agent.egress.PORT`."""
+_PROXY_ENV: Final = {
+    spelled: value
+    for name, value in (
+        *((name, _PROXY) for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")),
+        ("NO_PROXY", "localhost,127.0.0.1,::1"),
+    )
+    for spelled in (name, name.lower())
+}
 
 
 def workspace(environment: Environment) -> pb.Workspace:
@@ -80,4 +97,20 @@ def provider_spec(spec: EnvironmentSpec) -> provider_pb2.Spec:
             processes=spec.limits.processes,
             milli_cpus=spec.limits.milli_cpus,
         ),
+        network=provider_network(spec),
     )
+
+
+def provider_network(spec: EnvironmentSpec) -> provider_pb2.Network:
+    """What may be reached, as the provider is told."""
+    return provider_pb2.Network(
+        allow=[
+            provider_pb2.Network.Rule(host=each.host, ports=each.ports)
+            for each in spec.network.allow
+        ]
+    )
+
+
+def commands_env(spec: EnvironmentSpec) -> dict[str, str]:
+    """Variables that every command gets: where the proxy is, unless the spec says otherwise."""
+    return {**(_PROXY_ENV if spec.network.allow else {}), **spec.env}

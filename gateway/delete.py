@@ -101,7 +101,7 @@ class Deletions:
         except LeaseLost:
             raise
         except Exception:
-            await _give_back(self._records, claimed)
+            await give_back(self._records, claimed)
             raise
 
     async def _replayed(self, request: pb.DeleteWorkspaceRequest, first: Environment) -> Result:
@@ -159,7 +159,7 @@ class Undeletions:
         except LeaseLost:
             raise
         except Exception:
-            await _give_back(self._records, claimed)
+            await give_back(self._records, claimed)
             raise
 
     async def _replayed(
@@ -191,6 +191,6 @@ def not_ready(environment: Environment, remedy: str = "") -> WorkspaceNotReady:
     return WorkspaceNotReady(names.workspace_name(environment.name), state, remedy)
 
 
-async def _give_back(records: Records, claimed: Environment) -> None:
+async def give_back(records: Records, claimed: Environment) -> None:
     with suppress(ServiceError, grpc.aio.AioRpcError):  # Else the lease ends by itself.
         await records.release(claimed)

@@ -8,9 +8,12 @@ from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import ExecutionServiceServicer
 from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
+from gateway.convert import commands_env
+from gateway.forwarding import forwarded
 from gateway.inputs import InputFace, named
 from gateway.ready import Workspaces, in_words_of
 from gateway.tools import Tools
+from servicekit.errors import InvalidArgument
 from servicekit.status import Context
 
 
@@ -28,7 +31,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
             handle=environment.handle,
             execution_id=names.execution_id(request.execution_id, request.request_id),
             execution=request.execution,
-            environment_env=environment.spec.env,
+            environment_env=commands_env(environment.spec),
             request_id=names.derived_if(request.request_id, "StartExecution"),
         )
         with in_words_of(environment, asked, request):
@@ -119,7 +122,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
             handle=environment.handle,
             execution_id=names.execution_id(request.execution_id, request.request_id),
             spec=request.spec,
-            environment_env=environment.spec.env,
+            environment_env=commands_env(environment.spec),
             request_id=names.derived_if(request.request_id, "Execute"),
         )
         with in_words_of(environment, asked, request):
@@ -140,7 +143,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
             handle=environment.handle,
             execution_id=names.execution_id(request.execution_id, request.request_id),
             spec=request.spec,
-            environment_env=environment.spec.env,
+            environment_env=commands_env(environment.spec),
             request_id=names.derived_if(request.request_id, "StreamExecution"),
             cancel_on_disconnect=request.cancel_on_disconnect,
         )
@@ -154,6 +157,23 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
                         named(environment, event.execution)
                     if kind := event.WhichOneof("event"):
                         yield pb.StreamExecutionResponse(**{kind: getattr(event, kind)})
+
+    async def ForwardPort(
+        self, request_iterator: AsyncIterator[pb.ForwardPortRequest], context: Context
+    ) -> AsyncIterator[pb.ForwardPortResponse]:
+        first = await anext(request_iterator, None)
+        if first is None or not first.HasField("target"):
+            raise InvalidArgument("target", "the first message must have one")
+        environment = await self._workspaces.ready(first.target.name)
+        target = executor_pb2.ForwardPortTarget(handle=environment.handle, port=first.target.port)
+        events = self._workspaces.awake_stream(
+            environment, lambda: forwarded(self._executor, target, request_iterator)
+        )
+        with in_words_of(environment):
+            async with aclosing(events):
+                async for event in events:
+                    if kind := event.WhichOneof("event"):
+                        yield pb.ForwardPortResponse(**{kind: getattr(event, kind)})
 
     async def _find(self, name: str) -> tuple[Environment, str]:
         """The workspace of an execution, and how the executor names it."""

@@ -76,6 +76,69 @@ class FileServicer(FileServiceServicer):
             answer = await self._files.upload(self._rpc.WriteFile, parts())
         return pb.WriteFileResponse(file=answer.file)
 
+    async def ReadArchive(
+        self, request: pb.ReadArchiveRequest, context: Context
+    ) -> AsyncIterator[pb.ReadArchiveResponse]:
+        environment = await self._workspaces.ready(request.name)
+        asked = executor_pb2.ReadArchiveRequest(
+            handle=environment.handle, path=request.path, raw_path=request.raw_path
+        )
+        events = self._workspaces.awake_stream(
+            environment, lambda: self._files.stream(self._rpc.ReadArchive, asked)
+        )
+        with in_words_of(environment):
+            async with aclosing(events):
+                async for event in events:
+                    if kind := event.WhichOneof("event"):
+                        yield pb.ReadArchiveResponse(**{kind: getattr(event, kind)})
+
+    async def WriteArchive(
+        self, request_iterator: AsyncIterator[pb.WriteArchiveRequest], context: Context
+    ) -> pb.WriteArchiveResponse:
+        first = await anext(request_iterator, None)
+        if first is None or not first.HasField("header"):
+            raise InvalidArgument("header", "must be the first message")
+        environment = await self._workspaces.ready(first.header.name)
+        header = executor_pb2.WriteArchiveHeader(
+            handle=environment.handle,
+            path=first.header.path,
+            raw_path=first.header.raw_path,
+            make_parents=first.header.make_parents,
+            request_id=names.derived(first.header.request_id, "WriteArchive"),
+        )
+
+        async def parts() -> AsyncIterator[executor_pb2.WriteArchiveRequest]:
+            yield executor_pb2.WriteArchiveRequest(header=header)
+            async for part in request_iterator:
+                match part.WhichOneof("part"):
+                    case "data":
+                        yield executor_pb2.WriteArchiveRequest(data=part.data)
+                    case "end":
+                        yield executor_pb2.WriteArchiveRequest(end=part.end)
+                    case _:
+                        yield executor_pb2.WriteArchiveRequest(header=header)
+
+        await self._workspaces.activate(environment)
+        with in_words_of(environment, header, first.header):
+            answer = await self._files.upload(self._rpc.WriteArchive, parts())
+        return pb.WriteArchiveResponse(unpacked=answer.unpacked)
+
+    async def WatchFiles(
+        self, request: pb.WatchFilesRequest, context: Context
+    ) -> AsyncIterator[pb.WatchFilesResponse]:
+        environment = await self._workspaces.ready(request.name)
+        asked = executor_pb2.WatchFilesRequest(
+            handle=environment.handle, path=request.path, raw_path=request.raw_path
+        )
+        events = self._workspaces.awake_stream(
+            environment, lambda: self._files.stream(self._rpc.WatchFiles, asked)
+        )
+        with in_words_of(environment):
+            async with aclosing(events):
+                async for event in events:
+                    if kind := event.WhichOneof("event"):
+                        yield pb.WatchFilesResponse(**{kind: getattr(event, kind)})
+
     async def StatFile(self, request: pb.StatFileRequest, context: Context) -> pb.StatFileResponse:
         environment = await self._workspaces.ready(request.name)
         asked = executor_pb2.StatFileRequest(

@@ -23,6 +23,7 @@ from gateway.operations import Operations, Result
 from gateway.orphans import ITSELF, Orphans
 from gateway.records import Operation, Records, State
 from gateway.saga import Saga
+from gateway.updates import Updates
 from servicekit import calls
 from servicekit.errors import ServiceError
 from servicekit.identity import Identity
@@ -49,6 +50,7 @@ class Reconciler:
         saga: Saga,
         deletions: Deletions,
         orphans: Orphans,
+        updates: Updates,
         create_limit: timedelta,
     ) -> None:
         self._records = records
@@ -56,6 +58,7 @@ class Reconciler:
         self._saga = saga
         self._deletions = deletions
         self._orphans = orphans
+        self._updates = updates
         self._create_limit = create_limit
 
     async def run(self, interval: timedelta) -> None:
@@ -119,6 +122,8 @@ class Reconciler:
                 return Takeover(deleting, partial(self._deletions.finish, force=True))
         if operation == deleting:
             return Takeover(deleting, self._deletions.finish)
+        if operation == Operation.OPERATION_UPDATING:
+            return Takeover(operation, self._updates.finish)
         if operation != Operation.OPERATION_NONE:
             return Takeover(operation, self._records.release)
         return None

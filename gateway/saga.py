@@ -19,7 +19,7 @@ from cove.git.v1 import git_pb2
 from cove.provider.v1 import provider_pb2
 from cove.registry.v1.registry_pb2 import Environment, EnvironmentWorktree, Failure, Progress
 from gateway import names
-from gateway.convert import provider_spec
+from gateway.convert import NETWORK_FIELDS, provider_spec
 from gateway.copies import Copies
 from gateway.errors import LeaseLost, WorkspaceNotFound
 from gateway.records import Records, State
@@ -37,6 +37,7 @@ _MESSAGE_LENGTH: Final = 4096
 FIELDS: Final = {
     **{name: f"workspace.spec.{name}" for name in ("repository", "revision", "branch")},
     **{f"spec.{name}": f"workspace.spec.{name}" for name in ("driver", "limits")},
+    **NETWORK_FIELDS,
 }
 _MADE: Final = (
     *("worktree", "mount", "handle", "handle_generation", "driver", "node"),

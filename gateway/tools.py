@@ -32,7 +32,7 @@ OWN_REASONS: Final = (
 )
 _OWN_FIELDS: Final = frozenset(
     {
-        *("uid", "name", "parent", "handle", "header.handle", "mount"),
+        *("uid", "name", "parent", "handle", "header.handle", "target.handle", "mount"),
         *("holder", "lease", "operation", "fencing_token", "environment.name"),
     }
 )

@@ -19,9 +19,12 @@ from gateway.errors import FieldImmutable
 from gateway.ready import Workspaces, in_words_of
 from gateway.records import Records, State
 from gateway.tools import Tools
+from gateway.updates import NETWORK, Updates
 from servicekit.status import Context
 
 _UPDATABLE: Final = ("labels", "annotations")
+_NAMED: Final = (*_UPDATABLE, NETWORK)
+"""What a mask may name."""
 _NOT_DELETED: Final = (
     *(State.STATE_PENDING, State.STATE_READY, State.STATE_SUSPENDED),
     *(State.STATE_FAILED, State.STATE_DELETING),
@@ -38,6 +41,7 @@ class WorkspaceServicer(WorkspaceServiceServicer):
         undeletions: Undeletions,
         workspaces: Workspaces,
         copies: Copies,
+        updates: Updates,
     ) -> None:
         self._provider = tools.provider
         self._records = records
@@ -46,6 +50,7 @@ class WorkspaceServicer(WorkspaceServiceServicer):
         self._undeletions = undeletions
         self._workspaces = workspaces
         self._copies = copies
+        self._updates = updates
 
     async def CreateWorkspace(
         self, request: pb.CreateWorkspaceRequest, context: Context
@@ -83,7 +88,7 @@ class WorkspaceServicer(WorkspaceServiceServicer):
             field for field in _UPDATABLE if getattr(given, field)
         ]
         for field in fields:
-            if field not in _UPDATABLE:
+            if field not in _NAMED:
                 raise FieldImmutable(field)
         if not request.update_mask.paths and (ignored := _immutable(given)):
             raise FieldImmutable(ignored)
@@ -96,6 +101,10 @@ class WorkspaceServicer(WorkspaceServiceServicer):
             labels=given.labels,
             annotations=given.annotations,
         )
+        if NETWORK in fields:
+            asked.spec.network.CopyFrom(given.spec.network)
+            updated = await self._updates.update(request, asked, fields)
+            return pb.UpdateWorkspaceResponse(workspace=workspace(updated))
         updated = await self._records.update(
             asked, fields, etag=given.etag, request_id=request.request_id
         )

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from cove.gateway.v1 import gateway_pb2
+from gateway.rest.archives import PACK, UNPACK
 from gateway.rest.document import FILE
 from gateway.rest.files import READ, WRITE
 from gateway.rest.input import STREAM
@@ -50,6 +51,8 @@ def document() -> dict[str, Any]:
     special = {
         READ: raw.reading,
         WRITE: raw.writing,
+        PACK: raw.packing,
+        UNPACK: raw.unpacking,
         STREAM: raw.streaming,
         ATTACH: raw.attaching,
     }

@@ -88,6 +88,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "ACTIVATION_FAILED": "Read the cause; correct the spec or the host, then retry.",
     "PROVISIONED_DIFFERENTLY": "Release the environment first, or repeat the call with the first "
     "spec.",
+    "PROXY_PORT_TAKEN": "End the program in the workspace that listens on the port, then change "
+    "the network again.",
     "ENVIRONMENT_DORMANT": "Activate the environment, then repeat the call with the same ids.",
     "EXECUTION_NOT_FOUND": "Check the name; list the executions of the workspace.",
     "EXECUTION_EXISTS": "Choose another execution id, or follow the execution that is there.",
@@ -117,7 +119,20 @@ REMEDIES: Final[Mapping[str, str]] = {
     "INPUT_HELD": "Wait until the writer has left, look on with `read_only`, or write with "
     "`take_over`, which ends its writing.",
     "TERMINAL_NOT_OPEN": "Start a command with a `terminal`.",
+    "PORT_NOT_LISTENING": "Start the server inside, on 127.0.0.1, 0.0.0.0 or ::1, then connect "
+    "again.",
+    "PORT_LIMIT": "Close forwarded connections of the workspace, then connect again.",
+    "PORT_RESET": "Look at the output of the server inside, then connect again.",
+    "SECRET_NOT_FOUND": "Send the value with the call, as every retry must, or have the operator "
+    "keep one of this name for the tenant.",
+    "SECRETS_UNPROTECTED": "Have the operator use a kernel of Linux 5.19 or later with Landlock "
+    "among its `lsm=`.",
     "UPLOAD_INCOMPLETE": "Send the whole file again, and its `end` as the last message.",
+    "ARCHIVE_INVALID": "Make the archive of files, directories, and links that stay inside it, "
+    "with relative names, then send all of it again.",
+    "ARCHIVE_TOO_LARGE": "Send or read it in several parts.",
+    "WATCH_LIMIT": "Watch a directory further down, or have the operator raise "
+    "fs.inotify.max_user_watches and max_user_instances.",
 }
 """By name of the reason, without `ERROR_REASON_`."""
 

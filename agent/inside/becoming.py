@@ -23,15 +23,7 @@ _PUSH = 0.02
 class Becoming:
     """One of them. Time is monotonic seconds, passed in."""
 
-    def __init__(
-        self,
-        execution: Execution,
-        blank: Blank,
-        outputs: list[int],
-        now: float,
-        *,
-        terminal: bool = False,
-    ) -> None:
+    def __init__(self, execution: Execution, blank: Blank, outputs: list[int], now: float) -> None:
         self.execution = execution
         self.blank = blank
         self.waiting: list[tuple[Connection, int]] = []
@@ -40,7 +32,6 @@ class Becoming:
         """Requests about it, to be answered when it runs: connection, kind, number, payload."""
         self._outputs = outputs
         self._entry = blank.take_entry()
-        self._terminal = terminal
         self._give_up = now + _PATIENCE
         self._push_at = now
         self._status: tuple[int, tuple[int, int, int]] | None = None
@@ -81,14 +72,14 @@ class Becoming:
                 if descriptor >= 0:
                     os.close(descriptor)
             raise
-        numbers = (formats.TERMINAL,) if self._terminal else (formats.STDOUT, formats.STDERR)
+        numbers = (formats.TERMINAL,) if self.blank.terminal else (formats.STDOUT, formats.STDERR)
         execution.streams = [
-            Stream(reading, number, execution.log)
+            Stream(reading, number, execution.log, execution.hidden)
             for reading, number in zip(self._outputs, numbers, strict=False)
         ]
         if self._entry >= 0:
-            execution.input = Input(self._entry, terminal=self._terminal)
-        execution.tree.leader = execution.pid = self.blank.pid
+            execution.input = Input(self._entry, terminal=self.blank.terminal)
+        execution.tree.leader = execution.pid = execution.group = self.blank.pid
         if self._status:
             execution.exited(*self._status, time.monotonic())
 

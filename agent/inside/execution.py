@@ -34,6 +34,10 @@ class Execution:
         self.streams: list[Stream] = []
         self.input: Input | None = None
         self.pid = 0
+        self.group = 0
+        """Its process group; others may be left in it when it has ended."""
+        self.hidden: tuple[bytes, ...] = ()
+        """Values that are masked in the output."""
         self.start_ns = time.time_ns()
         self.ended = False
         self.waiting: list[Waiter] = []
@@ -58,10 +62,6 @@ class Execution:
     def running(self) -> bool:
         """Its process is there, so that its pid can be signalled."""
         return self.pid != 0 and self._status is None
-
-    def row(self) -> tuple[bytes | int, ...]:
-        """What a list of executions says of it."""
-        return (self.id, int(self.ended), self.pid, self.start_ns, self.log.offset)
 
     def stop(self, kind: int, text: bytes, grace: float, now: float) -> None:
         """End the tree and, unless the command has ended, say why in the exit.
@@ -127,6 +127,8 @@ class Execution:
         told = f"{type(error).__name__}: {error}\n"[:500].encode()
         self.ended, self.pid, self._sweep_at = True, 0, 0.0
         self._status = self._status or (0, 0, 0, 0)
+        for stream in self.streams:
+            stream.discard(lost=True)
         shut = self.input.shut if self.input else int
         ends = (self.log.close, self.tree.close, shut, lambda: os.write(2, told))
         for end in (lambda: self.tree.signal(system.SIGKILL), *ends):
@@ -175,5 +177,6 @@ class Execution:
         self.log.close()
         self.ended = True
         self.pid = 0
+        self.hidden = ()
         if not self.tree.members():
             self.tree.close()

@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 
-from agent import removal
+from agent import frames, removal
 from agent.inside import system
 from agent.inside.paths import locate
 
@@ -12,6 +12,23 @@ _FLAGS = (
     os.O_ACCMODE | os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_APPEND | os.O_DIRECTORY | os.O_PATH
 )
 _ALWAYS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+
+
+KINDS = (frames.OPEN, frames.MAKE_DIRECTORY, frames.RENAME)
+
+
+def answer(kind: int, fields: list[bytes]) -> int:
+    """Do one of KINDS; gives a descriptor for the client, or -1. Raises OSError, OutsideError."""
+    if kind == frames.OPEN:
+        path, flags, mode, follow = fields
+        return open_file(path, int(flags), int(mode), follow=follow != b"0")
+    if kind == frames.MAKE_DIRECTORY:
+        path, mode, parents = fields
+        make_directory(path, int(mode), parents=parents != b"0")
+    else:
+        source, target, replace = fields
+        rename(source, target, replace=replace != b"0")
+    return -1
 
 
 def open_file(path: bytes, flags: int, mode: int, *, follow: bool) -> int:
@@ -49,6 +66,24 @@ def _make(path: bytes, mode: int) -> None:
         raise FileExistsError
     with locate(path, follow=True) as place:
         os.mkdir(place.name, mode & 0o777, dir_fd=place.directory)
+
+
+def removing(path: bytes, *, recursive: bool) -> int:
+    """Remove what is there: 0, or the pid of a child of ours that is at it. Raises OSError."""
+    if remove(path):
+        return 0
+    if not recursive:
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        remove_tree(path)
+        os._exit(0)
+    except OSError as error:
+        os._exit(error.errno or errno.EIO)
+    finally:
+        os._exit(errno.EIO)
 
 
 def remove(path: bytes) -> bool:
@@ -89,17 +124,3 @@ def rename(source: bytes, target: bytes, *, replace: bool) -> None:
 def _refuse_root(name: bytes) -> None:
     if name == b".":
         raise OSError(errno.EBUSY, "a root cannot be moved or removed")
-
-
-def remove_apart(path: bytes) -> int:
-    """`remove_tree` in a process of its own, which exits with the errno. Returns its pid."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            remove_tree(path)
-            os._exit(0)
-        except OSError as error:
-            os._exit(error.errno or errno.EIO)
-        finally:
-            os._exit(errno.EIO)
-    return pid

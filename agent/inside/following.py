@@ -116,6 +116,8 @@ def _child(said: bytes, patience: float, processes: int) -> None:
         for number in range(3):
             os.dup2(null, number)
         system.close_from(3)
+        if system.can_separate():
+            system.separate()  # The git inside may be told by the workspace to run anything.
         if processes:
             resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
         os.chdir("/workspace")

@@ -7,10 +7,14 @@ _LONGEST = 3.0
 """Seconds that one waits at most."""
 _MOST = 256
 
+_STARTS = (
+    *(frames.START, frames.START_SECRETLY, frames.START_OPEN, frames.START_OPEN_SECRETLY),
+    *(frames.RUN, frames.RUN_SECRETLY),
+)
 _PLACES = {
-    **dict.fromkeys((frames.START, frames.START_OPEN, frames.SIGNAL, frames.CANCEL), 0),
+    **dict.fromkeys((*_STARTS, frames.SIGNAL, frames.CANCEL), 0),
     **dict.fromkeys((frames.WRITE, frames.INPUT, frames.RELEASE, frames.RESIZE), 0),
-    frames.RUN: 1,
+    **dict.fromkeys((frames.RUN, frames.RUN_SECRETLY), 1),
 }
 """In which field of a request the execution is."""
 
@@ -19,7 +23,7 @@ Request = tuple[Connection, int, int, bytes, list[int]]
 
 
 def starts(kind: int) -> bool:
-    return kind in (frames.START, frames.RUN, frames.START_OPEN)
+    return kind in _STARTS
 
 
 def subject(kind: int, payload: bytes) -> bytes:

@@ -149,6 +149,7 @@ class Agent:
             if pid == self._requests.follower.pid:
                 self._requests.follower.reaped(status)
                 continue
+            self._requests.helpers.pids.discard(pid)
             self._requests.prepared.reaped(pid)
             used = int(usage.ru_utime * 1e6), int(usage.ru_stime * 1e6), usage.ru_maxrss
             for each in self._requests.becoming.values():

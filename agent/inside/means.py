@@ -8,6 +8,7 @@ from _collections_abc import Callable  # `collections` takes long to load.
 from agent import frames
 from agent.inside import system
 
+OPEN_STARTS = (frames.START_OPEN, frames.START_OPEN_SECRETLY)
 _PIPE_SIZE = 256 << 10
 _SIZE = struct.Struct("4H")
 """Rows, columns, and what nobody uses any more."""
@@ -59,6 +60,15 @@ def terminal(rows: int, cols: int) -> Means:
         os.close(slave)
         raise
     return Means((slave, slave, slave), [master], entry)
+
+
+def wanted_of(kind: int, fields: list[bytes]) -> list[bytes]:
+    """Takes out of the fields of a start what it says of its input; nothing where it has none."""
+    if kind not in OPEN_STARTS:
+        return []
+    wanted = fields[7:10]
+    del fields[7:10]
+    return wanted
 
 
 def means_of(wanted: list[bytes]) -> Means:

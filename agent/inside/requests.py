@@ -12,16 +12,23 @@ from agent.inside.connection import Connection
 from agent.inside.execution import Execution, Waiter
 from agent.inside.following import Follower
 from agent.inside.held import Held, starts, subject
+from agent.inside.helpers import Helpers
+from agent.inside.listing import alive, executions
 from agent.inside.log import Log
-from agent.inside.means import means_of
+from agent.inside.means import OPEN_STARTS, means_of, wanted_of
 from agent.inside.paths import OutsideError
+from agent.inside.ports import connecting
 from agent.inside.prepared import Preparations, Prepared, joins
-from agent.inside.spawn import Blank, SpawnError, blank, check
+from agent.inside.redaction import NONE, Secrets, taken
+from agent.inside.spawn import SEPARATE, Blank, SpawnError, blank, check
 from agent.inside.tree import Tree, processes
+from agent.inside.wayout import WayOut
 
 _MAX_RUNNING = 256
 _REMEMBERED = 256
 """Ended executions kept, so that a second start finds them."""
+_FORGOTTEN = 4
+"""Of those that are looked at in one go: whoever has processes left is kept."""
 _FRESH = 2.0
 """Seconds in which whoever had it started comes with a command."""
 _ABOUT_ONE = (frames.SIGNAL, frames.CANCEL, *inputs.REQUESTS)
@@ -36,9 +43,11 @@ class Requests:
         """Those that do not run yet, by the same ids."""
         self.removals: dict[int, tuple[Connection, int]] = {}
         """Processes of ours that remove directories, and who waits for them."""
+        self.helpers = Helpers()
         self.prepared = Preparations(max_processes)
         self.follower = Follower(max_processes)
         self.held = Held()
+        self.way_out = WayOut()
         self.leaving: list[tuple[Connection, int]] = []
         """Who wants this to end, if nothing runs."""
         self._max_processes = max_processes
@@ -61,14 +70,13 @@ class Requests:
             fields = frames.unpack(payload)
             if kind == frames.HELLO:
                 client.reply(frames.OK, number, b"")
-            elif kind in (frames.START, frames.START_OPEN):
-                wanted = fields[7:10] if kind == frames.START_OPEN else []
-                command = fields[:7] + fields[7 + len(wanted) :]
-                self._start((client, number), command, fds, wanted)
+            elif kind in OPEN_STARTS or kind in (frames.START, frames.START_SECRETLY):
+                secrets, wanted = self._secrets(kind, fields, 1), wanted_of(kind, fields)
+                self._start((client, number), fields, fds, secrets, wanted)
             elif kind == frames.PREPARE:
                 self.prepared.add(client, number, fields, fds)
-            elif kind == frames.RUN:
-                self._run(client, number, fields)
+            elif kind in (frames.RUN, frames.RUN_SECRETLY):
+                self._run(client, number, fields, self._secrets(kind, fields, 2))
             elif kind in _ABOUT_ONE and fields[0] in self.becoming:
                 self.becoming[fields[0]].later.append((client, kind, number, payload))
             elif kind == frames.SIGNAL:
@@ -82,21 +90,22 @@ class Requests:
                 self.leaving.append((client, number))
             elif kind == frames.LIST:
                 client.reply(frames.OK, number, self._list())
-            elif kind == frames.OPEN:
-                path, flags, mode, follow = fields
-                fd = files.open_file(path, int(flags), int(mode), follow=follow != b"0")
-                client.reply(frames.OK, number, b"", fd)
+            elif kind == frames.PROCESSES:
+                known = self.executions
+                asked = [known[each] for each in fields or known if each in known]
+                client.reply(frames.OK, number, frames.pack(*alive(asked)))
+            elif kind == frames.CONNECT:
+                client.reply(frames.OK, number, b"", connecting(*fields))
             elif kind == frames.REMOVE:
                 self._remove(client, number, fields)
-            elif kind == frames.MAKE_DIRECTORY:
-                path, mode, parents = fields
-                files.make_directory(path, int(mode), parents=parents != b"0")
+            elif kind in files.KINDS:
+                client.reply(frames.OK, number, b"", files.answer(kind, fields))
+            elif kind == frames.LISTEN:
+                client.reply(frames.OK, number, b"", self.way_out.open(int(fields[0])))
+            elif kind == frames.CLOSE_LISTENER:
+                self.way_out.close()
                 client.reply(frames.OK, number, b"")
-            elif kind == frames.RENAME:
-                source, target, replace = fields
-                files.rename(source, target, replace=replace != b"0")
-                client.reply(frames.OK, number, b"")
-            else:
+            elif not self.helpers.answer(client, kind, number, fields, fds):
                 refuse(client, number, frames.BAD_REQUEST, 0, "unknown request")
         except SpawnError as error:
             refuse(client, number, error.code, error.errno, str(error))
@@ -124,8 +133,21 @@ class Requests:
         else:
             prepared.owner.reply(frames.OK, number, b"")
 
+    def _secrets(self, kind: int, fields: list[bytes], at: int) -> Secrets:
+        """Those of a start, taken out of its fields."""
+        if kind in (frames.START, frames.RUN, frames.START_OPEN):
+            return NONE
+        if not SEPARATE:
+            raise SpawnError(frames.UNPROTECTED, 0, "other commands could read them")
+        return taken(fields, at)
+
     def _start(
-        self, asked: Waiter, fields: list[bytes], fds: list[int], wanted: list[bytes]
+        self,
+        asked: Waiter,
+        fields: list[bytes],
+        fds: list[int],
+        secrets: Secrets,
+        wanted: list[bytes],
     ) -> None:
         execution_id, cwd, merge, timeout, idle, grace, unified, *program = fields
         if self._existing(*asked, execution_id):
@@ -133,24 +155,19 @@ class Requests:
         self._allow(fds[0])
         exact = unified != b"0"
         command = [execution_id, cwd, merge, timeout, idle, grace, *program]
-        means = means_of(wanted)
-        waiting = blank(joins(fds, exact=exact), self._max_processes, means)
-        self._become(command, waiting, fds, exact=exact, terminal=means.terminal)
+        waiting = blank(joins(fds, exact=exact), self._max_processes, means_of(wanted))
+        self._become(command, waiting, fds, secrets, exact=exact)
         self.becoming[execution_id].waiting.append(asked)
 
-    def _run(self, client: Connection, number: int, fields: list[bytes]) -> None:
+    def _run(self, client: Connection, number: int, fields: list[bytes], secrets: Secrets) -> None:
         token, execution_id, *_ = fields
         if self._existing(client, number, execution_id):
             return
         prepared = self.prepared.take(token)
         try:
-            try:
-                self._allow(prepared.descriptors[0])
-            except BaseException:
-                prepared.blank.drop()
-                raise
+            self._allow(prepared.descriptors[0], prepared.blank)
             command, fds = fields[1:], prepared.descriptors
-            self._become(command, prepared.blank, fds, exact=prepared.exact)
+            self._become(command, prepared.blank, fds, secrets, exact=prepared.exact)
             self.becoming[execution_id].waiting.append((client, number))
         finally:
             prepared.close()
@@ -166,22 +183,19 @@ class Requests:
             return False
         return True
 
-    def _allow(self, log: int) -> None:
-        """Raises SpawnError when no command may be started with this log."""
+    def _allow(self, log: int, waiting: Blank | None = None) -> None:
+        """Raises SpawnError when no command may be started with this log; `waiting` goes then."""
         running = sum(not each.ended for each in self.executions.values())
-        if running + len(self.becoming) >= _MAX_RUNNING:
+        many, begun = running + len(self.becoming) >= _MAX_RUNNING, os.fstat(log).st_size
+        if waiting and (many or begun):
+            waiting.drop()
+        if many:
             raise SpawnError(frames.LIMIT_REACHED, 0, "too many executions")
-        if os.fstat(log).st_size:
+        if begun:
             raise SpawnError(frames.ALREADY_STARTED, 0, "the log is not empty")
 
     def _become(
-        self,
-        command: list[bytes],
-        waiting: Blank,
-        fds: list[int],
-        *,
-        exact: bool,
-        terminal: bool = False,
+        self, command: list[bytes], waiting: Blank, fds: list[int], secrets: Secrets, *, exact: bool
     ) -> None:
         """Let `waiting` run a command. Takes from `fds` what the execution keeps."""
         execution_id, cwd, merged, timeout, idle, grace, count, *rest = command
@@ -190,10 +204,11 @@ class Requests:
         try:
             argv = rest[: int(count)]
             check(argv, cwd)
-            env = dict(pair.split(b"=", 1) for pair in rest[int(count) :])
+            env = dict(pair.split(b"=", 1) for pair in rest[int(count) :]) | secrets.variables
             unified = (fds[2], fds[3]) if exact else None
             limits = int(timeout), int(idle), int(grace)
             execution = Execution(execution_id, log, Tree(execution_id, unified), limits)
+            execution.hidden = secrets.hidden
             log.start(execution_id)
         except BaseException:
             waiting.drop()
@@ -201,9 +216,7 @@ class Requests:
         for fd in {*fds[:2], *(unified or ())}:
             fds.remove(fd)  # The execution's own now.
         outputs = waiting.take_outputs(merge=merge)
-        self.becoming[execution_id] = Becoming(
-            execution, waiting, outputs, time.monotonic(), terminal=terminal
-        )
+        self.becoming[execution_id] = Becoming(execution, waiting, outputs, time.monotonic())
         waiting.become(argv, env, cwd, merge=merge)
 
     def leave(self) -> bool:
@@ -246,10 +259,12 @@ class Requests:
 
     def _forget(self) -> None:
         ended = [each for each in self.executions.values() if each.ended and not each.waiting]
-        for each in ended[: max(0, len(ended) - _REMEMBERED)]:
-            if not any(stream.open for stream in each.streams):
+        for each in ended[: min(_FORGOTTEN, max(0, len(ended) - _REMEMBERED))]:
+            del self.executions[each.id]
+            if any(stream.open for stream in each.streams) or each.tree.members():
+                self.executions[each.id] = each  # The others come first the next time.
+            else:
                 each.tree.close()
-                del self.executions[each.id]
 
     def _find(self, execution_id: bytes) -> Execution:
         if execution_id not in self.executions:
@@ -259,6 +274,8 @@ class Requests:
     def _signal(self, client: Connection, number: int, fields: list[bytes]) -> None:
         execution = self._find(fields[0])
         signal, scope = int(fields[1]), int(fields[2])
+        if execution.ended and not execution.tree.members():
+            raise SpawnError(frames.EXECUTION_NOT_FOUND, 0, "nothing of it is left")
         if scope == frames.TREE and signal == system.SIGKILL:
             execution.waiting.append((client, number))
             execution.kill(time.monotonic())
@@ -266,7 +283,9 @@ class Requests:
         if scope == frames.TREE:
             execution.tree.signal(signal)
         elif not execution.running:
-            raise SpawnError(frames.EXECUTION_NOT_FOUND, 0, "the execution has ended")
+            group = execution.group if scope == frames.GROUP else 0
+            if not (group and execution.tree.signal(signal, group)):
+                raise SpawnError(frames.EXECUTION_NOT_FOUND, 0, "the execution has ended")
         elif scope == frames.GROUP:
             os.killpg(execution.pid, signal)
         else:
@@ -280,18 +299,18 @@ class Requests:
         execution.stop(formats.EXIT_CANCELLED, fields[1], int(fields[2]) / 1000, now)
 
     def _list(self) -> bytes:
-        all_ = [each.execution for each in self.becoming.values()]
-        rows = [field for each in (*all_, *self.executions.values()) for field in each.row()]
-        return frames.pack(len(processes().keys() - self.prepared.pids()), *rows)
+        starting = [each.execution for each in self.becoming.values()]
+        rows = executions([*starting, *self.executions.values()])
+        ours = self.prepared.pids() | self.helpers.pids
+        return frames.pack(len(processes().keys() - ours), *rows)
 
     def _remove(self, client: Connection, number: int, fields: list[bytes]) -> None:
         path, recursive = fields
-        if files.remove(path):
-            client.reply(frames.OK, number, b"")
-        elif recursive == b"0":
-            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+        pid = files.removing(path, recursive=recursive != b"0")
+        if pid:
+            self.removals[pid] = (client, number)
         else:
-            self.removals[files.remove_apart(path)] = (client, number)
+            client.reply(frames.OK, number, b"")
 
 
 def refuse(client: Connection, number: int, code: bytes, failure: int, message: str) -> None:

@@ -21,6 +21,9 @@ _SHARE_OF_FILES = 4
 """Descriptors on their way through sockets count for all processes of a uid together, and each may
 send until there are more than its own limit. So a command's is this part of the agent's."""
 
+SEPARATE = system.can_separate()
+"""Whether no command can look into another one."""
+
 _STEPS = (b"set up", b"cgroup", b"cwd", b"exec")
 _REPORT, _ORDERS = 3, 4
 _READY = b"+"
@@ -40,8 +43,16 @@ class Blank:
     """A process that waits for what it is to run. It does nothing else, and runs one thing."""
 
     def __init__(
-        self, pid: int, report: int, orders: int, outputs: list[int], entry: int = -1
+        self,
+        pid: int,
+        report: int,
+        orders: int,
+        outputs: list[int],
+        entry: int = -1,
+        *,
+        terminal: bool = False,
     ) -> None:
+        self.terminal = terminal
         self.pid = pid
         self.report = report
         """Readable when it is set up, or cannot be."""
@@ -161,7 +172,7 @@ def blank(cgroups: list[int], processes: int, means: Means | None = None) -> Bla
         raise
     for descriptor in (told, orders, *set(means.theirs)):
         os.close(descriptor)
-    return Blank(pid, report, give, means.outputs, means.entry)
+    return Blank(pid, report, give, means.outputs, means.entry, terminal=means.terminal)
 
 
 def check(argv: list[bytes], cwd: bytes) -> None:
@@ -188,6 +199,8 @@ def _child(
         system.close_from(_ORDERS + 1)
         if terminal:
             take_over_terminal(0)
+        if SEPARATE:
+            system.separate()
         for number in (system.SIGPIPE, system.SIGXFSZ, system.SIGCHLD):
             system.default_signal(number)
         # Our own files in /proc belong to root while we are not dumpable, and are nobody's to

@@ -10,6 +10,25 @@ Process = tuple[int, int]
 PROC = "/proc"
 
 
+class Table:
+    """What /proc says at one moment, for as many trees as there are."""
+
+    def __init__(self) -> None:
+        self._processes: dict[int, Process] | None = None
+        self._environments: dict[int, list[bytes]] = {}
+
+    @property
+    def processes(self) -> dict[int, Process]:
+        if self._processes is None:
+            self._processes = processes()
+        return self._processes
+
+    def environment(self, pid: int) -> list[bytes]:
+        if pid not in self._environments:
+            self._environments[pid] = read_of(pid, "environ").split(b"\0")
+        return self._environments[pid]
+
+
 class Tree:
     """All that came from one command, as far as it can be found.
 
@@ -23,16 +42,23 @@ class Tree:
         self._known: set[Process] = set()
         self.leader = 0
         """Pid of the command; 0 when it has been reaped."""
+        self.closed = False
+        """Nobody was left."""
 
-    def members(self) -> list[int]:
-        """Who is alive now."""
+    def members(self, seen: Table | None = None) -> list[int]:
+        """Who is alive now, or was when `seen` was made."""
+        if self.closed:
+            return []
         if self._unified:
             return self._listed(self._unified[0])
-        table = processes()
+        seen = seen or Table()
+        table = seen.processes
         found = {pid for pid, start in self._known if table.get(pid, (0, 0))[1] == start}
         if self.leader in table:
             found.add(self.leader)
-        found.update(pid for pid in table if pid not in found and self._marked(pid))
+        found.update(
+            pid for pid in table if pid not in found and self._mark in seen.environment(pid)
+        )
         before = 0
         while before != len(found):
             before = len(found)
@@ -40,14 +66,16 @@ class Tree:
         self._known = {(pid, table[pid][1]) for pid in found}
         return sorted(found)
 
-    def signal(self, number: int) -> list[int]:
-        """Signal everyone; returns who it was."""
-        if number == system.SIGKILL and self._unified:
+    def signal(self, number: int, group: int = 0) -> list[int]:
+        """Signal everyone, or who is in one process group; returns who it was."""
+        if number == system.SIGKILL and self._unified and not group:
             try:
                 os.write(self._unified[1], b"1")
             except OSError:  # The group was removed, so nobody is in it.
                 return []
         members = self.members()
+        if group:
+            members = [pid for pid in members if stat_of(pid)[2:3] == [b"%d" % group]]
         for pid in members:
             try:
                 os.kill(pid, number)
@@ -59,9 +87,7 @@ class Tree:
         for descriptor in self._unified or ():
             os.close(descriptor)
         self._unified = None
-
-    def _marked(self, pid: int) -> bool:
-        return self._mark in _read(f"{PROC}/{pid}/environ").split(b"\0")
+        self.closed = True
 
     @staticmethod
     def _listed(procs: int) -> list[int]:
@@ -82,18 +108,24 @@ def processes() -> dict[int, Process]:
     for name in os.listdir(PROC):
         if not name.isdecimal() or name == "1":
             continue
-        # The name in brackets may hold anything, so fields are counted from its end.
-        fields = _read(f"{PROC}/{name}/stat").rpartition(b")")[2].split()
+        fields = stat_of(int(name))
         if len(fields) > 19 and fields[0] not in (b"Z", b"X"):
             table[int(name)] = (int(fields[1]), int(fields[19]))
     return table
 
 
-def _read(path: str) -> bytes:
+def stat_of(pid: int) -> list[bytes]:
+    """What /proc/<pid>/stat says, from the state on; nothing of one that is gone."""
+    # The name in brackets may hold anything, so fields are counted from its end.
+    return read_of(pid, "stat").rpartition(b")")[2].split()
+
+
+def read_of(pid: int, name: str, most: int = 1 << 18) -> bytes:
+    """A file of a process in /proc; empty when it cannot be read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(f"{PROC}/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return os.read(descriptor, 1 << 18)
+            return os.read(descriptor, most)
         finally:
             os.close(descriptor)
     except OSError:

@@ -58,6 +58,7 @@ def main() -> int:
         cpu=parts.cgroups.enforces("cpu"),
         problem=problem,
         spec=SPEC_VERSION,
+        way_out=True,
         freeze=Freezing(parts.cgroups).method,
     )
     sandboxes = Sandboxes(options.runtime, parts)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from agent.egress.listener import available
 from agent.launcher import cgroups, host
 from agent.launcher_client import LauncherClient, LauncherError, PeerGone, PeerTooOld, ProbeFailed
 from agent.protocol import Facts, Mode
@@ -36,7 +37,8 @@ async def sandbox(places: Places, env: Mapping[str, str]) -> list[Finding]:
             except ProbeFailed as error:
                 cause, _, remedy = str(error).partition(": ")
                 return [fail(_SANDBOX, cause, remedy or str(error)), *_limits(facts)]
-            return [ok(_SANDBOX, f"made {whose}: {_isolation(facts)}"), *_limits(facts)]
+            found = ok(_SANDBOX, f"made {whose}: {_isolation(facts)}")
+            return [found, *_limits(facts), _network()]
     except CannotStart as error:
         return [fail(_SANDBOX, str(error), error.remedy or "Its own words say why.")]
     except (LauncherError, PeerGone, PeerTooOld) as error:
@@ -101,6 +103,12 @@ def _limits(facts: Facts) -> list[Finding]:
     if facts.memory and facts.cpu and facts.pids != "rlimit":
         return [ok("limits", found)]
     return [warn("limits", found, _delegation())]
+
+
+def _network() -> Finding:
+    if available():
+        return ok("network", "none, or a list of hosts through a proxy")
+    return warn("network", "none: this kernel cannot tell whose a listener is", "Linux 5.14")
 
 
 def _delegation() -> str:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from cove.gateway.v1 import gateway_pb2
 from gateway.rest import document
+from gateway.rest.archives import PACK, UNPACK, Archives
 from gateway.rest.backend import Backend, backend
 from gateway.rest.errors import (
     MethodNotAllowed,
@@ -112,7 +113,14 @@ class Rest:
         files = Files(behind, listing)
         writing = next(each for each in routes if each.rpc.full_name == WRITE_INPUT)
         written = Input(behind, writing)
-        self._raw: Final = {READ: files.read, WRITE: files.write, STREAM: written.write}
+        archives = Archives(behind)
+        self._raw: Final = {
+            READ: files.read,
+            WRITE: files.write,
+            PACK: archives.read,
+            UNPACK: archives.write,
+            STREAM: written.write,
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":

@@ -1,6 +1,5 @@
 """Files as bytes: what FileService streams as messages is a plain body here."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from cove.errors.v1.errors_pb2 import ErrorReason
 from gateway.rest.backend import Backend
 from gateway.rest.errors import (
     RangeNotSatisfiable,
-    fields_of,
     invalid,
     metadata_of,
     status_of,
@@ -24,13 +22,14 @@ from gateway.rest.transcode import (
     IF_MATCH,
     IF_NONE_MATCH,
     etag_header,
-    etags,
     is_known,
     one_etag,
     put_key,
     request_of,
+    strong_etags,
     to_dict,
 )
+from gateway.rest.uploads import upload
 from servicekit.errors import Aborted, Violation
 from servicekit.status import reason
 
@@ -84,70 +83,31 @@ class Files:
     async def write(self, exchange: Exchange, match: Match, token: str) -> None:
         """The body becomes the file, part by part; one that breaks off changes nothing."""
         first = _write_header(match, exchange)
-        failures: list[Exception] = []
-
-        async def requests() -> AsyncIterator[Any]:
-            yield first
-            size = 0
-            try:
-                async for part in exchange.parts():
-                    yield match.route.request(data=part)
-                    size += len(part)
-            except Exception as error:
-                failures.append(error)
-                raise  # gRPC cancels the call then. Without `end` nothing is written.
-            yield match.route.request(end={"bytes": size})
-
-        try:
-            async with exchange.watched(body_follows=True):
-                response = await self._backend.upload(match.route, requests(), token)
-        except asyncio.CancelledError:
-            if failures:
-                raise failures[0] from None
-            raise
-        except Exception as error:
-            if failures:
-                raise failures[0] from None
-            raise await self._reason(match.route, first, token, error) from None
+        response = await upload(self._backend, exchange, match.route, first, token)
         await exchange.answer(200, to_dict(response.file), etag_header(response.file))
-
-    async def _reason(self, route: Route, first: Any, token: str, error: Exception) -> Exception:
-        """Why an upload was refused, as far as its header says it.
-
-        grpc.aio loses the status that comes while it writes, and says INTERNAL. So the
-        header is sent again, with a second one, which nobody accepts.
-        """
-        if not isinstance(error, grpc.aio.AioRpcError):
-            return error
-        if error.code() is not grpc.StatusCode.INTERNAL:
-            return error
-
-        async def headers() -> AsyncIterator[Any]:
-            yield first
-            yield first
-
-        try:
-            await self._backend.upload(route, headers(), token)
-        except grpc.aio.AioRpcError as refusal:
-            if fields_of(status_of(refusal)) != ["header"]:
-                return refusal
-        return error
 
     async def _send(self, exchange: Exchange, route: Route, request: Any, token: str) -> None:
         span = None if exchange.method == "HEAD" else _span(exchange.headers.get("range", ""))
+        etag = ""
         if span and (span.first is None or "if-range" in exchange.headers):
             file = await self._look(route, request, token)
             if exchange.headers.get("if-range", f'"{file.etag}"') != f'"{file.etag}"':
                 span = None
-            elif span.first is None:
-                span = Span(max(0, file.size - (span.last or 0)), file.size - 1)
+            else:
+                etag = file.etag
+                if span.first is None:
+                    span = Span(max(0, file.size - (span.last or 0)), file.size - 1)
         if span:
             assert span.first is not None
             request.offset = span.first
             request.limit = 0 if span.last is None else max(0, span.last - span.first + 1)
         try:
             async with self._backend.stream(route, request, token) as events:
-                await _send_file(exchange, request, span, events)
+                if await _send_file(exchange, request, span, events, etag):
+                    return
+            request.offset = request.limit = 0  # It was replaced just now: send all of it.
+            async with self._backend.stream(route, request, token) as events:
+                await _send_file(exchange, request, None, events)
         except grpc.aio.AioRpcError as error:
             if span and error.code() is grpc.StatusCode.OUT_OF_RANGE:
                 size = metadata_of(status_of(error)).get("end", "*")
@@ -171,15 +131,22 @@ class Files:
 
 
 async def _send_file(
-    exchange: Exchange, request: Any, span: Span | None, events: AsyncIterator[Any]
-) -> None:
+    exchange: Exchange,
+    request: Any,
+    span: Span | None,
+    events: AsyncIterator[Any],
+    wanted: str = "",
+) -> bool:
+    """False, and nothing is sent, when it is not the file whose etag is `wanted`."""
     file = (await anext(events)).file
+    if wanted and file.etag != wanted:
+        return False
     code, headers = 200, etag_header(file)
     _check_if_match(exchange, file.etag)
     if is_known(exchange, file.etag):
         await exchange.begin(304, headers)
         await exchange.end()
-        return
+        return True
     if span and request.offset >= file.size:
         raise RangeNotSatisfiable(str(file.size))
     left = max(0, file.size - request.offset)
@@ -200,7 +167,7 @@ async def _send_file(
     )
     if exchange.method == "HEAD":
         await exchange.end()
-        return
+        return True
     async for event in events:
         data = event.data[:left]  # A file that grows meanwhile was promised to be this long.
         left -= len(data)
@@ -208,6 +175,7 @@ async def _send_file(
             await exchange.write(data)
     if left == 0:
         await exchange.end()  # Else the connection breaks off, which tells that it was cut.
+    return True
 
 
 def _write_header(match: Match, exchange: Exchange) -> Any:
@@ -252,5 +220,5 @@ def _span(header: str) -> Span | None:
 
 def _check_if_match(exchange: Exchange, etag: str) -> None:
     wanted = exchange.headers.get(IF_MATCH, "*").strip()
-    if wanted != "*" and etag not in etags(wanted):
+    if wanted != "*" and etag not in strong_etags(wanted):
         raise FileChanged("the file is not the one with that etag", etag=etag)

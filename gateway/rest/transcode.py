@@ -103,6 +103,12 @@ def etags(header: str) -> list[str]:
     return [part.strip().removeprefix("W/").strip('"') for part in header.split(",")]
 
 
+def strong_etags(header: str) -> list[str]:
+    """What is equal byte for byte: a weak one says less."""
+    parts = (part.strip() for part in header.split(","))
+    return [part.strip('"') for part in parts if not part.startswith("W/")]
+
+
 def put_key(message: Any, field: str, headers: Mapping[str, str]) -> list[Violation]:
     """An empty key is refused: who sends one believes that it protects."""
     if KEY not in headers:

@@ -1,4 +1,4 @@
-"""The routes whose body is bytes: files, and input; and the one that is a WebSocket."""
+"""The routes whose body is bytes: files, archives, input; and the one that is a WebSocket."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ from scripts.openapi.paths import path_parameters
 from scripts.openapi.schemas import Side, message_of
 
 _CONTENT = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_ARCHIVE = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}
 _LISTING = gateway_pb2.DESCRIPTOR.message_types_by_name["ListFilesResponse"]
 
 _READING = (
@@ -118,3 +119,35 @@ def attaching(operations: Operations, route: Route) -> Schema:
     ]
     answers = {"101": {"description": "The WebSocket is open."}}
     return operation | {"responses": answers | operations.failed(route)}
+
+
+def packing(operations: Operations, route: Route) -> Schema:
+    operation = operations.begun(route)
+    operation["parameters"] += [
+        *path_parameters(route, operations.schemas),
+        *operations.query(route, route.rpc.input_type),
+    ]
+    answer = {"description": "The archive.", "content": _ARCHIVE}
+    return operation | {"responses": {"200": answer} | operations.failed(route)}
+
+
+def unpacking(operations: Operations, route: Route) -> Schema:
+    kind = message_of(route.rpc.input_type.fields_by_name["header"])
+    operation = operations.begun(route)
+    operation["parameters"] += [
+        *path_parameters(route, operations.schemas),
+        *operations.query(route, kind, "header."),
+        *operations.headers(route, kind),
+    ]
+    field = route.rpc.output_type.fields_by_name[route.response_body]
+    shown = operations.schemas.message(message_of(field), Side.RESPONSE)
+    return operation | {
+        "requestBody": {"description": "The archive.", "required": True, "content": _ARCHIVE},
+        "responses": {
+            "200": {
+                "description": operations.schemas.comment(field.full_name),
+                "content": {JSON: {"schema": shown}},
+            }
+        }
+        | operations.failed(route),
+    }

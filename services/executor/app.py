@@ -16,19 +16,25 @@ from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
 from servicekit.server import Served, serving
 from services.executor.agents import Agents
+from services.executor.alive import Alive
 from services.executor.background import Background
 from services.executor.config import Config
 from services.executor.executions import Executions
+from services.executor.files.archives import Archives
 from services.executor.files.drafts import Drafts
 from services.executor.files.files import Files
+from services.executor.files.helper import Helpers
 from services.executor.files.places import Places
 from services.executor.files.service import FileServicer
+from services.executor.files.watching import Watches
 from services.executor.files.writing import Writer
 from services.executor.groups import Groups
 from services.executor.inputs import Inputs
 from services.executor.keeping import Keeper
 from services.executor.output import Outputs
+from services.executor.ports import Ports
 from services.executor.preparing import Preparer
+from services.executor.secrets import Secrets
 from services.executor.service import ExecutorServicer
 from services.executor.starting import Starter
 from services.executor.store import Store
@@ -68,6 +74,7 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             preparer=preparer,
             disk=DiskGuard(config.state, config.disk_limit),
             background=background,
+            secrets=Secrets(config.secrets or state / "secrets"),
         )
         inputs = Inputs(store=store, agents=agents, keeper=keeper, background=background)
         executions = Executions(
@@ -85,6 +92,9 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             outputs=outputs,
             inputs=inputs,
             agents=agents,
+            alive=Alive(agents),
+            ports=Ports(agents),
+            heartbeat=config.heartbeat.total_seconds(),
             ledger=ledger,
             tokens=tokens,
             background=background,
@@ -92,9 +102,18 @@ async def executor(config: Config) -> AsyncIterator[Served]:
         )
         places = Places(config.state)
         drafts = Drafts(store, agents)
+        helpers = Helpers(agents, background)
         files = FileServicer(
             files=Files(agents, places),
             writer=Writer(agents, places, drafts, background),
+            archives=Archives(
+                agents=agents,
+                places=places,
+                helpers=helpers,
+                drafts=drafts,
+                background=background,
+            ),
+            watches=Watches(helpers, config.heartbeat.total_seconds()),
             agents=agents,
             ledger=ledger,
             tokens=tokens,

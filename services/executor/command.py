@@ -1,7 +1,6 @@
 """What the agent is told to run: argv, directory and environment, made from a spec."""
 
 import errno
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
@@ -15,8 +14,10 @@ from services.executor.errors import (
     ProcessLimit,
     ProgramNotExecutable,
     ProgramNotFound,
+    SecretsUnprotected,
 )
 from services.executor.record import Record, Spec
+from services.executor.secrets import Variables
 
 _ROOT: Final = "/workspace"
 _SHELL: Final = "sh"
@@ -27,10 +28,12 @@ _ENVIRONMENT: Final = {
     "USER": "cove",
 }
 _TERMINAL: Final = {"TERM": "xterm-256color"}
+_UNKNOWN: Final = "unknown request"
+"""What an agent says to what it does not know."""
 _MILLISECOND_NS: Final = 1_000_000
 
 
-def command(record: Record, environment_env: Mapping[str, str]) -> Command:
+def command(record: Record, variables: Variables) -> Command:
     """The command of an execution. Its environment holds nothing of this process's own."""
     spec = record.spec
     terminal = Terminal(spec.rows, spec.cols) if spec.rows else None
@@ -38,11 +41,13 @@ def command(record: Record, environment_env: Mapping[str, str]) -> Command:
     return Command(
         argv=_argv(spec),
         cwd=f"{_ROOT}/{spec.cwd}" if not spec.cwd.startswith("/") else spec.cwd,
-        env={**usual, **environment_env, **spec.env, "COVE_EXECUTION_ID": record.key},
+        env={**usual, **variables.env, **spec.env, "COVE_EXECUTION_ID": record.key},
         merge_stderr=spec.merge_stderr,
         stdin=spec.stdin,
         terminal=terminal,
         timeout=timedelta(milliseconds=-(-spec.timeout_ns // _MILLISECOND_NS)),
+        secrets={name: variables.secrets[name] for name in spec.secrets},
+        redact=spec.redact,
     )
 
 
@@ -60,8 +65,12 @@ def refusal(error: AgentError, spec: Spec) -> ServiceError:
             return ProcessLimit("the environment's limit of processes is reached")
         case ErrorCode.OS_ERROR if spec.rows and error.errno == errno.EAGAIN:
             return ProcessLimit("this host's limit of terminals is reached")
-        case ErrorCode.BAD_REQUEST if spec.has_input and not error.errno:
+        case ErrorCode.BAD_REQUEST if spec.has_input and str(error) == _UNKNOWN:
             return AgentTooOld("the agent knows nothing of input")
+        case ErrorCode.UNPROTECTED:
+            return SecretsUnprotected("the kernel cannot keep secrets of one command from others")
+        case ErrorCode.BAD_REQUEST if spec.secrets and str(error) == _UNKNOWN:
+            return AgentTooOld("the agent cannot keep secrets")
         case ErrorCode.BAD_REQUEST:
             return InvalidArgument("spec", "the agent cannot run this")
         case _ if told := full(error.errno):

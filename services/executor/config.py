@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import ClassVar
 
 from servicekit.config import ServerConfig
@@ -19,6 +20,10 @@ class Config(ServerConfig):
 
     heartbeat: timedelta = timedelta(seconds=10)
     """How often a stream without output says that it is alive."""
+
+    secrets: Path | None = None
+    """Directory of the secrets that commands may have by name: `<tenant>/<name>`, a file that
+    only this service may read. Empty: `executor/secrets` below `COVE_STATE`."""
 
     disk_limit: float = 0.9
     """Share of the state's disk that may be used; above it no new command is started.

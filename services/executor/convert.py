@@ -5,6 +5,7 @@ from typing import Final
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from agent.messages import Process, Processes
 from agent.record import Stream
 from cove.executor.v1 import executor_pb2 as pb
 from services.executor.ending import End, Reason
@@ -31,6 +32,16 @@ _MISSING: Final = {
     Missing.DISK_FULL: pb.Gap.REASON_DISK_FULL,
     Missing.DAMAGED: pb.Gap.REASON_DAMAGED,
 }
+_PROCESS_STATES: Final = {
+    "R": pb.Process.STATE_RUNNING,
+    "S": pb.Process.STATE_SLEEPING,
+    "I": pb.Process.STATE_SLEEPING,
+    "D": pb.Process.STATE_BLOCKED,
+    "T": pb.Process.STATE_STOPPED,
+    "t": pb.Process.STATE_STOPPED,
+}
+_MOST: Final = 2**31 - 1
+_MOST_BYTES: Final = 2**63 - 1
 
 
 def spec_of(message: pb.ExecutionSpec) -> Spec:
@@ -47,10 +58,12 @@ def spec_of(message: pb.ExecutionSpec) -> Spec:
         stdin=message.stdin == pb.ExecutionSpec.STDIN_OPEN or message.HasField("terminal"),
         rows=message.terminal.rows,
         cols=message.terminal.cols,
+        secrets=tuple(sorted(message.secrets)),
+        redact=message.redact,
     )
 
 
-def execution(found: Snapshot) -> pb.Execution:
+def execution(found: Snapshot, alive: Processes | None = None) -> pb.Execution:
     record, progress = found.record, found.progress
     return pb.Execution(
         name=record.name,
@@ -63,6 +76,7 @@ def execution(found: Snapshot) -> pb.Execution:
         input_bytes=found.input.taken,
         input_closed=found.input.closed,
         etag=f"{record.token}-{progress.state.name.lower()}",
+        processes=_processes(alive) if alive else None,
     )
 
 
@@ -117,6 +131,23 @@ def _spec(spec: Spec) -> pb.ExecutionSpec:
         timeout=_duration(spec.timeout_ns),
         stdin=pb.ExecutionSpec.STDIN_OPEN if spec.stdin else pb.ExecutionSpec.STDIN_UNSPECIFIED,
         terminal=pb.Terminal(rows=spec.rows, cols=spec.cols) if spec.rows else None,
+        secrets=dict.fromkeys(spec.secrets, ""),
+        redact=spec.redact,
+    )
+
+
+def _processes(alive: Processes) -> pb.Processes:
+    return pb.Processes(total=min(alive.total, _MOST), processes=map(_process, alive.listed))
+
+
+def _process(found: Process) -> pb.Process:
+    arguments = found.command.decode(errors="replace").removesuffix("\0").split("\0")
+    return pb.Process(
+        pid=max(0, min(found.pid, _MOST)),
+        state=_PROCESS_STATES.get(found.state, pb.Process.STATE_UNSPECIFIED),
+        argv=arguments,
+        memory_bytes=max(0, min(found.memory_bytes, _MOST_BYTES)),
+        start_time=_time(max(0, found.start_ns)),
     )
 
 

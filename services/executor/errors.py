@@ -124,3 +124,35 @@ class FilePermission(PermissionDenied):
 
 class NoSpace(ResourceExhausted):
     reason = ErrorReason.ERROR_REASON_NO_SPACE
+
+
+class ArchiveInvalid(InvalidArgument):
+    reason = ErrorReason.ERROR_REASON_ARCHIVE_INVALID
+
+
+class ArchiveTooLarge(ResourceExhausted):
+    reason = ErrorReason.ERROR_REASON_ARCHIVE_TOO_LARGE
+
+
+class WatchLimit(ResourceExhausted):
+    reason = ErrorReason.ERROR_REASON_WATCH_LIMIT
+
+
+class PortNotListening(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_PORT_NOT_LISTENING
+
+
+class PortLimit(ResourceExhausted):
+    reason = ErrorReason.ERROR_REASON_PORT_LIMIT
+
+
+class PortReset(Aborted):
+    reason = ErrorReason.ERROR_REASON_PORT_RESET
+
+
+class SecretNotFound(NotFound):
+    reason = ErrorReason.ERROR_REASON_SECRET_NOT_FOUND
+
+
+class SecretsUnprotected(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_SECRETS_UNPROTECTED

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -23,6 +22,7 @@ from services.executor.inputs import NO_INPUT, Inputs
 from services.executor.keeping import Keeper
 from services.executor.output import Outputs
 from services.executor.record import Progress, Record, Spec, State
+from services.executor.secrets import Variables
 from services.executor.starting import Starter
 from services.executor.store import Store
 from services.executor.watch import Watcher
@@ -69,10 +69,10 @@ class Executions:
         self._inputs = inputs
 
     async def start(
-        self, uid: str, execution_id: str, spec: Spec, environment_env: Mapping[str, str]
+        self, uid: str, execution_id: str, spec: Spec, variables: Variables
     ) -> Snapshot:
         """Start a command, or find the one of that id; see Starter."""
-        record = await self._starter.start(uid, execution_id, spec, environment_env)
+        record = await self._starter.start(uid, execution_id, spec, variables)
         return await self.snapshot(record)
 
     async def find(self, uid: str, execution_id: str) -> Record:
@@ -117,11 +117,9 @@ class Executions:
             await self._keeper.keep(record).over.wait()
         return await self.snapshot(record)
 
-    async def begin(
-        self, uid: str, execution_id: str, spec: Spec, environment_env: Mapping[str, str]
-    ) -> Record:
+    async def begin(self, uid: str, execution_id: str, spec: Spec, variables: Variables) -> Record:
         """As `start`; what is told is all that is known so early."""
-        return await self._starter.start(uid, execution_id, spec, environment_env)
+        return await self._starter.start(uid, execution_id, spec, variables)
 
     async def briefly(self, record: Record) -> Snapshot | None:
         """Wait for the end for a moment, as most commands are short. None if it did not come."""
@@ -140,7 +138,7 @@ class Executions:
         ended = await self._keeper.state(record) is State.ENDED
         if scope is Scope.TREE and number == signal.SIGKILL:
             await self._kill(record, ended=ended)
-        elif ended and scope is not Scope.TREE:
+        elif ended and scope is Scope.PROCESS:
             raise ExecutionEnded("the execution has ended", name=record.name)
         else:
             await self._signal(record, number, scope)

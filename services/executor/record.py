@@ -25,13 +25,18 @@ class Spec:
     cols: int = 0
     """Of its terminal; 0 for none."""
 
+    secrets: tuple[str, ...] = ()
+    """Their names, in order."""
+    redact: bool = False
+
     @property
     def has_input(self) -> bool:
         return self.stdin
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        return cls(**(values | {"argv": tuple(values["argv"])}))
+        lists = {name: tuple(values.get(name, ())) for name in ("argv", "secrets")}
+        return cls(**(values | lists))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

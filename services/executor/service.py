@@ -13,19 +13,24 @@ from agent.record import Stream
 from cove.executor.v1 import executor_pb2 as pb
 from cove.executor.v1.executor_pb2_grpc import ExecutorServiceServicer
 from servicekit import calls
+from servicekit.errors import InvalidArgument
 from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
 from servicekit.status import Context
 from services.executor import convert
 from services.executor.agents import Agents
+from services.executor.alive import Alive
 from services.executor.background import Background
 from services.executor.bounded import Bounded
 from services.executor.errors import ExecutionNotFound
 from services.executor.executions import Executions
 from services.executor.face_input import InputFace, parts
+from services.executor.forwarding import forward
 from services.executor.inputs import Inputs
 from services.executor.output import Chunk, Ended, Gap, Heartbeat, Outputs, Stopped
+from services.executor.ports import Ports
 from services.executor.record import Record, Spec
+from services.executor.secrets import Variables
 
 _ANSWERED: Final = 1 << 20
 """Bytes of each stream in the answer of Execute."""
@@ -47,6 +52,9 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
         outputs: Outputs,
         inputs: Inputs,
         agents: Agents,
+        alive: Alive,
+        ports: Ports,
+        heartbeat: float,
         ledger: Ledger,
         tokens: PageTokens,
         background: Background,
@@ -56,6 +64,9 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
         self._outputs = outputs
         self._inputs = inputs
         self._agents = agents
+        self._alive = alive
+        self._ports = ports
+        self._heartbeat = heartbeat
         self._ledger = ledger
         self._tokens = tokens
         self._background = background
@@ -70,7 +81,9 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
         self, request: pb.GetExecutionRequest, context: Context
     ) -> pb.GetExecutionResponse:
         found = await self._executions.get(*parts(request.name))
-        return pb.GetExecutionResponse(execution=convert.execution(found))
+        alive = await self._alive.of(found.record.uid, [found])
+        message = convert.execution(found, alive.get(found.record.key))
+        return pb.GetExecutionResponse(execution=message)
 
     async def ListExecutions(
         self, request: pb.ListExecutionsRequest, context: Context
@@ -78,8 +91,9 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
         page = self._tokens.page(request, default=100, maximum=1000)
         uid = request.parent.split("/")[1]
         found, last = await self._executions.page(uid, page.after, page.size)
+        alive = await self._alive.of(uid, found)
         answer = pb.ListExecutionsResponse(
-            executions=map(convert.execution, found),
+            executions=[convert.execution(each, alive.get(each.record.key)) for each in found],
             page_size=page.size,
         )
         if last:
@@ -198,6 +212,19 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
                 by = calls.current().identity.principal or "the caller"
                 self._background.begin(self._executions.cancel(record, by))
 
+    async def ForwardPort(
+        self, request_iterator: AsyncIterator[pb.ForwardPortRequest], context: Context
+    ) -> AsyncIterator[pb.ForwardPortResponse]:
+        first = await anext(request_iterator, None)
+        if first is None or not first.HasField("target"):
+            raise InvalidArgument("target", "the first message must have one")
+        uid = self._agents.environment(first.target.handle)
+        async with self._ports.connected(uid, first.target.port) as connection:
+            events = forward(connection, request_iterator, self._heartbeat)
+            async with aclosing(events):
+                async for event in events:
+                    yield event
+
     async def _started(self, request: _Start, spec: pb.ExecutionSpec) -> Record:
         if not request.request_id:
             return await self._executions.begin(*self._wanted(request, spec))
@@ -211,12 +238,15 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
 
         return await self._ledger.once(request, pb.StartExecutionResponse, start)
 
-    def _wanted(
-        self, request: _Start, spec: pb.ExecutionSpec
-    ) -> tuple[str, str, Spec, Mapping[str, str]]:
+    def _wanted(self, request: _Start, spec: pb.ExecutionSpec) -> tuple[str, str, Spec, Variables]:
         uid = self._agents.environment(request.handle)
         execution_id = request.execution_id or _new_id(uid, request.request_id)
-        return uid, execution_id, convert.spec_of(spec), request.environment_env
+        variables = Variables(
+            env=request.environment_env,
+            secrets=dict(spec.secrets),
+            tenant=calls.current().identity.tenant,
+        )
+        return uid, execution_id, convert.spec_of(spec), variables
 
 
 def _new_id(uid: str, request_id: str) -> str:

@@ -8,7 +8,7 @@ such program) leaves no record: the id is free again.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Final, NoReturn
 
@@ -27,6 +27,7 @@ from services.executor.groups import Groups, Joins
 from services.executor.keeping import Keeper
 from services.executor.preparing import Preparer, opened
 from services.executor.record import Record, Spec, State
+from services.executor.secrets import Secrets, Variables
 from services.executor.store import Draft, Store
 
 _TRIES: Final = 3
@@ -45,6 +46,7 @@ class Starter:
         preparer: Preparer,
         disk: DiskGuard,
         background: Background,
+        secrets: Secrets,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._store = store
@@ -54,38 +56,37 @@ class Starter:
         self._preparer = preparer
         self._disk = disk
         self._background = background
+        self._secrets = secrets
         self._now_ns = now_ns
 
-    async def start(
-        self, uid: str, execution_id: str, spec: Spec, environment_env: Mapping[str, str]
-    ) -> Record:
+    async def start(self, uid: str, execution_id: str, spec: Spec, variables: Variables) -> Record:
         """Start a command, or find the one of that id. Goes on when the caller leaves.
 
-        Raises ExecutionExists, DiskFull, what the agent refuses, and what awakes nobody.
+        Raises ExecutionExists, DiskFull, SecretNotFound, what the agent refuses, and what awakes
+        nobody.
         """
-        return await self._background.finish(self._start(uid, execution_id, spec, environment_env))
+        return await self._background.finish(self._start(uid, execution_id, spec, variables))
 
-    async def _start(
-        self, uid: str, execution_id: str, spec: Spec, env: Mapping[str, str]
-    ) -> Record:
+    async def _start(self, uid: str, execution_id: str, spec: Spec, variables: Variables) -> Record:
         while True:
             record = self._store.read(uid, execution_id)
             if record is None:
-                record = await self._create(uid, execution_id, spec, env)
+                record = await self._create(uid, execution_id, spec, variables)
                 if record:
                     self._keeper.keep(record, started=True)
                     return record
             elif record.spec != spec:
                 raise ExecutionExists("the id is of another execution", name=record.name)
-            elif await self._go_on(record, env) is not State.REMOVED:
+            elif await self._go_on(record, variables) is not State.REMOVED:
                 self._keeper.keep(record)
                 return record
 
     async def _create(
-        self, uid: str, execution_id: str, spec: Spec, env: Mapping[str, str]
+        self, uid: str, execution_id: str, spec: Spec, variables: Variables
     ) -> Record | None:
         """Start a new one; None when the id was taken meanwhile."""
         self._disk.check()
+        variables = await self._secrets.complete(spec, variables)
         async with self._agents.awake(uid) as agent:  # A dormant environment costs no record.
             wanted = uid, execution_id, spec, self._now_ns()
             prepared = None if spec.has_input else self._preparer.take(uid, agent)
@@ -114,8 +115,8 @@ class Starter:
                     raise told from error
                 raise
             try:
-                if not (prepared and await self._run(agent, record, env)):
-                    await self._launch(record, env)
+                if not (prepared and await self._run(agent, record, variables)):
+                    await self._launch(record, variables)
             finally:
                 draft.close()
             return record
@@ -129,25 +130,26 @@ class Starter:
             self._store.discard(draft)
             raise
 
-    async def _go_on(self, record: Record, env: Mapping[str, str]) -> State:
+    async def _go_on(self, record: Record, variables: Variables) -> State:
         """See to it that a recorded execution was started."""
         async with self._store.held(record) as there:
             if not there:
                 return State.REMOVED
             state = await self._keeper.settle(record)
             if state is State.STARTING:
-                await self._launch(record, env)
+                variables = await self._secrets.complete(record.spec, variables)
+                await self._launch(record, variables)
                 return State.RUNNING
             return state
 
-    async def _run(self, agent: AgentClient, record: Record, env: Mapping[str, str]) -> bool:
+    async def _run(self, agent: AgentClient, record: Record, variables: Variables) -> bool:
         """Have the agent start what is prepared. False when it must be asked another way.
 
         That is safe whatever has happened, as the agent starts a key once. The caller holds the
         record.
         """
         try:
-            await agent.run(record.token, record.key, command(record, env))
+            await agent.run(record.token, record.key, command(record, variables))
         except AgentError as error:
             if error.code in (ErrorCode.NOT_PREPARED, ErrorCode.ALREADY_STARTED):
                 return error.code is ErrorCode.ALREADY_STARTED
@@ -156,13 +158,13 @@ class Starter:
             return False
         return True
 
-    async def _launch(self, record: Record, env: Mapping[str, str]) -> None:
+    async def _launch(self, record: Record, variables: Variables) -> None:
         """Have the agent start it. The caller holds the record."""
         self._store.ask(record)
         for _ in range(_TRIES):
             try:
                 async with self._agents.link(record.uid) as agent:
-                    await self._ask(agent, record, env)
+                    await self._ask(agent, record, variables)
                 return
             except AgentError as error:
                 if error.code is ErrorCode.ALREADY_STARTED:
@@ -190,13 +192,13 @@ class Starter:
         await self._keeper.drop(record)
         raise refusal(error, record.spec) from error
 
-    async def _ask(self, agent: AgentClient, record: Record, env: Mapping[str, str]) -> None:
+    async def _ask(self, agent: AgentClient, record: Record, variables: Variables) -> None:
         paths = self._groups.paths(agent.pid, record.token)
         with ExitStack() as stack:
             opened = await asyncio.to_thread(self._opened, stack, record, paths)
             log, result, joins = opened
             sinks = Sinks(log=log, result=result, cgroup_procs=joins.procs, unified=joins.unified)
-            await agent.start(record.key, command(record, env), sinks)
+            await agent.start(record.key, command(record, variables), sinks)
 
     def _opened(self, stack: ExitStack, record: Record, paths: list[str]) -> tuple[int, int, Joins]:
         """Open what the agent is given. Raises PeerGone when its control groups are gone."""

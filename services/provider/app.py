@@ -11,6 +11,7 @@ from servicekit.paging import PageTokens
 from servicekit.server import Served, serving
 from services.provider.config import Config
 from services.provider.drivers.local import LocalDriver
+from services.provider.drivers.ways_out import WaysOut
 from services.provider.service import ProviderServicer
 
 
@@ -19,6 +20,7 @@ async def provider(config: Config) -> AsyncIterator[Served]:
     """Serves while the block runs. The launcher may come later, and come back."""
     directory = config.state / "provider"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ways_out = WaysOut(config.runtime / "egress", config.egress_networks)
     local = LocalDriver(
         config.state,
         config.runtime / "launcher",
@@ -26,6 +28,7 @@ async def provider(config: Config) -> AsyncIterator[Served]:
         binds=config.binds,
         idle_timeout=config.idle_timeout,
         processes=config.processes,
+        ways_out=ways_out,
     )
     async with Ledger.open(directory / "ledger.db") as ledger:
         tokens = PageTokens.load(directory / "page.key")
@@ -35,5 +38,5 @@ async def provider(config: Config) -> AsyncIterator[Served]:
                 add_ProviderServiceServicer_to_server, servicer
             ),
         }
-        async with serving(config, services) as served:
+        async with ways_out.kept(local.restore_ways_out), serving(config, services) as served:
             yield served

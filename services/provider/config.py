@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import ClassVar
 
-from servicekit.config import ServerConfig
+from servicekit.config import ConfigError, ServerConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,5 +25,17 @@ class Config(ServerConfig):
     processes: int = 4096
     """How many processes and threads an environment may have where its spec does not say."""
 
+    egress_networks: tuple[str, ...] = ()
+    """Networks that are not public, as `10.1.0.0/16`, whose hosts workspaces may reach all the
+    same if their own list names them; separated by commas. Loopback is this host's own."""
+
     disk_limit: float = 0.9
     """From which share of the disk on, as `df` counts it, nothing new is provisioned."""
+
+    def __post_init__(self) -> None:
+        ServerConfig.__post_init__(self)
+        for each in self.egress_networks:
+            try:
+                ip_network(each)
+            except ValueError as error:
+                raise ConfigError(f"COVE_PROVIDER__EGRESS_NETWORKS: {error}") from None

@@ -41,6 +41,8 @@ class Capabilities:
     idle_timeout: timedelta
     freeze: bool = False
     """Whether environments can be suspended."""
+    allow_list: bool = False
+    """Whether a network with rules is enforced."""
     remedy: str = ""
     """What to do to get a sandbox here; empty when one can be made."""
 
@@ -55,9 +57,25 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """`host` is a name, `*.` and a name, an address, or `*` for every public host."""
+
+    host: str
+    ports: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """What may be reached; without rules, nothing."""
+
+    rules: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     driver: str = ""
     limits: Limits = field(default_factory=Limits)
+    network: Network = field(default_factory=Network)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +161,16 @@ class Driver(Protocol):
 
     async def resume(self, handle: bytes) -> bool:
         """True when it was suspended. Raises HandleInvalid, NotProvisioned."""
+        ...
+
+    async def update_network(
+        self, handle: bytes, network: Network, revision: int
+    ) -> tuple[bool, int]:
+        """Whether a later one is in force instead, and how many connections were cut.
+
+        Raises HandleInvalid, NotProvisioned, CapabilityMissing, ProxyPortTaken, AgentTooOld,
+        Unavailable. After all but the first three it is in force, and nothing gets out.
+        """
         ...
 
     async def release(self, uid: str) -> bool:

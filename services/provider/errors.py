@@ -34,5 +34,13 @@ class ActivationFailed(Unavailable):
     reason = ErrorReason.ERROR_REASON_ACTIVATION_FAILED
 
 
+class ProxyPortTaken(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_PROXY_PORT_TAKEN
+
+
+class AgentTooOld(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_AGENT_TOO_OLD
+
+
 class ProvisionedDifferently(AlreadyExists):
     reason = ErrorReason.ERROR_REASON_PROVISIONED_DIFFERENTLY

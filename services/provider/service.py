@@ -18,12 +18,15 @@ from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
 from servicekit.status import Context
 from services.provider.driver import (
+    Capabilities,
     Driver,
     Found,
     Isolation,
     Limits,
     Method,
+    Network,
     Observation,
+    Rule,
     Spec,
     Worktree,
 )
@@ -80,7 +83,7 @@ class ProviderServicer(ProviderServiceServicer):
                 memory=_METHODS[found.memory],
                 processes=_METHODS[found.processes],
                 cpu=_METHODS[found.cpu],
-                networks=[pb.Capabilities.NETWORK_NONE],
+                networks=_networks(found),
                 idle_timeout=idle,
                 remedy=found.remedy,
                 freeze=found.freeze,
@@ -165,6 +168,14 @@ class ProviderServicer(ProviderServiceServicer):
             observations=map(_observation, shown), next_page_token=more, page_size=page.size
         )
 
+    async def UpdateNetwork(
+        self, request: pb.UpdateNetworkRequest, context: Context
+    ) -> pb.UpdateNetworkResponse:
+        superseded, cut = await self._of(request.handle).update_network(
+            request.handle, _network(request.network), request.revision
+        )
+        return pb.UpdateNetworkResponse(superseded=superseded, cut=cut)
+
     def _named(self, name: str) -> Driver:
         driver = self._drivers.get(name or self._default)
         if driver is None:
@@ -178,6 +189,17 @@ class ProviderServicer(ProviderServiceServicer):
             raise HandleInvalid("handle", "not a handle of this provider") from error
 
 
+def _networks(found: Capabilities) -> list[pb.Capabilities.Network.ValueType]:
+    lists = [pb.Capabilities.NETWORK_ALLOW_LIST] if found.allow_list else []
+    return [pb.Capabilities.NETWORK_NONE, *lists]
+
+
+def _network(network: pb.Network) -> Network:
+    return Network(
+        rules=tuple(Rule(host=each.host, ports=tuple(each.ports)) for each in network.allow)
+    )
+
+
 def _spec(spec: pb.Spec) -> Spec:
     limits = spec.limits
     return Spec(
@@ -187,6 +209,7 @@ def _spec(spec: pb.Spec) -> Spec:
             processes=limits.processes,
             milli_cpus=limits.milli_cpus,
         ),
+        network=_network(spec.network),
     )
 
 
@@ -198,6 +221,9 @@ def _spec_to_proto(spec: Spec) -> pb.Spec:
             memory_bytes=limits.memory_bytes,
             processes=limits.processes,
             milli_cpus=limits.milli_cpus,
+        ),
+        network=pb.Network(
+            allow=[pb.Network.Rule(host=each.host, ports=each.ports) for each in spec.network.rules]
         ),
     )
 

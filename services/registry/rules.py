@@ -55,6 +55,7 @@ _UPDATABLE: Final = frozenset(
         "failure",
         "head_commit",
         "warnings",
+        "spec.network",
     }
 )
 
@@ -119,6 +120,7 @@ class Rules:
                 raise FieldImmutable(path)
         message = _open(current, given.name, given.etag, request.fencing_token)
         paths = set(request.update_mask.paths)
+        given.spec.SetInParent()  # Else a path into it would leave what is stored.
         if "handle_generation" in paths and given.handle_generation < message.handle_generation:
             raise InvalidArgument("environment.handle_generation", "lower than the stored one")
         _copy(paths, given, message)

@@ -147,12 +147,21 @@ async def test_a_file_goes_into_a_directory(suite: Suite, fresh: str, tmp_path: 
     assert [line.split()[-1] for line in listed.text.splitlines()] == ["f", "main.py"]
 
 
-async def test_links_are_told_and_left_out(suite: Suite, fresh: str, tmp_path: Path) -> None:
-    await suite.cove("exec", fresh, "--script", "ln -s /etc/passwd src/link")
-    done = await suite.cove("cp", f"{fresh}:src", str(tmp_path / "out"))
+async def test_links_that_lead_out_are_told_and_left_out(
+    suite: Suite, fresh: str, tmp_path: Path
+) -> None:
+    script = "ln -s /etc/passwd src/link; ln -s main.py src/inside; mkfifo src/pipe"
+    await suite.cove("exec", fresh, "--script", script)
+    done = await suite.cove("cp", "-r", f"{fresh}:src", str(tmp_path / "out"))
     assert done.status == 1
-    assert "not copied: src/link" in done.errors
-    assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["main.py"]
+    assert "not copied: link" in done.errors
+    assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["inside", "main.py"]
+    assert (tmp_path / "out" / "inside").readlink() == Path("main.py")
+    (tmp_path / "out" / "out").symlink_to("../..")
+    back = await suite.cove("cp", "-r", str(tmp_path / "out"), f"{fresh}:src/", "--json")
+    assert (back.status, json.loads(back.text)["skipped"]) == (1, ["out"])
+    shown = await suite.cove("exec", fresh, "--script", "readlink src/out/inside; ls src/out")
+    assert shown.text == "main.py\ninside\nmain.py\n"
 
 
 @pytest.mark.parametrize(

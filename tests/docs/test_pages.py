@@ -10,7 +10,7 @@ from tests.docs import pages
 from tests.docs.pages import PAGES, ROOT
 from tests.docs.reader import reading
 
-STARTS_ONE: Final = re.compile(r"^cove up", re.MULTILINE)
+STARTS_ONE: Final = re.compile(r"^cove up\b", re.MULTILINE)
 
 
 def name(page: Path) -> str:

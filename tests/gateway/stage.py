@@ -245,10 +245,11 @@ async def staged(folder: Path) -> AsyncIterator[Stage]:
     try:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(launcher(state, runtime))
+            await stack.enter_async_context(egress(runtime))
             for app in (
                 registry(RegistryConfig(**shared)),
                 git(GitConfig(**shared, local_roots=(folder,), allowed_hosts=("127.0.0.1",))),
-                provider(ProviderConfig(**shared)),
+                provider(ProviderConfig(**shared, egress_networks=("127.0.0.0/8",))),
                 executor(ExecutorConfig(**shared)),
             ):
                 await stack.enter_async_context(app)
@@ -276,6 +277,21 @@ async def launcher(state: Path, runtime: Path) -> AsyncIterator[None]:
     )
     try:
         await eventually(lambda: _exists(runtime / "launcher"))
+        yield
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.wait(), LIMIT)
+
+
+@asynccontextmanager
+async def egress(runtime: Path) -> AsyncIterator[None]:
+    """The proxy of the node."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "agent.egress", "--runtime", str(runtime)),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        await eventually(lambda: _exists(runtime / "egress"))
         yield
     finally:
         process.terminate()

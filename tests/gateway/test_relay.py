@@ -1,9 +1,11 @@
 """Executions, files and git of a workspace, through the gateway."""
 
 import asyncio
+import io
+import tarfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 import pytest_asyncio
@@ -187,6 +189,36 @@ async def test_a_workspace_that_is_not_there_is_told_by_its_name(
         assert failed.code is grpc.StatusCode.NOT_FOUND
         assert failed.reason == "WORKSPACE_NOT_FOUND"
         assert failed.info.metadata["name"] == DEMO
+
+
+async def test_a_directory_goes_through_as_an_archive(stage: Stage, demo: Gateway) -> None:
+    whole = b""
+    async for event in demo.files.ReadArchive(pb.ReadArchiveRequest(name=DEMO)):
+        whole += event.data
+    assert (event.end.bytes, b"hello.txt" in whole) == (len(whole), True)
+    watch: Any = demo.files.WatchFiles(pb.WatchFilesRequest(name=DEMO))
+    assert (await watch.read()).HasField("started")
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        info = tarfile.TarInfo("sub/new")
+        info.size = 3
+        tar.addfile(info, io.BytesIO(b"new"))
+
+    async def upload(data: bytes, path: str) -> AsyncIterator[pb.WriteArchiveRequest]:
+        header = pb.WriteArchiveHeader(name=DEMO, path=path, request_id=str(uuid.uuid4()))
+        yield pb.WriteArchiveRequest(header=header)
+        yield pb.WriteArchiveRequest(data=data)
+        yield pb.WriteArchiveRequest(end=executor_pb2.WriteFileEnd(bytes=len(data)))
+
+    answer = await demo.files.WriteArchive(upload(made.getvalue(), "there"))
+    assert (answer.unpacked.entries, answer.unpacked.bytes) == (1, 3)
+    change = (await watch.read()).change
+    assert (change.kind, change.path) == (executor_pb2.FileChange.KIND_CREATED, "there")
+    watch.cancel()
+    refused = await failure(demo.files.WriteArchive(upload(b"x" * 3_000_000, "there")))
+    assert refused.reason == "ARCHIVE_INVALID"
+    outside = await failure(demo.files.WriteArchive(upload(made.getvalue(), "/etc")))
+    assert outside.reason == "PATH_OUTSIDE"
 
 
 async def test_files_are_written_moved_listed_and_removed(stage: Stage, demo: Gateway) -> None:

@@ -65,6 +65,10 @@ class UploadIncomplete(errors.Aborted):
     reason = ErrorReason.ERROR_REASON_UPLOAD_INCOMPLETE
 
 
+class ArchiveInvalid(errors.InvalidArgument):
+    reason = ErrorReason.ERROR_REASON_ARCHIVE_INVALID
+
+
 class WrongFileType(errors.FailedPrecondition):
     reason = ErrorReason.ERROR_REASON_WRONG_FILE_TYPE
 
@@ -299,6 +303,8 @@ class Files(rpc.FileServiceServicer):
     async def ReadFile(self, request: Any, context: Any) -> AsyncIterator[pb.ReadFileResponse]:
         self._seen.note(request)
         path = path_of(request)
+        if path == b"replaced":  # Anew by each read.
+            self.content[path] += b"!"
         if path + b"/" in self.content:
             raise WrongFileType("not a regular file", path=request.path)
         data = self._get(path)
@@ -336,6 +342,50 @@ class Files(rpc.FileServiceServicer):
         assert header is not None
         self.content[path_of(header)] = data
         return pb.WriteFileResponse(file=file(path_of(header), data))
+
+    async def ReadArchive(
+        self, request: Any, context: Any
+    ) -> AsyncIterator[pb.ReadArchiveResponse]:
+        self._seen.note(request)
+        data = self._get(path_of(request))
+        for at in range(0, len(data), CHUNK):
+            yield pb.ReadArchiveResponse(data=data[at : at + CHUNK])
+        if path_of(request) == b"broken":
+            raise errors.Unavailable("the executor went away", service="executor")
+        yield pb.ReadArchiveResponse(end=executor_pb2.ArchiveEnd(bytes=len(data)))
+
+    async def WriteArchive(self, requests: Any, context: Any) -> pb.WriteArchiveResponse:
+        header, data, size = None, b"", -1
+        try:
+            async for request in requests:
+                match request.WhichOneof("part"):
+                    case "data":
+                        data += request.data
+                    case "end":
+                        size = request.end.bytes
+                    case _ if header is None:
+                        header = request.header
+                        self._seen.note(header)
+                    case _:
+                        raise errors.InvalidArgument("header", "only the first is a header")
+            if header is None or size != len(data):
+                raise UploadIncomplete("the stream stopped without its end")
+        finally:
+            if size != len(data):
+                self._seen.refused.set()
+        if data == b"hostile":
+            raise ArchiveInvalid("data", "a path that leads out", path="../x")
+        self.content[path_of(header)] = data
+        return pb.WriteArchiveResponse(unpacked=executor_pb2.Unpacked(entries=1, bytes=size))
+
+    async def WatchFiles(self, request: Any, context: Any) -> AsyncIterator[pb.WatchFilesResponse]:
+        self._seen.note(request)
+        kind = executor_pb2.FileChange.KIND_CREATED
+        yield pb.WatchFilesResponse(started=executor_pb2.WatchStarted())
+        yield pb.WatchFilesResponse(change=executor_pb2.FileChange(kind=kind, raw_path=b"\xff"))
+        yield pb.WatchFilesResponse(overflow=executor_pb2.WatchOverflow())
+        yield pb.WatchFilesResponse(heartbeat=executor_pb2.WatchHeartbeat())
+        yield pb.WatchFilesResponse(end=executor_pb2.WatchEnd())
 
     async def ListFiles(self, request: Any, context: Any) -> pb.ListFilesResponse:
         self._seen.note(request)

@@ -15,7 +15,19 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from cove.errors.v1.errors_pb2 import ErrorReason
-from cove.executor.v1.executor_pb2 import Chunk, Execution, Exit, File, Output, ReadFileEnd
+from cove.executor.v1.executor_pb2 import (
+    ArchiveEnd,
+    Chunk,
+    Execution,
+    Exit,
+    File,
+    FileChange,
+    Output,
+    ReadFileEnd,
+    WatchEnd,
+    WatchHeartbeat,
+    WatchStarted,
+)
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1 import gateway_pb2_grpc as rpc
 
@@ -176,6 +188,43 @@ class Gateway(rpc.WorkspaceServiceServicer, rpc.ExecutionServiceServicer, rpc.Fi
         assert end.bytes == len(data)
         self.output = data
         return pb.WriteFileResponse(file=File(path=header.path, size=len(data)))
+
+    async def ReadArchive(
+        self, request: pb.ReadArchiveRequest, context: Context
+    ) -> AsyncIterator[pb.ReadArchiveResponse]:
+        """Breaks off once in the midst of it when `fragile`."""
+        await self._note(request, context)
+        for begin in range(0, len(self.output), 1000):
+            yield pb.ReadArchiveResponse(data=self.output[begin : begin + 1000])
+            if self.fragile:
+                self.fragile = False
+                await broken_off(context)
+        yield pb.ReadArchiveResponse(end=ArchiveEnd(bytes=len(self.output)))
+
+    async def WriteArchive(
+        self, request_iterator: AsyncIterator[pb.WriteArchiveRequest], context: Context
+    ) -> pb.WriteArchiveResponse:
+        data, end = b"", None
+        async for request in request_iterator:
+            if request.HasField("header"):
+                await self._note(request.header, context)
+            data += request.data
+            end = request.end if request.HasField("end") else None
+        assert end
+        assert end.bytes == len(data)
+        self.output = data
+        return pb.WriteArchiveResponse()
+
+    async def WatchFiles(
+        self, request: pb.WatchFilesRequest, context: Context
+    ) -> AsyncIterator[pb.WatchFilesResponse]:
+        await self._note(request, context)
+        yield pb.WatchFilesResponse(started=WatchStarted())
+        yield pb.WatchFilesResponse(heartbeat=WatchHeartbeat())
+        yield pb.WatchFilesResponse(change=FileChange(path="a"))
+        if self.later:
+            await self.later.pop(0)(context)
+        yield pb.WatchFilesResponse(end=WatchEnd())
 
 
 def made() -> Gateway:

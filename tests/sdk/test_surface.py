@@ -8,7 +8,17 @@ from types import GenericAlias
 from typing import Any, assert_type, get_args, get_origin
 
 import cove
-from cove import attachment, client, executions, files, snapshots, source, sync, workspaces
+from cove import (
+    attachment,
+    client,
+    executions,
+    files,
+    forwarding,
+    snapshots,
+    source,
+    sync,
+    workspaces,
+)
 from cove.executor.v1.executor_pb2 import File
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.git.v1 import git_pb2
@@ -24,6 +34,7 @@ FACADES: Mapping[type, type] = {
     files.Files: sync.Files,
     source.Source: sync.Source,
     snapshots.Snapshots: sync.Snapshots,
+    forwarding.Forward: sync.Forward,
 }
 
 

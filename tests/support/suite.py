@@ -102,13 +102,11 @@ class Suite:
 
     def launcher_pid(self) -> int:
         """Of the launcher; 0 while it is down."""
-        with socket.socket(socket.AF_UNIX) as peer:
-            try:
-                peer.connect(str(self.runtime / "launcher"))
-            except OSError:
-                return 0
-            got = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        return int(struct.unpack("3i", got)[0])
+        return listening(self.runtime / "launcher")
+
+    def proxy_pid(self) -> int:
+        """Of the way out of sandboxes; 0 while it is down."""
+        return listening(self.runtime / "egress")
 
     async def kill(self, service: str) -> int:
         """Kill a service with SIGKILL. Returns the pid of its successor, when that is healthy."""
@@ -200,6 +198,19 @@ async def _end(process: asyncio.subprocess.Process, runtime: Path) -> None:
     with suppress(PeerGone):  # Left alone by --keep, or by the death of `cove up`.
         async with LauncherClient.connect(runtime / "launcher") as launcher:
             await launcher.shutdown(stop_sandboxes=True)
+    if proxy := listening(runtime / "egress"):
+        os.kill(proxy, signal.SIGTERM)
+
+
+def listening(path: Path) -> int:
+    """The pid of who listens on a unix socket, told by the kernel; 0 when nobody does."""
+    with socket.socket(socket.AF_UNIX) as peer:
+        try:
+            peer.connect(str(path))
+        except OSError:
+            return 0
+        got = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int(struct.unpack("3i", got)[0])
 
 
 def children(pid: int) -> list[int]:

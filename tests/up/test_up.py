@@ -71,7 +71,7 @@ async def test_it_tells_where_it_is_and_leaves_nothing_behind(tmp_path: Path) ->
         again = await suite.cove("up", "--state", str(suite.state), "--runtime", str(suite.runtime))
         assert again.status == 1
         assert f"process {suite.process.pid}" in again.errors
-        processes = [suite.launcher_pid(), *children(suite.launcher_pid())]
+        processes = [suite.launcher_pid(), *children(suite.launcher_pid()), suite.proxy_pid()]
         processes += [suite.pid(name) for name in SERVICES]
         assert all(processes)
         assert await suite.stop() == 0

@@ -152,7 +152,8 @@ class Attachment:
 
     async def _begin(self) -> None:
         """Open one stream, and send again what may not have come."""
-        answers, call = self._connection.exchange(self._stub.Attach)
+        call = self._connection.exchange(self._stub.Attach)
+        answers = self._connection.answers(call)
         opening = pb.AttachRequest.Open(
             name=self._name,
             from_offset=self._position.offset,

@@ -182,10 +182,13 @@ class Connection:
 
     def exchange(
         self, method: "grpc.aio.StreamStreamMultiCallable[Req, Res]"
-    ) -> tuple["Answers[Res]", "grpc.aio.StreamStreamCall[Req, Res]"]:
-        """Requests that are written to the call, and many answers, one attempt."""
-        call = method(metadata=self._metadata())
-        return Answers(self, call, self._silence), call
+    ) -> "grpc.aio.StreamStreamCall[Req, Res]":
+        """Many requests, many answers, one attempt. Whoever calls this cancels what it returns."""
+        return method(metadata=self._metadata())
+
+    def answers(self, call: "grpc.aio.StreamStreamCall[Any, Res]") -> "Answers[Res]":
+        """Those of an exchange, as of a stream."""
+        return Answers(self, call, self._silence)
 
     def reached(self) -> None:
         """The gateway answered."""

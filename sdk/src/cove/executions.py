@@ -104,10 +104,21 @@ def spec(
     merge_stderr: bool = False,
     stdin: bool = False,
     terminal: tuple[int, int] | None = None,
+    secrets: Mapping[str, str | None] | None = None,
+    redact: bool = False,
 ) -> executor_pb2.ExecutionSpec:
-    """What to run: `argv`, or `script` for `sh -c`. `timeout` may be in seconds."""
+    """What to run: `argv`, or `script` for `sh -c`. `timeout` may be in seconds.
+
+    `secrets` are variables by name; None stands for what the server keeps under it.
+    """
     made = executor_pb2.ExecutionSpec(
-        argv=argv, script=script, cwd=cwd, env=env, merge_stderr=merge_stderr
+        argv=argv,
+        script=script,
+        cwd=cwd,
+        env=env,
+        merge_stderr=merge_stderr,
+        secrets={name: value or "" for name, value in (secrets or {}).items()},
+        redact=redact,
     )
     if timeout is not None:
         limit = timeout if isinstance(timeout, timedelta) else timedelta(seconds=timeout)

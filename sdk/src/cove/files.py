@@ -1,20 +1,33 @@
 """Files of a workspace."""
 
+import asyncio
 import os
+import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Final, TypedDict
+from typing import BinaryIO, Final, TypeAlias, TypedDict
 
-from cove import status
+from cove import archive, status
+from cove.archive import Copied as Copied
+from cove.archive import UnsafeArchive as UnsafeArchive
 from cove.connection import Connection, request_id
-from cove.executor.v1.executor_pb2 import File, WriteFileEnd
+from cove.executor.v1.executor_pb2 import (
+    File,
+    FileChange,
+    WatchOverflow,
+    WatchStarted,
+    WriteFileEnd,
+)
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import FileServiceStub
 
 AnyPath = str | bytes | PurePath
 """A path in a workspace: relative to its root, or absolute below it."""
+
+FileEvent: TypeAlias = FileChange | WatchOverflow | WatchStarted
+"""Something that changed, that changes were lost, or that the watch has begun."""
 
 _CHUNK: Final = 256 * 1024
 _UPLOAD_DEADLINE: Final = 3600.0
@@ -167,6 +180,113 @@ class Files:
             self._stub.WriteFile, requests, timeout=_UPLOAD_DEADLINE
         )
         return answer.file
+
+    async def upload_directory(
+        self,
+        source: Path,
+        path: AnyPath = ".",
+        *,
+        make_parents: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Copied:
+        """Copy what is in a local directory into one of the workspace, which is made if missing.
+
+        All of it arrives, or nothing; then what is there of the same name is replaced. Symbolic
+        links that lead out of `source`, pipes, sockets and devices are left out and told of.
+        `on_progress` is told how many bytes are on their way. Raises `OSError` when something
+        cannot be read here, `FailedPrecondition` when a file is in the place of a directory.
+        """
+        header = pb.WriteArchiveHeader(
+            name=self._workspace,
+            make_parents=make_parents,
+            request_id=request_id(),
+            **path_fields(path),
+        )
+        copied = Copied()
+
+        async def requests() -> AsyncIterator[pb.WriteArchiveRequest]:
+            nonlocal copied
+            copied = Copied()
+            yield pb.WriteArchiveRequest(header=header)
+            sent = 0
+            for data in archive.pack(source, copied):
+                sent += len(data)
+                yield pb.WriteArchiveRequest(data=data)
+                if on_progress:
+                    on_progress(sent)
+            yield pb.WriteArchiveRequest(end=WriteFileEnd(bytes=sent))
+
+        await self._connection.upload(self._stub.WriteArchive, requests, timeout=_UPLOAD_DEADLINE)
+        return copied
+
+    async def download_directory(
+        self,
+        path: AnyPath,
+        target: Path,
+        *,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Copied:
+        """Copy what is in a directory of the workspace into a local one, made if it is missing.
+
+        The workspace is not believed: nothing outside of `target` is written, links in it are not
+        followed, and those that lead out of `path` are left out and told of. Nothing is written
+        before all came. `on_progress` is told how many bytes came. Raises `UnsafeArchive`,
+        and `OSError` when something cannot be written here.
+        """
+        with tempfile.TemporaryFile() as spool:
+            await self._spool(path, spool, on_progress)
+            return await asyncio.to_thread(archive.unpack, spool, target, None)
+
+    async def _spool(
+        self, path: AnyPath, spool: BinaryIO, on_progress: Callable[[int], None] | None
+    ) -> None:
+        """The archive of `path`, from its beginning in each attempt."""
+        patience = self._connection.patience()
+        request = pb.ReadArchiveRequest(name=self._workspace, **path_fields(path))
+        while True:
+            patience.begin()
+            spool.seek(0)
+            spool.truncate()
+            try:
+                async with self._connection.stream(self._stub.ReadArchive, request) as answers:
+                    async for answer in answers:
+                        if answer.HasField("end"):
+                            return
+                        await asyncio.to_thread(spool.write, answer.data)
+                        if on_progress:
+                            on_progress(spool.tell())
+                raise status.Unavailable("the stream ended without its last event", broken_off=True)
+            except status.Unavailable as error:
+                await patience.wait(error)
+
+    async def watch(self, path: AnyPath = ".") -> AsyncGenerator[FileEvent, None]:
+        """What changes below a directory, until it is removed; `WatchStarted` comes first.
+
+        `WatchOverflow` says that changes were lost, as this reader is too slow or after a drop of
+        the connection: what there is must be listed again. Paths are relative to `path`. While it
+        is watched, the sandbox of the workspace stays up.
+        """
+        patience, first = self._connection.patience(), True
+        request = pb.WatchFilesRequest(name=self._workspace, **path_fields(path))
+        while True:
+            patience.begin()
+            try:
+                async with self._connection.stream(self._stub.WatchFiles, request) as answers:
+                    async for answer in answers:
+                        patience.refill()
+                        match answer.WhichOneof("event"):
+                            case "started":
+                                yield answer.started if first else WatchOverflow()
+                                first = False
+                            case "change":
+                                yield answer.change
+                            case "overflow":
+                                yield answer.overflow
+                            case "end":
+                                return
+                raise status.Unavailable("the stream ended without its last event", broken_off=True)
+            except status.Unavailable as error:
+                await patience.wait(error)
 
     async def stat(self, path: AnyPath) -> File:
         """What is at a path; a symbolic link is not followed."""

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from cove import attachment, client, executions, files, snapshots, source, workspaces
+from cove import attachment, client, executions, files, forwarding, snapshots, source, workspaces
 from cove.executions import CommandFailed as CommandFailed
 from cove.executions import Result as Result
 from cove.executor.v1 import executor_pb2
@@ -35,6 +35,9 @@ class Files(Facade[files.Files]):
     fetch = call(files.Files.fetch)
     download = iterate(files.Files.download)
     write = call(files.Files.write)
+    upload_directory = call(files.Files.upload_directory)
+    download_directory = call(files.Files.download_directory)
+    watch = iterate(files.Files.watch)
     stat = call(files.Files.stat)
     list = iterate(files.Files.list)
     mkdir = call(files.Files.mkdir)
@@ -125,6 +128,25 @@ class Executions(Facade[executions.Executions]):
         return Execution(self._loop, self._of.named(id))
 
 
+class Forward(Facade[forwarding.Forward]):
+    """A port of this machine that leads to one inside, as long as the context lasts."""
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def port(self) -> int:
+        """Where it listens; 0 while it does not."""
+        return self._of.port
+
+    open = call(forwarding.Forward.open)
+    close = call(forwarding.Forward.close)
+
+
 class Workspace(Facade[workspaces.Workspace]):
     """One workspace. What it shows is as of the last call that returned it.
 
@@ -197,7 +219,13 @@ class Workspace(Facade[workspaces.Workspace]):
 
     fork.__doc__ = workspaces.Workspace.fork.__doc__
 
+    def forward(self, port: int, *, local_port: int = 0, host: str = "127.0.0.1") -> Forward:
+        return Forward(self._loop, self._of.forward(port, local_port=local_port, host=host))
+
+    forward.__doc__ = (workspaces.Workspace.forward.__doc__ or "").replace("an async", "a")
+
     refresh = call(workspaces.Workspace.refresh)
+    update = call(workspaces.Workspace.update)
     delete = call(workspaces.Workspace.delete)
     execute = call(workspaces.Workspace.execute)
     start = call_for(Execution, workspaces.Workspace.start)

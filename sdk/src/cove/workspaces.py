@@ -8,12 +8,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Self
 
-from cove import status
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from cove import networks, status
 from cove.connection import Connection
 from cove.connection import request_id as new_request_id
 from cove.executions import Execution, Executions, Result, spec
 from cove.executor.v1.executor_pb2 import File
 from cove.files import AnyPath, Files
+from cove.forwarding import Forward
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import SourceServiceStub, WorkspaceServiceStub
 from cove.git.v1 import git_pb2
@@ -88,6 +91,41 @@ class Workspace:
         self.message = (await self._connection.unary(self._stub.GetWorkspace, request)).workspace
         return self.message
 
+    async def update(
+        self,
+        *,
+        network: Iterable[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+        etag: str = "",
+    ) -> pb.Workspace:
+        """Change what is given, and nothing else.
+
+        `network` is all that its programs may reach, each `HOST[:PORT[,PORT...]]`, on port 443
+        where none is named; a host is a name, `*.example.org` for all below it, an address, or
+        `*` for every public one. None is empty. It is in force when this returns, also for
+        commands that run: connections that it forbids are cut. Only programs that use the proxy
+        of HTTP_PROXY get out; a command that was started without a network does not know it.
+
+        Raises `InvalidArgument` for a host that is none, `Aborted` when it is not the one with
+        `etag`, or is just being changed; `FailedPrecondition` when this host cannot do that.
+        """
+        given = {"labels": labels, "annotations": annotations, "spec.network": network}
+        request = pb.UpdateWorkspaceRequest(
+            workspace=pb.Workspace(
+                name=self.name,
+                spec=registry_pb2.EnvironmentSpec(network=_network(network or ())),
+                labels=labels,
+                annotations=annotations,
+                etag=etag,
+            ),
+            update_mask=FieldMask(paths=[key for key, value in given.items() if value is not None]),
+            request_id=new_request_id(),
+        )
+        answer = await self._connection.unary(self._stub.UpdateWorkspace, request)
+        self.message = answer.workspace
+        return self.message
+
     async def delete(
         self, *, force: bool = False, allow_missing: bool = False, etag: str = ""
     ) -> pb.Workspace | None:
@@ -144,6 +182,8 @@ class Workspace:
         env: Mapping[str, str] | None = None,
         timeout: timedelta | float | None = None,
         merge_stderr: bool = False,
+        secrets: Mapping[str, str | None] | None = None,
+        redact: bool = False,
         id: str = "",  # noqa: A002 - the contract's word.
         check: bool = False,
     ) -> Result:
@@ -154,6 +194,11 @@ class Workspace:
         standard output, in the exact order. With `check`, another status than 0 raises
         `CommandFailed`.
 
+        `secrets` are variables that only this command and its children can read; they are kept
+        nowhere, so that a retry must bring them again. None stands for the value that the server
+        keeps under this name; `NotFound` when it keeps none. With `redact`, `***` is recorded
+        where the command writes the value of one, of 4 to 4096 bytes, as it is.
+
         An `id` runs at most one command, ever: called again with the same id and the same
         command, also by another process, this waits for that one and returns how it ended; with
         another command it raises `AlreadyExists`. `NotFound`: no such program or `cwd`.
@@ -161,7 +206,14 @@ class Workspace:
         be made, or the disk is full. A caller that leaves does not end the command.
         """
         what = spec(
-            argv, script=script, cwd=cwd, env=env, timeout=timeout, merge_stderr=merge_stderr
+            argv,
+            script=script,
+            cwd=cwd,
+            env=env,
+            timeout=timeout,
+            merge_stderr=merge_stderr,
+            secrets=secrets,
+            redact=redact,
         )
         result = await self.executions.run(what, id)
         return result.check() if check else result
@@ -176,6 +228,8 @@ class Workspace:
         merge_stderr: bool = False,
         stdin: bool = False,
         terminal: tuple[int, int] | None = None,
+        secrets: Mapping[str, str | None] | None = None,
+        redact: bool = False,
         id: str = "",  # noqa: A002
     ) -> Execution:
         """Start a command, and return when it runs. Parameters and errors are `execute`'s.
@@ -192,6 +246,8 @@ class Workspace:
             merge_stderr=merge_stderr,
             stdin=stdin,
             terminal=terminal,
+            secrets=secrets,
+            redact=redact,
         )
         return await self.executions.start(what, id)
 
@@ -203,6 +259,8 @@ class Workspace:
         env: Mapping[str, str] | None = None,
         timeout: timedelta | float | None = None,
         merge_stderr: bool = False,
+        secrets: Mapping[str, str | None] | None = None,
+        redact: bool = False,
         id: str = "",  # noqa: A002
     ) -> AsyncGenerator[Event, None]:
         """Run a command and yield its output as it comes, and at last its `Exit`.
@@ -211,13 +269,28 @@ class Workspace:
         Parameters and errors are those of `execute`, the events those of `Execution.output`.
         """
         what = spec(
-            argv, script=script, cwd=cwd, env=env, timeout=timeout, merge_stderr=merge_stderr
+            argv,
+            script=script,
+            cwd=cwd,
+            env=env,
+            timeout=timeout,
+            merge_stderr=merge_stderr,
+            secrets=secrets,
+            redact=redact,
         )
 
         async def started() -> str:
             return (await self.executions.start(what, id)).name
 
         return read_output(self._connection, started)
+
+    def forward(self, port: int, *, local_port: int = 0, host: str = "127.0.0.1") -> Forward:
+        """Listen on this machine, and connect whoever comes to a port inside.
+
+        Use it as an async context manager; `port` is where it listens, chosen when `local_port`
+        is 0. It reaches what listens on the workspace's own localhost, also without a network.
+        """
+        return Forward(self._connection, self.name, port, host=host, local_port=local_port)
 
     async def stat(self, path: AnyPath) -> File:
         """What is at a path."""
@@ -251,6 +324,7 @@ class Workspaces:
         filter: str = "",  # noqa: A002 - the contract's word.
         env: Mapping[str, str] | None = None,
         limits: registry_pb2.Limits | None = None,
+        network: Iterable[str] = (),
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
         credentials: git_pb2.Credentials | None = None,
@@ -265,14 +339,15 @@ class Workspaces:
         is made for the workspace, `cove/{id}` by default. `depth` commits of history, back from
         the revision, are enough; so are the contents that `filter` leaves, `blob:none` or
         `blob:limit=1m`, besides those of the revision itself. `env` holds variables of every
-        command. Without `wait` it returns when the workspace is recorded. `on_progress` is told
-        how far it is while it is made. One that fails leaves nothing, unless `keep_failed`.
+        command, `network` what may be reached: see `update`. Without `wait` it returns when the
+        workspace is recorded. `on_progress` is told how far it is while it is made. One that fails
+        leaves nothing, unless `keep_failed`.
 
         `request_id`, a UUID, is for callers that may die: called again with the same one within
         24 h, also by another process, it joins the call or returns its workspace. Raises
         `AlreadyExists` when the id or the branch is taken; `NotFound` when there is no such
         repository or revision; `PermissionDenied` when `credentials` do not do;
-        `InvalidArgument` for an id, a branch name or a URL that is not allowed;
+        `InvalidArgument` for an id, a branch name, a URL or a host that is not allowed;
         `FailedPrecondition` when this host cannot do what is asked; `ResourceExhausted` when
         the repository is too large or the disk full.
         """
@@ -288,6 +363,7 @@ class Workspaces:
                     filter=filter,
                     limits=limits,
                     env=env,
+                    network=_network(network),
                 ),
                 labels=labels,
                 annotations=annotations,
@@ -371,6 +447,11 @@ class Workspaces:
             with suppress(status.CoveError):  # Not there yet, or no more.
                 answer = await self._connection.unary(self._stub.GetWorkspace, request)
                 tell(answer.workspace.progress)
+
+
+def _network(hosts: Iterable[str]) -> registry_pb2.Network | None:
+    made = networks.network(hosts)
+    return made if made.allow else None
 
 
 def _url(repository: str | Path) -> str:

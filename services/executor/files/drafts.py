@@ -1,6 +1,7 @@
 """Remembers drafts of files on disk, so that what a killed executor left is removed.
 
-A note beside the executions of an environment, `.draft-<name>`, holds the path of one draft.
+A note beside the executions of an environment, `.draft-<name>`, holds the path of one draft, or of
+the directory into which an archive is unpacked.
 Whoever writes the draft holds the note's flock, which a kill gives back.
 """
 
@@ -79,7 +80,7 @@ class Drafts:
             if path and self._agents.active(uid):
                 async with self._agents.link(uid) as agent:
                     with suppress(AgentError):  # It had its name already, or was not made yet.
-                        await agent.remove(path)
+                        await agent.remove(path, recursive=True)
             elif path:
                 return False
         except FileNotFoundError:  # Its environment was removed, or another executor was here.

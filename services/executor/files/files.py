@@ -26,6 +26,7 @@ from services.executor.files.places import Places
 
 _ROOT: Final = b"/workspace"
 _PIECE: Final = 64 << 10
+_MAKE: Final = "Set `make_parents`, or make the directory first."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +102,8 @@ class Files:
                 try:
                     if parents and b"/" in path.strip(b"/"):
                         await agent.make_directory(parent(path), parents=True)
-                    await agent.make_directory(path)
+                    with missing(path, made=parents):
+                        await agent.make_directory(path)
                 except AgentError as error:
                     if not isinstance(failure(error, ""), FileExists):
                         raise
@@ -161,6 +163,19 @@ def telling(path: bytes, not_directory: type[ServiceError] = WrongFileType) -> I
         if told is None:
             raise
         raise told from error
+
+
+@contextmanager
+def missing(path: bytes, *, made: bool) -> Iterator[None]:
+    """Of a block that needs the directory above; `made`: those that are missing were made."""
+    try:
+        yield
+    except AgentError as error:
+        if error.errno != errno.ENOENT or made:
+            raise
+        raise FileNotFound(
+            "the directory above is missing", remedy=_MAKE, path=shown(path)
+        ) from error
 
 
 def compare(found: Found, etag: str) -> None:

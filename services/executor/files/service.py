@@ -1,10 +1,6 @@
 """gRPC face of FileService: check the request, move the bytes, convert."""
 
-import stat
 from collections.abc import AsyncIterator
-from typing import Any, Final
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from cove.executor.v1 import executor_pb2 as pb
 from cove.executor.v1.executor_pb2_grpc import FileServiceServicer
@@ -14,21 +10,27 @@ from servicekit.paging import PageTokens
 from servicekit.status import Context
 from services.executor.agents import Agents
 from services.executor.errors import FileNotFound, UploadIncomplete
-from services.executor.files.files import Files, Found
+from services.executor.files.archives import Archives
+from services.executor.files.convert import file_of, one_of, path_of
+from services.executor.files.face_archives import ArchiveFace
+from services.executor.files.files import Files
+from services.executor.files.watching import Watches
 from services.executor.files.writing import Draft, Wish, Writer
 
-_KINDS: Final = {
-    stat.S_IFREG: pb.File.KIND_FILE,
-    stat.S_IFDIR: pb.File.KIND_DIRECTORY,
-    stat.S_IFLNK: pb.File.KIND_SYMLINK,
-}
-_SECOND_NS: Final = 10**9
 
-
-class FileServicer(FileServiceServicer):
+class FileServicer(ArchiveFace, FileServiceServicer):
     def __init__(
-        self, *, files: Files, writer: Writer, agents: Agents, ledger: Ledger, tokens: PageTokens
+        self,
+        *,
+        files: Files,
+        writer: Writer,
+        archives: Archives,
+        watches: Watches,
+        agents: Agents,
+        ledger: Ledger,
+        tokens: PageTokens,
     ) -> None:
+        ArchiveFace.__init__(self, archives, watches, agents, ledger)
         self._files = files
         self._writer = writer
         self._agents = agents
@@ -38,10 +40,10 @@ class FileServicer(FileServiceServicer):
     async def ReadFile(
         self, request: pb.ReadFileRequest, context: Context
     ) -> AsyncIterator[pb.ReadFileResponse]:
-        uid, path = self._agents.environment(request.handle), _path(request)
+        uid, path = self._agents.environment(request.handle), path_of(request)
         reading = self._files.reading(uid, path, request.offset, request.limit)
         async with reading as (found, pieces):
-            yield pb.ReadFileResponse(file=_file(found))
+            yield pb.ReadFileResponse(file=file_of(found))
             sent = 0
             async for data in pieces:
                 yield pb.ReadFileResponse(data=data)
@@ -54,7 +56,7 @@ class FileServicer(FileServiceServicer):
         header = await _header(requests)
         wish = Wish(
             uid=self._agents.environment(header.handle),
-            path=_path(header),
+            path=path_of(header),
             mode=header.mode,
             etag=header.etag,
             must_not_exist=header.must_not_exist,
@@ -64,24 +66,24 @@ class FileServicer(FileServiceServicer):
             await _receive(requests, draft)
 
             async def commit() -> pb.WriteFileResponse:
-                return pb.WriteFileResponse(file=_file(await draft.commit()))
+                return pb.WriteFileResponse(file=file_of(await draft.commit()))
 
             header.etag = f"{header.etag}:{draft.digest}"  # The ledger compares the content too.
             return await draft.finish(self._ledger.once(header, pb.WriteFileResponse, commit))
 
     async def StatFile(self, request: pb.StatFileRequest, context: Context) -> pb.StatFileResponse:
-        uid, path = self._agents.environment(request.handle), _path(request, root=True)
-        return pb.StatFileResponse(file=_file(await self._files.stat(uid, path)))
+        uid, path = self._agents.environment(request.handle), path_of(request, root=True)
+        return pb.StatFileResponse(file=file_of(await self._files.stat(uid, path)))
 
     async def ListFiles(
         self, request: pb.ListFilesRequest, context: Context
     ) -> pb.ListFilesResponse:
-        uid, path = self._agents.environment(request.handle), _path(request, root=True)
+        uid, path = self._agents.environment(request.handle), path_of(request, root=True)
         page = self._tokens.page(request, default=1000, maximum=10_000)
         after = bytes.fromhex(page.after)
         found = await self._files.listing(uid, path, after, page.size + 1)
         answer = pb.ListFilesResponse(
-            files=map(_file, found[: page.size]),
+            files=map(file_of, found[: page.size]),
             page_size=page.size,
         )
         if len(found) > page.size:
@@ -92,18 +94,18 @@ class FileServicer(FileServiceServicer):
     async def MakeDirectory(
         self, request: pb.MakeDirectoryRequest, context: Context
     ) -> pb.MakeDirectoryResponse:
-        uid, path = self._agents.environment(request.handle), _path(request)
+        uid, path = self._agents.environment(request.handle), path_of(request)
 
         async def make() -> pb.MakeDirectoryResponse:
             made = await self._files.make_directory(uid, path, parents=request.make_parents)
-            return pb.MakeDirectoryResponse(file=_file(made))
+            return pb.MakeDirectoryResponse(file=file_of(made))
 
         return await self._ledger.once(request, pb.MakeDirectoryResponse, make)
 
     async def RemoveFile(
         self, request: pb.RemoveFileRequest, context: Context
     ) -> pb.RemoveFileResponse:
-        uid, path = self._agents.environment(request.handle), _path(request)
+        uid, path = self._agents.environment(request.handle), path_of(request)
 
         async def remove() -> pb.RemoveFileResponse:
             try:
@@ -116,12 +118,12 @@ class FileServicer(FileServiceServicer):
         return await self._ledger.once(request, pb.RemoveFileResponse, remove)
 
     async def MoveFile(self, request: pb.MoveFileRequest, context: Context) -> pb.MoveFileResponse:
-        uid, path = self._agents.environment(request.handle), _path(request)
-        target = _one("new_path", request.new_path, request.raw_new_path)
+        uid, path = self._agents.environment(request.handle), path_of(request)
+        target = one_of("new_path", request.new_path, request.raw_new_path)
 
         async def move() -> pb.MoveFileResponse:
             moved = await self._files.move(uid, path, target, overwrite=request.overwrite)
-            return pb.MoveFileResponse(file=_file(moved))
+            return pb.MoveFileResponse(file=file_of(moved))
 
         return await self._ledger.once(request, pb.MoveFileResponse, move)
 
@@ -147,45 +149,3 @@ async def _receive(requests: AsyncIterator[pb.WriteFileRequest], draft: Draft) -
             case _:
                 raise InvalidArgument("header", "only the first message is a header")
     raise UploadIncomplete("the stream stopped without its end", received=str(draft.size))
-
-
-def _path(request: Any, *, root: bool = False) -> bytes:
-    """The path of a request; with `root` an empty one is the workspace's root."""
-    if root and not request.path and not request.raw_path:
-        return b"."
-    return _one("path", request.path, request.raw_path)
-
-
-def _one(field: str, text: str, raw: bytes) -> bytes:
-    if bool(text) == bool(raw):
-        raise InvalidArgument(field, f"exactly one of {field} and its raw form must be set")
-    path = raw or text.encode()
-    if b"\0" in path:
-        raise InvalidArgument(field, "a path cannot hold a NUL character")
-    return path
-
-
-def _file(found: Found) -> pb.File:
-    seconds, nanos = divmod(found.stat.st_mtime_ns, _SECOND_NS)
-    kind = _KINDS.get(stat.S_IFMT(found.stat.st_mode), pb.File.KIND_OTHER)
-    message = pb.File(
-        kind=kind,
-        size=found.stat.st_size if kind == pb.File.KIND_FILE else 0,
-        mode=stat.S_IMODE(found.stat.st_mode),
-        modify_time=Timestamp(seconds=seconds, nanos=nanos),
-        etag=found.etag,
-        link_target=_text(found.target),
-    )
-    if text := _text(found.path):
-        message.path = text
-    else:
-        message.raw_path = found.path
-    return message
-
-
-def _text(data: bytes) -> str:
-    """Empty when it is not UTF-8."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return ""

@@ -24,7 +24,16 @@ from services.executor.errors import (
     WrongFileType,
 )
 from services.executor.files.drafts import Drafts, Note
-from services.executor.files.files import Found, compare, look, parent, relative, shown, telling
+from services.executor.files.files import (
+    Found,
+    compare,
+    look,
+    missing,
+    parent,
+    relative,
+    shown,
+    telling,
+)
 from services.executor.files.places import Places
 
 T = TypeVar("T")
@@ -115,16 +124,17 @@ class Writer:
     async def _open(self, wish: Wish) -> Draft:
         with telling(wish.path):
             async with self._agents.awake(wish.uid) as agent:
-                place, there = await self._place(agent, wish)
+                place, there = await place_of(agent, self._places, wish.uid, wish.path)
                 _allow(wish, there)
                 folder = parent(place)
                 if wish.make_parents and folder:
                     await agent.make_directory(folder, parents=True)
-                beside = _join(folder, b".cove-" + secrets.token_hex(8).encode())
+                beside = join(folder, b".cove-" + secrets.token_hex(8).encode())
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
                 note = self._drafts.note(wish.uid, beside)
                 try:
-                    descriptor = await agent.open(beside, flags, 0o600, follow=False)
+                    with missing(wish.path, made=wish.make_parents):
+                        descriptor = await agent.open(beside, flags, 0o600, follow=False)
                 except BaseException:
                     self._drafts.forget(note)
                     raise
@@ -146,31 +156,13 @@ class Writer:
         lock = self._locks.setdefault(wish.uid, asyncio.Lock())
         with telling(wish.path):
             async with lock, self._agents.awake(wish.uid) as agent:
-                there = await self._find(agent, wish.uid, draft.place)
+                there = await _find(agent, self._places, wish.uid, draft.place)
                 _allow(wish, there)
                 mode = stat.S_IMODE(there.stat.st_mode) & 0o777 if there else wish.mode or _MODE
                 os.fchmod(draft.descriptor, mode)
                 replace = not wish.must_not_exist
                 await agent.rename(draft.beside, draft.place, replace=replace)
                 return Found(path=relative(wish.path), stat=os.fstat(draft.descriptor))
-
-    async def _place(self, agent: AgentClient, wish: Wish) -> tuple[bytes, Found | None]:
-        """Where a write goes: through symbolic links, each resolved inside. And what is there."""
-        path = wish.path
-        for _ in range(_MOST_LINKS):
-            there = await self._find(agent, wish.uid, path)
-            if there is None or not there.target:
-                return path, there
-            path = _join(parent(path), there.target)
-        raise FileNotFound("too many symbolic links", path=shown(wish.path))
-
-    async def _find(self, agent: AgentClient, uid: str, path: bytes) -> Found | None:
-        try:
-            return await look(agent, self._places, uid, path)
-        except AgentError as error:
-            if error.errno == errno.ENOENT:
-                return None
-            raise
 
     async def _clean(self, opening: "asyncio.Task[Draft]") -> None:
         """Remove the draft, unless it has its name now; the caller may have left at any time."""
@@ -190,7 +182,30 @@ class Writer:
         self._drafts.forget(draft.note, gone=gone)
 
 
-def _join(folder: bytes, name: bytes) -> bytes:
+async def place_of(
+    agent: AgentClient, places: Places, uid: str, path: bytes
+) -> tuple[bytes, Found | None]:
+    """Where a write goes: through symbolic links, each resolved inside. And what is there."""
+    place = path
+    for _ in range(_MOST_LINKS):
+        there = await _find(agent, places, uid, place)
+        if there is None or not there.target:
+            return place, there
+        place = join(parent(place), there.target)
+    raise FileNotFound("too many symbolic links", path=shown(path))
+
+
+async def _find(agent: AgentClient, places: Places, uid: str, path: bytes) -> Found | None:
+    try:
+        return await look(agent, places, uid, path)
+    except AgentError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+
+
+def join(folder: bytes, name: bytes) -> bytes:
+    """A path, unless `name` is one already."""
     return folder + b"/" + name if folder and not name.startswith(b"/") else name
 
 

@@ -16,20 +16,23 @@ from agent.protocol import Facts, Mode, Mount, SandboxSpec, SandboxStatus, State
 from agent.protocol import Limits as SandboxLimits
 from servicekit import calls
 from servicekit.disk import DiskGuard
-from servicekit.errors import Unavailable
+from servicekit.errors import ServiceError, Unavailable
 from services.provider.driver import (
     Capabilities,
     Found,
     Isolation,
     Limits,
     Method,
+    Network,
     Observation,
     Provisioned,
     Spec,
     Worktree,
 )
+from services.provider.drivers.networks import Networks
 from services.provider.drivers.places import Places
 from services.provider.drivers.records import Record, Records
+from services.provider.drivers.ways_out import WaysOut
 from services.provider.errors import (
     ActivationFailed,
     CapabilityMissing,
@@ -62,6 +65,7 @@ class LocalDriver:
         binds: tuple[Path, ...],
         idle_timeout: timedelta,
         processes: int,
+        ways_out: WaysOut,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._places = Places(state)
@@ -70,6 +74,8 @@ class LocalDriver:
         self._binds = binds
         self._idle_timeout = idle_timeout
         self._processes = processes
+        self._ways_out = ways_out
+        self._networks = Networks(ways_out)
         self._now = now
         self._records = Records(state / "provider" / "environments")
         self._proven: Facts | None = None
@@ -93,18 +99,19 @@ class LocalDriver:
             cpu=Method(facts.cpu),
             idle_timeout=self._idle_timeout,
             freeze=bool(facts.freeze),
+            allow_list=facts.way_out and await self._ways_out.available(),
             remedy=remedy,
         )
 
     async def validate(self, spec: Spec) -> Spec:
-        return self._complete(spec, await self._probed())
+        return await self._checked(spec, await self._probed())
 
     async def provision(self, uid: str, tenant: str, spec: Spec, worktree: Worktree) -> Provisioned:
         facts = await self._probed()
         wanted = Record(
             uid=uid,
             tenant=tenant,
-            spec=self._complete(spec, facts),
+            spec=await self._checked(spec, facts),
             worktree=worktree,
             provision_time=self._now(),
         )
@@ -125,11 +132,15 @@ class LocalDriver:
         facts = await self._probed()
         uid = self._uid(handle, facts)
         async with self._lock(uid):
-            spec = self._sandbox(self._record(uid), facts)
+            record = self._record(uid)
+            spec = self._sandbox(record, facts)
             owner = facts.sandbox_uid if facts.mode is Mode.ROOT else None
             self._records.make_folders(uid, owner)
             async with self._connected() as launcher:
-                return await _activate(launcher, spec, facts.sandbox_uid)
+                started = await _activate(launcher, spec, facts.sandbox_uid)
+                if record.spec.network.rules:
+                    await self._networks.restored(record, launcher, facts)
+                return started
 
     async def inspect(self, handle: bytes) -> Observation:
         async with self._launcher_of(handle) as (launcher, uid, _):
@@ -151,6 +162,38 @@ class LocalDriver:
         async with self._launcher_of(handle) as (launcher, uid, facts):
             return bool(facts.freeze) and await launcher.thaw(uid)
 
+    async def update_network(
+        self, handle: bytes, network: Network, revision: int
+    ) -> tuple[bool, int]:
+        async with self._launcher_of(handle) as (launcher, uid, facts), self._lock(uid):
+            record = self._record(uid)
+            if revision < record.network_revision:
+                return True, 0
+            await self._networks.check(network, facts)
+            spec = replace(record.spec, network=network)
+            record = replace(record, spec=spec, network_revision=revision)
+            await asyncio.to_thread(self._records.write, record)
+            try:
+                return False, await self._networks.let(record, launcher, facts)
+            except ServiceError:
+                self._ways_out.later()
+                raise
+
+    async def restore_ways_out(self) -> bool:
+        """Give every sandbox that runs the way out that it should have; whether all have it."""
+        done = []
+        async with self._connected() as launcher:
+            facts = await launcher.facts()
+            running = {each.uid for each in await launcher.list()}
+            for uid in running.union(await self._ways_out.open_ways()):
+                async with self._lock(uid):
+                    record = self._records.read(uid)
+                    if record and record.spec.network.rules and uid in running:
+                        done.append(await self._networks.restored(record, launcher, facts))
+                    else:
+                        await self._ways_out.shut(uid)
+        return all(done)
+
     async def release(self, uid: str) -> bool:
         async with self._lock(uid):
             async with self._connected() as launcher:
@@ -163,6 +206,11 @@ class LocalDriver:
             running = {status.uid: status for status in await launcher.list()}
         uids = sorted({*self._records.uids(), *(uid for uid in running if len(uid) == 16)})
         return tuple(self._observe(uid, running.get(uid)) for uid in uids)
+
+    async def _checked(self, spec: Spec, facts: Facts) -> Spec:
+        """With defaults. Raises InvalidArgument, CapabilityMissing."""
+        await self._networks.check(spec.network, facts)
+        return self._complete(spec, facts)
 
     def _complete(self, spec: Spec, facts: Facts) -> Spec:
         limits = spec.limits

@@ -2,14 +2,14 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from agent.handle import valid_uid
 from agent.removal import remove_tree
-from services.provider.driver import Limits, Spec, Worktree
+from services.provider.driver import Limits, Network, Rule, Spec, Worktree
 
 _VERSION: Final = 2
 _READABLE: Final = (1, 2)
@@ -26,13 +26,20 @@ class Record:
     spec: Spec
     worktree: Worktree
     provision_time: datetime
+    network_revision: int = 0
+    """Of the network in `spec`; 0 is the one that it was provisioned with."""
 
     def same(self, other: "Record") -> bool:
-        return (self.tenant, self.spec, self.worktree) == (
+        """Whether it was asked for as `other` is. Its network may have changed since."""
+        return (self.tenant, _lasting(self.spec), self.worktree) == (
             other.tenant,
-            other.spec,
+            _lasting(other.spec),
             other.worktree,
         )
+
+
+def _lasting(spec: Spec) -> Spec:
+    return replace(spec, network=Network())
 
 
 class Records:
@@ -101,7 +108,19 @@ def _from_json(data: dict[str, Any]) -> Record:
     return Record(
         uid=data["uid"],
         tenant=data["tenant"],
-        spec=Spec(driver=spec["driver"], limits=Limits(**spec["limits"])),
+        spec=Spec(
+            driver=spec["driver"],
+            limits=Limits(**spec["limits"]),
+            network=_network(spec.get("network", {})),
+        ),
         worktree=Worktree(**{**worktree, "lowers": tuple(worktree.get("lowers", ()))}),
         provision_time=datetime.fromisoformat(data["provision_time"]).astimezone(UTC),
+        network_revision=data.get("network_revision", 0),
+    )
+
+
+def _network(data: dict[str, Any]) -> Network:
+    rules = data.get("rules", ())
+    return Network(
+        rules=tuple(Rule(host=each["host"], ports=tuple(each["ports"])) for each in rules)
     )

@@ -16,7 +16,7 @@ from cove.cli.errors import Failure, UsageError
 from cove.cli.progress import Progress, waiting
 from cove.client import Client
 from cove.executor.v1.executor_pb2 import File
-from cove.files import Files, raw_path
+from cove.files import Copied, Files, UnsafeArchive, raw_path
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.status import NotFound
 
@@ -57,6 +57,8 @@ async def cp(cove: Client, options: argparse.Namespace, console: Console) -> int
                 await _upload(files, Path(options.source), target.path, copied)
     except OSError as error:
         raise Failure(f"{error.filename}: {error.strerror}") from None
+    except UnsafeArchive as error:
+        raise Failure(f"the workspace sent what is not unpacked: {error}") from None
     if console.as_json:
         console.json({"files": copied.files, "bytes": copied.bytes, "skipped": copied.skipped})
     return 1 if copied.skipped else 0
@@ -95,55 +97,53 @@ class _Copied:
         self.files += 1
         self.bytes += size
 
+    def add(self, folder: Copied) -> None:
+        """A whole directory."""
+        self.files += folder.files
+        self.bytes += folder.bytes
+        for path in folder.skipped:
+            self.skip(path)
+
     def skip(self, path: str) -> None:
         self.skipped.append(quoted(path))
-        self._console.note(f"not copied: {quoted(path)}: neither a file nor a directory")
+        self._console.note(f"not copied: {quoted(path)}: a link that leads out, or no file")
 
 
 async def _upload(files: Files, source: Path, target: str, copied: _Copied) -> None:
     if target.endswith("/") or await _is_directory(files, target):
         target = f"{target.rstrip('/')}/{local.name_of(source)}"
-    for found in local.tree(source):
-        there = f"{target}/{found.relative}" if found.relative else target
-        if found.kind is local.Kind.DIRECTORY:
-            await files.mkdir(there, make_parents=True)
-        elif found.kind is local.Kind.FILE:
-            written = await files.write(
-                there,
-                found.path,
-                mode=found.mode,
-                make_parents=True,
-                on_progress=partial(copied.goes_on, there, found.path.stat().st_size),
-            )
-            copied.file(written.size)
-        else:
-            copied.skip(str(found.path))
+    found = local.found(source)
+    if found.kind is local.Kind.DIRECTORY:
+        done = partial(copied.goes_on, target, 0)
+        copied.add(
+            await files.upload_directory(found.path, target, make_parents=True, on_progress=done)
+        )
+    elif found.kind is local.Kind.FILE:
+        written = await files.write(
+            target,
+            found.path,
+            mode=found.mode,
+            make_parents=True,
+            on_progress=partial(copied.goes_on, target, found.size),
+        )
+        copied.file(written.size)
+    else:
+        copied.skip(str(source))
 
 
 async def _download(files: Files, source: str, target: Path, copied: _Copied) -> None:
     found = await files.stat(source)
     where = local.inside(target, _name(found))
     if found.kind == File.KIND_DIRECTORY:
-        await _download_folder(files, os.fsencode(source), where, copied)
+        copied.add(
+            await files.download_directory(
+                source, where, on_progress=partial(copied.goes_on, source, 0)
+            )
+        )
     elif found.kind == File.KIND_FILE:
         await _download_file(files, os.fsencode(source), found, where, copied)
     else:
         raise Failure(f"{source} is neither a file nor a directory")
-
-
-async def _download_folder(files: Files, source: bytes, target: Path, copied: _Copied) -> None:
-    local.make_folder(target)
-    async for file in files.list(source):
-        name = _name(file)
-        there, here = source.rstrip(b"/") + b"/" + name, target / os.fsdecode(name)
-        if not name:
-            continue
-        if file.kind == File.KIND_DIRECTORY:
-            await _download_folder(files, there, here, copied)
-        elif file.kind == File.KIND_FILE:
-            await _download_file(files, there, file, here, copied)
-        else:
-            copied.skip(os.fsdecode(there))
 
 
 async def _download_file(

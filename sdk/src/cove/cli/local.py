@@ -19,43 +19,26 @@ class Kind(Enum):
 
     FILE = auto()
     DIRECTORY = auto()
-    SYMLINK = auto()
     OTHER = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """Something below the directory that is copied, or the file itself."""
+    """What is to be copied."""
 
     path: Path
-    relative: str
-    """Below what is copied; empty for that itself."""
     kind: Kind
     mode: int
+    size: int
 
 
-def tree(source: Path) -> Iterator[Local]:
-    """The source, and all that is in it: a directory before its content, links not followed.
-
-    Raises `OSError` when it does not exist.
-    """
-    root = _local(source, source)
-    if root.kind is Kind.SYMLINK:  # What is named is copied, not the link to it.
-        root = _local(source.resolve(strict=True), source.resolve())
-    yield root
-    if root.kind is Kind.DIRECTORY:
-        for folder, folders, names in os.walk(root.path):
-            for name in sorted([*folders, *names]):
-                yield _local(Path(folder) / name, root.path)
-            folders.sort()
-
-
-def _local(path: Path, root: Path) -> Local:
-    mode = path.lstat().st_mode
-    kinds = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK}
-    kind = kinds.get(stat.S_IFMT(mode), Kind.OTHER)
-    relative = "" if path == root else path.relative_to(root).as_posix()
-    return Local(path, relative, kind, stat.S_IMODE(mode) & 0o777)
+def found(source: Path) -> Local:
+    """What is named, and not a link to it. Raises `OSError` when it does not exist."""
+    path = source.resolve(strict=True)
+    status = path.stat()
+    kinds = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY}
+    kind = kinds.get(stat.S_IFMT(status.st_mode), Kind.OTHER)
+    return Local(path, kind, stat.S_IMODE(status.st_mode) & 0o777, status.st_size)
 
 
 def name_of(path: Path) -> str:
@@ -66,13 +49,6 @@ def name_of(path: Path) -> str:
 def inside(target: Path, name: bytes) -> Path:
     """Where a copy goes: into the target when that is a directory, else the target itself."""
     return target / os.fsdecode(name) if name and target.is_dir() else target
-
-
-def make_folder(path: Path) -> None:
-    """Make it unless it is there. Raises `OSError` for a link, which could lead elsewhere."""
-    path.mkdir(parents=True, exist_ok=True)
-    if path.is_symlink():
-        raise NotADirectoryError(errno.ELOOP, "is a symbolic link", str(path))
 
 
 @contextmanager

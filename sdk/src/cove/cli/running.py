@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from typing import Final
 
 from cove.cli import terminal
@@ -10,6 +11,7 @@ from cove.cli.commands.arguments import pairs
 from cove.cli.console import Console, age, printable
 from cove.cli.errors import UsageError
 from cove.cli.following import Following, show, tell_end
+from cove.cli.secrets import given
 from cove.cli.standard_input import waiting_input
 from cove.client import Client
 from cove.executions import exit_status
@@ -47,6 +49,8 @@ async def execute(cove: Client, options: argparse.Namespace, console: Console) -
             merge_stderr=options.merge_stderr,
             stdin=options.interactive,
             terminal=terminal.size() if options.tty else None,
+            secrets=given(options.secret, options.kept_secret),
+            redact=options.redact,
             id=options.id,
         )
     except CoveError as error:
@@ -123,7 +127,32 @@ async def ps(cove: Client, options: argparse.Namespace, console: Console) -> int
             for each in found
         ],
     )
+    _processes(found, console)
     return 0
+
+
+def _processes(found: Sequence[executor_pb2.Execution], console: Console) -> None:
+    """What is alive, below the executions."""
+    rows = [
+        (
+            each.name.rpartition("/")[2],
+            str(process.pid),
+            executor_pb2.Process.State.Name(process.state).removeprefix("STATE_").lower(),
+            f"{process.memory_bytes / (1 << 20):.1f} MiB",
+            age(process.start_time),
+            printable(" ".join(process.argv)),
+        )
+        for each in found
+        for process in each.processes.processes
+    ]
+    if not rows:
+        return
+    console.line()
+    console.table(("ID", "PID", "STATE", "MEMORY", "AGE", "PROCESS"), rows)
+    for each in found:
+        more = each.processes.total - len(each.processes.processes)
+        if more > 0:
+            console.note(f"{each.name.rpartition('/')[2]}: {more} more processes")
 
 
 async def wait(cove: Client, options: argparse.Namespace, console: Console) -> int:

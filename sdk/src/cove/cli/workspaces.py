@@ -1,11 +1,13 @@
-"""`cove create ls show rm undelete`."""
+"""`cove create update ls show rm undelete`."""
 
 import argparse
 from pathlib import Path
 
+from cove import networks
 from cove.cli.commands.arguments import pairs
 from cove.cli.console import Console, age, printable, when
 from cove.cli.credentials import credentials
+from cove.cli.errors import UsageError
 from cove.cli.progress import Progress, waiting
 from cove.client import Client
 from cove.gateway.v1 import gateway_pb2 as pb
@@ -40,6 +42,7 @@ async def create(cove: Client, options: argparse.Namespace, console: Console) ->
                 processes=options.processes,
                 milli_cpus=round(options.cpus * 1000),
             ),
+            network=_hosts(options.network),
             credentials=credentials(options),
             keep_failed=options.keep_failed,
             wait=not options.no_wait,
@@ -62,6 +65,30 @@ def _teller(progress: Progress) -> OnProgress:
         progress.tell(printable(told.phase) or "creating", told.done, told.total)
 
     return tell
+
+
+async def update(cove: Client, options: argparse.Namespace, console: Console) -> int:
+    workspace = cove.workspaces.named(options.workspace)
+    if options.network and options.no_network:
+        raise UsageError("--network and --no-network exclude each other")
+    changed = await workspace.update(
+        network=_hosts(options.network) if options.network or options.no_network else None,
+        labels=pairs(options.label, "--label") if options.label else None,
+    )
+    if console.as_json:
+        console.json(changed)
+    else:
+        console.line(workspace.id)
+    return 0
+
+
+def _hosts(texts: list[str]) -> list[str]:
+    """As they are. Raises `UsageError` for a port that is none."""
+    try:
+        networks.network(texts)
+    except ValueError as error:
+        raise UsageError(f"--network {error}") from None
+    return texts
 
 
 async def ls(cove: Client, options: argparse.Namespace, console: Console) -> int:
@@ -104,6 +131,7 @@ async def show(cove: Client, options: argparse.Namespace, console: Console) -> i
         "base": workspace.base_commit,
         "head": workspace.head_commit,
         "driver": workspace.driver,
+        "network": " ".join(networks.written(workspace.spec.network)),
         "creator": workspace.creator,
         "created": when(workspace.create_time),
         "deleted": when(workspace.delete_time),

@@ -18,14 +18,18 @@ def add(commands: Commands) -> None:
         description="Copy a file, or a directory with all that is in it. One of the two is "
         "WORKSPACE:PATH, with a path relative to the worktree; a local path that has a colon is "
         "written ./with:colon. Into a directory that is there a copy goes under its own name.\n\n"
-        "Each file arrives whole or not at all. Symbolic links and devices are not copied; they "
-        "are told of.",
+        "A file, and all that is copied into the workspace, arrives whole or not at all. Symbolic "
+        "links that stay within the directory are copied as links; those that lead out of it, "
+        "pipes and devices are not copied, and told of.",
         group=_GROUP,
         examples=[
             ("a file into the workspace", "cove cp notes.txt demo:docs/"),
             ("a directory out of it", "cove cp demo:build ./build"),
         ],
         status="0 if all was copied, 1 if something was not, 2 for a wrong command line.",
+    )
+    cp.add_argument(
+        "-r", "--recursive", action="store_true", help="as a habit: a directory needs no flag"
     )
     for name, says in (
         ("source", "a local path, or WORKSPACE:PATH"),

@@ -1,4 +1,4 @@
-"""`cove exec logs ps wait kill`."""
+"""`cove exec logs ps wait kill forward`."""
 
 import argparse
 import signal
@@ -41,7 +41,9 @@ def add(commands: Commands) -> None:
     ps = commands.add(
         "ps",
         "running:ps",
-        "list the executions of a workspace",
+        "list the executions of a workspace, and what is alive of them",
+        description="List the executions of a workspace, and below them the processes that are "
+        "alive: those of commands that run, and those that ended commands left behind.",
         group=_GROUP,
         examples=[("what runs, and what ran", "cove ps demo")],
         status=FOLLOWED,
@@ -60,6 +62,7 @@ def add(commands: Commands) -> None:
     execution(wait)
     _kill(commands)
     _attach(commands)
+    _forward(commands)
 
 
 def _exec(commands: Commands) -> None:
@@ -112,6 +115,23 @@ def _exec(commands: Commands) -> None:
         "-w", "--cwd", "--workdir", default="", metavar="DIR", help="where; default the worktree"
     )
     run.add_argument("-e", "--env", action="append", default=[], metavar="K=V", help="a variable")
+    run.add_argument(
+        "--secret",
+        action="append",
+        default=[],
+        metavar="NAME[=@FILE]",
+        help="a variable that no other command can read: from this environment, or a file",
+    )
+    run.add_argument(
+        "--kept-secret",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="the same, of which the server keeps the value",
+    )
+    run.add_argument(
+        "--redact", action="store_true", help="record *** where the command writes a secret"
+    )
     run.add_argument("--timeout", type=seconds, metavar="TIME", help="30, 30s, 5m; default 1h")
     run.add_argument("--merge-stderr", action="store_true", help="stderr as stdout, in exact order")
     run.add_argument("-d", "--detach", action="store_true", help="print the id, and do not wait")
@@ -193,6 +213,29 @@ def _kill(commands: Commands) -> None:
         completers.signals,
     )
     kill.add_argument("--scope", choices=("process", "group", "tree"), default="group")
+
+
+def _forward(commands: Commands) -> None:
+    forward = commands.add(
+        "forward",
+        "forwarding:forward",
+        "reach ports of a workspace from this machine",
+        description="Listen on 127.0.0.1 of this machine, and connect whoever comes to a port of "
+        "the workspace's own localhost, also when it has no network. It goes on until Ctrl-C.",
+        group=_GROUP,
+        examples=[
+            ("a server in the workspace, under the same port", "cove forward demo 8000"),
+            ("another port here, and any free one", "cove forward demo 9000:8000 0:5432"),
+        ],
+        status=FOLLOWED,
+    )
+    workspace(forward)
+    completed(
+        forward.add_argument(
+            "ports", nargs="+", metavar="[LOCAL:]PORT", help="a port inside, and where it is here"
+        ),
+        completers.nothing,
+    )
 
 
 def _signal(text: str) -> signal.Signals:

@@ -1,5 +1,6 @@
-"""`cove create fork snapshot snapshots ls show watch rm undelete`."""
+"""`cove create update fork snapshot snapshots ls show watch rm undelete`."""
 
+import argparse
 from typing import Final
 
 from cove.cli import completers
@@ -12,6 +13,7 @@ _GROUP: Final = "Workspaces"
 def add(commands: Commands) -> None:
     """Add the sub-commands of this module."""
     _create(commands)
+    _update(commands)
     _fork(commands)
     _snapshots(commands)
     ls = commands.add(
@@ -107,9 +109,48 @@ def _create(commands: Commands) -> None:
     option("--memory", type=size, default=0, metavar="SIZE", help="limit of memory: 512MiB, 2GiB")
     option("--processes", type=int, default=0, metavar="N", help="limit of processes")
     option("--cpus", type=float, default=0, metavar="N", help="limit of processor time")
+    _network(create)
     option("--keep-failed", action="store_true", help="keep the record when it cannot be made")
     option("--no-wait", action="store_true", help="return when it is recorded, not when ready")
     credentials(create)
+
+
+def _network(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--network",
+        action="append",
+        default=[],
+        metavar="HOST[:PORT,...]",
+        help="what programs may reach, by its proxy; port 443 by default, * is every public host",
+    )
+
+
+def _update(commands: Commands) -> None:
+    update = commands.add(
+        "update",
+        "workspaces:update",
+        "change what a workspace may reach, or its labels",
+        description="Change what the programs of a workspace may reach, or its labels. What is "
+        "given takes the place of all that was there; what is not stays as it is.\n\n"
+        "A new network is in force when this returns, for running commands too; open connections "
+        "that it forbids are cut.",
+        group=_GROUP,
+        examples=[
+            (
+                "let it reach a package index",
+                "cove update demo --network pypi.org --network files.pythonhosted.org",
+            ),
+            ("every public web server", "cove update demo --network '*:80,443'"),
+            ("nothing any more", "cove update demo --no-network"),
+        ],
+        status=FOLLOWED,
+    )
+    workspace(update)
+    _network(update)
+    update.add_argument("--no-network", action="store_true", help="nothing can be reached")
+    update.add_argument(
+        "-l", "--label", action="append", default=[], metavar="K=V", help="all its labels"
+    )
 
 
 def _fork(commands: Commands) -> None:

@@ -160,6 +160,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The sandbox could not be started. Metadata: `cause`."""
     ERROR_REASON_PROVISIONED_DIFFERENTLY: _ErrorReason.ValueType  # 406
     """The environment was provisioned before with another spec. Metadata: `uid`."""
+    ERROR_REASON_PROXY_PORT_TAKEN: _ErrorReason.ValueType  # 407
+    """A program in the sandbox listens on the port of the proxy, so that there is no way out.
+    Metadata: `uid`, `port`.
+    """
     ERROR_REASON_ENVIRONMENT_DORMANT: _ErrorReason.ValueType  # 500
     """The environment has no running sandbox: activate it, then retry. Metadata: `uid`."""
     ERROR_REASON_EXECUTION_NOT_FOUND: _ErrorReason.ValueType  # 501
@@ -220,6 +224,26 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Another writer holds the input. Metadata: `name`."""
     ERROR_REASON_TERMINAL_NOT_OPEN: _ErrorReason.ValueType  # 526
     """The command was started without a terminal. Metadata: `name`."""
+    ERROR_REASON_ARCHIVE_INVALID: _ErrorReason.ValueType  # 530
+    """The archive is damaged, or holds what is not unpacked: a path or link that leads out, a
+    device, a sparse file. Metadata: `path`, of the entry, and `why`.
+    """
+    ERROR_REASON_ARCHIVE_TOO_LARGE: _ErrorReason.ValueType  # 531
+    """The archive, or the directory to be read, exceeds a limit. Metadata: `path`, `why`."""
+    ERROR_REASON_WATCH_LIMIT: _ErrorReason.ValueType  # 532
+    """There are more directories than can be watched. Metadata: `path`, `why`."""
+    ERROR_REASON_PORT_NOT_LISTENING: _ErrorReason.ValueType  # 550
+    """Nothing listens on the port inside the environment. Metadata: `port`."""
+    ERROR_REASON_PORT_LIMIT: _ErrorReason.ValueType  # 551
+    """The environment has as many forwarded connections as it may have. Metadata: `limit`."""
+    ERROR_REASON_PORT_RESET: _ErrorReason.ValueType  # 552
+    """The program inside broke off the connection. Metadata: `port`."""
+    ERROR_REASON_SECRET_NOT_FOUND: _ErrorReason.ValueType  # 553
+    """A secret has no value in the request, and the server keeps none of that name.
+    Metadata: `secret`.
+    """
+    ERROR_REASON_SECRETS_UNPROTECTED: _ErrorReason.ValueType  # 554
+    """The host's kernel cannot keep the secrets of a command from others of the environment."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Values of `google.rpc.ErrorInfo.reason` where `domain` is "cove". Callers
@@ -365,6 +389,10 @@ ERROR_REASON_ACTIVATION_FAILED: ErrorReason.ValueType  # 405
 """The sandbox could not be started. Metadata: `cause`."""
 ERROR_REASON_PROVISIONED_DIFFERENTLY: ErrorReason.ValueType  # 406
 """The environment was provisioned before with another spec. Metadata: `uid`."""
+ERROR_REASON_PROXY_PORT_TAKEN: ErrorReason.ValueType  # 407
+"""A program in the sandbox listens on the port of the proxy, so that there is no way out.
+Metadata: `uid`, `port`.
+"""
 ERROR_REASON_ENVIRONMENT_DORMANT: ErrorReason.ValueType  # 500
 """The environment has no running sandbox: activate it, then retry. Metadata: `uid`."""
 ERROR_REASON_EXECUTION_NOT_FOUND: ErrorReason.ValueType  # 501
@@ -425,4 +453,24 @@ ERROR_REASON_INPUT_HELD: ErrorReason.ValueType  # 525
 """Another writer holds the input. Metadata: `name`."""
 ERROR_REASON_TERMINAL_NOT_OPEN: ErrorReason.ValueType  # 526
 """The command was started without a terminal. Metadata: `name`."""
+ERROR_REASON_ARCHIVE_INVALID: ErrorReason.ValueType  # 530
+"""The archive is damaged, or holds what is not unpacked: a path or link that leads out, a
+device, a sparse file. Metadata: `path`, of the entry, and `why`.
+"""
+ERROR_REASON_ARCHIVE_TOO_LARGE: ErrorReason.ValueType  # 531
+"""The archive, or the directory to be read, exceeds a limit. Metadata: `path`, `why`."""
+ERROR_REASON_WATCH_LIMIT: ErrorReason.ValueType  # 532
+"""There are more directories than can be watched. Metadata: `path`, `why`."""
+ERROR_REASON_PORT_NOT_LISTENING: ErrorReason.ValueType  # 550
+"""Nothing listens on the port inside the environment. Metadata: `port`."""
+ERROR_REASON_PORT_LIMIT: ErrorReason.ValueType  # 551
+"""The environment has as many forwarded connections as it may have. Metadata: `limit`."""
+ERROR_REASON_PORT_RESET: ErrorReason.ValueType  # 552
+"""The program inside broke off the connection. Metadata: `port`."""
+ERROR_REASON_SECRET_NOT_FOUND: ErrorReason.ValueType  # 553
+"""A secret has no value in the request, and the server keeps none of that name.
+Metadata: `secret`.
+"""
+ERROR_REASON_SECRETS_UNPROTECTED: ErrorReason.ValueType  # 554
+"""The host's kernel cannot keep the secrets of a command from others of the environment."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

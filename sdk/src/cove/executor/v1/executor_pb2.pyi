@@ -150,6 +150,26 @@ class ExecutionSpec(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class SecretsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ARGV_FIELD_NUMBER: _builtins.int
     SCRIPT_FIELD_NUMBER: _builtins.int
     INTERPRETER_FIELD_NUMBER: _builtins.int
@@ -157,6 +177,8 @@ class ExecutionSpec(_message.Message):
     ENV_FIELD_NUMBER: _builtins.int
     MERGE_STDERR_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
+    REDACT_FIELD_NUMBER: _builtins.int
     STDIN_FIELD_NUMBER: _builtins.int
     TERMINAL_FIELD_NUMBER: _builtins.int
     script: _builtins.str
@@ -169,6 +191,10 @@ class ExecutionSpec(_message.Message):
     """
     merge_stderr: _builtins.bool
     """Record standard error as standard output, in the exact order of writing."""
+    redact: _builtins.bool
+    """Record `***` in place of the value of a secret, byte for byte as it is, of 4 to 4096 bytes,
+    wherever the command writes it. It does not find what is encoded, or cut by other output.
+    """
     stdin: Global___ExecutionSpec.Stdin.ValueType
     """What the command reads; with a terminal its keys."""
     @_builtins.property
@@ -188,6 +214,13 @@ class ExecutionSpec(_message.Message):
         """
 
     @_builtins.property
+    def secrets(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Variables of the command that are secret, by name. With a value, it is the caller's; an empty
+        value stands for the one that the server keeps under this name. What was asked for is recorded,
+        shown and compared without the values. No other command of the environment can read them.
+        """
+
+    @_builtins.property
     def terminal(self) -> Global___Terminal:
         """Run it on a terminal of this size: one stream of output, STREAM_TERMINAL; signals by keys;
         TERM is xterm-256color unless `env` says otherwise.
@@ -203,12 +236,14 @@ class ExecutionSpec(_message.Message):
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         merge_stderr: _builtins.bool = ...,
         timeout: _duration_pb2.Duration | None = ...,
+        secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        redact: _builtins.bool = ...,
         stdin: Global___ExecutionSpec.Stdin.ValueType = ...,
         terminal: Global___Terminal | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["terminal", b"terminal", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cwd", b"cwd", "env", b"env", "interpreter", b"interpreter", "merge_stderr", b"merge_stderr", "script", b"script", "stdin", b"stdin", "terminal", b"terminal", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cwd", b"cwd", "env", b"env", "interpreter", b"interpreter", "merge_stderr", b"merge_stderr", "redact", b"redact", "script", b"script", "secrets", b"secrets", "stdin", b"stdin", "terminal", b"terminal", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -283,6 +318,7 @@ class Execution(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     INPUT_BYTES_FIELD_NUMBER: _builtins.int
     INPUT_CLOSED_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name."""
     state: Global___Execution.State.ValueType
@@ -311,6 +347,12 @@ class Execution(_message.Message):
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When the command began to run. Output only."""
 
+    @_builtins.property
+    def processes(self) -> Global___Processes:
+        """What is alive of it, also when the command itself has ended. Told by GetExecution and
+        ListExecutions only; not set when the sandbox is not there, or does not tell. Output only.
+        """
+
     def __init__(
         self,
         *,
@@ -324,14 +366,116 @@ class Execution(_message.Message):
         etag: _builtins.str = ...,
         input_bytes: _builtins.int = ...,
         input_closed: _builtins.bool = ...,
+        processes: Global___Processes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "exit", b"exit", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "exit", b"exit", "processes", b"processes", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "exit", b"exit", "input_bytes", b"input_bytes", "input_closed", b"input_closed", "name", b"name", "output_bytes", b"output_bytes", "spec", b"spec", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "exit", b"exit", "input_bytes", b"input_bytes", "input_closed", b"input_closed", "name", b"name", "output_bytes", b"output_bytes", "processes", b"processes", "spec", b"spec", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Execution: _TypeAlias = Execution  # noqa: Y015
+
+@_typing.final
+class Processes(_message.Message):
+    """What is alive of an execution."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """How many there are."""
+    @_builtins.property
+    def processes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Process]:
+        """The first 100 of them, by pid."""
+
+    def __init__(
+        self,
+        *,
+        total: _builtins.int = ...,
+        processes: _abc.Iterable[Global___Process] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["processes", b"processes", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Processes: _TypeAlias = Processes  # noqa: Y015
+
+@_typing.final
+class Process(_message.Message):
+    """A process in an environment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Process._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Process._State.ValueType  # 0
+        """None of the others."""
+        STATE_RUNNING: Process._State.ValueType  # 1
+        """Running, or ready to."""
+        STATE_SLEEPING: Process._State.ValueType  # 2
+        """Waiting for something."""
+        STATE_BLOCKED: Process._State.ValueType  # 3
+        """Waiting in the kernel, not to be disturbed."""
+        STATE_STOPPED: Process._State.ValueType  # 4
+        """Stopped by a signal."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """What it does."""
+
+    STATE_UNSPECIFIED: Process.State.ValueType  # 0
+    """None of the others."""
+    STATE_RUNNING: Process.State.ValueType  # 1
+    """Running, or ready to."""
+    STATE_SLEEPING: Process.State.ValueType  # 2
+    """Waiting for something."""
+    STATE_BLOCKED: Process.State.ValueType  # 3
+    """Waiting in the kernel, not to be disturbed."""
+    STATE_STOPPED: Process.State.ValueType  # 4
+    """Stopped by a signal."""
+
+    PID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ARGV_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    """Its pid inside."""
+    state: Global___Process.State.ValueType
+    """What it does."""
+    memory_bytes: _builtins.int
+    """Bytes of memory that it holds."""
+    @_builtins.property
+    def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The program's arguments; cut after 256 bytes, and what is not UTF-8 is replaced."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    def __init__(
+        self,
+        *,
+        pid: _builtins.int = ...,
+        state: Global___Process.State.ValueType = ...,
+        argv: _abc.Iterable[_builtins.str] | None = ...,
+        memory_bytes: _builtins.int = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "memory_bytes", b"memory_bytes", "pid", b"pid", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Process: _TypeAlias = Process  # noqa: Y015
 
 @_typing.final
 class Exit(_message.Message):
@@ -1200,6 +1344,144 @@ class SignalExecutionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SignalExecutionResponse: _TypeAlias = SignalExecutionResponse  # noqa: Y015
+
+@_typing.final
+class ForwardPortTarget(_message.Message):
+    """Where ForwardPort connects to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLE_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    handle: _builtins.bytes
+    """From provider. Required."""
+    port: _builtins.int
+    """The TCP port on 127.0.0.1 inside; where nothing listens there, on ::1."""
+    def __init__(
+        self,
+        *,
+        handle: _builtins.bytes = ...,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForwardPortTarget: _TypeAlias = ForwardPortTarget  # noqa: Y015
+
+@_typing.final
+class ForwardPortEnd(_message.Message):
+    """The end of one direction of ForwardPort."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForwardPortEnd: _TypeAlias = ForwardPortEnd  # noqa: Y015
+
+@_typing.final
+class ForwardPortOpened(_message.Message):
+    """The connection of ForwardPort is there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForwardPortOpened: _TypeAlias = ForwardPortOpened  # noqa: Y015
+
+@_typing.final
+class ForwardPortRequest(_message.Message):
+    """One message of the caller of ForwardPort."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Bytes for the program inside, at most 1 MiB."""
+    @_builtins.property
+    def target(self) -> Global___ForwardPortTarget:
+        """The first one."""
+
+    @_builtins.property
+    def end(self) -> Global___ForwardPortEnd:
+        """The last one: nothing more comes from the caller."""
+
+    def __init__(
+        self,
+        *,
+        target: Global___ForwardPortTarget | None = ...,
+        data: _builtins.bytes = ...,
+        end: Global___ForwardPortEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "message", b"message", "target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "message", b"message", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["target", "data", "end"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___ForwardPortRequest: _TypeAlias = ForwardPortRequest  # noqa: Y015
+
+@_typing.final
+class ForwardPortResponse(_message.Message):
+    """One event of ForwardPort."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPENED_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Bytes from the program inside, at most 64 KiB."""
+    @_builtins.property
+    def opened(self) -> Global___ForwardPortOpened:
+        """The first one."""
+
+    @_builtins.property
+    def end(self) -> Global___ForwardPortEnd:
+        """Nothing more comes from the program inside."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___Heartbeat:
+        """Sent every 10 s when nothing else is."""
+
+    def __init__(
+        self,
+        *,
+        opened: Global___ForwardPortOpened | None = ...,
+        data: _builtins.bytes = ...,
+        end: Global___ForwardPortEnd | None = ...,
+        heartbeat: Global___Heartbeat | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "event", b"event", "heartbeat", b"heartbeat", "opened", b"opened"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "event", b"event", "heartbeat", b"heartbeat", "opened", b"opened"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["opened", "data", "end", "heartbeat"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___ForwardPortResponse: _TypeAlias = ForwardPortResponse  # noqa: Y015
 
 @_typing.final
 class ExecuteRequest(_message.Message):
@@ -2447,3 +2729,444 @@ class MoveFileResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MoveFileResponse: _TypeAlias = MoveFileResponse  # noqa: Y015
+
+@_typing.final
+class ReadArchiveRequest(_message.Message):
+    """Request of ReadArchive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
+    handle: _builtins.bytes
+    """From provider. Required."""
+    path: _builtins.str
+    """Relative to the workspace's root, or absolute below it; none is the root. At most one of
+    `path` and `raw_path`.
+    """
+    raw_path: _builtins.bytes
+    """The path when it is not UTF-8."""
+    def __init__(
+        self,
+        *,
+        handle: _builtins.bytes = ...,
+        path: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "path", b"path", "raw_path", b"raw_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadArchiveRequest: _TypeAlias = ReadArchiveRequest  # noqa: Y015
+
+@_typing.final
+class ReadArchiveResponse(_message.Message):
+    """One event of ReadArchive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """A part of the archive."""
+    @_builtins.property
+    def end(self) -> Global___ArchiveEnd:
+        """The last event."""
+
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        end: Global___ArchiveEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "event", b"event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["data", "end"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___ReadArchiveResponse: _TypeAlias = ReadArchiveResponse  # noqa: Y015
+
+@_typing.final
+class WriteArchiveHeader(_message.Message):
+    """What a WriteArchive is to unpack where."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
+    MAKE_PARENTS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    handle: _builtins.bytes
+    """From provider. Required."""
+    path: _builtins.str
+    """Relative to the workspace's root, or absolute below it; none is the root. At most one of
+    `path` and `raw_path`.
+    """
+    raw_path: _builtins.bytes
+    """The path when it is not UTF-8."""
+    make_parents: _builtins.bool
+    """Make the directories above it that are missing. The directory itself is always made."""
+    request_id: _builtins.str
+    """A UUID of the caller's making, the same in every retry."""
+    def __init__(
+        self,
+        *,
+        handle: _builtins.bytes = ...,
+        path: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
+        make_parents: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "make_parents", b"make_parents", "path", b"path", "raw_path", b"raw_path", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteArchiveHeader: _TypeAlias = WriteArchiveHeader  # noqa: Y015
+
+@_typing.final
+class WriteArchiveRequest(_message.Message):
+    """One message of WriteArchive: the header first, then data, at last the end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """A part of the archive."""
+    @_builtins.property
+    def header(self) -> Global___WriteArchiveHeader:
+        """The first message, exactly once."""
+
+    @_builtins.property
+    def end(self) -> Global___WriteFileEnd:
+        """The last message, exactly once."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___WriteArchiveHeader | None = ...,
+        data: _builtins.bytes = ...,
+        end: Global___WriteFileEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "data", "end"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___WriteArchiveRequest: _TypeAlias = WriteArchiveRequest  # noqa: Y015
+
+@_typing.final
+class WriteArchiveResponse(_message.Message):
+    """Answer of WriteArchive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNPACKED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def unpacked(self) -> Global___Unpacked:
+        """What was unpacked."""
+
+    def __init__(
+        self,
+        *,
+        unpacked: Global___Unpacked | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["unpacked", b"unpacked"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unpacked", b"unpacked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteArchiveResponse: _TypeAlias = WriteArchiveResponse  # noqa: Y015
+
+@_typing.final
+class WatchFilesRequest(_message.Message):
+    """Request of WatchFiles."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
+    handle: _builtins.bytes
+    """From provider. Required."""
+    path: _builtins.str
+    """Relative to the workspace's root, or absolute below it; none is the root. At most one of
+    `path` and `raw_path`.
+    """
+    raw_path: _builtins.bytes
+    """The path when it is not UTF-8."""
+    def __init__(
+        self,
+        *,
+        handle: _builtins.bytes = ...,
+        path: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "path", b"path", "raw_path", b"raw_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchFilesRequest: _TypeAlias = WatchFilesRequest  # noqa: Y015
+
+@_typing.final
+class WatchFilesResponse(_message.Message):
+    """One event of WatchFiles."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    OVERFLOW_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def started(self) -> Global___WatchStarted:
+        """The first event: what changes from now on is told."""
+
+    @_builtins.property
+    def change(self) -> Global___FileChange:
+        """Something changed."""
+
+    @_builtins.property
+    def overflow(self) -> Global___WatchOverflow:
+        """Changes were lost: anything may have changed."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___WatchHeartbeat:
+        """Sent every 10 s when nothing else is."""
+
+    @_builtins.property
+    def end(self) -> Global___WatchEnd:
+        """The last event: the directory itself was removed or moved."""
+
+    def __init__(
+        self,
+        *,
+        started: Global___WatchStarted | None = ...,
+        change: Global___FileChange | None = ...,
+        overflow: Global___WatchOverflow | None = ...,
+        heartbeat: Global___WatchHeartbeat | None = ...,
+        end: Global___WatchEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "end", b"end", "event", b"event", "heartbeat", b"heartbeat", "overflow", b"overflow", "started", b"started"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "end", b"end", "event", b"event", "heartbeat", b"heartbeat", "overflow", b"overflow", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "change", "overflow", "heartbeat", "end"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___WatchFilesResponse: _TypeAlias = WatchFilesResponse  # noqa: Y015
+
+@_typing.final
+class ArchiveEnd(_message.Message):
+    """The end of ReadArchive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BYTES_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    bytes: _builtins.int
+    """Bytes of the archive."""
+    entries: _builtins.int
+    """Files, directories and links in it."""
+    skipped: _builtins.int
+    """Pipes, sockets and devices that were left out."""
+    def __init__(
+        self,
+        *,
+        bytes: _builtins.int = ...,
+        entries: _builtins.int = ...,
+        skipped: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "entries", b"entries", "skipped", b"skipped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchiveEnd: _TypeAlias = ArchiveEnd  # noqa: Y015
+
+@_typing.final
+class Unpacked(_message.Message):
+    """What WriteArchive unpacked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    entries: _builtins.int
+    """Files, directories and links."""
+    bytes: _builtins.int
+    """Bytes of all files."""
+    def __init__(
+        self,
+        *,
+        entries: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "entries", b"entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Unpacked: _TypeAlias = Unpacked  # noqa: Y015
+
+@_typing.final
+class FileChange(_message.Message):
+    """One change below a watched directory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FileChange._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: FileChange._Kind.ValueType  # 0
+        """Never sent."""
+        KIND_CREATED: FileChange._Kind.ValueType  # 1
+        """It is new, or came from outside of the directory."""
+        KIND_MODIFIED: FileChange._Kind.ValueType  # 2
+        """Its content, mode or times were changed."""
+        KIND_REMOVED: FileChange._Kind.ValueType  # 3
+        """It was removed, or moved out of the directory."""
+        KIND_MOVED: FileChange._Kind.ValueType  # 4
+        """It has another path; what was there before is replaced."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What happened."""
+
+    KIND_UNSPECIFIED: FileChange.Kind.ValueType  # 0
+    """Never sent."""
+    KIND_CREATED: FileChange.Kind.ValueType  # 1
+    """It is new, or came from outside of the directory."""
+    KIND_MODIFIED: FileChange.Kind.ValueType  # 2
+    """Its content, mode or times were changed."""
+    KIND_REMOVED: FileChange.Kind.ValueType  # 3
+    """It was removed, or moved out of the directory."""
+    KIND_MOVED: FileChange.Kind.ValueType  # 4
+    """It has another path; what was there before is replaced."""
+
+    KIND_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
+    PREVIOUS_PATH_FIELD_NUMBER: _builtins.int
+    RAW_PREVIOUS_PATH_FIELD_NUMBER: _builtins.int
+    DIRECTORY_FIELD_NUMBER: _builtins.int
+    kind: Global___FileChange.Kind.ValueType
+    """What happened."""
+    path: _builtins.str
+    """Relative to the watched directory; empty when it is not UTF-8."""
+    raw_path: _builtins.bytes
+    """The path when it is not UTF-8."""
+    previous_path: _builtins.str
+    """Of KIND_MOVED: the path before."""
+    raw_previous_path: _builtins.bytes
+    """The path before when it is not UTF-8."""
+    directory: _builtins.bool
+    """It is, or was, a directory."""
+    def __init__(
+        self,
+        *,
+        kind: Global___FileChange.Kind.ValueType = ...,
+        path: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
+        previous_path: _builtins.str = ...,
+        raw_previous_path: _builtins.bytes = ...,
+        directory: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directory", b"directory", "kind", b"kind", "path", b"path", "previous_path", b"previous_path", "raw_path", b"raw_path", "raw_previous_path", b"raw_previous_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileChange: _TypeAlias = FileChange  # noqa: Y015
+
+@_typing.final
+class WatchStarted(_message.Message):
+    """Says that a WatchFiles has begun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchStarted: _TypeAlias = WatchStarted  # noqa: Y015
+
+@_typing.final
+class WatchOverflow(_message.Message):
+    """Says that a WatchFiles has lost changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchOverflow: _TypeAlias = WatchOverflow  # noqa: Y015
+
+@_typing.final
+class WatchHeartbeat(_message.Message):
+    """Says that a WatchFiles goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchHeartbeat: _TypeAlias = WatchHeartbeat  # noqa: Y015
+
+@_typing.final
+class WatchEnd(_message.Message):
+    """The end of WatchFiles."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEnd: _TypeAlias = WatchEnd  # noqa: Y015

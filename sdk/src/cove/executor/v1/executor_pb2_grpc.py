@@ -107,6 +107,11 @@ class ExecutorServiceStub(object):
                 request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.AttachRequest.SerializeToString,
                 response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.AttachResponse.FromString,
                 _registered_method=True)
+        self.ForwardPort = channel.stream_stream(
+                '/cove.executor.v1.ExecutorService/ForwardPort',
+                request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortRequest.SerializeToString,
+                response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortResponse.FromString,
+                _registered_method=True)
 
 
 class ExecutorServiceServicer(object):
@@ -129,6 +134,8 @@ class ExecutorServiceServicer(object):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
+        * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -198,7 +205,8 @@ class ExecutorServiceServicer(object):
         """Sends a signal. With SCOPE_TREE and SIGNAL_KILL it returns when nothing is left.
 
         * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: nothing has this name.
-        * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_ENDED: nothing of it is left to signal.
+        * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_ENDED: nothing of it is left to signal. Of a
+        command that has ended that may be its group, or tree, not its own process.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -218,6 +226,8 @@ class ExecutorServiceServicer(object):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
+        * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -237,6 +247,8 @@ class ExecutorServiceServicer(object):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
+        * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -308,6 +320,24 @@ class ExecutorServiceServicer(object):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForwardPort(self, request_iterator, context):
+        """Connects to a port of the environment's own localhost and moves bytes both ways, also when
+        the environment has no network. The first request is the `target`, the first answer `opened`;
+        what is sent before that is not lost. Each side ends its direction with `end`; the call is
+        over when both have. A caller that leaves, or cancels, resets the connection.
+
+        * FAILED_PRECONDITION, ERROR_REASON_PORT_NOT_LISTENING: nothing listens there.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_PORT_LIMIT: 64 connections are open.
+        * ABORTED, ERROR_REASON_PORT_RESET: the program inside broke off the connection.
+        * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: nothing listens: activate it first.
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
+        * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent cannot do this.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -385,6 +415,11 @@ def add_ExecutorServiceServicer_to_server(servicer, server):
                     servicer.Attach,
                     request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.AttachRequest.FromString,
                     response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.AttachResponse.SerializeToString,
+            ),
+            'ForwardPort': grpc.stream_stream_rpc_method_handler(
+                    servicer.ForwardPort,
+                    request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortRequest.FromString,
+                    response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -778,6 +813,33 @@ class ExecutorService(object):
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def ForwardPort(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/cove.executor.v1.ExecutorService/ForwardPort',
+            cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortRequest.SerializeToString,
+            cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class FileServiceStub(object):
     """Moves files in and out of an environment. Paths are resolved inside its sandbox,
@@ -824,6 +886,21 @@ class FileServiceStub(object):
                 '/cove.executor.v1.FileService/MoveFile',
                 request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.MoveFileRequest.SerializeToString,
                 response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.MoveFileResponse.FromString,
+                _registered_method=True)
+        self.ReadArchive = channel.unary_stream(
+                '/cove.executor.v1.FileService/ReadArchive',
+                request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.ReadArchiveRequest.SerializeToString,
+                response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.ReadArchiveResponse.FromString,
+                _registered_method=True)
+        self.WriteArchive = channel.stream_unary(
+                '/cove.executor.v1.FileService/WriteArchive',
+                request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.WriteArchiveRequest.SerializeToString,
+                response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.WriteArchiveResponse.FromString,
+                _registered_method=True)
+        self.WatchFiles = channel.unary_stream(
+                '/cove.executor.v1.FileService/WatchFiles',
+                request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.WatchFilesRequest.SerializeToString,
+                response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.WatchFilesResponse.FromString,
                 _registered_method=True)
 
 
@@ -959,6 +1036,77 @@ class FileServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadArchive(self, request, context):
+        """Streams a tar archive of a directory, with names relative to it and in their order, or of the
+        one file that is there; at last `end`. Symbolic links come as links; pipes, sockets and devices
+        are left out and counted. What changes meanwhile comes as it was or as it is.
+
+        * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: nothing is there.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
+        * FAILED_PRECONDITION, ERROR_REASON_WRONG_FILE_TYPE: it is neither a file nor a directory.
+        * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it for one of the files.
+        * ABORTED, ERROR_REASON_FILE_CHANGED: a file got shorter while it was read.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_ARCHIVE_TOO_LARGE: more than 1,000,000 entries, or 128 levels.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_PROCESS_LIMIT: no further process may be made inside.
+        * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
+        * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteArchive(self, request_iterator, context):
+        """Unpacks a tar archive below a directory: a header, the archive, and `end`. All of it is unpacked
+        beside and checked first, so a call that breaks off, or is refused, changes nothing. Then it is
+        put in place: at once where nothing is, else entry by entry, each replacing a file or link of its
+        name; if that fails in between, metadata `placed` says how many entries are in place.
+
+        Files, directories, symbolic links that stay below the path, and hard links to files that came
+        before are unpacked. Of modes 0755 is kept, and the owner may always read and write.
+
+        * INVALID_ARGUMENT, ERROR_REASON_ARCHIVE_INVALID: it is damaged, or holds anything else.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_ARCHIVE_TOO_LARGE: more than 1,000,000 entries, 64 GiB, 128 levels.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
+        * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: the directory above is missing, and `make_parents` is not set.
+        * FAILED_PRECONDITION, ERROR_REASON_WRONG_FILE_TYPE: a file is in the place of a directory, or the reverse.
+        * ABORTED, ERROR_REASON_UPLOAD_INCOMPLETE: the stream stopped without its `end`.
+        * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_NO_SPACE: no space is left.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_PROCESS_LIMIT: no further process may be made inside.
+        * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
+        * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchFiles(self, request, context):
+        """Streams what changes below a directory, from `started` on. What happens fast may come as one
+        change; what came into a new directory may be told twice. A reader who is too slow, and one whose
+        directory changes too fast, is told by `overflow` that changes were lost: list the files again then.
+        While it lasts the sandbox stays up. It ends with `end` when the directory is gone.
+
+        * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: nothing is there.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
+        * FAILED_PRECONDITION, ERROR_REASON_WRONG_FILE_TYPE: it is not a directory.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_WATCH_LIMIT: it holds more directories than can be watched.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_PROCESS_LIMIT: no further process may be made inside.
+        * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
+        * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FileServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -996,6 +1144,21 @@ def add_FileServiceServicer_to_server(servicer, server):
                     servicer.MoveFile,
                     request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.MoveFileRequest.FromString,
                     response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.MoveFileResponse.SerializeToString,
+            ),
+            'ReadArchive': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadArchive,
+                    request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.ReadArchiveRequest.FromString,
+                    response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.ReadArchiveResponse.SerializeToString,
+            ),
+            'WriteArchive': grpc.stream_unary_rpc_method_handler(
+                    servicer.WriteArchive,
+                    request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.WriteArchiveRequest.FromString,
+                    response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.WriteArchiveResponse.SerializeToString,
+            ),
+            'WatchFiles': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchFiles,
+                    request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.WatchFilesRequest.FromString,
+                    response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.WatchFilesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1189,6 +1352,87 @@ class FileService(object):
             '/cove.executor.v1.FileService/MoveFile',
             cove_dot_executor_dot_v1_dot_executor__pb2.MoveFileRequest.SerializeToString,
             cove_dot_executor_dot_v1_dot_executor__pb2.MoveFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadArchive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cove.executor.v1.FileService/ReadArchive',
+            cove_dot_executor_dot_v1_dot_executor__pb2.ReadArchiveRequest.SerializeToString,
+            cove_dot_executor_dot_v1_dot_executor__pb2.ReadArchiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteArchive(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/cove.executor.v1.FileService/WriteArchive',
+            cove_dot_executor_dot_v1_dot_executor__pb2.WriteArchiveRequest.SerializeToString,
+            cove_dot_executor_dot_v1_dot_executor__pb2.WriteArchiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cove.executor.v1.FileService/WatchFiles',
+            cove_dot_executor_dot_v1_dot_executor__pb2.WatchFilesRequest.SerializeToString,
+            cove_dot_executor_dot_v1_dot_executor__pb2.WatchFilesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,6 +33,8 @@ class ExecutorServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
     * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+    * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
+    * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_executor_pb2.GetExecutionRequest, _executor_pb2.GetExecutionResponse]
     """Returns one execution.
@@ -74,7 +76,8 @@ class ExecutorServiceStub:
     """Sends a signal. With SCOPE_TREE and SIGNAL_KILL it returns when nothing is left.
 
     * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: nothing has this name.
-    * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_ENDED: nothing of it is left to signal.
+    * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_ENDED: nothing of it is left to signal. Of a
+      command that has ended that may be its group, or tree, not its own process.
     """
     Execute: _aio.UnaryUnaryMultiCallable[_executor_pb2.ExecuteRequest, _executor_pb2.ExecuteResponse]
     """Starts a command, waits for its end and returns its output up to 1 MiB a stream,
@@ -90,6 +93,8 @@ class ExecutorServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
     * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+    * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
+    * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
     """
     StreamExecution: _aio.UnaryStreamMultiCallable[_executor_pb2.StreamExecutionRequest, _executor_pb2.StreamExecutionResponse]
     """Starts a command and streams its output: StartExecution and ReadOutput in one.
@@ -105,6 +110,8 @@ class ExecutorServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
     * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+    * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
+    * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
     """
     WriteInput: _aio.UnaryUnaryMultiCallable[_executor_pb2.WriteInputRequest, _executor_pb2.WriteInputResponse]
     """Writes to the input of a command, each byte exactly once: what is sent again with the
@@ -161,6 +168,20 @@ class ExecutorServiceStub:
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
     * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
     """
+    ForwardPort: _aio.StreamStreamMultiCallable[_executor_pb2.ForwardPortRequest, _executor_pb2.ForwardPortResponse]
+    """Connects to a port of the environment's own localhost and moves bytes both ways, also when
+    the environment has no network. The first request is the `target`, the first answer `opened`;
+    what is sent before that is not lost. Each side ends its direction with `end`; the call is
+    over when both have. A caller that leaves, or cancels, resets the connection.
+
+    * FAILED_PRECONDITION, ERROR_REASON_PORT_NOT_LISTENING: nothing listens there.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_PORT_LIMIT: 64 connections are open.
+    * ABORTED, ERROR_REASON_PORT_RESET: the program inside broke off the connection.
+    * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: nothing listens: activate it first.
+    * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
+    * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+    * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent cannot do this.
+    """
 
 class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs commands in an environment it is handed the handle of. A command belongs to
@@ -187,6 +208,8 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
+        * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
         """
 
     @_abc_1.abstractmethod
@@ -270,7 +293,8 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Sends a signal. With SCOPE_TREE and SIGNAL_KILL it returns when nothing is left.
 
         * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: nothing has this name.
-        * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_ENDED: nothing of it is left to signal.
+        * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_ENDED: nothing of it is left to signal. Of a
+          command that has ended that may be its group, or tree, not its own process.
         """
 
     @_abc_1.abstractmethod
@@ -292,6 +316,8 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
+        * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
         """
 
     @_abc_1.abstractmethod
@@ -313,6 +339,8 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
+        * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
         """
 
     @_abc_1.abstractmethod
@@ -392,6 +420,26 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        """
+
+    @_abc_1.abstractmethod
+    def ForwardPort(
+        self,
+        request_iterator: _abc.AsyncIterator[_executor_pb2.ForwardPortRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_executor_pb2.ForwardPortRequest], _abc.AsyncIterator[_executor_pb2.ForwardPortResponse]],
+    ) -> _abc.AsyncIterator[_executor_pb2.ForwardPortResponse]:
+        """Connects to a port of the environment's own localhost and moves bytes both ways, also when
+        the environment has no network. The first request is the `target`, the first answer `opened`;
+        what is sent before that is not lost. Each side ends its direction with `end`; the call is
+        over when both have. A caller that leaves, or cancels, resets the connection.
+
+        * FAILED_PRECONDITION, ERROR_REASON_PORT_NOT_LISTENING: nothing listens there.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_PORT_LIMIT: 64 connections are open.
+        * ABORTED, ERROR_REASON_PORT_RESET: the program inside broke off the connection.
+        * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: nothing listens: activate it first.
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
+        * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent cannot do this.
         """
 
 def add_ExecutorServiceServicer_to_server(servicer: ExecutorServiceServicer, server: _aio.Server) -> None: ...
@@ -496,6 +544,65 @@ class FileServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in one, or the whole, is too long.
     * ALREADY_EXISTS, ERROR_REASON_FILE_EXISTS: something is at the new path, and `overwrite` is not set.
     * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
+    * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
+    * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
+    * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+    * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+    """
+    ReadArchive: _aio.UnaryStreamMultiCallable[_executor_pb2.ReadArchiveRequest, _executor_pb2.ReadArchiveResponse]
+    """Streams a tar archive of a directory, with names relative to it and in their order, or of the
+    one file that is there; at last `end`. Symbolic links come as links; pipes, sockets and devices
+    are left out and counted. What changes meanwhile comes as it was or as it is.
+
+    * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: nothing is there.
+    * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+    * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
+    * FAILED_PRECONDITION, ERROR_REASON_WRONG_FILE_TYPE: it is neither a file nor a directory.
+    * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it for one of the files.
+    * ABORTED, ERROR_REASON_FILE_CHANGED: a file got shorter while it was read.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_ARCHIVE_TOO_LARGE: more than 1,000,000 entries, or 128 levels.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_PROCESS_LIMIT: no further process may be made inside.
+    * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
+    * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
+    * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+    * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+    """
+    WriteArchive: _aio.StreamUnaryMultiCallable[_executor_pb2.WriteArchiveRequest, _executor_pb2.WriteArchiveResponse]
+    """Unpacks a tar archive below a directory: a header, the archive, and `end`. All of it is unpacked
+    beside and checked first, so a call that breaks off, or is refused, changes nothing. Then it is
+    put in place: at once where nothing is, else entry by entry, each replacing a file or link of its
+    name; if that fails in between, metadata `placed` says how many entries are in place.
+
+    Files, directories, symbolic links that stay below the path, and hard links to files that came
+    before are unpacked. Of modes 0755 is kept, and the owner may always read and write.
+
+    * INVALID_ARGUMENT, ERROR_REASON_ARCHIVE_INVALID: it is damaged, or holds anything else.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_ARCHIVE_TOO_LARGE: more than 1,000,000 entries, 64 GiB, 128 levels.
+    * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+    * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
+    * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: the directory above is missing, and `make_parents` is not set.
+    * FAILED_PRECONDITION, ERROR_REASON_WRONG_FILE_TYPE: a file is in the place of a directory, or the reverse.
+    * ABORTED, ERROR_REASON_UPLOAD_INCOMPLETE: the stream stopped without its `end`.
+    * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_NO_SPACE: no space is left.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_PROCESS_LIMIT: no further process may be made inside.
+    * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
+    * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
+    * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+    * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+    """
+    WatchFiles: _aio.UnaryStreamMultiCallable[_executor_pb2.WatchFilesRequest, _executor_pb2.WatchFilesResponse]
+    """Streams what changes below a directory, from `started` on. What happens fast may come as one
+    change; what came into a new directory may be told twice. A reader who is too slow, and one whose
+    directory changes too fast, is told by `overflow` that changes were lost: list the files again then.
+    While it lasts the sandbox stays up. It ends with `end` when the directory is gone.
+
+    * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: nothing is there.
+    * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+    * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
+    * FAILED_PRECONDITION, ERROR_REASON_WRONG_FILE_TYPE: it is not a directory.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_WATCH_LIMIT: it holds more directories than can be watched.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_PROCESS_LIMIT: no further process may be made inside.
     * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
@@ -642,6 +749,83 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in one, or the whole, is too long.
         * ALREADY_EXISTS, ERROR_REASON_FILE_EXISTS: something is at the new path, and `overwrite` is not set.
         * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
+        * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
+        * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadArchive(
+        self,
+        request: _executor_pb2.ReadArchiveRequest,
+        context: _aio.ServicerContext[_executor_pb2.ReadArchiveRequest, _abc.AsyncIterator[_executor_pb2.ReadArchiveResponse]],
+    ) -> _abc.AsyncIterator[_executor_pb2.ReadArchiveResponse]:
+        """Streams a tar archive of a directory, with names relative to it and in their order, or of the
+        one file that is there; at last `end`. Symbolic links come as links; pipes, sockets and devices
+        are left out and counted. What changes meanwhile comes as it was or as it is.
+
+        * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: nothing is there.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
+        * FAILED_PRECONDITION, ERROR_REASON_WRONG_FILE_TYPE: it is neither a file nor a directory.
+        * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it for one of the files.
+        * ABORTED, ERROR_REASON_FILE_CHANGED: a file got shorter while it was read.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_ARCHIVE_TOO_LARGE: more than 1,000,000 entries, or 128 levels.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_PROCESS_LIMIT: no further process may be made inside.
+        * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
+        * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        """
+
+    @_abc_1.abstractmethod
+    def WriteArchive(
+        self,
+        request_iterator: _abc.AsyncIterator[_executor_pb2.WriteArchiveRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_executor_pb2.WriteArchiveRequest], _abc.Awaitable[_executor_pb2.WriteArchiveResponse]],
+    ) -> _abc.Awaitable[_executor_pb2.WriteArchiveResponse]:
+        """Unpacks a tar archive below a directory: a header, the archive, and `end`. All of it is unpacked
+        beside and checked first, so a call that breaks off, or is refused, changes nothing. Then it is
+        put in place: at once where nothing is, else entry by entry, each replacing a file or link of its
+        name; if that fails in between, metadata `placed` says how many entries are in place.
+
+        Files, directories, symbolic links that stay below the path, and hard links to files that came
+        before are unpacked. Of modes 0755 is kept, and the owner may always read and write.
+
+        * INVALID_ARGUMENT, ERROR_REASON_ARCHIVE_INVALID: it is damaged, or holds anything else.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_ARCHIVE_TOO_LARGE: more than 1,000,000 entries, 64 GiB, 128 levels.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
+        * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: the directory above is missing, and `make_parents` is not set.
+        * FAILED_PRECONDITION, ERROR_REASON_WRONG_FILE_TYPE: a file is in the place of a directory, or the reverse.
+        * ABORTED, ERROR_REASON_UPLOAD_INCOMPLETE: the stream stopped without its `end`.
+        * PERMISSION_DENIED, ERROR_REASON_FILE_PERMISSION: permissions forbid it.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_NO_SPACE: no space is left.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_PROCESS_LIMIT: no further process may be made inside.
+        * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
+        * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchFiles(
+        self,
+        request: _executor_pb2.WatchFilesRequest,
+        context: _aio.ServicerContext[_executor_pb2.WatchFilesRequest, _abc.AsyncIterator[_executor_pb2.WatchFilesResponse]],
+    ) -> _abc.AsyncIterator[_executor_pb2.WatchFilesResponse]:
+        """Streams what changes below a directory, from `started` on. What happens fast may come as one
+        change; what came into a new directory may be told twice. A reader who is too slow, and one whose
+        directory changes too fast, is told by `overflow` that changes were lost: list the files again then.
+        While it lasts the sandbox stays up. It ends with `end` when the directory is gone.
+
+        * NOT_FOUND, ERROR_REASON_FILE_NOT_FOUND: nothing is there.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
+        * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
+        * FAILED_PRECONDITION, ERROR_REASON_WRONG_FILE_TYPE: it is not a directory.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_WATCH_LIMIT: it holds more directories than can be watched.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_PROCESS_LIMIT: no further process may be made inside.
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.

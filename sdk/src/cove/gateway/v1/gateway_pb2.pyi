@@ -1555,6 +1555,110 @@ class SignalExecutionResponse(_message.Message):
 Global___SignalExecutionResponse: _TypeAlias = SignalExecutionResponse  # noqa: Y015
 
 @_typing.final
+class ForwardPortTarget(_message.Message):
+    """Where ForwardPort connects to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The workspace, `workspaces/{id}`. Required."""
+    port: _builtins.int
+    """The TCP port on 127.0.0.1 inside; where nothing listens there, on ::1."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForwardPortTarget: _TypeAlias = ForwardPortTarget  # noqa: Y015
+
+@_typing.final
+class ForwardPortRequest(_message.Message):
+    """One message of the caller of ForwardPort."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Bytes for the program inside, at most 1 MiB."""
+    @_builtins.property
+    def target(self) -> Global___ForwardPortTarget:
+        """The first one."""
+
+    @_builtins.property
+    def end(self) -> _executor_pb2.ForwardPortEnd:
+        """The last one: nothing more comes from the caller."""
+
+    def __init__(
+        self,
+        *,
+        target: Global___ForwardPortTarget | None = ...,
+        data: _builtins.bytes = ...,
+        end: _executor_pb2.ForwardPortEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "message", b"message", "target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "message", b"message", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["target", "data", "end"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___ForwardPortRequest: _TypeAlias = ForwardPortRequest  # noqa: Y015
+
+@_typing.final
+class ForwardPortResponse(_message.Message):
+    """One event of ForwardPort."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPENED_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Bytes from the program inside, at most 64 KiB."""
+    @_builtins.property
+    def opened(self) -> _executor_pb2.ForwardPortOpened:
+        """The first one."""
+
+    @_builtins.property
+    def end(self) -> _executor_pb2.ForwardPortEnd:
+        """Nothing more comes from the program inside."""
+
+    @_builtins.property
+    def heartbeat(self) -> _executor_pb2.Heartbeat:
+        """Sent every 10 s when nothing else is."""
+
+    def __init__(
+        self,
+        *,
+        opened: _executor_pb2.ForwardPortOpened | None = ...,
+        data: _builtins.bytes = ...,
+        end: _executor_pb2.ForwardPortEnd | None = ...,
+        heartbeat: _executor_pb2.Heartbeat | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "event", b"event", "heartbeat", b"heartbeat", "opened", b"opened"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "event", b"event", "heartbeat", b"heartbeat", "opened", b"opened"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["opened", "data", "end", "heartbeat"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___ForwardPortResponse: _TypeAlias = ForwardPortResponse  # noqa: Y015
+
+@_typing.final
 class ExecuteRequest(_message.Message):
     """Request of Execute."""
 
@@ -3465,3 +3569,247 @@ class MergeBranchResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MergeBranchResponse: _TypeAlias = MergeBranchResponse  # noqa: Y015
+
+@_typing.final
+class ReadArchiveRequest(_message.Message):
+    """Request of ReadArchive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The workspace, `workspaces/{id}`. Required."""
+    path: _builtins.str
+    """Relative to the workspace's root, or absolute below it; none is the root. At most one of
+    `path` and `raw_path`.
+    """
+    raw_path: _builtins.bytes
+    """The path when it is not UTF-8."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        path: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "path", b"path", "raw_path", b"raw_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadArchiveRequest: _TypeAlias = ReadArchiveRequest  # noqa: Y015
+
+@_typing.final
+class ReadArchiveResponse(_message.Message):
+    """One event of ReadArchive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """A part of the archive."""
+    @_builtins.property
+    def end(self) -> _executor_pb2.ArchiveEnd:
+        """The last event."""
+
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        end: _executor_pb2.ArchiveEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "event", b"event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["data", "end"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___ReadArchiveResponse: _TypeAlias = ReadArchiveResponse  # noqa: Y015
+
+@_typing.final
+class WriteArchiveHeader(_message.Message):
+    """What a WriteArchive is to unpack where."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
+    MAKE_PARENTS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The workspace, `workspaces/{id}`. Required."""
+    path: _builtins.str
+    """Relative to the workspace's root, or absolute below it; none is the root. At most one of
+    `path` and `raw_path`.
+    """
+    raw_path: _builtins.bytes
+    """The path when it is not UTF-8."""
+    make_parents: _builtins.bool
+    """Make the directories above it that are missing. The directory itself is always made."""
+    request_id: _builtins.str
+    """A UUID of the caller's making, the same in every retry."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        path: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
+        make_parents: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["make_parents", b"make_parents", "name", b"name", "path", b"path", "raw_path", b"raw_path", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteArchiveHeader: _TypeAlias = WriteArchiveHeader  # noqa: Y015
+
+@_typing.final
+class WriteArchiveRequest(_message.Message):
+    """One message of WriteArchive: the header first, then data, at last the end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """A part of the archive."""
+    @_builtins.property
+    def header(self) -> Global___WriteArchiveHeader:
+        """The first message, exactly once."""
+
+    @_builtins.property
+    def end(self) -> _executor_pb2.WriteFileEnd:
+        """The last message, exactly once."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___WriteArchiveHeader | None = ...,
+        data: _builtins.bytes = ...,
+        end: _executor_pb2.WriteFileEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "data", "end"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___WriteArchiveRequest: _TypeAlias = WriteArchiveRequest  # noqa: Y015
+
+@_typing.final
+class WriteArchiveResponse(_message.Message):
+    """Answer of WriteArchive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNPACKED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def unpacked(self) -> _executor_pb2.Unpacked:
+        """What was unpacked."""
+
+    def __init__(
+        self,
+        *,
+        unpacked: _executor_pb2.Unpacked | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["unpacked", b"unpacked"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unpacked", b"unpacked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteArchiveResponse: _TypeAlias = WriteArchiveResponse  # noqa: Y015
+
+@_typing.final
+class WatchFilesRequest(_message.Message):
+    """Request of WatchFiles."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The workspace, `workspaces/{id}`. Required."""
+    path: _builtins.str
+    """Relative to the workspace's root, or absolute below it; none is the root. At most one of
+    `path` and `raw_path`.
+    """
+    raw_path: _builtins.bytes
+    """The path when it is not UTF-8."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        path: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "path", b"path", "raw_path", b"raw_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchFilesRequest: _TypeAlias = WatchFilesRequest  # noqa: Y015
+
+@_typing.final
+class WatchFilesResponse(_message.Message):
+    """One event of WatchFiles."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    OVERFLOW_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def started(self) -> _executor_pb2.WatchStarted:
+        """The first event: what changes from now on is told."""
+
+    @_builtins.property
+    def change(self) -> _executor_pb2.FileChange:
+        """Something changed."""
+
+    @_builtins.property
+    def overflow(self) -> _executor_pb2.WatchOverflow:
+        """Changes were lost: anything may have changed."""
+
+    @_builtins.property
+    def heartbeat(self) -> _executor_pb2.WatchHeartbeat:
+        """Sent every 10 s when nothing else is."""
+
+    @_builtins.property
+    def end(self) -> _executor_pb2.WatchEnd:
+        """The last event: the directory itself was removed or moved."""
+
+    def __init__(
+        self,
+        *,
+        started: _executor_pb2.WatchStarted | None = ...,
+        change: _executor_pb2.FileChange | None = ...,
+        overflow: _executor_pb2.WatchOverflow | None = ...,
+        heartbeat: _executor_pb2.WatchHeartbeat | None = ...,
+        end: _executor_pb2.WatchEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "end", b"end", "event", b"event", "heartbeat", b"heartbeat", "overflow", b"overflow", "started", b"started"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "end", b"end", "event", b"event", "heartbeat", b"heartbeat", "overflow", b"overflow", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "change", "overflow", "heartbeat", "end"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___WatchFilesResponse: _TypeAlias = WatchFilesResponse  # noqa: Y015

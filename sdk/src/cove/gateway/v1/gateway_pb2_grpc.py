@@ -147,11 +147,18 @@ class WorkspaceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateWorkspace(self, request, context):
-        """Updates labels and annotations.
+        """Updates labels, annotations, and `spec.network`, which the mask must name. A new network is in
+        force when it returns, in running commands too; open connections that it forbids are cut.
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * INVALID_ARGUMENT, ERROR_REASON_FIELD_IMMUTABLE: the mask names another field.
         * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
+        * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: it is being made or changed; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids another network.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a list cannot be enforced here.
+        * FAILED_PRECONDITION, ERROR_REASON_PROXY_PORT_TAKEN: a program inside listens on the port
+        of the proxy. Nothing is let out until the port is free.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: its sandbox was started by an earlier version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -738,6 +745,11 @@ class ExecutionServiceStub(object):
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.AttachRequest.SerializeToString,
                 response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.AttachResponse.FromString,
                 _registered_method=True)
+        self.ForwardPort = channel.stream_stream(
+                '/cove.gateway.v1.ExecutionService/ForwardPort',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ForwardPortRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ForwardPortResponse.FromString,
+                _registered_method=True)
 
 
 class ExecutionServiceServicer(object):
@@ -894,6 +906,19 @@ class ExecutionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForwardPort(self, request_iterator, context):
+        """Connects to a port of the workspace's own localhost and moves bytes both ways, also when
+        it has no network. The first request is the `target`, the first answer `opened`. Each side
+        ends its direction with `end`; the call is over when both have. Not served over HTTP.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExecutionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -961,6 +986,11 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.Attach,
                     request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.AttachRequest.FromString,
                     response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.AttachResponse.SerializeToString,
+            ),
+            'ForwardPort': grpc.stream_stream_rpc_method_handler(
+                    servicer.ForwardPort,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ForwardPortRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ForwardPortResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1326,6 +1356,33 @@ class ExecutionService(object):
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def ForwardPort(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/cove.gateway.v1.ExecutionService/ForwardPort',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.ForwardPortRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.ForwardPortResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class FileServiceStub(object):
     """Files of workspaces. No path and no symbolic link leads out of a workspace.
@@ -1371,6 +1428,21 @@ class FileServiceStub(object):
                 '/cove.gateway.v1.FileService/MoveFile',
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.MoveFileRequest.SerializeToString,
                 response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.MoveFileResponse.FromString,
+                _registered_method=True)
+        self.ReadArchive = channel.unary_stream(
+                '/cove.gateway.v1.FileService/ReadArchive',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ReadArchiveRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ReadArchiveResponse.FromString,
+                _registered_method=True)
+        self.WriteArchive = channel.stream_unary(
+                '/cove.gateway.v1.FileService/WriteArchive',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WriteArchiveRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WriteArchiveResponse.FromString,
+                _registered_method=True)
+        self.WatchFiles = channel.unary_stream(
+                '/cove.gateway.v1.FileService/WatchFiles',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchFilesRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchFilesResponse.FromString,
                 _registered_method=True)
 
 
@@ -1457,6 +1529,43 @@ class FileServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadArchive(self, request, context):
+        """Streams a tar archive of a directory, with names relative to it and in their order, or of the
+        one file that is there. Symbolic links come as links; pipes, sockets and devices are left out.
+        Over HTTP the body is the archive itself; one that breaks off lacks its end.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteArchive(self, request_iterator, context):
+        """Unpacks a tar archive below a directory. A call that breaks off, or is refused, changes nothing.
+        Over HTTP the body is the archive itself.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchFiles(self, request, context):
+        """Streams what changes below a directory. A reader who is too slow is told by `overflow` that
+        changes were lost. While it lasts the sandbox stays up.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FileServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -1494,6 +1603,21 @@ def add_FileServiceServicer_to_server(servicer, server):
                     servicer.MoveFile,
                     request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.MoveFileRequest.FromString,
                     response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.MoveFileResponse.SerializeToString,
+            ),
+            'ReadArchive': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadArchive,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ReadArchiveRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ReadArchiveResponse.SerializeToString,
+            ),
+            'WriteArchive': grpc.stream_unary_rpc_method_handler(
+                    servicer.WriteArchive,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WriteArchiveRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WriteArchiveResponse.SerializeToString,
+            ),
+            'WatchFiles': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchFiles,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchFilesRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchFilesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1686,6 +1810,87 @@ class FileService(object):
             '/cove.gateway.v1.FileService/MoveFile',
             cove_dot_gateway_dot_v1_dot_gateway__pb2.MoveFileRequest.SerializeToString,
             cove_dot_gateway_dot_v1_dot_gateway__pb2.MoveFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadArchive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cove.gateway.v1.FileService/ReadArchive',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.ReadArchiveRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.ReadArchiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteArchive(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/cove.gateway.v1.FileService/WriteArchive',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.WriteArchiveRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.WriteArchiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cove.gateway.v1.FileService/WatchFiles',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchFilesRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchFilesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,11 +50,18 @@ class WorkspaceServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
     """
     UpdateWorkspace: _aio.UnaryUnaryMultiCallable[_gateway_pb2.UpdateWorkspaceRequest, _gateway_pb2.UpdateWorkspaceResponse]
-    """Updates labels and annotations.
+    """Updates labels, annotations, and `spec.network`, which the mask must name. A new network is in
+    force when it returns, in running commands too; open connections that it forbids are cut.
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * INVALID_ARGUMENT, ERROR_REASON_FIELD_IMMUTABLE: the mask names another field.
     * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
+    * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: it is being made or changed; retry.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids another network.
+    * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a list cannot be enforced here.
+    * FAILED_PRECONDITION, ERROR_REASON_PROXY_PORT_TAKEN: a program inside listens on the port
+      of the proxy. Nothing is let out until the port is free.
+    * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: its sandbox was started by an earlier version.
     """
     DeleteWorkspace: _aio.UnaryUnaryMultiCallable[_gateway_pb2.DeleteWorkspaceRequest, _gateway_pb2.DeleteWorkspaceResponse]
     """Kills every process of a workspace and removes it. Unsaved work, that is
@@ -188,11 +195,18 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_pb2.UpdateWorkspaceRequest,
         context: _aio.ServicerContext[_gateway_pb2.UpdateWorkspaceRequest, _abc.Awaitable[_gateway_pb2.UpdateWorkspaceResponse]],
     ) -> _abc.Awaitable[_gateway_pb2.UpdateWorkspaceResponse]:
-        """Updates labels and annotations.
+        """Updates labels, annotations, and `spec.network`, which the mask must name. A new network is in
+        force when it returns, in running commands too; open connections that it forbids are cut.
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * INVALID_ARGUMENT, ERROR_REASON_FIELD_IMMUTABLE: the mask names another field.
         * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
+        * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: it is being made or changed; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids another network.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a list cannot be enforced here.
+        * FAILED_PRECONDITION, ERROR_REASON_PROXY_PORT_TAKEN: a program inside listens on the port
+          of the proxy. Nothing is let out until the port is free.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: its sandbox was started by an earlier version.
         """
 
     @_abc_1.abstractmethod
@@ -419,6 +433,15 @@ class ExecutionServiceStub:
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
     """
+    ForwardPort: _aio.StreamStreamMultiCallable[_gateway_pb2.ForwardPortRequest, _gateway_pb2.ForwardPortResponse]
+    """Connects to a port of the workspace's own localhost and moves bytes both ways, also when
+    it has no network. The first request is the `target`, the first answer `opened`. Each side
+    ends its direction with `end`; the call is over when both have. Not served over HTTP.
+    Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    """
 
 class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Commands in workspaces. A command belongs to its workspace, not to the call that
@@ -600,6 +623,21 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
         """
 
+    @_abc_1.abstractmethod
+    def ForwardPort(
+        self,
+        request_iterator: _abc.AsyncIterator[_gateway_pb2.ForwardPortRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_gateway_pb2.ForwardPortRequest], _abc.AsyncIterator[_gateway_pb2.ForwardPortResponse]],
+    ) -> _abc.AsyncIterator[_gateway_pb2.ForwardPortResponse]:
+        """Connects to a port of the workspace's own localhost and moves bytes both ways, also when
+        it has no network. The first request is the `target`, the first answer `opened`. Each side
+        ends its direction with `end`; the call is over when both have. Not served over HTTP.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
 def add_ExecutionServiceServicer_to_server(servicer: ExecutionServiceServicer, server: _aio.Server) -> None: ...
 
 class FileServiceStub:
@@ -652,6 +690,31 @@ class FileServiceStub:
     """
     MoveFile: _aio.UnaryUnaryMultiCallable[_gateway_pb2.MoveFileRequest, _gateway_pb2.MoveFileResponse]
     """Renames a file, a link or a directory within the workspace.
+    Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    """
+    ReadArchive: _aio.UnaryStreamMultiCallable[_gateway_pb2.ReadArchiveRequest, _gateway_pb2.ReadArchiveResponse]
+    """Streams a tar archive of a directory, with names relative to it and in their order, or of the
+    one file that is there. Symbolic links come as links; pipes, sockets and devices are left out.
+    Over HTTP the body is the archive itself; one that breaks off lacks its end.
+    Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    """
+    WriteArchive: _aio.StreamUnaryMultiCallable[_gateway_pb2.WriteArchiveRequest, _gateway_pb2.WriteArchiveResponse]
+    """Unpacks a tar archive below a directory. A call that breaks off, or is refused, changes nothing.
+    Over HTTP the body is the archive itself.
+    Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    """
+    WatchFiles: _aio.UnaryStreamMultiCallable[_gateway_pb2.WatchFilesRequest, _gateway_pb2.WatchFilesResponse]
+    """Streams what changes below a directory. A reader who is too slow is told by `overflow` that
+    changes were lost. While it lasts the sandbox stays up.
     Fails as the RPC of this name in cove.executor.v1 does, and besides:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
@@ -748,6 +811,49 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_gateway_pb2.MoveFileRequest, _abc.Awaitable[_gateway_pb2.MoveFileResponse]],
     ) -> _abc.Awaitable[_gateway_pb2.MoveFileResponse]:
         """Renames a file, a link or a directory within the workspace.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadArchive(
+        self,
+        request: _gateway_pb2.ReadArchiveRequest,
+        context: _aio.ServicerContext[_gateway_pb2.ReadArchiveRequest, _abc.AsyncIterator[_gateway_pb2.ReadArchiveResponse]],
+    ) -> _abc.AsyncIterator[_gateway_pb2.ReadArchiveResponse]:
+        """Streams a tar archive of a directory, with names relative to it and in their order, or of the
+        one file that is there. Symbolic links come as links; pipes, sockets and devices are left out.
+        Over HTTP the body is the archive itself; one that breaks off lacks its end.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def WriteArchive(
+        self,
+        request_iterator: _abc.AsyncIterator[_gateway_pb2.WriteArchiveRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_gateway_pb2.WriteArchiveRequest], _abc.Awaitable[_gateway_pb2.WriteArchiveResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.WriteArchiveResponse]:
+        """Unpacks a tar archive below a directory. A call that breaks off, or is refused, changes nothing.
+        Over HTTP the body is the archive itself.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchFiles(
+        self,
+        request: _gateway_pb2.WatchFilesRequest,
+        context: _aio.ServicerContext[_gateway_pb2.WatchFilesRequest, _abc.AsyncIterator[_gateway_pb2.WatchFilesResponse]],
+    ) -> _abc.AsyncIterator[_gateway_pb2.WatchFilesResponse]:
+        """Streams what changes below a directory. A reader who is too slow is told by `overflow` that
+        changes were lost. While it lasts the sandbox stays up.
         Fails as the RPC of this name in cove.executor.v1 does, and besides:
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.

@@ -88,6 +88,8 @@ class Capabilities(_message.Message):
         """Never sent."""
         NETWORK_NONE: Capabilities._Network.ValueType  # 1
         """None but its own loopback."""
+        NETWORK_ALLOW_LIST: Capabilities._Network.ValueType  # 2
+        """A list of hosts and ports, reached through a proxy on its loopback."""
 
     class Network(_Network, metaclass=_NetworkEnumTypeWrapper):
         """What the network of a sandbox may be."""
@@ -96,6 +98,8 @@ class Capabilities(_message.Message):
     """Never sent."""
     NETWORK_NONE: Capabilities.Network.ValueType  # 1
     """None but its own loopback."""
+    NETWORK_ALLOW_LIST: Capabilities.Network.ValueType  # 2
+    """A list of hosts and ports, reached through a proxy on its loopback."""
 
     NODE_FIELD_NUMBER: _builtins.int
     DRIVERS_FIELD_NUMBER: _builtins.int
@@ -167,25 +171,85 @@ class Spec(_message.Message):
 
     DRIVER_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
     driver: _builtins.str
     """Driver; empty means the default."""
     @_builtins.property
     def limits(self) -> Global___Limits:
         """What it may use."""
 
+    @_builtins.property
+    def network(self) -> Global___Network:
+        """What it may reach; unset means nothing."""
+
     def __init__(
         self,
         *,
         driver: _builtins.str = ...,
         limits: Global___Limits | None = ...,
+        network: Global___Network | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "network", b"network"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver", b"driver", "limits", b"limits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver", b"driver", "limits", b"limits", "network", b"network"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Spec: _TypeAlias = Spec  # noqa: Y015
+
+@_typing.final
+class Network(_message.Message):
+    """What the programs of an environment may reach, through the proxy on its loopback. Nothing
+    else ever: private, loopback and link-local addresses neither, unless the operator lent them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Rule(_message.Message):
+        """A host and ports of it."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        HOST_FIELD_NUMBER: _builtins.int
+        PORTS_FIELD_NUMBER: _builtins.int
+        host: _builtins.str
+        """A name, `*.` and a name for every name below that one, an address, an IPv6 one in
+        brackets, or `*` for every public host. In ASCII: other letters as `xn--`.
+        """
+        @_builtins.property
+        def ports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+            """Ports. Required."""
+
+        def __init__(
+            self,
+            *,
+            host: _builtins.str = ...,
+            ports: _abc.Iterable[_builtins.int] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "ports", b"ports"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ALLOW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def allow(self) -> _containers.RepeatedCompositeFieldContainer[Global___Network.Rule]:
+        """What is allowed; empty means nothing."""
+
+    def __init__(
+        self,
+        *,
+        allow: _abc.Iterable[Global___Network.Rule] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow", b"allow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Network: _TypeAlias = Network  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
@@ -724,6 +788,64 @@ class ResumeEnvironmentRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResumeEnvironmentRequest: _TypeAlias = ResumeEnvironmentRequest  # noqa: Y015
+
+@_typing.final
+class UpdateNetworkRequest(_message.Message):
+    """What an environment is to reach from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLE_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    handle: _builtins.bytes
+    """From ProvisionEnvironment. Required."""
+    revision: _builtins.int
+    """Grows with every change of the policy; the highest wins. Required."""
+    @_builtins.property
+    def network(self) -> Global___Network:
+        """The new policy; unset means nothing."""
+
+    def __init__(
+        self,
+        *,
+        handle: _builtins.bytes = ...,
+        network: Global___Network | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "network", b"network", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateNetworkRequest: _TypeAlias = UpdateNetworkRequest  # noqa: Y015
+
+@_typing.final
+class UpdateNetworkResponse(_message.Message):
+    """The policy of the highest revision is in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUPERSEDED_FIELD_NUMBER: _builtins.int
+    CUT_FIELD_NUMBER: _builtins.int
+    superseded: _builtins.bool
+    """Whether that is another one than asked for, as it came later."""
+    cut: _builtins.int
+    """How many open connections were cut."""
+    def __init__(
+        self,
+        *,
+        superseded: _builtins.bool = ...,
+        cut: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut", b"cut", "superseded", b"superseded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateNetworkResponse: _TypeAlias = UpdateNetworkResponse  # noqa: Y015
 
 @_typing.final
 class ResumeEnvironmentResponse(_message.Message):

@@ -81,6 +81,11 @@ class ProviderServiceStub(object):
                 request_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.ListProvisionedRequest.SerializeToString,
                 response_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.ListProvisionedResponse.FromString,
                 _registered_method=True)
+        self.UpdateNetwork = channel.unary_unary(
+                '/cove.provider.v1.ProviderService/UpdateNetwork',
+                request_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.UpdateNetworkRequest.SerializeToString,
+                response_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.UpdateNetworkResponse.FromString,
+                _registered_method=True)
 
 
 class ProviderServiceServicer(object):
@@ -185,6 +190,24 @@ class ProviderServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateNetwork(self, request, context):
+        """Changes what an environment may reach. When it returns, the new policy is in force, and open
+        connections that it forbids are cut. Idempotent: one with an older revision than the last
+        changes nothing.
+
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
+        * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a list cannot be enforced here.
+        * FAILED_PRECONDITION, ERROR_REASON_PROXY_PORT_TAKEN: a program inside listens on the
+        port of the proxy. Nothing is let out until the port is free.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: its sandbox was started by an earlier
+        version, which has no way out.
+        * UNAVAILABLE, ERROR_REASON_SERVICE_UNAVAILABLE: the proxy is away; retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProviderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -232,6 +255,11 @@ def add_ProviderServiceServicer_to_server(servicer, server):
                     servicer.ListProvisioned,
                     request_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.ListProvisionedRequest.FromString,
                     response_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.ListProvisionedResponse.SerializeToString,
+            ),
+            'UpdateNetwork': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateNetwork,
+                    request_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.UpdateNetworkRequest.FromString,
+                    response_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.UpdateNetworkResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -479,6 +507,33 @@ class ProviderService(object):
             '/cove.provider.v1.ProviderService/ListProvisioned',
             cove_dot_provider_dot_v1_dot_provider__pb2.ListProvisionedRequest.SerializeToString,
             cove_dot_provider_dot_v1_dot_provider__pb2.ListProvisionedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateNetwork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.provider.v1.ProviderService/UpdateNetwork',
+            cove_dot_provider_dot_v1_dot_provider__pb2.UpdateNetworkRequest.SerializeToString,
+            cove_dot_provider_dot_v1_dot_provider__pb2.UpdateNetworkResponse.FromString,
             options,
             channel_credentials,
             insecure,

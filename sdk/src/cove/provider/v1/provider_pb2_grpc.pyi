@@ -78,6 +78,20 @@ class ProviderServiceStub:
 
     * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
     """
+    UpdateNetwork: _aio.UnaryUnaryMultiCallable[_provider_pb2.UpdateNetworkRequest, _provider_pb2.UpdateNetworkResponse]
+    """Changes what an environment may reach. When it returns, the new policy is in force, and open
+    connections that it forbids are cut. Idempotent: one with an older revision than the last
+    changes nothing.
+
+    * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
+    * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
+    * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a list cannot be enforced here.
+    * FAILED_PRECONDITION, ERROR_REASON_PROXY_PORT_TAKEN: a program inside listens on the
+      port of the proxy. Nothing is let out until the port is free.
+    * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: its sandbox was started by an earlier
+      version, which has no way out.
+    * UNAVAILABLE, ERROR_REASON_SERVICE_UNAVAILABLE: the proxy is away; retry.
+    """
 
 class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
     """Makes, watches and removes what an environment stands on. It reports what it
@@ -196,6 +210,26 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists what is provisioned on this node, in the order of uids.
 
         * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateNetwork(
+        self,
+        request: _provider_pb2.UpdateNetworkRequest,
+        context: _aio.ServicerContext[_provider_pb2.UpdateNetworkRequest, _abc.Awaitable[_provider_pb2.UpdateNetworkResponse]],
+    ) -> _abc.Awaitable[_provider_pb2.UpdateNetworkResponse]:
+        """Changes what an environment may reach. When it returns, the new policy is in force, and open
+        connections that it forbids are cut. Idempotent: one with an older revision than the last
+        changes nothing.
+
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
+        * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a list cannot be enforced here.
+        * FAILED_PRECONDITION, ERROR_REASON_PROXY_PORT_TAKEN: a program inside listens on the
+          port of the proxy. Nothing is let out until the port is free.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: its sandbox was started by an earlier
+          version, which has no way out.
+        * UNAVAILABLE, ERROR_REASON_SERVICE_UNAVAILABLE: the proxy is away; retry.
         """
 
 def add_ProviderServiceServicer_to_server(servicer: ProviderServiceServicer, server: _aio.Server) -> None: ...

@@ -90,6 +90,8 @@ class Environment(_message.Message):
         """It is being forked."""
         OPERATION_DELETING: Environment._Operation.ValueType  # 7
         """It is being taken down."""
+        OPERATION_UPDATING: Environment._Operation.ValueType  # 8
+        """What was changed in its spec is being put in force."""
 
     class Operation(_Operation, metaclass=_OperationEnumTypeWrapper):
         """What is being done to an environment, under a lease."""
@@ -110,6 +112,8 @@ class Environment(_message.Message):
     """It is being forked."""
     OPERATION_DELETING: Environment.Operation.ValueType  # 7
     """It is being taken down."""
+    OPERATION_UPDATING: Environment.Operation.ValueType  # 8
+    """What was changed in its spec is being put in force."""
 
     @_typing.final
     class LabelsEntry(_message.Message):
@@ -375,6 +379,7 @@ class EnvironmentSpec(_message.Message):
     ENV_FIELD_NUMBER: _builtins.int
     DEPTH_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
     repository: _builtins.str
     """URL of the repository; empty makes a new, empty one."""
     revision: _builtins.str
@@ -397,6 +402,10 @@ class EnvironmentSpec(_message.Message):
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Variables that every command gets."""
 
+    @_builtins.property
+    def network(self) -> Global___Network:
+        """What it may reach; unset means nothing. Refused at create where it cannot be enforced."""
+
     def __init__(
         self,
         *,
@@ -408,14 +417,69 @@ class EnvironmentSpec(_message.Message):
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         depth: _builtins.int = ...,
         filter: _builtins.str = ...,
+        network: Global___Network | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "network", b"network"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "depth", b"depth", "driver", b"driver", "env", b"env", "filter", b"filter", "limits", b"limits", "repository", b"repository", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "depth", b"depth", "driver", b"driver", "env", b"env", "filter", b"filter", "limits", b"limits", "network", b"network", "repository", b"repository", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EnvironmentSpec: _TypeAlias = EnvironmentSpec  # noqa: Y015
+
+@_typing.final
+class Network(_message.Message):
+    """What the programs of an environment may reach, through the proxy on its loopback. Nothing
+    else ever: private, loopback and link-local addresses neither, unless the operator lent them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Rule(_message.Message):
+        """A host and ports of it."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        HOST_FIELD_NUMBER: _builtins.int
+        PORTS_FIELD_NUMBER: _builtins.int
+        host: _builtins.str
+        """A name, `*.` and a name for every name below that one, an address, an IPv6 one in
+        brackets, or `*` for every public host. In ASCII: other letters as `xn--`.
+        """
+        @_builtins.property
+        def ports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+            """Ports. Required."""
+
+        def __init__(
+            self,
+            *,
+            host: _builtins.str = ...,
+            ports: _abc.Iterable[_builtins.int] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "ports", b"ports"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ALLOW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def allow(self) -> _containers.RepeatedCompositeFieldContainer[Global___Network.Rule]:
+        """What is allowed; empty means nothing."""
+
+    def __init__(
+        self,
+        *,
+        allow: _abc.Iterable[Global___Network.Rule] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow", b"allow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Network: _TypeAlias = Network  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
@@ -843,8 +907,8 @@ class UpdateEnvironmentRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields to write: of labels, annotations, worktree, mount, handle,
-        handle_generation, driver, node, progress, failure, head_commit, warnings. Required.
+        """Fields to write: of labels, annotations, worktree, mount, handle, handle_generation, driver,
+        node, progress, failure, head_commit, warnings, spec.network. Required.
         """
 
     def __init__(
