@@ -11,19 +11,23 @@ from typing import Final, Self
 
 from agent import encoding, frames
 from agent.channel import Channel, PeerGone, PeerTooOld, Reply
+from agent.input_requests import InputRequests
 from agent.messages import (
     AgentError,
     Command,
     CommandLimits,
     Entry,
     ErrorCode,
+    InputState,
     Listing,
     Processes,
     Running,
     Scope,
     Sinks,
     Started,
+    Terminal,
 )
+from agent.replies import failure, numbers
 
 __all__ = [
     "AgentClient",
@@ -32,6 +36,7 @@ __all__ = [
     "CommandLimits",
     "Entry",
     "ErrorCode",
+    "InputState",
     "Listing",
     "PeerGone",
     "PeerTooOld",
@@ -40,13 +45,23 @@ __all__ = [
     "Scope",
     "Sinks",
     "Started",
+    "Terminal",
 ]
 
 _TIMEOUT: Final = 10.0
 """Seconds the agent has for what it does at once."""
 
 
-class AgentClient:
+_STARTS: Final = {
+    (False, False): frames.START,
+    (False, True): frames.START_SECRETLY,
+    (True, False): frames.START_OPEN,
+    (True, True): frames.START_OPEN_SECRETLY,
+}
+"""By whether there is an input, and whether there are secrets."""
+
+
+class AgentClient(InputRequests):
     """A connection to an agent. While one is open, the agent does not go idle: keep it short."""
 
     def __init__(self, channel: Channel, pidfd: int) -> None:
@@ -111,12 +126,12 @@ class AgentClient:
         After PeerGone ask again, or look into the log: an empty one means it never ran.
         """
         unified = int(sinks.unified is not None)
-        secrets = encoding.secrets(command)
-        said = execution_id.encode(), *secrets, *encoding.limits(command), unified
-        payload = frames.pack(*said, *encoding.program(command))
-        kind = frames.START_SECRETLY if secrets else frames.START
+        secrets, wanted = encoding.secrets(command), encoding.input_of(command)
+        first = execution_id.encode(), *secrets, *encoding.limits(command), unified
+        payload = frames.pack(*first, *wanted, *encoding.program(command))
+        kind = _STARTS[bool(wanted), bool(secrets)]
         reply = await self._ask(kind, payload, timeout, encoding.descriptors(sinks))
-        pid, existing = _numbers(reply, 2)
+        pid, existing = numbers(reply, 2)
         return Started(pid, bool(existing))
 
     async def limit(self, execution_id: str, limits: CommandLimits) -> None:
@@ -151,7 +166,7 @@ class AgentClient:
         secrets = encoding.secrets(command)
         said = *names, *secrets, *encoding.limits(command), *encoding.program(command)
         kind = frames.RUN_SECRETLY if secrets else frames.RUN
-        pid, existing = _numbers(await self._ask(kind, frames.pack(*said), timeout), 2)
+        pid, existing = numbers(await self._ask(kind, frames.pack(*said), timeout), 2)
         return Started(pid, bool(existing))
 
     async def signal(
@@ -176,7 +191,7 @@ class AgentClient:
 
         An agent of an earlier version refuses that: AgentError.
         """
-        (idle,) = _numbers(await self._ask(frames.LEAVE, b"", timeout), 1)
+        (idle,) = numbers(await self._ask(frames.LEAVE, b"", timeout), 1)
         return bool(idle)
 
     async def listing(self, timeout: float = _TIMEOUT) -> Listing:
@@ -285,7 +300,7 @@ class AgentClient:
 
     async def _help(self, kind: int, payload: bytes, *descriptors: int) -> int:
         reply = await self._ask(kind, payload, descriptors=descriptors)
-        return _numbers(reply, 1)[0]
+        return numbers(reply, 1)[0]
 
     async def end_helper(self, number: int) -> None:
         """Kill a helper, if it is still there. What it began is left as it is."""
@@ -317,26 +332,8 @@ class AgentClient:
         if not reply.ok or len(reply.descriptors) != wanted:
             for descriptor in reply.descriptors:
                 os.close(descriptor)
-            raise _failure(reply)
+            raise failure(reply)
         return reply
-
-
-def _failure(reply: Reply) -> Exception:
-    try:
-        code, errno, message = frames.unpack(reply.payload)
-        return AgentError(ErrorCode(code.decode()), int(errno), message.decode())
-    except ValueError:
-        return PeerGone("the agent answers nonsense")
-
-
-def _numbers(reply: Reply, count: int) -> list[int]:
-    try:
-        numbers = [int(field) for field in frames.unpack(reply.payload)]
-    except ValueError as error:
-        raise PeerGone("the agent answers nonsense") from error
-    if len(numbers) != count:
-        raise PeerGone("the agent answers nonsense")
-    return numbers
 
 
 def _entries(directory: int) -> list[Entry]:

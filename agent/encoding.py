@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from agent import frames
 from agent.messages import Command, Listing, Process, Processes, Running, Sinks
 
 
@@ -22,6 +23,13 @@ def limits(command: Command) -> tuple[bytes | int, ...]:
 def program(command: Command) -> tuple[bytes | int, ...]:
     env = [key.encode() + b"=" + to_bytes(value) for key, value in command.env.items()]
     return len(command.argv), *map(to_bytes, command.argv), *env
+
+
+def input_of(command: Command) -> tuple[int, ...]:
+    """Nothing where the command has no input."""
+    if command.terminal:
+        return (frames.TERMINAL, command.terminal.rows, command.terminal.cols)
+    return (frames.PIPE, 0, 0) if command.stdin else ()
 
 
 def secrets(command: Command) -> tuple[bytes | int, ...]:

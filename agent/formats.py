@@ -30,6 +30,11 @@ output bytes, of these dropped. Then text: who cancelled, which timeout, which
 limit."""
 MAX_TEXT = 1024
 
+INPUT = struct.Struct("<8sQBI")
+"""At the end of the block of a result, when there was an input: magic, bytes taken, whether it
+was closed, CRC-32 of these. Written before the result."""
+INPUT_MAGIC = b"CoveInpt"
+
 EXIT_CODE, EXIT_SIGNAL, EXIT_TIMED_OUT, EXIT_CANCELLED, EXIT_LIMITED = 1, 2, 3, 4, 5
 
 
@@ -42,3 +47,9 @@ def result(version: int, body: tuple[int, ...], text: bytes) -> bytes:
     """The body of an exit record, which is also what a result file begins with."""
     data = RESULT_BODY.pack(*body) + text[:MAX_TEXT]
     return RESULT_HEADER.pack(RESULT_MAGIC, version, len(data), crc32(data)) + data
+
+
+def input_note(taken: int, *, closed: bool) -> bytes:
+    """What the block of a result ends with."""
+    blank = INPUT.pack(INPUT_MAGIC, taken, closed, 0)
+    return INPUT.pack(INPUT_MAGIC, taken, closed, crc32(blank))

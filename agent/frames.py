@@ -21,6 +21,12 @@ LEAVE = 12
 """End now, if nothing runs: as after the idle timeout, but whoever is connected."""
 LIMITS, EXCEEDED = 40, 41
 """What a start to come may use; and that a running one has met a limit, and is to end."""
+START_OPEN = 13
+"""A start with an input: as START, and after the seventh field its kind, rows, columns."""
+WRITE, INPUT, RELEASE, RESIZE = 14, 15, 16, 17
+"""Input of an execution: write; how far it is, and hold it; let it go; size of the terminal."""
+START_OPEN_SECRETLY = 18
+"""START_OPEN with secrets, as START_SECRETLY has them."""
 READ_ARCHIVE, WRITE_ARCHIVE, WATCH, END_HELPER = 20, 21, 22, 23
 """What a helper of the agent's does over descriptors that come along, and its end. It says how it
 went, or what happens, in packets of fields on the last descriptor, the first field one of:"""
@@ -45,6 +51,8 @@ PROCESS, GROUP, TREE = 1, 2, 3
 
 OUTPUT, DISK, PIDS, CPU = b"output", b"disk", b"pids", b"cpu"
 """Limits that end an execution."""
+PIPE, TERMINAL = 1, 2
+"""Kinds of input."""
 
 PROGRAM_NOT_FOUND = b"PROGRAM_NOT_FOUND"
 PROGRAM_NOT_EXECUTABLE = b"PROGRAM_NOT_EXECUTABLE"
@@ -61,6 +69,11 @@ WATCH_LIMIT = b"WATCH_LIMIT"
 UNPROTECTED = b"UNPROTECTED"
 OS_ERROR = b"OS_ERROR"
 BAD_REQUEST = b"BAD_REQUEST"
+INPUT_NONE = b"INPUT_NONE"
+INPUT_CLOSED = b"INPUT_CLOSED"
+INPUT_GAP = b"INPUT_GAP"
+INPUT_HELD = b"INPUT_HELD"
+TERMINAL_NONE = b"TERMINAL_NONE"
 
 _LENGTH = struct.Struct("<I")
 

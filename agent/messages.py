@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import IntEnum, StrEnum
+from typing import Final
 
 from agent import frames
 
@@ -37,6 +38,16 @@ class ErrorCode(StrEnum):
     OS_ERROR = frames.OS_ERROR.decode()
     """See `errno`."""
     BAD_REQUEST = frames.BAD_REQUEST.decode()
+    INPUT_NONE = frames.INPUT_NONE.decode()
+    """The command was started without an input."""
+    INPUT_CLOSED = frames.INPUT_CLOSED.decode()
+    """The input was closed, by us or by the command."""
+    INPUT_GAP = frames.INPUT_GAP.decode()
+    """The offset is beyond what came so far, which is the message."""
+    INPUT_HELD = frames.INPUT_HELD.decode()
+    """Another writer has the input."""
+    TERMINAL_NONE = frames.TERMINAL_NONE.decode()
+    """The command has no terminal."""
 
 
 class AgentError(Exception):
@@ -46,6 +57,28 @@ class AgentError(Exception):
         super().__init__(message)
         self.code = code
         self.errno = errno
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """A terminal for a command, and its size."""
+
+    rows: int
+    cols: int
+
+
+MOST_INPUT: Final = 2**63 - 1
+"""Bytes of input that anybody believes in, whatever an agent says."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputState:
+    """How far the input of an execution is."""
+
+    taken: int
+    """Bytes that were written to the command, or that it can read by now."""
+    closed: bool
+    """No more can come."""
 
 
 class Scope(IntEnum):
@@ -62,7 +95,7 @@ class Scope(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What to run. The environment is exactly `env`; the command's stdin is /dev/null.
+    """What to run. The environment is exactly `env`.
 
     `env` should hold COVE_EXECUTION_ID: without cgroups, what runs away is found again by it.
     """
@@ -71,6 +104,10 @@ class Command:
     cwd: str | bytes = "/workspace"
     env: Mapping[str, str | bytes]
     merge_stderr: bool = False
+    stdin: bool = False
+    """Whether it has an input; else its stdin is /dev/null."""
+    terminal: Terminal | None = None
+    """Stdin, stdout and stderr are a terminal, which is its controlling one."""
     timeout: timedelta | None = None
     """From the start; then SIGTERM to the tree, and after `grace` SIGKILL."""
     idle_output_timeout: timedelta | None = None

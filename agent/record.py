@@ -7,6 +7,7 @@ from enum import Enum, IntEnum, auto
 from typing import Final
 
 from agent import LOG_VERSION, formats
+from agent.messages import MOST_INPUT, InputState
 
 _LONGEST_BODY: Final = formats.RESULT_BODY.size + formats.MAX_TEXT
 _COUNTS: Final = (
@@ -110,7 +111,7 @@ class Result:
     @classmethod
     def decode(cls, data: bytes) -> "Result | None":
         """None when nothing was written yet. Raises ValueError when it is no whole result."""
-        if not data.strip(b"\0"):
+        if not data[: formats.RESULT_HEADER.size].strip(b"\0"):
             return None
         if len(data) < formats.RESULT_HEADER.size:
             raise ValueError("result cut short")
@@ -130,6 +131,17 @@ class Result:
             text=body[formats.RESULT_BODY.size :].decode(errors="replace"),
             **dict(zip(_COUNTS, counts, strict=True)),
         )
+
+
+def input_of(block: bytes) -> InputState | None:
+    """How far the input came of an execution that has ended; None when it had none."""
+    note = block[formats.RESULT_SIZE - formats.INPUT.size : formats.RESULT_SIZE]
+    if len(note) < formats.INPUT.size:
+        return None
+    magic, taken, closed, _ = formats.INPUT.unpack(note)
+    if magic != formats.INPUT_MAGIC or note != formats.input_note(taken, closed=bool(closed)):
+        return None
+    return InputState(min(taken, MOST_INPUT), bool(closed))
 
 
 BLANK_RESULT: Final = bytes(formats.RESULT_SIZE)

@@ -12,6 +12,7 @@ from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
 from gateway.convert import commands_env, environment_limits
 from gateway.forwarding import forwarded
+from gateway.inputs import InputFace, named
 from gateway.ready import Workspaces, in_words_of
 from gateway.tools import Tools
 from servicekit.errors import InvalidArgument
@@ -21,7 +22,7 @@ _LOOK: Final = 5.0
 """Seconds after which a stream without end asks whether its workspace is still there."""
 
 
-class ExecutionServicer(ExecutionServiceServicer):
+class ExecutionServicer(InputFace, ExecutionServiceServicer):
     def __init__(self, tools: Tools, workspaces: Workspaces) -> None:
         self._executor = tools.executor
         self._ports = tools.ports
@@ -44,7 +45,7 @@ class ExecutionServicer(ExecutionServiceServicer):
             answer = await self._workspaces.awake(
                 environment, lambda: self._executor.unary(self._rpc.StartExecution, asked)
             )
-        return pb.StartExecutionResponse(execution=_named(environment, answer.execution))
+        return pb.StartExecutionResponse(execution=named(environment, answer.execution))
 
     async def GetExecution(
         self, request: pb.GetExecutionRequest, context: Context
@@ -53,7 +54,7 @@ class ExecutionServicer(ExecutionServiceServicer):
         asked = executor_pb2.GetExecutionRequest(name=name)
         with in_words_of(environment):
             answer = await self._executor.unary(self._rpc.GetExecution, asked)
-        return pb.GetExecutionResponse(execution=_named(environment, answer.execution))
+        return pb.GetExecutionResponse(execution=named(environment, answer.execution))
 
     async def ListExecutions(
         self, request: pb.ListExecutionsRequest, context: Context
@@ -67,7 +68,7 @@ class ExecutionServicer(ExecutionServiceServicer):
         with in_words_of(environment):
             answer = await self._executor.unary(self._rpc.ListExecutions, asked)
         return pb.ListExecutionsResponse(
-            executions=[_named(environment, each) for each in answer.executions],
+            executions=[named(environment, each) for each in answer.executions],
             next_page_token=answer.next_page_token,
             page_size=answer.page_size,
         )
@@ -79,7 +80,7 @@ class ExecutionServicer(ExecutionServiceServicer):
         asked = executor_pb2.WaitExecutionRequest(name=name)
         with in_words_of(environment):
             answer = await self._executor.unary(self._rpc.WaitExecution, asked)
-        return pb.WaitExecutionResponse(execution=_named(environment, answer.execution))
+        return pb.WaitExecutionResponse(execution=named(environment, answer.execution))
 
     async def DeleteExecution(
         self, request: pb.DeleteExecutionRequest, context: Context
@@ -120,7 +121,7 @@ class ExecutionServicer(ExecutionServiceServicer):
         )
         with in_words_of(environment, asked, request):
             answer = await self._executor.unary(self._rpc.SignalExecution, asked)
-        return pb.SignalExecutionResponse(execution=_named(environment, answer.execution))
+        return pb.SignalExecutionResponse(execution=named(environment, answer.execution))
 
     async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:
         environment = await self._workspaces.ready(request.name)
@@ -137,7 +138,7 @@ class ExecutionServicer(ExecutionServiceServicer):
                 environment, lambda: self._executor.unary(self._rpc.Execute, asked)
             )
         return pb.ExecuteResponse(
-            execution=_named(environment, answer.execution),
+            execution=named(environment, answer.execution),
             stdout=answer.stdout,
             stderr=answer.stderr,
         )
@@ -162,7 +163,7 @@ class ExecutionServicer(ExecutionServiceServicer):
             async with aclosing(events):
                 async for event in events:
                     if event.HasField("execution"):
-                        _named(environment, event.execution)
+                        named(environment, event.execution)
                     if kind := event.WhichOneof("event"):
                         yield pb.StreamExecutionResponse(**{kind: getattr(event, kind)})
 
@@ -208,10 +209,3 @@ class ExecutionServicer(ExecutionServiceServicer):
         workspace, execution_id = names.split_execution(name)
         environment = await self._workspaces.ready(workspace)
         return environment, names.behind(environment, execution_id)
-
-
-def _named(environment: Environment, execution: executor_pb2.Execution) -> executor_pb2.Execution:
-    """The same execution by the name that callers know."""
-    _, execution_id = names.split_execution(execution.name)
-    execution.name = f"{names.workspace_name(environment.name)}{names.EXECUTIONS}{execution_id}"
-    return execution

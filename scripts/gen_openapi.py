@@ -15,7 +15,9 @@ from cove.gateway.v1 import gateway_pb2
 from gateway.rest.archives import PACK, UNPACK
 from gateway.rest.document import FILE
 from gateway.rest.files import READ, WRITE
+from gateway.rest.input import STREAM
 from gateway.rest.routes import Routes
+from gateway.rest.terminal import ATTACH
 from scripts.openapi import comments, parts, raw
 from scripts.openapi.comments import in_json_names
 from scripts.openapi.failures import Failures
@@ -46,7 +48,14 @@ def document() -> dict[str, Any]:
     said = comments.read()
     schemas = Schemas(said, [rpc for service in services for rpc in service.methods])
     operations = Operations(schemas, Failures(said))
-    special = {READ: raw.reading, WRITE: raw.writing, PACK: raw.packing, UNPACK: raw.unpacking}
+    special = {
+        READ: raw.reading,
+        WRITE: raw.writing,
+        PACK: raw.packing,
+        UNPACK: raw.unpacking,
+        STREAM: raw.streaming,
+        ATTACH: raw.attaching,
+    }
     paths: dict[str, Any] = {}
     for route in sorted(
         Routes.of(services),

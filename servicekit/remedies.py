@@ -112,6 +112,13 @@ REMEDIES: Final[Mapping[str, str]] = {
     "AGENT_UNAVAILABLE": _WAIT,
     "EXECUTION_RUNNING": "Signal the execution or wait for its end, then retry.",
     "PATH_TOO_LONG": "Use shorter names.",
+    "INPUT_NOT_OPEN": "Start a command with `stdin` OPEN, or with a `terminal`; attach with "
+    "`read_only` to look on.",
+    "INPUT_CLOSED": "Start a new execution; what came before `expected` was written.",
+    "INPUT_GAP": "Write from the offset `expected` on.",
+    "INPUT_HELD": "Wait until the writer has left, look on with `read_only`, or write with "
+    "`take_over`, which ends its writing.",
+    "TERMINAL_NOT_OPEN": "Start a command with a `terminal`.",
     "PORT_NOT_LISTENING": "Start the server inside, on 127.0.0.1, 0.0.0.0 or ::1, then connect "
     "again.",
     "PORT_LIMIT": "Close forwarded connections of the workspace, then connect again.",

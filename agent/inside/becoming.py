@@ -10,6 +10,7 @@ from agent import formats, frames
 from agent.inside import system
 from agent.inside.connection import Connection
 from agent.inside.execution import Execution
+from agent.inside.input import Input
 from agent.inside.spawn import Blank
 from agent.inside.stream import Stream
 from agent.inside.tree import is_stopped
@@ -33,6 +34,7 @@ class Becoming:
         self.later: list[tuple[Connection, int, int, bytes]] = []
         """Requests about it, to be answered when it runs: connection, kind, number, payload."""
         self._outputs = outputs
+        self._entry = blank.take_entry()
         self._give_up = now + _PATIENCE
         self._stop_at = now + _SLOW
         self._push_at = now
@@ -85,14 +87,17 @@ class Becoming:
             execution.log.undo()
             execution.log.close()
             execution.tree.close()
-            for reading in self._outputs:
-                os.close(reading)
+            for descriptor in (*self._outputs, self._entry):
+                if descriptor >= 0:
+                    os.close(descriptor)
             raise
-        numbers = (formats.STDOUT, formats.STDERR)
+        numbers = (formats.TERMINAL,) if self.blank.terminal else (formats.STDOUT, formats.STDERR)
         execution.streams = [
             Stream(reading, number, execution.log, execution.hidden)
             for reading, number in zip(self._outputs, numbers, strict=False)
         ]
+        if self._entry >= 0:
+            execution.input = Input(self._entry, terminal=self.blank.terminal)
         execution.tree.leader = execution.pid = execution.group = self.blank.pid
         if self._status:
             execution.exited(*self._status, time.monotonic())

@@ -6,6 +6,7 @@ import time
 from agent import formats, frames
 from agent.inside import system
 from agent.inside.connection import Connection
+from agent.inside.input import Input
 from agent.inside.log import Log
 from agent.inside.stream import Stream
 from agent.inside.tree import Tree
@@ -31,6 +32,7 @@ class Execution:
         self.log = log
         self.tree = tree
         self.streams: list[Stream] = []
+        self.input: Input | None = None
         self.pid = 0
         self.group = 0
         """Its process group; others may be left in it when it has ended."""
@@ -83,6 +85,7 @@ class Execution:
     def deadline(self) -> float:
         """When `tick` must be called at the latest; 0 is never."""
         times = [self._sweep_at, *(stream.held_until for stream in self.streams if stream.open)]
+        times += [self.input.deadline()] if self.input else []
         if self._status is None and self._ending is None:
             times += [self._timeout and self._began + self._timeout]
             times += [self._idle_timeout and self._last_output + self._idle_timeout]
@@ -92,6 +95,8 @@ class Execution:
 
     def tick(self, now: float) -> list[Waiter]:
         """Do what is due. Returns who is to be told that it is over."""
+        if self.input:
+            self.input.tick(now)
         for stream in self.streams:
             if stream.open and stream.held_until and now >= stream.held_until and stream.look(now):
                 self._last_output = now
@@ -128,7 +133,8 @@ class Execution:
         self._status = self._status or (0, 0, 0, 0)
         for stream in self.streams:
             stream.discard(lost=True)
-        ends = (self.log.close, self.tree.close, lambda: os.write(2, told))
+        shut = self.input.shut if self.input else int
+        ends = (self.log.close, self.tree.close, shut, lambda: os.write(2, told))
         for end in (lambda: self.tree.signal(system.SIGKILL), *ends):
             try:
                 end()
@@ -167,6 +173,9 @@ class Execution:
         text = b""
         if self._ending:
             kind, text = self._ending
+        if self.input:
+            self.log.note_input(self.input.taken, closed=self.input.closed)
+            self.input.shut()
         usage = (user, system_time, peak)
         self.log.finish((kind, core, number, self.start_ns, self._end_ns, *usage), text)
         self.log.close()

@@ -7,21 +7,29 @@ _LONGEST = 3.0
 """Seconds that one waits at most."""
 _MOST = 256
 
+_STARTS = (
+    *(frames.START, frames.START_SECRETLY, frames.START_OPEN, frames.START_OPEN_SECRETLY),
+    *(frames.RUN, frames.RUN_SECRETLY),
+)
+_PLACES = {
+    **dict.fromkeys((*_STARTS, frames.SIGNAL, frames.CANCEL, frames.EXCEEDED), 0),
+    **dict.fromkeys((frames.WRITE, frames.INPUT, frames.RELEASE, frames.RESIZE), 0),
+    **dict.fromkeys((frames.RUN, frames.RUN_SECRETLY), 1),
+}
+"""In which field of a request the execution is."""
+
 Request = tuple[Connection, int, int, bytes, list[int]]
 """Connection, kind, number, payload, descriptors."""
 
 
 def starts(kind: int) -> bool:
-    return kind in (frames.START, frames.RUN, frames.START_SECRETLY, frames.RUN_SECRETLY)
+    return kind in _STARTS
 
 
 def subject(kind: int, payload: bytes) -> bytes:
     """The execution that a request is about; empty when it is about none, or malformed."""
-    places = {frames.START: 0, frames.RUN: 1, frames.SIGNAL: 0, frames.CANCEL: 0}
-    places[frames.EXCEEDED] = 0
-    places |= {frames.START_SECRETLY: 0, frames.RUN_SECRETLY: 1}
     try:
-        return frames.unpack(payload)[places[kind]]
+        return frames.unpack(payload)[_PLACES[kind]]
     except (KeyError, ValueError, IndexError):
         return b""
 

@@ -60,6 +60,14 @@ class Log:
         if not self._missing or self._gap():
             self._append(formats.KIND_EXIT, 0, data)
 
+    def note_input(self, taken: int, *, closed: bool) -> None:
+        """Say how far the input came; before `finish`."""
+        note = formats.input_note(taken, closed=closed)
+        try:
+            os.pwrite(self._result, note, formats.RESULT_SIZE - len(note))
+        except OSError:  # As of the result.
+            return
+
     def close(self) -> None:
         os.close(self._descriptor)
         os.close(self._result)

@@ -55,6 +55,13 @@ class Agent:
                 if stream.open and not stream.held_until:
                     poll.register(stream.descriptor, select.POLLIN)
                     serve[stream.descriptor] = (execution, stream)
+        entries = {
+            execution.input.descriptor: execution.input
+            for execution in self._requests.executions.values()
+            if execution.input and execution.input.waiting_for_room
+        }
+        for descriptor in entries:
+            poll.register(descriptor, select.POLLOUT)
         unready = self._requests.prepared.unready()
         for descriptor in unready:
             poll.register(descriptor, select.POLLIN)
@@ -82,6 +89,8 @@ class Agent:
                     execution.break_off(error)
             elif descriptor in clients:
                 self._serve(clients[descriptor], event)
+            elif descriptor in entries:
+                entries[descriptor].tick(now, room=True)
             elif descriptor in unready:
                 self._requests.set_up(unready[descriptor])
             elif descriptor in watched:

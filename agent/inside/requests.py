@@ -6,15 +6,17 @@ import time
 
 from agent import formats, frames
 from agent.inside import files, system
+from agent.inside import input as inputs
 from agent.inside.becoming import Becoming
 from agent.inside.connection import Connection
-from agent.inside.execution import Execution
+from agent.inside.execution import Execution, Waiter
 from agent.inside.following import Follower
 from agent.inside.held import Held, starts, subject
 from agent.inside.helpers import Helpers
 from agent.inside.limits import Limited, Limits, parse
 from agent.inside.listing import alive, executions
 from agent.inside.log import Log
+from agent.inside.means import OPEN_STARTS, means_of, wanted_of
 from agent.inside.paths import OutsideError
 from agent.inside.ports import connecting
 from agent.inside.prepared import Preparations, Prepared, joins
@@ -26,12 +28,12 @@ from agent.inside.wayout import WayOut
 _MAX_RUNNING = 256
 _REMEMBERED = 256
 """Ended executions kept, so that a second start finds them."""
-_ABOUT = (frames.SIGNAL, frames.CANCEL, frames.EXCEEDED)
-"""Requests about what runs."""
 _FORGOTTEN = 4
 """Of those that are looked at in one go: whoever has processes left is kept."""
 _FRESH = 2.0
 """Seconds in which whoever had it started comes with a command."""
+_ABOUT_ONE = (frames.SIGNAL, frames.CANCEL, frames.EXCEEDED, *inputs.REQUESTS)
+"""Requests about what runs."""
 
 
 class Requests:
@@ -58,12 +60,10 @@ class Requests:
         self, client: Connection, kind: int, number: int, payload: bytes, fds: list[int]
     ) -> None:
         """As `answer`, but what starts a command waits until the git inside has followed."""
-        about = subject(kind, payload)
-        if self.held.has(about) or (starts(kind) and self.follower.look(again=True)):
-            request = client, kind, number, payload, fds
-            if self.held.add(about, request, time.monotonic()):
-                return
-        self.answer(client, kind, number, payload, fds)
+        about, request = subject(kind, payload), (client, kind, number, payload, fds)
+        waits = self.held.has(about) or (starts(kind) and self.follower.look(again=True))
+        if not (waits and self.held.add(about, request, time.monotonic())):
+            self.answer(*request)
 
     def answer(
         self, client: Connection, kind: int, number: int, payload: bytes, fds: list[int]
@@ -73,9 +73,9 @@ class Requests:
             fields = frames.unpack(payload)
             if kind == frames.HELLO:
                 client.reply(frames.OK, number, b"")
-            elif kind in (frames.START, frames.START_SECRETLY):
-                secrets = self._secrets(kind, fields, 1)
-                self._start(client, number, fields, fds, secrets)
+            elif kind in OPEN_STARTS or kind in (frames.START, frames.START_SECRETLY):
+                secrets, wanted = self._secrets(kind, fields, 1), wanted_of(kind, fields)
+                self._start((client, number), fields, fds, secrets, wanted)
             elif kind == frames.PREPARE:
                 self.prepared.add(client, number, fields, fds)
             elif kind in (frames.RUN, frames.RUN_SECRETLY):
@@ -83,7 +83,7 @@ class Requests:
             elif kind == frames.LIMITS:
                 self.limits.add(client, fields[0], parse(fields[1:]))
                 client.reply(frames.OK, number, b"")
-            elif kind in _ABOUT and fields[0] in self.becoming:
+            elif kind in _ABOUT_ONE and fields[0] in self.becoming:
                 self.becoming[fields[0]].later.append((client, kind, number, payload))
             elif kind == frames.SIGNAL:
                 self._signal(client, number, fields)
@@ -91,6 +91,9 @@ class Requests:
                 self._end(client, number, formats.EXIT_CANCELLED, fields)
             elif kind == frames.EXCEEDED:
                 self._end(client, number, formats.EXIT_LIMITED, fields)
+            elif kind in inputs.REQUESTS:
+                found = self._find(fields[0]).input
+                inputs.answer(found, (client, number), kind, fields[1:], time.monotonic())
             elif kind == frames.LEAVE:
                 self.leaving.append((client, number))
             elif kind == frames.LIST:
@@ -140,24 +143,29 @@ class Requests:
 
     def _secrets(self, kind: int, fields: list[bytes], at: int) -> Secrets:
         """Those of a start, taken out of its fields."""
-        if kind in (frames.START, frames.RUN):
+        if kind in (frames.START, frames.RUN, frames.START_OPEN):
             return NONE
         if not SEPARATE:
             raise SpawnError(frames.UNPROTECTED, 0, "other commands could read them")
         return taken(fields, at)
 
     def _start(
-        self, client: Connection, number: int, fields: list[bytes], fds: list[int], secrets: Secrets
+        self,
+        asked: Waiter,
+        fields: list[bytes],
+        fds: list[int],
+        secrets: Secrets,
+        wanted: list[bytes],
     ) -> None:
         execution_id, cwd, merge, timeout, idle, grace, unified, *program = fields
-        if self._existing(client, number, execution_id):
+        if self._existing(*asked, execution_id):
             return
         self._allow(fds[0])
         exact = unified != b"0"
         command = [execution_id, cwd, merge, timeout, idle, grace, *program]
-        waiting = blank(joins(fds, exact=exact), self._max_processes)
+        waiting = blank(joins(fds, exact=exact), self._max_processes, means_of(wanted))
         self._become(command, waiting, fds, secrets, exact=exact)
-        self.becoming[execution_id].waiting.append((client, number))
+        self.becoming[execution_id].waiting.append(asked)
 
     def _run(self, client: Connection, number: int, fields: list[bytes], secrets: Secrets) -> None:
         token, execution_id, *_ = fields
@@ -257,8 +265,8 @@ class Requests:
             self._forget()
             self.executions[each.execution.id] = each.execution
             each.tell(each.blank.pid)
-        for client, kind, number, payload in each.later:
-            self.answer(client, kind, number, payload, [])
+        for request in each.later:
+            self.answer(*request, [])
 
     def _forget(self) -> None:
         ended = [each for each in self.executions.values() if each.ended and not each.waiting]
@@ -270,10 +278,9 @@ class Requests:
                 each.tree.close()
 
     def _find(self, execution_id: bytes) -> Execution:
-        found = self.executions.get(execution_id)
-        if found is None:
+        if execution_id not in self.executions:
             raise SpawnError(frames.EXECUTION_NOT_FOUND, 0, "no such execution")
-        return found
+        return self.executions[execution_id]
 
     def _signal(self, client: Connection, number: int, fields: list[bytes]) -> None:
         execution = self._find(fields[0])

@@ -12,10 +12,10 @@ from _collections_abc import Iterator  # `collections` takes long to load.
 
 from agent import FEWEST_PROCESSES, MOST_PREPARED, frames
 from agent.inside import limits, system
+from agent.inside.means import Means, take_over_terminal, without_input
 
 _OOM_SCORE = b"500"
 """Higher than the agent's: memory runs out for commands first."""
-_PIPE_SIZE = 256 << 10
 _MOST_FILES = 16384
 _SHARE_OF_FILES = 4
 """Descriptors on their way through sockets count for all processes of a uid together, and each may
@@ -42,12 +42,23 @@ class SpawnError(Exception):
 class Blank:
     """A process that waits for what it is to run. It does nothing else, and runs one thing."""
 
-    def __init__(self, pid: int, report: int, orders: int, outputs: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        pid: int,
+        report: int,
+        orders: int,
+        outputs: list[int],
+        entry: int = -1,
+        *,
+        terminal: bool = False,
+    ) -> None:
+        self.terminal = terminal
         self.pid = pid
         self.report = report
         """Readable when it is set up, or cannot be."""
         self._orders = orders
         self._outputs = outputs
+        self._entry = entry
         self._unsent = b""
         self._said = b""
         self._decided = False
@@ -127,10 +138,14 @@ class Blank:
 
     def take_outputs(self, *, merge: bool) -> list[int]:
         """Reading ends of what it writes, the caller's from now on: stdout, and stderr if apart."""
-        if merge:
-            os.close(self._outputs[1])
-            return [self._outputs[0]]
-        return list(self._outputs)
+        if merge and len(self._outputs) > 1:
+            os.close(self._outputs.pop())
+        return self._outputs
+
+    def take_entry(self) -> int:
+        """The writing end of what it reads, the caller's from now on; -1 for none."""
+        entry, self._entry = self._entry, -1
+        return entry
 
     def drop(self) -> None:
         """End it unused. Reaping it is the caller's."""
@@ -139,38 +154,37 @@ class Blank:
 
     def close(self) -> None:
         """Give up all that is held of it."""
-        for descriptor in (self.report, self._orders, *self._outputs):
-            os.close(descriptor)
+        for descriptor in (self.report, self._orders, *self._outputs, self.take_entry()):
+            if descriptor >= 0:
+                os.close(descriptor)
 
 
-def blank(cgroups: list[int], processes: int) -> Blank:
+def blank(cgroups: list[int], processes: int, means: Means | None = None) -> Blank:
     """Fork a process in a session of its own; it joins `cgroups`, and waits.
 
-    `processes` is its RLIMIT_NPROC, 0 for none. Raises SpawnError, OSError.
+    `processes` is its RLIMIT_NPROC, 0 for none; `means` what it reads and writes, which this
+    closes when it fails. Raises SpawnError, OSError.
     """
+    means = means or without_input()
     ends: list[int] = []
     try:
-        for _ in range(4):
+        for _ in range(2):
             ends += os.pipe2(os.O_CLOEXEC)
-        report, told, orders, give, out, write_out, err, write_err = ends
+        report, told, orders, give = ends
         os.set_blocking(give, False)
-        for reading in (out, err):
-            _prepare_output(reading)
-        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        ends.append(null)
         try:
             pid = os.fork()
         except OSError as error:
             raise SpawnError(frames.LIMIT_REACHED, error.errno or 0, "no more processes") from error
         if pid == 0:
-            _child((null, write_out, write_err, told, orders), cgroups, processes)
+            _child((*means.theirs, told, orders), cgroups, processes, terminal=means.terminal)
     except BaseException:
-        for descriptor in ends:
+        for descriptor in (*ends, *means.all()):
             os.close(descriptor)
         raise
-    for descriptor in (told, orders, write_out, write_err, null):
+    for descriptor in (told, orders, *set(means.theirs)):
         os.close(descriptor)
-    return Blank(pid, report, give, (out, err))
+    return Blank(pid, report, give, means.outputs, means.entry, terminal=means.terminal)
 
 
 def check(argv: list[bytes], cwd: bytes) -> None:
@@ -179,17 +193,9 @@ def check(argv: list[bytes], cwd: bytes) -> None:
         raise SpawnError(frames.BAD_REQUEST, errno.EINVAL, "argv is empty or has a NUL")
 
 
-def _prepare_output(reading: int) -> None:
-    import fcntl  # Not needed before the first command.
-
-    os.set_blocking(reading, False)
-    try:
-        fcntl.fcntl(reading, system.F_SETPIPE_SZ, _PIPE_SIZE)
-    except OSError:  # The user's share of large pipes is used up; a small one works.
-        return
-
-
-def _child(descriptors: tuple[int, int, int, int, int], cgroups: list[int], processes: int) -> None:
+def _child(
+    descriptors: tuple[int, ...], cgroups: list[int], processes: int, *, terminal: bool
+) -> None:
     """`descriptors` get the numbers 0 to 4."""
     step = 1
     report = descriptors[_REPORT]
@@ -203,6 +209,8 @@ def _child(descriptors: tuple[int, int, int, int, int], cgroups: list[int], proc
                 os.dup2(descriptor, number, inheritable=number < _REPORT)
         report = _REPORT
         system.close_from(_ORDERS + 1)
+        if terminal:
+            take_over_terminal(0)
         if SEPARATE:
             system.separate()
         for number in (system.SIGPIPE, system.SIGXFSZ, system.SIGCHLD):

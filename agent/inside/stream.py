@@ -1,5 +1,6 @@
-"""Reads one pipe of a command into its log."""
+"""Reads one pipe, or the terminal, of a command into its log."""
 
+import errno
 import os
 
 from agent import formats
@@ -17,10 +18,11 @@ _FAST = 128 << 10
 """Bytes of one read after which the writer must not be held up: the pipe is nearly full."""
 _CREDIT = 8
 """Reads after that which are followed by another at once, however little comes."""
+_PAGES = 16
 
 
 class Stream:
-    """The reading end of a pipe.
+    """The reading end of a pipe, or the master of a terminal.
 
     The first bytes after silence are recorded at once. What follows waits in the pipe until it is
     enough or has waited for _HOLD; the pipe is large enough that a fast writer is not held up, and
@@ -54,9 +56,8 @@ class Stream:
 
     def read(self, now: float) -> bool:
         """Record what is there. True when something was."""
-        try:
-            data = os.read(self.descriptor, formats.MAX_RECORD)
-        except BlockingIOError:
+        data = self._take()
+        if data is None:
             self.held_until = 0.0
             return False
         if not data:
@@ -72,6 +73,15 @@ class Stream:
         """From now on nothing is held: the command has ended."""
         self._hurried = True
         self.held_until = 0.0
+
+    def _take(self) -> bytes | None:
+        """What is there; nothing at the end, None when there is nothing yet."""
+        if self._number != formats.TERMINAL:
+            return _read(self.descriptor, formats.MAX_RECORD)
+        taken: list[bytes] = []  # A terminal gives no more than a page at a time.
+        while len(taken) < _PAGES and (piece := _read(self.descriptor, formats.MAX_RECORD)):
+            taken.append(piece)
+        return b"".join(taken) if taken else piece
 
     def discard(self, *, lost: bool = False) -> None:
         """From now on read only so that nobody who still writes is held up.
@@ -92,3 +102,15 @@ class Stream:
         if self._log:
             for at in range(0, len(data), formats.MAX_RECORD):
                 self._log.chunk(self._number, data[at : at + formats.MAX_RECORD])
+
+
+def _read(descriptor: int, most: int) -> bytes | None:
+    """As `_take`, once."""
+    try:
+        return os.read(descriptor, most)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return b""  # Nobody has the terminal open any more.

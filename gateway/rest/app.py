@@ -13,12 +13,23 @@ from cove.gateway.v1 import gateway_pb2
 from gateway.rest import document
 from gateway.rest.archives import PACK, UNPACK, Archives
 from gateway.rest.backend import Backend, backend
-from gateway.rest.errors import MethodNotAllowed, ShuttingDown, answer_to, status_json, status_of
+from gateway.rest.errors import (
+    MethodNotAllowed,
+    RouteNotFound,
+    ShuttingDown,
+    UpgradeRequired,
+    answer_to,
+    status_json,
+    status_of,
+)
 from gateway.rest.exchange import ClientLeft, Exchange, Receive, Scope, Send
 from gateway.rest.files import LIST, READ, WRITE, Files
+from gateway.rest.input import STREAM, Input
+from gateway.rest.input import WRITE as WRITE_INPUT
 from gateway.rest.routes import Match, Routes
 from gateway.rest.server import listening
 from gateway.rest.streams import as_events, relay
+from gateway.rest.terminal import ATTACH, Terminal
 from gateway.rest.transcode import IF_MATCH, IF_NONE_MATCH, answer_of, request_of
 from servicekit import calls
 from servicekit.errors import PermissionDenied
@@ -100,15 +111,21 @@ class Rest:
         self._document = document.Document()
         listing = next(each for each in routes if each.rpc.full_name == LIST)
         files = Files(behind, listing)
+        writing = next(each for each in routes if each.rpc.full_name == WRITE_INPUT)
+        written = Input(behind, writing)
         archives = Archives(behind)
         self._raw: Final = {
             READ: files.read,
             WRITE: files.write,
             PACK: archives.read,
             UNPACK: archives.write,
+            STREAM: written.write,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._attach(Terminal(scope, receive, send))
+            return
         exchange = Exchange(scope, receive, send, self._config.body_timeout.total_seconds())
         call = calls.from_metadata(exchange.path, exchange.headers)
         calls.begin(call)
@@ -140,20 +157,45 @@ class Rest:
         if self._config.local_only:
             _refuse_browsers(exchange.headers)
         if exchange.path == document.PATH:
-            await self._admit(exchange)
+            await self._admit(exchange.headers)
             await self._document.answer(exchange)
             return
         match = self._routes.find(exchange.method, exchange.path)
-        token = await self._admit(exchange)
+        token = await self._admit(exchange.headers)
+        if match.route.rpc.full_name == ATTACH:
+            raise UpgradeRequired(exchange.path)
         if raw := self._raw.get(match.route.rpc.full_name):
             await raw(exchange, match, token)
             return
         route = as_events(match.route, exchange.headers.get("accept", ""))
         await self._transcode(exchange, Match(route, match.values), token)
 
-    async def _admit(self, exchange: Exchange) -> str:
+    async def _attach(self, terminal: Terminal) -> None:
+        call = calls.from_metadata(terminal.path, terminal.headers)
+        calls.begin(call)
+        try:
+            if self._config.local_only:
+                _refuse_browsers(terminal.headers)
+            match = self._routes.find("GET", terminal.path)
+            if match.route.rpc.full_name != ATTACH:
+                raise RouteNotFound("this path is not for WebSockets", path=terminal.path)
+            token = await self._admit(terminal.headers)
+            await terminal.serve(self._behind, match, token)
+        except ClientLeft:
+            return
+        except asyncio.CancelledError:
+            if not self._behind.draining or terminal.accepted:
+                raise
+            await terminal.refuse(ShuttingDown("the service is stopping"), ())
+        except Exception as error:
+            if terminal.accepted:
+                status_of(error)  # Which logs what nobody expects. The connection breaks off.
+                return
+            await terminal.refuse(error, ((calls.CORRELATION_KEY, call.correlation_id),))
+
+    async def _admit(self, headers: Mapping[str, str]) -> str:
         """The token of a caller who is known. Raises `Unauthenticated`."""
-        token = exchange.headers.get("authorization", "")
+        token = headers.get("authorization", "")
         token = token if token.isascii() and token.isprintable() else ""
         if self._authenticator:
             await self._authenticator.authenticate({"authorization": token}, "http")

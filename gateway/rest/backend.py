@@ -5,7 +5,7 @@ itself: one stack of interceptors decides, for gRPC and HTTP alike.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeVar
 
@@ -62,6 +62,28 @@ class Backend:
         with self._ending(call, route):
             return await call
 
+    @asynccontextmanager
+    async def exchange(
+        self, route: Route, requests: AsyncIterator[Any], token: str
+    ) -> AsyncIterator[AsyncIterator[Any]]:
+        """As `stream`, with many requests. A failure of `requests` is raised as it is."""
+        failures: list[Exception] = []
+
+        async def sent() -> AsyncIterator[Any]:
+            try:
+                async for request in requests:
+                    yield request
+            except Exception as error:
+                failures.append(error)
+                raise  # gRPC cancels the call then.
+
+        method = self._channel.stream_stream(
+            route.path, route.request.SerializeToString, route.response.FromString
+        )
+        call = method(sent(), metadata=_metadata(token))
+        with self._ending(call, route):
+            yield self._events(call, failures)
+
     async def ready(self) -> bool:
         """Whether the gateway says that it serves."""
         if self.draining:
@@ -93,12 +115,14 @@ class Backend:
             self._endless.discard(call)
             call.cancel()
 
-    async def _events(self, call: Any) -> AsyncIterator[Any]:
+    async def _events(self, call: Any, failures: Sequence[Exception] = ()) -> AsyncIterator[Any]:
         task = asyncio.current_task()
         try:
             async for event in call:
                 yield event
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, grpc.aio.AioRpcError):
+            if failures and task and not task.cancelling():
+                raise failures[0] from None
             if self.draining and task and not task.cancelling():  # It was `drain`.
                 raise ShuttingDown("the service is stopping") from None
             raise

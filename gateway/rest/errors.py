@@ -55,6 +55,13 @@ class MethodNotAllowed(RouteNotFound):
         self.allowed = ", ".join(allowed)
 
 
+class UpgradeRequired(RouteNotFound):
+    """The path is there, for WebSockets."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("this path is for WebSockets", path=path)
+
+
 class MalformedJson(InvalidArgument):
     reason = ErrorReason.ERROR_REASON_MALFORMED_JSON
 
@@ -97,6 +104,9 @@ def answer_to(
     if isinstance(error, MethodNotAllowed):
         code = HTTPStatus.METHOD_NOT_ALLOWED
         headers.append(("allow", error.allowed))
+    elif isinstance(error, UpgradeRequired):
+        code = HTTPStatus.UPGRADE_REQUIRED
+        headers += [("upgrade", "websocket"), ("connection", "upgrade")]
     elif isinstance(error, RangeNotSatisfiable):
         code = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
         headers.append(("content-range", f"bytes */{error.size}"))

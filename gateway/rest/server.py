@@ -10,6 +10,7 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from gateway.rest.terminal import MAX_MESSAGE
 from servicekit.sockets import AddressError
 
 _MAX_HEAD: Final = 64 << 10
@@ -36,7 +37,10 @@ async def listening(
         app,
         loop="asyncio",
         http=_Protocol,
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=MAX_MESSAGE,
+        ws_ping_timeout=None,  # Who is held up by a command that does not read is there still.
+        ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
         log_level="error",
@@ -119,7 +123,12 @@ class _Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._expect_head()
+        if self.transport.get_protocol() is self:
+            self._expect_head()
+
+    def handle_websocket_upgrade(self, event: Any) -> None:
+        self._forget_head()
+        super().handle_websocket_upgrade(event)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -1,4 +1,4 @@
-"""The routes on which a file, or an archive, is its own body: reading and writing."""
+"""The routes whose body is bytes: files, archives, input; and the one that is a WebSocket."""
 
 from typing import Any
 
@@ -17,6 +17,11 @@ _LISTING = gateway_pb2.DESCRIPTOR.message_types_by_name["ListFilesResponse"]
 _READING = (
     "A directory answers with the list of what is in it, as JSON; so does `/files` without a path,"
     " for the workspace's root."
+)
+_STREAMING = "The body is written while it comes; a command that does not read holds it up."
+_ATTACHING = (
+    "A handshake of a WebSocket. A failure before the first event is answered here, a later one is"
+    ' the last message, `{"error": …}`. Any other request is refused with 426.'
 )
 _WRITING = "A `mode` that begins with 0 is octal."
 
@@ -81,6 +86,39 @@ def writing(operations: Operations, route: Route) -> Schema:
         },
         "responses": {"200": answer} | operations.failed(route, conditional=True),
     }
+
+
+def streaming(operations: Operations, route: Route) -> Schema:
+    kind = route.rpc.input_type
+    operation = operations.begun(route, _STREAMING)
+    operation["parameters"] += [
+        *path_parameters(route, operations.schemas),
+        *operations.query(route, kind),
+    ]
+    for parameter in operation["parameters"]:
+        if parameter.get("name") == "offset":
+            parameter["required"] = True
+    answered = operations.schemas.message(route.rpc.output_type, Side.RESPONSE, own=True)
+    answer = {"description": "How far it came.", "content": {JSON: {"schema": answered}}}
+    return operation | {
+        "requestBody": {"description": "The input.", "required": True, "content": _CONTENT},
+        "responses": {"200": answer} | operations.failed(route),
+    }
+
+
+def attaching(operations: Operations, route: Route) -> Schema:
+    kind = message_of(route.rpc.input_type.fields_by_name["open"])
+    operation = operations.begun(route, _ATTACHING)
+    operation["parameters"] += [
+        *path_parameters(route, operations.schemas),
+        *(
+            each
+            for each in operations.query(route, kind, "open.")
+            if not each["name"].startswith("start.")
+        ),
+    ]
+    answers = {"101": {"description": "The WebSocket is open."}}
+    return operation | {"responses": answers | operations.failed(route)}
 
 
 def packing(operations: Operations, route: Route) -> Schema:

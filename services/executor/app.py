@@ -30,6 +30,7 @@ from services.executor.files.service import FileServicer
 from services.executor.files.watching import Watches
 from services.executor.files.writing import Writer
 from services.executor.groups import Groups
+from services.executor.inputs import Inputs
 from services.executor.keeping import Keeper
 from services.executor.output import Outputs
 from services.executor.ports import Ports
@@ -79,6 +80,7 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             background=background,
             secrets=Secrets(config.secrets or state / "secrets"),
         )
+        inputs = Inputs(store=store, agents=agents, keeper=keeper, background=background)
         executions = Executions(
             store=store,
             agents=agents,
@@ -87,6 +89,7 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             outputs=outputs,
             keeper=keeper,
             starter=starter,
+            inputs=inputs,
         )
         retention = Retention(
             execution_bytes=config.retention_execution,
@@ -108,6 +111,7 @@ async def executor(config: Config) -> AsyncIterator[Served]:
         face = ExecutorServicer(
             executions=executions,
             outputs=outputs,
+            inputs=inputs,
             agents=agents,
             alive=Alive(agents),
             ports=Ports(agents),

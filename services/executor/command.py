@@ -1,10 +1,11 @@
 """What the agent is told to run: argv, directory and environment, made from a spec."""
 
+import errno
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
-from agent.client import AgentError, Command, CommandLimits, ErrorCode
+from agent.client import AgentError, Command, CommandLimits, ErrorCode, Terminal
 from servicekit.disk import full
 from servicekit.errors import InvalidArgument, ServiceError
 from services.executor.errors import (
@@ -27,6 +28,7 @@ _ENVIRONMENT: Final = {
     "LANG": "C.UTF-8",
     "USER": "cove",
 }
+_TERMINAL: Final = {"TERM": "xterm-256color"}
 _UNKNOWN: Final = "unknown request"
 """What an agent says to what it does not know."""
 _MILLISECOND_NS: Final = 1_000_000
@@ -36,11 +38,15 @@ _SECOND_NS: Final = 1_000_000_000
 def command(record: Record, variables: Variables) -> Command:
     """The command of an execution. Its environment holds nothing of this process's own."""
     spec = record.spec
+    terminal = Terminal(spec.rows, spec.cols) if spec.rows else None
+    usual = {**_ENVIRONMENT, **(_TERMINAL if terminal else {})}
     return Command(
         argv=_argv(spec),
         cwd=f"{_ROOT}/{spec.cwd}" if not spec.cwd.startswith("/") else spec.cwd,
-        env={**_ENVIRONMENT, **variables.env, **spec.env, "COVE_EXECUTION_ID": record.key},
+        env={**usual, **variables.env, **spec.env, "COVE_EXECUTION_ID": record.key},
         merge_stderr=spec.merge_stderr,
+        stdin=spec.stdin,
+        terminal=terminal,
         timeout=_duration(spec.timeout_ns),
         idle_output_timeout=_duration(spec.idle_output_timeout_ns),
         secrets={name: variables.secrets[name] for name in spec.secrets},
@@ -78,6 +84,10 @@ def refusal(error: AgentError, spec: Spec) -> ServiceError:
             return CwdNotFound("the working directory cannot be entered", cwd=spec.cwd or _ROOT)
         case ErrorCode.LIMIT_REACHED:
             return ProcessLimit("the environment's limit of processes is reached")
+        case ErrorCode.OS_ERROR if spec.rows and error.errno == errno.EAGAIN:
+            return ProcessLimit("this host's limit of terminals is reached")
+        case ErrorCode.BAD_REQUEST if spec.has_input and str(error) == _UNKNOWN:
+            return AgentTooOld("the agent knows nothing of input")
         case ErrorCode.UNPROTECTED:
             return SecretsUnprotected("the kernel cannot keep secrets of one command from others")
         case ErrorCode.BAD_REQUEST if spec.secrets and str(error) == _UNKNOWN:

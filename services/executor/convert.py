@@ -29,6 +29,7 @@ _STATES: Final = {
 _STREAMS: Final = {
     Stream.STDOUT: pb.Chunk.STREAM_STDOUT,
     Stream.STDERR: pb.Chunk.STREAM_STDERR,
+    Stream.TERMINAL: pb.Chunk.STREAM_TERMINAL,
 }
 _MISSING: Final = {
     Missing.DISK_FULL: pb.Gap.REASON_DISK_FULL,
@@ -88,6 +89,9 @@ def spec_of(message: pb.ExecutionSpec) -> Spec:
             cpu_time_ns=_ns(message.limits.cpu_time),
         ),
         output_limit=message.output_limit,
+        stdin=message.stdin == pb.ExecutionSpec.STDIN_OPEN or message.HasField("terminal"),
+        rows=message.terminal.rows,
+        cols=message.terminal.cols,
         secrets=tuple(sorted(message.secrets)),
         redact=message.redact,
     )
@@ -104,6 +108,8 @@ def execution(found: Snapshot, alive: Processes | None = None) -> pb.Execution:
         start_time=_time(found.start_ns),
         output_bytes=found.output_bytes,
         usage=used(found.usage, found.output_bytes),
+        input_bytes=found.input.taken,
+        input_closed=found.input.closed,
         etag=f"{record.token}-{progress.state.name.lower()}",
         processes=_processes(alive) if alive else None,
     )
@@ -205,6 +211,8 @@ def _spec(spec: Spec) -> pb.ExecutionSpec:
         idle_output_timeout=_duration_if(spec.idle_output_timeout_ns),
         limits=_limits(spec.limits) if spec.limits != Limits() else None,
         output_limit=spec.output_limit,
+        stdin=pb.ExecutionSpec.STDIN_OPEN if spec.stdin else pb.ExecutionSpec.STDIN_UNSPECIFIED,
+        terminal=pb.Terminal(rows=spec.rows, cols=spec.cols) if spec.rows else None,
         secrets=dict.fromkeys(spec.secrets, ""),
         redact=spec.redact,
     )

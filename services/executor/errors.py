@@ -70,6 +70,26 @@ class ProcessLimit(ResourceExhausted):
     reason = ErrorReason.ERROR_REASON_PROCESS_LIMIT
 
 
+class InputNotOpen(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_INPUT_NOT_OPEN
+
+
+class InputClosed(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_INPUT_CLOSED
+
+
+class InputGap(OutOfRange):
+    reason = ErrorReason.ERROR_REASON_INPUT_GAP
+
+
+class InputHeld(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_INPUT_HELD
+
+
+class TerminalNotOpen(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_TERMINAL_NOT_OPEN
+
+
 class FileNotFound(NotFound):
     reason = ErrorReason.ERROR_REASON_FILE_NOT_FOUND
 

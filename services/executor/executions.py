@@ -3,11 +3,11 @@
 import asyncio
 import signal
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
-from agent.client import AgentError, ErrorCode, Scope
+from agent.client import AgentError, ErrorCode, InputState, Scope
 from services.executor.agents import Agents
 from services.executor.ending import End, Usage
 from services.executor.errors import (
@@ -18,6 +18,7 @@ from services.executor.errors import (
     ExecutionRunning,
 )
 from services.executor.groups import Groups
+from services.executor.inputs import NO_INPUT, Inputs
 from services.executor.keeping import Keeper
 from services.executor.output import Outputs
 from services.executor.record import Progress, Record, Spec, State
@@ -41,6 +42,7 @@ class Snapshot:
     start_ns: int
     output_bytes: int
     usage: Usage = field(default_factory=Usage)
+    input: InputState = NO_INPUT
 
 
 class Executions:
@@ -56,6 +58,7 @@ class Executions:
         outputs: Outputs,
         keeper: Keeper,
         starter: Starter,
+        inputs: Inputs,
     ) -> None:
         self._store = store
         self._agents = agents
@@ -64,6 +67,7 @@ class Executions:
         self._outputs = outputs
         self._keeper = keeper
         self._starter = starter
+        self._inputs = inputs
 
     async def start(
         self, uid: str, execution_id: str, spec: Spec, variables: Variables
@@ -90,22 +94,24 @@ class Executions:
         found = []
         for execution_id in ids[:size]:
             try:
-                found.append(await self.get(uid, execution_id))
+                record = await self.find(uid, execution_id)
+                found.append(await self.snapshot(record, sure=False))
             except ExecutionNotFound:
                 continue
         return found, ids[size - 1] if len(ids) > size else ""
 
-    async def snapshot(self, record: Record) -> Snapshot:
-        """Raises ExecutionNotFound when it was removed."""
+    async def snapshot(self, record: Record, *, sure: bool = True) -> Snapshot:
+        """Raises ExecutionNotFound when it was removed; see `Inputs.state` for the rest."""
         progress = self._store.progress(record)
         if progress.state is State.REMOVED:
             raise ExecutionNotFound("no such execution", name=record.name)
+        given = await self._inputs.state(record, sure=sure)
         if progress.end:
-            return _ended(record, progress.end)
+            return replace(_ended(record, progress.end), input=given)
         start_ns = self._outputs.start_ns(record)
         size = await asyncio.to_thread(self._outputs.size, record)
         usage = self._groups.current(self._store.groups(record))
-        return Snapshot(record, progress, start_ns, size, usage)
+        return Snapshot(record, progress, start_ns, size, usage, given)
 
     async def wait(self, record: Record) -> Snapshot:
         """Return when it has ended. Raises ExecutionNotFound when it is removed."""

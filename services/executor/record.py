@@ -33,9 +33,19 @@ class Spec:
     idle_output_timeout_ns: int = 0
     limits: Limits = field(default_factory=Limits)
     output_limit: int = 0
+    stdin: bool = False
+    """Whether it has an input, which a terminal is too."""
+    rows: int = 0
+    cols: int = 0
+    """Of its terminal; 0 for none."""
+
     secrets: tuple[str, ...] = ()
     """Their names, in order."""
     redact: bool = False
+
+    @property
+    def has_input(self) -> bool:
+        return self.stdin
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:

@@ -25,7 +25,9 @@ from services.executor.bounded import Bounded
 from services.executor.ending import End
 from services.executor.errors import ExecutionNotFound
 from services.executor.executions import Executions
+from services.executor.face_input import InputFace, parts
 from services.executor.forwarding import forward
+from services.executor.inputs import Inputs
 from services.executor.output import Chunk, Ended, Gap, Heartbeat, Outputs, Stopped
 from services.executor.ports import Ports
 from services.executor.record import Record, Spec
@@ -44,12 +46,13 @@ _SCOPES: Final = {
 }
 
 
-class ExecutorServicer(ExecutorServiceServicer):
+class ExecutorServicer(InputFace, ExecutorServiceServicer):
     def __init__(
         self,
         *,
         executions: Executions,
         outputs: Outputs,
+        inputs: Inputs,
         agents: Agents,
         alive: Alive,
         ports: Ports,
@@ -64,6 +67,7 @@ class ExecutorServicer(ExecutorServiceServicer):
     ) -> None:
         self._executions = executions
         self._outputs = outputs
+        self._inputs = inputs
         self._agents = agents
         self._alive = alive
         self._ports = ports
@@ -84,7 +88,7 @@ class ExecutorServicer(ExecutorServiceServicer):
     async def GetExecution(
         self, request: pb.GetExecutionRequest, context: Context
     ) -> pb.GetExecutionResponse:
-        found = await self._executions.get(*_parts(request.name))
+        found = await self._executions.get(*parts(request.name))
         alive = await self._alive.of(found.record.uid, [found])
         message = convert.execution(found, alive.get(found.record.key))
         return pb.GetExecutionResponse(execution=message)
@@ -107,7 +111,7 @@ class ExecutorServicer(ExecutorServiceServicer):
     async def WaitExecution(
         self, request: pb.WaitExecutionRequest, context: Context
     ) -> pb.WaitExecutionResponse:
-        record = await self._executions.find(*_parts(request.name))
+        record = await self._executions.find(*parts(request.name))
         ended = await self._executions.wait(record)
         return pb.WaitExecutionResponse(execution=convert.execution(ended))
 
@@ -116,7 +120,7 @@ class ExecutorServicer(ExecutorServiceServicer):
     ) -> pb.DeleteExecutionResponse:
         async def delete() -> pb.DeleteExecutionResponse:
             try:
-                await self._executions.delete(*_parts(request.name), force=request.force)
+                await self._executions.delete(*parts(request.name), force=request.force)
             except ExecutionNotFound:
                 if not request.allow_missing:
                     raise
@@ -136,7 +140,7 @@ class ExecutorServicer(ExecutorServiceServicer):
     async def ReadOutput(
         self, request: pb.ReadOutputRequest, context: Context
     ) -> AsyncIterator[pb.ReadOutputResponse]:
-        record = await self._executions.find(*_parts(request.name))
+        record = await self._executions.find(*parts(request.name))
         events = self._outputs.read(record, request.from_offset, follow=request.follow)
         async with aclosing(events):
             async for event in events:
@@ -156,7 +160,7 @@ class ExecutorServicer(ExecutorServiceServicer):
         self, request: pb.SignalExecutionRequest, context: Context
     ) -> pb.SignalExecutionResponse:
         async def signal() -> pb.SignalExecutionResponse:
-            names = _parts(request.name)
+            names = parts(request.name)
             scope = _SCOPES[request.scope]
             found = await self._executions.signal(*names, request.signal, scope)
             return pb.SignalExecutionResponse(execution=convert.execution(found))
@@ -254,7 +258,7 @@ class ExecutorServicer(ExecutorServiceServicer):
         if not request.request_id:
             return await self._executions.begin(*self._wanted(request, spec))
         answer = await self._start(request, spec)
-        return await self._executions.find(*_parts(answer.execution.name))
+        return await self._executions.find(*parts(answer.execution.name))
 
     async def _start(
         self, request: convert.Request, spec: pb.ExecutionSpec
@@ -278,12 +282,6 @@ class ExecutorServicer(ExecutorServiceServicer):
             tenant=calls.current().identity.tenant,
         )
         return uid, execution_id, convert.spec_of(spec), variables
-
-
-def _parts(name: str) -> tuple[str, str]:
-    """Uid and execution id of `environments/{uid}/executions/{id}`."""
-    _, uid, _, execution_id = name.split("/")
-    return uid, execution_id
 
 
 def _new_id(uid: str, request_id: str) -> str:

@@ -100,8 +100,9 @@ class Starter:
         async with self._agents.awake(uid) as agent:  # A dormant environment costs no record.
             methods = self._methods(agent, spec)
             wanted = uid, execution_id, spec, self._now_ns()
-            # What is prepared has no group of its own in the hierarchy of the processor.
-            prepared = None if _apart(spec, methods) else self._preparer.take(uid, agent)
+            # What is prepared has no input, and no control group for the processor alone.
+            unprepared = spec.has_input or _apart(spec, methods)
+            prepared = None if unprepared else self._preparer.take(uid, agent)
             draft = None
             try:
                 if prepared:

@@ -29,8 +29,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from agent.client import InputState
 from agent.handle import valid_uid
-from agent.record import BLANK_RESULT, Result
+from agent.record import BLANK_RESULT, Result, input_of
 from agent.writeback import is_ordered, write_out
 from services.executor.ending import SIZE, End
 from services.executor.hole import SIZE as HOLE_SIZE
@@ -230,6 +231,13 @@ class Store:
         try:
             return Result.decode(_content(record.folder, "result"))
         except (ValueError, FileNotFoundError):
+            return None
+
+    def input(self, record: Record) -> InputState | None:
+        """How far the input came, as the agent noted at the end."""
+        try:
+            return input_of(_content(record.folder, "result"))
+        except FileNotFoundError:
             return None
 
     def write_end(self, record: Record, end: End) -> None:

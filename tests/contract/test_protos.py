@@ -66,8 +66,12 @@ def test_every_mutator_takes_a_request_id(method: MethodDescriptor) -> None:
     header = method.input_type.fields_by_name.get("header")
     if header is not None and header.message_type is not None:
         fields |= set(header.message_type.fields_by_name)
-    # Leases carry their fencing token, activation its handle: both idempotent by it.
-    assert fields & {"request_id", "fencing_token", "handle"}, method.full_name
+    if method.name == "Attach":  # Each part of its stream is one of other RPCs.
+        fields |= set(method.input_type.nested_types_by_name["Input"].fields_by_name)
+    # Leases carry their fencing token, activation its handle, input how many bytes are before
+    # it: all idempotent by it.
+    known = {"request_id", "fencing_token", "handle", "offset"}
+    assert fields & known, method.full_name
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.full_name)

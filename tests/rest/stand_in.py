@@ -81,6 +81,10 @@ class DiskFull(errors.ResourceExhausted):
     reason = ErrorReason.ERROR_REASON_DISK_FULL
 
 
+class InputHeld(errors.FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_INPUT_HELD
+
+
 class MergeConflict(errors.FailedPrecondition):
     reason = ErrorReason.ERROR_REASON_MERGE_CONFLICT
 
@@ -98,6 +102,13 @@ class Seen:
         self.cancelled = asyncio.Event()
         self.refused = asyncio.Event()
         self.chunks_sent = 0
+
+    async def held_up(self) -> None:
+        """Return when no more chunks are sent."""
+        before = -1
+        while before != self.chunks_sent:
+            before = self.chunks_sent
+            await asyncio.sleep(0.3)
 
     def note(self, request: Any) -> None:
         self.requests.append(request)
@@ -210,6 +221,46 @@ class Executions(rpc.ExecutionServiceServicer):
     async def SignalExecution(self, request: Any, context: Any) -> pb.SignalExecutionResponse:
         self._seen.note(request)
         return pb.SignalExecutionResponse()
+
+    async def WriteInput(self, request: Any, context: Any) -> pb.WriteInputResponse:
+        self._seen.note(request)
+        if request.name.endswith("/held"):
+            raise InputHeld("another writer holds the input", name=request.name)
+        return pb.WriteInputResponse(
+            offset=request.offset + len(request.data), closed=request.close
+        )
+
+    async def ResizeTerminal(self, request: Any, context: Any) -> pb.ResizeTerminalResponse:
+        self._seen.note(request)
+        return pb.ResizeTerminalResponse()
+
+    async def Attach(
+        self, requests: AsyncIterator[Any], context: Any
+    ) -> AsyncIterator[pb.AttachResponse]:
+        """Echoes what is typed, from the seventh byte on."""
+        first = await anext(requests)
+        self._seen.note(first)
+        if first.open.name.endswith("/held"):
+            raise InputHeld("another writer holds the input", name=first.open.name)
+        named = executor_pb2.Execution(name=first.open.name, input_bytes=7)
+        yield pb.AttachResponse(execution=named)
+        try:
+            if first.open.name.endswith("/flood"):
+                async for event in self._flood():
+                    yield pb.AttachResponse(chunk=event.chunk)
+            async for request in requests:
+                if request.HasField("resize"):
+                    size = f"{request.resize.rows}x{request.resize.cols}".encode()
+                    yield pb.AttachResponse(chunk=chunk(0, size))
+                elif request.input.close:
+                    yield pb.AttachResponse(exit=executor_pb2.Exit(code=0))
+                    return
+                else:
+                    yield pb.AttachResponse(chunk=chunk(0, request.input.data))
+                    offset = 7 + len(request.input.data)
+                    yield pb.AttachResponse(input=pb.AttachResponse.InputState(offset=offset))
+        finally:
+            self._seen.cancelled.set()
 
     async def ReadOutput(self, request: Any, context: Any) -> AsyncIterator[pb.ReadOutputResponse]:
         self._seen.note(request)

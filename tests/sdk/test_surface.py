@@ -8,7 +8,17 @@ from types import GenericAlias
 from typing import Any, assert_type, get_args, get_origin
 
 import cove
-from cove import client, executions, files, forwarding, snapshots, source, sync, workspaces
+from cove import (
+    attachment,
+    client,
+    executions,
+    files,
+    forwarding,
+    snapshots,
+    source,
+    sync,
+    workspaces,
+)
 from cove.executor.v1.executor_pb2 import File
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.git.v1 import git_pb2
@@ -20,6 +30,7 @@ FACADES: Mapping[type, type] = {
     workspaces.Workspace: sync.Workspace,
     executions.Executions: sync.Executions,
     executions.Execution: sync.Execution,
+    attachment.Attachment: sync.Attachment,
     files.Files: sync.Files,
     source.Source: sync.Source,
     snapshots.Snapshots: sync.Snapshots,
@@ -81,7 +92,19 @@ def _objects(cove: Any) -> list[Any]:
     demo = cove.workspaces.named("demo")
     execution = demo.executions.named("e")
     parts = [demo.executions, execution, demo.files, demo.source, demo.snapshots]
+    parts.append(_seat(execution))
     return [cove, cove.workspaces, demo, *parts]
+
+
+def _seat(execution: Any) -> Any:
+    """Before an execution, and not taken yet."""
+    if isinstance(execution, executions.Execution):
+        return attachment.Attachment(execution._connection, execution.name)  # noqa: SLF001
+    return sync.Attachment(execution._loop, execution._loop.run(_made(execution._of)))  # noqa: SLF001
+
+
+async def _made(execution: executions.Execution) -> attachment.Attachment:
+    return attachment.Attachment(execution._connection, execution.name)  # noqa: SLF001
 
 
 def _public(thing: object) -> set[str]:

@@ -22,6 +22,7 @@ from cove import status
 from cove.endpoint import Endpoint
 from cove.gateway.v1 import gateway_pb2
 from cove.options.v1 import options_pb2
+from cove.upload_body import Body
 
 Req = TypeVar("Req", bound=Message)
 Res = TypeVar("Res")
@@ -172,7 +173,7 @@ class Connection:
         patience, metadata, pause = self.patience(), self._metadata(), 0.0
         while True:
             patience.begin()
-            body = _Body(requests(), pause)
+            body = Body(requests(), pause)
             call = method(aiter(body), timeout=timeout, metadata=metadata)
             try:
                 response = await call
@@ -201,6 +202,10 @@ class Connection:
     ) -> "grpc.aio.StreamStreamCall[Req, Res]":
         """Many requests, many answers, one attempt. Whoever calls this cancels what it returns."""
         return method(metadata=self._metadata())
+
+    def answers(self, call: "grpc.aio.StreamStreamCall[Any, Res]") -> "Answers[Res]":
+        """Those of an exchange, as of a stream."""
+        return Answers(self, call, self._silence)
 
     def reached(self) -> None:
         """The gateway answered."""
@@ -241,7 +246,10 @@ class Answers(Generic[Res]):
     """
 
     def __init__(
-        self, connection: Connection, call: "grpc.aio.UnaryStreamCall[Any, Res]", silence: float
+        self,
+        connection: Connection,
+        call: "grpc.aio.UnaryStreamCall[Any, Res] | grpc.aio.StreamStreamCall[Any, Res]",
+        silence: float,
     ) -> None:
         self._connection = connection
         self._call = call
@@ -267,27 +275,6 @@ class Answers(Generic[Res]):
             raise self._connection.failure(error) from None
         self._connection.reached()
         return answer
-
-
-class _Body:
-    """The messages of an upload, and why there are no more."""
-
-    def __init__(self, messages: AsyncIterator[Any], pause: float) -> None:
-        self._messages = messages
-        self._pause = pause
-        self.failure: Exception | None = None
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        first = True
-        try:
-            async for message in self._messages:
-                yield message
-                if first and self._pause:
-                    await asyncio.sleep(self._pause)
-                first = False
-        except Exception as error:
-            self.failure = error
-            raise
 
 
 def _need_running_loop() -> None:

@@ -9,10 +9,12 @@ from typing import Final, Literal
 
 from google.protobuf.duration_pb2 import Duration
 
+from cove.attachment import Attachment
 from cove.connection import Connection, request_id
 from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import ExecutionServiceStub
+from cove.input import Input
 from cove.output import Event, read_output
 from cove.usage import watch_usage
 
@@ -106,6 +108,8 @@ def spec(
     idle_output_timeout: timedelta | float | None = None,
     output_limit: int = 0,
     limits: executor_pb2.ExecutionLimits | None = None,
+    stdin: bool = False,
+    terminal: tuple[int, int] | None = None,
     secrets: Mapping[str, str | None] | None = None,
     redact: bool = False,
 ) -> executor_pb2.ExecutionSpec:
@@ -113,7 +117,7 @@ def spec(
 
     `secrets` are variables by name; None stands for what the server keeps under it.
     """
-    return executor_pb2.ExecutionSpec(
+    made = executor_pb2.ExecutionSpec(
         argv=argv,
         script=script,
         cwd=cwd,
@@ -126,6 +130,11 @@ def spec(
         secrets={name: value or "" for name, value in (secrets or {}).items()},
         redact=redact,
     )
+    if stdin:
+        made.stdin = executor_pb2.ExecutionSpec.STDIN_OPEN
+    if terminal:
+        made.terminal.rows, made.terminal.cols = terminal
+    return made
 
 
 class Execution:
@@ -139,6 +148,7 @@ class Execution:
         self._stub = ExecutionServiceStub(connection.channel)
         self.message = message
         """As last seen."""
+        self._input = Input(connection, self._given)
 
     @property
     def name(self) -> str:
@@ -173,6 +183,58 @@ class Execution:
         the command still runs.
         """
         return read_output(self._connection, self.name, from_offset, follow=follow)
+
+    async def write(
+        self,
+        data: bytes | str,
+        *,
+        offset: int | None = None,
+        close: bool = False,
+        writer: str = "",
+        take_over: bool = False,
+    ) -> int:
+        """Write to the input of a command that was started with `stdin` or a `terminal`.
+
+        Returns how many bytes of input it has then. Waits while it does not read. Each byte comes
+        exactly once, by its `offset`, the number of bytes before it: so a write may be repeated.
+        By default it is right after the last write here, at first after all that came before.
+        With `close` the command reads the end of its input after it.
+
+        A `writer` holds the input for 15 s after each write: others are refused meanwhile, unless
+        they say `take_over`. Raises `FailedPrecondition` for that, and when there is no input or
+        it was closed; `OutOfRange` when bytes before the offset are missing.
+        """
+        raw = data.encode() if isinstance(data, str) else data
+        return await self._input.write(
+            self.name, raw, offset=offset, close=close, writer=writer, take_over=take_over
+        )
+
+    async def _given(self) -> int:
+        return (await self.refresh()).input_bytes
+
+    async def resize(self, rows: int, cols: int) -> None:
+        """Give its terminal another size. Raises `FailedPrecondition` when it has none."""
+        request = pb.ResizeTerminalRequest(
+            name=self.name,
+            terminal=executor_pb2.Terminal(rows=rows, cols=cols),
+            request_id=request_id(),
+        )
+        await self._connection.unary(self._stub.ResizeTerminal, request)
+
+    async def attach(
+        self, from_offset: int = 0, *, read_only: bool = False, take_over: bool = False
+    ) -> Attachment:
+        """Sit before it: its output from a byte on, and its input, in one.
+
+        Any number may look on with `read_only`; one at a time may write, and holds the input until
+        it leaves. Raises `FailedPrecondition` when another one does, unless `take_over`, and when
+        it has no input.
+        """
+        seat = Attachment(
+            self._connection, self.name, from_offset, read_only=read_only, take_over=take_over
+        )
+        await seat.open()
+        return seat
 
     async def signal(
         self, signal: int | signals.Signals, scope: Scope = "group"

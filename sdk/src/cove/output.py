@@ -30,7 +30,7 @@ async def read_output(
     name = name if isinstance(name, str) else await name()
     stub = ExecutionServiceStub(connection.channel)
     patience = connection.patience()
-    position = _Position(from_offset)
+    position = Position(from_offset)
     while True:
         request = pb.ReadOutputRequest(name=name, from_offset=position.offset, follow=follow)
         patience.begin()
@@ -59,7 +59,7 @@ async def read_output(
             await patience.wait(error)
 
 
-class _Position:
+class Position:
     """How far the output came. A negative offset counts from an end that is yet unknown."""
 
     def __init__(self, offset: int) -> None:

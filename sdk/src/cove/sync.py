@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from cove import client, executions, files, forwarding, snapshots, source, workspaces
+from cove import attachment, client, executions, files, forwarding, snapshots, source, workspaces
 from cove.executions import CommandFailed as CommandFailed
 from cove.executions import Result as Result
 from cove.executor.v1 import executor_pb2
@@ -67,6 +67,28 @@ class Snapshots(Facade[snapshots.Snapshots]):
     delete = call(snapshots.Snapshots.delete)
 
 
+class Attachment(Facade[attachment.Attachment]):
+    """A seat before a command. Read `events` in one thread, and write from another one."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def execution(self) -> executor_pb2.Execution:
+        """As it was when this began."""
+        return self._of.execution
+
+    open = call(attachment.Attachment.open)
+    close = call(attachment.Attachment.close)
+    events = iterate(attachment.Attachment.events)
+    write = call(attachment.Attachment.write)
+    close_input = call(attachment.Attachment.close_input)
+    resize = call(attachment.Attachment.resize)
+
+
 class Execution(Facade[executions.Execution]):
     """One command of a workspace. It goes on whether or not anyone watches."""
 
@@ -88,6 +110,9 @@ class Execution(Facade[executions.Execution]):
     wait = call(executions.Execution.wait)
     output = iterate(executions.Execution.output)
     usage = iterate(executions.Execution.usage)
+    write = call(executions.Execution.write)
+    resize = call(executions.Execution.resize)
+    attach = call_for(Attachment, executions.Execution.attach)
     signal = call(executions.Execution.signal)
     delete = call(executions.Execution.delete)
 

@@ -241,11 +241,17 @@ class Workspace:
         idle_output_timeout: timedelta | float | None = None,
         output_limit: int = 0,
         limits: ExecutionLimits | None = None,
+        stdin: bool = False,
+        terminal: tuple[int, int] | None = None,
         secrets: Mapping[str, str | None] | None = None,
         redact: bool = False,
         id: str = "",  # noqa: A002
     ) -> Execution:
-        """Start a command, and return when it runs. Parameters and errors are `execute`'s."""
+        """Start a command, and return when it runs. Parameters and errors are `execute`'s.
+
+        With `stdin` it reads what `Execution.write` and `Execution.attach` write, and waits for it;
+        without, there is nothing to read. `terminal`, rows and columns, runs it on one.
+        """
         what = spec(
             argv,
             script=script,
@@ -256,6 +262,8 @@ class Workspace:
             idle_output_timeout=idle_output_timeout,
             output_limit=output_limit,
             limits=limits,
+            stdin=stdin,
+            terminal=terminal,
             secrets=secrets,
             redact=redact,
         )

@@ -27,6 +27,8 @@ class Console:
         self._out = out
         self._error = error
         self.as_json = as_json
+        self.is_raw = False
+        """Whether the terminal does as it is told only: a line then ends where it began."""
 
     @classmethod
     def standard(cls) -> "Console":
@@ -54,7 +56,8 @@ class Console:
 
     def note(self, text: str) -> None:
         """One line beside the output."""
-        self.write_error(f"{text}\n".encode(errors="surrogateescape"))
+        end = "\r\n" if self.is_raw else "\n"
+        self.write_error(f"{text}{end}".encode(errors="surrogateescape"))
 
     def write(self, data: bytes) -> None:
         """Bytes of output, at once."""

@@ -8,6 +8,8 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "WORKSPACE_EXISTS": "Choose another --id; `cove show {workspace}` shows the one that is there.",
     "EXECUTION_NOT_FOUND": "`cove ps {workspace}` lists the executions there are.",
     "EXECUTION_ENDED": "`cove logs {workspace} {execution}` has its output.",
+    "INPUT_HELD": "`cove attach --read-only {workspace} {execution}` looks on; --take-over takes "
+    "the keys.",
     "NO_REMOTE": "Name a repository to push to with --remote.",
     "REPOSITORY_ACCESS_DENIED": "Give credentials: --username with --password-stdin, or --ssh-key.",
 }

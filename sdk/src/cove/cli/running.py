@@ -1,29 +1,25 @@
 """`cove exec logs ps wait kill`."""
 
 import argparse
-import asyncio
-import signal
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+import os
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
+from cove.cli import terminal
+from cove.cli.attaching import sit
 from cove.cli.commands.arguments import pairs
 from cove.cli.console import Console, age, printable
 from cove.cli.errors import UsageError
+from cove.cli.following import Following, show, tell_end
 from cove.cli.secrets import given
 from cove.cli.standard_input import waiting_input
 from cove.client import Client
-from cove.ending import limit, remarks
-from cove.executions import Execution, exit_status
+from cove.executions import exit_status
 from cove.executor.v1 import executor_pb2
-from cove.executor.v1.executor_pb2 import Chunk, Exit, Gap
 from cove.gateway.v1 import gateway_pb2 as pb
-from cove.output import Event
 from cove.status import CoveError
 
-_LEFT: Final = 128
-_STILL_RUNNING: Final = 0
 _NO_PROGRAM: Final = {
     "ERROR_REASON_PROGRAM_NOT_FOUND": 127,
     "ERROR_REASON_PROGRAM_NOT_EXECUTABLE": 126,
@@ -39,18 +35,24 @@ async def execute(cove: Client, options: argparse.Namespace, console: Console) -
             "no command to run",
             "cove exec WORKSPACE COMMAND, or --script TEXT; `cove help exec` says more.",
         )
-    warned = _warn_of_input(console)
+    _check_terminal(options, console)
+    warned = options.interactive or _warn_of_input(console)
+    env = pairs(options.env, "--env")
+    if options.tty and "TERM" in os.environ:
+        env = {"TERM": os.environ["TERM"], **env}
     try:
         execution = await cove.workspaces.named(options.workspace).start(
             *options.argv,
             script=options.script,
             cwd=options.cwd,
-            env=pairs(options.env, "--env"),
+            env=env,
             timeout=options.timeout,
             merge_stderr=options.merge_stderr,
             idle_output_timeout=options.idle_timeout,
             output_limit=options.output_limit,
             limits=_limits(options),
+            stdin=options.interactive,
+            terminal=terminal.size() if options.tty else None,
             secrets=given(options.secret, options.kept_secret),
             redact=options.redact,
             id=options.id,
@@ -68,7 +70,11 @@ async def execute(cove: Client, options: argparse.Namespace, console: Console) -
         return 0
     if console.as_json:
         console.json(pb.StreamExecutionResponse(execution=execution.message))
-    status = await _attended(execution, options.workspace, console)
+    if options.interactive:
+        keys = options.detach_keys
+        return await sit(execution, console, workspace=options.workspace, keys=keys)
+    again = f"cove logs -f {options.workspace} {execution.id}"
+    status = await Following(execution, console, again).follow(execution.output())
     if not warned:
         _warn_of_input(console)
     return status
@@ -86,114 +92,33 @@ def _limits(options: argparse.Namespace) -> executor_pb2.ExecutionLimits | None:
     return limits if limits.ListFields() else None
 
 
+def _check_terminal(options: argparse.Namespace, console: Console) -> None:
+    """Raises `UsageError` when there is no person at a terminal for `-it`."""
+    if not (options.interactive and options.tty) or options.detach:
+        return
+    if console.as_json:
+        raise UsageError("-t and --json", "A terminal is for people: leave one of them out.")
+    if not terminal.is_terminal(terminal.standard_input()):
+        raise UsageError(
+            "-t, and the standard input is no terminal", "Use -i alone for a pipe or a file."
+        )
+
+
 def _warn_of_input(console: Console) -> bool:
     """Say so when something waits on the standard input, which is left unread."""
     waits = waiting_input()
     if waits:
         console.note(
-            "warning: the standard input is not passed on to the command: use --script, or copy "
-            "a file with `cove cp`; < /dev/null says that nothing is meant"
+            "warning: the standard input is not passed on to the command: -i does that; "
+            "< /dev/null says that nothing is meant"
         )
     return waits
-
-
-async def _attended(execution: Execution, workspace: str, console: Console) -> int:
-    """Follow the output. The first SIGINT goes to the command, the second one only to us."""
-    loop = asyncio.get_running_loop()
-    showing = asyncio.create_task(_show(execution.output(), console))
-    passing: list[asyncio.Task[None]] = []
-    left: list[signal.Signals] = []
-
-    def leave(number: signal.Signals) -> None:
-        left.append(number)
-        showing.cancel()
-
-    def interrupted() -> None:
-        if passing:
-            leave(signal.SIGINT)
-        else:
-            passing.append(asyncio.create_task(_pass(signal.SIGINT, execution, console)))
-
-    loop.add_signal_handler(signal.SIGINT, interrupted)
-    loop.add_signal_handler(signal.SIGTERM, leave, signal.SIGTERM)
-    try:
-        return await showing
-    except BrokenPipeError:  # A command of the shell would be ended by it, too.
-        await _pass(signal.SIGTERM, execution, console)
-        raise
-    except asyncio.CancelledError:
-        if not left:
-            raise
-        console.note(f"left; it goes on: cove logs -f {workspace} {execution.id}")
-        return _LEFT + left[0]
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)
-        loop.remove_signal_handler(signal.SIGTERM)
-        for task in passing:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-
-async def _pass(number: signal.Signals, execution: Execution, console: Console) -> None:
-    try:
-        await execution.signal(number)
-    except CoveError as error:
-        if error.reason != "ERROR_REASON_EXECUTION_ENDED":
-            console.failed(error)
-
-
-async def _show(events: AsyncGenerator[Event, None], console: Console) -> int:
-    """Write the output as it comes; returns the exit status."""
-    async with aclosing(events):
-        async for event in events:
-            if console.as_json:
-                console.json(_as_message(event))
-            match event:
-                case Chunk() if not console.as_json:
-                    to_error = event.stream == Chunk.STREAM_STDERR
-                    write = console.write_error if to_error else console.write
-                    await asyncio.to_thread(write, event.data)
-                case Gap() if not console.as_json:
-                    missing = event.to - getattr(event, "from")
-                    reason = Gap.Reason.Name(event.reason).removeprefix("REASON_").lower()
-                    console.note(f"[{missing} bytes of output are missing: {reason}]")
-                case Exit():
-                    if not console.as_json:
-                        _tell_end(event, console)
-                    return exit_status(event)
-    return _STILL_RUNNING
-
-
-def _as_message(event: Event) -> pb.ReadOutputResponse:
-    match event:
-        case Chunk():
-            return pb.ReadOutputResponse(chunk=event)
-        case Gap():
-            return pb.ReadOutputResponse(gap=event)
-        case Exit():
-            return pb.ReadOutputResponse(exit=event)
-
-
-def _tell_end(end: Exit, console: Console) -> None:
-    """Say how it ended, where the exit status alone could be the command's own."""
-    match end.WhichOneof("reason"):
-        case "signal":
-            console.note(f"cove: ended by {_signal_name(end.signal.number)}")
-        case "timed_out" | "limit":
-            console.note(f"cove: ended by {limit(end)}")
-        case "cancelled":
-            console.note(f"cove: cancelled by {printable(end.cancelled.by)}")
-        case "lost":
-            console.note(f"cove: its end was lost: {printable(end.lost.reason)}")
-    for remark in remarks(end):
-        console.note(f"cove: {remark}")
 
 
 async def logs(cove: Client, options: argparse.Namespace, console: Console) -> int:
     execution = cove.workspaces.named(options.workspace).executions.named(options.execution)
     offset = -options.tail if options.tail else options.offset
-    await _show(execution.output(offset, follow=options.follow), console)
+    await show(execution.output(offset, follow=options.follow), console)
     return 0
 
 
@@ -252,7 +177,7 @@ async def wait(cove: Client, options: argparse.Namespace, console: Console) -> i
     if console.as_json:
         console.json(message)
     else:
-        _tell_end(message.exit, console)
+        tell_end(message.exit, console)
     return exit_status(message.exit)
 
 
@@ -262,10 +187,3 @@ async def kill(cove: Client, options: argparse.Namespace, console: Console) -> i
     if console.as_json:
         console.json(message)
     return 0
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

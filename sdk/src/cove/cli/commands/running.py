@@ -9,6 +9,7 @@ from cove.cli.commands.arguments import FOLLOWED, completed, execution, seconds,
 from cove.cli.parser import Commands
 
 _GROUP: Final = "Commands"
+_TAIL: Final = 64 << 10
 _ENDED: Final = (
     "the command's; 128+n after signal n, 124 after its timeout, 137 after a limit, 255 when its "
     "end was lost; 1 when Cove fails, 2 for a wrong command line."
@@ -60,6 +61,7 @@ def add(commands: Commands) -> None:
     workspace(wait)
     execution(wait)
     _kill(commands)
+    _attach(commands)
     _forward(commands)
 
 
@@ -77,9 +79,10 @@ def _exec(commands: Commands) -> None:
         "readable, and with the same --id it runs only once, however often it is asked for. The "
         "first Ctrl-C goes to the command, the second one leaves it running. A reader of the "
         "output that goes away, as in `cove exec ... | head`, ends the command.\n\n"
-        "The standard input is not passed on, and not read, so that `while read` loops keep "
-        "theirs; what waits in a pipe or a file there is told with a warning. Use --script for a "
-        "script, `cove cp` for data, and `< /dev/null` to say that nothing is meant.",
+        "The standard input is passed on with -i. Without, it is not read, so that `while read` "
+        "loops keep theirs; what waits in a pipe or a file there is told with a warning, and "
+        "`< /dev/null` says that nothing is meant. With -it the command has a terminal, and every "
+        "key is its own but those that leave it running, Ctrl-P Ctrl-Q; `cove attach` comes back.",
         group=_GROUP,
         examples=[
             ("the same as with docker", "cove exec -w src -e CI=1 demo make test"),
@@ -93,6 +96,8 @@ def _exec(commands: Commands) -> None:
                 "cove exec --memory 512MiB --pids 64 --output-limit 1MiB demo make test",
             ),
             ("a script of many lines", 'cove exec demo --script "$(cat build.sh)"'),
+            ("a shell, on a terminal", "cove exec -it demo bash"),
+            ("data through a pipe", "tar c src | cove exec -i demo tar x"),
             ("in the background, only once", "cove exec --detach --id build demo make"),
         ],
         status=_ENDED.replace(
@@ -105,6 +110,9 @@ def _exec(commands: Commands) -> None:
         run.add_argument("argv", nargs="*", help="program and arguments", metavar="COMMAND"),
         completers.nothing,
     )
+    run.add_argument("-i", "--interactive", action="store_true", help="pass the standard input on")
+    run.add_argument("-t", "--tty", action="store_true", help="run it on a terminal")
+    _detach_keys(run)
     run.add_argument("--script", default="", help="text for `sh -c`, instead of a command")
     run.add_argument("--id", default="", help="id of the execution; the same id runs it only once")
     run.add_argument(
@@ -155,6 +163,59 @@ def _exec(commands: Commands) -> None:
     limits("--open-files", type=int, default=0, metavar="N", help="descriptors of each process")
     run.add_argument("--merge-stderr", action="store_true", help="stderr as stdout, in exact order")
     run.add_argument("-d", "--detach", action="store_true", help="print the id, and do not wait")
+
+
+def _attach(commands: Commands) -> None:
+    attach = commands.add(
+        "attach",
+        "attaching:attach",
+        "sit before an execution: its output, and its input",
+        description="See what a command writes, and write to it, as with `cove exec -it`, from any "
+        "number of places. One at a time writes; the others look on. Ctrl-P Ctrl-Q leaves it "
+        "running.",
+        group=_GROUP,
+        examples=[
+            ("a shell from `cove exec -itd --id shell demo bash`", "cove attach demo shell"),
+            ("look over somebody's shoulder", "cove attach --read-only demo shell"),
+            ("take the keys from who has them", "cove attach --take-over demo shell"),
+        ],
+        status=_ENDED.replace("128+n", "0 when it is left, 128+n"),
+    )
+    workspace(attach)
+    execution(attach)
+    attach.add_argument("--read-only", action="store_true", help="only look on")
+    attach.add_argument("--take-over", action="store_true", help="write, whoever does now")
+    attach.add_argument(
+        "--tail", type=int, default=_TAIL, metavar="BYTES", help="begin so far before the end"
+    )
+    _detach_keys(attach)
+
+
+def _detach_keys(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--detach-keys",
+        type=_keys,
+        default=_keys("ctrl-p,ctrl-q"),
+        metavar="KEYS",
+        help="what leaves a terminal; default ctrl-p,ctrl-q; none for nothing",
+    )
+
+
+def _keys(text: str) -> bytes:
+    if text == "none":
+        return b""
+    found = bytearray()
+    for key in text.split(","):
+        letter = key.lower().removeprefix("ctrl-")
+        control = len(letter) < len(key)
+        if (
+            len(letter) != 1
+            or not letter.isascii()
+            or (control and not "@" <= letter.upper() <= "_")
+        ):
+            raise argparse.ArgumentTypeError(f"{text} is not like ctrl-p,ctrl-q")
+        found.append(ord(letter.upper()) & 0x1F if control else ord(key))
+    return bytes(found)
 
 
 def _kill(commands: Commands) -> None:

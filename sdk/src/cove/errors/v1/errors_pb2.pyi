@@ -210,6 +210,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The execution is still running. Metadata: `name`."""
     ERROR_REASON_UPLOAD_INCOMPLETE: _ErrorReason.ValueType  # 521
     """The upload stopped before its last message: nothing was written. Metadata: `path`."""
+    ERROR_REASON_INPUT_NOT_OPEN: _ErrorReason.ValueType  # 522
+    """The command was started without an input. Metadata: `name`."""
+    ERROR_REASON_INPUT_CLOSED: _ErrorReason.ValueType  # 523
+    """The input was closed, or the command closed its end of it. Metadata: `name`, `expected`: how
+    many bytes came before.
+    """
+    ERROR_REASON_INPUT_GAP: _ErrorReason.ValueType  # 524
+    """Bytes of input are missing before the offset. Metadata: `name`, `expected`: the offset of the
+    first one.
+    """
+    ERROR_REASON_INPUT_HELD: _ErrorReason.ValueType  # 525
+    """Another writer holds the input. Metadata: `name`."""
+    ERROR_REASON_TERMINAL_NOT_OPEN: _ErrorReason.ValueType  # 526
+    """The command was started without a terminal. Metadata: `name`."""
     ERROR_REASON_ARCHIVE_INVALID: _ErrorReason.ValueType  # 530
     """The archive is damaged, or holds what is not unpacked: a path or link that leads out, a
     device, a sparse file. Metadata: `path`, of the entry, and `why`.
@@ -425,6 +439,20 @@ ERROR_REASON_EXECUTION_RUNNING: ErrorReason.ValueType  # 520
 """The execution is still running. Metadata: `name`."""
 ERROR_REASON_UPLOAD_INCOMPLETE: ErrorReason.ValueType  # 521
 """The upload stopped before its last message: nothing was written. Metadata: `path`."""
+ERROR_REASON_INPUT_NOT_OPEN: ErrorReason.ValueType  # 522
+"""The command was started without an input. Metadata: `name`."""
+ERROR_REASON_INPUT_CLOSED: ErrorReason.ValueType  # 523
+"""The input was closed, or the command closed its end of it. Metadata: `name`, `expected`: how
+many bytes came before.
+"""
+ERROR_REASON_INPUT_GAP: ErrorReason.ValueType  # 524
+"""Bytes of input are missing before the offset. Metadata: `name`, `expected`: the offset of the
+first one.
+"""
+ERROR_REASON_INPUT_HELD: ErrorReason.ValueType  # 525
+"""Another writer holds the input. Metadata: `name`."""
+ERROR_REASON_TERMINAL_NOT_OPEN: ErrorReason.ValueType  # 526
+"""The command was started without a terminal. Metadata: `name`."""
 ERROR_REASON_ARCHIVE_INVALID: ErrorReason.ValueType  # 530
 """The archive is damaged, or holds what is not unpacked: a path or link that leads out, a
 device, a sparse file. Metadata: `path`, of the entry, and `why`.

@@ -107,6 +107,29 @@ class ExecutionSpec(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Stdin:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StdinEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ExecutionSpec._Stdin.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STDIN_UNSPECIFIED: ExecutionSpec._Stdin.ValueType  # 0
+        """The same as STDIN_NONE."""
+        STDIN_NONE: ExecutionSpec._Stdin.ValueType  # 1
+        """Nothing: /dev/null."""
+        STDIN_OPEN: ExecutionSpec._Stdin.ValueType  # 2
+        """What WriteInput, StreamInput and Attach write; it waits for it until it is closed."""
+
+    class Stdin(_Stdin, metaclass=_StdinEnumTypeWrapper):
+        """What the command reads."""
+
+    STDIN_UNSPECIFIED: ExecutionSpec.Stdin.ValueType  # 0
+    """The same as STDIN_NONE."""
+    STDIN_NONE: ExecutionSpec.Stdin.ValueType  # 1
+    """Nothing: /dev/null."""
+    STDIN_OPEN: ExecutionSpec.Stdin.ValueType  # 2
+    """What WriteInput, StreamInput and Attach write; it waits for it until it is closed."""
+
     @_typing.final
     class EnvEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
@@ -159,6 +182,8 @@ class ExecutionSpec(_message.Message):
     OUTPUT_LIMIT_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
     REDACT_FIELD_NUMBER: _builtins.int
+    STDIN_FIELD_NUMBER: _builtins.int
+    TERMINAL_FIELD_NUMBER: _builtins.int
     script: _builtins.str
     """Text that the interpreter is given with `-c`."""
     interpreter: _builtins.str
@@ -177,6 +202,8 @@ class ExecutionSpec(_message.Message):
     """Record `***` in place of the value of a secret, byte for byte as it is, of 4 to 4096 bytes,
     wherever the command writes it. It does not find what is encoded, or cut by other output.
     """
+    stdin: Global___ExecutionSpec.Stdin.ValueType
+    """What the command reads; with a terminal its keys."""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Program and arguments; no shell is involved. A program without a slash is looked
@@ -208,6 +235,12 @@ class ExecutionSpec(_message.Message):
         shown and compared without the values. No other command of the environment can read them.
         """
 
+    @_builtins.property
+    def terminal(self) -> Global___Terminal:
+        """Run it on a terminal of this size: one stream of output, STREAM_TERMINAL; signals by keys;
+        TERM is xterm-256color unless `env` says otherwise.
+        """
+
     def __init__(
         self,
         *,
@@ -223,14 +256,42 @@ class ExecutionSpec(_message.Message):
         output_limit: _builtins.int = ...,
         secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         redact: _builtins.bool = ...,
+        stdin: Global___ExecutionSpec.Stdin.ValueType = ...,
+        terminal: Global___Terminal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_output_timeout", b"idle_output_timeout", "limits", b"limits", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_output_timeout", b"idle_output_timeout", "limits", b"limits", "terminal", b"terminal", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cwd", b"cwd", "env", b"env", "idle_output_timeout", b"idle_output_timeout", "interpreter", b"interpreter", "limits", b"limits", "merge_stderr", b"merge_stderr", "output_limit", b"output_limit", "redact", b"redact", "script", b"script", "secrets", b"secrets", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cwd", b"cwd", "env", b"env", "idle_output_timeout", b"idle_output_timeout", "interpreter", b"interpreter", "limits", b"limits", "merge_stderr", b"merge_stderr", "output_limit", b"output_limit", "redact", b"redact", "script", b"script", "secrets", b"secrets", "stdin", b"stdin", "terminal", b"terminal", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExecutionSpec: _TypeAlias = ExecutionSpec  # noqa: Y015
+
+@_typing.final
+class Terminal(_message.Message):
+    """The size of a terminal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    COLS_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    """Lines. Required."""
+    cols: _builtins.int
+    """Characters of a line. Required."""
+    def __init__(
+        self,
+        *,
+        rows: _builtins.int = ...,
+        cols: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cols", b"cols", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Terminal: _TypeAlias = Terminal  # noqa: Y015
 
 @_typing.final
 class ExecutionLimits(_message.Message):
@@ -410,6 +471,8 @@ class Execution(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    INPUT_BYTES_FIELD_NUMBER: _builtins.int
+    INPUT_CLOSED_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     PROCESSES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -420,6 +483,10 @@ class Execution(_message.Message):
     """Bytes of output recorded so far. Output only."""
     etag: _builtins.str
     """Changes with state. Output only."""
+    input_bytes: _builtins.int
+    """Bytes of input that the command was given so far; 0 when its end was lost. Output only."""
+    input_closed: _builtins.bool
+    """Whether its input was closed before it ended. Output only."""
     @_builtins.property
     def spec(self) -> Global___ExecutionSpec:
         """What was asked for, with every default filled in."""
@@ -457,12 +524,14 @@ class Execution(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         output_bytes: _builtins.int = ...,
         etag: _builtins.str = ...,
+        input_bytes: _builtins.int = ...,
+        input_closed: _builtins.bool = ...,
         usage: Global___Usage | None = ...,
         processes: Global___Processes | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "exit", b"exit", "processes", b"processes", "spec", b"spec", "start_time", b"start_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "exit", b"exit", "name", b"name", "output_bytes", b"output_bytes", "processes", b"processes", "spec", b"spec", "start_time", b"start_time", "state", b"state", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "exit", b"exit", "input_bytes", b"input_bytes", "input_closed", b"input_closed", "name", b"name", "output_bytes", b"output_bytes", "processes", b"processes", "spec", b"spec", "start_time", b"start_time", "state", b"state", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -845,6 +914,8 @@ class Chunk(_message.Message):
         """Standard output."""
         STREAM_STDERR: Chunk._Stream.ValueType  # 2
         """Standard error."""
+        STREAM_TERMINAL: Chunk._Stream.ValueType  # 3
+        """The terminal, on which both are one."""
 
     class Stream(_Stream, metaclass=_StreamEnumTypeWrapper):
         """Where it came from."""
@@ -855,6 +926,8 @@ class Chunk(_message.Message):
     """Standard output."""
     STREAM_STDERR: Chunk.Stream.ValueType  # 2
     """Standard error."""
+    STREAM_TERMINAL: Chunk.Stream.ValueType  # 3
+    """The terminal, on which both are one."""
 
     STREAM_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
@@ -1840,6 +1913,407 @@ class StreamExecutionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___StreamExecutionResponse: _TypeAlias = StreamExecutionResponse  # noqa: Y015
+
+@_typing.final
+class WriteInputRequest(_message.Message):
+    """Request of WriteInput."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    CLOSE_FIELD_NUMBER: _builtins.int
+    WRITER_FIELD_NUMBER: _builtins.int
+    TAKE_OVER_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`environments/{uid}/executions/{id}`. Required."""
+    offset: _builtins.int
+    """How many bytes of input are before `data`. Required, also when it is 0: so a repeat is
+    known as one.
+    """
+    data: _builtins.bytes
+    """What is written; may be empty, to close."""
+    close: _builtins.bool
+    """Close the input after it, so that the command reads its end. A terminal has none: write
+    Ctrl-D, the byte 4.
+    """
+    writer: _builtins.str
+    """Any text by which a writer knows itself; it then holds the input for 15 s after each
+    write, so that nobody writes in between. Empty: write unless somebody holds it.
+    """
+    take_over: _builtins.bool
+    """Write although another writer holds the input, who loses it."""
+    release: _builtins.bool
+    """Hold it no longer, after this."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        offset: _builtins.int | None = ...,
+        data: _builtins.bytes = ...,
+        close: _builtins.bool = ...,
+        writer: _builtins.str = ...,
+        take_over: _builtins.bool = ...,
+        release: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "offset", b"offset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "close", b"close", "data", b"data", "name", b"name", "offset", b"offset", "release", b"release", "take_over", b"take_over", "writer", b"writer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__offset: _TypeAlias = _typing.Literal["offset"]  # noqa: Y015
+    _WhichOneofArgType__offset: _TypeAlias = _typing.Literal["_offset", b"_offset"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__offset) -> _WhichOneofReturnType__offset | None: ...
+
+Global___WriteInputRequest: _TypeAlias = WriteInputRequest  # noqa: Y015
+
+@_typing.final
+class WriteInputResponse(_message.Message):
+    """Answer of WriteInput."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: _builtins.int
+    CLOSED_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """How many bytes of input the command was given so far. Less than was asked for: write
+    the rest from here on.
+    """
+    closed: _builtins.bool
+    """Whether the input is closed."""
+    def __init__(
+        self,
+        *,
+        offset: _builtins.int = ...,
+        closed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteInputResponse: _TypeAlias = WriteInputResponse  # noqa: Y015
+
+@_typing.final
+class StreamInputRequest(_message.Message):
+    """Request of StreamInput."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    CLOSE_FIELD_NUMBER: _builtins.int
+    WRITER_FIELD_NUMBER: _builtins.int
+    TAKE_OVER_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`environments/{uid}/executions/{id}`. Required in the first message; the others need none."""
+    offset: _builtins.int
+    """How many bytes of input are before `data`. Required in the first message; not set in
+    another one: right after the one before.
+    """
+    data: _builtins.bytes
+    """What is written."""
+    close: _builtins.bool
+    """Close the input after it."""
+    writer: _builtins.str
+    """As of WriteInput; held while the stream lasts. Of the first message."""
+    take_over: _builtins.bool
+    """As of WriteInput. Of the first message."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        offset: _builtins.int | None = ...,
+        data: _builtins.bytes = ...,
+        close: _builtins.bool = ...,
+        writer: _builtins.str = ...,
+        take_over: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "offset", b"offset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "close", b"close", "data", b"data", "name", b"name", "offset", b"offset", "take_over", b"take_over", "writer", b"writer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__offset: _TypeAlias = _typing.Literal["offset"]  # noqa: Y015
+    _WhichOneofArgType__offset: _TypeAlias = _typing.Literal["_offset", b"_offset"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__offset) -> _WhichOneofReturnType__offset | None: ...
+
+Global___StreamInputRequest: _TypeAlias = StreamInputRequest  # noqa: Y015
+
+@_typing.final
+class StreamInputResponse(_message.Message):
+    """Answer of StreamInput."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: _builtins.int
+    CLOSED_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """How many bytes of input the command was given so far."""
+    closed: _builtins.bool
+    """Whether the input is closed."""
+    def __init__(
+        self,
+        *,
+        offset: _builtins.int = ...,
+        closed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamInputResponse: _TypeAlias = StreamInputResponse  # noqa: Y015
+
+@_typing.final
+class ResizeTerminalRequest(_message.Message):
+    """Request of ResizeTerminal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TERMINAL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`environments/{uid}/executions/{id}`. Required."""
+    request_id: _builtins.str
+    """A UUID of the caller's making, the same in every retry."""
+    @_builtins.property
+    def terminal(self) -> Global___Terminal:
+        """The size. Required."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        terminal: Global___Terminal | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["terminal", b"terminal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id", "terminal", b"terminal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResizeTerminalRequest: _TypeAlias = ResizeTerminalRequest  # noqa: Y015
+
+@_typing.final
+class ResizeTerminalResponse(_message.Message):
+    """Answer of ResizeTerminal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResizeTerminalResponse: _TypeAlias = ResizeTerminalResponse  # noqa: Y015
+
+@_typing.final
+class AttachRequest(_message.Message):
+    """Request of Attach."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Open(_message.Message):
+        """What to attach to, and as what."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NAME_FIELD_NUMBER: _builtins.int
+        START_FIELD_NUMBER: _builtins.int
+        FROM_OFFSET_FIELD_NUMBER: _builtins.int
+        READ_ONLY_FIELD_NUMBER: _builtins.int
+        WRITER_FIELD_NUMBER: _builtins.int
+        TAKE_OVER_FIELD_NUMBER: _builtins.int
+        name: _builtins.str
+        """`environments/{uid}/executions/{id}`. One of `name` and `start`."""
+        from_offset: _builtins.int
+        """Where in the output to begin; a negative one counts from the end."""
+        read_only: _builtins.bool
+        """Only look on; input and sizes are refused."""
+        writer: _builtins.str
+        """Any text by which a writer knows itself, the same when it comes again after a drop; the
+        server makes one where it is empty.
+        """
+        take_over: _builtins.bool
+        """Write although another writer holds the input, who is told that it lost it."""
+        @_builtins.property
+        def start(self) -> Global___StartExecutionRequest:
+            """A command to start, or to find, first."""
+
+        def __init__(
+            self,
+            *,
+            name: _builtins.str = ...,
+            start: Global___StartExecutionRequest | None = ...,
+            from_offset: _builtins.int = ...,
+            read_only: _builtins.bool = ...,
+            writer: _builtins.str = ...,
+            take_over: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["from_offset", b"from_offset", "name", b"name", "read_only", b"read_only", "start", b"start", "take_over", b"take_over", "writer", b"writer"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Input(_message.Message):
+        """A part of the input."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        OFFSET_FIELD_NUMBER: _builtins.int
+        DATA_FIELD_NUMBER: _builtins.int
+        CLOSE_FIELD_NUMBER: _builtins.int
+        offset: _builtins.int
+        """How many bytes of input are before `data`; not set: right after the one before, at first
+        after what `execution` says.
+        """
+        data: _builtins.bytes
+        """What is written."""
+        close: _builtins.bool
+        """Close the input after it."""
+        def __init__(
+            self,
+            *,
+            offset: _builtins.int | None = ...,
+            data: _builtins.bytes = ...,
+            close: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "offset", b"offset"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "close", b"close", "data", b"data", "offset", b"offset"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__offset: _TypeAlias = _typing.Literal["offset"]  # noqa: Y015
+        _WhichOneofArgType__offset: _TypeAlias = _typing.Literal["_offset", b"_offset"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__offset) -> _WhichOneofReturnType__offset | None: ...
+
+    OPEN_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    RESIZE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def open(self) -> Global___AttachRequest.Open:
+        """The first message."""
+
+    @_builtins.property
+    def input(self) -> Global___AttachRequest.Input:
+        """What is typed."""
+
+    @_builtins.property
+    def resize(self) -> Global___Terminal:
+        """A new size of the terminal."""
+
+    def __init__(
+        self,
+        *,
+        open: Global___AttachRequest.Open | None = ...,
+        input: Global___AttachRequest.Input | None = ...,
+        resize: Global___Terminal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "input", b"input", "open", b"open", "resize", b"resize"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "input", b"input", "open", b"open", "resize", b"resize"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["open", "input", "resize"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___AttachRequest: _TypeAlias = AttachRequest  # noqa: Y015
+
+@_typing.final
+class AttachResponse(_message.Message):
+    """One event of Attach."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class InputState(_message.Message):
+        """How far the input is."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        OFFSET_FIELD_NUMBER: _builtins.int
+        CLOSED_FIELD_NUMBER: _builtins.int
+        LOST_FIELD_NUMBER: _builtins.int
+        offset: _builtins.int
+        """How many bytes of input the command was given so far."""
+        closed: _builtins.bool
+        """Whether the input is closed."""
+        lost: _builtins.bool
+        """Whether another writer took the input over: from now on this one looks on only."""
+        def __init__(
+            self,
+            *,
+            offset: _builtins.int = ...,
+            closed: _builtins.bool = ...,
+            lost: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "lost", b"lost", "offset", b"offset"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    EXIT_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def execution(self) -> Global___Execution:
+        """The first event: the execution."""
+
+    @_builtins.property
+    def chunk(self) -> Global___Chunk:
+        """A part of the output."""
+
+    @_builtins.property
+    def gap(self) -> Global___Gap:
+        """A part that is missing."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___Heartbeat:
+        """Sent every 10 s when nothing else is."""
+
+    @_builtins.property
+    def exit(self) -> Global___Exit:
+        """The last event."""
+
+    @_builtins.property
+    def input(self) -> Global___AttachResponse.InputState:
+        """Input was taken, closed, or lost to another writer."""
+
+    def __init__(
+        self,
+        *,
+        execution: Global___Execution | None = ...,
+        chunk: Global___Chunk | None = ...,
+        gap: Global___Gap | None = ...,
+        heartbeat: Global___Heartbeat | None = ...,
+        exit: Global___Exit | None = ...,
+        input: Global___AttachResponse.InputState | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "execution", b"execution", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "input", b"input"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "execution", b"execution", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "input", b"input"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["execution", "chunk", "gap", "heartbeat", "exit", "input"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___AttachResponse: _TypeAlias = AttachResponse  # noqa: Y015
 
 @_typing.final
 class File(_message.Message):

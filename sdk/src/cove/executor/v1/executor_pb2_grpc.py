@@ -97,6 +97,26 @@ class ExecutorServiceStub(object):
                 request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.GetCapabilitiesRequest.SerializeToString,
                 response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.GetCapabilitiesResponse.FromString,
                 _registered_method=True)
+        self.WriteInput = channel.unary_unary(
+                '/cove.executor.v1.ExecutorService/WriteInput',
+                request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.WriteInputRequest.SerializeToString,
+                response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.WriteInputResponse.FromString,
+                _registered_method=True)
+        self.StreamInput = channel.stream_unary(
+                '/cove.executor.v1.ExecutorService/StreamInput',
+                request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.StreamInputRequest.SerializeToString,
+                response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.StreamInputResponse.FromString,
+                _registered_method=True)
+        self.ResizeTerminal = channel.unary_unary(
+                '/cove.executor.v1.ExecutorService/ResizeTerminal',
+                request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.ResizeTerminalRequest.SerializeToString,
+                response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.ResizeTerminalResponse.FromString,
+                _registered_method=True)
+        self.Attach = channel.stream_stream(
+                '/cove.executor.v1.ExecutorService/Attach',
+                request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.AttachRequest.SerializeToString,
+                response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.AttachResponse.FromString,
+                _registered_method=True)
         self.ForwardPort = channel.stream_stream(
                 '/cove.executor.v1.ExecutorService/ForwardPort',
                 request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortRequest.SerializeToString,
@@ -265,6 +285,77 @@ class ExecutorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WriteInput(self, request, context):
+        """Writes to the input of a command, each byte exactly once: what is sent again with the
+        same offset is not written again. Returns when all is written, or after 20 s how far it
+        came: a command that does not read holds up whoever writes, and nobody else.
+
+        * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_INPUT_NOT_OPEN: it was started without an input.
+        * FAILED_PRECONDITION, ERROR_REASON_INPUT_CLOSED: the input was closed, or the command closed it.
+        * FAILED_PRECONDITION, ERROR_REASON_INPUT_HELD: another writer has it, and `take_over` is not set.
+        * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_ENDED: it has ended, and these bytes came too late.
+        * OUT_OF_RANGE, ERROR_REASON_INPUT_GAP: bytes before the offset are missing; metadata says from where.
+        * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamInput(self, request_iterator, context):
+        """WriteInput as a stream, for much: the next message is read when the one before is written.
+
+        * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_INPUT_NOT_OPEN: it was started without an input.
+        * FAILED_PRECONDITION, ERROR_REASON_INPUT_CLOSED: the input was closed, or the command closed it.
+        * FAILED_PRECONDITION, ERROR_REASON_INPUT_HELD: another writer has it, and `take_over` is not set.
+        * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_ENDED: it has ended, and these bytes came too late.
+        * OUT_OF_RANGE, ERROR_REASON_INPUT_GAP: bytes before the offset are missing; metadata says from where.
+        * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResizeTerminal(self, request, context):
+        """Gives the terminal of a command another size; the command gets SIGWINCH.
+
+        * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_TERMINAL_NOT_OPEN: it was started without a terminal.
+        * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_ENDED: it has ended.
+        * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Attach(self, request_iterator, context):
+        """For whoever sits before a command: its output, its input and the size of its terminal in
+        one stream, of a command that is there or that is started. Any number may look on; one at a
+        time may write. The command goes on when the caller leaves.
+
+        * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: nothing has this name.
+        * OUT_OF_RANGE, ERROR_REASON_OFFSET_OUT_OF_RANGE: the offset is beyond the end.
+        * FAILED_PRECONDITION, ERROR_REASON_INPUT_NOT_OPEN: it has no input; attach with `read_only`.
+        * FAILED_PRECONDITION, ERROR_REASON_INPUT_CLOSED: bytes came after the input was closed.
+        * FAILED_PRECONDITION, ERROR_REASON_INPUT_HELD: another writer has it, and `take_over` is not set.
+        * FAILED_PRECONDITION, ERROR_REASON_TERMINAL_NOT_OPEN: a size for a command without terminal.
+        * OUT_OF_RANGE, ERROR_REASON_INPUT_GAP: bytes before the offset are missing; metadata says from where.
+        * ALREADY_EXISTS, ERROR_REASON_EXECUTION_EXISTS: the id is of another spec.
+        * NOT_FOUND, ERROR_REASON_PROGRAM_NOT_FOUND: there is no such program inside.
+        * PERMISSION_DENIED, ERROR_REASON_PROGRAM_NOT_EXECUTABLE: it may not be run.
+        * NOT_FOUND, ERROR_REASON_CWD_NOT_FOUND: there is no such directory inside.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_PROCESS_LIMIT: no further process may be made.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
+        * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ForwardPort(self, request_iterator, context):
         """Connects to a port of the environment's own localhost and moves bytes both ways, also when
         the environment has no network. The first request is the `target`, the first answer `opened`;
@@ -345,6 +436,26 @@ def add_ExecutorServiceServicer_to_server(servicer, server):
                     servicer.GetCapabilities,
                     request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.GetCapabilitiesRequest.FromString,
                     response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.GetCapabilitiesResponse.SerializeToString,
+            ),
+            'WriteInput': grpc.unary_unary_rpc_method_handler(
+                    servicer.WriteInput,
+                    request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.WriteInputRequest.FromString,
+                    response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.WriteInputResponse.SerializeToString,
+            ),
+            'StreamInput': grpc.stream_unary_rpc_method_handler(
+                    servicer.StreamInput,
+                    request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.StreamInputRequest.FromString,
+                    response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.StreamInputResponse.SerializeToString,
+            ),
+            'ResizeTerminal': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResizeTerminal,
+                    request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.ResizeTerminalRequest.FromString,
+                    response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.ResizeTerminalResponse.SerializeToString,
+            ),
+            'Attach': grpc.stream_stream_rpc_method_handler(
+                    servicer.Attach,
+                    request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.AttachRequest.FromString,
+                    response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.AttachResponse.SerializeToString,
             ),
             'ForwardPort': grpc.stream_stream_rpc_method_handler(
                     servicer.ForwardPort,
@@ -679,6 +790,114 @@ class ExecutorService(object):
             '/cove.executor.v1.ExecutorService/GetCapabilities',
             cove_dot_executor_dot_v1_dot_executor__pb2.GetCapabilitiesRequest.SerializeToString,
             cove_dot_executor_dot_v1_dot_executor__pb2.GetCapabilitiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteInput(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.executor.v1.ExecutorService/WriteInput',
+            cove_dot_executor_dot_v1_dot_executor__pb2.WriteInputRequest.SerializeToString,
+            cove_dot_executor_dot_v1_dot_executor__pb2.WriteInputResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamInput(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/cove.executor.v1.ExecutorService/StreamInput',
+            cove_dot_executor_dot_v1_dot_executor__pb2.StreamInputRequest.SerializeToString,
+            cove_dot_executor_dot_v1_dot_executor__pb2.StreamInputResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResizeTerminal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.executor.v1.ExecutorService/ResizeTerminal',
+            cove_dot_executor_dot_v1_dot_executor__pb2.ResizeTerminalRequest.SerializeToString,
+            cove_dot_executor_dot_v1_dot_executor__pb2.ResizeTerminalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Attach(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/cove.executor.v1.ExecutorService/Attach',
+            cove_dot_executor_dot_v1_dot_executor__pb2.AttachRequest.SerializeToString,
+            cove_dot_executor_dot_v1_dot_executor__pb2.AttachResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -125,6 +125,61 @@ class ExecutorServiceStub:
     """
     GetCapabilities: _aio.UnaryUnaryMultiCallable[_executor_pb2.GetCapabilitiesRequest, _executor_pb2.GetCapabilitiesResponse]
     """Tells which limits of executions are enforced here, by what, and what output is kept."""
+    WriteInput: _aio.UnaryUnaryMultiCallable[_executor_pb2.WriteInputRequest, _executor_pb2.WriteInputResponse]
+    """Writes to the input of a command, each byte exactly once: what is sent again with the
+    same offset is not written again. Returns when all is written, or after 20 s how far it
+    came: a command that does not read holds up whoever writes, and nobody else.
+
+    * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_INPUT_NOT_OPEN: it was started without an input.
+    * FAILED_PRECONDITION, ERROR_REASON_INPUT_CLOSED: the input was closed, or the command closed it.
+    * FAILED_PRECONDITION, ERROR_REASON_INPUT_HELD: another writer has it, and `take_over` is not set.
+    * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_ENDED: it has ended, and these bytes came too late.
+    * OUT_OF_RANGE, ERROR_REASON_INPUT_GAP: bytes before the offset are missing; metadata says from where.
+    * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+    """
+    StreamInput: _aio.StreamUnaryMultiCallable[_executor_pb2.StreamInputRequest, _executor_pb2.StreamInputResponse]
+    """WriteInput as a stream, for much: the next message is read when the one before is written.
+
+    * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_INPUT_NOT_OPEN: it was started without an input.
+    * FAILED_PRECONDITION, ERROR_REASON_INPUT_CLOSED: the input was closed, or the command closed it.
+    * FAILED_PRECONDITION, ERROR_REASON_INPUT_HELD: another writer has it, and `take_over` is not set.
+    * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_ENDED: it has ended, and these bytes came too late.
+    * OUT_OF_RANGE, ERROR_REASON_INPUT_GAP: bytes before the offset are missing; metadata says from where.
+    * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+    """
+    ResizeTerminal: _aio.UnaryUnaryMultiCallable[_executor_pb2.ResizeTerminalRequest, _executor_pb2.ResizeTerminalResponse]
+    """Gives the terminal of a command another size; the command gets SIGWINCH.
+
+    * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_TERMINAL_NOT_OPEN: it was started without a terminal.
+    * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_ENDED: it has ended.
+    * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+    """
+    Attach: _aio.StreamStreamMultiCallable[_executor_pb2.AttachRequest, _executor_pb2.AttachResponse]
+    """For whoever sits before a command: its output, its input and the size of its terminal in
+    one stream, of a command that is there or that is started. Any number may look on; one at a
+    time may write. The command goes on when the caller leaves.
+
+    * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: nothing has this name.
+    * OUT_OF_RANGE, ERROR_REASON_OFFSET_OUT_OF_RANGE: the offset is beyond the end.
+    * FAILED_PRECONDITION, ERROR_REASON_INPUT_NOT_OPEN: it has no input; attach with `read_only`.
+    * FAILED_PRECONDITION, ERROR_REASON_INPUT_CLOSED: bytes came after the input was closed.
+    * FAILED_PRECONDITION, ERROR_REASON_INPUT_HELD: another writer has it, and `take_over` is not set.
+    * FAILED_PRECONDITION, ERROR_REASON_TERMINAL_NOT_OPEN: a size for a command without terminal.
+    * OUT_OF_RANGE, ERROR_REASON_INPUT_GAP: bytes before the offset are missing; metadata says from where.
+    * ALREADY_EXISTS, ERROR_REASON_EXECUTION_EXISTS: the id is of another spec.
+    * NOT_FOUND, ERROR_REASON_PROGRAM_NOT_FOUND: there is no such program inside.
+    * PERMISSION_DENIED, ERROR_REASON_PROGRAM_NOT_EXECUTABLE: it may not be run.
+    * NOT_FOUND, ERROR_REASON_CWD_NOT_FOUND: there is no such directory inside.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_PROCESS_LIMIT: no further process may be made.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+    * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
+    * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
+    * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+    * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+    """
     ForwardPort: _aio.StreamStreamMultiCallable[_executor_pb2.ForwardPortRequest, _executor_pb2.ForwardPortResponse]
     """Connects to a port of the environment's own localhost and moves bytes both ways, also when
     the environment has no network. The first request is the `target`, the first answer `opened`;
@@ -323,6 +378,85 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_executor_pb2.GetCapabilitiesRequest, _abc.Awaitable[_executor_pb2.GetCapabilitiesResponse]],
     ) -> _abc.Awaitable[_executor_pb2.GetCapabilitiesResponse]:
         """Tells which limits of executions are enforced here, by what, and what output is kept."""
+
+    @_abc_1.abstractmethod
+    def WriteInput(
+        self,
+        request: _executor_pb2.WriteInputRequest,
+        context: _aio.ServicerContext[_executor_pb2.WriteInputRequest, _abc.Awaitable[_executor_pb2.WriteInputResponse]],
+    ) -> _abc.Awaitable[_executor_pb2.WriteInputResponse]:
+        """Writes to the input of a command, each byte exactly once: what is sent again with the
+        same offset is not written again. Returns when all is written, or after 20 s how far it
+        came: a command that does not read holds up whoever writes, and nobody else.
+
+        * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_INPUT_NOT_OPEN: it was started without an input.
+        * FAILED_PRECONDITION, ERROR_REASON_INPUT_CLOSED: the input was closed, or the command closed it.
+        * FAILED_PRECONDITION, ERROR_REASON_INPUT_HELD: another writer has it, and `take_over` is not set.
+        * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_ENDED: it has ended, and these bytes came too late.
+        * OUT_OF_RANGE, ERROR_REASON_INPUT_GAP: bytes before the offset are missing; metadata says from where.
+        * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamInput(
+        self,
+        request_iterator: _abc.AsyncIterator[_executor_pb2.StreamInputRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_executor_pb2.StreamInputRequest], _abc.Awaitable[_executor_pb2.StreamInputResponse]],
+    ) -> _abc.Awaitable[_executor_pb2.StreamInputResponse]:
+        """WriteInput as a stream, for much: the next message is read when the one before is written.
+
+        * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_INPUT_NOT_OPEN: it was started without an input.
+        * FAILED_PRECONDITION, ERROR_REASON_INPUT_CLOSED: the input was closed, or the command closed it.
+        * FAILED_PRECONDITION, ERROR_REASON_INPUT_HELD: another writer has it, and `take_over` is not set.
+        * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_ENDED: it has ended, and these bytes came too late.
+        * OUT_OF_RANGE, ERROR_REASON_INPUT_GAP: bytes before the offset are missing; metadata says from where.
+        * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ResizeTerminal(
+        self,
+        request: _executor_pb2.ResizeTerminalRequest,
+        context: _aio.ServicerContext[_executor_pb2.ResizeTerminalRequest, _abc.Awaitable[_executor_pb2.ResizeTerminalResponse]],
+    ) -> _abc.Awaitable[_executor_pb2.ResizeTerminalResponse]:
+        """Gives the terminal of a command another size; the command gets SIGWINCH.
+
+        * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_TERMINAL_NOT_OPEN: it was started without a terminal.
+        * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_ENDED: it has ended.
+        * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        """
+
+    @_abc_1.abstractmethod
+    def Attach(
+        self,
+        request_iterator: _abc.AsyncIterator[_executor_pb2.AttachRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_executor_pb2.AttachRequest], _abc.AsyncIterator[_executor_pb2.AttachResponse]],
+    ) -> _abc.AsyncIterator[_executor_pb2.AttachResponse]:
+        """For whoever sits before a command: its output, its input and the size of its terminal in
+        one stream, of a command that is there or that is started. Any number may look on; one at a
+        time may write. The command goes on when the caller leaves.
+
+        * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: nothing has this name.
+        * OUT_OF_RANGE, ERROR_REASON_OFFSET_OUT_OF_RANGE: the offset is beyond the end.
+        * FAILED_PRECONDITION, ERROR_REASON_INPUT_NOT_OPEN: it has no input; attach with `read_only`.
+        * FAILED_PRECONDITION, ERROR_REASON_INPUT_CLOSED: bytes came after the input was closed.
+        * FAILED_PRECONDITION, ERROR_REASON_INPUT_HELD: another writer has it, and `take_over` is not set.
+        * FAILED_PRECONDITION, ERROR_REASON_TERMINAL_NOT_OPEN: a size for a command without terminal.
+        * OUT_OF_RANGE, ERROR_REASON_INPUT_GAP: bytes before the offset are missing; metadata says from where.
+        * ALREADY_EXISTS, ERROR_REASON_EXECUTION_EXISTS: the id is of another spec.
+        * NOT_FOUND, ERROR_REASON_PROGRAM_NOT_FOUND: there is no such program inside.
+        * PERMISSION_DENIED, ERROR_REASON_PROGRAM_NOT_EXECUTABLE: it may not be run.
+        * NOT_FOUND, ERROR_REASON_CWD_NOT_FOUND: there is no such directory inside.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_PROCESS_LIMIT: no further process may be made.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_DORMANT: activate it, then retry.
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
+        * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
+        * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        """
 
     @_abc_1.abstractmethod
     def ForwardPort(

@@ -1828,6 +1828,407 @@ class StreamExecutionResponse(_message.Message):
 Global___StreamExecutionResponse: _TypeAlias = StreamExecutionResponse  # noqa: Y015
 
 @_typing.final
+class WriteInputRequest(_message.Message):
+    """Request of WriteInput."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    CLOSE_FIELD_NUMBER: _builtins.int
+    WRITER_FIELD_NUMBER: _builtins.int
+    TAKE_OVER_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`workspaces/{id}/executions/{id}`. Required."""
+    offset: _builtins.int
+    """How many bytes of input are before `data`. Required, also when it is 0: so a repeat is
+    known as one.
+    """
+    data: _builtins.bytes
+    """What is written; may be empty, to close."""
+    close: _builtins.bool
+    """Close the input after it, so that the command reads its end. A terminal has none: write
+    Ctrl-D, the byte 4.
+    """
+    writer: _builtins.str
+    """Any text by which a writer knows itself; it then holds the input for 15 s after each
+    write, so that nobody writes in between. Empty: write unless somebody holds it.
+    """
+    take_over: _builtins.bool
+    """Write although another writer holds the input, who loses it."""
+    release: _builtins.bool
+    """Hold it no longer, after this."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        offset: _builtins.int | None = ...,
+        data: _builtins.bytes = ...,
+        close: _builtins.bool = ...,
+        writer: _builtins.str = ...,
+        take_over: _builtins.bool = ...,
+        release: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "offset", b"offset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "close", b"close", "data", b"data", "name", b"name", "offset", b"offset", "release", b"release", "take_over", b"take_over", "writer", b"writer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__offset: _TypeAlias = _typing.Literal["offset"]  # noqa: Y015
+    _WhichOneofArgType__offset: _TypeAlias = _typing.Literal["_offset", b"_offset"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__offset) -> _WhichOneofReturnType__offset | None: ...
+
+Global___WriteInputRequest: _TypeAlias = WriteInputRequest  # noqa: Y015
+
+@_typing.final
+class WriteInputResponse(_message.Message):
+    """Answer of WriteInput."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: _builtins.int
+    CLOSED_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """How many bytes of input the command was given so far. Less than was asked for: write
+    the rest from here on.
+    """
+    closed: _builtins.bool
+    """Whether the input is closed."""
+    def __init__(
+        self,
+        *,
+        offset: _builtins.int = ...,
+        closed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteInputResponse: _TypeAlias = WriteInputResponse  # noqa: Y015
+
+@_typing.final
+class StreamInputRequest(_message.Message):
+    """Request of StreamInput."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    CLOSE_FIELD_NUMBER: _builtins.int
+    WRITER_FIELD_NUMBER: _builtins.int
+    TAKE_OVER_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`workspaces/{id}/executions/{id}`. Required in the first message; the others need none."""
+    offset: _builtins.int
+    """How many bytes of input are before `data`. Required in the first message; not set in
+    another one: right after the one before.
+    """
+    data: _builtins.bytes
+    """What is written."""
+    close: _builtins.bool
+    """Close the input after it."""
+    writer: _builtins.str
+    """As of WriteInput; held while the stream lasts. Of the first message."""
+    take_over: _builtins.bool
+    """As of WriteInput. Of the first message."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        offset: _builtins.int | None = ...,
+        data: _builtins.bytes = ...,
+        close: _builtins.bool = ...,
+        writer: _builtins.str = ...,
+        take_over: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "offset", b"offset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "close", b"close", "data", b"data", "name", b"name", "offset", b"offset", "take_over", b"take_over", "writer", b"writer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__offset: _TypeAlias = _typing.Literal["offset"]  # noqa: Y015
+    _WhichOneofArgType__offset: _TypeAlias = _typing.Literal["_offset", b"_offset"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__offset) -> _WhichOneofReturnType__offset | None: ...
+
+Global___StreamInputRequest: _TypeAlias = StreamInputRequest  # noqa: Y015
+
+@_typing.final
+class StreamInputResponse(_message.Message):
+    """Answer of StreamInput."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: _builtins.int
+    CLOSED_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """How many bytes of input the command was given so far."""
+    closed: _builtins.bool
+    """Whether the input is closed."""
+    def __init__(
+        self,
+        *,
+        offset: _builtins.int = ...,
+        closed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamInputResponse: _TypeAlias = StreamInputResponse  # noqa: Y015
+
+@_typing.final
+class ResizeTerminalRequest(_message.Message):
+    """Request of ResizeTerminal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TERMINAL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`workspaces/{id}/executions/{id}`. Required."""
+    request_id: _builtins.str
+    """A UUID of the caller's making, the same in every retry."""
+    @_builtins.property
+    def terminal(self) -> _executor_pb2.Terminal:
+        """The size. Required."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        terminal: _executor_pb2.Terminal | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["terminal", b"terminal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id", "terminal", b"terminal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResizeTerminalRequest: _TypeAlias = ResizeTerminalRequest  # noqa: Y015
+
+@_typing.final
+class ResizeTerminalResponse(_message.Message):
+    """Answer of ResizeTerminal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResizeTerminalResponse: _TypeAlias = ResizeTerminalResponse  # noqa: Y015
+
+@_typing.final
+class AttachRequest(_message.Message):
+    """Request of Attach."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Open(_message.Message):
+        """What to attach to, and as what."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NAME_FIELD_NUMBER: _builtins.int
+        START_FIELD_NUMBER: _builtins.int
+        FROM_OFFSET_FIELD_NUMBER: _builtins.int
+        READ_ONLY_FIELD_NUMBER: _builtins.int
+        WRITER_FIELD_NUMBER: _builtins.int
+        TAKE_OVER_FIELD_NUMBER: _builtins.int
+        name: _builtins.str
+        """`workspaces/{id}/executions/{id}`. One of `name` and `start`."""
+        from_offset: _builtins.int
+        """Where in the output to begin; a negative one counts from the end."""
+        read_only: _builtins.bool
+        """Only look on; input and sizes are refused."""
+        writer: _builtins.str
+        """Any text by which a writer knows itself, the same when it comes again after a drop; the
+        server makes one where it is empty.
+        """
+        take_over: _builtins.bool
+        """Write although another writer holds the input, who is told that it lost it."""
+        @_builtins.property
+        def start(self) -> Global___StartExecutionRequest:
+            """A command to start, or to find, first."""
+
+        def __init__(
+            self,
+            *,
+            name: _builtins.str = ...,
+            start: Global___StartExecutionRequest | None = ...,
+            from_offset: _builtins.int = ...,
+            read_only: _builtins.bool = ...,
+            writer: _builtins.str = ...,
+            take_over: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["from_offset", b"from_offset", "name", b"name", "read_only", b"read_only", "start", b"start", "take_over", b"take_over", "writer", b"writer"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Input(_message.Message):
+        """A part of the input."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        OFFSET_FIELD_NUMBER: _builtins.int
+        DATA_FIELD_NUMBER: _builtins.int
+        CLOSE_FIELD_NUMBER: _builtins.int
+        offset: _builtins.int
+        """How many bytes of input are before `data`; not set: right after the one before, at first
+        after what `execution` says.
+        """
+        data: _builtins.bytes
+        """What is written."""
+        close: _builtins.bool
+        """Close the input after it."""
+        def __init__(
+            self,
+            *,
+            offset: _builtins.int | None = ...,
+            data: _builtins.bytes = ...,
+            close: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "offset", b"offset"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "close", b"close", "data", b"data", "offset", b"offset"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__offset: _TypeAlias = _typing.Literal["offset"]  # noqa: Y015
+        _WhichOneofArgType__offset: _TypeAlias = _typing.Literal["_offset", b"_offset"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__offset) -> _WhichOneofReturnType__offset | None: ...
+
+    OPEN_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    RESIZE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def open(self) -> Global___AttachRequest.Open:
+        """The first message."""
+
+    @_builtins.property
+    def input(self) -> Global___AttachRequest.Input:
+        """What is typed."""
+
+    @_builtins.property
+    def resize(self) -> _executor_pb2.Terminal:
+        """A new size of the terminal."""
+
+    def __init__(
+        self,
+        *,
+        open: Global___AttachRequest.Open | None = ...,
+        input: Global___AttachRequest.Input | None = ...,
+        resize: _executor_pb2.Terminal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "input", b"input", "open", b"open", "resize", b"resize"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "input", b"input", "open", b"open", "resize", b"resize"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["open", "input", "resize"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___AttachRequest: _TypeAlias = AttachRequest  # noqa: Y015
+
+@_typing.final
+class AttachResponse(_message.Message):
+    """One event of Attach."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class InputState(_message.Message):
+        """How far the input is."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        OFFSET_FIELD_NUMBER: _builtins.int
+        CLOSED_FIELD_NUMBER: _builtins.int
+        LOST_FIELD_NUMBER: _builtins.int
+        offset: _builtins.int
+        """How many bytes of input the command was given so far."""
+        closed: _builtins.bool
+        """Whether the input is closed."""
+        lost: _builtins.bool
+        """Whether another writer took the input over: from now on this one looks on only."""
+        def __init__(
+            self,
+            *,
+            offset: _builtins.int = ...,
+            closed: _builtins.bool = ...,
+            lost: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "lost", b"lost", "offset", b"offset"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    EXIT_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def execution(self) -> _executor_pb2.Execution:
+        """The first event: the execution."""
+
+    @_builtins.property
+    def chunk(self) -> _executor_pb2.Chunk:
+        """A part of the output."""
+
+    @_builtins.property
+    def gap(self) -> _executor_pb2.Gap:
+        """A part that is missing."""
+
+    @_builtins.property
+    def heartbeat(self) -> _executor_pb2.Heartbeat:
+        """Sent every 10 s when nothing else is."""
+
+    @_builtins.property
+    def exit(self) -> _executor_pb2.Exit:
+        """The last event."""
+
+    @_builtins.property
+    def input(self) -> Global___AttachResponse.InputState:
+        """Input was taken, closed, or lost to another writer."""
+
+    def __init__(
+        self,
+        *,
+        execution: _executor_pb2.Execution | None = ...,
+        chunk: _executor_pb2.Chunk | None = ...,
+        gap: _executor_pb2.Gap | None = ...,
+        heartbeat: _executor_pb2.Heartbeat | None = ...,
+        exit: _executor_pb2.Exit | None = ...,
+        input: Global___AttachResponse.InputState | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "execution", b"execution", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "input", b"input"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "execution", b"execution", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "input", b"input"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["execution", "chunk", "gap", "heartbeat", "exit", "input"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___AttachResponse: _TypeAlias = AttachResponse  # noqa: Y015
+
+@_typing.final
 class ReadFileRequest(_message.Message):
     """Request of ReadFile."""
 

@@ -730,6 +730,26 @@ class ExecutionServiceStub(object):
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchUsageRequest.SerializeToString,
                 response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchUsageResponse.FromString,
                 _registered_method=True)
+        self.WriteInput = channel.unary_unary(
+                '/cove.gateway.v1.ExecutionService/WriteInput',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WriteInputRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WriteInputResponse.FromString,
+                _registered_method=True)
+        self.StreamInput = channel.stream_unary(
+                '/cove.gateway.v1.ExecutionService/StreamInput',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.StreamInputRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.StreamInputResponse.FromString,
+                _registered_method=True)
+        self.ResizeTerminal = channel.unary_unary(
+                '/cove.gateway.v1.ExecutionService/ResizeTerminal',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ResizeTerminalRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ResizeTerminalResponse.FromString,
+                _registered_method=True)
+        self.Attach = channel.stream_stream(
+                '/cove.gateway.v1.ExecutionService/Attach',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.AttachRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.AttachResponse.FromString,
+                _registered_method=True)
         self.ForwardPort = channel.stream_stream(
                 '/cove.gateway.v1.ExecutionService/ForwardPort',
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ForwardPortRequest.SerializeToString,
@@ -854,6 +874,55 @@ class ExecutionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WriteInput(self, request, context):
+        """Writes to the input of a command, each byte exactly once: what is sent again with the
+        same offset is not written again. Returns when all is written, or after 20 s how far it
+        came.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamInput(self, request_iterator, context):
+        """WriteInput as a stream, for much. Over HTTP the body is the input itself, and is written
+        while it comes.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResizeTerminal(self, request, context):
+        """Gives the terminal of a command another size.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Attach(self, request_iterator, context):
+        """For whoever sits before a command: its output, its input and the size of its terminal in
+        one stream. Over HTTP it is a WebSocket: messages of bytes are output, and input; messages
+        of text are the other events as JSON.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ForwardPort(self, request_iterator, context):
         """Connects to a port of the workspace's own localhost and moves bytes both ways, also when
         it has no network. The first request is the `target`, the first answer `opened`. Each side
@@ -919,6 +988,26 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.WatchUsage,
                     request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchUsageRequest.FromString,
                     response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchUsageResponse.SerializeToString,
+            ),
+            'WriteInput': grpc.unary_unary_rpc_method_handler(
+                    servicer.WriteInput,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WriteInputRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WriteInputResponse.SerializeToString,
+            ),
+            'StreamInput': grpc.stream_unary_rpc_method_handler(
+                    servicer.StreamInput,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.StreamInputRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.StreamInputResponse.SerializeToString,
+            ),
+            'ResizeTerminal': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResizeTerminal,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ResizeTerminalRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ResizeTerminalResponse.SerializeToString,
+            ),
+            'Attach': grpc.stream_stream_rpc_method_handler(
+                    servicer.Attach,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.AttachRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.AttachResponse.SerializeToString,
             ),
             'ForwardPort': grpc.stream_stream_rpc_method_handler(
                     servicer.ForwardPort,
@@ -1198,6 +1287,114 @@ class ExecutionService(object):
             '/cove.gateway.v1.ExecutionService/WatchUsage',
             cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchUsageRequest.SerializeToString,
             cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteInput(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.ExecutionService/WriteInput',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.WriteInputRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.WriteInputResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamInput(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/cove.gateway.v1.ExecutionService/StreamInput',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.StreamInputRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.StreamInputResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResizeTerminal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.ExecutionService/ResizeTerminal',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.ResizeTerminalRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.ResizeTerminalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Attach(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/cove.gateway.v1.ExecutionService/Attach',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.AttachRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.AttachResponse.FromString,
             options,
             channel_credentials,
             insecure,

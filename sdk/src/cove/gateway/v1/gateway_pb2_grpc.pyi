@@ -408,6 +408,39 @@ class ExecutionServiceStub:
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
     """
+    WriteInput: _aio.UnaryUnaryMultiCallable[_gateway_pb2.WriteInputRequest, _gateway_pb2.WriteInputResponse]
+    """Writes to the input of a command, each byte exactly once: what is sent again with the
+    same offset is not written again. Returns when all is written, or after 20 s how far it
+    came.
+    Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    """
+    StreamInput: _aio.StreamUnaryMultiCallable[_gateway_pb2.StreamInputRequest, _gateway_pb2.StreamInputResponse]
+    """WriteInput as a stream, for much. Over HTTP the body is the input itself, and is written
+    while it comes.
+    Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    """
+    ResizeTerminal: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ResizeTerminalRequest, _gateway_pb2.ResizeTerminalResponse]
+    """Gives the terminal of a command another size.
+    Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    """
+    Attach: _aio.StreamStreamMultiCallable[_gateway_pb2.AttachRequest, _gateway_pb2.AttachResponse]
+    """For whoever sits before a command: its output, its input and the size of its terminal in
+    one stream. Over HTTP it is a WebSocket: messages of bytes are output, and input; messages
+    of text are the other events as JSON.
+    Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    """
     ForwardPort: _aio.StreamStreamMultiCallable[_gateway_pb2.ForwardPortRequest, _gateway_pb2.ForwardPortResponse]
     """Connects to a port of the workspace's own localhost and moves bytes both ways, also when
     it has no network. The first request is the `target`, the first answer `opened`. Each side
@@ -549,6 +582,63 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_gateway_pb2.WatchUsageResponse]:
         """Streams what a command, or a whole workspace, uses. Of a workspace it goes on until
         the caller leaves or the workspace goes; it does not wake one that is asleep.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def WriteInput(
+        self,
+        request: _gateway_pb2.WriteInputRequest,
+        context: _aio.ServicerContext[_gateway_pb2.WriteInputRequest, _abc.Awaitable[_gateway_pb2.WriteInputResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.WriteInputResponse]:
+        """Writes to the input of a command, each byte exactly once: what is sent again with the
+        same offset is not written again. Returns when all is written, or after 20 s how far it
+        came.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamInput(
+        self,
+        request_iterator: _abc.AsyncIterator[_gateway_pb2.StreamInputRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_gateway_pb2.StreamInputRequest], _abc.Awaitable[_gateway_pb2.StreamInputResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.StreamInputResponse]:
+        """WriteInput as a stream, for much. Over HTTP the body is the input itself, and is written
+        while it comes.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def ResizeTerminal(
+        self,
+        request: _gateway_pb2.ResizeTerminalRequest,
+        context: _aio.ServicerContext[_gateway_pb2.ResizeTerminalRequest, _abc.Awaitable[_gateway_pb2.ResizeTerminalResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.ResizeTerminalResponse]:
+        """Gives the terminal of a command another size.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def Attach(
+        self,
+        request_iterator: _abc.AsyncIterator[_gateway_pb2.AttachRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_gateway_pb2.AttachRequest], _abc.AsyncIterator[_gateway_pb2.AttachResponse]],
+    ) -> _abc.AsyncIterator[_gateway_pb2.AttachResponse]:
+        """For whoever sits before a command: its output, its input and the size of its terminal in
+        one stream. Over HTTP it is a WebSocket: messages of bytes are output, and input; messages
+        of text are the other events as JSON.
         Fails as the RPC of this name in cove.executor.v1 does, and besides:
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.

@@ -1,0 +1,100 @@
+"""The RPCs of the executor that are about input and terminals."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Final
+
+from cove.executor.v1 import executor_pb2 as pb
+from servicekit.errors import InvalidArgument
+from servicekit.ledger import Ledger
+from servicekit.status import Context
+from services.executor.attaching import Attached
+from services.executor.executions import Executions
+from services.executor.inputs import Inputs, Piece, Writer
+from services.executor.output import Outputs
+from services.executor.record import Record
+
+_PATIENCE: Final = 20.0
+"""Seconds after which WriteInput says how far it came: before its deadline."""
+
+
+class InputFace:
+    """See `service.ExecutorServicer`, which makes its parts."""
+
+    _executions: Executions
+    _outputs: Outputs
+    _inputs: Inputs
+    _ledger: Ledger
+
+    async def _start(
+        self, request: pb.StartExecutionRequest, spec: pb.ExecutionSpec
+    ) -> pb.StartExecutionResponse:
+        raise NotImplementedError
+
+    async def WriteInput(
+        self, request: pb.WriteInputRequest, context: Context
+    ) -> pb.WriteInputResponse:
+        record = await self._executions.find(*parts(request.name))
+        piece = Piece(offset=request.offset, data=request.data, close=request.close)
+        writer = Writer(name=request.writer, take_over=request.take_over)
+        state = await self._inputs.write(record, piece, writer, seconds=_PATIENCE)
+        if request.release and request.writer:
+            await self._inputs.release(record, writer)
+        return pb.WriteInputResponse(offset=state.taken, closed=state.closed)
+
+    async def StreamInput(
+        self, requests: AsyncIterator[pb.StreamInputRequest], context: Context
+    ) -> pb.StreamInputResponse:
+        first = await anext(requests, None)
+        if first is None or not first.name or not first.HasField("offset"):
+            raise InvalidArgument("name", "the first message has a name and an offset")
+        record = await self._executions.find(*parts(first.name))
+        writer = Writer(name=first.writer or secrets.token_hex(8), take_over=first.take_over)
+        async with self._inputs.held(record, writer) as state:
+            by = Writer(name=writer.name)
+            at = first.offset
+            request: pb.StreamInputRequest | None = first
+            while request is not None:
+                at = request.offset if request.HasField("offset") else at
+                piece = Piece(offset=at, data=request.data, close=request.close)
+                state = await self._inputs.write(record, piece, by)
+                at = piece.end
+                request = await anext(requests, None)
+        return pb.StreamInputResponse(offset=state.taken, closed=state.closed)
+
+    async def ResizeTerminal(
+        self, request: pb.ResizeTerminalRequest, context: Context
+    ) -> pb.ResizeTerminalResponse:
+        async def resize() -> pb.ResizeTerminalResponse:
+            record = await self._executions.find(*parts(request.name))
+            await self._inputs.resize(record, request.terminal.rows, request.terminal.cols)
+            return pb.ResizeTerminalResponse()
+
+        return await self._ledger.once(request, pb.ResizeTerminalResponse, resize)
+
+    async def Attach(
+        self, requests: AsyncIterator[pb.AttachRequest], context: Context
+    ) -> AsyncIterator[pb.AttachResponse]:
+        first = await anext(requests, None)
+        if first is None or not first.HasField("open"):
+            raise InvalidArgument("open", "the first message is `open`")
+        record = await self._opened(first.open)
+        attached = Attached(self._executions, self._outputs, self._inputs, record)
+        events = attached.events(first.open, requests)
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
+    async def _opened(self, opening: pb.AttachRequest.Open) -> Record:
+        name = opening.name
+        if opening.HasField("start"):
+            started = await self._start(opening.start, opening.start.execution.spec)
+            name = started.execution.name
+        return await self._executions.find(*parts(name))
+
+
+def parts(name: str) -> tuple[str, str]:
+    """Uid and execution id of `environments/{uid}/executions/{id}`."""
+    _, uid, _, execution_id = name.split("/")
+    return uid, execution_id
