@@ -132,7 +132,7 @@ class AgentClient:
         self, execution_id: str, limit: bytes, grace: timedelta = timedelta(seconds=5)
     ) -> None:
         """As `cancel`, as it has met `limit`: frames.DISK, PIDS, CPU. Its exit says so."""
-        payload = frames.pack(execution_id.encode(), limit, milliseconds(grace))
+        payload = frames.pack(execution_id.encode(), limit, encoding.milliseconds(grace))
         await self._ask(frames.EXCEEDED, payload, grace.total_seconds() + 15.0)
 
     async def prepare(self, token: str, sinks: Sinks, timeout: float = _TIMEOUT) -> None:
