@@ -197,7 +197,8 @@ class LogReader:
         if len(header) < formats.RECORD.size:
             return None
         size, kind, stream, _, time_ns, offset = formats.RECORD.unpack(header)
-        if not _plausible(size, kind, stream) or offset != self.offset:
+        known = _plausible(size, kind, stream) and (kind == Kind.START) is (self.position == 0)
+        if not known or offset != self.offset:
             self.damage = Damage.CORRUPT
             return None
         end = self.position + formats.RECORD.size + size
@@ -208,6 +209,9 @@ class LogReader:
         self.damage = Damage.NONE
         if kind == Kind.GAP:
             (size,) = formats.GAP.unpack(data)
+            if not size:  # As many as there is room for would be a log without output.
+                self.damage = Damage.CORRUPT
+                return None
         record = Record(
             kind=Kind(kind),
             stream=Stream(stream),

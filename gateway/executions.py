@@ -24,6 +24,7 @@ _LOOK: Final = 5.0
 class ExecutionServicer(ExecutionServiceServicer):
     def __init__(self, tools: Tools, workspaces: Workspaces) -> None:
         self._executor = tools.executor
+        self._ports = tools.ports
         self._rpc = tools.executor.rpc
         self._workspaces = workspaces
 
@@ -194,7 +195,7 @@ class ExecutionServicer(ExecutionServiceServicer):
         environment = await self._workspaces.ready(first.target.name)
         target = executor_pb2.ForwardPortTarget(handle=environment.handle, port=first.target.port)
         events = self._workspaces.awake_stream(
-            environment, lambda: forwarded(self._executor, target, request_iterator)
+            environment, lambda: forwarded(self._ports, target, request_iterator)
         )
         with in_words_of(environment):
             async with aclosing(events):

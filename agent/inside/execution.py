@@ -55,6 +55,8 @@ class Execution:
         self._status = (status, *usage)
         self._exited = now
         self._end_ns = time.time_ns()
+        for stream in self.streams:
+            stream.hurry()
 
     @property
     def running(self) -> bool:
@@ -91,8 +93,8 @@ class Execution:
     def tick(self, now: float) -> list[Waiter]:
         """Do what is due. Returns who is to be told that it is over."""
         for stream in self.streams:
-            if stream.open and stream.held_until and now >= stream.held_until:
-                self.heard(stream, now)
+            if stream.open and stream.held_until and now >= stream.held_until and stream.look(now):
+                self._last_output = now
         if self._status is None and self._ending is None:
             if self._timeout and now >= self._began + self._timeout:
                 self.stop(formats.EXIT_TIMED_OUT, b"timeout", self._grace, now)

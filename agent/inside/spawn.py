@@ -51,6 +51,7 @@ class Blank:
         self._unsent = b""
         self._said = b""
         self._decided = False
+        self._abandoned = False
 
     def ready(self) -> None:
         """Call when `report` is readable. Raises SpawnError when it could not be set up."""
@@ -88,7 +89,7 @@ class Blank:
     @property
     def _never_began(self) -> bool:
         """Killed before, it has done nothing, whoever killed it."""
-        return bool(self._unsent) or not self._said.startswith(_BEGUN)
+        return self._abandoned or bool(self._unsent) or not self._said.startswith(_BEGUN)
 
     @property
     def _error(self) -> bytes:
@@ -118,6 +119,11 @@ class Blank:
             raise _failure(self._error)
         if self._never_began:
             raise SpawnError(frames.NOT_PREPARED, 0, "it was killed")
+
+    def abandon(self) -> None:
+        """Kill it while it stands still and is not decided, so that it never runs anything."""
+        self._abandoned = True
+        system.kill(self.pid, system.SIGKILL)
 
     def take_outputs(self, *, merge: bool) -> list[int]:
         """Reading ends of what it writes, the caller's from now on: stdout, and stderr if apart."""

@@ -190,7 +190,7 @@ class Executions:
             raise ExecutionEnded("its sandbox has ended", name=record.name) from None
         except AgentError as error:
             if error.code not in (ErrorCode.EXECUTION_NOT_FOUND, ErrorCode.OS_ERROR):
-                raise
+                raise AgentUnavailable("the agent cannot", name=record.name) from error
             raise ExecutionEnded("the execution has ended", name=record.name) from error
 
 

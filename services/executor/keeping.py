@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final
 
-from agent.client import PeerGone, PeerTooOld
+from agent.client import AgentError, PeerGone, PeerTooOld
 from agent.record import Result
 from services.executor.agents import Agents, absent
 from services.executor.background import Background
@@ -195,7 +195,7 @@ class Keeper:
                 listing = await agent.listing()
         except PeerGone as error:
             return _Presence.GONE if absent(error) else _Presence.UNSURE
-        except PeerTooOld:
+        except (PeerTooOld, AgentError):
             return _Presence.UNSURE
         running = any(
             each.execution_id == record.key and not each.ended for each in listing.executions

@@ -219,7 +219,7 @@ class Starter:
 
     async def _launch(self, record: Record, variables: Variables) -> None:
         """Have the agent start it. The caller holds the record."""
-        self._store.ask(record)
+        await asyncio.to_thread(self._store.ask, record)
         for _ in range(_TRIES):
             try:
                 async with self._agents.link(record.uid) as agent:
@@ -253,23 +253,28 @@ class Starter:
 
     async def _ask(self, agent: AgentClient, record: Record, variables: Variables) -> None:
         methods = self._methods(agent, record.spec)
-        cpu = bool(record.spec.limits.milli_cpus)
-        paths = self._groups.paths(agent.pid, record.token, cpu=cpu)
         with ExitStack() as stack:
-            opened = await asyncio.to_thread(self._opened, stack, record, paths)
-            log, result, joins = opened
+            opened = await asyncio.to_thread(self._opened, stack, record, agent.pid)
+            log, result, joins, paths = opened
             sinks = Sinks(log=log, result=result, cgroup_procs=joins.procs, unified=joins.unified)
             await self._limit(agent, record, variables, methods, paths)
             await agent.start(record.key, command(record, variables), sinks)
 
-    def _opened(self, stack: ExitStack, record: Record, paths: list[str]) -> tuple[int, int, Joins]:
-        """Open what the agent is given. Raises PeerGone when its control groups are gone."""
+    def _opened(
+        self, stack: ExitStack, record: Record, agent_pid: int
+    ) -> tuple[int, int, Joins, list[str]]:
+        """Open what the agent is given, and tell the control groups.
+
+        Raises PeerGone when they are gone.
+        """
+        cpu = bool(record.spec.limits.milli_cpus)
+        paths = self._groups.paths(agent_pid, record.token, cpu=cpu)
         self._store.write_groups(record, paths)
         try:
             joins = stack.enter_context(self._groups.joining(paths))
         except FileNotFoundError as error:
             raise PeerGone("the environment's control groups are gone") from error
-        return *opened(stack, record.folder), joins
+        return *opened(stack, record.folder), joins, paths
 
 
 def _apart(spec: Spec, methods: Mapping[str, str]) -> bool:
