@@ -154,10 +154,9 @@ async def test_usage_is_watched(node: Node, caller: Caller, box: Sandbox) -> Non
     samples = []
     async for event in watch(box.parent):
         samples.append(event.sample)
-        if event.sample.usage.memory_bytes > 40 * _MIB:
+        if event.sample.usage.memory_bytes > 40 * _MIB and event.sample.usage.output_bytes:
             break
     assert samples[-1].running
-    assert samples[-1].usage.output_bytes > 0
     seen = []
     async for event in watch(box.name("holds")):
         seen.append(event)
