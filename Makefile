@@ -8,6 +8,12 @@ LONG ?=
 FUZZ_WORKTREES ?= 150
 KILL_POINTS ?= 36
 DORMANT_WORKTREES ?= 2000
+START_POINTS ?= 1000
+DISCONNECTS ?= 1000
+SERVICE_KILLS ?= 100
+TREE_ROUNDS ?= 100
+EXECUTIONS ?= 1000
+FUZZ_EXAMPLES ?= 2000
 PYTEST_WORKERS ?= 3
 
 .DEFAULT_GOAL := help
@@ -38,7 +44,10 @@ test: setup ## Run every functional test (under 10 minutes on 2 cores).
 
 test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load. LONG=-k expression picks.
 	COVE_FUZZ_WORKTREES=$(FUZZ_WORKTREES) COVE_KILL_POINTS=$(KILL_POINTS) \
-	  COVE_DORMANT_WORKTREES=$(DORMANT_WORKTREES) $(BIN)/pytest -m long $(LONG) || test $$? -eq 5
+	  COVE_DORMANT_WORKTREES=$(DORMANT_WORKTREES) COVE_START_POINTS=$(START_POINTS) \
+	  COVE_DISCONNECTS=$(DISCONNECTS) COVE_SERVICE_KILLS=$(SERVICE_KILLS) \
+	  COVE_TREE_ROUNDS=$(TREE_ROUNDS) COVE_EXECUTIONS=$(EXECUTIONS) \
+	  COVE_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest -m long $(LONG) || test $$? -eq 5
 
 test-compose: setup ## Run the suite in containers, for real; as root, about 6 minutes.
 	@$(BIN)/python -m tests.compose

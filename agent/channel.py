@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,8 @@ class Channel:
         self._buffer = bytearray()
         self._descriptors: deque[int] = deque()
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
+        self._given_up: set[int] = set()
+        """Requests whose reply may still come, though nobody waits for it."""
         self._numbers = 0
         self._sending = asyncio.Lock()
         self.gone = asyncio.Event()
@@ -101,11 +103,14 @@ class Channel:
             raise PeerGone("no reply in time") from error
         except OSError as error:
             if error.errno == errno.ETOOMANYREFS:  # This one was not sent; the next may be.
-                return Reply(False, frames.too_many_in_flight(), ())
+                answer = Reply(False, frames.too_many_in_flight(), ())
+                return answer
             raise PeerGone(f"connection ended: {error}") from error
         finally:
-            self._waiting.pop(number, None)
+            waiting = self._waiting.pop(number, None)
             if answer is None:
+                if waiting:
+                    self._given_up.add(number)
                 _discard(reply)
         return answer
 
@@ -152,6 +157,9 @@ class Channel:
         try:
             while parsed := frames.split(self._buffer, _MAX_REPLY):
                 self._deliver(*parsed)
+            # Those of a frame that has not all come; no others, or they would be without end.
+            if len(self._descriptors) > (frames.MAX_DESCRIPTORS if self._buffer else 0):
+                raise ValueError("descriptors of no reply")
         except ValueError:
             self._end()
 
@@ -165,9 +173,12 @@ class Channel:
         descriptors = tuple(self._descriptors.popleft() for _ in range(count))
         waiting = self._waiting.pop(number, None)
         if waiting is None or waiting.done():
-            for descriptor in descriptors:
-                os.close(descriptor)
+            _close(descriptors)
+            if waiting is None and number not in self._given_up:
+                raise ValueError("a reply to nothing")
+            self._given_up.discard(number)
         elif version != PROTOCOL_VERSION:
+            _close(descriptors)
             waiting.set_exception(PeerTooOld(f"the peer speaks version {version}"))
         else:
             waiting.set_result(Reply(kind == frames.OK, payload, descriptors))
@@ -181,8 +192,7 @@ class Channel:
         self._loop.remove_reader(self._socket)
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        for descriptor in self._descriptors:
-            os.close(descriptor)
+        _close(self._descriptors)
         self._descriptors.clear()
         for waiting in self._waiting.values():
             if not waiting.done():
@@ -193,5 +203,9 @@ class Channel:
 def _discard(reply: "asyncio.Future[Reply]") -> None:
     """Close what came with a reply whose waiter has left in the same moment."""
     if reply.done() and not reply.cancelled() and not reply.exception():
-        for descriptor in reply.result().descriptors:
-            os.close(descriptor)
+        _close(reply.result().descriptors)
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

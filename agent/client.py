@@ -15,6 +15,7 @@ from agent.input_requests import InputRequests
 from agent.messages import (
     AgentError,
     Command,
+    CommandLimits,
     Entry,
     ErrorCode,
     InputState,
@@ -32,6 +33,7 @@ __all__ = [
     "AgentClient",
     "AgentError",
     "Command",
+    "CommandLimits",
     "Entry",
     "ErrorCode",
     "InputState",
@@ -131,6 +133,22 @@ class AgentClient(InputRequests):
         reply = await self._ask(kind, payload, timeout, encoding.descriptors(sinks))
         pid, existing = numbers(reply, 2)
         return Started(pid, bool(existing))
+
+    async def limit(self, execution_id: str, limits: CommandLimits) -> None:
+        """What the next start of this id over this connection may use.
+
+        An agent of an earlier version refuses that: AgentError, BAD_REQUEST.
+        """
+        pairs = [each for pair in limits.resources.items() for each in pair]
+        payload = frames.pack(execution_id.encode(), limits.output_bytes, *pairs)
+        await self._ask(frames.LIMITS, payload)
+
+    async def exceeded(
+        self, execution_id: str, limit: bytes, grace: timedelta = timedelta(seconds=5)
+    ) -> None:
+        """As `cancel`, as it has met `limit`: frames.DISK, PIDS, CPU. Its exit says so."""
+        payload = frames.pack(execution_id.encode(), limit, encoding.milliseconds(grace))
+        await self._ask(frames.EXCEEDED, payload, grace.total_seconds() + 15.0)
 
     async def prepare(self, token: str, sinks: Sinks, timeout: float = _TIMEOUT) -> None:
         """Do ahead what a start needs before its command is known. Returns when `run` may come.

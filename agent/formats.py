@@ -26,7 +26,8 @@ RESULT_HEADER = struct.Struct("<8sHHI")
 """Magic, version, bytes of the body, CRC-32 of the body."""
 RESULT_BODY = struct.Struct("<BBiQQQQQQQ")
 """Kind, flag (core dumped), number, start ns, end ns, user CPU us, system CPU us, peak memory KiB,
-output bytes, of these dropped. Then text: who cancelled, which timeout."""
+output bytes, of these dropped. Then text: who cancelled, which timeout, which
+limit."""
 MAX_TEXT = 1024
 
 INPUT = struct.Struct("<8sQBI")
@@ -34,7 +35,7 @@ INPUT = struct.Struct("<8sQBI")
 was closed, CRC-32 of these. Written before the result."""
 INPUT_MAGIC = b"CoveInpt"
 
-EXIT_CODE, EXIT_SIGNAL, EXIT_TIMED_OUT, EXIT_CANCELLED = 1, 2, 3, 4
+EXIT_CODE, EXIT_SIGNAL, EXIT_TIMED_OUT, EXIT_CANCELLED, EXIT_LIMITED = 1, 2, 3, 4, 5
 
 
 def record(kind: int, stream: int, time_ns: int, offset: int, size: int) -> bytes:

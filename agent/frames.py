@@ -25,6 +25,8 @@ WRITE, INPUT, RELEASE, RESIZE = 14, 15, 16, 17
 """Input of an execution: write; how far it is, and hold it; let it go; size of the terminal."""
 START_OPEN_SECRETLY = 18
 """START_OPEN with secrets, as START_SECRETLY has them."""
+LIMITS, EXCEEDED = 40, 41
+"""What a start to come may use; and that a running one has met a limit, and is to end."""
 READ_ARCHIVE, WRITE_ARCHIVE, WATCH, END_HELPER = 20, 21, 22, 23
 """What a helper of the agent's does over descriptors that come along, and its end. It says how it
 went, or what happens, in packets of fields on the last descriptor, the first field one of:"""
@@ -49,6 +51,8 @@ PROCESS, GROUP, TREE = 1, 2, 3
 
 PIPE, TERMINAL = 1, 2
 """Kinds of input."""
+OUTPUT, DISK, PIDS, CPU = b"output", b"disk", b"pids", b"cpu"
+"""Limits that end an execution."""
 
 PROGRAM_NOT_FOUND = b"PROGRAM_NOT_FOUND"
 PROGRAM_NOT_EXECUTABLE = b"PROGRAM_NOT_EXECUTABLE"

@@ -120,6 +120,34 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CommandLimits:
+    """What a command may use, as the agent keeps it; 0 is no limit."""
+
+    output_bytes: int = 0
+    """Recorded at most; then SIGTERM to the tree, and after its grace SIGKILL."""
+    data_bytes: int = 0
+    """Of each of its processes, as are all below: RLIMIT_DATA."""
+    cpu_seconds: int = 0
+    file_bytes: int = 0
+    """The largest file it writes."""
+    open_files: int = 0
+    processes: int = 0
+    """RLIMIT_NPROC: of all in the sandbox."""
+
+    @property
+    def resources(self) -> dict[bytes, int]:
+        """By their names on the wire, those that are limited."""
+        limits = {
+            b"data": self.data_bytes,
+            b"cpu": self.cpu_seconds,
+            b"fsize": self.file_bytes,
+            b"nofile": self.open_files,
+            b"nproc": self.processes,
+        }
+        return {name: value for name, value in limits.items() if value}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sinks:
     """Descriptors that the agent is given; the caller closes its own after the start."""
 

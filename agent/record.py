@@ -41,6 +41,7 @@ class ExitKind(IntEnum):
     SIGNAL = formats.EXIT_SIGNAL
     TIMED_OUT = formats.EXIT_TIMED_OUT
     CANCELLED = formats.EXIT_CANCELLED
+    LIMITED = formats.EXIT_LIMITED
 
 
 class Damage(Enum):
@@ -76,10 +77,10 @@ class Result:
 
     kind: ExitKind
     number: int
-    """The exit code, or the signal. Of a timeout or a cancel: what the process made of it."""
+    """The exit code, or the signal. Of any other end: what the process made of it."""
     core_dumped: bool = False
     text: str = ""
-    """`timeout` or `idle_output` of a timeout, who cancelled of a cancel."""
+    """`timeout` or `idle_output` of a timeout, who cancelled of a cancel, which limit was met."""
     start_ns: int = 0
     end_ns: int = 0
     user_cpu_us: int = 0
@@ -208,7 +209,8 @@ class LogReader:
         if len(header) < formats.RECORD.size:
             return None
         size, kind, stream, _, time_ns, offset = formats.RECORD.unpack(header)
-        if not _plausible(size, kind, stream) or offset != self.offset:
+        known = _plausible(size, kind, stream) and (kind == Kind.START) is (self.position == 0)
+        if not known or offset != self.offset:
             self.damage = Damage.CORRUPT
             return None
         end = self.position + formats.RECORD.size + size
@@ -219,6 +221,9 @@ class LogReader:
         self.damage = Damage.NONE
         if kind == Kind.GAP:
             (size,) = formats.GAP.unpack(data)
+            if not size:  # As many as there is room for would be a log without output.
+                self.damage = Damage.CORRUPT
+                return None
         record = Record(
             kind=Kind(kind),
             stream=Stream(stream),

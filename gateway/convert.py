@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.git.v1 import git_pb2
 from cove.provider.v1 import provider_pb2
@@ -96,8 +97,20 @@ def provider_spec(spec: EnvironmentSpec) -> provider_pb2.Spec:
             memory_bytes=spec.limits.memory_bytes,
             processes=spec.limits.processes,
             milli_cpus=spec.limits.milli_cpus,
+            disk_bytes=spec.limits.disk_bytes,
+            open_files=spec.limits.open_files,
         ),
         network=provider_network(spec),
+    )
+
+
+def environment_limits(spec: EnvironmentSpec) -> executor_pb2.EnvironmentLimits | None:
+    """The limits of a spec that are the executor's; None where there is none."""
+    limits = spec.limits
+    if not limits.disk_bytes and not limits.open_files:
+        return None
+    return executor_pb2.EnvironmentLimits(
+        disk_bytes=limits.disk_bytes, open_files=limits.open_files
     )
 
 

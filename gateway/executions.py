@@ -1,14 +1,16 @@
 """ExecutionService: the executor's RPCs, on workspaces."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Final
 
 from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import ExecutionServiceServicer
 from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
-from gateway.convert import commands_env
+from gateway.convert import commands_env, environment_limits
 from gateway.forwarding import forwarded
 from gateway.inputs import InputFace, named
 from gateway.ready import Workspaces, in_words_of
@@ -16,10 +18,14 @@ from gateway.tools import Tools
 from servicekit.errors import InvalidArgument
 from servicekit.status import Context
 
+_LOOK: Final = 5.0
+"""Seconds after which a stream without end asks whether its workspace is still there."""
+
 
 class ExecutionServicer(InputFace, ExecutionServiceServicer):
     def __init__(self, tools: Tools, workspaces: Workspaces) -> None:
         self._executor = tools.executor
+        self._ports = tools.ports
         self._rpc = tools.executor.rpc
         self._workspaces = workspaces
 
@@ -32,6 +38,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
             execution_id=names.execution_id(request.execution_id, request.request_id),
             execution=request.execution,
             environment_env=commands_env(environment.spec),
+            environment_limits=environment_limits(environment.spec),
             request_id=names.derived_if(request.request_id, "StartExecution"),
         )
         with in_words_of(environment, asked, request):
@@ -123,6 +130,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
             execution_id=names.execution_id(request.execution_id, request.request_id),
             spec=request.spec,
             environment_env=commands_env(environment.spec),
+            environment_limits=environment_limits(environment.spec),
             request_id=names.derived_if(request.request_id, "Execute"),
         )
         with in_words_of(environment, asked, request):
@@ -144,6 +152,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
             execution_id=names.execution_id(request.execution_id, request.request_id),
             spec=request.spec,
             environment_env=commands_env(environment.spec),
+            environment_limits=environment_limits(environment.spec),
             request_id=names.derived_if(request.request_id, "StreamExecution"),
             cancel_on_disconnect=request.cancel_on_disconnect,
         )
@@ -158,6 +167,26 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
                     if kind := event.WhichOneof("event"):
                         yield pb.StreamExecutionResponse(**{kind: getattr(event, kind)})
 
+    async def WatchUsage(
+        self, request: pb.WatchUsageRequest, context: Context
+    ) -> AsyncIterator[pb.WatchUsageResponse]:
+        if names.EXECUTIONS in request.name:
+            environment, name = await self._find(request.name)
+        else:
+            environment = await self._workspaces.ready(request.name)
+            name = names.behind(environment)
+        interval = request.interval if request.HasField("interval") else None
+        asked = executor_pb2.WatchUsageRequest(name=name, interval=interval)
+        looked = time.monotonic()
+        with in_words_of(environment):
+            async with self._executor.stream(self._rpc.WatchUsage, asked) as events:
+                async for event in events:
+                    if kind := event.WhichOneof("event"):
+                        yield pb.WatchUsageResponse(**{kind: getattr(event, kind)})
+                    if time.monotonic() > looked + _LOOK:  # The executor knows no workspaces.
+                        await self._workspaces.ready(names.workspace_name(environment.name))
+                        looked = time.monotonic()
+
     async def ForwardPort(
         self, request_iterator: AsyncIterator[pb.ForwardPortRequest], context: Context
     ) -> AsyncIterator[pb.ForwardPortResponse]:
@@ -167,7 +196,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
         environment = await self._workspaces.ready(first.target.name)
         target = executor_pb2.ForwardPortTarget(handle=environment.handle, port=first.target.port)
         events = self._workspaces.awake_stream(
-            environment, lambda: forwarded(self._executor, target, request_iterator)
+            environment, lambda: forwarded(self._ports, target, request_iterator)
         )
         with in_words_of(environment):
             async with aclosing(events):

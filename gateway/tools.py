@@ -92,6 +92,8 @@ class Tools:
     provider: Tool[ProviderServiceStub]
     executor: Tool[ExecutorServiceStub]
     files: Tool[FileServiceStub]
+    ports: Tool[ExecutorServiceStub]
+    """The executor, for ForwardPort."""
 
 
 @asynccontextmanager
@@ -103,12 +105,17 @@ async def tools(config: Config) -> AsyncIterator[Tools]:
             await stack.enter_async_context(connected(config.tool(name), service=name, token=token))
             for name in ("registry", "git", "provider", "executor")
         ]
+        address = config.tool("executor")
+        ports = await stack.enter_async_context(
+            connected(address, service="executor", token=token, narrow=True)
+        )
         yield Tools(
             registry=Tool(registry, RegistryServiceStub(registry.channel)),
             git=Tool(git, GitServiceStub(git.channel)),
             provider=Tool(provider, ProviderServiceStub(provider.channel)),
             executor=Tool(executor, ExecutorServiceStub(executor.channel)),
             files=Tool(executor, FileServiceStub(executor.channel)),
+            ports=Tool(ports, ExecutorServiceStub(ports.channel)),
         )
 
 

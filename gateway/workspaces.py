@@ -5,6 +5,9 @@ from contextlib import aclosing
 from importlib.metadata import version
 from typing import Final
 
+import grpc
+
+from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import WorkspaceServiceServicer
 from cove.provider.v1 import provider_pb2
@@ -23,6 +26,8 @@ from gateway.updates import NETWORK, Updates
 from servicekit.status import Context
 
 _UPDATABLE: Final = ("labels", "annotations")
+_UNTOLD: Final = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE)
+"""The executor is away, or older than this gateway."""
 _NAMED: Final = (*_UPDATABLE, NETWORK)
 """What a mask may name."""
 _NOT_DELETED: Final = (
@@ -44,6 +49,7 @@ class WorkspaceServicer(WorkspaceServiceServicer):
         updates: Updates,
     ) -> None:
         self._provider = tools.provider
+        self._executor = tools.executor
         self._records = records
         self._creations = creations
         self._deletions = deletions
@@ -171,8 +177,17 @@ class WorkspaceServicer(WorkspaceServiceServicer):
     ) -> pb.GetCapabilitiesResponse:
         asked = provider_pb2.GetCapabilitiesRequest()
         answer = await self._provider.unary(self._provider.rpc.GetCapabilities, asked)
+        rpc = self._executor.rpc.GetCapabilities
+        try:
+            executor = await self._executor.unary(rpc, executor_pb2.GetCapabilitiesRequest())
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in _UNTOLD:
+                raise
+            executor = None
         return pb.GetCapabilitiesResponse(
-            provider=answer.capabilities, version=version("cove-server")
+            provider=answer.capabilities,
+            version=version("cove-server"),
+            executor=executor.capabilities if executor else None,
         )
 
 

@@ -22,6 +22,9 @@ Res = TypeVar("Res")
 
 _MAX_RECEIVED: Final = 64 << 20
 
+_AHEAD: Final = 256 << 10
+"""Bytes that come of one stream before they are asked for."""
+
 # Every RPC of the suite is safe to repeat. What a handler answered is not repeated
 # by the channel (servers push back), so this is for a service that restarts.
 _RETRY: Final = {
@@ -46,10 +49,20 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     # A container that starts again may have another address; gRPC would ask after 30 s.
     ("grpc.dns_min_time_between_resolutions_ms", 1000),
+    # By itself gRPC lets megabytes come for each stream that nobody reads.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", _AHEAD),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.max_receive_message_length", _MAX_RECEIVED),
     ("grpc.max_send_message_length", -1),
+)
+
+
+_NARROW: Final[tuple[tuple[str, Any], ...]] = (
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 256 << 10),
+    ("grpc.use_local_subchannel_pool", 1),
 )
 
 
@@ -167,9 +180,16 @@ class _Requests(Generic[Req]):
 
 
 @asynccontextmanager
-async def connected(target: str, *, service: str, token: str = "") -> AsyncIterator[Peer]:
-    """A `Peer` at `host:port` or `unix:/path`; it need not be up yet."""
-    async with grpc.aio.insecure_channel(target, options=_OPTIONS) as channel:
+async def connected(
+    target: str, *, service: str, token: str = "", narrow: bool = False
+) -> AsyncIterator[Peer]:
+    """A `Peer` at `host:port` or `unix:/path`; it need not be up yet.
+
+    `narrow`: for streams that stand still with what was sent; a channel keeps megabytes of each
+    otherwise.
+    """
+    options = (*_OPTIONS, *_NARROW) if narrow else _OPTIONS
+    async with grpc.aio.insecure_channel(target, options=options) as channel:
         yield Peer(channel, service, token)
 
 

@@ -1,6 +1,7 @@
 """The `main` of every service."""
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -50,6 +51,9 @@ async def _run(service: str, app: AbstractAsyncContextManager[Served]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with app as served:
+        # What is there for good is not looked through again by each collection, which stops all.
+        gc.collect()
+        gc.freeze()
         ready = {"service": service, "addresses": served.addresses}
         line = json.dumps(ready | ({"http": served.http} if served.http else {}))
         sys.stdout.write(f"{line}\n")

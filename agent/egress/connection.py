@@ -23,6 +23,7 @@ _TOO_LATE: Final = "not_reachable_in_time"
 _IDLE: Final = 300.0
 """Seconds without a byte in either direction."""
 _GOODBYE: Final = 2.0
+_MOMENT: Final = 1.0
 _TEXTS: Final = {400: "Bad Request", 403: "Forbidden", 408: "Request Timeout"} | {
     502: "Bad Gateway",
     504: "Gateway Timeout",
@@ -142,7 +143,13 @@ class Connection:
         while data := await incoming.some():
             if data.strip(b"\r\n"):
                 self._door.say("cut", request.host, request.port, "second_request")
+                await self._silence()
                 raise ConnectionError("a second request")
+
+    async def _silence(self) -> None:
+        """Returns when nothing has moved for a moment: what is on its way still arrives."""
+        while (left := self._moved + _MOMENT - self._loop.time()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(left)
 
     async def _copy(self, source: socket.socket, target: socket.socket) -> None:
         while data := await self._receive(source, _PIECE):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 _SO_NETNS_COOKIE: Final = 71
-_STACK: Final = 256 << 10
+_STACK: Final = 512 << 10
 _EXHAUSTED: Final = frozenset({errno.ENFILE, errno.EMFILE, errno.ENOBUFS, errno.ENOMEM})
 _PAUSE: Final = 0.1
 """Seconds without an attempt when there are no descriptors left."""

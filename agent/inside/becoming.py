@@ -13,9 +13,12 @@ from agent.inside.execution import Execution
 from agent.inside.input import Input
 from agent.inside.spawn import Blank
 from agent.inside.stream import Stream
+from agent.inside.tree import is_stopped
 
 _PATIENCE = 5.0
-"""Seconds after which a process that does not become its command is killed."""
+"""Seconds after which a process is given up that somebody keeps from becoming its command."""
+_SLOW = 60.0
+"""The same for one that is only slow, as everything is where very much runs."""
 _PUSH = 0.02
 """Seconds after which one that may have been stopped is told to go on."""
 
@@ -33,7 +36,9 @@ class Becoming:
         self._outputs = outputs
         self._entry = blank.take_entry()
         self._give_up = now + _PATIENCE
+        self._stop_at = now + _SLOW
         self._push_at = now
+        self._stopped = False
         self._status: tuple[int, tuple[int, int, int]] | None = None
 
     def deadline(self) -> float:
@@ -46,15 +51,29 @@ class Becoming:
         """Go on with it; true when it is decided."""
         if self._status:
             return True
-        if self.blank.advance():
-            if not self.blank.failed:
-                return True
-            self._give_up = now  # And nothing of it is left when that is told.
+        decided = self.blank.advance()
+        if decided and not self.blank.failed:
+            if self._stopped:
+                system.kill(self.blank.pid, system.SIGCONT)
+            return True
         if now >= self._push_at:
-            late = now >= self._give_up
-            system.kill(self.blank.pid, system.SIGKILL if late else system.SIGCONT)
+            self._push(now, failed=decided)
             self._push_at = now + _PUSH
         return False
+
+    def _push(self, now: float, *, failed: bool) -> None:
+        """Let it go on, or end it. Only one that stands still surely never runs its command."""
+        pid = self.blank.pid
+        if failed:  # Nothing of it is left when that is told.
+            system.kill(pid, system.SIGKILL)
+        elif now >= self._give_up and is_stopped(pid):
+            if not self.blank.advance():
+                self.blank.abandon()
+        elif now >= self._stop_at:
+            self._stopped = True
+            system.kill(pid, system.SIGSTOP)
+        else:
+            system.kill(pid, system.SIGCONT)
 
     def settle(self) -> None:
         """Let the execution begin. Raises SpawnError when it never ran, and no trace is left.

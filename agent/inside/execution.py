@@ -3,7 +3,7 @@
 import os
 import time
 
-from agent import formats
+from agent import formats, frames
 from agent.inside import system
 from agent.inside.connection import Connection
 from agent.inside.input import Input
@@ -57,6 +57,8 @@ class Execution:
         self._status = (status, *usage)
         self._exited = now
         self._end_ns = time.time_ns()
+        for stream in self.streams:
+            stream.hurry()
 
     @property
     def running(self) -> bool:
@@ -96,8 +98,8 @@ class Execution:
         if self.input:
             self.input.tick(now)
         for stream in self.streams:
-            if stream.open and stream.held_until and now >= stream.held_until:
-                self.heard(stream, now)
+            if stream.open and stream.held_until and now >= stream.held_until and stream.look(now):
+                self._last_output = now
         if self._status is None and self._ending is None:
             if self._timeout and now >= self._began + self._timeout:
                 self.stop(formats.EXIT_TIMED_OUT, b"timeout", self._grace, now)
@@ -118,6 +120,8 @@ class Execution:
         """Read a stream that has something."""
         if stream.read(now):
             self._last_output = now
+        if self.log.exceeded:
+            self.stop(formats.EXIT_LIMITED, frames.OUTPUT, self._grace, now)
 
     def break_off(self, error: Exception) -> None:
         """After an error of ours, which must not end every command here: end this one.

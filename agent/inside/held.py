@@ -12,7 +12,7 @@ _STARTS = (
     *(frames.RUN, frames.RUN_SECRETLY),
 )
 _PLACES = {
-    **dict.fromkeys((*_STARTS, frames.SIGNAL, frames.CANCEL), 0),
+    **dict.fromkeys((*_STARTS, frames.SIGNAL, frames.CANCEL, frames.EXCEEDED), 0),
     **dict.fromkeys((frames.WRITE, frames.INPUT, frames.RELEASE, frames.RESIZE), 0),
     **dict.fromkeys((frames.RUN, frames.RUN_SECRETLY), 1),
 }

@@ -17,6 +17,10 @@ class Log:
         self.offset = 0
         """Bytes of output so far, those dropped counted."""
         self.dropped = 0
+        self.limit = 0
+        """Bytes of output that are recorded at most; 0 is all."""
+        self.exceeded = False
+        """There was more."""
 
     def start(self, text: bytes) -> None:
         """The first record. Raises OSError when it cannot be written."""
@@ -30,6 +34,11 @@ class Log:
 
     def chunk(self, stream: int, data: bytes) -> None:
         """Output as it came, at most MAX_RECORD bytes."""
+        if self.limit and self.offset + self._missing + len(data) > self.limit:
+            self.exceeded = True
+            data = data[: max(0, self.limit - self.offset - self._missing)]
+            if not data:
+                return
         if (self._missing and not self._gap()) or not self._append(
             formats.KIND_CHUNK, stream, data
         ):

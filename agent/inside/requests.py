@@ -13,6 +13,7 @@ from agent.inside.execution import Execution, Waiter
 from agent.inside.following import Follower
 from agent.inside.held import Held, starts, subject
 from agent.inside.helpers import Helpers
+from agent.inside.limits import Limited, Limits, parse
 from agent.inside.listing import alive, executions
 from agent.inside.log import Log
 from agent.inside.means import OPEN_STARTS, means_of, wanted_of
@@ -31,7 +32,8 @@ _FORGOTTEN = 4
 """Of those that are looked at in one go: whoever has processes left is kept."""
 _FRESH = 2.0
 """Seconds in which whoever had it started comes with a command."""
-_ABOUT_ONE = (frames.SIGNAL, frames.CANCEL, *inputs.REQUESTS)
+_ABOUT_ONE = (frames.SIGNAL, frames.CANCEL, frames.EXCEEDED, *inputs.REQUESTS)
+"""Requests about what runs."""
 
 
 class Requests:
@@ -50,6 +52,7 @@ class Requests:
         self.way_out = WayOut()
         self.leaving: list[tuple[Connection, int]] = []
         """Who wants this to end, if nothing runs."""
+        self.limits = Limits()
         self._max_processes = max_processes
         self._began = time.monotonic()
 
@@ -77,12 +80,17 @@ class Requests:
                 self.prepared.add(client, number, fields, fds)
             elif kind in (frames.RUN, frames.RUN_SECRETLY):
                 self._run(client, number, fields, self._secrets(kind, fields, 2))
+            elif kind == frames.LIMITS:
+                self.limits.add(client, fields[0], parse(fields[1:]))
+                client.reply(frames.OK, number, b"")
             elif kind in _ABOUT_ONE and fields[0] in self.becoming:
                 self.becoming[fields[0]].later.append((client, kind, number, payload))
             elif kind == frames.SIGNAL:
                 self._signal(client, number, fields)
             elif kind == frames.CANCEL:
-                self._cancel(client, number, fields)
+                self._end(client, number, formats.EXIT_CANCELLED, fields)
+            elif kind == frames.EXCEEDED:
+                self._end(client, number, formats.EXIT_LIMITED, fields)
             elif kind in inputs.REQUESTS:
                 found = self._find(fields[0]).input
                 inputs.answer(found, (client, number), kind, fields[1:], time.monotonic())
@@ -200,7 +208,9 @@ class Requests:
         """Let `waiting` run a command. Takes from `fds` what the execution keeps."""
         execution_id, cwd, merged, timeout, idle, grace, count, *rest = command
         merge = merged != b"0"
+        limited = self.limits.take(execution_id) or Limited()
         log = Log(fds[0], fds[1])
+        log.limit = limited.output
         try:
             argv = rest[: int(count)]
             check(argv, cwd)
@@ -217,7 +227,7 @@ class Requests:
             fds.remove(fd)  # The execution's own now.
         outputs = waiting.take_outputs(merge=merge)
         self.becoming[execution_id] = Becoming(execution, waiting, outputs, time.monotonic())
-        waiting.become(argv, env, cwd, merge=merge)
+        waiting.become(argv, env, cwd, merge=merge, limits=limited.packed)
 
     def leave(self) -> bool:
         """Tell who wants this to end whether it does: it must, if it is so."""
@@ -234,6 +244,7 @@ class Requests:
 
     def go_on(self, now: float) -> None:
         """See how far those are that become a command, and let go what waits no longer."""
+        self.limits.drop_orphans()
         for request in self.held.due(now, busy=self.follower.pid != 0):
             self.answer(*request)
         for execution_id, each in list(self.becoming.items()):
@@ -292,11 +303,12 @@ class Requests:
             os.kill(execution.pid, signal)
         client.reply(frames.OK, number, b"")
 
-    def _cancel(self, client: Connection, number: int, fields: list[bytes]) -> None:
-        execution = self._find(fields[0])
+    def _end(self, client: Connection, number: int, kind: int, fields: list[bytes]) -> None:
+        """End an execution, and say why in its exit; answered when it is over."""
+        execution_id, why, grace = fields
+        execution = self._find(execution_id)
+        execution.stop(kind, why, int(grace) / 1000, time.monotonic())
         execution.waiting.append((client, number))
-        now = time.monotonic()
-        execution.stop(formats.EXIT_CANCELLED, fields[1], int(fields[2]) / 1000, now)
 
     def _list(self) -> bytes:
         starting = [each.execution for each in self.becoming.values()]

@@ -11,7 +11,7 @@ import select
 from _collections_abc import Iterator  # `collections` takes long to load.
 
 from agent import FEWEST_PROCESSES, MOST_PREPARED, frames
-from agent.inside import system
+from agent.inside import limits, system
 from agent.inside.means import Means, take_over_terminal, without_input
 
 _OOM_SCORE = b"500"
@@ -62,6 +62,7 @@ class Blank:
         self._unsent = b""
         self._said = b""
         self._decided = False
+        self._abandoned = False
 
     def ready(self) -> None:
         """Call when `report` is readable. Raises SpawnError when it could not be set up."""
@@ -70,11 +71,17 @@ class Blank:
             raise _failure(said.removeprefix(_READY))
 
     def become(
-        self, argv: list[bytes], env: dict[bytes, bytes], cwd: bytes, *, merge: bool
+        self,
+        argv: list[bytes],
+        env: dict[bytes, bytes],
+        cwd: bytes,
+        *,
+        merge: bool,
+        limits: bytes = b"",
     ) -> None:
         """Tell it to run `argv`. Call `advance` then, until it is decided."""
         pairs = [key + b"=" + value for key, value in env.items()]
-        self._unsent = frames.pack(frames.pack(cwd, int(merge), len(argv), *argv, *pairs))
+        self._unsent = frames.pack(frames.pack(cwd, int(merge), limits, len(argv), *argv, *pairs))
         os.set_blocking(self.report, False)
         system.kill(self.pid, system.SIGCONT)  # Whoever is here may have stopped it.
 
@@ -93,7 +100,7 @@ class Blank:
     @property
     def _never_began(self) -> bool:
         """Killed before, it has done nothing, whoever killed it."""
-        return bool(self._unsent) or not self._said.startswith(_BEGUN)
+        return self._abandoned or bool(self._unsent) or not self._said.startswith(_BEGUN)
 
     @property
     def _error(self) -> bytes:
@@ -123,6 +130,11 @@ class Blank:
             raise _failure(self._error)
         if self._never_began:
             raise SpawnError(frames.NOT_PREPARED, 0, "it was killed")
+
+    def abandon(self) -> None:
+        """Kill it while it stands still and is not decided, so that it never runs anything."""
+        self._abandoned = True
+        system.kill(self.pid, system.SIGKILL)
 
     def take_outputs(self, *, merge: bool) -> list[int]:
         """Reading ends of what it writes, the caller's from now on: stdout, and stderr if apart."""
@@ -215,8 +227,10 @@ def _child(
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
         _rehearse()
         os.write(report, _READY)
-        argv, env, cwd, merge = _parsed(_orders())
+        argv, env, cwd, merge, limited = _parsed(_orders())
         os.write(report, _BEGUN)
+        if limited:
+            limits.apply(limited)
         if merge != b"0":
             os.dup2(1, 2)
         step = 2
@@ -233,7 +247,7 @@ def _child(
 
 def _rehearse() -> None:
     """Do what is done later once for nothing, so that the memory it needs is our own by then."""
-    argv, env, cwd, _ = _parsed(frames.pack(b"/", 0, 1, b"-", b"PATH=/proc/self/fd/-1:/proc"))
+    argv, env, cwd, *_ = _parsed(frames.pack(b"/", 0, b"", 1, b"-", b"PATH=/proc/self/fd/-1:/proc"))
     os.chdir(cwd)
     try:
         _exec(argv, env)
@@ -241,10 +255,11 @@ def _rehearse() -> None:
         return
 
 
-def _parsed(orders: bytes) -> tuple[list[bytes], dict[bytes, bytes], bytes, bytes]:
-    cwd, merge, count, *rest = frames.unpack(orders)
+def _parsed(orders: bytes) -> tuple[list[bytes], dict[bytes, bytes], bytes, bytes, bytes]:
+    cwd, merge, limited, count, *rest = frames.unpack(orders)
     argv = rest[: int(count)]
-    return argv, dict(pair.split(b"=", 1) for pair in rest[int(count) :]), cwd, merge
+    env = dict(pair.split(b"=", 1) for pair in rest[int(count) :])
+    return argv, env, cwd, merge, limited
 
 
 def _orders() -> bytes:

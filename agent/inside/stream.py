@@ -4,21 +4,31 @@ import errno
 import os
 
 from agent import formats
+from agent.inside import system
 from agent.inside.log import Log
 from agent.inside.redaction import Redactor
 
-_HOLD = 0.001
-"""Seconds that a pipe is left alone after a short read, so that many small writes become one."""
-_SHORT = 4096
-_FULL = 32768
+_HOLD = 0.005
+"""Seconds for which what comes waits at most, so that many small writes become one record."""
+_LOOK = 0.001
+"""Seconds between two looks at how much waits."""
+_ENOUGH = 32 << 10
+"""Bytes that wait for no more."""
+_FAST = 128 << 10
+"""Bytes of one read after which the writer must not be held up: the pipe is nearly full."""
+_CREDIT = 8
+"""Reads after that which are followed by another at once, however little comes."""
 _PAGES = 16
+_PAGE = 4096
+"""Bytes: a terminal that gives so many at once is written to fast."""
 
 
 class Stream:
     """The reading end of a pipe, or the master of a terminal.
 
-    The first bytes after silence are recorded at once. What follows within _HOLD waits in the
-    pipe, which is large enough that a fast writer is not held up: no memory of ours is used.
+    The first bytes after silence are recorded at once. What follows waits in the pipe until it is
+    enough or has waited for _HOLD; the pipe is large enough that a fast writer is not held up, and
+    no memory of ours is used.
     """
 
     def __init__(
@@ -26,11 +36,25 @@ class Stream:
     ) -> None:
         self.descriptor = descriptor
         self.held_until = 0.0
-        """Not to be read before this; 0 is now."""
+        """Not to be looked at before this; 0 is now."""
         self.open = True
         self._number = number
         self._log: Log | None = log
+        self._due = 0.0
+        self._credit = 0
+        self._hurried = False
         self._redactor = Redactor(hidden) if hidden else None
+
+    def look(self, now: float) -> bool:
+        """What is held is recorded when it is due, or enough. True when something was."""
+        waiting = system.waiting(self.descriptor)
+        if not waiting and now < self._due:
+            self.held_until = 0.0
+            return False
+        if waiting < _ENOUGH and now < self._due:
+            self.held_until = min(now + _LOOK, self._due)
+            return False
+        return self.read(now)
 
     def read(self, now: float) -> bool:
         """Record what is there. True when something was."""
@@ -42,9 +66,16 @@ class Stream:
             self.close()
             return False
         self._record(self._redactor.feed(data) if self._redactor else data)
-        burst = self.held_until == 0.0 or len(data) < _FULL
-        self.held_until = now + _HOLD if len(data) < _SHORT and burst else 0.0
+        fast = _PAGE if self._number == formats.TERMINAL else _FAST
+        self._credit = _CREDIT if len(data) >= fast else max(0, self._credit - 1)
+        self._due = now + _HOLD
+        self.held_until = 0.0 if self._credit or self._hurried else now + _LOOK
         return True
+
+    def hurry(self) -> None:
+        """From now on nothing is held: the command has ended."""
+        self._hurried = True
+        self.held_until = 0.0
 
     def _take(self) -> bytes | None:
         """What is there; nothing at the end, None when there is nothing yet."""

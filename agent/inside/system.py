@@ -10,11 +10,13 @@ SIGINT: int = _signal.SIGINT
 SIGKILL: int = _signal.SIGKILL
 SIGTERM: int = _signal.SIGTERM
 SIGCONT: int = _signal.SIGCONT
+SIGSTOP: int = _signal.SIGSTOP
 SIGCHLD: int = _signal.SIGCHLD
 SIGPIPE: int = _signal.SIGPIPE
 SIGXFSZ: int = _signal.SIGXFSZ
 
 F_SETPIPE_SZ = 1031
+_FIONREAD = 0x541B
 RENAME_NOREPLACE = 1
 TIOCSCTTY, TIOCSWINSZ = 0x540E, 0x5414
 
@@ -108,6 +110,14 @@ def kill(pid: int, number: int) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         return
+
+
+def waiting(descriptor: int) -> int:
+    """Bytes that can be read from a pipe now."""
+    import fcntl  # Not needed before the first command.
+
+    count: int = struct.unpack("i", fcntl.ioctl(descriptor, _FIONREAD, bytes(4)))[0]
+    return count
 
 
 def close_from(lowest: int) -> None:

@@ -114,6 +114,11 @@ def processes() -> dict[int, Process]:
     return table
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process stands still, as somebody stopped it."""
+    return stat_of(pid)[:1] in ([b"T"], [b"t"])
+
+
 def stat_of(pid: int) -> list[bytes]:
     """What /proc/<pid>/stat says, from the state on; nothing of one that is gone."""
     # The name in brackets may hold anything, so fields are counted from its end.

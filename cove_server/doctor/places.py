@@ -11,6 +11,7 @@ from cove_server.errors import CannotStart
 from cove_server.places import LONGEST_RUNTIME, Places, check_private
 from cove_server.ports import reserved
 from servicekit.disk import used
+from services.executor.retention import punches
 
 _FULL: Final = 0.9
 """Share of the disk at which the services take no new work."""
@@ -33,6 +34,8 @@ def state(places: Places) -> Iterator[Finding]:
                 "state", f"{places.state} cannot be made in {there}", "cove up --state DIRECTORY"
             )
         yield _disk(there)
+        if os.access(there, os.W_OK | os.X_OK):
+            yield _output(there)
     except CannotStart as error:
         yield fail("state", str(error), error.remedy or "cove up --state DIRECTORY")
     except OSError as error:
@@ -71,6 +74,16 @@ def _disk(folder: Path) -> Finding:
     if kind in _MEMORY:
         return warn("disk", f"{found}: gone at the next boot", "cove up --state DIRECTORY")
     return ok("disk", found)
+
+
+def _output(folder: Path) -> Finding:
+    if punches(folder):
+        return ok("output", "the middle of a long one can be given back to the disk")
+    return warn(
+        "output",
+        "this file system takes back no part of a file: of a long one all is kept",
+        "cove up --state DIRECTORY on ext4, xfs, btrfs or tmpfs",
+    )
 
 
 def _file_system(folder: Path) -> str:

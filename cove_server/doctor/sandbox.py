@@ -100,6 +100,7 @@ def _isolation(facts: Facts) -> str:
 def _limits(facts: Facts) -> list[Finding]:
     methods = {"memory": facts.memory, "processes": facts.pids, "cpu": facts.cpu}
     found = ", ".join(f"{name} by {method or 'nothing'}" for name, method in methods.items())
+    found += ", descriptors by rlimit, disk by looking at it"
     if facts.memory and facts.cpu and facts.pids != "rlimit":
         return [ok("limits", found)]
     return [warn("limits", found, _delegation())]

@@ -95,12 +95,13 @@ def _bytes(rules: _Rules) -> Limits:
 
 
 def _number(rules: _Rules) -> Limits:
-    if rules.may_be_zero and not rules.textual:
-        return Limits()  # Which has no form here.
     bounds = rules.bounds()
+    if rules.may_be_zero and not rules.textual:
+        keywords = {"minimum": 0, "maximum": bounds["lte"]} if "lte" in bounds else {}
+        return Limits(keywords, ["0, or " + words for words in _in_words(bounds, "")])
     if not rules.textual:
         return Limits({_BOUNDS[rule][0]: value for rule, value in bounds.items()})
-    keywords: Schema = {"pattern": "^[0-9]+$"} if _lowest(bounds) >= 0 else {}
+    keywords = {"pattern": "^[0-9]+$"} if _lowest(bounds) >= 0 else {}
     or_zero = "0, or " if rules.may_be_zero else ""
     return Limits(keywords, [or_zero + words for words in _in_words(bounds, "")])
 
@@ -149,7 +150,7 @@ def _lowest(bounds: Mapping[str, float]) -> float:
 def _in_words(bounds: Mapping[str, float], unit: str) -> list[str]:
     """What a pattern does not say already."""
     words = [
-        f"{_BOUNDS[rule][1]} {value:.0f}{unit}"
+        f"{_BOUNDS[rule][1]} {value if value % 1 else int(value)}{unit}"
         for rule, value in bounds.items()
         if (rule, value) != ("gte", 0)
     ]

@@ -80,6 +80,8 @@ class Agents:
             yield client
         except PeerGone as error:
             raise AgentUnavailable("the agent broke off", uid=uid) from error
+        except PeerTooOld:
+            raise AgentTooOld("the agent is of another version", uid=uid) from None
         finally:
             self._release(link)
 

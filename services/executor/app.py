@@ -2,8 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from functools import partial
 
 from agent import SANDBOX_UID
@@ -34,10 +35,13 @@ from services.executor.keeping import Keeper
 from services.executor.output import Outputs
 from services.executor.ports import Ports
 from services.executor.preparing import Preparer
+from services.executor.retention import Retention, Trimmer, punches
 from services.executor.secrets import Secrets
 from services.executor.service import ExecutorServicer
 from services.executor.starting import Starter
 from services.executor.store import Store
+from services.executor.using import Uses
+from services.executor.warden import Warden
 from services.executor.watch import Watcher
 
 
@@ -87,6 +91,23 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             starter=starter,
             inputs=inputs,
         )
+        retention = Retention(
+            execution_bytes=config.retention_execution,
+            head_bytes=config.retention_head,
+            environment_bytes=config.retention_environment,
+            age_ns=config.retention_age // timedelta(microseconds=1) * 1000,
+            holes=await asyncio.to_thread(punches, state),
+        )
+        trimmer = Trimmer(store=store, keeper=keeper, retention=retention)
+        warden = Warden(
+            store=store,
+            agents=agents,
+            groups=groups,
+            keeper=keeper,
+            background=background,
+            state=config.state,
+        )
+        uses = Uses(store=store, agents=agents, groups=groups, keeper=keeper, outputs=outputs)
         face = ExecutorServicer(
             executions=executions,
             outputs=outputs,
@@ -99,6 +120,9 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             tokens=tokens,
             background=background,
             stopping=stopping,
+            uses=uses,
+            methods=_methods(groups),
+            retention=retention,
         )
         places = Places(config.state)
         drafts = Drafts(store, agents)
@@ -125,7 +149,16 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             "cove.executor.v1.FileService": partial(add_FileServiceServicer_to_server, files),
         }
         background.keep(keeper.run())
+        background.keep(trimmer.run())
+        background.keep(warden.run())
         background.keep(drafts.run())
         served = await stack.enter_async_context(serving(config, services))
         stack.callback(stopping.set)  # Before the server ends its streams.
         yield served
+
+
+def _methods(groups: Groups) -> Mapping[str, str]:
+    """By what each limit of an execution is enforced here."""
+    found = groups.node_methods()
+    processes = {"memory": "rlimit", "pids": "rlimit"}
+    return {**processes, **found, "time": "watched" if found else "rlimit"}

@@ -1,10 +1,11 @@
 """What the agent is told to run: argv, directory and environment, made from a spec."""
 
 import errno
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
-from agent.client import AgentError, Command, ErrorCode, Terminal
+from agent.client import AgentError, Command, CommandLimits, ErrorCode, Terminal
 from servicekit.disk import full
 from servicekit.errors import InvalidArgument, ServiceError
 from services.executor.errors import (
@@ -31,6 +32,7 @@ _TERMINAL: Final = {"TERM": "xterm-256color"}
 _UNKNOWN: Final = "unknown request"
 """What an agent says to what it does not know."""
 _MILLISECOND_NS: Final = 1_000_000
+_SECOND_NS: Final = 1_000_000_000
 
 
 def command(record: Record, variables: Variables) -> Command:
@@ -45,10 +47,29 @@ def command(record: Record, variables: Variables) -> Command:
         merge_stderr=spec.merge_stderr,
         stdin=spec.stdin,
         terminal=terminal,
-        timeout=timedelta(milliseconds=-(-spec.timeout_ns // _MILLISECOND_NS)),
+        timeout=_duration(spec.timeout_ns),
+        idle_output_timeout=_duration(spec.idle_output_timeout_ns),
         secrets={name: variables.secrets[name] for name in spec.secrets},
         redact=spec.redact,
     )
+
+
+def limits(record: Record, variables: Variables, groups: Mapping[str, str]) -> CommandLimits:
+    """What the agent is told to keep. `groups` has what control groups limit instead."""
+    wanted = record.spec.limits
+    files = [each for each in (wanted.open_files, variables.open_files) if each]
+    return CommandLimits(
+        output_bytes=record.spec.output_limit,
+        data_bytes=0 if "memory" in groups else wanted.memory_bytes,
+        cpu_seconds=-(-wanted.cpu_time_ns // _SECOND_NS),
+        file_bytes=record.disk_bytes,
+        open_files=min(files, default=0),
+        processes=0 if "pids" in groups else wanted.processes,
+    )
+
+
+def _duration(ns: int) -> timedelta | None:
+    return timedelta(milliseconds=-(-ns // _MILLISECOND_NS)) if ns else None
 
 
 def refusal(error: AgentError, spec: Spec) -> ServiceError:

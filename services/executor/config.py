@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
 
-from servicekit.config import ServerConfig
+from servicekit.config import ByteSize, ServerConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,3 +28,16 @@ class Config(ServerConfig):
     disk_limit: float = 0.9
     """Share of the state's disk that may be used; above it no new command is started.
     What exists can still be read and deleted."""
+
+    retention_execution: ByteSize = 256 << 20
+    """How much output of one execution is kept on disk; the middle of more goes. 0: all."""
+
+    retention_head: ByteSize = 1 << 20
+    """How much of its beginning is kept always, at most half of that."""
+
+    retention_environment: ByteSize = 2 << 30
+    """How much output of all executions of an environment is kept; those that ended longest ago
+    lose theirs first. 0: all."""
+
+    retention_age: timedelta = timedelta(days=7)
+    """How long an execution that has ended is kept. 0: as long as its environment."""

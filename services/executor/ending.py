@@ -1,6 +1,7 @@
 """How an execution ended: what the agent wrote, and what it cannot know."""
 
 import json
+import signal
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Final, Self
@@ -12,9 +13,9 @@ SIZE: Final = 8192
 
 _VERSION: Final = 1
 _MOST: Final = 2**63 - 1
-_KILL: Final = 9
-_SHELL_KILLED: Final = 128 + _KILL
-"""With what a shell exits when its last command was killed."""
+_SHELL: Final = 128
+"""With that and the signal a shell exits when its last command was killed."""
+_TOLD: Final = ("oom_kills", "peak_processes", "forks_refused", "read_bytes", "written_bytes")
 
 
 class Reason(StrEnum):
@@ -22,17 +23,27 @@ class Reason(StrEnum):
     SIGNAL = "signal"
     TIMED_OUT = "timed_out"
     MEMORY = "memory"
+    PIDS = "pids"
+    DISK = "disk"
+    OUTPUT = "output"
+    CPU = "cpu"
     CANCELLED = "cancelled"
     LOST = "lost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What the control groups of an execution tell; 0 where they do not."""
+    """What was used, as far as this host tells; 0 where it does not."""
 
-    oom_kills: int = 0
-    peak_bytes: int = 0
     cpu_us: int = 0
+    memory_bytes: int = 0
+    peak_bytes: int = 0
+    oom_kills: int = 0
+    processes: int = 0
+    peak_processes: int = 0
+    forks_refused: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +63,26 @@ class End:
     output_bytes: int = 0
     full: bool = False
     """Output was lost as the disk was full."""
+    oom_kills: int = 0
+    peak_processes: int = 0
+    forks_refused: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+
+    @property
+    def usage(self) -> Usage:
+        """What it used in all."""
+        told = {name: getattr(self, name) for name in _TOLD}
+        return Usage(cpu_us=self.cpu_us, peak_bytes=self.peak_bytes, **told)
 
     @classmethod
-    def of(cls, result: Result, usage: Usage) -> Self:
-        """The end that the agent recorded."""
+    def of(cls, result: Result, usage: Usage, cpu_us: int = 0, *, disk: bool = False) -> Self:
+        """The end that the agent recorded.
+
+        `cpu_us` is the limit of processor time, `disk` whether there was one of the disk.
+        """
         return cls(
-            reason=_reason(result, usage),
+            reason=_reason(result, usage, cpu_us, disk=disk),
             number=result.number,
             core_dumped=result.core_dumped,
             text=result.text,
@@ -67,6 +92,7 @@ class End:
             peak_bytes=min(usage.peak_bytes or result.peak_memory_kib << 10, _MOST),
             output_bytes=min(result.output_bytes, _MOST),
             full=result.dropped_bytes > 0,
+            **{name: getattr(usage, name) for name in _TOLD},
         )
 
     @classmethod
@@ -80,6 +106,7 @@ class End:
             cpu_us=usage.cpu_us,
             peak_bytes=usage.peak_bytes,
             output_bytes=output,
+            **{name: getattr(usage, name) for name in _TOLD},
         )
 
     def encode(self) -> bytes:
@@ -100,16 +127,29 @@ class End:
             return None
 
 
-def _reason(result: Result, usage: Usage) -> Reason:
+_LIMITS: Final = {
+    each.value: each for each in (Reason.OUTPUT, Reason.DISK, Reason.PIDS, Reason.CPU)
+}
+
+
+def _reason(result: Result, usage: Usage, cpu_us: int, *, disk: bool) -> Reason:
+    number = result.number - (_SHELL if result.kind is ExitKind.CODE else 0)
     match result.kind:
+        case ExitKind.LIMITED:
+            return _LIMITS.get(result.text, Reason.CANCELLED)
         case ExitKind.TIMED_OUT:
             return Reason.TIMED_OUT
         case ExitKind.CANCELLED:
             return Reason.CANCELLED
-        case ExitKind.SIGNAL:
-            memory = usage.oom_kills > 0 and result.number == _KILL
-            return Reason.MEMORY if memory else Reason.SIGNAL
-        case ExitKind.CODE:
+        case ExitKind.SIGNAL | ExitKind.CODE:
             # A shell lives on when its child is killed, and only passes that on.
-            memory = usage.oom_kills > 0 and result.number == _SHELL_KILLED
-            return Reason.MEMORY if memory else Reason.CODE
+            used = usage.cpu_us or result.user_cpu_us + result.system_cpu_us
+            if usage.oom_kills and number == signal.SIGKILL:
+                return Reason.MEMORY
+            if cpu_us and (
+                number == signal.SIGXCPU or (number == signal.SIGKILL and used > cpu_us)
+            ):
+                return Reason.CPU
+            if disk and number == signal.SIGXFSZ:
+                return Reason.DISK
+            return Reason.SIGNAL if result.kind is ExitKind.SIGNAL else Reason.CODE

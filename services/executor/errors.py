@@ -30,6 +30,10 @@ class AgentTooOld(FailedPrecondition):
     reason = ErrorReason.ERROR_REASON_AGENT_TOO_OLD
 
 
+class CapabilityMissing(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_CAPABILITY_MISSING
+
+
 class ExecutionNotFound(NotFound):
     reason = ErrorReason.ERROR_REASON_EXECUTION_NOT_FOUND
 

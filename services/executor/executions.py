@@ -3,13 +3,13 @@
 import asyncio
 import signal
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
 from agent.client import AgentError, ErrorCode, InputState, Scope
 from services.executor.agents import Agents
-from services.executor.ending import End
+from services.executor.ending import End, Usage
 from services.executor.errors import (
     AgentUnavailable,
     EnvironmentDormant,
@@ -41,6 +41,7 @@ class Snapshot:
     progress: Progress
     start_ns: int
     output_bytes: int
+    usage: Usage = field(default_factory=Usage)
     input: InputState = NO_INPUT
 
 
@@ -109,7 +110,8 @@ class Executions:
             return replace(_ended(record, progress.end), input=given)
         start_ns = self._outputs.start_ns(record)
         size = await asyncio.to_thread(self._outputs.size, record)
-        return Snapshot(record, progress, start_ns, size, given)
+        usage = self._groups.current(self._store.groups(record))
+        return Snapshot(record, progress, start_ns, size, usage, given)
 
     async def wait(self, record: Record) -> Snapshot:
         """Return when it has ended. Raises ExecutionNotFound when it is removed."""
@@ -194,9 +196,10 @@ class Executions:
             raise ExecutionEnded("its sandbox has ended", name=record.name) from None
         except AgentError as error:
             if error.code not in (ErrorCode.EXECUTION_NOT_FOUND, ErrorCode.OS_ERROR):
-                raise
+                raise AgentUnavailable("the agent cannot", name=record.name) from error
             raise ExecutionEnded("the execution has ended", name=record.name) from error
 
 
 def _ended(record: Record, end: End) -> Snapshot:
-    return Snapshot(record, Progress(State.ENDED, end), end.start_ns, end.output_bytes)
+    progress = Progress(State.ENDED, end)
+    return Snapshot(record, progress, end.start_ns, end.output_bytes, end.usage)

@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Final, Self
 
 from services.executor.ending import Usage
+from services.executor.measuring import now, read, together, usage_v1, usage_v2
 
 _AGENT: Final = "agent"
 _PREFIX: Final = "x-"
-_V1: Final = ("memory", "cpuacct", "freezer")
-"""Hierarchies of version 1 that are of use for a single execution."""
+_V1: Final = ("memory", "cpuacct", "freezer", "pids")
+"""Hierarchies of version 1 that are of use for every single execution."""
+_CPU: Final = ("cpu",)
+"""Those that are for some."""
+_LIMITED: Final = ("memory", "pids", "cpu")
 _SWEEP: Final = 0.005
 
 
@@ -56,9 +60,13 @@ class Groups:
             return cls(())
         return cls(tuple(_mounted(Path("/proc/self/mountinfo").read_text())))
 
-    def paths(self, agent_pid: int, token: str) -> list[str]:
-        """Where the groups of an execution go, in the environment of that agent."""
-        return [str(path / f"{_PREFIX}{token}") for path in self._environment(agent_pid)]
+    def paths(self, agent_pid: int, token: str, *, cpu: bool = False) -> list[str]:
+        """Where the groups of an execution go, in the environment of that agent.
+
+        `cpu`: also where its processor time per time is limited.
+        """
+        wanted = (*_V1, *_CPU) if cpu else _V1
+        return [str(path / f"{_PREFIX}{token}") for path in self._environment(agent_pid, wanted)]
 
     @contextmanager
     def joining(self, paths: Iterable[str]) -> Iterator[Joins]:
@@ -80,23 +88,55 @@ class Groups:
 
     def usage(self, paths: Iterable[str]) -> Usage:
         """What the groups counted so far; 0 for those that are gone."""
-        kills = peak = cpu = 0
-        for path in paths:
+        return together(self._usage(path) for path in paths)
+
+    def environment_usage(self, agent_pid: int) -> Usage | None:
+        """What all of an environment uses together, its agent too; None where nothing tells."""
+        paths = [str(path) for path in self._environment(agent_pid, (*_V1, *_CPU))]
+        if not paths:
+            return None
+        return together((*map(self._usage, paths), *map(now, paths)))
+
+    def current(self, paths: Iterable[str]) -> Usage:
+        """As `usage`, with what is held now."""
+        return together(each for path in paths for each in (self._usage(path), now(path)))
+
+    def methods(self, agent_pid: int) -> dict[str, str]:
+        """By what executions can be limited in the environment of that agent.
+
+        For `memory`, `pids` and `cpu` cgroup_v1 or cgroup_v2, nothing where they cannot.
+        """
+        found: dict[str, str] = {}
+        for path in map(str, self._environment(agent_pid, (*_V1, *_CPU))):
             controllers = self._controllers(path)
-            if controllers is None:
-                kills = max(kills, _field(f"{path}/memory.events", "oom_kill"))
-                peak = max(peak, _number(f"{path}/memory.peak"))
-                cpu = max(cpu, _field(f"{path}/cpu.stat", "usage_usec"))
-            if controllers and "memory" in controllers:
-                kills = max(kills, _field(f"{path}/memory.oom_control", "oom_kill"))
-                peak = max(peak, _number(f"{path}/memory.max_usage_in_bytes"))
-            if controllers and "cpuacct" in controllers:
-                cpu = max(cpu, _number(f"{path}/cpuacct.usage") // 1000)
-        return Usage(oom_kills=kills, peak_bytes=peak, cpu_us=cpu)
+            version = "cgroup_v1" if controllers else "cgroup_v2"
+            inside = controllers or read(f"{path}/cgroup.subtree_control").split()
+            found |= {name: version for name in _LIMITED if name in inside}
+        return found
+
+    def node_methods(self) -> dict[str, str]:
+        """As `methods`, of environments to come, as far as that can be known now."""
+        found: dict[str, str] = {}
+        for each in self._hierarchies:
+            if not os.access(each.mount, os.W_OK):
+                continue
+            version = "cgroup_v1" if each.controllers else "cgroup_v2"
+            inside = each.controllers or read(f"{each.mount}/cgroup.controllers").split()
+            found |= {name: version for name in _LIMITED if name in inside}
+        return found
+
+    @property
+    def counts(self) -> bool:
+        """Whether executions have groups, if their environments do."""
+        return bool(self._hierarchies)
+
+    def _usage(self, path: str) -> Usage:
+        controllers = self._controllers(path)
+        return usage_v2(path) if controllers is None else usage_v1(path, controllers)
 
     def members(self, paths: Iterable[str]) -> set[int]:
         """Pids of what is in the groups."""
-        return {int(pid) for path in paths for pid in _read(f"{path}/cgroup.procs").split()}
+        return {int(pid) for path in paths for pid in read(f"{path}/cgroup.procs").split()}
 
     def kill(self, paths: Sequence[str], timeout: float = 10.0) -> bool:
         """Kill all that is in the groups; true when nothing is left after `timeout` seconds."""
@@ -131,7 +171,7 @@ class Groups:
         """Paths of all executions' groups in the environment of that agent."""
         return [
             str(path)
-            for environment in self._environment(agent_pid)
+            for environment in self._environment(agent_pid, (*_V1, *_CPU))
             for path in environment.glob(f"{_PREFIX}*")
         ]
 
@@ -148,13 +188,13 @@ class Groups:
         finally:
             os.close(descriptor)
 
-    def _environment(self, agent_pid: int) -> list[Path]:
+    def _environment(self, agent_pid: int, wanted: tuple[str, ...]) -> list[Path]:
         """The environment's own group in each hierarchy; the agent is in `agent` below it."""
         found = []
-        for line in _read(f"/proc/{agent_pid}/cgroup").splitlines():
+        for line in read(f"/proc/{agent_pid}/cgroup").splitlines():
             _, names, path = line.split(":", 2)
             controllers = frozenset(filter(None, names.split(",")))
-            if Path(path).name != _AGENT or not (not controllers or controllers & {*_V1}):
+            if Path(path).name != _AGENT or not (not controllers or controllers & {*wanted}):
                 continue
             for hierarchy in self._hierarchies:
                 if hierarchy.controllers == controllers:
@@ -188,30 +228,3 @@ def _open(stack: ExitStack, path: str, flags: int) -> int:
     descriptor = os.open(path, flags | os.O_CLOEXEC)
     stack.callback(os.close, descriptor)
     return descriptor
-
-
-def _read(path: str) -> str:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        pieces = iter(lambda: os.read(descriptor, 65536), b"")
-        return b"".join(pieces).decode()
-    except OSError:
-        return ""
-    finally:
-        os.close(descriptor)
-
-
-def _number(path: str) -> int:
-    text = _read(path).strip()
-    return int(text) if text.isdecimal() else 0
-
-
-def _field(path: str, name: str) -> int:
-    for line in _read(path).splitlines():
-        key, _, value = line.partition(" ")
-        if key == name and value.isdecimal():
-            return int(value)
-    return 0

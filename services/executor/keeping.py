@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final
 
-from agent.client import PeerGone, PeerTooOld
+from agent.client import AgentError, PeerGone, PeerTooOld
 from agent.record import Result
 from services.executor.agents import Agents, absent
 from services.executor.background import Background
@@ -47,7 +47,8 @@ class _Presence(Enum):
 class Kept:
     """An execution that is looked after."""
 
-    def __init__(self) -> None:
+    def __init__(self, record: Record) -> None:
+        self.record = record
         self.looked = asyncio.Event()
         """Set when it was first looked at."""
         self.over = asyncio.Event()
@@ -96,9 +97,13 @@ class Keeper:
         """Record its end when it comes. `started`: the agent has just said that it runs."""
         kept = self._kept.get(record.key)
         if kept is None:
-            kept = self._kept[record.key] = Kept()
+            kept = self._kept[record.key] = Kept(record)
             self._background.keep(self._keep(record, kept, started=started))
         return kept
+
+    def running(self) -> list[Record]:
+        """Those that have not ended, as far as it is known here."""
+        return [each.record for each in self._kept.values() if not each.end]
 
     async def certain(self, record: Record) -> State:
         """How far it is now, as the agent says; unless that does not answer."""
@@ -190,7 +195,7 @@ class Keeper:
                 listing = await agent.listing()
         except PeerGone as error:
             return _Presence.GONE if absent(error) else _Presence.UNSURE
-        except PeerTooOld:
+        except (PeerTooOld, AgentError):
             return _Presence.UNSURE
         running = any(
             each.execution_id == record.key and not each.ended for each in listing.executions
@@ -211,7 +216,9 @@ class Keeper:
         self._preparer.prepare(record.uid)
 
     def _finish(self, record: Record, result: Result) -> End:
-        end = End.of(result, self._groups.usage(self._store.groups(record)))
+        usage = self._groups.usage(self._store.groups(record))
+        cpu_us = record.spec.limits.cpu_time_ns // 1000
+        end = End.of(result, usage, cpu_us, disk=bool(record.disk_bytes))
         self._store.write_end(record, end)
         return end
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from agent.record import Damage, Kind, LogReader, Stream
+from agent.record import Damage, Kind, Stream
 from agent.record import Record as LogRecord
 from services.executor.ending import End, Reason
 from services.executor.errors import ExecutionNotFound, OffsetOutOfRange
+from services.executor.logs import Left, OpenLog
 from services.executor.record import Record, State
 from services.executor.store import Store
 from services.executor.watch import Watcher
@@ -32,6 +33,7 @@ class Missing(Enum):
 
     DISK_FULL = auto()
     DAMAGED = auto()
+    RETENTION = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,28 +115,27 @@ class Outputs:
     def size(self, record: Record, *, dead: bool = False) -> int:
         """Bytes of output recorded so far; of a `dead` agent with what it was writing."""
         try:
-            descriptor = os.open(record.folder / "log", os.O_RDONLY | os.O_CLOEXEC)
+            log = OpenLog(record.folder)
         except FileNotFoundError:
             return 0
         try:
-            reader = LogReader(descriptor)
-            self._seek(reader, record.key, _MOST)
-            torn = reader.torn() if dead and reader.damage is Damage.TORN else None
-            return min(reader.offset + (torn.size if torn else 0), _MOST)
+            self._seek(log, record.key, _MOST)
+            torn = log.reader.torn() if dead and log.damage is Damage.TORN else None
+            return min(log.offset + (torn.size if torn else 0), _MOST)
         finally:
-            os.close(descriptor)
+            log.close()
 
     def start_ns(self, record: Record) -> int:
         """When the command began, as the agent says; 0 when it has not."""
         try:
-            descriptor = os.open(record.folder / "log", os.O_RDONLY | os.O_CLOEXEC)
+            log = OpenLog(record.folder)
         except FileNotFoundError:
             return 0
         try:
-            first = LogReader(descriptor).read(1)
+            first = log.reader.read(1)
             return first[0].time_ns if first else 0
         finally:
-            os.close(descriptor)
+            log.close()
 
     async def read(
         self, record: Record, from_offset: int, *, follow: bool
@@ -144,14 +145,13 @@ class Outputs:
         Raises OffsetOutOfRange; ExecutionNotFound when it is removed meanwhile.
         """
         try:
-            descriptor = os.open(record.folder / "log", os.O_RDONLY | os.O_CLOEXEC)
+            log = OpenLog(record.folder)
         except FileNotFoundError:
             raise ExecutionNotFound("no such execution", name=record.name) from None
         try:
-            reader = LogReader(descriptor)
             begin = from_offset
             if from_offset:
-                begin = await asyncio.to_thread(self._begin, reader, record, from_offset)
+                begin = await asyncio.to_thread(self._begin, log, record, from_offset)
             # What has ended does not change any more.
             names = () if self._store.progress(record).end else ("log", "end")
             async with self._watcher.watching(record.folder, *names) as changes:
@@ -161,15 +161,15 @@ class Outputs:
                     changes.happened.clear()
                     # First how far it is: so when it has ended, all that it wrote is there.
                     progress = self._store.progress(record)
-                    records = await self._records(reader, descriptor, record)
+                    records = await self._records(log, record)
                     for event in _merged(records, told):
                         yield event
                     if records:
-                        told = max(told, min(reader.offset, _MOST))
+                        told = max(told, min(log.offset, _MOST))
                     if progress.end:
                         if records and told < progress.end.output_bytes:
                             continue
-                        for event in _rest(reader, progress.end, told):
+                        for event in _rest(log, progress.end, told):
                             yield event
                         yield Ended(progress.end)
                         return
@@ -186,15 +186,15 @@ class Outputs:
                         yield Heartbeat(told)
                         beat = time.monotonic() + self._heartbeat
         finally:
-            os.close(descriptor)
+            log.close()
 
-    def _begin(self, reader: LogReader, record: Record, from_offset: int) -> int:
+    def _begin(self, log: OpenLog, record: Record, from_offset: int) -> int:
         """Put the reader where `from_offset` is; returns it, counted from the beginning."""
         begin = from_offset
         if from_offset < 0:
             begin = max(0, self._size(record) + from_offset)
-        self._seek(reader, record.key, begin)
-        if reader.offset < begin and not _holds(reader, begin):
+        self._seek(log, record.key, begin)
+        if log.offset < begin and not _holds(log, begin):
             size = self._size(record)
             if begin > size:
                 raise OffsetOutOfRange("beyond the end of the output", end=str(size))
@@ -204,57 +204,61 @@ class Outputs:
         end = self._store.progress(record).end
         return end.output_bytes if end else self.size(record)
 
-    def _seek(self, reader: LogReader, key: str, offset: int) -> None:
-        """Go forward to the record that holds `offset`, or to the end, leaving marks."""
+    def _seek(self, log: OpenLog, key: str, offset: int) -> None:
+        """Go forward to what holds `offset`, or to the end, leaving marks."""
         position, known = self._marks.before(key, offset)
-        if position > reader.position:
-            reader.position, reader.offset = position, known
-        while reader.offset + _SPACING < offset:
-            before = reader.position
-            reader.seek(reader.offset + _SPACING)
-            if reader.position == before:
+        if position > log.position:
+            log.go(position, known)
+        while log.offset + _SPACING < offset:
+            before = log.position
+            log.seek(log.offset + _SPACING)
+            if log.position == before:
                 break
-            self._marks.note(key, reader.position, reader.offset)
-        reader.seek(offset)
+            self._marks.note(key, log.position, log.offset)
+        log.seek(offset)
 
-    async def _records(self, reader: LogReader, descriptor: int, record: Record) -> list[LogRecord]:
+    async def _records(self, log: OpenLog, record: Record) -> list[LogRecord | Left]:
         """What came. A little is surely still in memory, so that it costs no thread."""
-        self._marks.note(record.key, reader.position, reader.offset)
-        left = os.fstat(descriptor).st_size - reader.position
+        self._marks.note(record.key, log.position, log.offset)
+        left = os.fstat(log.descriptor).st_size - log.position
         if left <= _PIECE:
-            return reader.read(_BATCH)
-        return await asyncio.to_thread(reader.read, _BATCH)
+            return log.read(_BATCH)
+        return await asyncio.to_thread(log.read, _BATCH)
 
 
-def _holds(reader: LogReader, offset: int) -> bool:
-    """Whether the next record is there and reaches up to `offset`. Moves the reader not."""
-    position, before = reader.position, reader.offset
-    reader.read(1)
-    reached = reader.offset
-    reader.position, reader.offset = position, before
+def _holds(log: OpenLog, offset: int) -> bool:
+    """Whether what follows is there and reaches up to `offset`. Moves nothing."""
+    place = log.position, log.offset
+    log.read(1)
+    reached = log.offset
+    log.go(*place)
     return reached >= offset
 
 
-def _merged(records: list[LogRecord], told: int) -> Iterator[Event]:
+def _merged(records: list[LogRecord | Left], told: int) -> Iterator[Event]:
     """What of the records was not told yet; gaps that adjoin as one."""
     gap: Gap | None = None
     for found in records:
         for event in _events(found, told):
-            if isinstance(event, Gap):
+            if isinstance(event, Gap) and (gap is None or gap.why is event.why):
                 gap = Gap(gap.begin if gap else event.begin, event.end, event.why)
                 continue
             if gap:
                 yield gap
-                gap = None
-            yield event
+            gap = event if isinstance(event, Gap) else None
+            if gap is None:
+                yield event
     if gap:
         yield gap
 
 
-def _events(found: LogRecord, told: int) -> Iterator[Event]:
+def _events(found: LogRecord | Left, told: int) -> Iterator[Event]:
     """What of a record was not told yet."""
     begin, end = max(told, found.offset), min(found.offset + found.size, _MOST)
     if begin >= end:
+        return
+    if isinstance(found, Left):
+        yield Gap(begin, end, Missing.RETENTION)
         return
     if found.kind is Kind.GAP:
         yield Gap(begin, end, Missing.DISK_FULL)
@@ -264,9 +268,9 @@ def _events(found: LogRecord, told: int) -> Iterator[Event]:
         yield Chunk(found.stream, at, found.time_ns, data)
 
 
-def _rest(reader: LogReader, end: End, told: int) -> Iterator[Event]:
+def _rest(log: OpenLog, end: End, told: int) -> Iterator[Event]:
     """What stands behind the last whole record, or should, now that nobody writes any more."""
-    torn = reader.torn() if end.reason is Reason.LOST else None
+    torn = log.reader.torn() if end.reason is Reason.LOST else None
     if torn:
         yield from _events(torn, told)
         told = max(told, torn.offset + torn.size)

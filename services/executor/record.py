@@ -9,6 +9,17 @@ from services.executor.ending import End
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one execution may use; 0 is no limit."""
+
+    memory_bytes: int = 0
+    processes: int = 0
+    milli_cpus: int = 0
+    open_files: int = 0
+    cpu_time_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """What to run, with every default filled in. One of `argv` and `script`."""
 
@@ -19,6 +30,9 @@ class Spec:
     env: dict[str, str] = field(default_factory=dict)
     merge_stderr: bool = False
     timeout_ns: int
+    idle_output_timeout_ns: int = 0
+    limits: Limits = field(default_factory=Limits)
+    output_limit: int = 0
     stdin: bool = False
     """Whether it has an input, which a terminal is too."""
     rows: int = 0
@@ -36,7 +50,8 @@ class Spec:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         lists = {name: tuple(values.get(name, ())) for name in ("argv", "secrets")}
-        return cls(**(values | lists))
+        limits = Limits(**values.get("limits", {}))
+        return cls(**(values | lists | {"limits": limits}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +65,8 @@ class Record:
     token: str
     """Tells it from an earlier one of the same id, for the agent remembers ids."""
     folder: Path
+    disk_bytes: int = 0
+    """Limit of its environment; 0 is none."""
     groups: tuple[str, ...] = ()
     """Paths of its control groups, as far as they were known when it was recorded."""
 

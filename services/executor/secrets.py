@@ -29,6 +29,10 @@ class Variables:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """By name; empty where the operator keeps it."""
     tenant: str = ""
+    disk_bytes: int = 0
+    """Limit of the environment's disk; 0 is none."""
+    open_files: int = 0
+    """Limit of the environment, for each process; 0 is none."""
 
 
 class Secrets:

@@ -22,6 +22,7 @@ from services.executor.agents import Agents
 from services.executor.alive import Alive
 from services.executor.background import Background
 from services.executor.bounded import Bounded
+from services.executor.ending import End
 from services.executor.errors import ExecutionNotFound
 from services.executor.executions import Executions
 from services.executor.face_input import InputFace, parts
@@ -30,18 +31,19 @@ from services.executor.inputs import Inputs
 from services.executor.output import Chunk, Ended, Gap, Heartbeat, Outputs, Stopped
 from services.executor.ports import Ports
 from services.executor.record import Record, Spec
+from services.executor.retention import Retention
 from services.executor.secrets import Variables
+from services.executor.using import Uses
 
 _ANSWERED: Final = 1 << 20
 """Bytes of each stream in the answer of Execute."""
+_INTERVAL: Final = 1.0
 _SCOPES: Final = {
     pb.SIGNAL_SCOPE_UNSPECIFIED: Scope.GROUP,
     pb.SIGNAL_SCOPE_PROCESS: Scope.PROCESS,
     pb.SIGNAL_SCOPE_GROUP: Scope.GROUP,
     pb.SIGNAL_SCOPE_TREE: Scope.TREE,
 }
-
-_Start = pb.StartExecutionRequest | pb.ExecuteRequest | pb.StreamExecutionRequest
 
 
 class ExecutorServicer(InputFace, ExecutorServiceServicer):
@@ -59,6 +61,9 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
         tokens: PageTokens,
         background: Background,
         stopping: asyncio.Event,
+        uses: Uses,
+        methods: Mapping[str, str],
+        retention: Retention,
     ) -> None:
         self._executions = executions
         self._outputs = outputs
@@ -71,6 +76,9 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
         self._tokens = tokens
         self._background = background
         self._stopping = stopping
+        self._uses = uses
+        self._methods = methods
+        self._retention = retention
 
     async def StartExecution(
         self, request: pb.StartExecutionRequest, context: Context
@@ -212,6 +220,27 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
                 by = calls.current().identity.principal or "the caller"
                 self._background.begin(self._executions.cancel(record, by))
 
+    async def WatchUsage(
+        self, request: pb.WatchUsageRequest, context: Context
+    ) -> AsyncIterator[pb.WatchUsageResponse]:
+        interval = convert.seconds(request.interval) or _INTERVAL
+        _, uid, *execution = request.name.split("/")
+        record = await self._executions.find(uid, execution[1]) if execution else None
+        samples = self._uses.watch(uid, record, interval)
+        async with aclosing(samples):
+            async for sample in samples:
+                if isinstance(sample, End):
+                    yield pb.WatchUsageResponse(exit=convert.exit_of(sample))
+                else:
+                    yield pb.WatchUsageResponse(sample=convert.sample(sample))
+
+    async def GetCapabilities(
+        self, request: pb.GetCapabilitiesRequest, context: Context
+    ) -> pb.GetCapabilitiesResponse:
+        return pb.GetCapabilitiesResponse(
+            capabilities=convert.capabilities(self._methods, self._retention)
+        )
+
     async def ForwardPort(
         self, request_iterator: AsyncIterator[pb.ForwardPortRequest], context: Context
     ) -> AsyncIterator[pb.ForwardPortResponse]:
@@ -225,25 +254,31 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
                 async for event in events:
                     yield event
 
-    async def _started(self, request: _Start, spec: pb.ExecutionSpec) -> Record:
+    async def _started(self, request: convert.Request, spec: pb.ExecutionSpec) -> Record:
         if not request.request_id:
             return await self._executions.begin(*self._wanted(request, spec))
         answer = await self._start(request, spec)
         return await self._executions.find(*parts(answer.execution.name))
 
-    async def _start(self, request: _Start, spec: pb.ExecutionSpec) -> pb.StartExecutionResponse:
+    async def _start(
+        self, request: convert.Request, spec: pb.ExecutionSpec
+    ) -> pb.StartExecutionResponse:
         async def start() -> pb.StartExecutionResponse:
             found = await self._executions.start(*self._wanted(request, spec))
             return pb.StartExecutionResponse(execution=convert.execution(found))
 
         return await self._ledger.once(request, pb.StartExecutionResponse, start)
 
-    def _wanted(self, request: _Start, spec: pb.ExecutionSpec) -> tuple[str, str, Spec, Variables]:
+    def _wanted(
+        self, request: convert.Request, spec: pb.ExecutionSpec
+    ) -> tuple[str, str, Spec, Variables]:
         uid = self._agents.environment(request.handle)
         execution_id = request.execution_id or _new_id(uid, request.request_id)
         variables = Variables(
             env=request.environment_env,
             secrets=dict(spec.secrets),
+            disk_bytes=request.environment_limits.disk_bytes,
+            open_files=request.environment_limits.open_files,
             tenant=calls.current().identity.tenant,
         )
         return uid, execution_id, convert.spec_of(spec), variables

@@ -8,25 +8,35 @@ such program) leaves no record: the id is free again.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Final, NoReturn
 
-from agent.client import AgentClient, AgentError, ErrorCode, PeerGone, PeerTooOld, Sinks
+from agent.client import (
+    AgentClient,
+    AgentError,
+    CommandLimits,
+    ErrorCode,
+    PeerGone,
+    PeerTooOld,
+    Sinks,
+)
 from servicekit.disk import DiskGuard, full
 from services.executor.agents import Agents, absent
 from services.executor.background import Background
-from services.executor.command import command, refusal
+from services.executor.command import command, limits, refusal
 from services.executor.errors import (
     AgentTooOld,
     AgentUnavailable,
+    CapabilityMissing,
     EnvironmentDormant,
     ExecutionExists,
 )
 from services.executor.groups import Groups, Joins
 from services.executor.keeping import Keeper
+from services.executor.measuring import limit
 from services.executor.preparing import Preparer, opened
-from services.executor.record import Record, Spec, State
+from services.executor.record import Limits, Record, Spec, State
 from services.executor.secrets import Secrets, Variables
 from services.executor.store import Draft, Store
 
@@ -62,8 +72,8 @@ class Starter:
     async def start(self, uid: str, execution_id: str, spec: Spec, variables: Variables) -> Record:
         """Start a command, or find the one of that id. Goes on when the caller leaves.
 
-        Raises ExecutionExists, DiskFull, SecretNotFound, what the agent refuses, and what awakes
-        nobody.
+        Raises ExecutionExists, CapabilityMissing, DiskFull, SecretNotFound, what the agent
+        refuses, and what awakes nobody.
         """
         return await self._background.finish(self._start(uid, execution_id, spec, variables))
 
@@ -88,14 +98,21 @@ class Starter:
         self._disk.check()
         variables = await self._secrets.complete(spec, variables)
         async with self._agents.awake(uid) as agent:  # A dormant environment costs no record.
+            methods = self._methods(agent, spec)
             wanted = uid, execution_id, spec, self._now_ns()
-            prepared = None if spec.has_input else self._preparer.take(uid, agent)
+            # What is prepared has no input, nor a group in the hierarchy of the processor.
+            apart = spec.has_input or _apart(spec, methods)
+            prepared = None if apart else self._preparer.take(uid, agent)
             draft = None
             try:
                 if prepared:
                     try:
                         record = await asyncio.to_thread(
-                            self._store.name, prepared.draft, *wanted, prepared.groups
+                            self._store.name,
+                            prepared.draft,
+                            *wanted,
+                            prepared.groups,
+                            variables.disk_bytes,
                         )
                     except FileNotFoundError:  # All of the environment was just removed.
                         self._preparer.discard(prepared)
@@ -106,7 +123,7 @@ class Starter:
                 if prepared:
                     draft = prepared.draft
                 else:
-                    making = asyncio.to_thread(self._made, wanted, agent.pid)
+                    making = asyncio.to_thread(self._made, wanted, agent.pid, variables.disk_bytes)
                     draft, record = await making
             except FileExistsError:
                 return None
@@ -115,20 +132,38 @@ class Starter:
                     raise told from error
                 raise
             try:
-                if not (prepared and await self._run(agent, record, variables)):
+                if not (prepared and await self._run(agent, record, variables, methods)):
                     await self._launch(record, variables)
             finally:
                 draft.close()
             return record
 
-    def _made(self, wanted: tuple[str, str, Spec, int], agent_pid: int) -> tuple[Draft, Record]:
+    def _made(
+        self, wanted: tuple[str, str, Spec, int], agent_pid: int, disk_bytes: int
+    ) -> tuple[Draft, Record]:
         draft = self._store.draft(wanted[0])
         try:
-            groups = self._groups.paths(agent_pid, draft.token)
-            return draft, self._store.name(draft, *wanted, groups)
+            groups = self._groups.paths(
+                agent_pid, draft.token, cpu=bool(wanted[2].limits.milli_cpus)
+            )
+            return draft, self._store.name(draft, *wanted, groups, disk_bytes)
         except OSError:
             self._store.discard(draft)
             raise
+
+    def _methods(self, agent: AgentClient, spec: Spec) -> Mapping[str, str]:
+        """Which limits control groups keep here. Raises CapabilityMissing."""
+        if spec.limits == Limits():
+            return {}
+        methods = self._groups.methods(agent.pid)
+        if spec.limits.milli_cpus and "cpu" not in methods:
+            raise CapabilityMissing(
+                "this node cannot limit the processor time per time of an execution",
+                remedy="Leave milli_cpus out, or limit cpu_time; or have the operator run the "
+                "launcher and the executor as root, with the control group of the processor.",
+                capability="milli_cpus",
+            )
+        return methods
 
     async def _go_on(self, record: Record, variables: Variables) -> State:
         """See to it that a recorded execution was started."""
@@ -142,13 +177,38 @@ class Starter:
                 return State.RUNNING
             return state
 
-    async def _run(self, agent: AgentClient, record: Record, variables: Variables) -> bool:
+    async def _limit(
+        self,
+        agent: AgentClient,
+        record: Record,
+        variables: Variables,
+        methods: Mapping[str, str],
+        paths: Sequence[str],
+    ) -> None:
+        """Put the limits of what is to be started into force. The caller holds the record."""
+        if record.spec.limits != Limits():
+            await asyncio.to_thread(limit, paths, record.spec.limits)
+        told = limits(record, variables, methods)
+        if told == CommandLimits():
+            return
+        try:
+            await agent.limit(record.key, told)
+        except AgentError as error:
+            if error.code is not ErrorCode.BAD_REQUEST:
+                raise
+            await self._keeper.drop(record)
+            raise AgentTooOld("the agent cannot limit a command", uid=record.uid) from None
+
+    async def _run(
+        self, agent: AgentClient, record: Record, variables: Variables, methods: Mapping[str, str]
+    ) -> bool:
         """Have the agent start what is prepared. False when it must be asked another way.
 
         That is safe whatever has happened, as the agent starts a key once. The caller holds the
         record.
         """
         try:
+            await self._limit(agent, record, variables, methods, record.groups)
             await agent.run(record.token, record.key, command(record, variables))
         except AgentError as error:
             if error.code in (ErrorCode.NOT_PREPARED, ErrorCode.ALREADY_STARTED):
@@ -160,7 +220,7 @@ class Starter:
 
     async def _launch(self, record: Record, variables: Variables) -> None:
         """Have the agent start it. The caller holds the record."""
-        self._store.ask(record)
+        await asyncio.to_thread(self._store.ask, record)
         for _ in range(_TRIES):
             try:
                 async with self._agents.link(record.uid) as agent:
@@ -193,18 +253,30 @@ class Starter:
         raise refusal(error, record.spec) from error
 
     async def _ask(self, agent: AgentClient, record: Record, variables: Variables) -> None:
-        paths = self._groups.paths(agent.pid, record.token)
+        methods = self._methods(agent, record.spec)
         with ExitStack() as stack:
-            opened = await asyncio.to_thread(self._opened, stack, record, paths)
-            log, result, joins = opened
+            opened = await asyncio.to_thread(self._opened, stack, record, agent.pid)
+            log, result, joins, paths = opened
             sinks = Sinks(log=log, result=result, cgroup_procs=joins.procs, unified=joins.unified)
+            await self._limit(agent, record, variables, methods, paths)
             await agent.start(record.key, command(record, variables), sinks)
 
-    def _opened(self, stack: ExitStack, record: Record, paths: list[str]) -> tuple[int, int, Joins]:
-        """Open what the agent is given. Raises PeerGone when its control groups are gone."""
+    def _opened(
+        self, stack: ExitStack, record: Record, agent_pid: int
+    ) -> tuple[int, int, Joins, list[str]]:
+        """Open what the agent is given, and tell the control groups.
+
+        Raises PeerGone when they are gone.
+        """
+        cpu = bool(record.spec.limits.milli_cpus)
+        paths = self._groups.paths(agent_pid, record.token, cpu=cpu)
         self._store.write_groups(record, paths)
         try:
             joins = stack.enter_context(self._groups.joining(paths))
         except FileNotFoundError as error:
             raise PeerGone("the environment's control groups are gone") from error
-        return *opened(stack, record.folder), joins
+        return *opened(stack, record.folder), joins, paths
+
+
+def _apart(spec: Spec, methods: Mapping[str, str]) -> bool:
+    return bool(spec.limits.milli_cpus) and methods["cpu"] == "cgroup_v1"

@@ -5,6 +5,7 @@
                       result   written by the agent, once, at the end
                       groups   its control groups, where they are others than those in `spec`
                       end      written by the executor, once: it is over, and how
+                      hole     written by the executor: what of the log is kept no longer
 
 A directory appears under its name whole and synced, or not at all. Whoever starts, ends or
 removes an execution holds the flock of its directory, which a kill gives back; so any number
@@ -33,6 +34,7 @@ from agent.handle import valid_uid
 from agent.record import BLANK_RESULT, Result, input_of
 from agent.writeback import is_ordered, write_out
 from services.executor.ending import SIZE, End
+from services.executor.hole import SIZE as HOLE_SIZE
 from services.executor.record import Progress, Record, Spec, State
 
 _log = logging.getLogger(__name__)
@@ -106,6 +108,7 @@ class Store:
             created_ns=values["created_ns"],
             token=values["token"],
             folder=folder,
+            disk_bytes=int(values.get("disk_bytes", 0)),
             groups=tuple(map(str, values["groups"])),
         )
 
@@ -141,6 +144,7 @@ class Store:
             _reserve(fresh / "end", SIZE)
             os.close(_made(fresh / "log"))
             spec = _made(fresh / "spec")
+            _reserve(fresh / "hole", HOLE_SIZE)
         except OSError:
             os.close(lock)
             shutil.rmtree(fresh)
@@ -155,6 +159,7 @@ class Store:
         spec: Spec,
         now_ns: int,
         groups: Sequence[str],
+        disk_bytes: int = 0,
     ) -> Record:
         """Make a draft the record of an execution; the draft is still held.
 
@@ -166,6 +171,7 @@ class Store:
             "version": _VERSION,
             "token": draft.token,
             "created_ns": now_ns,
+            "disk_bytes": disk_bytes,
             "groups": groups,
             "spec": asdict(spec),
         }
@@ -184,6 +190,7 @@ class Store:
             created_ns=now_ns,
             token=draft.token,
             folder=folder,
+            disk_bytes=disk_bytes,
             groups=tuple(groups),
         )
 

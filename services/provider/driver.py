@@ -23,6 +23,14 @@ class Method(Enum):
     RLIMIT = "rlimit"
 
 
+class Disk(Enum):
+    """How hard a limit of the disk is."""
+
+    NONE = ""
+    SOFT = "soft"
+    HARD = "hard"
+
+
 class Found(Enum):
     """How an environment was found."""
 
@@ -39,6 +47,8 @@ class Capabilities:
     processes: Method
     cpu: Method
     idle_timeout: timedelta
+    disk: Disk = Disk.NONE
+    open_files: Method = Method.NONE
     freeze: bool = False
     """Whether environments can be suspended."""
     allow_list: bool = False
@@ -54,6 +64,9 @@ class Limits:
     memory_bytes: int = 0
     processes: int = 0
     milli_cpus: int = 0
+    disk_bytes: int = 0
+    """Kept by the executor, as `open_files`: the driver only says whether it can be."""
+    open_files: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

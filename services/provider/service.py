@@ -19,6 +19,7 @@ from servicekit.paging import PageTokens
 from servicekit.status import Context
 from services.provider.driver import (
     Capabilities,
+    Disk,
     Driver,
     Found,
     Isolation,
@@ -51,6 +52,11 @@ _METHODS: Final = {
     Method.CGROUP_V1: pb.Capabilities.LIMIT_METHOD_CGROUP_V1,
     Method.CGROUP_V2: pb.Capabilities.LIMIT_METHOD_CGROUP_V2,
     Method.RLIMIT: pb.Capabilities.LIMIT_METHOD_RLIMIT,
+}
+_DISKS: Final = {
+    Disk.NONE: pb.Capabilities.DISK_UNSPECIFIED,
+    Disk.SOFT: pb.Capabilities.DISK_SOFT,
+    Disk.HARD: pb.Capabilities.DISK_HARD,
 }
 _STATES: Final = {
     Found.DORMANT: pb.Observation.STATE_DORMANT,
@@ -87,6 +93,8 @@ class ProviderServicer(ProviderServiceServicer):
                 idle_timeout=idle,
                 remedy=found.remedy,
                 freeze=found.freeze,
+                disk=_DISKS[found.disk],
+                open_files=_METHODS[found.open_files],
             )
         )
 
@@ -208,6 +216,8 @@ def _spec(spec: pb.Spec) -> Spec:
             memory_bytes=limits.memory_bytes,
             processes=limits.processes,
             milli_cpus=limits.milli_cpus,
+            disk_bytes=limits.disk_bytes,
+            open_files=limits.open_files,
         ),
         network=_network(spec.network),
     )
@@ -221,6 +231,8 @@ def _spec_to_proto(spec: Spec) -> pb.Spec:
             memory_bytes=limits.memory_bytes,
             processes=limits.processes,
             milli_cpus=limits.milli_cpus,
+            disk_bytes=limits.disk_bytes,
+            open_files=limits.open_files,
         ),
         network=pb.Network(
             allow=[pb.Network.Rule(host=each.host, ports=each.ports) for each in spec.network.rules]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent import PROTOCOL_VERSION, frames
-from agent.channel import Channel, PeerGone
+from agent.channel import Channel, PeerGone, PeerTooOld
 
 
 @asynccontextmanager
@@ -65,3 +65,45 @@ async def test_a_request_broken_off_in_the_middle_ends_the_connection(tmp_path: 
         with pytest.raises(PeerGone):
             await channel.request(frames.OPEN, bytes(4 << 20), 0.05)
         assert channel.gone.is_set()
+
+
+async def test_descriptors_of_no_reply_end_the_connection(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (channel, peer):
+        reading, writing = os.pipe()
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", writing))]
+        whole = frames.frame(PROTOCOL_VERSION, frames.OK, 1, bytes(100), 1)
+        for at in range(frames.MAX_DESCRIPTORS + 1):
+            peer.sendmsg([whole[at : at + 1]], rights)
+        with pytest.raises(PeerGone):
+            await channel.request(frames.OPEN, b"", 5)
+        os.close(writing)
+        assert await asyncio.to_thread(os.read, reading, 1) == b""
+        os.close(reading)
+
+
+async def test_replies_to_nothing_end_the_connection(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (channel, peer):
+        with pytest.raises(PeerGone):
+            await channel.request(frames.OPEN, b"", 0.05)
+        peer.send(frames.frame(PROTOCOL_VERSION, frames.OK, 1, b""))  # Late, but asked for.
+        answered = asyncio.ensure_future(channel.request(frames.OPEN, b"", 5))
+        await asyncio.to_thread(peer.recv, 100)
+        peer.send(frames.frame(PROTOCOL_VERSION, frames.OK, 2, b""))
+        assert (await answered).ok
+        peer.send(frames.frame(PROTOCOL_VERSION, frames.OK, 1, b""))
+        async with asyncio.timeout(5):
+            await channel.gone.wait()
+
+
+async def test_a_reply_of_another_version_leaves_no_descriptor(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (channel, peer):
+        reading, writing = os.pipe()
+        asking = asyncio.ensure_future(channel.request(frames.OPEN, b"", 5))
+        await asyncio.to_thread(peer.recv, 100)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", writing))]
+        peer.sendmsg([frames.frame(PROTOCOL_VERSION + 1, frames.OK, 1, b"", 1)], rights)
+        os.close(writing)
+        with pytest.raises(PeerTooOld):
+            await asking
+        assert await asyncio.to_thread(os.read, reading, 1) == b""
+        os.close(reading)

@@ -38,13 +38,26 @@ async def test_large_output_is_whole(node: Node) -> None:
     assert done.stdout == b"".join(b"%d\n" % number for number in range(1, 1_000_001))
 
 
-async def test_many_small_writes_become_few_records(node: Node) -> None:
+async def test_a_million_small_writes_become_few_records(node: Node) -> None:
     async with node.sandbox() as box, box.agent() as agent:
         sinks = box.sinks("x")
-        script = "i=0; while [ $i -lt 20000 ]; do echo; i=$((i+1)); done"
-        await agent.start("x", command("sh", "-c", script), sinks)
-        assert len((await ended(sinks)).stdout) == 20000
-        assert len(LogReader(sinks.log).read(1 << 30)) < 5000
+        script = "import os\nfor _ in range(1000000): os.write(1, b'x')"
+        await agent.start("x", command(*python(script)), sinks)
+        assert len((await ended(sinks)).stdout) == 1_000_000
+        assert len(LogReader(sinks.log).read(1 << 30)) < 2000
+        close(sinks)
+
+
+async def test_what_comes_after_silence_is_recorded_at_once(node: Node) -> None:
+    async with node.sandbox() as box, box.agent() as agent:
+        sinks = box.sinks("x")
+        say = "os.write(1, b'%d' % time.time_ns()); time.sleep(0.02)"
+        script = f"import os, time\nfor _ in range(20): {say}"
+        await agent.start("x", command(*python(script)), sinks)
+        await ended(sinks)
+        said = [each for each in LogReader(sinks.log).read(1 << 30) if each.kind is Kind.CHUNK]
+        delays = sorted(each.time_ns - int(each.payload) for each in said)
+        assert delays[len(delays) // 4] < 3e6  # What is held is held for 5 ms.
         close(sinks)
 
 

@@ -12,7 +12,7 @@ import pytest
 from agent.removal import remove_tree
 
 ROOT = Path(__file__).parent.parent.parent
-MANY = os.environ.get("COVE_FUZZ_ARCHIVES", "4000")
+MANY = os.environ.get("COVE_FUZZ_ARCHIVES", "1500")
 """Archives, and as many rows of paths, in `make test-long`."""
 
 

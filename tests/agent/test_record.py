@@ -113,6 +113,19 @@ def test_no_bytes_break_the_reader(files: tuple[int, int]) -> None:
                 decoded(record.payload)
 
 
+@pytest.mark.parametrize("kind", [Kind.START, Kind.GAP])
+def test_records_that_hold_no_output_cannot_be_without_end(
+    files: tuple[int, int], kind: Kind
+) -> None:
+    whole = written(files)
+    start = whole[: formats.RECORD.size + 1]
+    payload = bytes(formats.GAP.size) if kind is Kind.GAP else b""
+    nothing = formats.record(kind, 0, 1, 0, len(payload)) + payload
+    reader = replaced(files[0], start + nothing * 1000)
+    assert [each.kind for each in reader.read()] == [Kind.START]
+    assert reader.damage is Damage.CORRUPT
+
+
 def decoded(data: bytes) -> Result | None:
     try:
         return Result.decode(data)

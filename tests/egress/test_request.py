@@ -1,8 +1,11 @@
 """How a request is read: one way, or not at all."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agent.egress.body import Incoming, pass_on
+from agent.egress.names import shown
 from agent.egress.request import BadRequestError, parsed
 
 
@@ -107,6 +110,38 @@ HOST = "Host: a.example"
 def test_refuses_what_can_be_read_in_two_ways(head: bytes) -> None:
     with pytest.raises(BadRequestError):
         parsed(head)
+
+
+_BYTES = st.sampled_from(
+    [
+        *(b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b"/", b"@", b"%", b"[", b"]", b"#", b"\0"),
+        *(b"\xff", b"Host: b.example", b"Content-Length: 3", b"Transfer-Encoding: chunked"),
+        *(b"GET ", b"http://", b"Connection: host", b"a.example", b"HTTP/1.1", b"127.1", b":80"),
+    ]
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 200), st.booleans(), _BYTES), max_size=4))
+def test_whatever_is_sent_is_refused_or_means_one_thing(
+    changes: list[tuple[int, bool, bytes]],
+) -> None:
+    head = _head(POST, HOST, "Content-Length: 3", "X-Y: z")[:-4]
+    for at, instead, data in changes:
+        head = head[:at] + data + head[at + len(data) * instead :]
+    try:
+        request = parsed(head + b"\r\n\r\n")
+    except BadRequestError:
+        return
+    assert not request.tunnel
+    line, *headers = request.head[:-4].split(b"\r\n")
+    names = [each.partition(b":")[0].lower() for each in headers]
+    assert b"\n" not in request.head.replace(b"\r\n", b"")
+    assert b"\r" not in request.head.replace(b"\r\n", b"")
+    assert line.count(b" ") == 2
+    assert names.count(b"host") == names.count(b"connection") == 1
+    assert names.count(b"content-length") + names.count(b"transfer-encoding") <= 1
+    assert headers[0].startswith(b"Host: " + shown(request.host).encode())
 
 
 async def _passed(data: bytes, length: int | None) -> tuple[bytes, bytes]:

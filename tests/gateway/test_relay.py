@@ -88,6 +88,8 @@ async def test_an_execution_is_known_by_the_name_of_its_workspace(
     assert ended.execution.name == name
     assert ended.execution.state == executor_pb2.Execution.STATE_ENDED
     got = await demo.executions.GetExecution(pb.GetExecutionRequest(name=name))
+    assert got.execution.processes.total == 0
+    got.execution.ClearField("processes")  # Which a wait does not tell of.
     assert got.execution == ended.execution
     listed = await demo.executions.ListExecutions(pb.ListExecutionsRequest(parent=DEMO))
     assert [each.name for each in listed.executions] == [name]

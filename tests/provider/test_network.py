@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from agent import frames
 from cove.errors.v1.errors_pb2 import ErrorReason
@@ -209,3 +210,20 @@ async def test_an_agent_of_before_is_told_of(lent: Suite, monkeypatch: pytest.Mo
     assert reason(failure.value) == ErrorReason.ERROR_REASON_AGENT_TOO_OLD
     await environment.activate()
     await environment.update(2)
+
+
+@pytest.mark.long
+async def test_a_sandbox_that_holds_still_gets_its_change_when_it_goes_on(
+    lent: Suite, server: Outside
+) -> None:
+    """Until then nothing gets out, and the change is known to be missing."""
+    environment = await made(lent, (HERE, [server.port]))
+    held = pb.SuspendEnvironmentRequest(handle=environment.handle, duration=Duration(seconds=60))
+    await lent.stub.SuspendEnvironment(held)
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await environment.update(1, (HERE, [1]))
+    assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+    request = pb.ResumeEnvironmentRequest(handle=environment.handle)
+    await lent.stub.ResumeEnvironment(request)
+    assert not (await environment.update(1, (HERE, [1]))).superseded
+    assert await environment.status(server.port) == "403"

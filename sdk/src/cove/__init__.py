@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from cove.executions import Result as Result
     from cove.executions import exit_status as exit_status
     from cove.executor.v1.executor_pb2 import Chunk as Chunk
+    from cove.executor.v1.executor_pb2 import ExecutionLimits as ExecutionLimits
     from cove.executor.v1.executor_pb2 import Exit as Exit
     from cove.executor.v1.executor_pb2 import Gap as Gap
+    from cove.executor.v1.executor_pb2 import UsageSample as UsageSample
     from cove.git.v1.git_pb2 import DiffEnd as DiffEnd
     from cove.git.v1.git_pb2 import DiffFile as DiffFile
     from cove.git.v1.git_pb2 import DiffPatch as DiffPatch
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 _NAMES: Final = {
     "cove.client": ("Client",),
     "cove.executions": ("CommandFailed", "Execution", "Result", "exit_status"),
-    "cove.executor.v1.executor_pb2": ("Chunk", "Exit", "Gap"),
+    "cove.executor.v1.executor_pb2": ("Chunk", "ExecutionLimits", "Exit", "Gap", "UsageSample"),
     "cove.git.v1.git_pb2": ("DiffEnd", "DiffFile", "DiffPatch"),
     "cove.status": (
         "Aborted", "AlreadyExists", "CoveError", "DeadlineExceeded", "FailedPrecondition",

@@ -58,6 +58,11 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.use_local_subchannel_pool", 1),  # A new client makes a new connection.
 )
 
+_NARROW: Final[tuple[tuple[str, Any], ...]] = (
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 256 << 10),
+)
+
 
 class Patience:
     """How long one call is repeated while nobody answers."""
@@ -98,10 +103,17 @@ class Patience:
 class Connection:
     """One channel to a gateway."""
 
-    def __init__(self, endpoint: Endpoint, patience: float, silence: float = _SILENCE) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        patience: float,
+        silence: float = _SILENCE,
+        *,
+        options: tuple[tuple[str, Any], ...] = (),
+    ) -> None:
         _need_running_loop()
         self.endpoint = endpoint
-        self.channel = grpc.aio.insecure_channel(endpoint.address, options=_OPTIONS)
+        self.channel = grpc.aio.insecure_channel(endpoint.address, options=_OPTIONS + options)
         self._patience = patience
         self._silence = silence
         self._reached = False
@@ -112,6 +124,11 @@ class Connection:
 
     async def __aexit__(self, *_: object) -> None:
         await self.channel.close()
+
+    def narrow(self) -> "Connection":
+        """Another connection, for streams that may stand still with what was sent: a channel
+        keeps megabytes of each otherwise. Whoever calls this closes it."""
+        return Connection(self.endpoint, self._patience, options=_NARROW)
 
     def patience(self) -> Patience:
         """For one call and its retries."""

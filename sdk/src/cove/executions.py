@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Literal
 
+from google.protobuf.duration_pb2 import Duration
+
 from cove.attachment import Attachment
 from cove.connection import Connection, request_id
 from cove.executor.v1 import executor_pb2
@@ -14,6 +16,7 @@ from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import ExecutionServiceStub
 from cove.input import Input
 from cove.output import Event, read_output
+from cove.usage import watch_usage
 
 Scope = Literal["process", "group", "tree"]
 
@@ -23,6 +26,10 @@ TIMED_OUT: Final = 124
 _TAIL: Final = 20
 """Lines of the output in the text of `CommandFailed`."""
 
+_STDIN: Final = {
+    False: executor_pb2.ExecutionSpec.STDIN_UNSPECIFIED,
+    True: executor_pb2.ExecutionSpec.STDIN_OPEN,
+}
 _SIGNALLED: Final = 128
 _LOST: Final = 255
 _SCOPES: Final = {
@@ -104,30 +111,31 @@ def spec(
     merge_stderr: bool = False,
     stdin: bool = False,
     terminal: tuple[int, int] | None = None,
+    idle_output_timeout: timedelta | float | None = None,
+    output_limit: int = 0,
+    limits: executor_pb2.ExecutionLimits | None = None,
     secrets: Mapping[str, str | None] | None = None,
     redact: bool = False,
 ) -> executor_pb2.ExecutionSpec:
-    """What to run: `argv`, or `script` for `sh -c`. `timeout` may be in seconds.
+    """What to run: `argv`, or `script` for `sh -c`. Timeouts may be in seconds.
 
     `secrets` are variables by name; None stands for what the server keeps under it.
     """
-    made = executor_pb2.ExecutionSpec(
+    return executor_pb2.ExecutionSpec(
         argv=argv,
         script=script,
         cwd=cwd,
         env=env,
         merge_stderr=merge_stderr,
+        timeout=_duration(timeout),
+        idle_output_timeout=_duration(idle_output_timeout),
+        output_limit=output_limit,
+        limits=limits,
         secrets={name: value or "" for name, value in (secrets or {}).items()},
         redact=redact,
+        stdin=_STDIN[stdin],
+        terminal=executor_pb2.Terminal(rows=terminal[0], cols=terminal[1]) if terminal else None,
     )
-    if timeout is not None:
-        limit = timeout if isinstance(timeout, timedelta) else timedelta(seconds=timeout)
-        made.timeout.FromTimedelta(limit)
-    if stdin:
-        made.stdin = executor_pb2.ExecutionSpec.STDIN_OPEN
-    if terminal:
-        made.terminal.rows, made.terminal.cols = terminal
-    return made
 
 
 class Execution:
@@ -247,6 +255,15 @@ class Execution:
         self.message = answer.execution
         return self.message
 
+    def usage(
+        self, interval: timedelta | float = 1
+    ) -> AsyncGenerator[executor_pb2.UsageSample, None]:
+        """What it uses, now and each `interval` seconds, from 0.1 to 60, until it has ended.
+
+        The last sample, with `running` false, has what it used in all. After a drop it goes on.
+        """
+        return watch_usage(self._connection, self.name, _duration(interval))
+
     async def delete(self, *, force: bool = False, allow_missing: bool = False) -> None:
         """Remove its record and output; `force` kills it when it runs.
 
@@ -305,6 +322,14 @@ class Executions:
         """A handle on one that is known by its id; nothing is asked yet."""
         message = executor_pb2.Execution(name=f"{self._workspace}/executions/{id}")
         return Execution(self._connection, message)
+
+
+def _duration(value: timedelta | float | None) -> Duration | None:
+    if value is None:
+        return None
+    made = Duration()
+    made.FromTimedelta(value if isinstance(value, timedelta) else timedelta(seconds=value))
+    return made
 
 
 def _bytes(output: executor_pb2.Output) -> bytes:

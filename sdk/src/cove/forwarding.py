@@ -34,6 +34,7 @@ class Forward:
         host: str = "127.0.0.1",
         local_port: int = 0,
     ) -> None:
+        self._base = connection
         self._connection = connection
         self._stub = ExecutionServiceStub(connection.channel)
         self._target = pb.ForwardPortTarget(name=workspace, port=target)
@@ -55,19 +56,24 @@ class Forward:
     async def open(self) -> None:
         """Listen. Raises OSError when the port is taken."""
         self._server = await asyncio.start_server(
-            self._accept, self._host, self._local_port, limit=_PIECE
+            self._accept, self._host, self._local_port, limit=_PIECE, start_serving=False
         )
+        self._connection = self._base.narrow()
+        self._stub = ExecutionServiceStub(self._connection.channel)
+        await self._server.start_serving()
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         """Listen no more, and end every connection. May be done twice."""
-        if self._server:
-            self._server.close()
+        if self._server is None:
+            return
+        self._server.close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        self.port = 0
+        await self._connection.channel.close()
+        self._server, self.port = None, 0
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._serve(reader, writer))

@@ -112,6 +112,7 @@ class Execution(Facade[executions.Execution]):
     write = call(executions.Execution.write)
     resize = call(executions.Execution.resize)
     attach = call_for(Attachment, executions.Execution.attach)
+    usage = iterate(executions.Execution.usage)
     signal = call(executions.Execution.signal)
     delete = call(executions.Execution.delete)
 
@@ -230,6 +231,7 @@ class Workspace(Facade[workspaces.Workspace]):
     execute = call(workspaces.Workspace.execute)
     start = call_for(Execution, workspaces.Workspace.start)
     stream = iterate(workspaces.Workspace.stream)
+    usage = iterate(workspaces.Workspace.usage)
     stat = call(workspaces.Workspace.stat)
     list = call(workspaces.Workspace.list)
     status = call(workspaces.Workspace.status)

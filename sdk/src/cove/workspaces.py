@@ -14,7 +14,8 @@ from cove import networks, status
 from cove.connection import Connection
 from cove.connection import request_id as new_request_id
 from cove.executions import Execution, Executions, Result, spec
-from cove.executor.v1.executor_pb2 import File
+from cove.executor.v1.executor_pb2 import Execution as Message
+from cove.executor.v1.executor_pb2 import ExecutionLimits, File, UsageSample
 from cove.files import AnyPath, Files
 from cove.forwarding import Forward
 from cove.gateway.v1 import gateway_pb2 as pb
@@ -182,6 +183,9 @@ class Workspace:
         env: Mapping[str, str] | None = None,
         timeout: timedelta | float | None = None,
         merge_stderr: bool = False,
+        idle_output_timeout: timedelta | float | None = None,
+        output_limit: int = 0,
+        limits: ExecutionLimits | None = None,
         secrets: Mapping[str, str | None] | None = None,
         redact: bool = False,
         id: str = "",  # noqa: A002 - the contract's word.
@@ -193,6 +197,11 @@ class Workspace:
         command and all it started; 1 h by default. `merge_stderr` records both streams as
         standard output, in the exact order. With `check`, another status than 0 raises
         `CommandFailed`.
+
+        `idle_output_timeout` ends it, too, when it has written nothing for so long, and
+        `output_limit` when it has written so many bytes. `limits` holds memory, processes,
+        processors, descriptors and processor time of this command; one that cannot be kept on
+        that host raises `FailedPrecondition`.
 
         `secrets` are variables that only this command and its children can read; they are kept
         nowhere, so that a retry must bring them again. None stands for the value that the server
@@ -212,6 +221,9 @@ class Workspace:
             env=env,
             timeout=timeout,
             merge_stderr=merge_stderr,
+            idle_output_timeout=idle_output_timeout,
+            output_limit=output_limit,
+            limits=limits,
             secrets=secrets,
             redact=redact,
         )
@@ -228,6 +240,9 @@ class Workspace:
         merge_stderr: bool = False,
         stdin: bool = False,
         terminal: tuple[int, int] | None = None,
+        idle_output_timeout: timedelta | float | None = None,
+        output_limit: int = 0,
+        limits: ExecutionLimits | None = None,
         secrets: Mapping[str, str | None] | None = None,
         redact: bool = False,
         id: str = "",  # noqa: A002
@@ -246,6 +261,9 @@ class Workspace:
             merge_stderr=merge_stderr,
             stdin=stdin,
             terminal=terminal,
+            idle_output_timeout=idle_output_timeout,
+            output_limit=output_limit,
+            limits=limits,
             secrets=secrets,
             redact=redact,
         )
@@ -259,6 +277,9 @@ class Workspace:
         env: Mapping[str, str] | None = None,
         timeout: timedelta | float | None = None,
         merge_stderr: bool = False,
+        idle_output_timeout: timedelta | float | None = None,
+        output_limit: int = 0,
+        limits: ExecutionLimits | None = None,
         secrets: Mapping[str, str | None] | None = None,
         redact: bool = False,
         id: str = "",  # noqa: A002
@@ -275,6 +296,9 @@ class Workspace:
             env=env,
             timeout=timeout,
             merge_stderr=merge_stderr,
+            idle_output_timeout=idle_output_timeout,
+            output_limit=output_limit,
+            limits=limits,
             secrets=secrets,
             redact=redact,
         )
@@ -283,6 +307,14 @@ class Workspace:
             return (await self.executions.start(what, id)).name
 
         return read_output(self._connection, started)
+
+    def usage(self, interval: timedelta | float = 1) -> AsyncGenerator[UsageSample, None]:
+        """What all of it uses together, now and each `interval` seconds, from 0.1 to 60.
+
+        Nothing is started for it: while the sandbox sleeps, `running` is false. It ends with
+        `NotFound` or `FailedPrecondition` when the workspace goes.
+        """
+        return Execution(self._connection, Message(name=self.name)).usage(interval)
 
     def forward(self, port: int, *, local_port: int = 0, host: str = "127.0.0.1") -> Forward:
         """Listen on this machine, and connect whoever comes to a port inside.

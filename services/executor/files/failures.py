@@ -48,4 +48,6 @@ def failure(error: AgentError | OSError, path: str) -> ServiceError | None:
         return AgentUnavailable("too many descriptors are on their way", path=path)
     if number == errno.EINVAL:
         return InvalidArgument("path", "not possible with this path", path=path)
+    if isinstance(error, AgentError):
+        return AgentUnavailable("the agent failed at it", path=path, cause=str(error))
     return None

@@ -19,6 +19,7 @@ from servicekit.disk import DiskGuard
 from servicekit.errors import ServiceError, Unavailable
 from services.provider.driver import (
     Capabilities,
+    Disk,
     Found,
     Isolation,
     Limits,
@@ -98,6 +99,8 @@ class LocalDriver:
             processes=Method(facts.pids),
             cpu=Method(facts.cpu),
             idle_timeout=self._idle_timeout,
+            disk=Disk.SOFT,
+            open_files=Method.RLIMIT,
             freeze=bool(facts.freeze),
             allow_list=facts.way_out and await self._ways_out.available(),
             remedy=remedy,

@@ -8,7 +8,7 @@ from agent.client import AgentClient
 from agent.egress.policy import Policy
 from agent.launcher_client import LauncherClient, PeerGone, PeerTooOld
 from agent.protocol import Facts, State
-from servicekit.errors import InvalidArgument, ServiceError
+from servicekit.errors import InvalidArgument, ServiceError, Unavailable
 from services.provider.driver import Network
 from services.provider.drivers.records import Record
 from services.provider.drivers.ways_out import WaysOut
@@ -57,8 +57,11 @@ class Networks:
         try:
             async with AgentClient.connect(Path(status.socket), facts.sandbox_uid) as agent:
                 return await self._ways_out.let(record.uid, record.spec.network, agent)
-        except (PeerGone, PeerTooOld):  # It has ended, or does not answer.
-            return await self._ways_out.shut(record.uid)
+        except (PeerGone, PeerTooOld) as error:
+            await self._ways_out.shut(record.uid)
+            if (await launcher.inspect(record.uid)).state is State.RUNNING:
+                raise Unavailable("the agent does not answer", service="agent") from error
+            return 0
 
     async def restored(self, record: Record, launcher: LauncherClient, facts: Facts) -> bool:
         """As `let`; what fails now is tried again, and keeps nobody from running commands."""

@@ -16,6 +16,9 @@ paths = st.builds(
     st.sampled_from([b"", b"", b"", b"./", b"/", b"../"]),
     st.lists(names, min_size=1, max_size=5),
 )
+upwards = st.lists(st.sampled_from([b"..", b"a", b"b", b"out"]), min_size=1, max_size=4).map(
+    b"/".join
+)
 deep = st.integers(100, 300).map(lambda depth: b"/".join([b"d"] * depth))
 kinds = st.sampled_from(
     [b"0", b"0", b"0", b"5", b"5", b"2", b"2", b"1", b"\0", *b"3467SVDLKxgXA"]
@@ -96,7 +99,7 @@ def entries(draw: st.DrawFn) -> bytes:
             kind,
             size,
             draw(st.integers(0, 0o7777)),
-            draw(st.one_of(paths, st.just(b"../out"), st.just(b"a/.."))),
+            draw(st.one_of(paths, upwards)),
             draw(st.one_of(st.just(b""), st.just(b""), paths)),
             draw(st.one_of(st.just(octal(10**9)), numbers)),
         )
@@ -104,10 +107,29 @@ def entries(draw: st.DrawFn) -> bytes:
     )
 
 
+tame_names = st.lists(st.sampled_from([b"a", b"b", b"in", b"out"]), min_size=1, max_size=3).map(
+    b"/".join
+)
+
+
+@st.composite
+def tame(draw: st.DrawFn) -> bytes:
+    """An entry that may well be unpacked, so that what follows meets it."""
+    kind = draw(st.sampled_from([*[b"0", b"5", b"2"] * 3, b"2", b"1"]))
+    content = draw(st.binary(max_size=9)) if kind == b"0" else b""
+    target = draw(tame_names if kind == b"1" else st.one_of(tame_names, st.just(b".."), upwards))
+    mode = draw(st.integers(0, 0o7777))
+    block = header(draw(tame_names), kind, octal(len(content)), mode, target, b"", octal(10**9))
+    return block + padded(content)
+
+
 @st.composite
 def archives(draw: st.DrawFn) -> bytes:
-    data = b"".join(draw(st.lists(entries(), max_size=6))) + bytes(2 * BLOCK)
-    damage = draw(st.integers(0, 9))
+    made = draw(st.lists(tame(), max_size=5))
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 3]))):
+        made.insert(draw(st.integers(0, len(made))), draw(entries()))
+    data = b"".join(made) + bytes(2 * BLOCK)
+    damage = draw(st.integers(0, 19))
     if damage == 0:
         return data[: draw(st.integers(0, len(data)))]
     if damage == 1:

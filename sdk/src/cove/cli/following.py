@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 
 from cove.attachment import AttachEvent, InputState
 from cove.cli.console import Console, printable
+from cove.ending import limit, remarks
 from cove.executions import Execution, exit_status
 from cove.executor.v1.executor_pb2 import Chunk, Exit, Gap
 from cove.gateway.v1 import gateway_pb2 as pb
@@ -125,14 +126,14 @@ def tell_end(end: Exit, console: Console) -> None:
     match end.WhichOneof("reason"):
         case "signal":
             console.note(f"cove: ended by {_signal_name(end.signal.number)}")
-        case "timed_out":
-            console.note("cove: ended by its timeout")
-        case "limit":
-            console.note("cove: ended by the limit of memory")
+        case "timed_out" | "limit":
+            console.note(f"cove: ended by {limit(end)}")
         case "cancelled":
             console.note(f"cove: cancelled by {printable(end.cancelled.by)}")
         case "lost":
             console.note(f"cove: its end was lost: {printable(end.lost.reason)}")
+    for remark in remarks(end):
+        console.note(f"cove: {remark}")
 
 
 def _signal_name(number: int) -> str:

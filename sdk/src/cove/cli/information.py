@@ -8,6 +8,7 @@ from typing import Final
 
 from cove.cli.console import Console
 from cove.client import Client
+from cove.executor.v1.executor_pb2 import Capabilities as ExecutorCapabilities
 from cove.health import SERVING
 from cove.provider.v1.provider_pb2 import Capabilities
 from cove.status import CoveError
@@ -44,6 +45,9 @@ async def capabilities(cove: Client, _: argparse.Namespace, console: Console) ->
         "memory": _word(limit(found.memory), "LIMIT_METHOD_"),
         "processes": _word(limit(found.processes), "LIMIT_METHOD_"),
         "cpu": _word(limit(found.cpu), "LIMIT_METHOD_"),
+        "disk": _word(Capabilities.Disk.Name(found.disk), "DISK_"),
+        "open files": _word(limit(found.open_files), "LIMIT_METHOD_"),
+        "output": _retention(answer.executor.retention) if answer.HasField("executor") else "",
         "network": ", ".join(_word(name, "NETWORK_") for name in networks),
         "idle after": f"{found.idle_timeout.seconds} s",
         "remedy": found.remedy,
@@ -52,6 +56,17 @@ async def capabilities(cove: Client, _: argparse.Namespace, console: Console) ->
         if value:
             console.line(f"{name + ':':<12}{value}")
     return 0
+
+
+def _retention(kept: ExecutorCapabilities.Retention) -> str:
+    """How much output is kept."""
+    parts = [
+        f"{kept.execution_bytes >> 20} MiB an execution"
+        * bool(kept.execution_bytes and kept.holes),
+        f"{kept.environment_bytes >> 20} MiB a workspace" * bool(kept.environment_bytes),
+        f"{kept.age.seconds / 86400:g} days" * bool(kept.age.seconds),
+    ]
+    return ", ".join(filter(None, parts)) or "all"
 
 
 async def version(cove: Client, _: argparse.Namespace, console: Console) -> int:

@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Final
 
 from cove.cli import terminal
@@ -49,6 +50,9 @@ async def execute(cove: Client, options: argparse.Namespace, console: Console) -
             merge_stderr=options.merge_stderr,
             stdin=options.interactive,
             terminal=terminal.size() if options.tty else None,
+            idle_output_timeout=options.idle_timeout,
+            output_limit=options.output_limit,
+            limits=_limits(options),
             secrets=given(options.secret, options.kept_secret),
             redact=options.redact,
             id=options.id,
@@ -86,6 +90,18 @@ def _check_terminal(options: argparse.Namespace, console: Console) -> None:
         raise UsageError(
             "-t, and the standard input is no terminal", "Use -i alone for a pipe or a file."
         )
+
+
+def _limits(options: argparse.Namespace) -> executor_pb2.ExecutionLimits | None:
+    limits = executor_pb2.ExecutionLimits(
+        memory_bytes=options.memory,
+        processes=options.pids,
+        milli_cpus=round(options.cpus * 1000),
+        open_files=options.open_files,
+    )
+    if options.cpu_time is not None:
+        limits.cpu_time.FromTimedelta(timedelta(seconds=options.cpu_time))
+    return limits if limits.ListFields() else None
 
 
 def _warn_of_input(console: Console) -> bool:

@@ -41,6 +41,8 @@ async def create(cove: Client, options: argparse.Namespace, console: Console) ->
                 memory_bytes=options.memory,
                 processes=options.processes,
                 milli_cpus=round(options.cpus * 1000),
+                disk_bytes=options.disk,
+                open_files=options.open_files,
             ),
             network=_hosts(options.network),
             credentials=credentials(options),

@@ -6,6 +6,7 @@ from typing import Final
 
 from pydantic import BaseModel, Field
 
+from cove.ending import limit
 from cove.executions import Execution, exit_status, spec
 from cove.executor.v1 import executor_pb2
 from cove.mcp.executions import State, state_of
@@ -170,10 +171,8 @@ def _ended_by(end: executor_pb2.Exit) -> str:
     match end.WhichOneof("reason"):
         case "signal":
             return f"signal {end.signal.number}"
-        case "timed_out":
-            return "its timeout"
-        case "limit":
-            return "the limit of memory"
+        case "timed_out" | "limit":
+            return limit(end)
         case "cancelled":
             return f"a call of {end.cancelled.by}"
         case "lost":

@@ -5,7 +5,7 @@ import signal
 from typing import Final
 
 from cove.cli import completers
-from cove.cli.commands.arguments import FOLLOWED, completed, execution, seconds, workspace
+from cove.cli.commands.arguments import FOLLOWED, completed, execution, seconds, size, workspace
 from cove.cli.parser import Commands
 
 _GROUP: Final = "Commands"
@@ -91,6 +91,10 @@ def _exec(commands: Commands) -> None:
                 "a line of shell, ten minutes at most",
                 "cove exec --timeout 10m demo --script 'a | b'",
             ),
+            (
+                "what may not take more than it should",
+                "cove exec --memory 512MiB --pids 64 --output-limit 1MiB demo make test",
+            ),
             ("a script of many lines", 'cove exec demo --script "$(cat build.sh)"'),
             ("a shell, on a terminal", "cove exec -it demo bash"),
             ("data through a pipe", "tar c src | cove exec -i demo tar x"),
@@ -133,6 +137,30 @@ def _exec(commands: Commands) -> None:
         "--redact", action="store_true", help="record *** where the command writes a secret"
     )
     run.add_argument("--timeout", type=seconds, metavar="TIME", help="30, 30s, 5m; default 1h")
+    run.add_argument(
+        "--idle-timeout", type=seconds, metavar="TIME", help="end it after so long without output"
+    )
+    run.add_argument(
+        "--output-limit",
+        type=size,
+        default=0,
+        metavar="SIZE",
+        help="end it after so much output: 512KiB, 10MiB",
+    )
+    limits = run.add_argument_group("limits of this command alone").add_argument
+    limits("--memory", type=size, default=0, metavar="SIZE", help="memory: 512MiB, 2GiB")
+    limits("--pids", type=int, default=0, metavar="N", help="processes and threads")
+    limits(
+        "--cpu",
+        "--cpus",
+        dest="cpus",
+        type=float,
+        default=0,
+        metavar="N",
+        help="processors: 0.5, 2",
+    )
+    limits("--cpu-time", type=seconds, metavar="TIME", help="processor time; then it is ended")
+    limits("--open-files", type=int, default=0, metavar="N", help="descriptors of each process")
     run.add_argument("--merge-stderr", action="store_true", help="stderr as stdout, in exact order")
     run.add_argument("-d", "--detach", action="store_true", help="print the id, and do not wait")
 

@@ -109,6 +109,8 @@ def _create(commands: Commands) -> None:
     option("--memory", type=size, default=0, metavar="SIZE", help="limit of memory: 512MiB, 2GiB")
     option("--processes", type=int, default=0, metavar="N", help="limit of processes")
     option("--cpus", type=float, default=0, metavar="N", help="limit of processor time")
+    option("--disk", type=size, default=0, metavar="SIZE", help="limit of files of its own: 10GiB")
+    option("--open-files", type=int, default=0, metavar="N", help="descriptors of each process")
     _network(create)
     option("--keep-failed", action="store_true", help="keep the record when it cannot be made")
     option("--no-wait", action="store_true", help="return when it is recorded, not when ready")

@@ -177,6 +177,9 @@ class ExecutionSpec(_message.Message):
     ENV_FIELD_NUMBER: _builtins.int
     MERGE_STDERR_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    IDLE_OUTPUT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    OUTPUT_LIMIT_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
     REDACT_FIELD_NUMBER: _builtins.int
     STDIN_FIELD_NUMBER: _builtins.int
@@ -191,6 +194,10 @@ class ExecutionSpec(_message.Message):
     """
     merge_stderr: _builtins.bool
     """Record standard error as standard output, in the exact order of writing."""
+    output_limit: _builtins.int
+    """After so many bytes of output the command and all it started are ended; no byte beyond them
+    is recorded. 0 means no limit.
+    """
     redact: _builtins.bool
     """Record `***` in place of the value of a secret, byte for byte as it is, of 4 to 4096 bytes,
     wherever the command writes it. It does not find what is encoded, or cut by other output.
@@ -212,6 +219,14 @@ class ExecutionSpec(_message.Message):
         """After this long the command and all it started are ended: TERM, 5 s of grace,
         KILL. Not set means 1 h, which the answer shows. At most 7 days.
         """
+
+    @_builtins.property
+    def idle_output_timeout(self) -> _duration_pb2.Duration:
+        """The same when neither stream got a byte for this long. Not set means never."""
+
+    @_builtins.property
+    def limits(self) -> Global___ExecutionLimits:
+        """What it may use, under what its environment may. What cannot be enforced here is refused."""
 
     @_builtins.property
     def secrets(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -236,14 +251,17 @@ class ExecutionSpec(_message.Message):
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         merge_stderr: _builtins.bool = ...,
         timeout: _duration_pb2.Duration | None = ...,
+        idle_output_timeout: _duration_pb2.Duration | None = ...,
+        limits: Global___ExecutionLimits | None = ...,
+        output_limit: _builtins.int = ...,
         secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         redact: _builtins.bool = ...,
         stdin: Global___ExecutionSpec.Stdin.ValueType = ...,
         terminal: Global___Terminal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["terminal", b"terminal", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_output_timeout", b"idle_output_timeout", "limits", b"limits", "terminal", b"terminal", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cwd", b"cwd", "env", b"env", "interpreter", b"interpreter", "merge_stderr", b"merge_stderr", "redact", b"redact", "script", b"script", "secrets", b"secrets", "stdin", b"stdin", "terminal", b"terminal", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cwd", b"cwd", "env", b"env", "idle_output_timeout", b"idle_output_timeout", "interpreter", b"interpreter", "limits", b"limits", "merge_stderr", b"merge_stderr", "output_limit", b"output_limit", "redact", b"redact", "script", b"script", "secrets", b"secrets", "stdin", b"stdin", "terminal", b"terminal", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -274,6 +292,143 @@ class Terminal(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Terminal: _TypeAlias = Terminal  # noqa: Y015
+
+@_typing.final
+class ExecutionLimits(_message.Message):
+    """What one execution may use; 0, or not set, means no limit but the environment's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    MILLI_CPUS_FIELD_NUMBER: _builtins.int
+    OPEN_FILES_FIELD_NUMBER: _builtins.int
+    CPU_TIME_FIELD_NUMBER: _builtins.int
+    memory_bytes: _builtins.int
+    """Memory of all its processes together, in bytes; where only LIMIT_METHOD_RLIMIT is to be
+    had, the data of each. At least 16 MiB.
+    """
+    processes: _builtins.int
+    """Processes and threads at a time. A further one is refused to the command, which goes on."""
+    milli_cpus: _builtins.int
+    """Processor time per time, in thousandths of a processor. The command is slowed, not ended."""
+    open_files: _builtins.int
+    """Descriptors that each of its processes may have open; what is over 16384 is cut to that."""
+    @_builtins.property
+    def cpu_time(self) -> _duration_pb2.Duration:
+        """Processor time after which it is ended, whole seconds: of each process by the kernel, and of
+        all together, where control groups tell, within seconds.
+        """
+
+    def __init__(
+        self,
+        *,
+        memory_bytes: _builtins.int = ...,
+        processes: _builtins.int = ...,
+        milli_cpus: _builtins.int = ...,
+        open_files: _builtins.int = ...,
+        cpu_time: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "memory_bytes", b"memory_bytes", "milli_cpus", b"milli_cpus", "open_files", b"open_files", "processes", b"processes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecutionLimits: _TypeAlias = ExecutionLimits  # noqa: Y015
+
+@_typing.final
+class EnvironmentLimits(_message.Message):
+    """Limits of an environment that are kept by the executor."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    OPEN_FILES_FIELD_NUMBER: _builtins.int
+    disk_bytes: _builtins.int
+    """What the environment may have on disk of its own: the files it changed in the worktree,
+    home and /tmp. While it has more, and that grows, its commands are ended; and no file of a
+    command gets larger than this. 0 means no limit.
+    """
+    open_files: _builtins.int
+    """Descriptors that each process may have open. 0 means no limit but the node's."""
+    def __init__(
+        self,
+        *,
+        disk_bytes: _builtins.int = ...,
+        open_files: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_bytes", b"disk_bytes", "open_files", b"open_files"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnvironmentLimits: _TypeAlias = EnvironmentLimits  # noqa: Y015
+
+@_typing.final
+class Usage(_message.Message):
+    """What was used. What this host cannot tell is 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CPU_TIME_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    PEAK_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    OOM_KILLS_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    PEAK_PROCESSES_FIELD_NUMBER: _builtins.int
+    FORKS_REFUSED_FIELD_NUMBER: _builtins.int
+    READ_BYTES_FIELD_NUMBER: _builtins.int
+    WRITTEN_BYTES_FIELD_NUMBER: _builtins.int
+    OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
+    memory_bytes: _builtins.int
+    """Memory held now."""
+    peak_memory_bytes: _builtins.int
+    """The most memory held at a time: by all processes together where control groups tell, else by
+    one of them.
+    """
+    oom_kills: _builtins.int
+    """Processes that the kernel killed for lack of memory. A command may well go on when a child
+    of it was killed.
+    """
+    processes: _builtins.int
+    """Processes and threads now."""
+    peak_processes: _builtins.int
+    """The most of them at a time."""
+    forks_refused: _builtins.int
+    """How often a further process was refused."""
+    read_bytes: _builtins.int
+    """Bytes read from disks."""
+    written_bytes: _builtins.int
+    """Bytes written to disks."""
+    output_bytes: _builtins.int
+    """Bytes of output recorded."""
+    @_builtins.property
+    def cpu_time(self) -> _duration_pb2.Duration:
+        """Processor time. Without control groups that of the command and the children it waited for."""
+
+    def __init__(
+        self,
+        *,
+        cpu_time: _duration_pb2.Duration | None = ...,
+        memory_bytes: _builtins.int = ...,
+        peak_memory_bytes: _builtins.int = ...,
+        oom_kills: _builtins.int = ...,
+        processes: _builtins.int = ...,
+        peak_processes: _builtins.int = ...,
+        forks_refused: _builtins.int = ...,
+        read_bytes: _builtins.int = ...,
+        written_bytes: _builtins.int = ...,
+        output_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "forks_refused", b"forks_refused", "memory_bytes", b"memory_bytes", "oom_kills", b"oom_kills", "output_bytes", b"output_bytes", "peak_memory_bytes", b"peak_memory_bytes", "peak_processes", b"peak_processes", "processes", b"processes", "read_bytes", b"read_bytes", "written_bytes", b"written_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
 class Execution(_message.Message):
@@ -318,6 +473,7 @@ class Execution(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     INPUT_BYTES_FIELD_NUMBER: _builtins.int
     INPUT_CLOSED_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     PROCESSES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name."""
@@ -348,6 +504,10 @@ class Execution(_message.Message):
         """When the command began to run. Output only."""
 
     @_builtins.property
+    def usage(self) -> Global___Usage:
+        """What it used so far, or in all when it has ended. Output only."""
+
+    @_builtins.property
     def processes(self) -> Global___Processes:
         """What is alive of it, also when the command itself has ended. Told by GetExecution and
         ListExecutions only; not set when the sandbox is not there, or does not tell. Output only.
@@ -366,11 +526,12 @@ class Execution(_message.Message):
         etag: _builtins.str = ...,
         input_bytes: _builtins.int = ...,
         input_closed: _builtins.bool = ...,
+        usage: Global___Usage | None = ...,
         processes: Global___Processes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "exit", b"exit", "processes", b"processes", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "exit", b"exit", "processes", b"processes", "spec", b"spec", "start_time", b"start_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "exit", b"exit", "input_bytes", b"input_bytes", "input_closed", b"input_closed", "name", b"name", "output_bytes", b"output_bytes", "processes", b"processes", "spec", b"spec", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "exit", b"exit", "input_bytes", b"input_bytes", "input_closed", b"input_closed", "name", b"name", "output_bytes", b"output_bytes", "processes", b"processes", "spec", b"spec", "start_time", b"start_time", "state", b"state", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -523,6 +684,8 @@ class Exit(_message.Message):
             """Never sent."""
             WHICH_TIMEOUT: Exit.TimedOut._Which.ValueType  # 1
             """ExecutionSpec.timeout."""
+            WHICH_IDLE_OUTPUT: Exit.TimedOut._Which.ValueType  # 2
+            """ExecutionSpec.idle_output_timeout."""
 
         class Which(_Which, metaclass=_WhichEnumTypeWrapper):
             """Which limit."""
@@ -531,6 +694,8 @@ class Exit(_message.Message):
         """Never sent."""
         WHICH_TIMEOUT: Exit.TimedOut.Which.ValueType  # 1
         """ExecutionSpec.timeout."""
+        WHICH_IDLE_OUTPUT: Exit.TimedOut.Which.ValueType  # 2
+        """ExecutionSpec.idle_output_timeout."""
 
         WHICH_FIELD_NUMBER: _builtins.int
         which: Global___Exit.TimedOut.Which.ValueType
@@ -561,7 +726,19 @@ class Exit(_message.Message):
             WHICH_UNSPECIFIED: Exit.Limited._Which.ValueType  # 0
             """Never sent."""
             WHICH_MEMORY: Exit.Limited._Which.ValueType  # 1
-            """The environment's memory: the kernel killed the command."""
+            """Memory, its own or the environment's: the kernel killed the command, or the last
+            command of its shell. When it killed another process, Usage.oom_kills tells.
+            """
+            WHICH_PIDS: Exit.Limited._Which.ValueType  # 2
+            """Processes: it was ended as it did not cease to ask for more. One that was refused a few
+            ends as it will; Usage.forks_refused tells.
+            """
+            WHICH_DISK: Exit.Limited._Which.ValueType  # 3
+            """The environment's disk_bytes: it was ended, or a signal ended it at a file too large."""
+            WHICH_OUTPUT: Exit.Limited._Which.ValueType  # 4
+            """ExecutionSpec.output_limit."""
+            WHICH_CPU: Exit.Limited._Which.ValueType  # 5
+            """ExecutionLimits.cpu_time."""
 
         class Which(_Which, metaclass=_WhichEnumTypeWrapper):
             """Which resource."""
@@ -569,7 +746,19 @@ class Exit(_message.Message):
         WHICH_UNSPECIFIED: Exit.Limited.Which.ValueType  # 0
         """Never sent."""
         WHICH_MEMORY: Exit.Limited.Which.ValueType  # 1
-        """The environment's memory: the kernel killed the command."""
+        """Memory, its own or the environment's: the kernel killed the command, or the last
+        command of its shell. When it killed another process, Usage.oom_kills tells.
+        """
+        WHICH_PIDS: Exit.Limited.Which.ValueType  # 2
+        """Processes: it was ended as it did not cease to ask for more. One that was refused a few
+        ends as it will; Usage.forks_refused tells.
+        """
+        WHICH_DISK: Exit.Limited.Which.ValueType  # 3
+        """The environment's disk_bytes: it was ended, or a signal ended it at a file too large."""
+        WHICH_OUTPUT: Exit.Limited.Which.ValueType  # 4
+        """ExecutionSpec.output_limit."""
+        WHICH_CPU: Exit.Limited.Which.ValueType  # 5
+        """ExecutionLimits.cpu_time."""
 
         WHICH_FIELD_NUMBER: _builtins.int
         which: Global___Exit.Limited.Which.ValueType
@@ -636,6 +825,7 @@ class Exit(_message.Message):
     CPU_TIME_FIELD_NUMBER: _builtins.int
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     code: _builtins.int
     """It exited with this status."""
     peak_memory_bytes: _builtins.int
@@ -676,6 +866,10 @@ class Exit(_message.Message):
     def cpu_time(self) -> _duration_pb2.Duration:
         """Processor time of the command and the children it waited for."""
 
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """What it used, with what befell it that its end alone does not tell."""
+
     def __init__(
         self,
         *,
@@ -690,10 +884,11 @@ class Exit(_message.Message):
         cpu_time: _duration_pb2.Duration | None = ...,
         peak_memory_bytes: _builtins.int = ...,
         output_bytes: _builtins.int = ...,
+        usage: Global___Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "code", b"code", "cpu_time", b"cpu_time", "end_time", b"end_time", "limit", b"limit", "lost", b"lost", "reason", b"reason", "signal", b"signal", "start_time", b"start_time", "timed_out", b"timed_out"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "code", b"code", "cpu_time", b"cpu_time", "end_time", b"end_time", "limit", b"limit", "lost", b"lost", "reason", b"reason", "signal", b"signal", "start_time", b"start_time", "timed_out", b"timed_out", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "code", b"code", "cpu_time", b"cpu_time", "end_time", b"end_time", "limit", b"limit", "lost", b"lost", "output_bytes", b"output_bytes", "peak_memory_bytes", b"peak_memory_bytes", "reason", b"reason", "signal", b"signal", "start_time", b"start_time", "timed_out", b"timed_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "code", b"code", "cpu_time", b"cpu_time", "end_time", b"end_time", "limit", b"limit", "lost", b"lost", "output_bytes", b"output_bytes", "peak_memory_bytes", b"peak_memory_bytes", "reason", b"reason", "signal", b"signal", "start_time", b"start_time", "timed_out", b"timed_out", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_reason: _TypeAlias = _typing.Literal["code", "signal", "timed_out", "limit", "cancelled", "lost"]  # noqa: Y015
     _WhichOneofArgType_reason: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
@@ -782,6 +977,8 @@ class Gap(_message.Message):
         """The disk was full."""
         REASON_DAMAGED: Gap._Reason.ValueType  # 2
         """The record of it is damaged."""
+        REASON_RETENTION: Gap._Reason.ValueType  # 3
+        """It is kept no longer: Capabilities.Retention."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Why it is missing."""
@@ -792,6 +989,8 @@ class Gap(_message.Message):
     """The disk was full."""
     REASON_DAMAGED: Gap.Reason.ValueType  # 2
     """The record of it is damaged."""
+    REASON_RETENTION: Gap.Reason.ValueType  # 3
+    """It is kept no longer: Capabilities.Retention."""
 
     FROM_FIELD_NUMBER: _builtins.int
     TO_FIELD_NUMBER: _builtins.int
@@ -899,6 +1098,7 @@ class StartExecutionRequest(_message.Message):
     EXECUTION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_ENV_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_LIMITS_FIELD_NUMBER: _builtins.int
     handle: _builtins.bytes
     """From provider. Required."""
     execution_id: _builtins.str
@@ -913,6 +1113,10 @@ class StartExecutionRequest(_message.Message):
     def environment_env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Variables of the environment, under those of the spec."""
 
+    @_builtins.property
+    def environment_limits(self) -> Global___EnvironmentLimits:
+        """Limits of the environment that are kept here."""
+
     def __init__(
         self,
         *,
@@ -921,10 +1125,11 @@ class StartExecutionRequest(_message.Message):
         execution: Global___Execution | None = ...,
         request_id: _builtins.str = ...,
         environment_env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        environment_limits: Global___EnvironmentLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["environment_limits", b"environment_limits", "execution", b"execution"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment_env", b"environment_env", "execution", b"execution", "execution_id", b"execution_id", "handle", b"handle", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment_env", b"environment_env", "environment_limits", b"environment_limits", "execution", b"execution", "execution_id", b"execution_id", "handle", b"handle", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1514,6 +1719,7 @@ class ExecuteRequest(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_ENV_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_LIMITS_FIELD_NUMBER: _builtins.int
     handle: _builtins.bytes
     """From provider. Required."""
     execution_id: _builtins.str
@@ -1528,6 +1734,10 @@ class ExecuteRequest(_message.Message):
     def environment_env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Variables of the environment, under those of the spec."""
 
+    @_builtins.property
+    def environment_limits(self) -> Global___EnvironmentLimits:
+        """Limits of the environment that are kept here."""
+
     def __init__(
         self,
         *,
@@ -1536,10 +1746,11 @@ class ExecuteRequest(_message.Message):
         spec: Global___ExecutionSpec | None = ...,
         request_id: _builtins.str = ...,
         environment_env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        environment_limits: Global___EnvironmentLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["environment_limits", b"environment_limits", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment_env", b"environment_env", "execution_id", b"execution_id", "handle", b"handle", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment_env", b"environment_env", "environment_limits", b"environment_limits", "execution_id", b"execution_id", "handle", b"handle", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1613,6 +1824,7 @@ class StreamExecutionRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_ENV_FIELD_NUMBER: _builtins.int
     CANCEL_ON_DISCONNECT_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_LIMITS_FIELD_NUMBER: _builtins.int
     handle: _builtins.bytes
     """From provider. Required."""
     execution_id: _builtins.str
@@ -1629,6 +1841,10 @@ class StreamExecutionRequest(_message.Message):
     def environment_env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Variables of the environment, under those of the spec."""
 
+    @_builtins.property
+    def environment_limits(self) -> Global___EnvironmentLimits:
+        """Limits of the environment that are kept here."""
+
     def __init__(
         self,
         *,
@@ -1638,10 +1854,11 @@ class StreamExecutionRequest(_message.Message):
         request_id: _builtins.str = ...,
         environment_env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         cancel_on_disconnect: _builtins.bool = ...,
+        environment_limits: Global___EnvironmentLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["environment_limits", b"environment_limits", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_on_disconnect", b"cancel_on_disconnect", "environment_env", b"environment_env", "execution_id", b"execution_id", "handle", b"handle", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_on_disconnect", b"cancel_on_disconnect", "environment_env", b"environment_env", "environment_limits", b"environment_limits", "execution_id", b"execution_id", "handle", b"handle", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2729,6 +2946,266 @@ class MoveFileResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MoveFileResponse: _TypeAlias = MoveFileResponse  # noqa: Y015
+
+@_typing.final
+class WatchUsageRequest(_message.Message):
+    """Request of WatchUsage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`environments/{uid}` or `environments/{uid}/executions/{id}`. Required."""
+    @_builtins.property
+    def interval(self) -> _duration_pb2.Duration:
+        """How often; not set means 1 s."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchUsageRequest: _TypeAlias = WatchUsageRequest  # noqa: Y015
+
+@_typing.final
+class WatchUsageResponse(_message.Message):
+    """One event of WatchUsage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    EXIT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sample(self) -> Global___UsageSample:
+        """What is used."""
+
+    @_builtins.property
+    def exit(self) -> Global___Exit:
+        """The last event, when the command has ended."""
+
+    def __init__(
+        self,
+        *,
+        sample: Global___UsageSample | None = ...,
+        exit: Global___Exit | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "exit", b"exit", "sample", b"sample"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "exit", b"exit", "sample", b"sample"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["sample", "exit"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___WatchUsageResponse: _TypeAlias = WatchUsageResponse  # noqa: Y015
+
+@_typing.final
+class UsageSample(_message.Message):
+    """What is used at a moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    running: _builtins.bool
+    """Whether anything runs: the command, or the environment's sandbox."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """What. Of an environment, the counts are of its sandbox's life, `output_bytes` of the
+        executions that have not ended.
+        """
+
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        usage: Global___Usage | None = ...,
+        running: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["running", b"running", "time", b"time", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageSample: _TypeAlias = UsageSample  # noqa: Y015
+
+@_typing.final
+class Capabilities(_message.Message):
+    """What the executor of a node enforces and keeps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _LimitMethod:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _LimitMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Capabilities._LimitMethod.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        LIMIT_METHOD_UNSPECIFIED: Capabilities._LimitMethod.ValueType  # 0
+        """Not at all: a spec that asks for it is refused."""
+        LIMIT_METHOD_CGROUP_V1: Capabilities._LimitMethod.ValueType  # 1
+        """Control groups, version 1."""
+        LIMIT_METHOD_CGROUP_V2: Capabilities._LimitMethod.ValueType  # 2
+        """Control groups, version 2."""
+        LIMIT_METHOD_RLIMIT: Capabilities._LimitMethod.ValueType  # 3
+        """Resource limits: of memory, processor time and descriptors for each process by itself; of
+        processes for the command's with all others that run in the environment.
+        """
+        LIMIT_METHOD_WATCHED: Capabilities._LimitMethod.ValueType  # 4
+        """By looking at it from time to time, and ending what is over."""
+
+    class LimitMethod(_LimitMethod, metaclass=_LimitMethodEnumTypeWrapper):
+        """By what a limit is enforced."""
+
+    LIMIT_METHOD_UNSPECIFIED: Capabilities.LimitMethod.ValueType  # 0
+    """Not at all: a spec that asks for it is refused."""
+    LIMIT_METHOD_CGROUP_V1: Capabilities.LimitMethod.ValueType  # 1
+    """Control groups, version 1."""
+    LIMIT_METHOD_CGROUP_V2: Capabilities.LimitMethod.ValueType  # 2
+    """Control groups, version 2."""
+    LIMIT_METHOD_RLIMIT: Capabilities.LimitMethod.ValueType  # 3
+    """Resource limits: of memory, processor time and descriptors for each process by itself; of
+    processes for the command's with all others that run in the environment.
+    """
+    LIMIT_METHOD_WATCHED: Capabilities.LimitMethod.ValueType  # 4
+    """By looking at it from time to time, and ending what is over."""
+
+    @_typing.final
+    class Retention(_message.Message):
+        """How long output is kept. 0 means for ever, or without end."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        EXECUTION_BYTES_FIELD_NUMBER: _builtins.int
+        HEAD_BYTES_FIELD_NUMBER: _builtins.int
+        ENVIRONMENT_BYTES_FIELD_NUMBER: _builtins.int
+        AGE_FIELD_NUMBER: _builtins.int
+        HOLES_FIELD_NUMBER: _builtins.int
+        execution_bytes: _builtins.int
+        """Output of one execution; what is in the middle goes first."""
+        head_bytes: _builtins.int
+        """What is always kept of its beginning."""
+        environment_bytes: _builtins.int
+        """Output of all executions of an environment; the oldest that have ended lose theirs first."""
+        holes: _builtins.bool
+        """Whether the middle of a file can be given back to this node's file system. If not,
+        `execution_bytes` is not in force, and `environment_bytes` for what has ended only.
+        """
+        @_builtins.property
+        def age(self) -> _duration_pb2.Duration:
+            """An execution that has ended is removed after this long."""
+
+        def __init__(
+            self,
+            *,
+            execution_bytes: _builtins.int = ...,
+            head_bytes: _builtins.int = ...,
+            environment_bytes: _builtins.int = ...,
+            age: _duration_pb2.Duration | None = ...,
+            holes: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "environment_bytes", b"environment_bytes", "execution_bytes", b"execution_bytes", "head_bytes", b"head_bytes", "holes", b"holes"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MEMORY_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    MILLI_CPUS_FIELD_NUMBER: _builtins.int
+    OPEN_FILES_FIELD_NUMBER: _builtins.int
+    CPU_TIME_FIELD_NUMBER: _builtins.int
+    DISK_FIELD_NUMBER: _builtins.int
+    RETENTION_FIELD_NUMBER: _builtins.int
+    memory: Global___Capabilities.LimitMethod.ValueType
+    """By what ExecutionLimits.memory_bytes is enforced."""
+    processes: Global___Capabilities.LimitMethod.ValueType
+    """By what ExecutionLimits.processes is enforced."""
+    milli_cpus: Global___Capabilities.LimitMethod.ValueType
+    """By what ExecutionLimits.milli_cpus is enforced."""
+    open_files: Global___Capabilities.LimitMethod.ValueType
+    """By what ExecutionLimits.open_files is enforced."""
+    cpu_time: Global___Capabilities.LimitMethod.ValueType
+    """By what ExecutionLimits.cpu_time is enforced on all processes together."""
+    disk: Global___Capabilities.LimitMethod.ValueType
+    """By what EnvironmentLimits.disk_bytes is enforced."""
+    @_builtins.property
+    def retention(self) -> Global___Capabilities.Retention:
+        """How long output is kept."""
+
+    def __init__(
+        self,
+        *,
+        memory: Global___Capabilities.LimitMethod.ValueType = ...,
+        processes: Global___Capabilities.LimitMethod.ValueType = ...,
+        milli_cpus: Global___Capabilities.LimitMethod.ValueType = ...,
+        open_files: Global___Capabilities.LimitMethod.ValueType = ...,
+        cpu_time: Global___Capabilities.LimitMethod.ValueType = ...,
+        disk: Global___Capabilities.LimitMethod.ValueType = ...,
+        retention: Global___Capabilities.Retention | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retention", b"retention"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "disk", b"disk", "memory", b"memory", "milli_cpus", b"milli_cpus", "open_files", b"open_files", "processes", b"processes", "retention", b"retention"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Capabilities: _TypeAlias = Capabilities  # noqa: Y015
+
+@_typing.final
+class GetCapabilitiesRequest(_message.Message):
+    """Request of GetCapabilities."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCapabilitiesRequest: _TypeAlias = GetCapabilitiesRequest  # noqa: Y015
+
+@_typing.final
+class GetCapabilitiesResponse(_message.Message):
+    """Answer of GetCapabilities."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def capabilities(self) -> Global___Capabilities:
+        """Of this node."""
+
+    def __init__(
+        self,
+        *,
+        capabilities: Global___Capabilities | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCapabilitiesResponse: _TypeAlias = GetCapabilitiesResponse  # noqa: Y015
 
 @_typing.final
 class ReadArchiveRequest(_message.Message):

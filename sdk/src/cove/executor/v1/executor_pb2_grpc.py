@@ -107,6 +107,16 @@ class ExecutorServiceStub(object):
                 request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.AttachRequest.SerializeToString,
                 response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.AttachResponse.FromString,
                 _registered_method=True)
+        self.WatchUsage = channel.unary_stream(
+                '/cove.executor.v1.ExecutorService/WatchUsage',
+                request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.WatchUsageRequest.SerializeToString,
+                response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.WatchUsageResponse.FromString,
+                _registered_method=True)
+        self.GetCapabilities = channel.unary_unary(
+                '/cove.executor.v1.ExecutorService/GetCapabilities',
+                request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.GetCapabilitiesRequest.SerializeToString,
+                response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.GetCapabilitiesResponse.FromString,
+                _registered_method=True)
         self.ForwardPort = channel.stream_stream(
                 '/cove.executor.v1.ExecutorService/ForwardPort',
                 request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortRequest.SerializeToString,
@@ -134,6 +144,7 @@ class ExecutorServiceServicer(object):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
         * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
         """
@@ -226,6 +237,7 @@ class ExecutorServiceServicer(object):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
         * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
         """
@@ -247,6 +259,7 @@ class ExecutorServiceServicer(object):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
         * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
         """
@@ -320,6 +333,24 @@ class ExecutorServiceServicer(object):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchUsage(self, request, context):
+        """Streams what an execution, or all of an environment together, uses: one sample at once and
+        one each `interval`. Of an execution the last event is `exit`; of an environment it goes on
+        until the caller leaves, also while no sandbox runs. It wakes nobody.
+
+        * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: no execution has this name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCapabilities(self, request, context):
+        """Tells which limits of executions are enforced here, by what, and what output is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -415,6 +446,16 @@ def add_ExecutorServiceServicer_to_server(servicer, server):
                     servicer.Attach,
                     request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.AttachRequest.FromString,
                     response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.AttachResponse.SerializeToString,
+            ),
+            'WatchUsage': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchUsage,
+                    request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.WatchUsageRequest.FromString,
+                    response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.WatchUsageResponse.SerializeToString,
+            ),
+            'GetCapabilities': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCapabilities,
+                    request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.GetCapabilitiesRequest.FromString,
+                    response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.GetCapabilitiesResponse.SerializeToString,
             ),
             'ForwardPort': grpc.stream_stream_rpc_method_handler(
                     servicer.ForwardPort,
@@ -803,6 +844,60 @@ class ExecutorService(object):
             '/cove.executor.v1.ExecutorService/Attach',
             cove_dot_executor_dot_v1_dot_executor__pb2.AttachRequest.SerializeToString,
             cove_dot_executor_dot_v1_dot_executor__pb2.AttachResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cove.executor.v1.ExecutorService/WatchUsage',
+            cove_dot_executor_dot_v1_dot_executor__pb2.WatchUsageRequest.SerializeToString,
+            cove_dot_executor_dot_v1_dot_executor__pb2.WatchUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCapabilities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.executor.v1.ExecutorService/GetCapabilities',
+            cove_dot_executor_dot_v1_dot_executor__pb2.GetCapabilitiesRequest.SerializeToString,
+            cove_dot_executor_dot_v1_dot_executor__pb2.GetCapabilitiesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,6 +33,7 @@ class ExecutorServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
     * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+    * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
     * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
     * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
     """
@@ -93,6 +94,7 @@ class ExecutorServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
     * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+    * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
     * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
     * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
     """
@@ -110,6 +112,7 @@ class ExecutorServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
     * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+    * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
     * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
     * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
     """
@@ -168,6 +171,15 @@ class ExecutorServiceStub:
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
     * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
     """
+    WatchUsage: _aio.UnaryStreamMultiCallable[_executor_pb2.WatchUsageRequest, _executor_pb2.WatchUsageResponse]
+    """Streams what an execution, or all of an environment together, uses: one sample at once and
+    one each `interval`. Of an execution the last event is `exit`; of an environment it goes on
+    until the caller leaves, also while no sandbox runs. It wakes nobody.
+
+    * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: no execution has this name.
+    """
+    GetCapabilities: _aio.UnaryUnaryMultiCallable[_executor_pb2.GetCapabilitiesRequest, _executor_pb2.GetCapabilitiesResponse]
+    """Tells which limits of executions are enforced here, by what, and what output is kept."""
     ForwardPort: _aio.StreamStreamMultiCallable[_executor_pb2.ForwardPortRequest, _executor_pb2.ForwardPortResponse]
     """Connects to a port of the environment's own localhost and moves bytes both ways, also when
     the environment has no network. The first request is the `target`, the first answer `opened`;
@@ -208,6 +220,7 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
         * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
         """
@@ -316,6 +329,7 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
         * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
         """
@@ -339,6 +353,7 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
+        * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
         * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
         """
@@ -421,6 +436,27 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent speaks an unknown version.
         """
+
+    @_abc_1.abstractmethod
+    def WatchUsage(
+        self,
+        request: _executor_pb2.WatchUsageRequest,
+        context: _aio.ServicerContext[_executor_pb2.WatchUsageRequest, _abc.AsyncIterator[_executor_pb2.WatchUsageResponse]],
+    ) -> _abc.AsyncIterator[_executor_pb2.WatchUsageResponse]:
+        """Streams what an execution, or all of an environment together, uses: one sample at once and
+        one each `interval`. Of an execution the last event is `exit`; of an environment it goes on
+        until the caller leaves, also while no sandbox runs. It wakes nobody.
+
+        * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: no execution has this name.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCapabilities(
+        self,
+        request: _executor_pb2.GetCapabilitiesRequest,
+        context: _aio.ServicerContext[_executor_pb2.GetCapabilitiesRequest, _abc.Awaitable[_executor_pb2.GetCapabilitiesResponse]],
+    ) -> _abc.Awaitable[_executor_pb2.GetCapabilitiesResponse]:
+        """Tells which limits of executions are enforced here, by what, and what output is kept."""
 
     @_abc_1.abstractmethod
     def ForwardPort(

@@ -745,6 +745,11 @@ class ExecutionServiceStub(object):
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.AttachRequest.SerializeToString,
                 response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.AttachResponse.FromString,
                 _registered_method=True)
+        self.WatchUsage = channel.unary_stream(
+                '/cove.gateway.v1.ExecutionService/WatchUsage',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchUsageRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchUsageResponse.FromString,
+                _registered_method=True)
         self.ForwardPort = channel.stream_stream(
                 '/cove.gateway.v1.ExecutionService/ForwardPort',
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ForwardPortRequest.SerializeToString,
@@ -906,6 +911,18 @@ class ExecutionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchUsage(self, request, context):
+        """Streams what a command, or a whole workspace, uses. Of a workspace it goes on until
+        the caller leaves or the workspace goes; it does not wake one that is asleep.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ForwardPort(self, request_iterator, context):
         """Connects to a port of the workspace's own localhost and moves bytes both ways, also when
         it has no network. The first request is the `target`, the first answer `opened`. Each side
@@ -986,6 +1003,11 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.Attach,
                     request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.AttachRequest.FromString,
                     response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.AttachResponse.SerializeToString,
+            ),
+            'WatchUsage': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchUsage,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchUsageRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchUsageResponse.SerializeToString,
             ),
             'ForwardPort': grpc.stream_stream_rpc_method_handler(
                     servicer.ForwardPort,
@@ -1346,6 +1368,33 @@ class ExecutionService(object):
             '/cove.gateway.v1.ExecutionService/Attach',
             cove_dot_gateway_dot_v1_dot_gateway__pb2.AttachRequest.SerializeToString,
             cove_dot_gateway_dot_v1_dot_gateway__pb2.AttachResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cove.gateway.v1.ExecutionService/WatchUsage',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchUsageRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.WatchUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -433,6 +433,14 @@ class ExecutionServiceStub:
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
     """
+    WatchUsage: _aio.UnaryStreamMultiCallable[_gateway_pb2.WatchUsageRequest, _gateway_pb2.WatchUsageResponse]
+    """Streams what a command, or a whole workspace, uses. Of a workspace it goes on until
+    the caller leaves or the workspace goes; it does not wake one that is asleep.
+    Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    """
     ForwardPort: _aio.StreamStreamMultiCallable[_gateway_pb2.ForwardPortRequest, _gateway_pb2.ForwardPortResponse]
     """Connects to a port of the workspace's own localhost and moves bytes both ways, also when
     it has no network. The first request is the `target`, the first answer `opened`. Each side
@@ -617,6 +625,20 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         """For whoever sits before a command: its output, its input and the size of its terminal in
         one stream. Over HTTP it is a WebSocket: messages of bytes are output, and input; messages
         of text are the other events as JSON.
+        Fails as the RPC of this name in cove.executor.v1 does, and besides:
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchUsage(
+        self,
+        request: _gateway_pb2.WatchUsageRequest,
+        context: _aio.ServicerContext[_gateway_pb2.WatchUsageRequest, _abc.AsyncIterator[_gateway_pb2.WatchUsageResponse]],
+    ) -> _abc.AsyncIterator[_gateway_pb2.WatchUsageResponse]:
+        """Streams what a command, or a whole workspace, uses. Of a workspace it goes on until
+        the caller leaves or the workspace goes; it does not wake one that is asleep.
         Fails as the RPC of this name in cove.executor.v1 does, and besides:
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.

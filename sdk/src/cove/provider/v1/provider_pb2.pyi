@@ -78,6 +78,33 @@ class Capabilities(_message.Message):
     LIMIT_METHOD_RLIMIT: Capabilities.LimitMethod.ValueType  # 3
     """Resource limits of the process tree's user."""
 
+    class _Disk:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _DiskEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Capabilities._Disk.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        DISK_UNSPECIFIED: Capabilities._Disk.ValueType  # 0
+        """There is none."""
+        DISK_SOFT: Capabilities._Disk.ValueType  # 1
+        """What is written is looked at from time to time, and who writes is ended. No single file
+        gets larger. What a snapshot or a fork has frozen is not counted, nor what has no name.
+        """
+        DISK_HARD: Capabilities._Disk.ValueType  # 2
+        """The kernel refuses to write more."""
+
+    class Disk(_Disk, metaclass=_DiskEnumTypeWrapper):
+        """How hard the limit of the disk is."""
+
+    DISK_UNSPECIFIED: Capabilities.Disk.ValueType  # 0
+    """There is none."""
+    DISK_SOFT: Capabilities.Disk.ValueType  # 1
+    """What is written is looked at from time to time, and who writes is ended. No single file
+    gets larger. What a snapshot or a fork has frozen is not counted, nor what has no name.
+    """
+    DISK_HARD: Capabilities.Disk.ValueType  # 2
+    """The kernel refuses to write more."""
+
     class _Network:
         ValueType = _typing.NewType("ValueType", _builtins.int)
         V: _TypeAlias = ValueType  # noqa: Y015
@@ -112,6 +139,8 @@ class Capabilities(_message.Message):
     IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
     REMEDY_FIELD_NUMBER: _builtins.int
     FREEZE_FIELD_NUMBER: _builtins.int
+    DISK_FIELD_NUMBER: _builtins.int
+    OPEN_FILES_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """The node this is about."""
     default_driver: _builtins.str
@@ -128,6 +157,10 @@ class Capabilities(_message.Message):
     """What to do on this host to get a sandbox; empty when one can be made."""
     freeze: _builtins.bool
     """Whether all processes of an environment can be made to hold still: SuspendEnvironment."""
+    disk: Global___Capabilities.Disk.ValueType
+    """How hard `disk_bytes` is."""
+    open_files: Global___Capabilities.LimitMethod.ValueType
+    """By what `open_files` is enforced."""
     @_builtins.property
     def drivers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Drivers that can be asked for."""
@@ -154,10 +187,12 @@ class Capabilities(_message.Message):
         idle_timeout: _duration_pb2.Duration | None = ...,
         remedy: _builtins.str = ...,
         freeze: _builtins.bool = ...,
+        disk: Global___Capabilities.Disk.ValueType = ...,
+        open_files: Global___Capabilities.LimitMethod.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "default_driver", b"default_driver", "drivers", b"drivers", "freeze", b"freeze", "idle_timeout", b"idle_timeout", "isolation", b"isolation", "memory", b"memory", "networks", b"networks", "node", b"node", "processes", b"processes", "remedy", b"remedy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "default_driver", b"default_driver", "disk", b"disk", "drivers", b"drivers", "freeze", b"freeze", "idle_timeout", b"idle_timeout", "isolation", b"isolation", "memory", b"memory", "networks", b"networks", "node", b"node", "open_files", b"open_files", "processes", b"processes", "remedy", b"remedy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -260,22 +295,32 @@ class Limits(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     PROCESSES_FIELD_NUMBER: _builtins.int
     MILLI_CPUS_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    OPEN_FILES_FIELD_NUMBER: _builtins.int
     memory_bytes: _builtins.int
     """Memory, in bytes; at least 16 MiB, which the sandbox itself needs."""
     processes: _builtins.int
     """Processes and threads."""
     milli_cpus: _builtins.int
     """Processor time per time, in thousandths of a processor."""
+    disk_bytes: _builtins.int
+    """What it may have on disk of its own, in bytes: the files it changed in the worktree, its home
+    and /tmp; at least 1 MiB. GetCapabilities says how hard the limit is.
+    """
+    open_files: _builtins.int
+    """Descriptors that each of its processes may have open; what is over 16384 is cut to that."""
     def __init__(
         self,
         *,
         memory_bytes: _builtins.int = ...,
         processes: _builtins.int = ...,
         milli_cpus: _builtins.int = ...,
+        disk_bytes: _builtins.int = ...,
+        open_files: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_bytes", b"memory_bytes", "milli_cpus", b"milli_cpus", "processes", b"processes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "milli_cpus", b"milli_cpus", "open_files", b"open_files", "processes", b"processes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -490,22 +490,32 @@ class Limits(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     PROCESSES_FIELD_NUMBER: _builtins.int
     MILLI_CPUS_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    OPEN_FILES_FIELD_NUMBER: _builtins.int
     memory_bytes: _builtins.int
     """Memory, in bytes; at least 16 MiB, which the sandbox itself needs."""
     processes: _builtins.int
     """Processes and threads."""
     milli_cpus: _builtins.int
     """Processor time per time, in thousandths of a processor."""
+    disk_bytes: _builtins.int
+    """What it may have on disk of its own, in bytes: the files it changed in the worktree, its home
+    and /tmp; at least 1 MiB. GetCapabilities says how hard the limit is.
+    """
+    open_files: _builtins.int
+    """Descriptors that each of its processes may have open; what is over 16384 is cut to that."""
     def __init__(
         self,
         *,
         memory_bytes: _builtins.int = ...,
         processes: _builtins.int = ...,
         milli_cpus: _builtins.int = ...,
+        disk_bytes: _builtins.int = ...,
+        open_files: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_bytes", b"memory_bytes", "milli_cpus", b"milli_cpus", "processes", b"processes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "milli_cpus", b"milli_cpus", "open_files", b"open_files", "processes", b"processes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,69 @@
+"""What commands may use: told before their start, put into force in their own process."""
+
+import errno
+import resource
+
+from agent import frames
+from agent.inside.connection import Connection
+
+_MOST = 256
+_RESOURCES = {
+    b"cpu": resource.RLIMIT_CPU,
+    b"data": resource.RLIMIT_DATA,
+    b"fsize": resource.RLIMIT_FSIZE,
+    b"nofile": resource.RLIMIT_NOFILE,
+    b"nproc": resource.RLIMIT_NPROC,
+}
+
+
+class Limited:
+    """Limits of one execution."""
+
+    def __init__(self, output: int = 0, packed: bytes = b"") -> None:
+        self.output = output
+        """Bytes of output at most; 0 is no limit."""
+        self.packed = packed
+        """Resource limits, as `apply` reads them."""
+
+
+class Limits:
+    """Those of starts that are to come, by execution. They go with who told them."""
+
+    def __init__(self) -> None:
+        self._all: dict[bytes, tuple[Connection, Limited]] = {}
+
+    def add(self, owner: Connection, execution_id: bytes, limited: Limited) -> None:
+        """Raises OSError when there are too many."""
+        if len(self._all) >= _MOST and execution_id not in self._all:
+            raise OSError(errno.EAGAIN, "too many starts to come")
+        self._all[execution_id] = (owner, limited)
+
+    def take(self, execution_id: bytes) -> Limited | None:
+        found = self._all.pop(execution_id, None)
+        return found[1] if found else None
+
+    def drop_orphans(self) -> None:
+        for execution_id, (owner, _) in list(self._all.items()):
+            if not owner.open:
+                del self._all[execution_id]
+
+
+def parse(fields: list[bytes]) -> Limited:
+    """Bytes of output, then names of resources, each with a number. Raises ValueError."""
+    output, *pairs = fields
+    for name, value in zip(pairs[::2], pairs[1::2], strict=True):
+        if name not in _RESOURCES or not 0 < int(value) < 1 << 62:
+            raise ValueError("no limit of a resource")
+    return Limited(int(output), frames.pack(*pairs))
+
+
+def apply(packed: bytes) -> None:
+    """Put resource limits into force here; none is ever raised. Raises OSError."""
+    fields = frames.unpack(packed)
+    for name, value in zip(fields[::2], fields[1::2], strict=True):
+        kind, soft = _RESOURCES[name], int(value)
+        hard = soft + (kind == resource.RLIMIT_CPU)  # First a signal that says so, then the end.
+        _, most = resource.getrlimit(kind)
+        if most != resource.RLIM_INFINITY:
+            soft, hard = min(soft, most), min(hard, most)
+        resource.setrlimit(kind, (soft, hard))
