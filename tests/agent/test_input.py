@@ -149,8 +149,8 @@ TERMINAL = """
 import os, signal, sys, termios
 assert os.ttyname(0) == os.ttyname(1) == os.ttyname(2)
 assert os.tcgetpgrp(0) == os.getpgrp() == os.getsid(0)
-print(os.get_terminal_size(), flush=True)
 signal.signal(signal.SIGWINCH, lambda *_: print(os.get_terminal_size(), flush=True))
+print(os.get_terminal_size(), flush=True)
 while line := sys.stdin.readline():
     print("got", line.strip(), flush=True)
 print("end")

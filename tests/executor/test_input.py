@@ -11,7 +11,7 @@ import pytest
 from agent.client import AgentError, ErrorCode
 from cove.errors.v1.errors_pb2 import ErrorReason as Why
 from cove.executor.v1 import executor_pb2 as pb
-from servicekit.status import told
+from servicekit.status import reason, told
 from services.executor.command import refusal
 from services.executor.errors import AgentTooOld
 from services.executor.record import Spec
@@ -255,3 +255,19 @@ def test_a_record_without_input_is_read_as_one() -> None:
     values = {"argv": ["a"], "script": "", "interpreter": "", "cwd": "", "env": {}}
     spec = Spec.from_json({**values, "merge_stderr": False, "timeout_ns": 1})
     assert not spec.has_input
+
+
+async def test_secrets_and_a_terminal_go_together(caller: Caller, box: Sandbox) -> None:
+    script = 'read x; echo "$x $KEY"'
+    fields: dict[str, Any] = {"secrets": {"KEY": "hidden-value"}, "redact": True}
+    try:
+        await caller.start(box, "both", script, terminal=SIZE, **fields)
+    except grpc.aio.AioRpcError as error:
+        if reason(error) != Why.ERROR_REASON_SECRETS_UNPROTECTED:
+            raise
+        return  # This kernel keeps no secrets.
+    await write(caller, box, "both", 0, b"hidden-value\r")
+    await caller.wait(box, "both")
+    output = await caller.output(box, "both")
+    assert output.endswith(b"*** ***\r\n")
+    assert b"hidden" not in output
