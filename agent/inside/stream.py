@@ -19,6 +19,8 @@ _FAST = 128 << 10
 _CREDIT = 8
 """Reads after that which are followed by another at once, however little comes."""
 _PAGES = 16
+_PAGE = 4096
+"""Bytes: a terminal that gives so many at once is written to fast."""
 
 
 class Stream:
@@ -64,7 +66,8 @@ class Stream:
             self.close()
             return False
         self._record(self._redactor.feed(data) if self._redactor else data)
-        self._credit = _CREDIT if len(data) >= _FAST else max(0, self._credit - 1)
+        fast = _PAGE if self._number == formats.TERMINAL else _FAST
+        self._credit = _CREDIT if len(data) >= fast else max(0, self._credit - 1)
         self._due = now + _HOLD
         self.held_until = 0.0 if self._credit or self._hurried else now + _LOOK
         return True

@@ -26,6 +26,10 @@ TIMED_OUT: Final = 124
 _TAIL: Final = 20
 """Lines of the output in the text of `CommandFailed`."""
 
+_STDIN: Final = {
+    False: executor_pb2.ExecutionSpec.STDIN_UNSPECIFIED,
+    True: executor_pb2.ExecutionSpec.STDIN_OPEN,
+}
 _SIGNALLED: Final = 128
 _LOST: Final = 255
 _SCOPES: Final = {
@@ -105,11 +109,11 @@ def spec(
     env: Mapping[str, str] | None = None,
     timeout: timedelta | float | None = None,
     merge_stderr: bool = False,
+    stdin: bool = False,
+    terminal: tuple[int, int] | None = None,
     idle_output_timeout: timedelta | float | None = None,
     output_limit: int = 0,
     limits: executor_pb2.ExecutionLimits | None = None,
-    stdin: bool = False,
-    terminal: tuple[int, int] | None = None,
     secrets: Mapping[str, str | None] | None = None,
     redact: bool = False,
 ) -> executor_pb2.ExecutionSpec:
@@ -117,7 +121,7 @@ def spec(
 
     `secrets` are variables by name; None stands for what the server keeps under it.
     """
-    made = executor_pb2.ExecutionSpec(
+    return executor_pb2.ExecutionSpec(
         argv=argv,
         script=script,
         cwd=cwd,
@@ -129,12 +133,9 @@ def spec(
         limits=limits,
         secrets={name: value or "" for name, value in (secrets or {}).items()},
         redact=redact,
+        stdin=_STDIN[stdin],
+        terminal=executor_pb2.Terminal(rows=terminal[0], cols=terminal[1]) if terminal else None,
     )
-    if stdin:
-        made.stdin = executor_pb2.ExecutionSpec.STDIN_OPEN
-    if terminal:
-        made.terminal.rows, made.terminal.cols = terminal
-    return made
 
 
 class Execution:
