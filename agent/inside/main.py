@@ -12,8 +12,9 @@ from _socket import socket
 
 from agent import frames
 from agent.inside import system
+from agent.inside.commands import refuse
 from agent.inside.connection import Connection
-from agent.inside.requests import Requests, refuse
+from agent.inside.requests import Requests
 
 _LOCK = 0
 """Where the launcher left the lock of the worktree: held until we end, and by no command."""
@@ -50,22 +51,22 @@ class Agent:
         serve = {}
         for descriptor in (_LISTENER, self._woken):
             poll.register(descriptor, select.POLLIN)
-        for execution in self._requests.executions.values():
+        for execution in self._requests.commands.executions.values():
             for stream in execution.streams:
                 if stream.open and not stream.held_until:
                     poll.register(stream.descriptor, select.POLLIN)
                     serve[stream.descriptor] = (execution, stream)
         entries = {
             execution.input.descriptor: execution.input
-            for execution in self._requests.executions.values()
+            for execution in self._requests.commands.executions.values()
             if execution.input and execution.input.waiting_for_room
         }
         for descriptor in entries:
             poll.register(descriptor, select.POLLOUT)
-        unready = self._requests.prepared.unready()
+        unready = self._requests.commands.prepared.unready()
         for descriptor in unready:
             poll.register(descriptor, select.POLLIN)
-        becoming = self._requests.becoming.values()
+        becoming = self._requests.commands.becoming.values()
         pending = {fd: event for each in becoming for fd, event in each.blank.descriptors()}
         for descriptor, event in pending.items():
             poll.register(descriptor, event)
@@ -92,7 +93,7 @@ class Agent:
             elif descriptor in entries:
                 entries[descriptor].tick(now, room=True)
             elif descriptor in unready:
-                self._requests.set_up(unready[descriptor])
+                self._requests.commands.set_up(unready[descriptor])
             elif descriptor in watched:
                 follower.told()
             elif descriptor in pending:
@@ -104,9 +105,9 @@ class Agent:
 
     def _patience(self) -> int:
         """Milliseconds until something is due."""
-        executions = self._requests.executions.values()
+        executions = self._requests.commands.executions.values()
         times = [due for each in executions if (due := each.deadline())]
-        times += [each.deadline() for each in self._requests.becoming.values()]
+        times += [each.deadline() for each in self._requests.commands.becoming.values()]
         waiting = (self._requests.follower, self._requests.held)
         times += [due for each in waiting if (due := each.deadline())]
         if self._idle_timeout:
@@ -150,12 +151,12 @@ class Agent:
                 self._requests.follower.reaped(status)
                 continue
             self._requests.helpers.pids.discard(pid)
-            self._requests.prepared.reaped(pid)
+            self._requests.commands.prepared.reaped(pid)
             used = int(usage.ru_utime * 1e6), int(usage.ru_stime * 1e6), usage.ru_maxrss
-            for each in self._requests.becoming.values():
+            for each in self._requests.commands.becoming.values():
                 if each.blank.pid == pid:
                     each.reaped(status, used)
-            for execution in self._requests.executions.values():
+            for execution in self._requests.commands.executions.values():
                 if execution.pid == pid and execution.running:
                     execution.exited(status, used, time.monotonic())
 
@@ -170,7 +171,7 @@ class Agent:
     def _tick(self) -> None:
         now = time.monotonic()
         self._requests.go_on(now)
-        for execution in list(self._requests.executions.values()):
+        for execution in list(self._requests.commands.executions.values()):
             try:
                 told = execution.tick(now)
             except Exception as error:
@@ -179,8 +180,8 @@ class Agent:
             for client, number in told:
                 client.reply(frames.OK, number, b"")
         self._clients = [client for client in self._clients if client.open]
-        self._requests.prepared.drop_orphans()
-        running = any(not each.ended for each in self._requests.executions.values())
+        self._requests.commands.prepared.drop_orphans()
+        running = any(not each.ended for each in self._requests.commands.executions.values())
         self._requests.follower.watch(running=running)
         if self._clients or not self._childless:
             self._busy_at = now
