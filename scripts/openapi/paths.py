@@ -1,5 +1,6 @@
 """Path templates, as OpenAPI writes them: a parameter for each segment that varies."""
 
+import re
 from collections.abc import Iterator
 
 from gateway.rest.routes import Route
@@ -58,8 +59,11 @@ def _named(field: str, segments: str) -> list[tuple[str, str | None]]:
 
 def _patterns(pattern: str, segments: str) -> list[str]:
     """The part of a resource name's pattern that each segment is held to; empty: none is known."""
-    parts = pattern.removeprefix("^").removesuffix("$").split("/")
+    whole = re.sub(r"\((/.*)\)\?\$$", r"\1$", pattern)  # What may be left out at its end is there.
+    parts = whole.removeprefix("^").removesuffix("$").split("/")
     wanted = segments.split("/")
+    if whole != pattern:
+        parts = parts[: len(wanted)]
     alike = len(parts) == len(wanted) and all(
         "*" in segment or segment == part for segment, part in zip(wanted, parts, strict=True)
     )

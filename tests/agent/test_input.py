@@ -149,8 +149,9 @@ TERMINAL = """
 import os, signal, sys, termios
 assert os.ttyname(0) == os.ttyname(1) == os.ttyname(2)
 assert os.tcgetpgrp(0) == os.getpgrp() == os.getsid(0)
-signal.signal(signal.SIGWINCH, lambda *_: print(os.get_terminal_size(), flush=True))
-print(os.get_terminal_size(), flush=True)
+tell = lambda *_: os.write(1, b"%s\\n" % str(os.get_terminal_size()).encode())
+signal.signal(signal.SIGWINCH, tell)  # It may come while something is printed.
+tell()
 while line := sys.stdin.readline():
     print("got", line.strip(), flush=True)
 print("end")

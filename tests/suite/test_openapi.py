@@ -1,6 +1,8 @@
 """What the real suite answers over HTTP is what the OpenAPI document says."""
 
+import io
 import json
+import tarfile
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest_asyncio
 from tests.support.openapi import OpenApi
 from tests.support.suite import Suite
 
-_ENDLESS = "/workspaces:watch"
+_WATCH = "/workspaces:watch"
+_ENDLESS = (_WATCH, "/files:watch", "/usage")
 _BY_THE_TEST = "read by the test"
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -36,7 +39,7 @@ async def held(suite: Suite, api: OpenApi, succeeded: set[str]) -> AsyncIterator
     async def check(response: httpx.Response) -> None:
         if _BY_THE_TEST in response.request.extensions:
             return
-        if response.request.url.path == _ENDLESS:
+        if response.request.url.path.endswith(_ENDLESS):
             response = await _beginning(response)
         await response.aread()
         operation = api.check_answer(response)
@@ -157,10 +160,50 @@ async def _commands(held: httpx.AsyncClient) -> None:
         for path in ("execute", "execute:stream"):
             refused = await held.post(f"/workspaces/run/{path}", json={"spec": spec})
             assert refused.status_code == code, refused.text
+    await _input_and_usage(held)
     assert (await held.post("/workspaces/run/execute", content=b"{")).status_code == 400
     huge = {"spec": {"argv": ["true", "x" * (6 << 20)]}}
     assert (await held.post("/workspaces/run/execute", json=huge)).status_code == 413
     assert (await held.delete("/workspaces/run?force=true")).status_code == 200
+
+
+async def _input_and_usage(held: httpx.AsyncClient) -> None:
+    start = "/workspaces/run/executions"
+    for name, spec in (
+        ("fed", {"argv": ["cat"], "stdin": "STDIN_OPEN"}),
+        ("seen", {"argv": ["sh"], "terminal": {"rows": 24, "cols": 80}}),
+    ):
+        begun = await held.post(f"{start}?executionId={name}", json={"spec": spec})
+        assert begun.status_code == 201, begun.text
+    first = {"offset": "0", "data": "eA=="}
+    assert (await held.post(f"{start}/fed:write", json=first)).json()["offset"] == "1"
+    gap = {"offset": "9", "data": "eA=="}
+    assert (await held.post(f"{start}/fed:write", json=gap)).status_code == 400
+    for path in ("/workspaces/run/usage", f"{start}/fed/usage"):
+        async with held.stream("GET", path) as samples:
+            assert samples.status_code == 200
+    rest = await held.put(f"{start}/fed/input?offset=1&close=true", content=b"y")
+    assert rest.json() == {"offset": "2", "closed": True}
+    size = {"terminal": {"rows": 40, "cols": 120}}
+    assert (await held.post(f"{start}/fed:resize", json=size)).status_code == 409
+    assert (await held.post(f"{start}/seen:resize", json=size)).json() == {}
+    assert (await held.post(f"{start}/seen:write", json=first | {"data": "ZXhpdAo="})).is_success
+
+
+async def _archives(held: httpx.AsyncClient) -> None:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("empty"))
+    at = "/workspaces/src/archive/packed"
+    assert (await held.put(at, content=made.getvalue())).is_success
+    assert (await held.put(at, content=b"no archive")).status_code == 400
+    read = await held.get(at)
+    with tarfile.open(fileobj=io.BytesIO(read.content)) as archive:
+        assert "empty" in str(archive.getnames())
+    assert (await held.get("/workspaces/src/archive/none")).status_code == 404
+    async with held.stream("GET", "/workspaces/src/files:watch?path=packed") as changes:
+        assert changes.status_code == 200
+    assert (await held.delete("/workspaces/src/files/packed?recursive=true")).is_success
 
 
 async def _inside(held: httpx.AsyncClient, repository: Path) -> None:
@@ -168,6 +211,7 @@ async def _inside(held: httpx.AsyncClient, repository: Path) -> None:
     made = await held.post("/workspaces?workspaceId=src", json={"spec": spec})
     assert made.status_code == 201
     await _files(held)
+    await _archives(held)
     await _git(held, made.json()["baseCommit"])
     await _forks_and_merges(held)
     assert (await held.delete("/workspaces/src?force=true")).status_code == 200
@@ -288,18 +332,18 @@ async def _health_and_document(held: httpx.AsyncClient) -> None:
 
 async def _watch(held: httpx.AsyncClient) -> None:
     for accept in ("application/x-ndjson", "text/event-stream"):
-        async with held.stream("GET", _ENDLESS, headers={"accept": accept}) as events:
+        async with held.stream("GET", _WATCH, headers={"accept": accept}) as events:
             assert events.headers["content-type"] == accept
-    async with held.stream("GET", f"{_ENDLESS}?fromRevision=none") as refused:
+    async with held.stream("GET", f"{_WATCH}?fromRevision=none") as refused:
         assert refused.status_code == 400
 
 
 async def _every_event_of_a_watch(held: httpx.AsyncClient, api: OpenApi) -> None:
-    answer = api.operation("GET", _ENDLESS).said["responses"]["200"]
+    answer = api.operation("GET", _WATCH).said["responses"]["200"]
     event_schema = answer["content"]["application/x-ndjson"]["schema"]["contentSchema"]
     assert (await held.post("/workspaces?workspace_id=watched", json={})).status_code == 201
     kinds: set[str] = set()
-    async with held.stream("GET", _ENDLESS, extensions={_BY_THE_TEST: True}) as events:
+    async with held.stream("GET", _WATCH, extensions={_BY_THE_TEST: True}) as events:
         async for line in events.aiter_lines():
             event = json.loads(line)
             api.check(event_schema, event)
