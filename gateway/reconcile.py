@@ -123,7 +123,7 @@ class Reconciler:
         if operation == deleting:
             return Takeover(deleting, self._deletions.finish)
         if operation == Operation.OPERATION_UPDATING:
-            return Takeover(operation, self._updates.finish)
+            return Takeover(operation, self._updates.finish_or_leave)
         if operation != Operation.OPERATION_NONE:
             return Takeover(operation, self._records.release)
         return None

@@ -4,11 +4,11 @@ Both under one lease, so that a change is finished by another gateway when this 
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
@@ -21,8 +21,10 @@ from gateway.errors import LeaseLost, WorkspaceNotFound
 from gateway.names import words, workspace_name
 from gateway.operations import Operations, Result
 from gateway.records import Operation, Records, State
-from gateway.tools import Tools, retold
+from gateway.tools import Tools, retold, transient
 from servicekit.errors import ServiceError
+
+Work = Callable[[Environment], Coroutine[Any, Any, Result]]
 
 NETWORK: Final = "spec.network"
 _OVER: Final = timedelta(microseconds=1)
@@ -40,29 +42,34 @@ class Updates:
     ) -> Environment:
         """Write `fields`, the network among them, and put it in force. Returns the record."""
         await self._validate(asked)
+        work = partial(
+            self._write, asked=asked, fields=tuple(fields), request_id=request.request_id
+        )
         claimed, task = await self._operations.claim(
             request.workspace.name,
             Operation.OPERATION_UPDATING,
-            partial(self._write, asked=asked, fields=tuple(fields)),
+            work,
             etag=request.workspace.etag,
             request_id=request.request_id,
         )
         if task is None:
-            task = self._operations.running(claimed.uid) or await self._again(claimed)
-        made = await asyncio.shield(task) if task else None
+            task = await self._again(claimed, work)
+        made = await asyncio.shield(task)
         return made or await self._records.get(request.workspace.name)
 
-    async def _again(self, first: Environment) -> "asyncio.Task[Result] | None":
-        """The request came before, and was given `first`. None: what it wrote is in force."""
+    async def _again(self, first: Environment, work: Work) -> "asyncio.Task[Result]":
+        """The request came before, and was given `first`: whether it wrote, only the registry
+        knows, which writes it once."""
+        if running := self._operations.running(first.uid):
+            await asyncio.wait((running,))
         name = workspace_name(first.name)
         current = await self._records.get(name)
         if current.uid != first.uid:
             raise WorkspaceNotFound(name)
-        if current.operation != Operation.OPERATION_UPDATING:
-            return None
         _, task = await self._operations.claim(
-            name, Operation.OPERATION_UPDATING, self._finish_or_leave, etag=current.etag
+            name, Operation.OPERATION_UPDATING, work, etag=current.etag
         )
+        assert task
         return task
 
     async def finish(self, claimed: Environment) -> Environment:
@@ -72,21 +79,30 @@ class Updates:
         return await self._records.release(claimed)
 
     async def _write(
-        self, claimed: Environment, *, asked: Environment, fields: tuple[str, ...]
+        self, claimed: Environment, *, asked: Environment, fields: tuple[str, ...], request_id: str
     ) -> Environment:
+        if claimed.state != State.STATE_READY:
+            await give_back(self._records, claimed)
+            raise not_ready(claimed)
+        asked.name = claimed.name
+        token = claimed.fencing_token
         try:
-            if claimed.state != State.STATE_READY:
-                raise not_ready(claimed)
-            asked.name = claimed.name
-            written = await self._records.update(asked, fields, fencing_token=claimed.fencing_token)
+            written = await self._records.update(
+                asked, fields, fencing_token=token, request_id=request_id
+            )
+            if written.fencing_token != token:  # It was written before; another may be since.
+                written = await self._records.get(workspace_name(claimed.name))
         except LeaseLost:
             raise
-        except Exception:
-            await give_back(self._records, claimed)
+        except Exception as error:
+            if not transient(error):
+                await give_back(self._records, claimed)
+            else:  # It may be written all the same: then it has to be put in force.
+                await self._leave(claimed)
             raise
-        return await self._finish_or_leave(written)
+        return await self.finish_or_leave(written)
 
-    async def _finish_or_leave(self, written: Environment) -> Environment:
+    async def finish_or_leave(self, written: Environment) -> Environment:
         """What cannot be put in force for good is the caller's to change again.
 
         What may be later is left to whoever takes it over, which may be at once.
@@ -97,9 +113,12 @@ class Updates:
             if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
                 await give_back(self._records, written)
             else:
-                with suppress(ServiceError, grpc.aio.AioRpcError):
-                    await self._records.renew(written, _OVER, timeout=_LEAVE_SECONDS)
+                await self._leave(written)
             raise retold(error, words=words(written)) from error
+
+    async def _leave(self, claimed: Environment) -> None:
+        with suppress(ServiceError, grpc.aio.AioRpcError):
+            await self._records.renew(claimed, _OVER, timeout=_LEAVE_SECONDS)
 
     async def _enforce(self, environment: Environment) -> None:
         request = provider_pb2.UpdateNetworkRequest(

@@ -25,6 +25,7 @@ _OPEN_FILES: Final = 65536
 
 
 def main(resolve: Resolve | None = None) -> int:
+    os.environ["LOCALDOMAIN"] = "."  # A search list would lead to names that are not listed.
     options = _options()
     options.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(options.runtime / "egress.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -154,10 +154,10 @@ class Connection:
     async def _copy(self, source: socket.socket, target: socket.socket) -> None:
         while data := await self._receive(source, _PIECE):
             await self._send(target, data)
-            await asyncio.sleep(0)  # Who always has more must not keep the others waiting.
         target.shutdown(socket.SHUT_WR)
 
     async def _receive(self, source: socket.socket, most: int) -> bytes:
+        await asyncio.sleep(0)  # What is there already comes without a pause for the others.
         data = await self._loop.sock_recv(source, most)
         self._moved = self._loop.time()
         return data
@@ -187,8 +187,8 @@ class Connection:
                 await self._loop.sock_sendall(self._client, answer.encode())
                 self._client.shutdown(socket.SHUT_WR)
                 # What is unread when it is closed would take the answer away.
-                while await self._loop.sock_recv(self._client, _PIECE):
-                    pass
+                while await self._loop.sock_recv(self._client, _PIECE):  # noqa: ASYNC110
+                    await asyncio.sleep(0)  # Else the limit above would never come.
         except OSError:
             return
 

@@ -66,7 +66,8 @@ class Policy:
             address in each for each in self.networks if each.version == address.version
         )
         if lent:
-            return ""
+            mine = not address.is_loopback and own(address)
+            return "address_of_this_host" if mine else ""
         if not public(address):
             return "address_not_public"
         return "address_of_this_host" if own(address) else ""

@@ -23,6 +23,9 @@ _OPTIONS: Final = (
     ("grpc.enable_retries", 0),  # It is this very process: a retry helps nobody.
     ("grpc.max_receive_message_length", _MAX_RECEIVED),
     ("grpc.max_send_message_length", -1),
+    # By itself gRPC lets megabytes come for each stream whose client does not read.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 256 << 10),
 )
 _READY_TIMEOUT: Final = 2.0
 _CHECK: Final = "/grpc.health.v1.Health/Check"

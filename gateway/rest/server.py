@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from gateway.rest.terminal import MAX_MESSAGE
 from servicekit.sockets import AddressError
@@ -37,7 +38,7 @@ async def listening(
         app,
         loop="asyncio",
         http=_Protocol,
-        ws="websockets-sansio",
+        ws=_WebSocket,
         ws_max_size=MAX_MESSAGE,
         ws_ping_timeout=None,  # Who is held up by a command that does not read is there still.
         ws_per_message_deflate=False,
@@ -110,6 +111,16 @@ class _Server(uvicorn.Server):
                     await asyncio.sleep(_TICK)
         for connection in list(state.connections):
             connection.transport.abort()
+
+
+class _WebSocket(WebSocketsSansIOProtocol):
+    """uvicorn's own keeps the answers to all pings of a client that reads none."""
+
+    def handle_ping(self) -> None:
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()
 
 
 class _Protocol(H11Protocol):

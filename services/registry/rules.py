@@ -205,6 +205,10 @@ def digest(request: Any) -> bytes:
         content.CopyFrom(request)
         content.ClearField("holder")
         content.ClearField("lease")
+    elif isinstance(request, pb.UpdateEnvironmentRequest):
+        content = request.__class__()
+        content.CopyFrom(request)
+        content.ClearField("fencing_token")
     return hashlib.sha256(content.SerializeToString(deterministic=True)).digest()
 
 

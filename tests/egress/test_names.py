@@ -1,6 +1,7 @@
 """One spelling for each host, and which addresses are public."""
 
-from ipaddress import ip_address
+import socket
+from ipaddress import ip_address, ip_network
 
 import pytest
 
@@ -103,3 +104,18 @@ def test_a_star_is_every_public_host_and_no_lent_one() -> None:
     assert policy.forbids(ip_address("10.0.0.1"), Match.PUBLIC) == "address_not_public"
     assert not policy.forbids(ip_address("10.0.0.1"), Match.NAMED)
     assert policy.forbids(ip_address("192.168.0.1"), Match.NAMED) == "address_not_public"
+
+
+def test_a_lent_network_does_not_lend_the_node_itself() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this host has no address but loopback")
+        mine = ip_address(probe.getsockname()[0])
+    policy = Policy.from_json(
+        {"rules": [], "networks": [str(ip_network(f"{mine}/31", strict=False)), "127.0.0.0/8"]}
+    )
+    assert policy.forbids(mine, Match.NAMED) == "address_of_this_host"
+    assert not policy.forbids(ip_address(int(mine) ^ 1), Match.NAMED)
+    assert not policy.forbids(ip_address("127.0.0.1"), Match.NAMED)

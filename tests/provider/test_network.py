@@ -103,7 +103,7 @@ async def test_without_a_proxy_a_list_is_refused(suite: Suite) -> None:
     environment = await made(suite)
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await environment.update(1, ("example.org", [443]))
-    assert reason(failure.value) == ErrorReason.ERROR_REASON_CAPABILITY_MISSING
+    assert reason(failure.value) == ErrorReason.ERROR_REASON_SERVICE_UNAVAILABLE
     await environment.update(2)
 
 

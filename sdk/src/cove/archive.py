@@ -11,13 +11,14 @@ import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 _PIECE: Final = 256 * 1024
 _KEPT: Final = 0o755
 _OWN_FILE: Final = 0o600
 _OWN: Final = 0o700
 _MOST_DEPTH: Final = 128
+_MOST_HEADER: Final = 1 << 20
 _LATEST: Final = 1 << 40
 _ENTER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -117,11 +118,21 @@ def _header(info: tarfile.TarInfo) -> bytes:
     return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
 
 
+class _Member(tarfile.TarInfo):
+    """What belongs to a header is read into memory whole: a limit to it."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> Any:
+        plain = self.type in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE, tarfile.SYMTYPE)
+        if not plain and self.size > _MOST_HEADER:
+            raise tarfile.ReadError("a header beyond a limit")
+        return super()._proc_member(tar)  # type: ignore[misc]
+
+
 def _members(archive: BinaryIO) -> Iterator[tarfile.TarInfo]:
     archive.seek(0)
     try:
         with tarfile.open(
-            fileobj=archive, mode="r:", encoding="utf-8", errors="surrogateescape"
+            fileobj=archive, mode="r:", tarinfo=_Member, encoding="utf-8", errors="surrogateescape"
         ) as tar:
             while member := tar.next():
                 tar.members = []  # type: ignore[attr-defined]  # It would remember them all.

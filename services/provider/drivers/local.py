@@ -172,7 +172,7 @@ class LocalDriver:
             record = self._record(uid)
             if revision < record.network_revision:
                 return True, 0
-            await self._networks.check(network, facts)
+            self._networks.form(network)
             spec = replace(record.spec, network=network)
             record = replace(record, spec=spec, network_revision=revision)
             await asyncio.to_thread(self._records.write, record)

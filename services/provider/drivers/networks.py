@@ -23,13 +23,7 @@ class Networks:
 
     async def check(self, network: Network, facts: Facts) -> None:
         """Raises InvalidArgument, and CapabilityMissing where rules cannot be enforced."""
-        for number, rule in enumerate(network.rules):
-            try:
-                Policy.from_json({"rules": [asdict(rule)], "networks": ()})
-            except ValueError as error:
-                raise InvalidArgument(
-                    f"spec.network.allow[{number}].host", "not an address"
-                ) from error
+        self.form(network)
         if not network.rules:
             return
         if not facts.way_out:
@@ -45,6 +39,16 @@ class Networks:
                 "(`python -m agent.egress`), which needs Linux 5.14 or newer.",
                 capability="network",
             )
+
+    def form(self, network: Network) -> None:
+        """Raises InvalidArgument."""
+        for number, rule in enumerate(network.rules):
+            try:
+                Policy.from_json({"rules": [asdict(rule)], "networks": ()})
+            except ValueError as error:
+                raise InvalidArgument(
+                    f"spec.network.allow[{number}].host", "not an address"
+                ) from error
 
     async def let(self, record: Record, launcher: LauncherClient, facts: Facts) -> int:
         """Put the network of a record in force; says how many connections were cut.

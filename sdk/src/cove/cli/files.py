@@ -56,7 +56,7 @@ async def cp(cove: Client, options: argparse.Namespace, console: Console) -> int
                 files = cove.workspaces.named(target.workspace).files
                 await _upload(files, Path(options.source), target.path, copied)
     except OSError as error:
-        raise Failure(f"{error.filename}: {error.strerror}") from None
+        raise Failure(f"{quoted(os.fsdecode(error.filename or ''))}: {error.strerror}") from None
     except UnsafeArchive as error:
         raise Failure(f"the workspace sent what is not unpacked: {error}") from None
     if console.as_json:
