@@ -92,6 +92,9 @@ class Becoming:
                     os.close(descriptor)
             raise
         numbers = (formats.TERMINAL,) if self.blank.terminal else (formats.STDOUT, formats.STDERR)
+        if self.blank.terminal:  # Which writes a line's end as two bytes.
+            lines = {each.replace(b"\n", b"\r\n") for each in execution.hidden}
+            execution.hidden = (*execution.hidden, *lines.difference(execution.hidden))
         execution.streams = [
             Stream(reading, number, execution.log, execution.hidden)
             for reading, number in zip(self._outputs, numbers, strict=False)

@@ -22,6 +22,9 @@ _REMEMBERED = 256
 _FORGOTTEN = 4
 """Of those that are looked at in one go: whoever has processes left is kept."""
 
+Terms = tuple[Secrets, Limited]
+"""On which one is started."""
+
 
 class Commands:
     """Starts them, each once, and remembers them."""
@@ -50,7 +53,7 @@ class Commands:
         asked: Waiter,
         fields: list[bytes],
         fds: list[int],
-        secrets: Secrets,
+        terms: Terms,
         wanted: list[bytes],
     ) -> None:
         execution_id, cwd, merge, timeout, idle, grace, unified, *program = fields
@@ -60,10 +63,10 @@ class Commands:
         exact = unified != b"0"
         command = [execution_id, cwd, merge, timeout, idle, grace, *program]
         waiting = blank(joins(fds, exact=exact), self._max_processes, means_of(wanted))
-        self._become(command, waiting, fds, secrets, exact=exact)
+        self._become(command, waiting, fds, terms, exact=exact)
         self.becoming[execution_id].waiting.append(asked)
 
-    def run(self, client: Connection, number: int, fields: list[bytes], secrets: Secrets) -> None:
+    def run(self, client: Connection, number: int, fields: list[bytes], terms: Terms) -> None:
         token, execution_id, *_ = fields
         if self._existing(client, number, execution_id):
             return
@@ -71,7 +74,7 @@ class Commands:
         try:
             self._allow(prepared.descriptors[0], prepared.blank)
             command, fds = fields[1:], prepared.descriptors
-            self._become(command, prepared.blank, fds, secrets, exact=prepared.exact)
+            self._become(command, prepared.blank, fds, terms, exact=prepared.exact)
             self.becoming[execution_id].waiting.append((client, number))
         finally:
             prepared.close()
@@ -83,7 +86,6 @@ class Commands:
 
     def go_on(self, now: float) -> list[Becoming]:
         """See how far those are that become a command; those of which it is decided."""
-        self.limits.drop_orphans()
         decided = [key for key, each in self.becoming.items() if each.over(now)]
         settled = [self.becoming.pop(key) for key in decided]
         for each in settled:
@@ -118,12 +120,12 @@ class Commands:
             raise SpawnError(frames.ALREADY_STARTED, 0, "the log is not empty")
 
     def _become(
-        self, command: list[bytes], waiting: Blank, fds: list[int], secrets: Secrets, *, exact: bool
+        self, command: list[bytes], waiting: Blank, fds: list[int], terms: Terms, *, exact: bool
     ) -> None:
         """Let `waiting` run a command. Takes from `fds` what the execution keeps."""
         execution_id, cwd, merged, timeout, idle, grace, count, *rest = command
         merge = merged != b"0"
-        limited = self.limits.take(execution_id) or Limited()
+        secrets, limited = terms
         log = Log(fds[0], fds[1])
         log.limit = limited.output
         try:

@@ -89,17 +89,20 @@ class Execution:
         if self._status is None and self._ending is None:
             times += [self._timeout and self._began + self._timeout]
             times += [self._idle_timeout and self._last_output + self._idle_timeout]
-        elif self._status is not None and not self.ended:
+        elif self._status is not None and not self.ended and self._waits_for_no_tree():
             times += [self._drained_at()]
         return min((each for each in times if each), default=0.0)
+
+    def _waits_for_no_tree(self) -> bool:
+        return not self._sweep_at or self._ending is None
 
     def tick(self, now: float) -> list[Waiter]:
         """Do what is due. Returns who is to be told that it is over."""
         if self.input:
             self.input.tick(now)
         for stream in self.streams:
-            if stream.open and stream.held_until and now >= stream.held_until and stream.look(now):
-                self._last_output = now
+            if stream.open and stream.held_until and now >= stream.held_until:
+                self._recorded(stream.look(now), now)
         if self._status is None and self._ending is None:
             if self._timeout and now >= self._began + self._timeout:
                 self.stop(formats.EXIT_TIMED_OUT, b"timeout", self._grace, now)
@@ -118,9 +121,12 @@ class Execution:
 
     def heard(self, stream: Stream, now: float) -> None:
         """Read a stream that has something."""
-        if stream.read(now):
+        self._recorded(stream.read(now), now)
+
+    def _recorded(self, something: bool, now: float) -> None:
+        if something:
             self._last_output = now
-        if self.log.exceeded:
+        if self.log.exceeded and not self.ended:
             self.stop(formats.EXIT_LIMITED, frames.OUTPUT, self._grace, now)
 
     def break_off(self, error: Exception) -> None:
@@ -171,6 +177,8 @@ class Execution:
         else:
             kind, number = formats.EXIT_CODE, os.WEXITSTATUS(status)
         text = b""
+        if self.log.exceeded and self._ending is None:  # Seen after its end only; more was cut.
+            self._ending = (formats.EXIT_LIMITED, frames.OUTPUT)
         if self._ending:
             kind, text = self._ending
         if self.input:

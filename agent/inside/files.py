@@ -78,6 +78,8 @@ def removing(path: bytes, *, recursive: bool) -> int:
     if pid:
         return pid
     try:
+        if system.can_separate():
+            system.separate()
         remove_tree(path)
         os._exit(0)
     except OSError as error:

@@ -60,6 +60,8 @@ def _child(kind: int, fields: list[bytes], fds: list[int]) -> None:
     try:
         os.setsid()
         system.default_signal(system.SIGCHLD)
+        if system.can_separate():
+            system.separate()  # Else it could look into commands that have secrets.
         moved = [os.dup(fd) for fd in fds] if min(fds) < _FIRST + len(fds) else fds
         for at, fd in enumerate(moved):
             if fd != _FIRST + at:

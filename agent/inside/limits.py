@@ -5,6 +5,7 @@ import resource
 
 from agent import frames
 from agent.inside.connection import Connection
+from agent.inside.held import Held
 
 _MOST = 256
 _RESOURCES = {
@@ -30,22 +31,23 @@ class Limits:
     """Those of starts that are to come, by execution. They go with who told them."""
 
     def __init__(self) -> None:
-        self._all: dict[bytes, tuple[Connection, Limited]] = {}
+        self._all: dict[tuple[Connection, bytes], Limited] = {}
 
     def add(self, owner: Connection, execution_id: bytes, limited: Limited) -> None:
         """Raises OSError when there are too many."""
-        if len(self._all) >= _MOST and execution_id not in self._all:
+        if len(self._all) >= _MOST and (owner, execution_id) not in self._all:
             raise OSError(errno.EAGAIN, "too many starts to come")
-        self._all[execution_id] = (owner, limited)
+        self._all[owner, execution_id] = limited
 
-    def take(self, execution_id: bytes) -> Limited | None:
-        found = self._all.pop(execution_id, None)
-        return found[1] if found else None
+    def take(self, owner: Connection, execution_id: bytes) -> Limited:
+        """Of the start that comes now, whether it is one or is refused."""
+        return self._all.pop((owner, execution_id), None) or Limited()
 
-    def drop_orphans(self) -> None:
-        for execution_id, (owner, _) in list(self._all.items()):
-            if not owner.open:
-                del self._all[execution_id]
+    def drop_orphans(self, held: Held) -> None:
+        """But of those whose start waits: it is made whoever has left."""
+        for owner, execution_id in list(self._all):
+            if not owner.open and not held.has(execution_id):
+                del self._all[owner, execution_id]
 
 
 def parse(fields: list[bytes]) -> Limited:

@@ -61,8 +61,10 @@ class Redactor:
         shown = []
         at = 0
         found = {value: data.find(value) for value in self._hidden}
-        while found := {value: place for value, place in found.items() if 0 <= place < end}:
+        while found := {value: place for value, place in found.items() if place >= 0}:
             first = min(found, key=lambda value: (found[value], -len(value)))
+            if found[first] >= end:
+                break
             shown += [data[at : found[first]], MASK]
             at = found[first] + len(first)
             if at > end:

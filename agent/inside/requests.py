@@ -61,12 +61,15 @@ class Requests:
             if kind == frames.HELLO:
                 client.reply(frames.OK, number, b"")
             elif kind in OPEN_STARTS or kind in (frames.START, frames.START_SECRETLY):
-                secrets, wanted = _secrets(kind, fields, 1), wanted_of(kind, fields)
-                self.commands.start((client, number), fields, fds, secrets, wanted)
+                limited = self.commands.limits.take(client, fields[0])
+                terms, wanted = (_secrets(kind, fields, 1), limited), wanted_of(kind, fields)
+                self.commands.start((client, number), fields, fds, terms, wanted)
             elif kind == frames.PREPARE:
                 self.commands.prepared.add(client, number, fields, fds)
             elif kind in (frames.RUN, frames.RUN_SECRETLY):
-                self.commands.run(client, number, fields, _secrets(kind, fields, 2))
+                limited = self.commands.limits.take(client, fields[1])
+                terms = _secrets(kind, fields, 2), limited
+                self.commands.run(client, number, fields, terms)
             elif kind == frames.LIMITS:
                 self.commands.limits.add(client, fields[0], parse(fields[1:]))
                 client.reply(frames.OK, number, b"")
@@ -133,6 +136,7 @@ class Requests:
         """See how far those are that become a command, and let go what waits no longer."""
         for request in self.held.due(now, busy=self.follower.pid != 0):
             self.answer(*request)
+        self.commands.limits.drop_orphans(self.held)
         for each in self.commands.go_on(now):
             for later in each.later:
                 self.answer(*later, [])

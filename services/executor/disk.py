@@ -42,7 +42,7 @@ def _walk(top: int) -> int:
     try:
         size, names = _look(current)
         while True:
-            total, size, count = total + size, 0, count + len(names) + 1
+            total, size, count = total + size, 0, count + 1
             if count > _MOST:
                 return total
             name = names.pop() if names else None
@@ -51,10 +51,17 @@ def _walk(top: int) -> int:
                     below = os.open(name, _FLAGS, dir_fd=current)
                 except OSError:
                     continue
+                if not _leads_back(below):  # It is closed to us, and so is all below it.
+                    size, _ = _look(below)
+                    os.close(below)
+                    continue
                 above.append((_identity(current), names))
                 size, names = _look(below)
             elif above:
-                below = os.open("..", _FLAGS, dir_fd=current)
+                try:
+                    below = os.open("..", _FLAGS, dir_fd=current)
+                except OSError:  # It was closed to us meanwhile.
+                    return total
                 identity, names = above.pop()
                 if _identity(below) != identity:  # It was moved: where to, nobody knows.
                     os.close(below)
@@ -84,6 +91,14 @@ def _look(descriptor: int) -> tuple[int, list[str]]:
     except OSError:
         return size, names
     return size, names
+
+
+def _leads_back(directory: int) -> bool:
+    try:
+        os.close(os.open("..", _FLAGS, dir_fd=directory))
+    except OSError:
+        return False
+    return True
 
 
 def _identity(directory: int) -> tuple[int, int]:

@@ -7,6 +7,7 @@ nothing is lost when an executor ends. No byte waits here but those of the call 
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -77,6 +78,8 @@ class Inputs:
         self._agents = agents
         self._keeper = keeper
         self._background = background
+        self._holders: Counter[tuple[str, str]] = Counter()
+        """Calls that hold an input, by execution and writer: who comes again has the same name."""
 
     async def state(self, record: Record, *, sure: bool = True) -> InputState:
         """How far it is; nothing where there is none, and where its end was lost.
@@ -165,12 +168,17 @@ class Inputs:
         """
         self.check(record)
         state = await self._hold(record, writer, wait=0.0)
+        holder = record.key, writer.name
+        self._holders[holder] += 1
         watching = asyncio.create_task(self._watch(record, Writer(name=writer.name), lost))
         try:
             yield state
         finally:
             watching.cancel()
-            self._background.begin(self.release(record, writer))
+            self._holders[holder] -= 1
+            if not self._holders[holder]:
+                del self._holders[holder]
+                self._background.begin(self.release(record, writer))
 
     async def _hold(self, record: Record, writer: Writer, *, wait: float) -> InputState:
         try:

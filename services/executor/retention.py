@@ -125,7 +125,10 @@ class Trimmer:
             late = bool(age) and end < self._now_ns() - age
             if not late and not (most and total > most and sizes[name]):
                 continue
-            record = self._store.read(uid, name)
+            try:
+                record = self._store.read(uid, name)
+            except (ValueError, KeyError, TypeError):  # As `Store.records`.
+                continue
             progress = self._store.progress(record) if record else None
             if record is None or progress is None or progress.end is None:
                 continue
@@ -183,6 +186,12 @@ class Trimmer:
         with suppress(FileNotFoundError), hole.noting(record.folder) as held:
             if held is None:
                 return
+            # An empty log without an end would be a start that never was, and be made again.
+            descriptor = os.open(record.folder / "end", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
             path = record.folder / "log"
             gone = hole.read(held)
             size = max(path.stat().st_size, gone.end)

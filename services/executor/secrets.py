@@ -16,6 +16,8 @@ from services.executor.record import Spec
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _TENANT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,127}")
 _LONGEST: Final = 32768
+_OURS: Final = "COVE_EXECUTION_ID"
+"""By which the processes of an execution are found."""
 _REDACTED: Final = range(4, 4097)
 """Bytes of a value that can be found in output."""
 
@@ -45,6 +47,8 @@ class Secrets:
         """With a value for each secret of the spec. Raises SecretNotFound, InvalidArgument."""
         if not spec.secrets:
             return given
+        if _OURS in spec.secrets:
+            raise InvalidArgument("spec.secrets", f"{_OURS} is no name of a secret")
         found = {name: given.secrets.get(name, "") for name in spec.secrets}
         for name in [name for name, value in found.items() if not value]:
             found[name] = await asyncio.to_thread(self._read, given.tenant, name)

@@ -195,7 +195,8 @@ class Starter:
             await agent.limit(record.key, told)
         except AgentError as error:
             if error.code is not ErrorCode.BAD_REQUEST:
-                raise
+                # Of the limits only: an earlier try may have started it, so the record stays.
+                raise AgentUnavailable("the agent takes no limits now", uid=record.uid) from error
             await self._keeper.drop(record)
             raise AgentTooOld("the agent cannot limit a command", uid=record.uid) from None
 

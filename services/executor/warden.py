@@ -113,7 +113,12 @@ class Warden:
             if not self._agents.active(uid):
                 del self._disks[uid]
             elif now >= disk.due:
-                size = await asyncio.to_thread(self._taken, uid)
+                try:
+                    size = await asyncio.to_thread(self._taken, uid)
+                except OSError:  # What one environment does is nothing to the others.
+                    _log.exception("the disk of an environment cannot be looked at")
+                    disk.due = now + _SHARE
+                    continue
                 later = asyncio.get_running_loop().time()
                 disk.due = later + _SHARE * (later - now)
                 # Who makes room must not be ended for it.

@@ -25,6 +25,10 @@ def test_what_overlaps_itself_is_found() -> None:
     assert fed((b"aaaa",), [b"aaa", b"aaaaaa"]) == b"***" * 2 + b"a"
 
 
+def test_values_that_overlap_each_other_are_found() -> None:
+    assert fed((b"aaaX", b"XYZbbbb-longer", b"bbbb"), [b"aaaXYZbbbb"]) == b"***YZ***"
+
+
 def test_no_piece_holds_back_more_than_may_be_a_value() -> None:
     redactor = Redactor((b"password",))
     assert redactor.feed(b"enter the pass") == b"enter the "

@@ -93,6 +93,9 @@ async def test_output_and_silence(caller: Caller, box: Sandbox) -> None:
     assert flood.execution.exit.limit.which == _WHICH.WHICH_OUTPUT
     assert flood.execution.exit.output_bytes == len(flood.stdout.text) == 100_000
     assert flood.execution.spec.output_limit == 100_000
+    for pause in ("", "sleep 0.001; "):
+        burst = await caller.execute(box, f"printf 0; {pause}printf 123456789abc", output_limit=10)
+        assert burst.execution.exit.limit.which == _WHICH.WHICH_OUTPUT
     idle = Duration(nanos=300_000_000)
     script = "for i in 1 2 3; do echo $i; sleep 0.1; done; exec sleep 100"
     silent = await caller.execute(box, script, idle_output_timeout=idle)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import shutil
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -136,7 +137,10 @@ async def test_what_ended_long_ago_is_removed(node: Node, caller: Caller, box: S
     await caller.wait(box, "old")
     await caller.start(box, "runs", "sleep 100")
     store = Store(node.state / "executor" / "executions")
-    for name in ("old", "runs"):
+    broken = store.folder(box.uid, "broken")
+    shutil.copytree(store.folder(box.uid, "old"), broken)
+    (broken / "spec").write_text("{")
+    for name in ("broken", "old", "runs"):
         os.utime(store.folder(box.uid, name) / "end", (1, 1))
     async with node.executor() as other:
 

@@ -168,7 +168,12 @@ async def test_a_recorded_start_without_its_secrets_never_runs(
 
 
 async def test_an_error_of_validation_does_not_show_a_value(caller: Caller, box: Sandbox) -> None:
-    for secrets in ({"A": f"{VALUE}\0"}, {"no name": VALUE}, {"A": VALUE * 2000}):
+    for secrets in (
+        {"A": f"{VALUE}\0"},
+        {"no name": VALUE},
+        {"A": VALUE * 2000},
+        {"COVE_EXECUTION_ID": VALUE},
+    ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await caller.start(box, "one", "true", secrets=secrets)
         assert caught.value.code() is Code.INVALID_ARGUMENT
