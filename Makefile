@@ -14,6 +14,7 @@ SERVICE_KILLS ?= 100
 TREE_ROUNDS ?= 100
 EXECUTIONS ?= 1000
 FUZZ_EXAMPLES ?= 2000
+FUZZ_ARCHIVES ?= 1500
 PYTEST_WORKERS ?= 3
 
 .DEFAULT_GOAL := help
@@ -47,7 +48,8 @@ test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load.
 	  COVE_DORMANT_WORKTREES=$(DORMANT_WORKTREES) COVE_START_POINTS=$(START_POINTS) \
 	  COVE_DISCONNECTS=$(DISCONNECTS) COVE_SERVICE_KILLS=$(SERVICE_KILLS) \
 	  COVE_TREE_ROUNDS=$(TREE_ROUNDS) COVE_EXECUTIONS=$(EXECUTIONS) \
-	  COVE_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest -m long $(LONG) || test $$? -eq 5
+	  COVE_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) COVE_FUZZ_ARCHIVES=$(FUZZ_ARCHIVES) \
+	  $(BIN)/pytest -m long $(LONG) || test $$? -eq 5
 
 test-compose: setup ## Run the suite in containers, for real; as root, about 6 minutes.
 	@$(BIN)/python -m tests.compose
