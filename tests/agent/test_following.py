@@ -5,6 +5,8 @@ import json
 import os
 import time
 
+import pytest
+
 from agent.record import ExitKind
 from tests.agent.node import Box, Ended, Node, close, command, ended, output, until
 from tests.agent.outside import BRANCH, outside
@@ -227,6 +229,7 @@ async def test_nonsense_changes_nothing_and_stops_nothing(node: Node) -> None:
         assert (await state(box))[0] == new
 
 
+@pytest.mark.long
 async def test_an_inside_that_is_broken_keeps_its_commands(node: Node) -> None:
     made = outside(node)
     async with made.sandbox() as box:

@@ -13,6 +13,7 @@ from typing import Final
 
 import pytest
 import pytest_asyncio
+from _pytest.mark import ParameterSet
 
 from tests.support.people import entering
 from tests.support.repository import git, make_repository
@@ -20,7 +21,7 @@ from tests.support.suite import Done, Suite, running_suite
 
 ROOT: Final = Path(__file__).parent.parent.parent
 _BOUND: Final = 120.0
-_USERS: Final = (None, 60904) if os.geteuid() == 0 else (None,)
+_ORDINARY: Final = 60904
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +72,13 @@ def _uid(suite: Suite) -> int:
     return suite.user if suite.user is not None else os.geteuid()
 
 
-@pytest_asyncio.fixture(
-    scope="package", loop_scope="package", params=_USERS, ids=("own", "ordinary")[: len(_USERS)]
-)
+def _users() -> list[ParameterSet]:
+    own = pytest.param(None, id="own")
+    ordinary = pytest.param(_ORDINARY, id="ordinary", marks=pytest.mark.long)
+    return [own, ordinary] if os.geteuid() == 0 else [own]
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package", params=_users())
 async def suite(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Suite]:

@@ -225,6 +225,7 @@ async def test_the_same_fork_again_is_the_same_and_another_is_refused(
         )
 
 
+@pytest.mark.long
 async def test_many_layers_become_one_that_looks_the_same(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -117,7 +117,15 @@ async def test_a_create_that_is_refused_leaves_nothing(
     assert left_of(suite) == []
 
 
-@pytest.mark.parametrize("victim", ["git", "registry", "provider", "gateway"])
+@pytest.mark.parametrize(
+    "victim",
+    [
+        "git",
+        "gateway",
+        pytest.param("registry", marks=pytest.mark.long),
+        pytest.param("provider", marks=pytest.mark.long),
+    ],
+)
 async def test_a_create_during_which_a_service_dies_ends_ready_or_gone(
     suite: Suite, large: Path, victim: str
 ) -> None:

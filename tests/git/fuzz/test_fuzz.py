@@ -14,7 +14,7 @@ from tests.git.fuzz.service import CannotMountError, Service
 from tests.git.parts import run_git
 
 STEPS = 15
-FEW = 5
+FEW = 3
 """Worktrees in `make test`."""
 MANY = int(os.environ.get("COVE_FUZZ_WORKTREES", "150"))
 """In `make test-long`; each of up to `STEPS` rounds."""
