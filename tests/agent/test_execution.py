@@ -284,12 +284,19 @@ async def test_whoever_stops_all_others_holds_up_no_agent(node: Node) -> None:
             async with asyncio.timeout(2):
                 os.close(await agent.open(b"/workspace", os.O_RDONLY | os.O_DIRECTORY))
                 await agent.listing()
+        ran = True
         async with asyncio.timeout(8):
-            await starting
+            try:
+                await starting
+            except AgentError as error:  # Whoever never comes to run is told of, in time.
+                assert error.code is ErrorCode.NOT_PREPARED
+                ran = False
         async with asyncio.timeout(8):
             await agent.signal("storm", signal.SIGKILL, Scope.TREE)
         await ended(storm)
-        await ended(other)
+        if ran:
+            await ended(other)
+        assert bool(os.fstat(other.log).st_size) is ran
         assert (await box.run("echo", "back")).stdout == b"back\n"
 
 
