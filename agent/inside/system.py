@@ -21,6 +21,7 @@ RENAME_NOREPLACE = 1
 TIOCSCTTY, TIOCSWINSZ = 0x540E, 0x5414
 
 _PR_SET_DUMPABLE = 4
+_PR_SET_NO_NEW_PRIVS = 38
 _SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 444, 445, 446
 _LANDLOCK_VERSION = 1
 _REFER, _MAKE_BLOCK = 1 << 13, 1 << 11
@@ -77,6 +78,8 @@ def separate() -> None:
     That is what a Landlock domain does. It must restrict something: that is the making of block
     devices, which nobody here may; renames and links, which it forbids otherwise, are allowed.
     """
+    if _prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:  # As in every sandbox.
+        raise _failed()
     handled = struct.pack("=Q", _REFER | _MAKE_BLOCK)
     rules: int = _syscall(_SYS_LANDLOCK_CREATE, handled, len(handled), 0)
     if rules < 0:

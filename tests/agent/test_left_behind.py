@@ -24,11 +24,14 @@ async def started(box: Box, agent: AgentClient, key: str, script: str) -> None:
 
 
 async def alive(agent: AgentClient, key: str, count: int) -> list[bytes]:
+    """When there are so many, and all have become what they are to be."""
     async with asyncio.timeout(10):
         while True:
             found = (await agent.processes(key)).get(key)
-            if (found.total if found else 0) == count:
-                return sorted(each.command for each in found.listed) if found else []
+            commands = sorted(each.command for each in found.listed) if found else []
+            settled = not any(each.startswith(b"sh\0") for each in commands)
+            if settled and (found.total if found else 0) == count:
+                return commands
             await asyncio.sleep(0.005)
 
 
