@@ -29,7 +29,7 @@ async def alive(agent: AgentClient, key: str, count: int) -> list[bytes]:
         while True:
             found = (await agent.processes(key)).get(key)
             commands = sorted(each.command for each in found.listed) if found else []
-            settled = not any(each.startswith(b"sh\0") for each in commands)
+            settled = not any(each.startswith((b"sh\0", b"setsid\0")) for each in commands)
             if settled and (found.total if found else 0) == count:
                 return commands
             await asyncio.sleep(0.005)
