@@ -147,8 +147,7 @@ class Keeper:
             end = await asyncio.to_thread(self._lose, record, why)
         if kept := self._kept.get(record.key):
             kept.end = end
-        # Whoever waits for the end is told first.
-        asyncio.get_running_loop().call_later(_AFTER, self._clear, record)
+        self._background.keep(self._clear(record))
         return State.ENDED
 
     async def drop(self, record: Record) -> None:
@@ -210,10 +209,10 @@ class Keeper:
             return State.REMOVED
         return State.STARTING
 
-    def _clear(self, record: Record) -> None:
-        paths = self._store.groups(record)
-        self._background.keep(asyncio.to_thread(self._groups.remove, paths))
+    async def _clear(self, record: Record) -> None:
+        await asyncio.sleep(_AFTER)  # Whoever waits for the end is told first.
         self._preparer.prepare(record.uid)
+        await asyncio.to_thread(self._groups.remove, self._store.groups(record))
 
     def _finish(self, record: Record, result: Result) -> End:
         usage = self._groups.usage(self._store.groups(record))
