@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := -m pip install --quiet --disable-pip-version-check
 # How much of each long suite `make test-long` runs.
 LONG ?=
-FUZZ_WORKTREES ?= 150
+FUZZ_WORKTREES ?= 170
 KILL_POINTS ?= 36
 DORMANT_WORKTREES ?= 2000
 START_POINTS ?= 1000

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from agent import PROTOCOL_VERSION, frames, protocol
+from agent import PROTOCOL_VERSION
 from agent.channel import Channel, PeerGone, PeerTooOld
 from agent.egress import EGRESS_UID
+from agent.verbs import ask
 
 __all__ = ["EgressClient", "EgressError", "PeerGone", "PeerTooOld", "WayOut"]
 
@@ -91,14 +92,4 @@ class EgressClient:
     async def _ask(
         self, verb: str, descriptors: Sequence[int] = (), **arguments: Any
     ) -> dict[str, Any]:
-        payload = protocol.encode({"verb": verb, **arguments})
-        reply = await self._channel.request(frames.LAUNCHER, payload, _TIMEOUT, descriptors)
-        for descriptor in reply.descriptors:
-            os.close(descriptor)
-        try:
-            answer = protocol.decode(reply.payload)
-        except ValueError as error:
-            raise PeerGone("the proxy answers nonsense") from error
-        if not reply.ok:
-            raise EgressError(str(answer.get("error", "unknown")))
-        return answer
+        return await ask(self._channel, EgressError, verb, _TIMEOUT, descriptors, **arguments)

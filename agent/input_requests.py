@@ -1,31 +1,18 @@
 """The part of the agent's client that is about the input of executions."""
 
-from collections.abc import Sequence
 from typing import Final
 
 from agent import frames
 from agent.channel import Reply
 from agent.messages import MOST_INPUT, InputState
-from agent.replies import numbers
+from agent.replies import TIMEOUT, Asking, numbers
 
-_TIMEOUT: Final = 10.0
-"""Seconds the agent has, over and above those that it waits by itself."""
 _LONGEST: Final = 5.0
-"""Seconds for which it waits for room, or for news."""
+"""Seconds for which the agent waits for room, or for news; TIMEOUT comes on top."""
 
 
-class InputRequests:
+class InputRequests(Asking):
     """Raises AgentError for executions without input or that have ended, and PeerGone."""
-
-    async def _ask(
-        self,
-        kind: int,
-        payload: bytes,
-        timeout: float = _TIMEOUT,
-        descriptors: Sequence[int] = (),
-        wanted: int = 0,
-    ) -> Reply:
-        raise NotImplementedError
 
     async def write_input(
         self,
@@ -46,7 +33,7 @@ class InputRequests:
             *(execution_id.encode(), writer.encode(), int(take_over)),
             *(offset, int(close), data),
         )
-        return _state(await self._ask(frames.WRITE, payload, _LONGEST + _TIMEOUT))
+        return _state(await self._ask(frames.WRITE, payload, _LONGEST + TIMEOUT))
 
     async def input(
         self,
@@ -63,7 +50,7 @@ class InputRequests:
         """
         names = execution_id.encode(), writer.encode(), int(take_over)
         payload = frames.pack(*names, int(wait * 1000))
-        return _state(await self._ask(frames.INPUT, payload, wait + _TIMEOUT))
+        return _state(await self._ask(frames.INPUT, payload, wait + TIMEOUT))
 
     async def release_input(self, execution_id: str, writer: str) -> None:
         """The writer does not hold it any more, if it did."""

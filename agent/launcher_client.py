@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Self
 
-from agent import PROTOCOL_VERSION, SANDBOX_UID, frames, protocol
+from agent import PROTOCOL_VERSION, SANDBOX_UID
 from agent.channel import Channel, PeerGone, PeerTooOld
 from agent.client import AgentClient
 from agent.protocol import SPEC_VERSION, Facts, Mode, SandboxSpec, SandboxStatus, State
+from agent.verbs import ask
 
 __all__ = ["LauncherClient", "LauncherError", "PeerGone", "PeerTooOld", "ProbeFailed"]
 
@@ -125,12 +126,4 @@ class LauncherClient:
         await self._ask("shutdown", timeout, stop_sandboxes=stop_sandboxes)
 
     async def _ask(self, verb: str, timeout: float = _TIMEOUT, **arguments: Any) -> dict[str, Any]:
-        payload = protocol.encode({"verb": verb, **arguments})
-        reply = await self._channel.request(frames.LAUNCHER, payload, timeout)
-        try:
-            answer = protocol.decode(reply.payload)
-        except ValueError as error:
-            raise PeerGone("the launcher answers nonsense") from error
-        if not reply.ok:
-            raise LauncherError(str(answer.get("error", "unknown")))
-        return answer
+        return await ask(self._channel, LauncherError, verb, timeout, **arguments)

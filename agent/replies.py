@@ -1,16 +1,37 @@
-"""What an agent answered, checked."""
+"""Asks an agent, and checks what it answered."""
+
+import os
+from collections.abc import Sequence
+from typing import Final
 
 from agent import frames
-from agent.channel import PeerGone, Reply
+from agent.channel import Channel, PeerGone, Reply
 from agent.messages import AgentError, ErrorCode
 
+TIMEOUT: Final = 10.0
+"""Seconds the agent has for what it does at once."""
 
-def failure(reply: Reply) -> Exception:
-    try:
-        code, errno, message = frames.unpack(reply.payload)
-        return AgentError(ErrorCode(code.decode()), int(errno), message.decode())
-    except ValueError:
-        return PeerGone("the agent answers nonsense")
+
+class Asking:
+    """What all requests to an agent stand on."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    async def _ask(
+        self,
+        kind: int,
+        payload: bytes,
+        timeout: float = TIMEOUT,
+        descriptors: Sequence[int] = (),
+        wanted: int = 0,
+    ) -> Reply:
+        reply = await self._channel.request(kind, payload, timeout, descriptors)
+        if not reply.ok or len(reply.descriptors) != wanted:
+            for descriptor in reply.descriptors:
+                os.close(descriptor)
+            raise _failure(reply)
+        return reply
 
 
 def numbers(reply: Reply, count: int) -> list[int]:
@@ -21,3 +42,11 @@ def numbers(reply: Reply, count: int) -> list[int]:
     if len(found) != count:
         raise PeerGone("the agent answers nonsense")
     return found
+
+
+def _failure(reply: Reply) -> Exception:
+    try:
+        code, errno, message = frames.unpack(reply.payload)
+        return AgentError(ErrorCode(code.decode()), int(errno), message.decode())
+    except ValueError:
+        return PeerGone("the agent answers nonsense")

@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -25,7 +26,7 @@ _ENV: Final = ("PATH", "LANG", "LC_ALL", "TMPDIR")
 """What it needs of our environment; it lives long, and holds no secret."""
 
 
-class Companion:
+class Companion(ABC):
     """Keeps one running until it is told to stop. A subclass says what it is and asks it."""
 
     name: str
@@ -59,16 +60,17 @@ class Companion:
         except OSError as error:
             _log.warning("the %s could not be stopped: %s", self.called, error)
 
+    @abstractmethod
     def _arguments(self) -> Sequence[str]:
-        raise NotImplementedError
+        """Of its command line, after the module."""
 
+    @abstractmethod
     async def _answers(self) -> bool:
         """Whether ours runs. Raises `CannotStart` when another does."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _tell_to_end(self, pid: int) -> None:
         """Raises OSError."""
-        raise NotImplementedError
 
     async def _watch(self) -> None:
         while True:

@@ -8,13 +8,12 @@ from typing import Final
 from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import ExecutionServiceServicer
-from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
 from gateway.convert import commands_env, environment_limits
+from gateway.face import named
 from gateway.forwarding import forwarded
-from gateway.inputs import InputFace, named
-from gateway.ready import Workspaces, in_words_of
-from gateway.tools import Tools
+from gateway.inputs import InputFace
+from gateway.ready import in_words_of
 from servicekit.errors import InvalidArgument
 from servicekit.status import Context
 
@@ -23,30 +22,6 @@ _LOOK: Final = 5.0
 
 
 class ExecutionServicer(InputFace, ExecutionServiceServicer):
-    def __init__(self, tools: Tools, workspaces: Workspaces) -> None:
-        self._executor = tools.executor
-        self._ports = tools.ports
-        self._rpc = tools.executor.rpc
-        self._workspaces = workspaces
-
-    async def StartExecution(
-        self, request: pb.StartExecutionRequest, context: Context
-    ) -> pb.StartExecutionResponse:
-        environment = await self._workspaces.ready(request.parent)
-        asked = executor_pb2.StartExecutionRequest(
-            handle=environment.handle,
-            execution_id=names.execution_id(request.execution_id, request.request_id),
-            execution=request.execution,
-            environment_env=commands_env(environment.spec),
-            environment_limits=environment_limits(environment.spec),
-            request_id=names.derived_if(request.request_id, "StartExecution"),
-        )
-        with in_words_of(environment, asked, request):
-            answer = await self._workspaces.awake(
-                environment, lambda: self._executor.unary(self._rpc.StartExecution, asked)
-            )
-        return pb.StartExecutionResponse(execution=named(environment, answer.execution))
-
     async def GetExecution(
         self, request: pb.GetExecutionRequest, context: Context
     ) -> pb.GetExecutionResponse:
@@ -203,9 +178,3 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
                 async for event in events:
                     if kind := event.WhichOneof("event"):
                         yield pb.ForwardPortResponse(**{kind: getattr(event, kind)})
-
-    async def _find(self, name: str) -> tuple[Environment, str]:
-        """The workspace of an execution, and how the executor names it."""
-        workspace, execution_id = names.split_execution(name)
-        environment = await self._workspaces.ready(workspace)
-        return environment, names.behind(environment, execution_id)

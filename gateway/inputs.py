@@ -4,22 +4,18 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from cove.executor.v1 import executor_pb2
-from cove.executor.v1.executor_pb2_grpc import ExecutorServiceStub
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
+from gateway.face import Face, named
 from gateway.feeding import Feed
 from gateway.ready import in_words_of
-from gateway.tools import Tool
 from servicekit.errors import InvalidArgument
 from servicekit.status import Context
 
 
-class InputFace:
-    """See `executions.ExecutionServicer`, which makes its parts."""
-
-    _executor: Tool[ExecutorServiceStub]
-    _rpc: ExecutorServiceStub
+class InputFace(Face):
+    """Input and terminals."""
 
     async def WriteInput(
         self, request: pb.WriteInputRequest, context: Context
@@ -98,24 +94,9 @@ class InputFace:
                     if told := _told(environment, event):
                         yield told
 
-    async def StartExecution(
-        self, request: pb.StartExecutionRequest, context: Context
-    ) -> pb.StartExecutionResponse:
-        raise NotImplementedError
-
-    async def _find(self, name: str) -> tuple[Environment, str]:
-        raise NotImplementedError
-
     async def _write(self, **fields: Any) -> executor_pb2.WriteInputResponse:
         asked = executor_pb2.WriteInputRequest(**fields)
         return await self._executor.unary(self._rpc.WriteInput, asked)
-
-
-def named(environment: Environment, execution: executor_pb2.Execution) -> executor_pb2.Execution:
-    """The same execution by the name that callers know."""
-    _, execution_id = names.split_execution(execution.name)
-    execution.name = f"{names.workspace_name(environment.name)}{names.EXECUTIONS}{execution_id}"
-    return execution
 
 
 async def _next(requests: AsyncIterator[pb.StreamInputRequest]) -> pb.StreamInputRequest | None:

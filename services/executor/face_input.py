@@ -7,30 +7,18 @@ from typing import Final
 
 from cove.executor.v1 import executor_pb2 as pb
 from servicekit.errors import InvalidArgument
-from servicekit.ledger import Ledger
 from servicekit.status import Context
 from services.executor.attaching import Attached
-from services.executor.executions import Executions
-from services.executor.inputs import Inputs, Piece, Writer
-from services.executor.output import Outputs
+from services.executor.face import Face, parts
+from services.executor.inputs import Piece, Writer
 from services.executor.record import Record
 
 _PATIENCE: Final = 20.0
 """Seconds after which WriteInput says how far it came: before its deadline."""
 
 
-class InputFace:
-    """See `service.ExecutorServicer`, which makes its parts."""
-
-    _executions: Executions
-    _outputs: Outputs
-    _inputs: Inputs
-    _ledger: Ledger
-
-    async def _start(
-        self, request: pb.StartExecutionRequest, spec: pb.ExecutionSpec
-    ) -> pb.StartExecutionResponse:
-        raise NotImplementedError
+class InputFace(Face):
+    """Input and terminals."""
 
     async def WriteInput(
         self, request: pb.WriteInputRequest, context: Context
@@ -92,9 +80,3 @@ class InputFace:
             started = await self._start(opening.start, opening.start.execution.spec)
             name = started.execution.name
         return await self._executions.find(*parts(name))
-
-
-def parts(name: str) -> tuple[str, str]:
-    """Uid and execution id of `environments/{uid}/executions/{id}`."""
-    _, uid, _, execution_id = name.split("/")
-    return uid, execution_id

@@ -4,7 +4,6 @@ The note is on disk before the hole is made, and only ever grows. So whoever has
 and looks at the note after that, knows which of it may have been zeros.
 """
 
-import fcntl
 import os
 import struct
 from binascii import crc32
@@ -13,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
+
+from services.executor.entries import locked
 
 _NOTE: Final = struct.Struct("<4QI")
 _SLOT: Final = 512
@@ -75,7 +76,7 @@ def noting(folder: Path) -> Iterator[int | None]:
     """Hold the note of an execution, so that only one makes holes; None: somebody else does."""
     descriptor = os.open(f"{folder}/hole", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        yield descriptor if _locked(descriptor) else None
+        yield descriptor if locked(descriptor) else None
     finally:
         os.close(descriptor)
 
@@ -91,11 +92,3 @@ def note(descriptor: int, hole: Hole) -> None:
 
 def _order(hole: Hole) -> tuple[int, int]:
     return hole.end, -hole.begin
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

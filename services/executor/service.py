@@ -1,9 +1,5 @@
 """gRPC face of the executor: check the request, ask, convert."""
 
-import asyncio
-import base64
-import hashlib
-import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Final
@@ -14,26 +10,16 @@ from cove.executor.v1 import executor_pb2 as pb
 from cove.executor.v1.executor_pb2_grpc import ExecutorServiceServicer
 from servicekit import calls
 from servicekit.errors import InvalidArgument
-from servicekit.ledger import Ledger
-from servicekit.paging import PageTokens
 from servicekit.status import Context
 from services.executor import convert
-from services.executor.agents import Agents
-from services.executor.alive import Alive
-from services.executor.background import Background
 from services.executor.bounded import Bounded
 from services.executor.ending import End
 from services.executor.errors import ExecutionNotFound
-from services.executor.executions import Executions
-from services.executor.face_input import InputFace, parts
+from services.executor.face import parts
+from services.executor.face_input import InputFace
 from services.executor.forwarding import forward
-from services.executor.inputs import Inputs
-from services.executor.output import Chunk, Ended, Gap, Heartbeat, Outputs, Stopped
-from services.executor.ports import Ports
-from services.executor.record import Record, Spec
-from services.executor.retention import Retention
-from services.executor.secrets import Variables
-from services.executor.using import Uses
+from services.executor.output import Chunk, Ended, Gap, Heartbeat, Stopped
+from services.executor.record import Record
 
 _ANSWERED: Final = 1 << 20
 """Bytes of each stream in the answer of Execute."""
@@ -47,39 +33,6 @@ _SCOPES: Final = {
 
 
 class ExecutorServicer(InputFace, ExecutorServiceServicer):
-    def __init__(
-        self,
-        *,
-        executions: Executions,
-        outputs: Outputs,
-        inputs: Inputs,
-        agents: Agents,
-        alive: Alive,
-        ports: Ports,
-        heartbeat: float,
-        ledger: Ledger,
-        tokens: PageTokens,
-        background: Background,
-        stopping: asyncio.Event,
-        uses: Uses,
-        methods: Mapping[str, str],
-        retention: Retention,
-    ) -> None:
-        self._executions = executions
-        self._outputs = outputs
-        self._inputs = inputs
-        self._agents = agents
-        self._alive = alive
-        self._ports = ports
-        self._heartbeat = heartbeat
-        self._ledger = ledger
-        self._tokens = tokens
-        self._background = background
-        self._stopping = stopping
-        self._uses = uses
-        self._methods = methods
-        self._retention = retention
-
     async def StartExecution(
         self, request: pb.StartExecutionRequest, context: Context
     ) -> pb.StartExecutionResponse:
@@ -253,42 +206,3 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
             async with aclosing(events):
                 async for event in events:
                     yield event
-
-    async def _started(self, request: convert.Request, spec: pb.ExecutionSpec) -> Record:
-        if not request.request_id:
-            return await self._executions.begin(*self._wanted(request, spec))
-        answer = await self._start(request, spec)
-        return await self._executions.find(*parts(answer.execution.name))
-
-    async def _start(
-        self, request: convert.Request, spec: pb.ExecutionSpec
-    ) -> pb.StartExecutionResponse:
-        async def start() -> pb.StartExecutionResponse:
-            found = await self._executions.start(*self._wanted(request, spec))
-            return pb.StartExecutionResponse(execution=convert.execution(found))
-
-        return await self._ledger.once(request, pb.StartExecutionResponse, start)
-
-    def _wanted(
-        self, request: convert.Request, spec: pb.ExecutionSpec
-    ) -> tuple[str, str, Spec, Variables]:
-        uid = self._agents.environment(request.handle)
-        execution_id = request.execution_id or _new_id(uid, request.request_id)
-        variables = Variables(
-            env=request.environment_env,
-            secrets=dict(spec.secrets),
-            disk_bytes=request.environment_limits.disk_bytes,
-            open_files=request.environment_limits.open_files,
-            tenant=calls.current().identity.tenant,
-        )
-        return uid, execution_id, convert.spec_of(spec), variables
-
-
-def _new_id(uid: str, request_id: str) -> str:
-    """Made of the request id, if there is one, so that any retry makes the same."""
-    if not request_id:
-        return f"x{secrets.token_hex(8)}"
-    identity = calls.current().identity
-    said = "\0".join((identity.tenant, identity.principal, uid, request_id.lower()))
-    digest = hashlib.sha256(said.encode()).digest()
-    return "x" + base64.b32encode(digest[:10]).decode().lower()

@@ -14,7 +14,6 @@ being made may wait for long until somebody needs it.
 """
 
 import asyncio
-import errno
 import fcntl
 import json
 import logging
@@ -22,7 +21,6 @@ import os
 import re
 import secrets
 import shutil
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -34,6 +32,16 @@ from agent.handle import valid_uid
 from agent.record import BLANK_RESULT, Result, input_of
 from agent.writeback import is_ordered, write_out
 from services.executor.ending import SIZE, End
+from services.executor.entries import (
+    abandoned,
+    content,
+    locked,
+    made,
+    remove_tree,
+    rename_new,
+    reserve,
+    sync_folder,
+)
 from services.executor.hole import SIZE as HOLE_SIZE
 from services.executor.record import Progress, Record, Spec, State
 
@@ -96,7 +104,7 @@ class Store:
     def read(self, uid: str, execution_id: str) -> Record | None:
         folder = self.folder(uid, execution_id)
         try:
-            values = json.loads(_content(folder, "spec").rstrip(b"\0"))
+            values = json.loads(content(folder, "spec").rstrip(b"\0"))
         except (FileNotFoundError, NotADirectoryError):
             return None
         if values["version"] != _VERSION:
@@ -140,11 +148,11 @@ class Store:
         lock = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            _reserve(fresh / "result", len(BLANK_RESULT))
-            _reserve(fresh / "end", SIZE)
-            os.close(_made(fresh / "log"))
-            spec = _made(fresh / "spec")
-            _reserve(fresh / "hole", HOLE_SIZE)
+            reserve(fresh / "result", len(BLANK_RESULT))
+            reserve(fresh / "end", SIZE)
+            os.close(made(fresh / "log"))
+            spec = made(fresh / "spec")
+            reserve(fresh / "hole", HOLE_SIZE)
         except OSError:
             os.close(lock)
             shutil.rmtree(fresh)
@@ -181,8 +189,8 @@ class Store:
         write_out([draft.spec], str(folder.parent))
         if not is_ordered(str(folder.parent)):
             os.fsync(draft.lock)
-        _rename_new(draft.folder, folder)
-        _sync_folder(folder.parent)
+        rename_new(draft.folder, folder)
+        sync_folder(folder.parent)
         return Record(
             uid=uid,
             execution_id=execution_id,
@@ -197,7 +205,7 @@ class Store:
     def discard(self, draft: Draft) -> None:
         """Remove a draft that nobody will use."""
         draft.close()
-        _remove_tree(draft.folder)
+        remove_tree(draft.folder)
         with suppress(OSError):
             draft.folder.parent.rmdir()
 
@@ -210,7 +218,7 @@ class Store:
             yield False
             return
         try:
-            while not _locked(lock):  # noqa: ASYNC110 # Another process has it.
+            while not locked(lock):  # noqa: ASYNC110 # Another process has it.
                 await asyncio.sleep(_ASK_AGAIN)
             yield self._is_there(record, lock)
         finally:
@@ -218,7 +226,7 @@ class Store:
 
     def progress(self, record: Record) -> Progress:
         with suppress(FileNotFoundError):
-            if end := End.decode(_content(record.folder, "end")):
+            if end := End.decode(content(record.folder, "end")):
                 return Progress(State.ENDED, end)
         try:
             size = (record.folder / "log").stat().st_size
@@ -229,14 +237,14 @@ class Store:
     def result(self, record: Record) -> Result | None:
         """What the agent wrote at the end; None while it is not whole."""
         try:
-            return Result.decode(_content(record.folder, "result"))
+            return Result.decode(content(record.folder, "result"))
         except (ValueError, FileNotFoundError):
             return None
 
     def input(self, record: Record) -> InputState | None:
         """How far the input came, as the agent noted at the end."""
         try:
-            return input_of(_content(record.folder, "result"))
+            return input_of(content(record.folder, "result"))
         except FileNotFoundError:
             return None
 
@@ -262,7 +270,7 @@ class Store:
     def groups(self, record: Record) -> list[str]:
         """Paths of its control groups."""
         try:
-            return [str(path) for path in json.loads(_content(record.folder, "groups"))]
+            return [str(path) for path in json.loads(content(record.folder, "groups"))]
         except (FileNotFoundError, ValueError):
             return list(record.groups)
 
@@ -275,7 +283,7 @@ class Store:
         """Remove an execution that the caller holds."""
         dead = record.folder.with_name(_DEAD + record.token)
         record.folder.rename(dead)
-        _remove_tree(dead)
+        remove_tree(dead)
 
     def remove_environment(self, uid: str) -> int:
         """Remove all executions of an environment; returns how many."""
@@ -285,16 +293,16 @@ class Store:
             self.environment(uid).rename(dead)
         except FileNotFoundError:
             return 0
-        _remove_tree(dead)
+        remove_tree(dead)
         return count
 
     def sweep(self) -> None:
         """Remove what killed executors left half made or half removed."""
         for parent in (self._root, *(self.environment(uid) for uid in self.environments())):
             for each in parent.iterdir():
-                half_made = each.name.startswith(_NEW) and _abandoned(each, self._making)
+                half_made = each.name.startswith(_NEW) and abandoned(each, self._making)
                 if half_made or each.name.startswith(_DEAD):
-                    _remove_tree(each)
+                    remove_tree(each)
 
     def environment(self, uid: str) -> Path:
         """The directory of an environment. Raises ValueError for what is no uid."""
@@ -309,69 +317,3 @@ class Store:
         except FileNotFoundError:
             return False
         return os.path.samestat(found, os.fstat(lock))
-
-
-def _content(folder: Path, name: str) -> bytes:
-    """The whole of a small file, without the detours of `Path.read_bytes`."""
-    descriptor = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return b"".join(iter(lambda: os.read(descriptor, 65536), b""))
-    finally:
-        os.close(descriptor)
-
-
-def _made(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-
-
-def _reserve(path: Path, size: int) -> None:
-    """Make a file of zeros that has its space, so that writing it later needs none."""
-    descriptor = _made(path)
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _rename_new(fresh: Path, folder: Path) -> None:
-    """A rename never replaces a directory that is not empty, so one of two makers wins."""
-    try:
-        fresh.rename(folder)
-    except OSError as error:
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-            raise FileExistsError(folder) from None
-        raise
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _abandoned(folder: Path, making: float) -> bool:
-    """Whether nobody holds it any more, nor has just made it and is about to."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
-        return False
-    try:
-        old = os.fstat(descriptor).st_ctime < time.time() - making
-        return old and _locked(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_tree(folder: Path) -> None:
-    with suppress(FileNotFoundError):  # Another executor may be at the same.
-        shutil.rmtree(folder)

@@ -20,6 +20,7 @@ from cove.executor.v1.executor_pb2 import Chunk
 from cove.registry.v1.registry_pb2 import Limits
 from cove.status import CoveError
 from cove.workspaces import Workspace
+from tests.support.processes import named
 from tests.support.suite import Suite, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -122,19 +123,6 @@ async def said(execution: Execution, word: bytes) -> None:
             if word in seen:
                 return
     raise AssertionError(f"it ended with {seen!r}")
-
-
-def outside(name: str) -> list[int]:
-    """Pids on the host of what runs under that name."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                if (entry / "cmdline").read_bytes().split(b"\0")[0] == name.encode():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
 
 
 async def test_files_of_the_host_are_not_there(
@@ -284,9 +272,9 @@ async def test_kill_of_a_tree_reaches_who_left_session_parent_and_environment(
     script = f'for i in 1 2 3 4; do python3 -c "$0" {name}; done; echo begun; sleep 3600'
     execution = await workspace.start("sh", "-c", script, DAEMON)
     await said(execution, b"begun")
-    await until(lambda: len(outside(name)) == 4, "four daemons run")
+    await until(lambda: len(named(name)) == 4, "four daemons run")
     await execution.signal(signal.SIGKILL, scope="tree")
-    assert outside(name) == []
+    assert named(name) == []
 
 
 async def test_a_fork_bomb_starves_neither_agent_nor_neighbours(

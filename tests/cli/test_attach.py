@@ -37,12 +37,11 @@ class Person:
         asyncio.get_running_loop().add_reader(self._ours, self._read)
         self._came = asyncio.Event()
         self.process = await asyncio.create_subprocess_exec(
-            *self._suite.command(*self._arguments),
+            *("setsid", "--ctty", *self._suite.command(*self._arguments)),
             stdin=self._theirs,
             stdout=self._theirs,
             stderr=self._theirs,
             env={**self._suite.env, "COVE_STATE": str(self._suite.state), "TERM": "vt100"},
-            preexec_fn=self._take_terminal,
         )
         return self
 
@@ -77,10 +76,6 @@ class Person:
         async with asyncio.timeout(20):
             while termios.tcgetattr(self._theirs)[3] & termios.ICANON:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-
-    def _take_terminal(self) -> None:
-        os.setsid()
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     def _read(self) -> None:
         try:

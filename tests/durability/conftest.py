@@ -1,53 +1,19 @@
-"""One suite for the tests of a module, and a workspace for each of them."""
+"""One suite for the tests of a module, with a client that is patient, and two workspaces."""
 
-import secrets
 from collections.abc import AsyncIterator
-from pathlib import Path
 
-import pytest
 import pytest_asyncio
 
 from cove.client import Client
-from cove.workspaces import Workspace
+from tests.attacks.conftest import neighbour as neighbour
+from tests.attacks.conftest import repository as repository
+from tests.attacks.conftest import suite as suite
+from tests.attacks.conftest import workspace as workspace
 from tests.executor.conftest import node as node
-from tests.support.repository import make_repository
-from tests.support.suite import Suite, running_suite
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
-    async with running_suite(tmp_path_factory.mktemp("suite")) as running:
-        yield running
+from tests.support.suite import Suite
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def cove(suite: Suite) -> AsyncIterator[Client]:
     async with suite.client(patience=60) as client:
         yield client
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    make_repository(tmp_path / "app", {"README.md": "hello\n"})
-    return tmp_path / "app"
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def workspace(cove: Client, repository: Path) -> AsyncIterator[Workspace]:
-    made = await new(cove, repository)
-    yield made
-    await made.delete(force=True, allow_missing=True)
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def neighbour(cove: Client, repository: Path) -> AsyncIterator[Workspace]:
-    """Another one of the same installation."""
-    made = await new(cove, repository)
-    yield made
-    await made.delete(force=True, allow_missing=True)
-
-
-async def new(cove: Client, repository: Path) -> Workspace:
-    return await cove.workspaces.create(
-        repository=f"file://{repository}", id=f"durable-{secrets.token_hex(4)}"
-    )

@@ -14,6 +14,7 @@ import pytest_asyncio
 from cove.client import Client
 from cove.registry.v1.registry_pb2 import Limits
 from cove.workspaces import Workspace
+from tests.support.processes import named
 from tests.support.suite import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
@@ -95,19 +96,6 @@ async def bombed(cove: Client, repository: Path) -> AsyncIterator[Workspace]:
     )
     yield made
     await made.delete(force=True, allow_missing=True)
-
-
-def named(name: str) -> list[int]:
-    """Pids on the host of what runs under that name."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                if (entry / "cmdline").read_bytes().split(b"\0")[0] == name.encode():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
 
 
 async def usual(workspace: Workspace, count: int = 15) -> float:

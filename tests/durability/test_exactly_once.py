@@ -20,8 +20,9 @@ from agent.launcher_client import LauncherClient
 from agent.protocol import SandboxSpec
 from cove.executor.v1 import executor_pb2 as pb
 from tests.durability import walk
+from tests.executor.conftest import box as box
+from tests.executor.conftest import caller as caller
 from tests.executor.node import (
-    CODE,
     Caller,
     Node,
     Sandbox,
@@ -90,19 +91,6 @@ def node() -> Iterator[Node]:
 
 
 @pytest.fixture
-async def box(node: Node) -> AsyncIterator[Sandbox]:
-    async with node.sandbox() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-async def caller(node: Node) -> AsyncIterator[Caller]:
-    """Of an executor that lives."""
-    async with node.executor() as client:
-        yield client
-
-
-@pytest.fixture
 def walking(tmp_path: Path) -> Walking:
     return Walking(tmp_path)
 
@@ -127,14 +115,7 @@ def walked(argv: list[str], env: dict[str, str]) -> Iterator["subprocess.Popen[b
 @asynccontextmanager
 async def mortal_executor(node: Node, walking: Walking) -> AsyncIterator[Caller]:
     address = f"unix:{node.runtime}/w{uuid.uuid4().hex[:8]}"
-    env = {
-        **CODE,
-        "COVE_STATE": str(node.state),
-        "COVE_RUNTIME": str(node.runtime),
-        "COVE_EXECUTOR__ADDRESS": address,
-        "COVE_EXECUTOR__DISK_LIMIT": "1.1",
-        "COVE_EXECUTOR__LOG_LEVEL": "error",
-    }
+    env = node.environment(address)
     argv = [str(walking.folder), "ExecutorServicer.StartExecution", "services.executor"]
     with walked(argv, env) as process:
         assert process.stdout

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.durability import stalls
-from tests.executor.node import CODE, Caller, Node, calling, until
+from tests.executor.node import Caller, Node, calling, until
 
 pytestmark = pytest.mark.long
 
@@ -29,14 +29,7 @@ STALL = 0.05
 async def measured(node: Node, told: Path) -> AsyncIterator[tuple[Caller, int]]:
     """An executor that measures itself, and its pid."""
     address = f"unix:{node.runtime}/many"
-    env = {
-        **CODE,
-        "COVE_STATE": str(node.state),
-        "COVE_RUNTIME": str(node.runtime),
-        "COVE_EXECUTOR__ADDRESS": address,
-        "COVE_EXECUTOR__DISK_LIMIT": "1.1",
-        "COVE_EXECUTOR__LOG_LEVEL": "error",
-    }
+    env = node.environment(address)
     argv = [sys.executable, stalls.__file__, str(told), "services.executor"]
     root = Path(stalls.__file__).parent.parent.parent
     with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, cwd=root) as process:

@@ -163,11 +163,9 @@ class Node:
         async with executor(self.config(**fields)) as served, calling(served.address) as caller:
             yield caller
 
-    @contextmanager
-    def process(self) -> Iterator[Process]:
-        """`python -m services.executor`."""
-        address = f"unix:{self.runtime}/p{next(self._numbers)}"
-        env = {
+    def environment(self, address: str) -> dict[str, str]:
+        """Of an executor of its own process."""
+        return {
             **CODE,
             "COVE_STATE": str(self.state),
             "COVE_RUNTIME": str(self.runtime),
@@ -176,6 +174,12 @@ class Node:
             "COVE_EXECUTOR__HEARTBEAT": "1s",
             "COVE_EXECUTOR__LOG_LEVEL": "error",
         }
+
+    @contextmanager
+    def process(self) -> Iterator[Process]:
+        """`python -m services.executor`."""
+        address = f"unix:{self.runtime}/p{next(self._numbers)}"
+        env = self.environment(address)
         argv = [sys.executable, "-m", "services.executor"]
         with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE) as process:
             try:
