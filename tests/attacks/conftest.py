@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from cove.client import Client
-from cove.workspaces import Workspace
+from cove.workspace import Workspace
 from tests.support.repository import make_repository
 from tests.support.suite import Suite, running_suite
 

@@ -28,7 +28,7 @@ from cove.git.v1.git_pb2 import Credentials
 from cove.registry.v1.registry_pb2 import ListEnvironmentsRequest
 from cove.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from cove.status import CoveError
-from cove.workspaces import Workspace
+from cove.workspace import Workspace
 from tests.support.people import as_user
 from tests.support.suite import Suite
 

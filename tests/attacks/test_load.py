@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cove.executor.v1.executor_pb2 import Chunk
-from cove.workspaces import Workspace
+from cove.workspace import Workspace
 from tests.support.suite import Suite
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]

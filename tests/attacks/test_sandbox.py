@@ -19,7 +19,7 @@ from cove.executions import Execution
 from cove.executor.v1.executor_pb2 import Chunk
 from cove.registry.v1.registry_pb2 import Limits
 from cove.status import CoveError
-from cove.workspaces import Workspace
+from cove.workspace import Workspace
 from tests.support.processes import named
 from tests.support.suite import Suite, until
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from cove.client import Client
-from cove.workspaces import Workspace
+from cove.workspace import Workspace
 from tests.compose.daemon import Suite
 from tests.compose.images import check_images
 from tests.compose.machine import ROOT, say

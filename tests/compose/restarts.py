@@ -10,7 +10,7 @@ from typing import Final
 from cove.executions import Execution
 from cove.executor.v1.executor_pb2 import Chunk, Exit
 from cove.executor.v1.executor_pb2 import Execution as Message
-from cove.workspaces import Workspace
+from cove.workspace import Workspace
 from tests.compose.daemon import Suite
 from tests.compose.machine import say
 

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from cove.client import Client
 from cove.registry.v1.registry_pb2 import Limits
-from cove.workspaces import Workspace
+from cove.workspace import Workspace
 from tests.support.processes import named
 from tests.support.suite import until
 

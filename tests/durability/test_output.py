@@ -12,7 +12,7 @@ from agent.launcher_client import LauncherClient
 from cove.client import Client
 from cove.executions import Execution
 from cove.executor.v1.executor_pb2 import Chunk
-from cove.workspaces import Workspace
+from cove.workspace import Workspace
 from tests.durability.parts import BINARY, TEXT, Expected, breaking, held, lines, numbers
 from tests.durability.test_bombs import kill_trees
 from tests.support.suite import SERVICES, Suite, until

@@ -17,6 +17,7 @@ from cove import (
     snapshots,
     source,
     sync,
+    workspace,
     workspaces,
 )
 from cove.executor.v1.executor_pb2 import File
@@ -27,7 +28,7 @@ from cove.output import Event
 FACADES: Mapping[type, type] = {
     client.Client: sync.Client,
     workspaces.Workspaces: sync.Workspaces,
-    workspaces.Workspace: sync.Workspace,
+    workspace.Workspace: sync.Workspace,
     executions.Executions: sync.Executions,
     executions.Execution: sync.Execution,
     attachment.Attachment: sync.Attachment,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cove.workspaces import Workspace
+from cove.workspace import Workspace
 from tests.support.suite import Suite
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

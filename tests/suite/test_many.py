@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cove.client import Client
-from cove.workspaces import Workspace
+from cove.workspace import Workspace
 from tests.suite.conftest import head_of
 from tests.support.suite import Suite
 

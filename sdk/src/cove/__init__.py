@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from cove.status import ResourceExhausted as ResourceExhausted
     from cove.status import Unauthenticated as Unauthenticated
     from cove.status import Unavailable as Unavailable
-    from cove.workspaces import Workspace as Workspace
+    from cove.workspace import Workspace as Workspace
 
 _NAMES: Final = {
     "cove.client": ("Client",),
@@ -47,7 +47,7 @@ _NAMES: Final = {
         "Internal", "InvalidArgument", "NotFound", "OutOfRange", "PermissionDenied",
         "ResourceExhausted", "Unauthenticated", "Unavailable",
     ),
-    "cove.workspaces": ("Workspace",),
+    "cove.workspace": ("Workspace",),
 }  # fmt: skip
 
 if not TYPE_CHECKING:  # A type checker would believe that every name is here.

@@ -17,6 +17,12 @@ def network(hosts: Iterable[str]) -> Network:
     return Network(allow=[_rule(each) for each in hosts])
 
 
+def given(hosts: Iterable[str]) -> Network | None:
+    """As `network`; None where nothing is listed."""
+    made = network(hosts)
+    return made if made.allow else None
+
+
 def written(allowed: Network) -> list[str]:
     """The list that `network` makes this of."""
     return [f"{rule.host}:{','.join(str(port) for port in rule.ports)}" for rule in allowed.allow]

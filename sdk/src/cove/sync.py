@@ -17,7 +17,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from cove import attachment, client, executions, files, forwarding, snapshots, source, workspaces
+from cove import (
+    attachment,
+    client,
+    executions,
+    files,
+    forwarding,
+    snapshots,
+    source,
+    workspace,
+    workspaces,
+)
 from cove.executions import CommandFailed as CommandFailed
 from cove.executions import Result as Result
 from cove.executor.v1 import executor_pb2
@@ -148,13 +158,13 @@ class Forward(Facade[forwarding.Forward]):
     close = call(forwarding.Forward.close)
 
 
-class Workspace(Facade[workspaces.Workspace]):
+class Workspace(Facade[workspace.Workspace]):
     """One workspace. What it shows is as of the last call that returned it.
 
     As a context manager it deletes itself at the end; unsaved work is kept as `delete` keeps it.
     """
 
-    def __init__(self, loop: Loop[client.Client], of: workspaces.Workspace) -> None:
+    def __init__(self, loop: Loop[client.Client], of: workspace.Workspace) -> None:
         super().__init__(loop, of)
         self.files = Files(loop, of.files)
         self.source = Source(loop, of.source)
@@ -218,23 +228,23 @@ class Workspace(Facade[workspaces.Workspace]):
         )
         return Workspace(self._loop, self._loop.run(made))
 
-    fork.__doc__ = workspaces.Workspace.fork.__doc__
+    fork.__doc__ = workspace.Workspace.fork.__doc__
 
     def forward(self, port: int, *, local_port: int = 0, host: str = "127.0.0.1") -> Forward:
         return Forward(self._loop, self._of.forward(port, local_port=local_port, host=host))
 
-    forward.__doc__ = (workspaces.Workspace.forward.__doc__ or "").replace("an async", "a")
+    forward.__doc__ = (workspace.Workspace.forward.__doc__ or "").replace("an async", "a")
 
-    refresh = call(workspaces.Workspace.refresh)
-    update = call(workspaces.Workspace.update)
-    delete = call(workspaces.Workspace.delete)
-    execute = call(workspaces.Workspace.execute)
-    start = call_for(Execution, workspaces.Workspace.start)
-    stream = iterate(workspaces.Workspace.stream)
-    usage = iterate(workspaces.Workspace.usage)
-    stat = call(workspaces.Workspace.stat)
-    list = call(workspaces.Workspace.list)
-    status = call(workspaces.Workspace.status)
+    refresh = call(workspace.Workspace.refresh)
+    update = call(workspace.Workspace.update)
+    delete = call(workspace.Workspace.delete)
+    execute = call(workspace.Workspace.execute)
+    start = call_for(Execution, workspace.Workspace.start)
+    stream = iterate(workspace.Workspace.stream)
+    usage = iterate(workspace.Workspace.usage)
+    stat = call(workspace.Workspace.stat)
+    list = call(workspace.Workspace.list)
+    status = call(workspace.Workspace.status)
 
 
 class Workspaces(Facade[workspaces.Workspaces]):

@@ -14,7 +14,7 @@ import pytest_asyncio
 from cove.client import Client
 from cove.git.v1 import git_pb2 as pb
 from cove.git.v1.git_pb2_grpc import GitServiceStub
-from cove.workspaces import Workspace
+from cove.workspace import Workspace
 from tests.attacks.git.arena import Arena, arena
 from tests.attacks.git.naive import Naive
 from tests.attacks.git.parts import Attacked

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cove.client import Client
 from cove.git.v1.git_pb2_grpc import GitServiceStub
-from cove.workspaces import Workspace
+from cove.workspace import Workspace
 from tests.attacks.git.arena import Arena, Watch
 from tests.attacks.git.rpcs import Answer, Target
 from tests.support.suite import Suite

@@ -15,7 +15,7 @@ from cove import status
 from cove.git.v1 import git_pb2 as pb
 from cove.git.v1.git_pb2_grpc import GitServiceStub
 from cove.status import CoveError
-from cove.workspaces import Workspace
+from cove.workspace import Workspace
 
 PATIENCE: Final = 30.0
 """Seconds within which every call has an answer, whatever is in the workspace."""

@@ -8,7 +8,7 @@ import pytest
 
 from cove.git.v1 import git_pb2 as pb
 from cove.status import CoveError
-from cove.workspaces import Workspace
+from cove.workspace import Workspace
 from tests.attacks.git.attack import parameters
 from tests.attacks.git.parts import Attacked
 

@@ -6,7 +6,7 @@ import pytest
 
 from cove.git.v1.git_pb2 import DiffFile
 from cove.status import CoveError, InvalidArgument
-from cove.workspaces import Workspace
+from cove.workspace import Workspace
 from tests.attacks.git.arena import Watch
 from tests.attacks.git.naive import Naive
 from tests.attacks.git.parts import Attacked

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cove.workspaces import Workspace
+from cove.workspace import Workspace
 from tests.attacks.git.attack import parameters
 from tests.attacks.git.parts import Attacked
 

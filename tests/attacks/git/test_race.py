@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from cove.executions import Execution
 from cove.executor.v1.executor_pb2 import Chunk
 from cove.status import CoveError
-from cove.workspaces import Workspace
+from cove.workspace import Workspace
 from tests.attacks.git.naive import PATH, Naive
 from tests.attacks.git.parts import Attacked
 
