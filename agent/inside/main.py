@@ -85,7 +85,8 @@ class Agent:
             if descriptor in serve:
                 execution, stream = serve[descriptor]
                 try:
-                    execution.heard(stream, now)
+                    if stream.open:  # Else its execution was broken off in this round.
+                        execution.heard(stream, now)
                 except Exception as error:
                     execution.break_off(error)
             elif descriptor in clients:

@@ -215,7 +215,7 @@ class Starter:
             if error.code in (ErrorCode.NOT_PREPARED, ErrorCode.ALREADY_STARTED):
                 return error.code is ErrorCode.ALREADY_STARTED
             await self._refused(record, error)
-        except PeerGone:
+        except (PeerGone, OSError):
             return False
         return True
 

@@ -7,7 +7,7 @@ is quick gets further than the limit.
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -69,12 +69,14 @@ class Warden:
     async def run(self) -> None:
         """Look for ever."""
         await self._recall()
+        # Apart, as a disk with very many files takes long.
+        await asyncio.gather(self._repeat(self._executions), self._repeat(self._environments))
+
+    async def _repeat(self, look: Callable[[Sequence[Record]], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(_LOOK)
-            running = self._keeper.running()
             try:
-                await self._executions(running)
-                await self._environments(running)
+                await look(self._keeper.running())
             except OSError:
                 _log.exception("what is used cannot be told")
 
@@ -89,7 +91,7 @@ class Warden:
         if record.disk_bytes:
             self._disks.setdefault(record.uid, _Disk(record.disk_bytes)).limit = record.disk_bytes
 
-    async def _executions(self, running: list[Record]) -> None:
+    async def _executions(self, running: Sequence[Record]) -> None:
         found = await asyncio.to_thread(self._exceeding, running) if self._groups.counts else []
         for record, which in found:
             self._end(record.uid, record.key, which)
