@@ -211,7 +211,11 @@ class Worktree(RuleBasedStateMachine):
         chosen = [found[pick % len(found)] for pick in picked]
         if above:
             chosen = [path.rpartition(b"/")[0] or path for path in chosen]
-        self._commit(sorted(set(chosen)))
+        # What is gone below a link that has come, stock git does not take by its name.
+        here = set(self._inside.paths)
+        named = {path for path in chosen if here.isdisjoint(_above(path))}
+        if named:
+            self._commit(sorted(named))
 
     @rule()
     def forget_what_was_seen(self) -> None:
@@ -445,6 +449,12 @@ def _entry(entry: status.Entry) -> tuple[str, bytes, bytes]:
 
 def _shown(truth: dict[str, str]) -> tuple[str, set[tuple[str, bytes, bytes]]]:
     return truth["tree"], set(Worktree._raw(truth))  # noqa: SLF001
+
+
+def _above(path: bytes) -> Iterator[bytes]:
+    """The directories a path is in."""
+    while path := path.rpartition(b"/")[0]:
+        yield path
 
 
 def _text_patches(truth: dict[str, str]) -> bytes:
