@@ -190,6 +190,18 @@ class AgentClient(FileRequests, InputRequests):
         (idle,) = numbers(await self._ask(frames.LEAVE, b"", timeout), 1)
         return bool(idle)
 
+    async def leave_if_quiet(
+        self, quiet: timedelta, timeout: float = TIMEOUT
+    ) -> tuple[bool, timedelta]:
+        """As `leave`, if nothing has run for so long; and for how long that is so.
+
+        An agent of an earlier version ends if nothing runs now.
+        """
+        payload = frames.pack(quiet // timedelta(milliseconds=1))
+        reply = await self._ask(frames.LEAVE, payload, timeout)
+        idle, *told = numbers(reply, 1, 2)
+        return bool(idle), timedelta(milliseconds=told[0] if told else 0)
+
     async def listing(self, timeout: float = TIMEOUT) -> Listing:
         """What runs here. Ended executions are listed while the agent remembers them."""
         reply = await self._ask(frames.LIST, b"", timeout)

@@ -18,7 +18,8 @@ OPEN, MAKE_DIRECTORY, REMOVE, RENAME = 6, 7, 8, 9
 PREPARE, RUN = 10, 11
 """A start in two steps: what can be done before the command is known, and the rest."""
 LEAVE = 12
-"""End now, if nothing runs: as after the idle timeout, but whoever is connected."""
+"""End now, if nothing runs: as after the idle timeout, but whoever is connected. With a number of
+milliseconds: if nothing has run for so long; the answer has a second number then, for how long."""
 LIMITS, EXCEEDED = 40, 41
 """What a start to come may use; and that a running one has met a limit, and is to end."""
 START_OPEN = 13

@@ -13,13 +13,17 @@ from cove.gateway.v1.gateway_pb2_grpc import (
     add_SourceServiceServicer_to_server,
     add_WorkspaceServiceServicer_to_server,
 )
+from gateway.activity import Activity, noting
 from gateway.auth import NoAuthenticator, TokenAuthenticator
+from gateway.clock import Clock
 from gateway.config import Config
 from gateway.copies import Copies
 from gateway.create import Creations
 from gateway.delete import Deletions, Undeletions
 from gateway.executions import ExecutionServicer
 from gateway.files import FileServicer
+from gateway.life import Life
+from gateway.limits import LifeLimits
 from gateway.operations import Operations
 from gateway.orphans import Orphans
 from gateway.ready import Workspaces
@@ -29,6 +33,7 @@ from gateway.rest.app import RestConfig, rest
 from gateway.saga import Saga
 from gateway.sources import SourceServicer
 from gateway.still import Stills
+from gateway.suspend import Suspensions
 from gateway.teardown import Teardown
 from gateway.tools import Tools, tools
 from gateway.updates import Updates
@@ -38,14 +43,15 @@ from servicekit.server import Served, serving
 
 
 @asynccontextmanager
-async def gateway(config: Config) -> AsyncIterator[Served]:
+async def gateway(config: Config, *, clock: Clock | None = None) -> AsyncIterator[Served]:
     """Serves while the block runs. The tools need not be up yet."""
     authenticator = _authenticator(config)
     async with tools(config) as behind:
         records = Records(behind.registry)
         async with Operations.open(records, config.lease) as operations:
-            parts = Parts(config, behind, records, operations)
+            parts = Parts(config, behind, records, operations, clock or Clock())
             async with (
+                noting(parts.activity),
                 serving(config, parts.services(), authenticator=authenticator) as served,
                 reconciling(parts.reconciler, config.reconcile_interval),
                 _http(config, served, authenticator) as complete,
@@ -57,14 +63,21 @@ class Parts:
     """What the gateway is made of, on one set of tools."""
 
     def __init__(
-        self, config: Config, behind: Tools, records: Records, operations: Operations
+        self,
+        config: Config,
+        behind: Tools,
+        records: Records,
+        operations: Operations,
+        clock: Clock,
     ) -> None:
+        self.activity = Activity(records, clock, config.activity_interval)
+        suspensions = Suspensions(behind, records, operations, self.activity, clock)
         teardown = Teardown(behind)
         stills = Stills(behind)
         copies = Copies(behind, records, stills)
         saga = Saga(behind, records, teardown, copies, config.progress_interval)
-        deletions = Deletions(records, operations, teardown, config.undelete_window)
-        workspaces = Workspaces(behind, records)
+        deletions = Deletions(records, operations, teardown, config.undelete_window, clock)
+        workspaces = Workspaces(behind, records, self.activity, suspensions)
         updates = Updates(behind, records, operations)
         self._workspaces = WorkspaceServicer(
             behind,
@@ -75,6 +88,12 @@ class Parts:
             workspaces,
             copies,
             updates,
+            suspensions,
+            LifeLimits(
+                shortest_idle=self.activity.shortest,
+                interval=config.activity_interval,
+                undelete_window=config.undelete_window,
+            ),
         )
         self._executions = ExecutionServicer(behind, workspaces)
         self._files = FileServicer(behind, workspaces)
@@ -87,6 +106,8 @@ class Parts:
             orphans=Orphans(behind, teardown, config.orphan_grace),
             updates=updates,
             create_limit=config.create_limit,
+            life=Life(behind, records, suspensions, deletions, clock),
+            clock=clock,
         )
 
     def services(self) -> dict[str, Callable[[grpc.aio.Server], None]]:

@@ -49,6 +49,10 @@ class Config(ServerConfig):
     undelete_window: timedelta = timedelta(hours=24)
     """How long the unsaved work of a deleted workspace is kept."""
 
+    activity_interval: timedelta = timedelta(seconds=30)
+    """How often at most it is written into the record of a workspace that it is used. The
+    shortest `idle_timeout` is twice that."""
+
     create_limit: timedelta = timedelta(hours=1)
     """After this long a create that cannot be finished is given up and undone."""
 

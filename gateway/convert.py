@@ -17,6 +17,10 @@ NETWORK_FIELDS: Final = {
     f"spec.network.allow[{number}].host": f"workspace.spec.network.allow[{number}].host"
     for number in range(256)
 }
+_SHOWN: Final = (
+    *("progress", "failure", "create_time", "update_time", "delete_time", "purge_time"),
+    *("expire_time", "last_active_time", "suspend_time"),
+)
 _PROXY: Final = "http://127.0.0.1:3128"
 """Of every sandbox that has one; `agent.egress.PORT`."""
 _PROXY_ENV: Final = {
@@ -45,8 +49,9 @@ def workspace(environment: Environment) -> pb.Workspace:
         creator=environment.creator,
         warnings=environment.warnings,
         etag=environment.etag,
+        cause=pb.Workspace.Cause.Value(Environment.Cause.Name(environment.cause)),
     )
-    for field in ("progress", "failure", "create_time", "update_time", "delete_time", "purge_time"):
+    for field in _SHOWN:
         if environment.HasField(field):
             getattr(shown, field).CopyFrom(getattr(environment, field))
     if environment.worktree.HasField("resolved_time"):

@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Final
 
@@ -13,15 +13,17 @@ from cove.errors.v1.errors_pb2 import ErrorReason
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
+from gateway.clock import Clock
 from gateway.errors import LeaseLost, WorkspaceNotFound, WorkspaceNotReady
 from gateway.operations import Operations, Result
-from gateway.records import Operation, Records, State
+from gateway.records import Cause, Operation, Records, State
 from gateway.saga import Saga
 from gateway.teardown import Teardown
 from servicekit.errors import ServiceError
 from servicekit.status import reason
 
 _LOOK_SECONDS: Final = 0.2
+_RESUME: Final = "Resume the workspace, then retry."
 _ONLY_DELETED: Final = "Only a deleted workspace can be brought back."
 
 
@@ -32,11 +34,13 @@ class Deletions:
         operations: Operations,
         teardown: Teardown,
         undelete_window: timedelta,
+        clock: Clock,
     ) -> None:
         self._records = records
         self._operations = operations
         self._teardown = teardown
         self._undelete_window = undelete_window
+        self._clock = clock
 
     async def delete(self, request: pb.DeleteWorkspaceRequest) -> Result:
         """None: nothing is left. Else the record in STATE_DELETED, whose work is kept."""
@@ -47,6 +51,7 @@ class Deletions:
                 partial(self._finish_or_release, force=request.force),
                 etag=request.etag,
                 request_id=request.request_id,
+                cause=Cause.CAUSE_REQUESTED,
             )
         except WorkspaceNotFound:
             if request.allow_missing:
@@ -73,7 +78,7 @@ class Deletions:
             if reason(error) != ErrorReason.ERROR_REASON_UNSAVED_WORK:
                 raise
             purge_time = Timestamp()
-            purge_time.FromDatetime(datetime.now(UTC) + self._undelete_window)
+            purge_time.FromDatetime(self._clock.latest() + self._undelete_window)
             return await self._records.move(
                 claimed, State.STATE_DELETED, purge_time=purge_time, release=True
             )
@@ -118,6 +123,7 @@ class Deletions:
             Operation.OPERATION_DELETING,
             partial(self._finish_or_release, force=request.force),
             etag=current.etag,
+            cause=Cause.CAUSE_REQUESTED,
         )
         assert task
         return await self._ended(claimed, task)
@@ -188,6 +194,8 @@ async def _restored(task: "asyncio.Task[Result]") -> Environment:
 
 def not_ready(environment: Environment, remedy: str = "") -> WorkspaceNotReady:
     state = State.Name(environment.state).removeprefix("STATE_")
+    if environment.state == State.STATE_SUSPENDED:
+        remedy = remedy or _RESUME
     return WorkspaceNotReady(names.workspace_name(environment.name), state, remedy)
 
 

@@ -1,6 +1,9 @@
 """Failures of the gateway."""
 
+from datetime import timedelta
+
 from cove.errors.v1.errors_pb2 import ErrorReason
+from cove.registry.v1.registry_pb2 import Environment
 from servicekit.errors import (
     Aborted,
     AlreadyExists,
@@ -44,11 +47,52 @@ class WorkspaceNotReady(FailedPrecondition):
         )
 
 
+class WorkspaceSuspended(FailedPrecondition):
+    """A caller suspended it: only ResumeWorkspace ends that."""
+
+    reason = ErrorReason.ERROR_REASON_WORKSPACE_SUSPENDED
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            "the workspace is suspended",
+            preconditions=[Precondition("STATE", name, "it is SUSPENDED")],
+            name=name,
+        )
+
+
+class WorkspaceBusy(FailedPrecondition):
+    """`executions` are ids of what runs; there may be processes that are of none of them."""
+
+    reason = ErrorReason.ERROR_REASON_WORKSPACE_BUSY
+
+    def __init__(self, name: str, executions: list[str]) -> None:
+        super().__init__(
+            "something runs in the workspace",
+            preconditions=[Precondition("RUNNING", name, ", ".join(executions) or "a process")],
+            name=name,
+            executions=",".join(executions),
+        )
+
+
 class SnapshotNotFound(NotFound):
     reason = ErrorReason.ERROR_REASON_SNAPSHOT_NOT_FOUND
 
     def __init__(self, snapshot_id: str) -> None:
         super().__init__("there is no such snapshot", snapshot=snapshot_id)
+
+
+class OperationInProgress(Aborted):
+    """Somebody else is at it, and does not end."""
+
+    reason = ErrorReason.ERROR_REASON_OPERATION_IN_PROGRESS
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(
+            "another operation is going on",
+            operation=Environment.Operation.Name(environment.operation),
+            holder=environment.operation_holder,
+            retry_after=timedelta(seconds=1),
+        )
 
 
 class CreateFailed(Aborted):

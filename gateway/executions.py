@@ -34,7 +34,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
     async def ListExecutions(
         self, request: pb.ListExecutionsRequest, context: Context
     ) -> pb.ListExecutionsResponse:
-        environment = await self._workspaces.ready(request.parent)
+        environment = await self._workspaces.kept(request.parent)
         asked = executor_pb2.ListExecutionsRequest(
             parent=names.behind(environment),
             page_size=request.page_size,
@@ -146,10 +146,11 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
         self, request: pb.WatchUsageRequest, context: Context
     ) -> AsyncIterator[pb.WatchUsageResponse]:
         if names.EXECUTIONS in request.name:
-            environment, name = await self._find(request.name)
+            workspace, execution_id = names.split_execution(request.name)
         else:
-            environment = await self._workspaces.ready(request.name)
-            name = names.behind(environment)
+            workspace, execution_id = request.name, ""
+        environment = await self._workspaces.seen(workspace)
+        name = names.behind(environment, execution_id)
         interval = request.interval if request.HasField("interval") else None
         asked = executor_pb2.WatchUsageRequest(name=name, interval=interval)
         looked = time.monotonic()
@@ -159,7 +160,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
                     if kind := event.WhichOneof("event"):
                         yield pb.WatchUsageResponse(**{kind: getattr(event, kind)})
                     if time.monotonic() > looked + _LOOK:  # The executor knows no workspaces.
-                        await self._workspaces.ready(names.workspace_name(environment.name))
+                        await self._workspaces.seen(names.workspace_name(environment.name))
                         looked = time.monotonic()
 
     async def ForwardPort(

@@ -40,7 +40,7 @@ class Face:
     async def _find(self, name: str) -> tuple[Environment, str]:
         """The workspace of an execution, and how the executor names it."""
         workspace, execution_id = names.split_execution(name)
-        environment = await self._workspaces.ready(workspace)
+        environment = await self._workspaces.kept(workspace)
         return environment, names.behind(environment, execution_id)
 
 

@@ -13,7 +13,7 @@ import grpc
 
 from cove.registry.v1.registry_pb2 import Environment
 from gateway.errors import LeaseLost, WorkspaceNotFound
-from gateway.records import Operation, Records
+from gateway.records import Cause, Operation, Records
 from servicekit import calls
 from servicekit.errors import ServiceError
 
@@ -73,12 +73,14 @@ class Operations:
         *,
         etag: str = "",
         request_id: str = "",
+        cause: Cause.ValueType = Cause.CAUSE_UNSPECIFIED,
     ) -> tuple[Environment, asyncio.Task[Result] | None]:
         """Claim a record and start `work` on it, even if the caller leaves.
 
         No task: the request came before, and was given the record that it names then.
         """
-        return await self.unbroken(self._claim(workspace, operation, work, etag, request_id))
+        claiming = self._claim(workspace, operation, work, etag, request_id, cause)
+        return await self.unbroken(claiming)
 
     async def _claim(
         self,
@@ -87,6 +89,7 @@ class Operations:
         work: Callable[[Environment], Coroutine[Any, Any, Result]],
         etag: str,
         request_id: str,
+        cause: Cause.ValueType,
     ) -> tuple[Environment, asyncio.Task[Result] | None]:
         holder = self.holder()
         claimed = await self._records.claim(
@@ -96,6 +99,7 @@ class Operations:
             lease=self.lease,
             etag=etag,
             request_id=request_id,
+            cause=cause,
         )
         if claimed.operation_holder != holder:
             return claimed, None

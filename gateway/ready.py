@@ -9,9 +9,11 @@ import grpc
 from cove.errors.v1.errors_pb2 import ErrorReason
 from cove.provider.v1 import provider_pb2
 from cove.registry.v1.registry_pb2 import Environment
+from gateway.activity import Activity
 from gateway.delete import not_ready
 from gateway.names import words
 from gateway.records import Records, State
+from gateway.suspend import Suspensions
 from gateway.tools import Tools, retold
 from servicekit.status import reason
 
@@ -27,21 +29,59 @@ _REMEDIES: Final = {
 
 
 class Workspaces:
-    def __init__(self, tools: Tools, records: Records) -> None:
+    def __init__(
+        self, tools: Tools, records: Records, activity: Activity, suspensions: Suspensions
+    ) -> None:
         self._provider = tools.provider
         self._records = records
+        self._activity = activity
+        self._suspensions = suspensions
 
     async def ready(self, name: str) -> Environment:
-        """Raises `WorkspaceNotFound` and `WorkspaceNotReady`."""
-        environment = await self._records.get(name)
-        if environment.state != State.STATE_READY:
+        """One to work in: it is used, until the task of this call ends. An idle one is resumed.
+
+        Raises `WorkspaceNotFound`, `WorkspaceNotReady` and `WorkspaceSuspended`.
+        """
+        environment = await self._used(name)
+        if _is_kept(environment):
+            return await self._suspensions.awake(environment)
+        raise not_ready(environment, _REMEDIES.get(environment.state, ""))
+
+    async def kept(self, name: str) -> Environment:
+        """One whose files and records are there; used likewise, but not resumed for that.
+
+        Raises `WorkspaceNotFound` and `WorkspaceNotReady`.
+        """
+        environment = await self._used(name)
+        if not _is_kept(environment):
             raise not_ready(environment, _REMEDIES.get(environment.state, ""))
         return environment
+
+    async def seen(self, name: str) -> Environment:
+        """As `kept`, for who only looks on: it is not used by that."""
+        environment = await self._records.get(name)
+        if not _is_kept(environment):
+            raise not_ready(environment, _REMEDIES.get(environment.state, ""))
+        return environment
+
+    async def _used(self, name: str) -> Environment:
+        environment = await self._records.get(name)
+        if not _is_kept(environment):
+            return environment
+        return await self._activity.begin(environment)
 
     async def activate(self, environment: Environment) -> None:
         """Start the sandbox, if it is not running."""
         request = provider_pb2.ActivateEnvironmentRequest(handle=environment.handle)
         rpc = self._provider.rpc.ActivateEnvironment
+        for _ in range(_STARTS):
+            try:
+                await self._provider.unary(rpc, request, timeout=_ACTIVATE_SECONDS)
+                return
+            except grpc.aio.AioRpcError as error:
+                if reason(error) != ErrorReason.ERROR_REASON_ENVIRONMENT_STOPPED:
+                    raise
+            await self._suspensions.reopened(environment)
         await self._provider.unary(rpc, request, timeout=_ACTIVATE_SECONDS)
 
     async def awake(self, environment: Environment, call: Callable[[], Awaitable[T]]) -> T:
@@ -77,6 +117,10 @@ class Workspaces:
         async with call() as responses:
             async for response in responses:
                 yield response
+
+
+def _is_kept(environment: Environment) -> bool:
+    return environment.state in (State.STATE_READY, State.STATE_SUSPENDED)
 
 
 @contextmanager

@@ -18,10 +18,12 @@ import grpc
 from cove.options.v1.options_pb2 import Role
 from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
+from gateway.clock import Clock
 from gateway.delete import Deletions
+from gateway.life import Due, Life
 from gateway.operations import Operations, Result
 from gateway.orphans import ITSELF, Orphans
-from gateway.records import Operation, Records, State
+from gateway.records import Cause, Operation, Records, State
 from gateway.saga import Saga
 from gateway.updates import Updates
 from servicekit import calls
@@ -39,6 +41,7 @@ class Takeover:
 
     operation: Operation.ValueType
     work: Callable[[Environment], Coroutine[Any, Any, Result]]
+    cause: Cause.ValueType = Cause.CAUSE_UNSPECIFIED
 
 
 class Reconciler:
@@ -52,6 +55,8 @@ class Reconciler:
         orphans: Orphans,
         updates: Updates,
         create_limit: timedelta,
+        life: Life,
+        clock: Clock,
     ) -> None:
         self._records = records
         self._operations = operations
@@ -60,6 +65,8 @@ class Reconciler:
         self._orphans = orphans
         self._updates = updates
         self._create_limit = create_limit
+        self._life = life
+        self._clock = clock
 
     async def run(self, interval: timedelta) -> None:
         """For ever. What is taken over does not hold up the next round; one that could
@@ -80,6 +87,7 @@ class Reconciler:
         with calls.detached(identity=ITSELF):
             # In this order: what is found now and has a record then is no orphan.
             found = await self._orphans.candidates()
+            await self._life.look()
             known: set[str] = set()
             async for environment in self._records.everything():
                 known.add(environment.uid)
@@ -88,7 +96,7 @@ class Reconciler:
                 await self._orphans.remove(found, known)
 
     async def _take_over(self, environment: Environment) -> None:
-        takeover = self._due(environment, datetime.now(UTC))
+        takeover = self._due(environment, self._clock.now())
         if takeover is None or self._operations.running(environment.uid):
             return
         with calls.detached(identity=_owner(environment)):
@@ -98,6 +106,7 @@ class Reconciler:
                     takeover.operation,
                     takeover.work,
                     etag=environment.etag,
+                    cause=takeover.cause,
                 )
             except (ServiceError, grpc.aio.AioRpcError) as error:
                 _log.info("another was faster: %s", error, extra=_fields(environment.uid))
@@ -125,8 +134,9 @@ class Reconciler:
         if operation == Operation.OPERATION_UPDATING:
             return Takeover(operation, self._updates.finish_or_leave)
         if operation != Operation.OPERATION_NONE:
-            return Takeover(operation, self._records.release)
-        return None
+            left = self._life.left(environment)
+            return _takeover(left) or Takeover(operation, self._records.release)
+        return _takeover(self._life.due(environment))
 
 
 @asynccontextmanager
@@ -138,6 +148,10 @@ async def reconciling(reconciler: Reconciler, interval: timedelta) -> AsyncItera
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def _takeover(due: Due | None) -> Takeover | None:
+    return Takeover(due.operation, due.work, due.cause) if due else None
 
 
 def _owner(environment: Environment) -> Identity:

@@ -19,6 +19,7 @@ from servicekit.status import reason
 
 State = pb.Environment.State
 Operation = pb.Environment.Operation
+Cause = pb.Environment.Cause
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
@@ -97,6 +98,7 @@ class Records:
         lease: timedelta,
         etag: str = "",
         request_id: str = "",
+        cause: Cause.ValueType = Cause.CAUSE_UNSPECIFIED,
     ) -> pb.Environment:
         """A record whose `operation_holder` is another's: the claim was a replay."""
         request = pb.ClaimOperationRequest(
@@ -106,6 +108,7 @@ class Records:
             lease=duration(lease),
             etag=etag,
             request_id=names.derived(request_id, "claim"),
+            cause=cause,
         )
         rpc = self._rpc.ClaimOperation
         return (await self._call(rpc, request, workspace, request_id)).environment

@@ -37,7 +37,7 @@ class SourceServicer(SourceServiceServicer):
     async def GetWorktreeStatus(
         self, request: pb.GetWorktreeStatusRequest, context: Context
     ) -> pb.GetWorktreeStatusResponse:
-        environment = await self._workspaces.ready(request.name)
+        environment = await self._workspaces.kept(request.name)
         asked = git_pb2.GetWorktreeStatusRequest(
             uid=environment.uid, max_entries=request.max_entries
         )
@@ -48,7 +48,7 @@ class SourceServicer(SourceServiceServicer):
     async def GetDiff(
         self, request: pb.GetDiffRequest, context: Context
     ) -> AsyncIterator[pb.GetDiffResponse]:
-        environment = await self._workspaces.ready(request.name)
+        environment = await self._workspaces.kept(request.name)
         asked = git_pb2.GetDiffRequest(
             uid=environment.uid,
             range=request.range if request.HasField("range") else None,
@@ -64,7 +64,7 @@ class SourceServicer(SourceServiceServicer):
     async def CreateCommit(
         self, request: pb.CreateCommitRequest, context: Context
     ) -> pb.CreateCommitResponse:
-        environment = await self._workspaces.ready(request.parent)
+        environment = await self._workspaces.kept(request.parent)
         asked = git_pb2.CreateCommitRequest(
             uid=environment.uid,
             commit=request.commit,
@@ -83,7 +83,7 @@ class SourceServicer(SourceServiceServicer):
     async def GetProvenance(
         self, request: pb.GetProvenanceRequest, context: Context
     ) -> pb.GetProvenanceResponse:
-        environment = await self._workspaces.ready(request.name)
+        environment = await self._workspaces.kept(request.name)
         asked = git_pb2.GetProvenanceRequest(uid=environment.uid, revision=request.revision)
         with in_words_of(environment):
             answer = await self._git.unary(self._rpc.GetProvenance, asked)
@@ -103,7 +103,7 @@ class SourceServicer(SourceServiceServicer):
     async def ListCommits(
         self, request: pb.ListCommitsRequest, context: Context
     ) -> pb.ListCommitsResponse:
-        environment = await self._workspaces.ready(request.parent)
+        environment = await self._workspaces.kept(request.parent)
         asked = git_pb2.ListCommitsRequest(
             uid=environment.uid,
             revision=request.revision,
@@ -121,7 +121,7 @@ class SourceServicer(SourceServiceServicer):
     async def ListBranches(
         self, request: pb.ListBranchesRequest, context: Context
     ) -> pb.ListBranchesResponse:
-        environment = await self._workspaces.ready(request.parent)
+        environment = await self._workspaces.kept(request.parent)
         asked = git_pb2.ListBranchesRequest(
             uid=environment.uid, page_size=request.page_size, page_token=request.page_token
         )
@@ -136,7 +136,7 @@ class SourceServicer(SourceServiceServicer):
     async def PushBranch(
         self, request: pb.PushBranchRequest, context: Context
     ) -> pb.PushBranchResponse:
-        environment = await self._workspaces.ready(request.name)
+        environment = await self._workspaces.kept(request.name)
         asked = git_pb2.PushBranchRequest(
             uid=environment.uid,
             remote=request.remote,
@@ -159,7 +159,7 @@ class SourceServicer(SourceServiceServicer):
     async def PreviewMerge(
         self, request: pb.PreviewMergeRequest, context: Context
     ) -> pb.PreviewMergeResponse:
-        environment = await self._workspaces.ready(request.name)
+        environment = await self._workspaces.kept(request.name)
         asked = git_pb2.PreviewMergeRequest(
             uid=environment.uid,
             source=request.source,
@@ -176,7 +176,7 @@ class SourceServicer(SourceServiceServicer):
     async def PreviewConflicts(
         self, request: pb.PreviewConflictsRequest, context: Context
     ) -> pb.PreviewConflictsResponse:
-        environments = await asyncio.gather(*map(self._workspaces.ready, request.workspaces))
+        environments = await asyncio.gather(*map(self._workspaces.kept, request.workspaces))
         names_of = {one.uid: names.workspace_name(one.name) for one in environments}
         asked = git_pb2.PreviewConflictsRequest(uids=names_of, max_conflicts=request.max_conflicts)
         if request.HasField("include_uncommitted"):
@@ -202,7 +202,7 @@ class SourceServicer(SourceServiceServicer):
     async def MergeBranch(
         self, request: pb.MergeBranchRequest, context: Context
     ) -> pb.MergeBranchResponse:
-        environment = await self._workspaces.ready(request.name)
+        environment = await self._workspaces.kept(request.name)
         asked = git_pb2.MergeBranchRequest(
             uid=environment.uid,
             source=request.source,

@@ -19,8 +19,10 @@ from gateway.copies import Copies
 from gateway.create import Creations
 from gateway.delete import Deletions, Undeletions
 from gateway.errors import FieldImmutable
+from gateway.limits import LIFE, LifeLimits
 from gateway.ready import Workspaces, in_words_of
 from gateway.records import Records, State
+from gateway.suspend import Suspensions
 from gateway.tools import Tools
 from gateway.updates import NETWORK, Updates
 from servicekit.status import Context
@@ -28,7 +30,7 @@ from servicekit.status import Context
 _UPDATABLE: Final = ("labels", "annotations")
 _UNTOLD: Final = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE)
 """The executor is away, or older than this gateway."""
-_NAMED: Final = (*_UPDATABLE, NETWORK)
+_NAMED: Final = (*_UPDATABLE, NETWORK, *LIFE)
 """What a mask may name."""
 _NOT_DELETED: Final = (
     *(State.STATE_PENDING, State.STATE_READY, State.STATE_SUSPENDED),
@@ -47,6 +49,8 @@ class WorkspaceServicer(WorkspaceServiceServicer):
         workspaces: Workspaces,
         copies: Copies,
         updates: Updates,
+        suspensions: Suspensions,
+        limits: LifeLimits,
     ) -> None:
         self._provider = tools.provider
         self._executor = tools.executor
@@ -57,10 +61,13 @@ class WorkspaceServicer(WorkspaceServiceServicer):
         self._workspaces = workspaces
         self._copies = copies
         self._updates = updates
+        self._suspensions = suspensions
+        self._limits = limits
 
     async def CreateWorkspace(
         self, request: pb.CreateWorkspaceRequest, context: Context
     ) -> pb.CreateWorkspaceResponse:
+        self._limits.check(request.workspace.spec)
         created = await self._creations.create(request)
         return pb.CreateWorkspaceResponse(workspace=workspace(created))
 
@@ -107,13 +114,16 @@ class WorkspaceServicer(WorkspaceServiceServicer):
             labels=given.labels,
             annotations=given.annotations,
         )
+        self._limits.take(fields, given.spec, asked.spec)
         if NETWORK in fields:
             asked.spec.network.CopyFrom(given.spec.network)
-            updated = await self._updates.update(request, asked, fields)
+            with self._limits.in_words():
+                updated = await self._updates.update(request, asked, fields)
             return pb.UpdateWorkspaceResponse(workspace=workspace(updated))
-        updated = await self._records.update(
-            asked, fields, etag=given.etag, request_id=request.request_id
-        )
+        with self._limits.in_words():
+            updated = await self._records.update(
+                asked, fields, etag=given.etag, request_id=request.request_id
+            )
         return pb.UpdateWorkspaceResponse(workspace=workspace(updated))
 
     async def DeleteWorkspace(
@@ -131,7 +141,7 @@ class WorkspaceServicer(WorkspaceServiceServicer):
     async def ForkWorkspace(
         self, request: pb.ForkWorkspaceRequest, context: Context
     ) -> pb.ForkWorkspaceResponse:
-        source = await self._workspaces.ready(request.name)
+        source = await self._workspaces.kept(request.name)
         return pb.ForkWorkspaceResponse(
             workspace=workspace(await self._creations.fork(source, request))
         )
@@ -139,7 +149,7 @@ class WorkspaceServicer(WorkspaceServiceServicer):
     async def SnapshotWorkspace(
         self, request: pb.SnapshotWorkspaceRequest, context: Context
     ) -> pb.SnapshotWorkspaceResponse:
-        environment = await self._workspaces.ready(request.name)
+        environment = await self._workspaces.kept(request.name)
         snapshot_id = names.snapshot_id(request.snapshot_id, request.request_id)
         with in_words_of(environment):
             made = await self._copies.snapshot(environment, snapshot_id, request.request_id)
@@ -148,7 +158,7 @@ class WorkspaceServicer(WorkspaceServiceServicer):
     async def ListSnapshots(
         self, request: pb.ListSnapshotsRequest, context: Context
     ) -> pb.ListSnapshotsResponse:
-        environment = await self._workspaces.ready(request.parent)
+        environment = await self._workspaces.kept(request.parent)
         with in_words_of(environment):
             found = await self._copies.list(environment)
         return pb.ListSnapshotsResponse(snapshots=[snapshot(environment, one) for one in found])
@@ -157,7 +167,7 @@ class WorkspaceServicer(WorkspaceServiceServicer):
         self, request: pb.DeleteSnapshotRequest, context: Context
     ) -> pb.DeleteSnapshotResponse:
         name, snapshot_id = names.split_snapshot(request.name)
-        environment = await self._workspaces.ready(name)
+        environment = await self._workspaces.kept(name)
         with in_words_of(environment):
             await self._copies.remove(
                 environment, snapshot_id, request.request_id, allow_missing=request.allow_missing
@@ -188,7 +198,20 @@ class WorkspaceServicer(WorkspaceServiceServicer):
             provider=answer.capabilities,
             version=version("cove-server"),
             executor=executor.capabilities if executor else None,
+            life=self._limits.told(),
         )
+
+    async def SuspendWorkspace(
+        self, request: pb.SuspendWorkspaceRequest, context: Context
+    ) -> pb.SuspendWorkspaceResponse:
+        suspended = await self._suspensions.suspend(request)
+        return pb.SuspendWorkspaceResponse(workspace=workspace(suspended))
+
+    async def ResumeWorkspace(
+        self, request: pb.ResumeWorkspaceRequest, context: Context
+    ) -> pb.ResumeWorkspaceResponse:
+        resumed = await self._suspensions.resume(request)
+        return pb.ResumeWorkspaceResponse(workspace=workspace(resumed))
 
 
 def _immutable(given: pb.Workspace) -> str:

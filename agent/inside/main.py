@@ -34,6 +34,7 @@ class Agent:
         self._idle_timeout = idle_timeout
         self._busy_at = time.monotonic()
         self._childless = True
+        self._worked_at = self._busy_at
         self._woken, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         system.wake_on_children(waker)
 
@@ -42,6 +43,8 @@ class Agent:
         self._requests.follower.look()
         while not self._idle():
             self._wait()
+            if not self._childless:
+                self._worked_at = time.monotonic()
             self._reap()
             self._tick()
 
@@ -188,7 +191,7 @@ class Agent:
             self._busy_at = now
 
     def _idle(self) -> bool:
-        if self._requests.leave():
+        if self._requests.leave(time.monotonic() - self._worked_at):
             return True
         if not self._idle_timeout or time.monotonic() < self._busy_at + self._idle_timeout:
             return False

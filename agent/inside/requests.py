@@ -39,7 +39,7 @@ class Requests:
         self.follower = Follower(max_processes)
         self.held = Held()
         self.way_out = WayOut()
-        self.leaving: list[tuple[Connection, int]] = []
+        self.leaving: list[tuple[Connection, int, list[bytes]]] = []
         """Who wants this to end, if nothing runs."""
         self._began = time.monotonic()
 
@@ -85,7 +85,7 @@ class Requests:
                 found = self.commands.find(fields[0]).input
                 inputs.answer(found, (client, number), kind, fields[1:], time.monotonic())
             elif kind == frames.LEAVE:
-                self.leaving.append((client, number))
+                self.leaving.append((client, number, fields))
             elif kind == frames.LIST:
                 client.reply(frames.OK, number, self._list())
             elif kind == frames.PROCESSES:
@@ -120,17 +120,25 @@ class Requests:
             for fd in fds:
                 os.close(fd)
 
-    def leave(self) -> bool:
-        """Tell who wants this to end whether it does: it must, if it is so."""
+    def leave(self, quiet: float) -> bool:
+        """Tell who wants this to end whether it does: it must, if it is so.
+
+        Nothing has run for `quiet` seconds; who asks for more gets told how many milliseconds.
+        """
         if not self.leaving:
             return False
         fresh = not self.commands.executions and time.monotonic() < self._began + _FRESH
         begun = fresh or self.commands.busy or self.held.deadline()
         idle = not (begun or processes().keys() - self.commands.prepared.pids())
-        for client, number in self.leaving:
-            client.reply(frames.OK, number, frames.pack(int(idle)))
+        quiet_ms = int(quiet * 1000) if idle else 0
+        ends = False
+        for client, number, wanted in self.leaving:
+            leaves = idle and (not wanted or quiet_ms >= int(wanted[0]))
+            told = (int(leaves), quiet_ms) if wanted else (int(leaves),)
+            client.reply(frames.OK, number, frames.pack(*told))
+            ends = ends or leaves
         self.leaving.clear()
-        return idle
+        return ends
 
     def go_on(self, now: float) -> None:
         """See how far those are that become a command, and let go what waits no longer."""

@@ -132,6 +132,17 @@ class Observation:
     activate_time: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopping:
+    """What became of an environment that was to stop."""
+
+    stopped: bool
+    quiet: timedelta = timedelta(0)
+    """For how long nothing has run in it, where it is not stopped."""
+    superseded: bool = False
+    """A later call has decided: this one changed nothing."""
+
+
 class Driver(Protocol):
     """Idempotent by uid. Reports what it finds; keeps no state but what the environment is."""
 
@@ -154,8 +165,9 @@ class Driver(Protocol):
     async def activate(self, handle: bytes) -> bool:
         """True when it had to be started.
 
-        Raises HandleInvalid, NotProvisioned, SandboxUnavailable, ActivationFailed, and
-        InvalidArgument or CapabilityMissing for a worktree that is not as it was.
+        Raises HandleInvalid, NotProvisioned, SandboxUnavailable, ActivationFailed,
+        EnvironmentStopped, and InvalidArgument or CapabilityMissing for a worktree that is not
+        as it was.
         """
         ...
 
@@ -174,6 +186,22 @@ class Driver(Protocol):
 
     async def resume(self, handle: bytes) -> bool:
         """True when it was suspended. Raises HandleInvalid, NotProvisioned."""
+        ...
+
+    async def stop(
+        self, handle: bytes, revision: int, *, force: bool, quiet: timedelta
+    ) -> Stopping:
+        """End its sandbox, and forbid that one is started; with `force` whatever runs.
+
+        Else only if nothing has run for `quiet`. Raises HandleInvalid, NotProvisioned, Unavailable.
+        """
+        ...
+
+    async def reopen(self, handle: bytes, revision: int) -> bool:
+        """Allow that its sandbox is started; False when a later call has decided.
+
+        Raises HandleInvalid, NotProvisioned.
+        """
         ...
 
     async def update_network(

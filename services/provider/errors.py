@@ -26,6 +26,10 @@ class NotProvisioned(NotFound):
     reason = ErrorReason.ERROR_REASON_NOT_PROVISIONED
 
 
+class EnvironmentStopped(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_ENVIRONMENT_STOPPED
+
+
 class HandleInvalid(InvalidArgument):
     reason = ErrorReason.ERROR_REASON_HANDLE_INVALID
 

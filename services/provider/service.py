@@ -151,6 +151,27 @@ class ProviderServicer(ProviderServiceServicer):
         resumed = await self._of(request.handle).resume(request.handle)
         return pb.ResumeEnvironmentResponse(resumed=resumed)
 
+    async def StopEnvironment(
+        self, request: pb.StopEnvironmentRequest, context: Context
+    ) -> pb.StopEnvironmentResponse:
+        found = await self._of(request.handle).stop(
+            request.handle,
+            request.revision,
+            force=request.force,
+            quiet=request.quiet.ToTimedelta(),
+        )
+        quiet = Duration()
+        quiet.FromTimedelta(found.quiet)
+        return pb.StopEnvironmentResponse(
+            stopped=found.stopped, quiet=quiet, superseded=found.superseded
+        )
+
+    async def ReopenEnvironment(
+        self, request: pb.ReopenEnvironmentRequest, context: Context
+    ) -> pb.ReopenEnvironmentResponse:
+        opened = await self._of(request.handle).reopen(request.handle, request.revision)
+        return pb.ReopenEnvironmentResponse(superseded=not opened)
+
     async def ReleaseEnvironment(
         self, request: pb.ReleaseEnvironmentRequest, context: Context
     ) -> pb.ReleaseEnvironmentResponse:

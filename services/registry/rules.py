@@ -13,11 +13,10 @@ from datetime import timedelta
 from typing import Any, Final
 
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from cove.registry.v1 import registry_pb2 as pb
 from servicekit.errors import InvalidArgument
-from services.registry import states
+from services.registry import life, states
 from services.registry.errors import (
     DocumentTooLarge,
     EnvironmentExists,
@@ -56,6 +55,9 @@ _UPDATABLE: Final = frozenset(
         "head_commit",
         "warnings",
         "spec.network",
+        "spec.ttl",
+        "spec.idle_timeout",
+        "last_active_time",
     }
 )
 
@@ -87,9 +89,10 @@ class Rules:
             tenant=key.tenant,
             creator=creator,
             state=states.State.STATE_PENDING,
-            create_time=_time(now),
+            create_time=life.time(now),
         )
         _copy(_REGISTERED, request.environment, message)
+        life.date(message, now)
         _lease(
             message,
             pb.Environment.OPERATION_CREATING,
@@ -121,9 +124,11 @@ class Rules:
         message = _open(current, given.name, given.etag, request.fencing_token)
         paths = set(request.update_mask.paths)
         given.spec.SetInParent()  # Else a path into it would leave what is stored.
+        seen = message.last_active_time.ToNanoseconds()
         if "handle_generation" in paths and given.handle_generation < message.handle_generation:
             raise InvalidArgument("environment.handle_generation", "lower than the stored one")
         _copy(paths, given, message)
+        life.updated(message, paths, seen, self._now())
         return self._changed(pb.UpdateEnvironmentResponse(), message, current, revision)
 
     def update_status(
@@ -132,13 +137,13 @@ class Rules:
         message = _open(current, request.name, request.etag, request.fencing_token)
         states.check(message.state, request.state)
         moved = message.state != request.state
+        before = message.state
         message.state = request.state
         if moved and request.state == states.State.STATE_READY:
             message.ClearField("failure")
             message.ClearField("delete_time")
             message.ClearField("purge_time")
-        if moved and request.state == states.State.STATE_DELETED:
-            message.delete_time.CopyFrom(_time(self._now()))
+        life.moved(message, before, self._now())
         if request.HasField("failure"):
             message.failure.CopyFrom(request.failure)
         if request.state == states.State.STATE_DELETED and request.HasField("purge_time"):
@@ -163,6 +168,8 @@ class Rules:
             )
         end = now + request.lease.ToNanoseconds()
         _lease(message, request.operation, request.holder, end, revision)
+        if request.cause:
+            message.cause = request.cause
         return _put(pb.ClaimOperationResponse(), message, now, now, revision)
 
     def renew(
@@ -269,6 +276,7 @@ def _release(message: pb.Environment) -> None:
     message.ClearField("operation_holder")
     message.ClearField("lease_expire_time")
     message.ClearField("progress")
+    life.released(message)
 
 
 def _lease_left(current: Record, now: int) -> int:
@@ -285,12 +293,6 @@ def _copy(fields: Iterable[str], source: pb.Environment, target: pb.Environment)
     """Make the fields of `target` what they are in `source`, unset included."""
     mask = FieldMask(paths=fields)
     mask.MergeMessage(source, target, replace_message_field=True, replace_repeated_field=True)
-
-
-def _time(now: int) -> Timestamp:
-    time = Timestamp()
-    time.FromNanoseconds(now)
-    return time
 
 
 def _not_found(name: str) -> EnvironmentNotFound:

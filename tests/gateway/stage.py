@@ -29,6 +29,7 @@ from cove.provider.v1.provider_pb2_grpc import ProviderServiceStub
 from cove.registry.v1 import registry_pb2
 from cove.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from gateway.app import gateway
+from gateway.clock import Clock
 from gateway.config import Config
 from services.executor.app import executor
 from services.executor.config import Config as ExecutorConfig
@@ -96,7 +97,8 @@ class Stage:
     async def settled(self) -> bool:
         """Whether nothing is going on, and nothing is half done."""
         none = registry_pb2.Environment.OPERATION_NONE
-        at_rest = (State.STATE_READY, State.STATE_FAILED, State.STATE_DELETED)
+        at_rest = {State.STATE_READY, State.STATE_SUSPENDED}
+        at_rest |= {State.STATE_FAILED, State.STATE_DELETED}
         return all(
             record.operation == none and record.state in at_rest for record in await self.records()
         )
@@ -107,7 +109,9 @@ class Stage:
         return pb.CreateWorkspaceRequest(workspace_id=workspace_id, workspace=workspace, **changes)
 
     @asynccontextmanager
-    async def gateway(self, name: str = "gateway", **changes: Any) -> AsyncIterator[Gateway]:
+    async def gateway(
+        self, name: str = "gateway", *, clock: Clock | None = None, **changes: Any
+    ) -> AsyncIterator[Gateway]:
         """One in this process. It reconciles all the time, and removes orphans at once."""
         settings: dict[str, Any] = {
             "lease": timedelta(seconds=4),
@@ -122,7 +126,7 @@ class Stage:
             address=(f"unix:{self.runtime}/{name}",),
             **settings | {tool: self._behind(tool) for tool in TOOLS} | changes,
         )
-        async with gateway(config) as served, _connected(served.address) as connected:
+        async with gateway(config, clock=clock) as served, _connected(served.address) as connected:
             yield connected
 
     @asynccontextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
 
-from agent.client import AgentClient, AgentError
+from agent.client import AgentClient
 from agent.handle import Handle
 from agent.launcher_client import LauncherClient, LauncherError, PeerGone, PeerTooOld, ProbeFailed
 from agent.protocol import Facts, Mode, Mount, SandboxSpec, SandboxStatus, State
@@ -28,8 +28,10 @@ from services.provider.driver import (
     Observation,
     Provisioned,
     Spec,
+    Stopping,
     Worktree,
 )
+from services.provider.drivers import stopping
 from services.provider.drivers.networks import Networks
 from services.provider.drivers.places import Places
 from services.provider.drivers.records import Record, Records
@@ -37,6 +39,7 @@ from services.provider.drivers.ways_out import WaysOut
 from services.provider.errors import (
     ActivationFailed,
     CapabilityMissing,
+    EnvironmentStopped,
     HandleInvalid,
     NotProvisioned,
     ProvisionedDifferently,
@@ -44,10 +47,6 @@ from services.provider.errors import (
 )
 
 _GENERATION: Final = 1
-_LEAVING: Final = 5.0
-"""Seconds in which an agent that leaves is gone."""
-_LOOKS: Final = 200
-_LOOK: Final = 0.01
 _ATTEMPTS: Final = 3
 """Starts of a sandbox whose agent was just going idle."""
 
@@ -136,6 +135,8 @@ class LocalDriver:
         uid = self._uid(handle, facts)
         async with self._lock(uid):
             record = self._record(uid)
+            if record.stopped:
+                raise EnvironmentStopped("the environment is stopped", uid=uid)
             spec = self._sandbox(record, facts)
             owner = facts.sandbox_uid if facts.mode is Mode.ROOT else None
             self._records.make_folders(uid, owner)
@@ -151,7 +152,7 @@ class LocalDriver:
 
     async def suspend(self, handle: bytes, duration: timedelta, *, end_idle: bool) -> bool:
         async with self._launcher_of(handle) as (launcher, uid, facts):
-            if end_idle and await _ended(launcher, uid, facts.sandbox_uid):
+            if end_idle and await stopping.ended(launcher, uid, facts.sandbox_uid):
                 return False
             if not facts.freeze:
                 raise CapabilityMissing(
@@ -164,6 +165,40 @@ class LocalDriver:
     async def resume(self, handle: bytes) -> bool:
         async with self._launcher_of(handle) as (launcher, uid, facts):
             return bool(facts.freeze) and await launcher.thaw(uid)
+
+    async def stop(
+        self, handle: bytes, revision: int, *, force: bool, quiet: timedelta
+    ) -> Stopping:
+        async with self._launcher_of(handle) as (launcher, uid, facts), self._lock(uid):
+            record = self._record(uid)
+            again = record.stopped and revision == record.stop_revision
+            if revision <= record.stop_revision and not again:
+                return Stopping(stopped=record.stopped, superseded=True)
+            # First of all: what ends must not be started anew.
+            await self._decide(record, revision, stopped=True)
+            try:
+                if force:
+                    await stopping.kill(launcher, uid, facts.sandbox_uid)
+                    return Stopping(stopped=True)
+                ended, quiet = await stopping.end(launcher, uid, facts.sandbox_uid, quiet)
+            except BaseException:
+                await asyncio.to_thread(self._records.write, record)
+                raise
+            if not ended:
+                await asyncio.to_thread(self._records.write, replace(record, stopped=False))
+            return Stopping(stopped=ended, quiet=quiet)
+
+    async def reopen(self, handle: bytes, revision: int) -> bool:
+        async with self._launcher_of(handle) as (_, uid, _), self._lock(uid):
+            record = self._record(uid)
+            if revision < record.stop_revision:
+                return False
+            await self._decide(record, revision, stopped=False)
+            return True
+
+    async def _decide(self, record: Record, revision: int, *, stopped: bool) -> None:
+        decided = replace(record, stopped=stopped, stop_revision=revision)
+        await asyncio.to_thread(self._records.write, decided)
 
     async def update_network(
         self, handle: bytes, network: Network, revision: int
@@ -331,25 +366,6 @@ class LocalDriver:
 
     def _lock(self, uid: str) -> asyncio.Lock:
         return self._locks.setdefault(uid, asyncio.Lock())
-
-
-async def _ended(launcher: LauncherClient, uid: str, owner: int) -> bool:
-    """Have its agent end, if nothing runs; true when nothing of it is left."""
-    status = await launcher.inspect(uid)
-    if status.state is State.ABSENT:
-        return True
-    try:
-        async with AgentClient.connect(Path(status.socket), owner) as agent:
-            if not await agent.leave():
-                return False
-            await asyncio.wait_for(agent.gone.wait(), _LEAVING)
-    except (PeerGone, PeerTooOld, AgentError, TimeoutError):
-        return False
-    for _ in range(_LOOKS):
-        if (await launcher.inspect(uid)).state is State.ABSENT:
-            return True
-        await asyncio.sleep(_LOOK)
-    return False
 
 
 async def _activate(launcher: LauncherClient, spec: SandboxSpec, uid: int) -> bool:

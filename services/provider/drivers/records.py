@@ -28,9 +28,14 @@ class Record:
     provision_time: datetime
     network_revision: int = 0
     """Of the network in `spec`; 0 is the one that it was provisioned with."""
+    stopped: bool = False
+    """Whether no sandbox of it may be started."""
+    stop_revision: int = 0
+    """Of `stopped`."""
 
     def same(self, other: "Record") -> bool:
-        """Whether it was asked for as `other` is. Its network may have changed since."""
+        """Whether it was asked for as `other` is. Its network may have changed since, and it
+        may be stopped."""
         return (self.tenant, _lasting(self.spec), self.worktree) == (
             other.tenant,
             _lasting(other.spec),
@@ -116,6 +121,8 @@ def _from_json(data: dict[str, Any]) -> Record:
         worktree=Worktree(**{**worktree, "lowers": tuple(worktree.get("lowers", ()))}),
         provision_time=datetime.fromisoformat(data["provision_time"]).astimezone(UTC),
         network_revision=data.get("network_revision", 0),
+        stopped=data.get("stopped", False),
+        stop_revision=data.get("stop_revision", 0),
     )
 
 

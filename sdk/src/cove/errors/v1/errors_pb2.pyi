@@ -82,6 +82,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The workspace is in a state that forbids this. Metadata: `name`, `state`."""
     ERROR_REASON_CREATE_FAILED: _ErrorReason.ValueType  # 203
     """Creating the workspace failed and was undone. Metadata: `step`."""
+    ERROR_REASON_WORKSPACE_SUSPENDED: _ErrorReason.ValueType  # 204
+    """The workspace was suspended by a caller, and accepts no commands. Metadata: `name`."""
+    ERROR_REASON_WORKSPACE_BUSY: _ErrorReason.ValueType  # 205
+    """Something runs in the workspace. Metadata: `name`, and `executions`, the ids of up to ten of
+    those that run, separated by commas.
+    """
+    ERROR_REASON_ENVIRONMENT_STOPPED: _ErrorReason.ValueType  # 206
+    """The environment is stopped: no sandbox of it may be started. Metadata: `uid`."""
     ERROR_REASON_REPOSITORY_NOT_FOUND: _ErrorReason.ValueType  # 300
     """The repository cannot be found or reached. Metadata: `repository`."""
     ERROR_REASON_REPOSITORY_ACCESS_DENIED: _ErrorReason.ValueType  # 301
@@ -311,6 +319,14 @@ ERROR_REASON_WORKSPACE_NOT_READY: ErrorReason.ValueType  # 202
 """The workspace is in a state that forbids this. Metadata: `name`, `state`."""
 ERROR_REASON_CREATE_FAILED: ErrorReason.ValueType  # 203
 """Creating the workspace failed and was undone. Metadata: `step`."""
+ERROR_REASON_WORKSPACE_SUSPENDED: ErrorReason.ValueType  # 204
+"""The workspace was suspended by a caller, and accepts no commands. Metadata: `name`."""
+ERROR_REASON_WORKSPACE_BUSY: ErrorReason.ValueType  # 205
+"""Something runs in the workspace. Metadata: `name`, and `executions`, the ids of up to ten of
+those that run, separated by commas.
+"""
+ERROR_REASON_ENVIRONMENT_STOPPED: ErrorReason.ValueType  # 206
+"""The environment is stopped: no sandbox of it may be started. Metadata: `uid`."""
 ERROR_REASON_REPOSITORY_NOT_FOUND: ErrorReason.ValueType  # 300
 """The repository cannot be found or reached. Metadata: `repository`."""
 ERROR_REASON_REPOSITORY_ACCESS_DENIED: ErrorReason.ValueType  # 301

@@ -105,6 +105,33 @@ class Workspace(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Cause:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _CauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Workspace._Cause.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        CAUSE_UNSPECIFIED: Workspace._Cause.ValueType  # 0
+        """It is neither, or nobody said."""
+        CAUSE_REQUESTED: Workspace._Cause.ValueType  # 1
+        """A caller asked for it. One that is suspended so stays it until ResumeWorkspace."""
+        CAUSE_EXPIRED: Workspace._Cause.ValueType  # 2
+        """Its `ttl` is over."""
+        CAUSE_IDLE: Workspace._Cause.ValueType  # 3
+        """Nothing was done with it for its `idle_timeout`. The next use resumes it."""
+
+    class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
+        """Why a workspace is being suspended or deleted, or is so."""
+
+    CAUSE_UNSPECIFIED: Workspace.Cause.ValueType  # 0
+    """It is neither, or nobody said."""
+    CAUSE_REQUESTED: Workspace.Cause.ValueType  # 1
+    """A caller asked for it. One that is suspended so stays it until ResumeWorkspace."""
+    CAUSE_EXPIRED: Workspace.Cause.ValueType  # 2
+    """Its `ttl` is over."""
+    CAUSE_IDLE: Workspace.Cause.ValueType  # 3
+    """Nothing was done with it for its `idle_timeout`. The next use resumes it."""
+
     class _State:
         ValueType = _typing.NewType("ValueType", _builtins.int)
         V: _TypeAlias = ValueType  # noqa: Y015
@@ -118,7 +145,7 @@ class Workspace(_message.Message):
         STATE_READY: Workspace._State.ValueType  # 2
         """Accepts commands."""
         STATE_SUSPENDED: Workspace._State.ValueType  # 3
-        """Kept, but accepts no commands until it is resumed."""
+        """Kept, but accepts no commands until it is resumed; see `cause`."""
         STATE_FAILED: Workspace._State.ValueType  # 4
         """Could not be made, or was lost; `failure` says why. Can be deleted."""
         STATE_DELETING: Workspace._State.ValueType  # 5
@@ -136,7 +163,7 @@ class Workspace(_message.Message):
     STATE_READY: Workspace.State.ValueType  # 2
     """Accepts commands."""
     STATE_SUSPENDED: Workspace.State.ValueType  # 3
-    """Kept, but accepts no commands until it is resumed."""
+    """Kept, but accepts no commands until it is resumed; see `cause`."""
     STATE_FAILED: Workspace.State.ValueType  # 4
     """Could not be made, or was lost; `failure` says why. Can be deleted."""
     STATE_DELETING: Workspace.State.ValueType  # 5
@@ -205,6 +232,10 @@ class Workspace(_message.Message):
     PURGE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    LAST_ACTIVE_TIME_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    SUSPEND_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `workspaces/{id}`. Output only, but for UpdateWorkspace."""
     uid: _builtins.str
@@ -227,6 +258,8 @@ class Workspace(_message.Message):
     """What it was forked from, by the name that had then: `workspaces/{id}`, or
     `workspaces/{id}/snapshots/{id}`. Output only.
     """
+    cause: Global___Workspace.Cause.ValueType
+    """Why it is suspended, deleting or deleted. Output only."""
     @_builtins.property
     def spec(self) -> _registry_pb2.EnvironmentSpec:
         """What it is to be made of."""
@@ -271,6 +304,20 @@ class Workspace(_message.Message):
     def purge_time(self) -> _timestamp_pb2.Timestamp:
         """When what is kept of a deleted one is removed for good. Output only."""
 
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is deleted by itself, by its `ttl`; unset: never. Output only."""
+
+    @_builtins.property
+    def last_active_time(self) -> _timestamp_pb2.Timestamp:
+        """When something was last done with it, as far as is known: written at intervals, which
+        GetCapabilities tells. What runs in it is not seen by this. Output only.
+        """
+
+    @_builtins.property
+    def suspend_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was suspended. Output only."""
+
     def __init__(
         self,
         *,
@@ -295,10 +342,14 @@ class Workspace(_message.Message):
         purge_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         source: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        last_active_time: _timestamp_pb2.Timestamp | None = ...,
+        cause: Global___Workspace.Cause.ValueType = ...,
+        suspend_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "failure", b"failure", "progress", b"progress", "purge_time", b"purge_time", "resolved_time", b"resolved_time", "spec", b"spec", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "expire_time", b"expire_time", "failure", b"failure", "last_active_time", b"last_active_time", "progress", b"progress", "purge_time", b"purge_time", "resolved_time", b"resolved_time", "spec", b"spec", "suspend_time", b"suspend_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "base_commit", b"base_commit", "branch", b"branch", "create_time", b"create_time", "creator", b"creator", "delete_time", b"delete_time", "driver", b"driver", "etag", b"etag", "failure", b"failure", "head_commit", b"head_commit", "labels", b"labels", "name", b"name", "progress", b"progress", "purge_time", b"purge_time", "resolved_time", b"resolved_time", "source", b"source", "spec", b"spec", "state", b"state", "uid", b"uid", "update_time", b"update_time", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "base_commit", b"base_commit", "branch", b"branch", "cause", b"cause", "create_time", b"create_time", "creator", b"creator", "delete_time", b"delete_time", "driver", b"driver", "etag", b"etag", "expire_time", b"expire_time", "failure", b"failure", "head_commit", b"head_commit", "labels", b"labels", "last_active_time", b"last_active_time", "name", b"name", "progress", b"progress", "purge_time", b"purge_time", "resolved_time", b"resolved_time", "source", b"source", "spec", b"spec", "state", b"state", "suspend_time", b"suspend_time", "uid", b"uid", "update_time", b"update_time", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1133,6 +1184,7 @@ class GetCapabilitiesResponse(_message.Message):
     PROVIDER_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     EXECUTOR_FIELD_NUMBER: _builtins.int
+    LIFE_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of Cove that serves."""
     @_builtins.property
@@ -1143,20 +1195,171 @@ class GetCapabilitiesResponse(_message.Message):
     def executor(self) -> _executor_pb2.Capabilities:
         """What the executor of that node enforces and keeps; not set when it does not tell."""
 
+    @_builtins.property
+    def life(self) -> Global___LifeCapabilities:
+        """How long workspaces live."""
+
     def __init__(
         self,
         *,
         provider: _provider_pb2.Capabilities | None = ...,
         version: _builtins.str = ...,
         executor: _executor_pb2.Capabilities | None = ...,
+        life: Global___LifeCapabilities | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "provider", b"provider"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "life", b"life", "provider", b"provider"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "provider", b"provider", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "life", b"life", "provider", b"provider", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCapabilitiesResponse: _TypeAlias = GetCapabilitiesResponse  # noqa: Y015
+
+@_typing.final
+class LifeCapabilities(_message.Message):
+    """How long workspaces live. None has a `ttl` or an `idle_timeout` unless it is asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    ACTIVITY_INTERVAL_FIELD_NUMBER: _builtins.int
+    UNDELETE_WINDOW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def min_idle_timeout(self) -> _duration_pb2.Duration:
+        """The shortest `idle_timeout`."""
+
+    @_builtins.property
+    def activity_interval(self) -> _duration_pb2.Duration:
+        """How stale `last_active_time` may be of a workspace with the shortest `idle_timeout`; of
+        others a tenth of theirs, if that is more, and 10 times as much where there is none.
+        """
+
+    @_builtins.property
+    def undelete_window(self) -> _duration_pb2.Duration:
+        """How long unsaved work of what was deleted, or expired, is kept."""
+
+    def __init__(
+        self,
+        *,
+        min_idle_timeout: _duration_pb2.Duration | None = ...,
+        activity_interval: _duration_pb2.Duration | None = ...,
+        undelete_window: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity_interval", b"activity_interval", "min_idle_timeout", b"min_idle_timeout", "undelete_window", b"undelete_window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_interval", b"activity_interval", "min_idle_timeout", b"min_idle_timeout", "undelete_window", b"undelete_window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LifeCapabilities: _TypeAlias = LifeCapabilities  # noqa: Y015
+
+@_typing.final
+class SuspendWorkspaceRequest(_message.Message):
+    """Request of SuspendWorkspace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name. Required."""
+    force: _builtins.bool
+    """End what runs in it: each command gets SIGTERM, 5 s later SIGKILL; its exit is `cancelled`."""
+    etag: _builtins.str
+    """Only if this is its current etag."""
+    request_id: _builtins.str
+    """A UUID of the caller's making, the same in every retry."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        force: _builtins.bool = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "force", b"force", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuspendWorkspaceRequest: _TypeAlias = SuspendWorkspaceRequest  # noqa: Y015
+
+@_typing.final
+class SuspendWorkspaceResponse(_message.Message):
+    """Answer of SuspendWorkspace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def workspace(self) -> Global___Workspace:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        workspace: Global___Workspace | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["workspace", b"workspace"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["workspace", b"workspace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuspendWorkspaceResponse: _TypeAlias = SuspendWorkspaceResponse  # noqa: Y015
+
+@_typing.final
+class ResumeWorkspaceRequest(_message.Message):
+    """Request of ResumeWorkspace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name. Required."""
+    request_id: _builtins.str
+    """A UUID of the caller's making, the same in every retry."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeWorkspaceRequest: _TypeAlias = ResumeWorkspaceRequest  # noqa: Y015
+
+@_typing.final
+class ResumeWorkspaceResponse(_message.Message):
+    """Answer of ResumeWorkspace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def workspace(self) -> Global___Workspace:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        workspace: Global___Workspace | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["workspace", b"workspace"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["workspace", b"workspace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeWorkspaceResponse: _TypeAlias = ResumeWorkspaceResponse  # noqa: Y015
 
 @_typing.final
 class StartExecutionRequest(_message.Message):

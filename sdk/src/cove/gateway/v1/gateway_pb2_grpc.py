@@ -96,6 +96,16 @@ class WorkspaceServiceStub(object):
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetCapabilitiesRequest.SerializeToString,
                 response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetCapabilitiesResponse.FromString,
                 _registered_method=True)
+        self.SuspendWorkspace = channel.unary_unary(
+                '/cove.gateway.v1.WorkspaceService/SuspendWorkspace',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.SuspendWorkspaceRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.SuspendWorkspaceResponse.FromString,
+                _registered_method=True)
+        self.ResumeWorkspace = channel.unary_unary(
+                '/cove.gateway.v1.WorkspaceService/ResumeWorkspace',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ResumeWorkspaceRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ResumeWorkspaceResponse.FromString,
+                _registered_method=True)
 
 
 class WorkspaceServiceServicer(object):
@@ -147,11 +157,13 @@ class WorkspaceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateWorkspace(self, request, context):
-        """Updates labels, annotations, and `spec.network`, which the mask must name. A new network is in
-        force when it returns, in running commands too; open connections that it forbids are cut.
+        """Updates labels, annotations, and `spec.network`, `spec.ttl` and `spec.idle_timeout`, which the
+        mask must name. A new network is in force when it returns, in running commands too; open
+        connections that it forbids are cut. A new `ttl` counts from the creation.
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * INVALID_ARGUMENT, ERROR_REASON_FIELD_IMMUTABLE: the mask names another field.
+        * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: a `ttl` that is over, too short an `idle_timeout`.
         * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
         * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: it is being made or changed; retry.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids another network.
@@ -268,6 +280,33 @@ class WorkspaceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SuspendWorkspace(self, request, context):
+        """Ends the sandbox of a workspace; all its files stay, its home too. It accepts no commands
+        until ResumeWorkspace, and can be read, committed, forked and deleted meanwhile. Where
+        something runs in it, it is refused, unless `force`. One that is suspended as it was idle is
+        so for good then.
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_BUSY: something runs in it.
+        * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
+        * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: it is being made or changed; retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeWorkspace(self, request, context):
+        """Lets a suspended workspace accept commands again. One that is ready is returned as it is.
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: it is neither suspended nor ready.
+        * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: it is being changed; retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkspaceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -330,6 +369,16 @@ def add_WorkspaceServiceServicer_to_server(servicer, server):
                     servicer.GetCapabilities,
                     request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetCapabilitiesRequest.FromString,
                     response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetCapabilitiesResponse.SerializeToString,
+            ),
+            'SuspendWorkspace': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendWorkspace,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.SuspendWorkspaceRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.SuspendWorkspaceResponse.SerializeToString,
+            ),
+            'ResumeWorkspace': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeWorkspace,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ResumeWorkspaceRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ResumeWorkspaceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -658,6 +707,60 @@ class WorkspaceService(object):
             '/cove.gateway.v1.WorkspaceService/GetCapabilities',
             cove_dot_gateway_dot_v1_dot_gateway__pb2.GetCapabilitiesRequest.SerializeToString,
             cove_dot_gateway_dot_v1_dot_gateway__pb2.GetCapabilitiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendWorkspace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.WorkspaceService/SuspendWorkspace',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.SuspendWorkspaceRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.SuspendWorkspaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeWorkspace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.WorkspaceService/ResumeWorkspace',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.ResumeWorkspaceRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.ResumeWorkspaceResponse.FromString,
             options,
             channel_credentials,
             insecure,

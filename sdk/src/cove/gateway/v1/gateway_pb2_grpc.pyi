@@ -50,11 +50,13 @@ class WorkspaceServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
     """
     UpdateWorkspace: _aio.UnaryUnaryMultiCallable[_gateway_pb2.UpdateWorkspaceRequest, _gateway_pb2.UpdateWorkspaceResponse]
-    """Updates labels, annotations, and `spec.network`, which the mask must name. A new network is in
-    force when it returns, in running commands too; open connections that it forbids are cut.
+    """Updates labels, annotations, and `spec.network`, `spec.ttl` and `spec.idle_timeout`, which the
+    mask must name. A new network is in force when it returns, in running commands too; open
+    connections that it forbids are cut. A new `ttl` counts from the creation.
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * INVALID_ARGUMENT, ERROR_REASON_FIELD_IMMUTABLE: the mask names another field.
+    * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: a `ttl` that is over, too short an `idle_timeout`.
     * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
     * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: it is being made or changed; retry.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids another network.
@@ -134,6 +136,25 @@ class WorkspaceServiceStub:
     """
     GetCapabilities: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetCapabilitiesRequest, _gateway_pb2.GetCapabilitiesResponse]
     """Tells what this installation can enforce and supports."""
+    SuspendWorkspace: _aio.UnaryUnaryMultiCallable[_gateway_pb2.SuspendWorkspaceRequest, _gateway_pb2.SuspendWorkspaceResponse]
+    """Ends the sandbox of a workspace; all its files stay, its home too. It accepts no commands
+    until ResumeWorkspace, and can be read, committed, forked and deleted meanwhile. Where
+    something runs in it, it is refused, unless `force`. One that is suspended as it was idle is
+    so for good then.
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_BUSY: something runs in it.
+    * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
+    * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: it is being made or changed; retry.
+    """
+    ResumeWorkspace: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ResumeWorkspaceRequest, _gateway_pb2.ResumeWorkspaceResponse]
+    """Lets a suspended workspace accept commands again. One that is ready is returned as it is.
+
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: it is neither suspended nor ready.
+    * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: it is being changed; retry.
+    """
 
 class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Isolated, git-backed workspaces: a worktree of a repository, and a sandbox in
@@ -195,11 +216,13 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_pb2.UpdateWorkspaceRequest,
         context: _aio.ServicerContext[_gateway_pb2.UpdateWorkspaceRequest, _abc.Awaitable[_gateway_pb2.UpdateWorkspaceResponse]],
     ) -> _abc.Awaitable[_gateway_pb2.UpdateWorkspaceResponse]:
-        """Updates labels, annotations, and `spec.network`, which the mask must name. A new network is in
-        force when it returns, in running commands too; open connections that it forbids are cut.
+        """Updates labels, annotations, and `spec.network`, `spec.ttl` and `spec.idle_timeout`, which the
+        mask must name. A new network is in force when it returns, in running commands too; open
+        connections that it forbids are cut. A new `ttl` counts from the creation.
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * INVALID_ARGUMENT, ERROR_REASON_FIELD_IMMUTABLE: the mask names another field.
+        * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: a `ttl` that is over, too short an `idle_timeout`.
         * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
         * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: it is being made or changed; retry.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids another network.
@@ -327,6 +350,37 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_gateway_pb2.GetCapabilitiesRequest, _abc.Awaitable[_gateway_pb2.GetCapabilitiesResponse]],
     ) -> _abc.Awaitable[_gateway_pb2.GetCapabilitiesResponse]:
         """Tells what this installation can enforce and supports."""
+
+    @_abc_1.abstractmethod
+    def SuspendWorkspace(
+        self,
+        request: _gateway_pb2.SuspendWorkspaceRequest,
+        context: _aio.ServicerContext[_gateway_pb2.SuspendWorkspaceRequest, _abc.Awaitable[_gateway_pb2.SuspendWorkspaceResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.SuspendWorkspaceResponse]:
+        """Ends the sandbox of a workspace; all its files stay, its home too. It accepts no commands
+        until ResumeWorkspace, and can be read, committed, forked and deleted meanwhile. Where
+        something runs in it, it is refused, unless `force`. One that is suspended as it was idle is
+        so for good then.
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_BUSY: something runs in it.
+        * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
+        * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: it is being made or changed; retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeWorkspace(
+        self,
+        request: _gateway_pb2.ResumeWorkspaceRequest,
+        context: _aio.ServicerContext[_gateway_pb2.ResumeWorkspaceRequest, _abc.Awaitable[_gateway_pb2.ResumeWorkspaceResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.ResumeWorkspaceResponse]:
+        """Lets a suspended workspace accept commands again. One that is ready is returned as it is.
+
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: it is neither suspended nor ready.
+        * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: it is being changed; retry.
+        """
 
 def add_WorkspaceServiceServicer_to_server(servicer: WorkspaceServiceServicer, server: _aio.Server) -> None: ...
 

@@ -913,3 +913,119 @@ class ResumeEnvironmentResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResumeEnvironmentResponse: _TypeAlias = ResumeEnvironmentResponse  # noqa: Y015
+
+@_typing.final
+class StopEnvironmentRequest(_message.Message):
+    """An environment whose sandbox is to end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    QUIET_FIELD_NUMBER: _builtins.int
+    handle: _builtins.bytes
+    """From ProvisionEnvironment. Required."""
+    revision: _builtins.int
+    """Grows with every change between stopped and open; the highest wins. Required."""
+    force: _builtins.bool
+    """End also what runs: each command gets SIGTERM, 5 s later SIGKILL, and its exit is `cancelled`."""
+    @_builtins.property
+    def quiet(self) -> _duration_pb2.Duration:
+        """Only if nothing has run in the sandbox for so long. Unset: only if nothing runs now."""
+
+    def __init__(
+        self,
+        *,
+        handle: _builtins.bytes = ...,
+        revision: _builtins.int = ...,
+        force: _builtins.bool = ...,
+        quiet: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quiet", b"quiet"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "handle", b"handle", "quiet", b"quiet", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopEnvironmentRequest: _TypeAlias = StopEnvironmentRequest  # noqa: Y015
+
+@_typing.final
+class StopEnvironmentResponse(_message.Message):
+    """What became of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STOPPED_FIELD_NUMBER: _builtins.int
+    QUIET_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_FIELD_NUMBER: _builtins.int
+    stopped: _builtins.bool
+    """Whether it is stopped now, by this or another call; if not, something runs, or did lately."""
+    superseded: _builtins.bool
+    """Whether a later call has decided, so that this one changed nothing."""
+    @_builtins.property
+    def quiet(self) -> _duration_pb2.Duration:
+        """For how long nothing has run, where it is not stopped; zero while something runs."""
+
+    def __init__(
+        self,
+        *,
+        stopped: _builtins.bool = ...,
+        quiet: _duration_pb2.Duration | None = ...,
+        superseded: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quiet", b"quiet"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quiet", b"quiet", "stopped", b"stopped", "superseded", b"superseded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopEnvironmentResponse: _TypeAlias = StopEnvironmentResponse  # noqa: Y015
+
+@_typing.final
+class ReopenEnvironmentRequest(_message.Message):
+    """An environment whose sandbox may start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    handle: _builtins.bytes
+    """From ProvisionEnvironment. Required."""
+    revision: _builtins.int
+    """Grows with every change between stopped and open; the highest wins. Required."""
+    def __init__(
+        self,
+        *,
+        handle: _builtins.bytes = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReopenEnvironmentRequest: _TypeAlias = ReopenEnvironmentRequest  # noqa: Y015
+
+@_typing.final
+class ReopenEnvironmentResponse(_message.Message):
+    """It may, unless a later call has decided."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUPERSEDED_FIELD_NUMBER: _builtins.int
+    superseded: _builtins.bool
+    """Whether a later call has decided, so that this one changed nothing."""
+    def __init__(
+        self,
+        *,
+        superseded: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["superseded", b"superseded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReopenEnvironmentResponse: _TypeAlias = ReopenEnvironmentResponse  # noqa: Y015

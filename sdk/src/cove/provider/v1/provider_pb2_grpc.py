@@ -86,6 +86,16 @@ class ProviderServiceStub(object):
                 request_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.UpdateNetworkRequest.SerializeToString,
                 response_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.UpdateNetworkResponse.FromString,
                 _registered_method=True)
+        self.StopEnvironment = channel.unary_unary(
+                '/cove.provider.v1.ProviderService/StopEnvironment',
+                request_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.StopEnvironmentRequest.SerializeToString,
+                response_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.StopEnvironmentResponse.FromString,
+                _registered_method=True)
+        self.ReopenEnvironment = channel.unary_unary(
+                '/cove.provider.v1.ProviderService/ReopenEnvironment',
+                request_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.ReopenEnvironmentRequest.SerializeToString,
+                response_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.ReopenEnvironmentResponse.FromString,
+                _registered_method=True)
 
 
 class ProviderServiceServicer(object):
@@ -135,6 +145,7 @@ class ProviderServiceServicer(object):
         * FAILED_PRECONDITION, ERROR_REASON_SANDBOX_UNAVAILABLE: no sandbox can be made here.
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: the layers of the worktree cannot be
         mounted by this node's launcher.
+        * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_STOPPED: StopEnvironment forbids it.
         * UNAVAILABLE, ERROR_REASON_ACTIVATION_FAILED: it did not start; retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -208,6 +219,29 @@ class ProviderServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StopEnvironment(self, request, context):
+        """Ends the sandbox of an environment, and lets none be started until ReopenEnvironment. What is
+        on disk stays. Where something runs nothing is done, unless `force`. Idempotent: one with an
+        older revision than the last of either RPC changes nothing.
+
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
+        * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReopenEnvironment(self, request, context):
+        """Lets the sandbox of an environment be started again, after StopEnvironment; starts none.
+        Idempotent likewise.
+
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
+        * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProviderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -260,6 +294,16 @@ def add_ProviderServiceServicer_to_server(servicer, server):
                     servicer.UpdateNetwork,
                     request_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.UpdateNetworkRequest.FromString,
                     response_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.UpdateNetworkResponse.SerializeToString,
+            ),
+            'StopEnvironment': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopEnvironment,
+                    request_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.StopEnvironmentRequest.FromString,
+                    response_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.StopEnvironmentResponse.SerializeToString,
+            ),
+            'ReopenEnvironment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReopenEnvironment,
+                    request_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.ReopenEnvironmentRequest.FromString,
+                    response_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.ReopenEnvironmentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -534,6 +578,60 @@ class ProviderService(object):
             '/cove.provider.v1.ProviderService/UpdateNetwork',
             cove_dot_provider_dot_v1_dot_provider__pb2.UpdateNetworkRequest.SerializeToString,
             cove_dot_provider_dot_v1_dot_provider__pb2.UpdateNetworkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopEnvironment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.provider.v1.ProviderService/StopEnvironment',
+            cove_dot_provider_dot_v1_dot_provider__pb2.StopEnvironmentRequest.SerializeToString,
+            cove_dot_provider_dot_v1_dot_provider__pb2.StopEnvironmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReopenEnvironment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.provider.v1.ProviderService/ReopenEnvironment',
+            cove_dot_provider_dot_v1_dot_provider__pb2.ReopenEnvironmentRequest.SerializeToString,
+            cove_dot_provider_dot_v1_dot_provider__pb2.ReopenEnvironmentResponse.FromString,
             options,
             channel_credentials,
             insecure,

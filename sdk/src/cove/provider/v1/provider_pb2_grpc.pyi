@@ -47,6 +47,7 @@ class ProviderServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_SANDBOX_UNAVAILABLE: no sandbox can be made here.
     * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: the layers of the worktree cannot be
       mounted by this node's launcher.
+    * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_STOPPED: StopEnvironment forbids it.
     * UNAVAILABLE, ERROR_REASON_ACTIVATION_FAILED: it did not start; retry.
     """
     InspectEnvironment: _aio.UnaryUnaryMultiCallable[_provider_pb2.InspectEnvironmentRequest, _provider_pb2.InspectEnvironmentResponse]
@@ -91,6 +92,21 @@ class ProviderServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: its sandbox was started by an earlier
       version, which has no way out.
     * UNAVAILABLE, ERROR_REASON_SERVICE_UNAVAILABLE: the proxy is away; retry.
+    """
+    StopEnvironment: _aio.UnaryUnaryMultiCallable[_provider_pb2.StopEnvironmentRequest, _provider_pb2.StopEnvironmentResponse]
+    """Ends the sandbox of an environment, and lets none be started until ReopenEnvironment. What is
+    on disk stays. Where something runs nothing is done, unless `force`. Idempotent: one with an
+    older revision than the last of either RPC changes nothing.
+
+    * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
+    * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
+    """
+    ReopenEnvironment: _aio.UnaryUnaryMultiCallable[_provider_pb2.ReopenEnvironmentRequest, _provider_pb2.ReopenEnvironmentResponse]
+    """Lets the sandbox of an environment be started again, after StopEnvironment; starts none.
+    Idempotent likewise.
+
+    * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
+    * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
     """
 
 class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -150,6 +166,7 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_SANDBOX_UNAVAILABLE: no sandbox can be made here.
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: the layers of the worktree cannot be
           mounted by this node's launcher.
+        * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_STOPPED: StopEnvironment forbids it.
         * UNAVAILABLE, ERROR_REASON_ACTIVATION_FAILED: it did not start; retry.
         """
 
@@ -230,6 +247,33 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: its sandbox was started by an earlier
           version, which has no way out.
         * UNAVAILABLE, ERROR_REASON_SERVICE_UNAVAILABLE: the proxy is away; retry.
+        """
+
+    @_abc_1.abstractmethod
+    def StopEnvironment(
+        self,
+        request: _provider_pb2.StopEnvironmentRequest,
+        context: _aio.ServicerContext[_provider_pb2.StopEnvironmentRequest, _abc.Awaitable[_provider_pb2.StopEnvironmentResponse]],
+    ) -> _abc.Awaitable[_provider_pb2.StopEnvironmentResponse]:
+        """Ends the sandbox of an environment, and lets none be started until ReopenEnvironment. What is
+        on disk stays. Where something runs nothing is done, unless `force`. Idempotent: one with an
+        older revision than the last of either RPC changes nothing.
+
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
+        * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
+        """
+
+    @_abc_1.abstractmethod
+    def ReopenEnvironment(
+        self,
+        request: _provider_pb2.ReopenEnvironmentRequest,
+        context: _aio.ServicerContext[_provider_pb2.ReopenEnvironmentRequest, _abc.Awaitable[_provider_pb2.ReopenEnvironmentResponse]],
+    ) -> _abc.Awaitable[_provider_pb2.ReopenEnvironmentResponse]:
+        """Lets the sandbox of an environment be started again, after StopEnvironment; starts none.
+        Idempotent likewise.
+
+        * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
+        * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
         """
 
 def add_ProviderServiceServicer_to_server(servicer: ProviderServiceServicer, server: _aio.Server) -> None: ...

@@ -29,6 +29,33 @@ class Environment(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Cause:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _CauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Environment._Cause.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        CAUSE_UNSPECIFIED: Environment._Cause.ValueType  # 0
+        """It is neither, or nobody said."""
+        CAUSE_REQUESTED: Environment._Cause.ValueType  # 1
+        """A caller asked for it."""
+        CAUSE_EXPIRED: Environment._Cause.ValueType  # 2
+        """Its `ttl` is over."""
+        CAUSE_IDLE: Environment._Cause.ValueType  # 3
+        """Nothing was done with it for its `idle_timeout`."""
+
+    class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
+        """Why an environment is being suspended or taken down, or is so."""
+
+    CAUSE_UNSPECIFIED: Environment.Cause.ValueType  # 0
+    """It is neither, or nobody said."""
+    CAUSE_REQUESTED: Environment.Cause.ValueType  # 1
+    """A caller asked for it."""
+    CAUSE_EXPIRED: Environment.Cause.ValueType  # 2
+    """Its `ttl` is over."""
+    CAUSE_IDLE: Environment.Cause.ValueType  # 3
+    """Nothing was done with it for its `idle_timeout`."""
+
     class _State:
         ValueType = _typing.NewType("ValueType", _builtins.int)
         V: _TypeAlias = ValueType  # noqa: Y015
@@ -185,6 +212,10 @@ class Environment(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     KEEP_ON_FAILURE_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    LAST_ACTIVE_TIME_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    SUSPEND_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `environments/{id}`; unique per tenant."""
     uid: _builtins.str
@@ -217,6 +248,8 @@ class Environment(_message.Message):
     """Number of the write that made this version, over all environments. Output only."""
     keep_on_failure: _builtins.bool
     """What the creator's caller chose for a create that fails: whether the record is kept. Immutable."""
+    cause: Global___Environment.Cause.ValueType
+    """Why it is suspended, deleting or deleted, or is about to be. Output only."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Small facts of the caller's to select by."""
@@ -273,6 +306,22 @@ class Environment(_message.Message):
     def source(self) -> Global___EnvironmentSource:
         """What it is forked from; unset for one that is not. Immutable."""
 
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is deleted by itself; unset: never. `create_time` and `ttl` together, anew when that
+        is updated; when it is undeleted, `ttl` from then. Output only.
+        """
+
+    @_builtins.property
+    def last_active_time(self) -> _timestamp_pb2.Timestamp:
+        """When something was last done with it, as far as is known: written at intervals. It neither
+        falls nor gets into the future.
+        """
+
+    @_builtins.property
+    def suspend_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was suspended. Output only."""
+
     def __init__(
         self,
         *,
@@ -306,10 +355,14 @@ class Environment(_message.Message):
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         keep_on_failure: _builtins.bool = ...,
         source: Global___EnvironmentSource | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        last_active_time: _timestamp_pb2.Timestamp | None = ...,
+        cause: Global___Environment.Cause.ValueType = ...,
+        suspend_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "failure", b"failure", "lease_expire_time", b"lease_expire_time", "mount", b"mount", "progress", b"progress", "purge_time", b"purge_time", "source", b"source", "spec", b"spec", "update_time", b"update_time", "worktree", b"worktree"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "expire_time", b"expire_time", "failure", b"failure", "last_active_time", b"last_active_time", "lease_expire_time", b"lease_expire_time", "mount", b"mount", "progress", b"progress", "purge_time", b"purge_time", "source", b"source", "spec", b"spec", "suspend_time", b"suspend_time", "update_time", b"update_time", "worktree", b"worktree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "create_time", b"create_time", "creator", b"creator", "delete_time", b"delete_time", "driver", b"driver", "etag", b"etag", "failure", b"failure", "fencing_token", b"fencing_token", "handle", b"handle", "handle_generation", b"handle_generation", "head_commit", b"head_commit", "keep_on_failure", b"keep_on_failure", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "mount", b"mount", "name", b"name", "node", b"node", "operation", b"operation", "operation_holder", b"operation_holder", "progress", b"progress", "purge_time", b"purge_time", "revision", b"revision", "source", b"source", "spec", b"spec", "state", b"state", "tenant", b"tenant", "uid", b"uid", "update_time", b"update_time", "warnings", b"warnings", "worktree", b"worktree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "cause", b"cause", "create_time", b"create_time", "creator", b"creator", "delete_time", b"delete_time", "driver", b"driver", "etag", b"etag", "expire_time", b"expire_time", "failure", b"failure", "fencing_token", b"fencing_token", "handle", b"handle", "handle_generation", b"handle_generation", "head_commit", b"head_commit", "keep_on_failure", b"keep_on_failure", "labels", b"labels", "last_active_time", b"last_active_time", "lease_expire_time", b"lease_expire_time", "mount", b"mount", "name", b"name", "node", b"node", "operation", b"operation", "operation_holder", b"operation_holder", "progress", b"progress", "purge_time", b"purge_time", "revision", b"revision", "source", b"source", "spec", b"spec", "state", b"state", "suspend_time", b"suspend_time", "tenant", b"tenant", "uid", b"uid", "update_time", b"update_time", "warnings", b"warnings", "worktree", b"worktree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -377,6 +430,8 @@ class EnvironmentSpec(_message.Message):
     DRIVER_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     ENV_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
     DEPTH_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
@@ -403,6 +458,18 @@ class EnvironmentSpec(_message.Message):
         """Variables that every command gets."""
 
     @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long it lives, from its creation; then it is deleted, its unsaved work kept as always.
+        Unset: until it is deleted. Can be updated.
+        """
+
+    @_builtins.property
+    def idle_timeout(self) -> _duration_pb2.Duration:
+        """For how long nothing may be done with it, and nothing run in it, before it is suspended.
+        Unset: it is not. Can be updated.
+        """
+
+    @_builtins.property
     def network(self) -> Global___Network:
         """What it may reach; unset means nothing. Refused at create where it cannot be enforced."""
 
@@ -415,13 +482,15 @@ class EnvironmentSpec(_message.Message):
         driver: _builtins.str = ...,
         limits: Global___Limits | None = ...,
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        idle_timeout: _duration_pb2.Duration | None = ...,
         depth: _builtins.int = ...,
         filter: _builtins.str = ...,
         network: Global___Network | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "network", b"network"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "limits", b"limits", "network", b"network", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "depth", b"depth", "driver", b"driver", "env", b"env", "filter", b"filter", "limits", b"limits", "network", b"network", "repository", b"repository", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "depth", b"depth", "driver", b"driver", "env", b"env", "filter", b"filter", "idle_timeout", b"idle_timeout", "limits", b"limits", "network", b"network", "repository", b"repository", "revision", b"revision", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -918,7 +987,8 @@ class UpdateEnvironmentRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Fields to write: of labels, annotations, worktree, mount, handle, handle_generation, driver,
-        node, progress, failure, head_commit, warnings, spec.network. Required.
+        node, progress, failure, head_commit, warnings, spec.network, spec.ttl, spec.idle_timeout,
+        last_active_time. Required.
         """
 
     def __init__(
@@ -1051,6 +1121,7 @@ class ClaimOperationRequest(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name. Required."""
     operation: Global___Environment.Operation.ValueType
@@ -1061,6 +1132,8 @@ class ClaimOperationRequest(_message.Message):
     """Only if this is its current etag."""
     request_id: _builtins.str
     """A UUID of the caller's making, the same in every retry."""
+    cause: Global___Environment.Cause.ValueType
+    """Why it will be done, of a suspension or a deletion; unset leaves what is stored."""
     @_builtins.property
     def lease(self) -> _duration_pb2.Duration:
         """How long the lease lasts unless renewed. Required."""
@@ -1074,10 +1147,11 @@ class ClaimOperationRequest(_message.Message):
         lease: _duration_pb2.Duration | None = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        cause: Global___Environment.Cause.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "holder", b"holder", "lease", b"lease", "name", b"name", "operation", b"operation", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "etag", b"etag", "holder", b"holder", "lease", b"lease", "name", b"name", "operation", b"operation", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

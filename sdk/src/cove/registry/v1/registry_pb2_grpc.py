@@ -159,7 +159,9 @@ class RegistryServiceServicer(object):
         * INVALID_ARGUMENT, ERROR_REASON_FIELD_IMMUTABLE: the mask names another field.
         * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
         * ABORTED, ERROR_REASON_LEASE_LOST: `fencing_token` is given and not the current one.
-        * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `handle_generation` would fall.
+        * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `handle_generation` would fall, or `spec.ttl`
+        is over already.
+        * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: `spec.ttl` of one that is being deleted.
         * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: a record holds 1 MiB at most.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left for the database.
         """

@@ -1,0 +1,142 @@
+"""When workspaces were last used: noted in their records at intervals, not with each call.
+
+The first call after an interval of quiet is noted before it is carried out, so that nobody takes
+its workspace for idle meanwhile; what follows, and calls that last, are noted by a task. A call
+lasts until its handler ends: so open streams, uploads and waits count for all of their time.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import grpc
+
+from cove.options.v1.options_pb2 import Role
+from cove.registry.v1.registry_pb2 import Environment
+from gateway.clock import Clock
+from gateway.errors import WorkspaceNotFound
+from gateway.records import Records
+from servicekit import calls
+from servicekit.errors import ServiceError
+from servicekit.identity import Identity
+
+_log = logging.getLogger(__name__)
+
+NOTED: Final = "last_active_time"
+_PRINCIPAL: Final = "gateway"
+_SHARE: Final = 10
+"""What is idle after a time may be noted as rarely as after this part of it."""
+
+
+class _Use:
+    """Of one workspace, that is or was just used here."""
+
+    def __init__(self, environment: Environment, interval: timedelta) -> None:
+        self.name = environment.name
+        self.tenant = environment.tenant
+        self.interval = interval
+        self.calls = 0
+        self.used = self.noted = last_active(environment)
+
+
+class Activity:
+    """`interval` is how often at most a workspace is noted that is idle after the shortest time."""
+
+    def __init__(self, records: Records, clock: Clock, interval: timedelta) -> None:
+        self.interval = interval
+        self._records = records
+        self._clock = clock
+        self._uses: dict[str, _Use] = {}
+
+    @property
+    def shortest(self) -> timedelta:
+        """The shortest time after which a workspace may be taken for idle."""
+        return self.interval * 2
+
+    async def begin(self, environment: Environment) -> Environment:
+        """The call of this task uses it, until the task ends. The record, as it is then."""
+        interval = self._interval_of(environment)
+        use = self._uses.setdefault(environment.uid, _Use(environment, interval))
+        use.interval = interval
+        use.used = now = self._clock.now()
+        use.calls += 1
+        task = asyncio.current_task()
+        assert task
+        task.add_done_callback(lambda _: self._end(use))
+        if max(use.noted, last_active(environment)) + interval > now:
+            return environment
+        try:
+            return await self._note(environment.name, use)
+        except (ServiceError, grpc.aio.AioRpcError) as error:
+            # The call will be told itself, if the record is gone or the registry stays away.
+            _log.info("cannot note a use: %s", error)
+            return environment
+
+    async def run(self) -> None:
+        """Note for ever what is used and not noted."""
+        while True:
+            await asyncio.sleep(self.interval.total_seconds() / 2)
+            for uid, use in list(self._uses.items()):
+                await self._look(uid, use)
+
+    async def _look(self, uid: str, use: _Use) -> None:
+        now = self._clock.now()
+        if use.calls:
+            use.used = now
+        if use.used > use.noted and now >= use.noted + use.interval:
+            identity = Identity(_PRINCIPAL, use.tenant, Role.ROLE_SERVICE)
+            try:
+                with calls.detached(identity=identity):
+                    await self._note(use.name, use)
+            except (ServiceError, grpc.aio.AioRpcError) as error:
+                _log.info("cannot note a use: %s", error, extra={"fields": {"uid": uid}})
+                if isinstance(error, WorkspaceNotFound):
+                    use.noted = use.used
+        if not use.calls and use.used <= use.noted:
+            del self._uses[uid]
+
+    async def note(self, environment: Environment, at: datetime) -> Environment:
+        """It was active then, as was found out otherwise."""
+        seen = Environment(name=environment.name)
+        seen.last_active_time.FromDatetime(at)
+        token = environment.fencing_token
+        return await self._records.update(seen, (NOTED,), fencing_token=token)
+
+    async def _note(self, name: str, use: _Use) -> Environment:
+        at = use.used
+        seen = Environment(name=name)
+        seen.last_active_time.FromDatetime(at)
+        noted = await self._records.update(seen, (NOTED,))
+        use.noted = max(use.noted, at)
+        return noted
+
+    def _end(self, use: _Use) -> None:
+        use.calls -= 1
+        use.used = self._clock.now()
+
+    def _interval_of(self, environment: Environment) -> timedelta:
+        spec = environment.spec
+        if not spec.HasField("idle_timeout"):
+            return self.interval * _SHARE
+        return max(self.interval, spec.idle_timeout.ToTimedelta() / _SHARE)
+
+
+@asynccontextmanager
+async def noting(activity: Activity) -> AsyncIterator[None]:
+    """While the block runs."""
+    task = asyncio.create_task(activity.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def last_active(environment: Environment) -> datetime:
+    """When it was last used, as far as its record says."""
+    field = NOTED if environment.HasField(NOTED) else "create_time"
+    found: datetime = getattr(environment, field).ToDatetime(tzinfo=UTC)
+    return found

@@ -1,0 +1,72 @@
+"""Ends sandboxes: those in which nothing runs, or whatever runs in them."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from agent.client import AgentClient, AgentError
+from agent.launcher_client import LauncherClient, PeerGone, PeerTooOld
+from agent.protocol import State
+
+_LEAVING: Final = 5.0
+"""Seconds in which an agent that leaves is gone."""
+_LOOKS: Final = 200
+_LOOK: Final = 0.01
+_GRACE: Final = timedelta(seconds=5)
+"""What a command that is told to end has to do so."""
+_WHO: Final = "suspend"
+"""Who cancels the commands of what is stopped by force."""
+
+
+async def ended(launcher: LauncherClient, uid: str, owner: int) -> bool:
+    """Have its agent end, if nothing runs; true when nothing of it is left."""
+    status = await launcher.inspect(uid)
+    if status.state is State.ABSENT:
+        return True
+    try:
+        async with AgentClient.connect(Path(status.socket), owner) as agent:
+            return await agent.leave() and await _gone(launcher, uid, agent)
+    except (PeerGone, PeerTooOld, AgentError, TimeoutError):
+        return False
+
+
+async def end(
+    launcher: LauncherClient, uid: str, owner: int, quiet: timedelta
+) -> tuple[bool, timedelta]:
+    """As `ended`, if nothing has run for `quiet`; else for how long that is so."""
+    status = await launcher.inspect(uid)
+    if status.state is State.ABSENT:
+        return True, quiet
+    try:
+        async with AgentClient.connect(Path(status.socket), owner) as agent:
+            leaves, since = await agent.leave_if_quiet(quiet)
+            return leaves and await _gone(launcher, uid, agent), since
+    except (PeerGone, PeerTooOld, AgentError, TimeoutError):
+        # It may just be ending of itself; then the next one finds nothing.
+        return (await launcher.inspect(uid)).state is State.ABSENT, timedelta(0)
+
+
+async def kill(launcher: LauncherClient, uid: str, owner: int) -> None:
+    """End what runs in it, commands first, so that their exits say why; then the rest."""
+    status = await launcher.inspect(uid)
+    if status.state is State.ABSENT:
+        return
+    try:
+        async with AgentClient.connect(Path(status.socket), owner) as agent:
+            found = (await agent.listing()).executions
+            running = [each.execution_id for each in found if not each.ended]
+            cancels = [agent.cancel(each, _WHO, _GRACE) for each in running]
+            await asyncio.gather(*cancels, return_exceptions=True)
+    except (PeerGone, PeerTooOld, AgentError, TimeoutError):
+        pass  # What it cannot be told, it is killed for.
+    await launcher.kill(uid)
+
+
+async def _gone(launcher: LauncherClient, uid: str, agent: AgentClient) -> bool:
+    await asyncio.wait_for(agent.gone.wait(), _LEAVING)
+    for _ in range(_LOOKS):
+        if (await launcher.inspect(uid)).state is State.ABSENT:
+            return True
+        await asyncio.sleep(_LOOK)
+    return False
