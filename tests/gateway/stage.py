@@ -68,17 +68,53 @@ class Gateway:
         await self.process.wait()
 
 
+class Times:
+    """The clocks of all processes of a stage, which tests move. Seconds."""
+
+    def __init__(self) -> None:
+        self.set_ahead = 0.0
+        """How far somebody set the wall clocks ahead."""
+        self.passed = 0.0
+        """How much time went by besides the real one."""
+
+    def pass_(self, by: timedelta) -> None:
+        self.passed += by.total_seconds()
+
+    def set(self, by: timedelta) -> None:
+        """Forward, or back."""
+        self.set_ahead += by.total_seconds()
+
+    def wall(self) -> float:
+        return time.time() + self.passed + self.set_ahead
+
+    def wall_ns(self) -> int:
+        return time.time_ns() + round((self.passed + self.set_ahead) * 1e9)
+
+    def clock(self) -> Clock:
+        """Of a gateway that starts now."""
+        return Clock(self.wall, lambda: time.monotonic() + self.passed)
+
+
 class Stage:
-    def __init__(self, state: Path, runtime: Path, repository: Path, proxies: list[Proxy]) -> None:
+    def __init__(
+        self, state: Path, runtime: Path, repository: Path, times: Times, proxies: list[Proxy]
+    ) -> None:
         self.state = state
         self.runtime = runtime
         self.repository = repository
+        self.times = times
         self.registry, self.git, self.provider, self.executor = proxies
 
     def reset(self) -> None:
-        """Heal the network, and forget what came over it."""
+        """Heal the network, and forget what came over it; the clocks go right again."""
+        self.times.set_ahead = self.times.passed = 0.0
         for proxy in (self.registry, self.git, self.provider, self.executor):
             proxy.heal()
+            proxy.calls.clear()
+
+    def reset_calls(self) -> None:
+        """Forget what came over the network, and nothing else."""
+        for proxy in (self.registry, self.git, self.provider, self.executor):
             proxy.calls.clear()
 
     async def clear(self) -> None:
@@ -109,9 +145,7 @@ class Stage:
         return pb.CreateWorkspaceRequest(workspace_id=workspace_id, workspace=workspace, **changes)
 
     @asynccontextmanager
-    async def gateway(
-        self, name: str = "gateway", *, clock: Clock | None = None, **changes: Any
-    ) -> AsyncIterator[Gateway]:
+    async def gateway(self, name: str = "gateway", **changes: Any) -> AsyncIterator[Gateway]:
         """One in this process. It reconciles all the time, and removes orphans at once."""
         settings: dict[str, Any] = {
             "lease": timedelta(seconds=4),
@@ -126,6 +160,7 @@ class Stage:
             address=(f"unix:{self.runtime}/{name}",),
             **settings | {tool: self._behind(tool) for tool in TOOLS} | changes,
         )
+        clock = self.times.clock()
         async with gateway(config, clock=clock) as served, _connected(served.address) as connected:
             yield connected
 
@@ -245,13 +280,14 @@ async def staged(folder: Path) -> AsyncIterator[Stage]:
         "runtime": runtime,
         "shutdown_grace": timedelta(seconds=1),
     }
+    times = Times()
     repository = await asyncio.to_thread(make_repository, folder / "origin.git")
     try:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(launcher(state, runtime))
             await stack.enter_async_context(egress(runtime))
             for app in (
-                registry(RegistryConfig(**shared)),
+                registry(RegistryConfig(**shared), now=times.wall_ns),
                 git(GitConfig(**shared, local_roots=(folder,), allowed_hosts=("127.0.0.1",))),
                 provider(ProviderConfig(**shared, egress_networks=("127.0.0.0/8",))),
                 executor(ExecutorConfig(**shared)),
@@ -263,7 +299,7 @@ async def staged(folder: Path) -> AsyncIterator[Stage]:
                 )
                 for tool in TOOLS
             ]
-            stage = Stage(state, runtime, repository, proxies)
+            stage = Stage(state, runtime, repository, times, proxies)
             await stage.probe()
             yield stage
     finally:
