@@ -206,7 +206,7 @@ async def test_a_call_that_lasts_keeps_it_from_being_idle(stage: Stage) -> None:
             yield pb.WriteFileRequest(header=header)
             yield pb.WriteFileRequest(data=b"slow")
             await ending.wait()
-            yield pb.WriteFileRequest(end=executor_pb2.WriteFileEnd())
+            yield pb.WriteFileRequest(end=executor_pb2.WriteFileEnd(bytes=4))
 
         uploading = asyncio.ensure_future(gateway.files.WriteFile(upload()))
 

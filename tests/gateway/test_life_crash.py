@@ -139,7 +139,9 @@ async def _killed(stage: Stage, method: str, table: list[Step], requests: list[A
             for number, step in enumerate(table)
         ]
         calls = [
-            getattr(victim.workspaces, method)(request, metadata=(("x-request-id", f"at-{number}"),))
+            getattr(victim.workspaces, method)(
+                request, metadata=(("x-request-id", f"at-{number}"),)
+            )
             for number, request in enumerate(requests)
         ]
         ended = asyncio.gather(*calls, return_exceptions=True)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Literal
 
-from google.protobuf.duration_pb2 import Duration
-
 from cove.attachment import Attachment
 from cove.connection import Connection, request_id
+from cove.durations import duration
 from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import ExecutionServiceStub
@@ -127,8 +126,8 @@ def spec(
         cwd=cwd,
         env=env,
         merge_stderr=merge_stderr,
-        timeout=_duration(timeout),
-        idle_output_timeout=_duration(idle_output_timeout),
+        timeout=duration(timeout),
+        idle_output_timeout=duration(idle_output_timeout),
         output_limit=output_limit,
         limits=limits,
         secrets={name: value or "" for name, value in (secrets or {}).items()},
@@ -262,7 +261,7 @@ class Execution:
 
         The last sample, with `running` false, has what it used in all. After a drop it goes on.
         """
-        return watch_usage(self._connection, self.name, _duration(interval))
+        return watch_usage(self._connection, self.name, duration(interval))
 
     async def delete(self, *, force: bool = False, allow_missing: bool = False) -> None:
         """Remove its record and output; `force` kills it when it runs.
@@ -322,14 +321,6 @@ class Executions:
         """A handle on one that is known by its id; nothing is asked yet."""
         message = executor_pb2.Execution(name=f"{self._workspace}/executions/{id}")
         return Execution(self._connection, message)
-
-
-def _duration(value: timedelta | float | None) -> Duration | None:
-    if value is None:
-        return None
-    made = Duration()
-    made.FromTimedelta(value if isinstance(value, timedelta) else timedelta(seconds=value))
-    return made
 
 
 def _bytes(output: executor_pb2.Output) -> bytes:

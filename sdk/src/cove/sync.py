@@ -238,6 +238,8 @@ class Workspace(Facade[workspace.Workspace]):
     refresh = call(workspace.Workspace.refresh)
     update = call(workspace.Workspace.update)
     delete = call(workspace.Workspace.delete)
+    suspend = call(workspace.Workspace.suspend)
+    resume = call(workspace.Workspace.resume)
     execute = call(workspace.Workspace.execute)
     start = call_for(Execution, workspace.Workspace.start)
     stream = iterate(workspace.Workspace.stream)

@@ -9,6 +9,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from cove import networks
 from cove.connection import Connection
 from cove.connection import request_id as new_request_id
+from cove.durations import duration_if
 from cove.executions import Execution, Executions, Result, spec
 from cove.executor.v1.executor_pb2 import Execution as Message
 from cove.executor.v1.executor_pb2 import ExecutionLimits, File, UsageSample
@@ -87,6 +88,8 @@ class Workspace:
         self,
         *,
         network: Iterable[str] | None = None,
+        ttl: timedelta | float | None = None,
+        idle_timeout: timedelta | float | None = None,
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
         etag: str = "",
@@ -99,14 +102,28 @@ class Workspace:
         commands that run: connections that it forbids are cut. Only programs that use the proxy
         of HTTP_PROXY get out; a command that was started without a network does not know it.
 
-        Raises `InvalidArgument` for a host that is none, `Aborted` when it is not the one with
-        `etag`, or is just being changed; `FailedPrecondition` when this host cannot do that.
+        `ttl` counts from the creation: a longer one keeps it for longer. 0 is no `ttl`, and no
+        `idle_timeout`; see `Workspaces.create`.
+
+        Raises `InvalidArgument` for a host that is none, and a `ttl` that is over; `Aborted` when
+        it is not the one with `etag`, or is just being changed; `FailedPrecondition` when this
+        host cannot do that.
         """
-        given = {"labels": labels, "annotations": annotations, "spec.network": network}
+        given = {
+            "labels": labels,
+            "annotations": annotations,
+            "spec.network": network,
+            "spec.ttl": ttl,
+            "spec.idle_timeout": idle_timeout,
+        }
         request = pb.UpdateWorkspaceRequest(
             workspace=pb.Workspace(
                 name=self.name,
-                spec=registry_pb2.EnvironmentSpec(network=networks.given(network or ())),
+                spec=registry_pb2.EnvironmentSpec(
+                    network=networks.given(network or ()),
+                    ttl=duration_if(ttl),
+                    idle_timeout=duration_if(idle_timeout),
+                ),
                 labels=labels,
                 annotations=annotations,
                 etag=etag,
@@ -137,6 +154,28 @@ class Workspace:
         )
         answer = await self._connection.unary(self._stub.DeleteWorkspace, request)
         return answer.workspace if answer.HasField("workspace") else None
+
+    async def suspend(self, *, force: bool = False, etag: str = "") -> pb.Workspace:
+        """End its sandbox; all its files stay. It runs nothing until `resume`.
+
+        It can be read by `source`, committed, forked and deleted meanwhile; what needs the sandbox
+        raises `FailedPrecondition`. So does this while something runs, unless `force`: then each
+        command gets SIGTERM and 5 s later SIGKILL. Raises `Aborted` when it is not the one with
+        `etag`, or is just being changed.
+        """
+        request = pb.SuspendWorkspaceRequest(
+            name=self.name, force=force, etag=etag, request_id=new_request_id()
+        )
+        self.message = (
+            await self._connection.unary(self._stub.SuspendWorkspace, request)
+        ).workspace
+        return self.message
+
+    async def resume(self) -> pb.Workspace:
+        """Let it run commands again, after `suspend`. One that is ready stays so."""
+        request = pb.ResumeWorkspaceRequest(name=self.name, request_id=new_request_id())
+        self.message = (await self._connection.unary(self._stub.ResumeWorkspace, request)).workspace
+        return self.message
 
     async def fork(
         self,

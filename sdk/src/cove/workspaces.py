@@ -4,12 +4,14 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from cove import networks, status
 from cove.connection import Connection
 from cove.connection import request_id as new_request_id
+from cove.durations import duration
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import SourceServiceStub, WorkspaceServiceStub
 from cove.git.v1 import git_pb2
@@ -42,6 +44,8 @@ class Workspaces:
         env: Mapping[str, str] | None = None,
         limits: registry_pb2.Limits | None = None,
         network: Iterable[str] = (),
+        ttl: timedelta | float | None = None,
+        idle_timeout: timedelta | float | None = None,
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
         credentials: git_pb2.Credentials | None = None,
@@ -59,6 +63,10 @@ class Workspaces:
         command, `network` what may be reached: see `update`. Without `wait` it returns when the
         workspace is recorded. `on_progress` is told how far it is while it is made. One that fails
         leaves nothing, unless `keep_failed`.
+
+        `ttl`, in seconds from now, is when it is deleted by itself, its unsaved work kept as
+        `delete` keeps it. With an `idle_timeout` it is suspended when for so long nobody has used it and
+        nothing has run in it; the next use resumes it. Both are endless by default.
 
         `request_id`, a UUID, is for callers that may die: called again with the same one within
         24 h, also by another process, it joins the call or returns its workspace. Raises
@@ -81,6 +89,8 @@ class Workspaces:
                     limits=limits,
                     env=env,
                     network=networks.given(network),
+                    ttl=duration(ttl),
+                    idle_timeout=duration(idle_timeout),
                 ),
                 labels=labels,
                 annotations=annotations,

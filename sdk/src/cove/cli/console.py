@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from cove.cli import remedies
 
 if TYPE_CHECKING:  # They take a while to import.
+    from google.protobuf.duration_pb2 import Duration
     from google.protobuf.message import Message
     from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -157,3 +158,11 @@ def age(time: "Timestamp") -> str:
         if seconds >= size:
             return f"{seconds // size}{unit}"
     return f"{max(seconds, 0)}s"
+
+
+def span(duration: "Duration") -> str:
+    """How long something lasts, in its largest whole unit; empty when it is not set."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if duration.seconds and not duration.seconds % size:
+            return f"{duration.seconds // size}{unit}"
+    return f"{duration.seconds}s" if duration.seconds else ""

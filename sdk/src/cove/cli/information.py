@@ -6,7 +6,7 @@ from contextlib import suppress
 from importlib.metadata import version as installed
 from typing import Final
 
-from cove.cli.console import Console
+from cove.cli.console import Console, span
 from cove.client import Client
 from cove.executor.v1.executor_pb2 import Capabilities as ExecutorCapabilities
 from cove.health import SERVING
@@ -50,6 +50,8 @@ async def capabilities(cove: Client, _: argparse.Namespace, console: Console) ->
         "output": _retention(answer.executor.retention) if answer.HasField("executor") else "",
         "network": ", ".join(_word(name, "NETWORK_") for name in networks),
         "idle after": f"{found.idle_timeout.seconds} s",
+        "least idle": span(answer.life.min_idle_timeout),
+        "undelete": span(answer.life.undelete_window),
         "remedy": found.remedy,
     }
     for name, value in facts.items():

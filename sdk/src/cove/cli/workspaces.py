@@ -1,11 +1,12 @@
-"""`cove create update ls show rm undelete`."""
+"""`cove create update ls show rm undelete suspend resume`."""
 
 import argparse
 from pathlib import Path
+from typing import Final
 
 from cove import networks
 from cove.cli.commands.arguments import pairs
-from cove.cli.console import Console, age, printable, when
+from cove.cli.console import Console, age, printable, span, when
 from cove.cli.credentials import credentials
 from cove.cli.errors import UsageError
 from cove.cli.progress import Progress, waiting
@@ -13,6 +14,12 @@ from cove.client import Client
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.registry.v1 import registry_pb2
 from cove.workspaces import OnProgress
+
+_CAUSES: Final = {
+    pb.Workspace.CAUSE_REQUESTED: "it was asked for",
+    pb.Workspace.CAUSE_EXPIRED: "its time is over",
+    pb.Workspace.CAUSE_IDLE: "it was idle; the next use resumes it",
+}
 
 
 def repository_url(text: str) -> str:
@@ -45,6 +52,8 @@ async def create(cove: Client, options: argparse.Namespace, console: Console) ->
                 open_files=options.open_files,
             ),
             network=_hosts(options.network),
+            ttl=options.ttl,
+            idle_timeout=options.idle_timeout,
             credentials=credentials(options),
             keep_failed=options.keep_failed,
             wait=not options.no_wait,
@@ -73,8 +82,14 @@ async def update(cove: Client, options: argparse.Namespace, console: Console) ->
     workspace = cove.workspaces.named(options.workspace)
     if options.network and options.no_network:
         raise UsageError("--network and --no-network exclude each other")
+    for name in ("ttl", "idle_timeout"):
+        if getattr(options, name) and getattr(options, f"no_{name}"):
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option} and --no-{option} exclude each other")
     changed = await workspace.update(
         network=_hosts(options.network) if options.network or options.no_network else None,
+        ttl=0 if options.no_ttl else options.ttl,
+        idle_timeout=0 if options.no_idle_timeout else options.idle_timeout,
         labels=pairs(options.label, "--label") if options.label else None,
     )
     if console.as_json:
@@ -125,6 +140,7 @@ async def show(cove: Client, options: argparse.Namespace, console: Console) -> i
         "id": workspace.name.rpartition("/")[2],
         "uid": workspace.uid,
         "state": state_of(workspace),
+        "because": _CAUSES.get(workspace.cause, ""),
         "failure": f"{workspace.failure.reason} {workspace.failure.message}".strip(),
         "repository": workspace.spec.repository,
         "revision": workspace.spec.revision,
@@ -136,6 +152,10 @@ async def show(cove: Client, options: argparse.Namespace, console: Console) -> i
         "network": " ".join(networks.written(workspace.spec.network)),
         "creator": workspace.creator,
         "created": when(workspace.create_time),
+        "last used": when(workspace.last_active_time),
+        "idle after": span(workspace.spec.idle_timeout),
+        "suspended": when(workspace.suspend_time),
+        "expires": when(workspace.expire_time),
         "deleted": when(workspace.delete_time),
         "kept until": when(workspace.purge_time),
         "labels": ", ".join(f"{key}={value}" for key, value in sorted(workspace.labels.items())),
@@ -172,6 +192,28 @@ async def undelete(cove: Client, options: argparse.Namespace, console: Console) 
         console.json(workspace.message)
     else:
         console.line(workspace.id)
+    return 0
+
+
+async def suspend(cove: Client, options: argparse.Namespace, console: Console) -> int:
+    for name in options.workspace:
+        async with waiting(console, f"suspending {name}"):
+            suspended = await cove.workspaces.named(name).suspend(force=options.force)
+        if console.as_json:
+            console.json(suspended)
+        else:
+            console.line(name)
+    return 0
+
+
+async def resume(cove: Client, options: argparse.Namespace, console: Console) -> int:
+    for name in options.workspace:
+        async with waiting(console, f"resuming {name}"):
+            resumed = await cove.workspaces.named(name).resume()
+        if console.as_json:
+            console.json(resumed)
+        else:
+            console.line(name)
     return 0
 
 

@@ -16,6 +16,8 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "WORKSPACE_EXISTS": "Choose another id, or use the workspace that is there: workspace_status.",
     "WORKSPACE_NOT_READY": "workspace_status tells its state: wait while it is pending; "
     "workspace_undelete brings back a deleted one.",
+    "WORKSPACE_SUSPENDED": "A person suspended it, and can resume it: `cove resume ID`. "
+    "Use another workspace meanwhile.",
     "EXECUTION_NOT_FOUND": "workspace_executions shows the executions there are.",
     "EXECUTION_EXISTS": "Choose another execution id, or read that one with workspace_output.",
     "EXECUTION_ENDED": "It has ended already; workspace_output has its output.",

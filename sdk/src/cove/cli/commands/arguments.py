@@ -11,6 +11,7 @@ from cove.cli.errors import UsageError
 
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST: Final = 7 * 86400
+_LONGEST_LIFE: Final = 3650 * 86400
 _SIZE: Final = re.compile(r"(\d{1,15})(?:([kmgtKMGT])(?:i?[bB])?|[bB]?)")
 
 FOLLOWED: Final = "0 if it could be done, 1 if not, 2 for a wrong command line."
@@ -71,13 +72,22 @@ def size(text: str) -> int:
     return int(found[1]) << 10 * (" kmgt".index(found[2].lower()) if found[2] else 0)
 
 
+def lifetime(text: str) -> float:
+    """A time like 30m, 8h, 14d."""
+    return _time(text, _LONGEST_LIFE, "30m, 8h or 14d, up to 3650d")
+
+
 def seconds(text: str) -> float:
     """A time like 30, 30s, 5m."""
+    return _time(text, _LONGEST, "30, 30s, 5m or 1h, up to 7d")
+
+
+def _time(text: str, longest: int, like: str) -> float:
     number, unit = (text[:-1], text[-1]) if text[-1:] in set("smhd") else (text, "")
     try:
         found = float(number) * _SECONDS[unit]
     except ValueError:
         found = -1
-    if not 0 < found <= _LONGEST:
-        raise argparse.ArgumentTypeError(f"{text} is not a time like 30, 30s, 5m or 1h, up to 7d")
+    if not 0 < found <= longest:
+        raise argparse.ArgumentTypeError(f"{text} is not a time like {like}")
     return found
