@@ -872,6 +872,7 @@ class ExecutionServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -949,6 +950,7 @@ class ExecutionServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -960,6 +962,7 @@ class ExecutionServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1021,6 +1024,7 @@ class ExecutionServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1034,6 +1038,7 @@ class ExecutionServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1609,6 +1614,7 @@ class FileServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1621,6 +1627,7 @@ class FileServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1632,6 +1639,7 @@ class FileServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1643,6 +1651,7 @@ class FileServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1654,6 +1663,7 @@ class FileServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1665,6 +1675,7 @@ class FileServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1676,6 +1687,7 @@ class FileServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1689,6 +1701,7 @@ class FileServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1701,6 +1714,7 @@ class FileServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1713,6 +1727,7 @@ class FileServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

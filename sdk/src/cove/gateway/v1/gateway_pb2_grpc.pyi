@@ -397,6 +397,7 @@ class ExecutionServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetExecutionRequest, _gateway_pb2.GetExecutionResponse]
     """Returns one execution.
@@ -446,6 +447,7 @@ class ExecutionServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
     """
     StreamExecution: _aio.UnaryStreamMultiCallable[_gateway_pb2.StreamExecutionRequest, _gateway_pb2.StreamExecutionResponse]
     """Starts a command and streams its output.
@@ -453,6 +455,7 @@ class ExecutionServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
     """
     WatchUsage: _aio.UnaryStreamMultiCallable[_gateway_pb2.WatchUsageRequest, _gateway_pb2.WatchUsageResponse]
     """Streams what a command, or a whole workspace, uses. Of a workspace it goes on until
@@ -494,6 +497,7 @@ class ExecutionServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
     """
     ForwardPort: _aio.StreamStreamMultiCallable[_gateway_pb2.ForwardPortRequest, _gateway_pb2.ForwardPortResponse]
     """Connects to a port of the workspace's own localhost and moves bytes both ways, also when
@@ -503,6 +507,7 @@ class ExecutionServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
     """
 
 class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -522,6 +527,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
 
     @_abc_1.abstractmethod
@@ -613,6 +619,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
 
     @_abc_1.abstractmethod
@@ -626,6 +633,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
 
     @_abc_1.abstractmethod
@@ -697,6 +705,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
 
     @_abc_1.abstractmethod
@@ -712,6 +721,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
 
 def add_ExecutionServiceServicer_to_server(servicer: ExecutionServiceServicer, server: _aio.Server) -> None: ...
@@ -727,6 +737,7 @@ class FileServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
     """
     WriteFile: _aio.StreamUnaryMultiCallable[_gateway_pb2.WriteFileRequest, _gateway_pb2.WriteFileResponse]
     """Writes a whole file at once. Over HTTP the body is the content itself; If-Match and
@@ -735,6 +746,7 @@ class FileServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
     """
     StatFile: _aio.UnaryUnaryMultiCallable[_gateway_pb2.StatFileRequest, _gateway_pb2.StatFileResponse]
     """Tells what is at a path.
@@ -742,6 +754,7 @@ class FileServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
     """
     ListFiles: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListFilesRequest, _gateway_pb2.ListFilesResponse]
     """Lists a directory in the order of the names.
@@ -749,6 +762,7 @@ class FileServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
     """
     MakeDirectory: _aio.UnaryUnaryMultiCallable[_gateway_pb2.MakeDirectoryRequest, _gateway_pb2.MakeDirectoryResponse]
     """Makes a directory; one that is there already is no error.
@@ -756,6 +770,7 @@ class FileServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
     """
     RemoveFile: _aio.UnaryUnaryMultiCallable[_gateway_pb2.RemoveFileRequest, _gateway_pb2.RemoveFileResponse]
     """Removes a file, a link, or a directory.
@@ -763,6 +778,7 @@ class FileServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
     """
     MoveFile: _aio.UnaryUnaryMultiCallable[_gateway_pb2.MoveFileRequest, _gateway_pb2.MoveFileResponse]
     """Renames a file, a link or a directory within the workspace.
@@ -770,6 +786,7 @@ class FileServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
     """
     ReadArchive: _aio.UnaryStreamMultiCallable[_gateway_pb2.ReadArchiveRequest, _gateway_pb2.ReadArchiveResponse]
     """Streams a tar archive of a directory, with names relative to it and in their order, or of the
@@ -779,6 +796,7 @@ class FileServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
     """
     WriteArchive: _aio.StreamUnaryMultiCallable[_gateway_pb2.WriteArchiveRequest, _gateway_pb2.WriteArchiveResponse]
     """Unpacks a tar archive below a directory. A call that breaks off, or is refused, changes nothing.
@@ -787,6 +805,7 @@ class FileServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
     """
     WatchFiles: _aio.UnaryStreamMultiCallable[_gateway_pb2.WatchFilesRequest, _gateway_pb2.WatchFilesResponse]
     """Streams what changes below a directory. A reader who is too slow is told by `overflow` that
@@ -795,6 +814,7 @@ class FileServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
     """
 
 class FileServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -812,6 +832,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
 
     @_abc_1.abstractmethod
@@ -826,6 +847,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
 
     @_abc_1.abstractmethod
@@ -839,6 +861,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
 
     @_abc_1.abstractmethod
@@ -852,6 +875,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
 
     @_abc_1.abstractmethod
@@ -865,6 +889,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
 
     @_abc_1.abstractmethod
@@ -878,6 +903,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
 
     @_abc_1.abstractmethod
@@ -891,6 +917,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
 
     @_abc_1.abstractmethod
@@ -906,6 +933,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
 
     @_abc_1.abstractmethod
@@ -920,6 +948,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
 
     @_abc_1.abstractmethod
@@ -934,6 +963,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         """
 
 def add_FileServiceServicer_to_server(servicer: FileServiceServicer, server: _aio.Server) -> None: ...
