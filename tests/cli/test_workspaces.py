@@ -73,6 +73,23 @@ async def test_a_workspace_is_forked_as_it_is_and_as_it_was(suite: Suite, fresh:
     await suite.cove("rm", "-f", "now", other)
 
 
+async def test_one_is_suspended_and_resumed_and_its_life_is_told(suite: Suite, fresh: str) -> None:
+    life = ("--ttl", "8h", "--idle-timeout", "30m")
+    assert (await suite.cove("update", fresh, *life)).text == f"{fresh}\n"
+    assert (await suite.cove("suspend", fresh)).text == f"{fresh}\n"
+    shown = (await suite.cove("show", fresh)).text
+    for line in ("suspended", "it was asked for", "30m", "expires:"):
+        assert line in shown
+    refused = await suite.cove("exec", fresh, "--", "true")
+    assert refused.status == 1
+    assert "Resume the workspace" in refused.errors
+    assert (await suite.cove("resume", fresh)).text == f"{fresh}\n"
+    assert (await suite.cove("exec", fresh, "--", "echo", "on")).text == "on\n"
+    await suite.cove("update", fresh, "--no-ttl", "--no-idle-timeout")
+    assert "expires" not in (await suite.cove("show", fresh)).text
+    assert (await suite.cove("update", fresh, "--ttl", "8h", "--no-ttl")).status == 2
+
+
 async def test_unsaved_work_is_kept_and_brought_back(suite: Suite, fresh: str) -> None:
     await suite.cove("exec", fresh, "--script", "echo 1 > unsaved")
     removed = await suite.cove("rm", fresh)

@@ -22,7 +22,7 @@ READY = pb.Workspace.STATE_READY
 SUSPENDED = pb.Workspace.STATE_SUSPENDED
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
-SHORT = {"activity_interval": timedelta(seconds=0.2)}
+SHORT: dict[str, Any] = {"activity_interval": timedelta(seconds=0.2)}
 """With that one may be idle after a second."""
 
 
@@ -213,7 +213,8 @@ async def test_a_call_that_lasts_keeps_it_from_being_idle(stage: Stage) -> None:
         async def long_after() -> bool:
             found = await _get(gateway)
             assert found.state == READY
-            return found.last_active_time.ToDatetime() > began.ToDatetime() + 4 * idle
+            lasted: timedelta = found.last_active_time.ToDatetime() - began.ToDatetime()
+            return lasted > 4 * idle
 
         await eventually(long_after)
         ending.set()
@@ -270,7 +271,7 @@ def _create(stage: Stage, gateway: Gateway, id_: str = "demo", **spec: timedelta
 
 
 def _updating(gateway: Gateway, **spec: timedelta | None) -> Any:
-    given = {name: _duration(value) for name, value in spec.items() if value}
+    given: dict[str, Any] = {name: _duration(value) for name, value in spec.items() if value}
     workspace = pb.Workspace(name=DEMO, spec=registry_pb2.EnvironmentSpec(**given))
     mask = FieldMask(paths=[f"spec.{name}" for name in spec])
     request = pb.UpdateWorkspaceRequest(workspace=workspace, update_mask=mask)

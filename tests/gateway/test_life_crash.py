@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
+from cove.registry.v1 import registry_pb2
 from tests.gateway.stage import LIMIT, Gateway, Stage, State, eventually
 
 pytestmark = pytest.mark.long
@@ -82,8 +83,8 @@ async def test_resuming_is_finished_or_undone(stage: Stage) -> None:
     async with stage.gateway() as gateway:
         for number in range(len(RESUME)):
             await gateway.workspaces.CreateWorkspace(stage.create(f"demo-{number}"))
-            request = pb.SuspendWorkspaceRequest(name=f"workspaces/demo-{number}")
-            await gateway.workspaces.SuspendWorkspace(request)
+            asked = pb.SuspendWorkspaceRequest(name=f"workspaces/demo-{number}")
+            await gateway.workspaces.SuspendWorkspace(asked)
     requests = [
         pb.ResumeWorkspaceRequest(name=f"workspaces/demo-{number}", request_id=str(uuid.uuid4()))
         for number in range(len(RESUME))
@@ -91,8 +92,8 @@ async def test_resuming_is_finished_or_undone(stage: Stage) -> None:
     await _killed(stage, "ResumeWorkspace", RESUME, requests)
     async with stage.gateway() as gateway:
         await eventually(stage.settled)
-        for number, request in enumerate(requests):
-            again = (await gateway.workspaces.ResumeWorkspace(request)).workspace
+        for number, back in enumerate(requests):
+            again = (await gateway.workspaces.ResumeWorkspace(back)).workspace
             assert again.state == pb.Workspace.STATE_READY, RESUME[number]
             assert await _run(gateway, number, "cat hello.txt") == "hello\n"
 
@@ -114,7 +115,7 @@ async def test_what_expires_goes_once_and_its_work_is_kept(stage: Stage, step: S
     async with stage.gateway(), stage.gateway("other"):
         await eventually(lambda: _only(stage, "demo-1"))
         (record,) = await stage.records()
-        assert record.cause == pb.Workspace.CAUSE_EXPIRED
+        assert record.cause == registry_pb2.Environment.CAUSE_EXPIRED
 
 
 async def _only(stage: Stage, name: str) -> bool:

@@ -91,6 +91,9 @@ async def _workspaces(held: httpx.AsyncClient, repository: Path) -> None:
     stale = await held.patch("/workspaces/api", json=labels, headers=etag)
     assert stale.status_code == 412
     assert (await held.patch("/workspaces/api", json={"spec": spec})).status_code == 400
+    for verb, state in (("suspend", "STATE_SUSPENDED"), ("resume", "STATE_READY")):
+        answer = await held.post(f"/workspaces/api:{verb}", json={})
+        assert (answer.status_code, answer.json()["state"]) == (200, state)
     await _unsaved_work_is_kept(held)
     assert (await held.delete("/workspaces/api?force=true")).json() == {}
     assert (await held.get("/workspaces/api")).status_code == 404

@@ -65,8 +65,8 @@ class Workspaces:
         leaves nothing, unless `keep_failed`.
 
         `ttl`, in seconds from now, is when it is deleted by itself, its unsaved work kept as
-        `delete` keeps it. With an `idle_timeout` it is suspended when for so long nobody has used it and
-        nothing has run in it; the next use resumes it. Both are endless by default.
+        `delete` keeps it. With an `idle_timeout` it is suspended when for so long nobody has used
+        it and nothing has run in it; the next use resumes it. Both are endless by default.
 
         `request_id`, a UUID, is for callers that may die: called again with the same one within
         24 h, also by another process, it joins the call or returns its workspace. Raises

@@ -151,7 +151,7 @@ def _update(commands: Commands) -> None:
     update = commands.add(
         "update",
         "workspaces:update",
-        "change what a workspace may reach, how long it lives, or its labels",
+        "change the network, the life or the labels of a workspace",
         description="Change what the programs of a workspace may reach, how long it lives, or its "
         "labels. What is given takes the place of all that was there; what is not stays as it "
         "is.\n\n"
