@@ -18,6 +18,7 @@ import pytest
 
 PASSWORD: Final = "pass:w/rd@ %41"
 _DATABASE: Final = "cove"
+_ROOM: Final = 2 << 30
 _HBA: Final = "local all locked scram-sha-256\nlocal all all trust\n"
 
 
@@ -46,7 +47,7 @@ class Postgres:
         if os.geteuid() == 0:
             os.chown(folder, *_user())
         self._run("initdb", "--no-sync", "--auth=trust", "--username=root", "--encoding=UTF8",
-                  "--locale=C", f"--pgdata={folder}/data")  # fmt: skip
+                  "--locale=C", "--wal-segsize=1", f"--pgdata={folder}/data")  # fmt: skip
         (folder / "data" / "pg_hba.conf").write_text(_HBA)
 
     def start(self) -> None:
@@ -118,8 +119,8 @@ class Postgres:
         secret = f":{quote(password, safe='')}" if password else ""
         return f"postgresql://{user}{secret}@/{_DATABASE}?host={self._folder}&search_path={schema}"
 
-    def sql(self, statement: str) -> None:
-        """Run it as superuser."""
+    def sql(self, statement: str) -> list[str]:
+        """Run it as superuser; the lines it gives."""
         if self._shell is None:
             self._shell = subprocess.Popen(
                 [self._bin / "psql", "-qAtX", "-v", "ON_ERROR_STOP=1", "-U", "root",
@@ -130,8 +131,11 @@ class Postgres:
         assert self._shell.stdout
         self._shell.stdin.write(f"{statement};\n\\echo done\n")
         self._shell.stdin.flush()
-        answer = self._shell.stdout.readline()
-        assert answer == "done\n", answer
+        lines: list[str] = []
+        while (line := self._shell.stdout.readline()) != "done\n":
+            assert line, "psql ended"
+            lines.append(line.rstrip("\n"))
+        return lines
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
@@ -148,7 +152,7 @@ class Postgres:
 def running(*, fsync: bool = False) -> Iterator[Postgres]:
     """A server that is gone after the block, with all it kept."""
     binaries()
-    folder = Path(tempfile.mkdtemp(prefix="cove-pg-"))
+    folder = Path(tempfile.mkdtemp(prefix="cove-pg-", dir=None if fsync else _memory()))
     try:
         server = Postgres(folder, fsync=fsync)
         try:
@@ -156,9 +160,19 @@ def running(*, fsync: bool = False) -> Iterator[Postgres]:
             server.prepare()
             yield server
         finally:
-            server.stop()
+            server.stop(signal.SIGQUIT)
     finally:
         shutil.rmtree(folder)
+
+
+def _memory() -> Path | None:
+    """Where files cost least, if there is room for some."""
+    shared = Path("/dev/shm")
+    try:
+        roomy = shutil.disk_usage(shared).free > _ROOM
+    except OSError:
+        return None
+    return shared if roomy and os.access(shared, os.W_OK) else None
 
 
 def _user() -> tuple[int, int]:

@@ -39,20 +39,6 @@ async def test_a_second_registry_is_refused(tmp_path: Path) -> None:
                 pass
 
 
-async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "db"
-    async with SqliteStore.open(path) as store:
-        await store.write(DEMO, put(DEMO))
-    db = sqlite3.connect(path)
-    with db:
-        db.execute("INSERT INTO migration VALUES (999)")
-    with pytest.raises(StartError, match="schema 999"):
-        async with SqliteStore.open(path):
-            pass
-    assert db.execute("SELECT count(*) FROM environment").fetchone() == (1,)
-    db.close()
-
-
 def test_what_failed_half_way_is_undone(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as db:
         db.execute("CREATE TABLE number (value INTEGER)")

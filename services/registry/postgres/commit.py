@@ -116,7 +116,7 @@ class Committer:
     async def _transaction(self, group: Sequence[Write]) -> Sequence[Written | Exception]:
         try:
             if self._db is None:
-                self._db = await self._database.connect()
+                self._db = await self._database.connect("writer")
             return await self._decide(self._db, group)
         except BaseException:
             self.close()  # What it began ends with it.

@@ -23,7 +23,6 @@ _READERS: Final = 12
 _RETRY: Final = timedelta(seconds=1)
 
 _SETTINGS: Final = {
-    "application_name": "cove-registry",
     # Whoever holds the counter and is silent, stopped or cut off, must not hold up others.
     "idle_in_transaction_session_timeout": "10s",
     "lock_timeout": "10s",
@@ -71,7 +70,7 @@ class Database:
             reset=_as_it_is,
             timeout=CONNECT_TIMEOUT,
             command_timeout=CALL_TIMEOUT,
-            server_settings=_SETTINGS,
+            server_settings=_settings("reader"),
             target_session_attrs="read-write",
         )
         try:
@@ -79,14 +78,17 @@ class Database:
         finally:
             self._pool.terminate()
 
-    async def connect(self) -> Connection:
-        """A connection of one's own. Raises what asyncpg does, or `StartError`."""
+    async def connect(self, purpose: str) -> Connection:
+        """A connection of one's own. Raises what asyncpg does, or `StartError`.
+
+        The purpose is what `pg_stat_activity` shows.
+        """
         try:
             connection = await asyncpg.connect(
                 self._url,
                 timeout=CONNECT_TIMEOUT,
                 command_timeout=CALL_TIMEOUT,
-                server_settings=_SETTINGS,
+                server_settings=_settings(purpose),
                 target_session_attrs="read-write",
             )
         except (ValueError, asyncpg.ClientConfigurationError):
@@ -156,7 +158,7 @@ def unavailable(error: BaseException) -> DatabaseUnavailable | DiskFull:
     )
 
 
-async def started(connect: Callable[[], Awaitable[Connection]], wait: float) -> Connection:
+async def started(database: Database, wait: float) -> Connection:
     """The first connection, however long the database needs to come up within `wait` seconds.
 
     Raises `StartError`.
@@ -164,7 +166,7 @@ async def started(connect: Callable[[], Awaitable[Connection]], wait: float) -> 
     until = asyncio.get_running_loop().time() + wait
     while True:
         try:
-            return await connect()
+            return await database.connect("starter")
         except Exception as error:
             if not is_away(error):
                 raise
@@ -174,6 +176,10 @@ async def started(connect: Callable[[], Awaitable[Connection]], wait: float) -> 
                     f"the database cannot be reached: {type(error).__name__}: {error}"
                 ) from None
         await asyncio.sleep(0.2)
+
+
+def _settings(purpose: str) -> dict[str, str]:
+    return {**_SETTINGS, "application_name": f"cove-registry {purpose}"}
 
 
 async def _as_it_is(_connection: Connection) -> None:

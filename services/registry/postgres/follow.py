@@ -78,7 +78,7 @@ class Follower:
                 db = None
 
     async def _listen(self) -> Connection:
-        db = await self._database.connect()
+        db = await self._database.connect("listener")
         db.add_termination_listener(lambda *_: self._more.set())
         await db.add_listener(self._channel, self._told)
         return db

@@ -57,7 +57,7 @@ class PostgresStore:
         cannot be reached within `start_wait` seconds, refuses, or is too new.
         """
         database = Database(url)
-        connection = await started(database.connect, start_wait)
+        connection = await started(database, start_wait)
         try:
             await migrate(connection)
             # The tables may be in any schema that the connection's search path names first.
