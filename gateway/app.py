@@ -17,9 +17,11 @@ from gateway.auth import NoAuthenticator, TokenAuthenticator
 from gateway.config import Config
 from gateway.copies import Copies
 from gateway.create import Creations
+from gateway.deadlines import Deadlines
 from gateway.delete import Deletions, Undeletions
 from gateway.executions import ExecutionServicer
 from gateway.files import FileServicer
+from gateway.losses import Losses
 from gateway.operations import Operations
 from gateway.orphans import Orphans
 from gateway.ready import Workspaces
@@ -43,8 +45,9 @@ async def gateway(config: Config) -> AsyncIterator[Served]:
     authenticator = _authenticator(config)
     async with tools(config) as behind:
         records = Records(behind.registry)
-        async with Operations.open(records, config.lease) as operations:
-            parts = Parts(config, behind, records, operations)
+        deadlines = Deadlines(config.create_limit, config.operation_limit)
+        async with Operations.open(records, config.lease, deadlines) as operations:
+            parts = Parts(config, behind, records, operations, deadlines)
             async with (
                 serving(config, parts.services(), authenticator=authenticator) as served,
                 reconciling(parts.reconciler, config.reconcile_interval),
@@ -57,7 +60,12 @@ class Parts:
     """What the gateway is made of, on one set of tools."""
 
     def __init__(
-        self, config: Config, behind: Tools, records: Records, operations: Operations
+        self,
+        config: Config,
+        behind: Tools,
+        records: Records,
+        operations: Operations,
+        deadlines: Deadlines,
     ) -> None:
         teardown = Teardown(behind)
         stills = Stills(behind)
@@ -85,8 +93,9 @@ class Parts:
             saga=saga,
             deletions=deletions,
             orphans=Orphans(behind, teardown, config.orphan_grace),
+            losses=Losses(behind, records, saga, config.orphan_grace),
             updates=updates,
-            create_limit=config.create_limit,
+            deadlines=deadlines,
         )
 
     def services(self) -> dict[str, Callable[[grpc.aio.Server], None]]:

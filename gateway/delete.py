@@ -16,7 +16,7 @@ from gateway import names
 from gateway.errors import LeaseLost, WorkspaceNotFound, WorkspaceNotReady
 from gateway.operations import Operations, Result
 from gateway.records import Operation, Records, State
-from gateway.saga import Saga
+from gateway.saga import PROVISIONED, Saga
 from gateway.teardown import Teardown
 from servicekit.errors import ServiceError
 from servicekit.status import reason
@@ -47,6 +47,7 @@ class Deletions:
                 partial(self._finish_or_release, force=request.force),
                 etag=request.etag,
                 request_id=request.request_id,
+                preempt=True,
             )
         except WorkspaceNotFound:
             if request.allow_missing:
@@ -118,6 +119,7 @@ class Deletions:
             Operation.OPERATION_DELETING,
             partial(self._finish_or_release, force=request.force),
             etag=current.etag,
+            preempt=True,
         )
         assert task
         return await self._ended(claimed, task)
@@ -152,7 +154,7 @@ class Undeletions:
             await self._saga.provision(claimed, "")
             await self._records.update(
                 claimed,
-                ("handle", "handle_generation", "driver", "node"),
+                PROVISIONED,
                 fencing_token=claimed.fencing_token,
             )
             return await self._records.move(claimed, State.STATE_READY, release=True)

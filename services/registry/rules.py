@@ -88,12 +88,14 @@ class Rules:
             creator=creator,
             state=states.State.STATE_PENDING,
             create_time=_time(now),
+            state_start_time=_time(now),
         )
         _copy(_REGISTERED, request.environment, message)
         _lease(
             message,
             pb.Environment.OPERATION_CREATING,
             request.holder,
+            now,
             now + request.lease.ToNanoseconds(),
             revision,
         )
@@ -133,6 +135,8 @@ class Rules:
         states.check(message.state, request.state)
         moved = message.state != request.state
         message.state = request.state
+        if moved:
+            message.state_start_time.CopyFrom(_time(self._now()))
         if moved and request.state == states.State.STATE_READY:
             message.ClearField("failure")
             message.ClearField("delete_time")
@@ -154,7 +158,8 @@ class Rules:
         assert current
         now = self._now()
         left = _lease_left(current, now)
-        if left > 0 and message.operation_holder != request.holder:
+        running = left > 0 and message.operation_holder != request.holder
+        if running and not (request.preempt and message.operation != request.operation):
             raise OperationInProgress(
                 "another operation is going on",
                 operation=pb.Environment.Operation.Name(message.operation),
@@ -162,7 +167,7 @@ class Rules:
                 retry_after=min(_RETRY, timedelta(seconds=left / _NANOS)),
             )
         end = now + request.lease.ToNanoseconds()
-        _lease(message, request.operation, request.holder, end, revision)
+        _lease(message, request.operation, request.holder, now, end, revision)
         return _put(pb.ClaimOperationResponse(), message, now, now, revision)
 
     def renew(
@@ -253,10 +258,16 @@ def _lease(
     message: pb.Environment,
     operation: pb.Environment.Operation.ValueType,
     holder: str,
+    now: int,
     end: int,
     token: int,
 ) -> None:
-    """The revision of the claim is the token: it grows, even when a name is taken anew."""
+    """The revision of the claim is the token: it grows, even when a name is taken anew.
+
+    An operation that is taken over has begun when it did first.
+    """
+    if message.operation != operation or not message.HasField("operation_start_time"):
+        message.operation_start_time.CopyFrom(_time(now))
     message.operation = operation
     message.operation_holder = holder
     message.lease_expire_time.FromNanoseconds(end)
@@ -268,6 +279,7 @@ def _release(message: pb.Environment) -> None:
     message.operation = pb.Environment.OPERATION_NONE
     message.ClearField("operation_holder")
     message.ClearField("lease_expire_time")
+    message.ClearField("operation_start_time")
     message.ClearField("progress")
 
 

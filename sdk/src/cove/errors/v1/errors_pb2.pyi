@@ -82,6 +82,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The workspace is in a state that forbids this. Metadata: `name`, `state`."""
     ERROR_REASON_CREATE_FAILED: _ErrorReason.ValueType  # 203
     """Creating the workspace failed and was undone. Metadata: `step`."""
+    ERROR_REASON_WORKTREE_LOST: _ErrorReason.ValueType  # 210
+    """The files of the workspace are gone from the node: only its record is left. Said in the
+    failure of a FAILED workspace.
+    """
+    ERROR_REASON_ENVIRONMENT_LOST: _ErrorReason.ValueType  # 211
+    """What the workspace ran in is gone from the node, and cannot be made again. Said in the failure
+    of a FAILED workspace.
+    """
+    ERROR_REASON_OPERATION_TIMED_OUT: _ErrorReason.ValueType  # 212
+    """What was being done to the workspace did not end within its time. Said in the failure of a
+    FAILED workspace, with what stood in the way last.
+    """
     ERROR_REASON_REPOSITORY_NOT_FOUND: _ErrorReason.ValueType  # 300
     """The repository cannot be found or reached. Metadata: `repository`."""
     ERROR_REASON_REPOSITORY_ACCESS_DENIED: _ErrorReason.ValueType  # 301
@@ -311,6 +323,18 @@ ERROR_REASON_WORKSPACE_NOT_READY: ErrorReason.ValueType  # 202
 """The workspace is in a state that forbids this. Metadata: `name`, `state`."""
 ERROR_REASON_CREATE_FAILED: ErrorReason.ValueType  # 203
 """Creating the workspace failed and was undone. Metadata: `step`."""
+ERROR_REASON_WORKTREE_LOST: ErrorReason.ValueType  # 210
+"""The files of the workspace are gone from the node: only its record is left. Said in the
+failure of a FAILED workspace.
+"""
+ERROR_REASON_ENVIRONMENT_LOST: ErrorReason.ValueType  # 211
+"""What the workspace ran in is gone from the node, and cannot be made again. Said in the failure
+of a FAILED workspace.
+"""
+ERROR_REASON_OPERATION_TIMED_OUT: ErrorReason.ValueType  # 212
+"""What was being done to the workspace did not end within its time. Said in the failure of a
+FAILED workspace, with what stood in the way last.
+"""
 ERROR_REASON_REPOSITORY_NOT_FOUND: ErrorReason.ValueType  # 300
 """The repository cannot be found or reached. Metadata: `repository`."""
 ERROR_REASON_REPOSITORY_ACCESS_DENIED: ErrorReason.ValueType  # 301
