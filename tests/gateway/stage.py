@@ -66,19 +66,37 @@ class Gateway:
         self.process.send_signal(signal.SIGKILL)
         await self.process.wait()
 
+    def pause(self) -> None:
+        """As a machine does that is suspended."""
+        assert self.process
+        self.process.send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        assert self.process
+        self.process.send_signal(signal.SIGCONT)
+
 
 class Stage:
     def __init__(self, state: Path, runtime: Path, repository: Path, proxies: list[Proxy]) -> None:
         self.state = state
         self.runtime = runtime
         self.repository = repository
+        self._proxies = proxies
         self.registry, self.git, self.provider, self.executor = proxies
 
     def reset(self) -> None:
         """Heal the network, and forget what came over it."""
-        for proxy in (self.registry, self.git, self.provider, self.executor):
+        self.heal()
+        self.forget()
+
+    def heal(self) -> None:
+        for proxy in self._proxies:
             proxy.heal()
+
+    def forget(self) -> None:
+        for proxy in self._proxies:
             proxy.calls.clear()
+            proxy.refused.clear()
 
     async def clear(self) -> None:
         """Delete every workspace. Fails if something is left then."""
@@ -156,13 +174,13 @@ class Stage:
 
     async def probe(self) -> None:
         """Let the provider find out what this host can do, so that no test waits for it."""
-        async with self._direct("provider") as channel:
+        async with self.direct("provider") as channel:
             request = provider_pb2.GetCapabilitiesRequest()
             answer = await ProviderServiceStub(channel).GetCapabilities(request)
         assert not answer.capabilities.remedy
 
     async def records(self) -> list[registry_pb2.Environment]:
-        async with self._direct("registry") as channel:
+        async with self.direct("registry") as channel:
             request = registry_pb2.ListEnvironmentsRequest(tenant="-")
             answer = await RegistryServiceStub(channel).ListEnvironments(request)
             return list(answer.environments)
@@ -182,7 +200,7 @@ class Stage:
         """Behind the back of all gateways."""
         uid = await self._uid(workspace_id)
         request = git_pb2.RemoveSnapshotRequest(uid=uid, snapshot_id=snapshot_id)
-        async with self._direct("git") as channel:
+        async with self.direct("git") as channel:
             await GitServiceStub(channel).RemoveSnapshot(request)
 
     async def _uid(self, workspace_id: str) -> str:
@@ -192,10 +210,10 @@ class Stage:
     async def left(self) -> set[str]:
         """What is there of any environment: in the registry, git, the provider, as refs."""
         found = {f"record {each.name}" for each in await self.records()}
-        async with self._direct("git") as channel:
+        async with self.direct("git") as channel:
             trees = await GitServiceStub(channel).ListWorktrees(git_pb2.ListWorktreesRequest())
         found |= {f"worktree {each.uid}" for each in trees.worktrees}
-        async with self._direct("provider") as channel:
+        async with self.direct("provider") as channel:
             listing = provider_pb2.ListProvisionedRequest()
             provisioned = await ProviderServiceStub(channel).ListProvisioned(listing)
         found |= {f"provisioned {each.uid}" for each in provisioned.observations}
@@ -216,7 +234,8 @@ class Stage:
     def _behind(self, tool: str) -> str:
         return f"unix:{self.runtime}/p/{tool}"
 
-    def _direct(self, tool: str) -> grpc.aio.Channel:
+    def direct(self, tool: str) -> grpc.aio.Channel:
+        """To a tool, past the network in between."""
         return grpc.aio.insecure_channel(f"unix:{self.runtime}/{tool}", interceptors=[_Tenant()])
 
 
@@ -226,7 +245,8 @@ class _Tenant(grpc.aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(
         self, continuation: Callable[..., Any], client_call_details: Any, request: Any
     ) -> Any:
-        details = client_call_details._replace(metadata=grpc.aio.Metadata(*_HOST))
+        given = tuple(client_call_details.metadata or ())
+        details = client_call_details._replace(metadata=grpc.aio.Metadata(*given, *_HOST))
         return await continuation(details, request)
 
 
