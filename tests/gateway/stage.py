@@ -77,7 +77,15 @@ class Gateway:
 
 
 class Stage:
-    def __init__(self, state: Path, runtime: Path, repository: Path, proxies: list[Proxy]) -> None:
+    def __init__(
+        self,
+        state: Path,
+        runtime: Path,
+        repository: Path,
+        proxies: list[Proxy],
+        apart: "Service | None" = None,
+    ) -> None:
+        self._apart = apart
         self.state = state
         self.runtime = runtime
         self.repository = repository
@@ -97,6 +105,12 @@ class Stage:
         for proxy in self._proxies:
             proxy.calls.clear()
             proxy.refused.clear()
+
+    async def kill_registry(self) -> None:
+        """As a power cut would, where it is a process of its own; another one takes its place."""
+        assert self._apart
+        await self._apart.kill()
+        await self._apart.start()
 
     async def clear(self) -> None:
         """Delete every workspace. Fails if something is left then."""
@@ -144,10 +158,10 @@ class Stage:
             yield connected
 
     @asynccontextmanager
-    async def gateway_process(self) -> AsyncIterator[Gateway]:
+    async def gateway_process(self, lease: float = 1) -> AsyncIterator[Gateway]:
         """One of its own, to be killed. It reconciles at its start only."""
         settings = {tool.upper(): self._behind(tool) for tool in TOOLS} | {
-            "LEASE": "1",
+            "LEASE": f"{lease:g}",
             "NO_AUTH": "true",
             "ADDRESS": f"unix:{self.runtime}/victim",
         }
@@ -251,8 +265,11 @@ class _Tenant(grpc.aio.UnaryUnaryClientInterceptor):
 
 
 @asynccontextmanager
-async def staged(folder: Path) -> AsyncIterator[Stage]:
-    """Launcher, registry, git, provider and executor, each behind a proxy."""
+async def staged(folder: Path, *, apart: bool = False) -> AsyncIterator[Stage]:
+    """Launcher, registry, git, provider and executor, each behind a proxy.
+
+    With `apart` the registry is a process of its own.
+    """
     runtime = Path(tempfile.mkdtemp(prefix="cove-"))
     (runtime / "p").mkdir(mode=0o700)
     state = folder / "state"
@@ -266,8 +283,13 @@ async def staged(folder: Path) -> AsyncIterator[Stage]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(launcher(state, runtime))
             await stack.enter_async_context(egress(runtime))
+            service = Service("registry", state, runtime) if apart else None
+            if service:
+                await service.start()
+                stack.push_async_callback(service.kill)
+            else:
+                await stack.enter_async_context(registry(RegistryConfig(**shared)))
             for app in (
-                registry(RegistryConfig(**shared)),
                 git(GitConfig(**shared, local_roots=(folder,), allowed_hosts=("127.0.0.1",))),
                 provider(ProviderConfig(**shared, egress_networks=("127.0.0.0/8",))),
                 executor(ExecutorConfig(**shared)),
@@ -279,11 +301,38 @@ async def staged(folder: Path) -> AsyncIterator[Stage]:
                 )
                 for tool in TOOLS
             ]
-            stage = Stage(state, runtime, repository, proxies)
+            stage = Stage(state, runtime, repository, proxies, service)
             await stage.probe()
             yield stage
     finally:
         await asyncio.to_thread(shutil.rmtree, runtime, ignore_errors=True)
+
+
+class Service:
+    """A service of the suite as a process of its own."""
+
+    def __init__(self, name: str, state: Path, runtime: Path) -> None:
+        self._name = name
+        self._env = {"COVE_STATE": str(state), "COVE_RUNTIME": str(runtime)}
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Return when it serves."""
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", f"services.{self._name}"),
+            env=os.environ | self._env,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        assert self._process.stdout
+        line = await asyncio.wait_for(self._process.stdout.readline(), LIMIT)
+        assert line, f"{self._name} does not start"
+
+    async def kill(self) -> None:
+        assert self._process
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.communicate()
 
 
 @asynccontextmanager

@@ -126,6 +126,7 @@ async def show(cove: Client, options: argparse.Namespace, console: Console) -> i
         "uid": workspace.uid,
         "state": state_of(workspace),
         "failure": f"{workspace.failure.reason} {workspace.failure.message}".strip(),
+        "remedy": workspace.failure.remedy,
         "repository": workspace.spec.repository,
         "revision": workspace.spec.revision,
         "source": workspace.source.removeprefix("workspaces/"),

@@ -57,6 +57,7 @@ class WorkspaceServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_FIELD_IMMUTABLE: the mask names another field.
     * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
     * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: it is being made or changed; retry.
+    * ABORTED, ERROR_REASON_LEASE_LOST: it was deleted meanwhile.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids another network.
     * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a list cannot be enforced here.
     * FAILED_PRECONDITION, ERROR_REASON_PROXY_PORT_TAKEN: a program inside listens on the port
@@ -66,11 +67,14 @@ class WorkspaceServiceStub:
     DeleteWorkspace: _aio.UnaryUnaryMultiCallable[_gateway_pb2.DeleteWorkspaceRequest, _gateway_pb2.DeleteWorkspaceResponse]
     """Kills every process of a workspace and removes it. Unsaved work, that is
     uncommitted changes that are not ignored and commits that are nowhere else, is
-    kept until `purge_time`, and so is the id; with `force` nothing is kept.
+    kept until `purge_time`, and so is the id; with `force` nothing is kept. Works in
+    every state; whatever else is being done to it is broken off.
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name, unless `allow_missing`.
     * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
-    * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: it is being made or changed; retry.
+    * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: another delete is at it; retry.
+    * UNAVAILABLE, ERROR_REASON_SERVICE_UNAVAILABLE: a tool is away; the delete goes on when it is
+      back.
     """
     UndeleteWorkspace: _aio.UnaryUnaryMultiCallable[_gateway_pb2.UndeleteWorkspaceRequest, _gateway_pb2.UndeleteWorkspaceResponse]
     """Brings back a deleted workspace whose unsaved work is still kept.
@@ -202,6 +206,7 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT, ERROR_REASON_FIELD_IMMUTABLE: the mask names another field.
         * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
         * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: it is being made or changed; retry.
+        * ABORTED, ERROR_REASON_LEASE_LOST: it was deleted meanwhile.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids another network.
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a list cannot be enforced here.
         * FAILED_PRECONDITION, ERROR_REASON_PROXY_PORT_TAKEN: a program inside listens on the port
@@ -217,11 +222,14 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_gateway_pb2.DeleteWorkspaceResponse]:
         """Kills every process of a workspace and removes it. Unsaved work, that is
         uncommitted changes that are not ignored and commits that are nowhere else, is
-        kept until `purge_time`, and so is the id; with `force` nothing is kept.
+        kept until `purge_time`, and so is the id; with `force` nothing is kept. Works in
+        every state; whatever else is being done to it is broken off.
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name, unless `allow_missing`.
         * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
-        * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: it is being made or changed; retry.
+        * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: another delete is at it; retry.
+        * UNAVAILABLE, ERROR_REASON_SERVICE_UNAVAILABLE: a tool is away; the delete goes on when it is
+          back.
         """
 
     @_abc_1.abstractmethod
