@@ -132,6 +132,12 @@ class WorkspaceServiceServicer(object):
         """Returns one workspace.
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+
+        What `failure` of one in STATE_FAILED names, besides what its create failed by:
+
+        * in an answer, ERROR_REASON_WORKTREE_LOST: its files are gone from the node.
+        * in an answer, ERROR_REASON_ENVIRONMENT_LOST: its sandbox is gone, and cannot be made again.
+        * in an answer, ERROR_REASON_OPERATION_TIMED_OUT: a delete or an update was given up.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,6 +43,12 @@ class WorkspaceServiceStub:
     """Returns one workspace.
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+
+    What `failure` of one in STATE_FAILED names, besides what its create failed by:
+
+    * in an answer, ERROR_REASON_WORKTREE_LOST: its files are gone from the node.
+    * in an answer, ERROR_REASON_ENVIRONMENT_LOST: its sandbox is gone, and cannot be made again.
+    * in an answer, ERROR_REASON_OPERATION_TIMED_OUT: a delete or an update was given up.
     """
     ListWorkspaces: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListWorkspacesRequest, _gateway_pb2.ListWorkspacesResponse]
     """Lists workspaces in the order of their names.
@@ -180,6 +186,12 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns one workspace.
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+
+        What `failure` of one in STATE_FAILED names, besides what its create failed by:
+
+        * in an answer, ERROR_REASON_WORKTREE_LOST: its files are gone from the node.
+        * in an answer, ERROR_REASON_ENVIRONMENT_LOST: its sandbox is gone, and cannot be made again.
+        * in an answer, ERROR_REASON_OPERATION_TIMED_OUT: a delete or an update was given up.
         """
 
     @_abc_1.abstractmethod
