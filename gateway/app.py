@@ -19,11 +19,13 @@ from gateway.clock import Clock
 from gateway.config import Config
 from gateway.copies import Copies
 from gateway.create import Creations
+from gateway.deadlines import Deadlines
 from gateway.delete import Deletions, Undeletions
 from gateway.executions import ExecutionServicer
 from gateway.files import FileServicer
 from gateway.life import Life
 from gateway.limits import LifeLimits
+from gateway.losses import Losses
 from gateway.operations import Operations
 from gateway.orphans import Orphans
 from gateway.ready import Workspaces
@@ -48,8 +50,9 @@ async def gateway(config: Config, *, clock: Clock | None = None) -> AsyncIterato
     authenticator = _authenticator(config)
     async with tools(config) as behind:
         records = Records(behind.registry)
-        async with Operations.open(records, config.lease) as operations:
-            parts = Parts(config, behind, records, operations, clock or Clock())
+        deadlines = Deadlines(config.create_limit, config.operation_limit)
+        async with Operations.open(records, config.lease, deadlines) as operations:
+            parts = Parts(config, behind, records, operations, deadlines, clock or Clock())
             async with (
                 noting(parts.activity),
                 serving(config, parts.services(), authenticator=authenticator) as served,
@@ -68,6 +71,7 @@ class Parts:
         behind: Tools,
         records: Records,
         operations: Operations,
+        deadlines: Deadlines,
         clock: Clock,
     ) -> None:
         self.activity = Activity(records, clock, config.activity_interval)
@@ -104,8 +108,9 @@ class Parts:
             saga=saga,
             deletions=deletions,
             orphans=Orphans(behind, teardown, config.orphan_grace),
+            losses=Losses(behind, records, saga, config.orphan_grace),
             updates=updates,
-            create_limit=config.create_limit,
+            deadlines=deadlines,
             life=Life(behind, records, suspensions, deletions, clock),
             clock=clock,
         )

@@ -56,6 +56,10 @@ class Config(ServerConfig):
     create_limit: timedelta = timedelta(hours=1)
     """After this long a create that cannot be finished is given up and undone."""
 
+    operation_limit: timedelta = timedelta(hours=24)
+    """After this long a delete or an update that cannot be finished is given up: the workspace
+    is FAILED and says why."""
+
     progress_interval: timedelta = timedelta(milliseconds=500)
     """How often the progress of a clone is written into the record."""
 
@@ -63,8 +67,8 @@ class Config(ServerConfig):
     """How often abandoned operations and orphans are looked for."""
 
     orphan_grace: timedelta = timedelta(minutes=10)
-    """How old a worktree or a provisioned environment without a record must be to be
-    removed."""
+    """How long something must have been seen without a record to be removed, and a record
+    without what it tells of to be marked as lost."""
 
     def __post_init__(self) -> None:
         ServerConfig.__post_init__(self)  # super() does not work in a class with slots.

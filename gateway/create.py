@@ -158,6 +158,11 @@ class Creations:
         pause = _FIRST_LOOK
         while True:
             current = await self._current(registered)
+            if current.state in (State.STATE_DELETING, State.STATE_DELETED):
+                raise CreateFailed(
+                    "the workspace of this request could not be made, or is being deleted",
+                    name=names.workspace_name(current.name),
+                )
             if current.state != State.STATE_PENDING:
                 return current
             await asyncio.sleep(pause)

@@ -17,7 +17,7 @@ from gateway.clock import Clock
 from gateway.errors import LeaseLost, WorkspaceNotFound, WorkspaceNotReady
 from gateway.operations import Operations, Result
 from gateway.records import Cause, Operation, Records, State
-from gateway.saga import Saga
+from gateway.saga import PROVISIONED, Saga
 from gateway.teardown import Teardown
 from servicekit.errors import ServiceError
 from servicekit.status import reason
@@ -52,6 +52,7 @@ class Deletions:
                 etag=request.etag,
                 request_id=request.request_id,
                 cause=Cause.CAUSE_REQUESTED,
+                preempt=True,
             )
         except WorkspaceNotFound:
             if request.allow_missing:
@@ -124,6 +125,7 @@ class Deletions:
             partial(self._finish_or_release, force=request.force),
             etag=current.etag,
             cause=Cause.CAUSE_REQUESTED,
+            preempt=True,
         )
         assert task
         return await self._ended(claimed, task)
@@ -158,7 +160,7 @@ class Undeletions:
             await self._saga.provision(claimed, "")
             await self._records.update(
                 claimed,
-                ("handle", "handle_generation", "driver", "node"),
+                PROVISIONED,
                 fencing_token=claimed.fencing_token,
             )
             return await self._records.move(claimed, State.STATE_READY, release=True)

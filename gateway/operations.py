@@ -12,10 +12,11 @@ from typing import Any, Final, Self, TypeAlias, TypeVar
 import grpc
 
 from cove.registry.v1.registry_pb2 import Environment
+from gateway.deadlines import Deadlines
 from gateway.errors import LeaseLost, WorkspaceNotFound
 from gateway.records import Cause, Operation, Records
 from servicekit import calls
-from servicekit.errors import ServiceError
+from servicekit.errors import DeadlineExceeded, ServiceError
 
 _log = logging.getLogger(__name__)
 
@@ -31,19 +32,23 @@ Result: TypeAlias = Environment | None
 class Operations:
     """What this gateway is at, by uid."""
 
-    def __init__(self, records: Records, lease: timedelta) -> None:
+    def __init__(self, records: Records, lease: timedelta, deadlines: Deadlines) -> None:
         self.lease = lease
+        self._deadlines = deadlines
         self._records = records
         self._name = f"gateway-{os.urandom(4).hex()}"
         self._count = 0
         self._running: dict[str, asyncio.Task[Result]] = {}
+        self._given_up: dict[str, asyncio.Event] = {}
         self._beginning: set[asyncio.Task[Any]] = set()
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, records: Records, lease: timedelta) -> AsyncIterator[Self]:
+    async def open(
+        cls, records: Records, lease: timedelta, deadlines: Deadlines
+    ) -> AsyncIterator[Self]:
         """On leaving, what goes on is dropped, and its leases end: another gateway ends it."""
-        operations = cls(records, lease)
+        operations = cls(records, lease, deadlines)
         try:
             yield operations
         finally:
@@ -74,13 +79,17 @@ class Operations:
         etag: str = "",
         request_id: str = "",
         cause: Cause.ValueType = Cause.CAUSE_UNSPECIFIED,
+        preempt: bool = False,
     ) -> tuple[Environment, asyncio.Task[Result] | None]:
         """Claim a record and start `work` on it, even if the caller leaves.
 
+        With `preempt` it is taken from whoever does something else to it, here or elsewhere.
+
         No task: the request came before, and was given the record that it names then.
         """
-        claiming = self._claim(workspace, operation, work, etag, request_id, cause)
-        return await self.unbroken(claiming)
+        return await self.unbroken(
+            self._claim(workspace, operation, work, etag, request_id, cause, preempt=preempt)
+        )
 
     async def _claim(
         self,
@@ -90,6 +99,8 @@ class Operations:
         etag: str,
         request_id: str,
         cause: Cause.ValueType,
+        *,
+        preempt: bool,
     ) -> tuple[Environment, asyncio.Task[Result] | None]:
         holder = self.holder()
         claimed = await self._records.claim(
@@ -100,6 +111,7 @@ class Operations:
             etag=etag,
             request_id=request_id,
             cause=cause,
+            preempt=preempt,
         )
         if claimed.operation_holder != holder:
             return claimed, None
@@ -120,8 +132,11 @@ class Operations:
         The task raises what `work` raises, and `LeaseLost`, after which `work` does
         nothing more.
         """
-        with calls.detached():
-            task = asyncio.create_task(self._leased(claimed, work(claimed)))
+        if preempted := self._given_up.get(claimed.uid):
+            preempted.set()
+        self._given_up[claimed.uid] = given_up = asyncio.Event()
+        with calls.detached(fence=calls.Fence(claimed.uid, claimed.fencing_token)):
+            task = asyncio.create_task(self._leased(claimed, work(claimed), given_up))
         self._running[claimed.uid] = task
         task.add_done_callback(lambda done: self._ended(claimed.uid, done))
         return task
@@ -129,30 +144,44 @@ class Operations:
     def _ended(self, uid: str, task: asyncio.Task[Result]) -> None:
         if self._running.get(uid) is task:
             del self._running[uid]
+            del self._given_up[uid]
         if not task.cancelled() and (error := task.exception()):
             if isinstance(error, ServiceError | grpc.aio.AioRpcError):
                 _log.info("an operation failed: %s", error, extra={"fields": {"uid": uid}})
             else:
                 _log.error("an operation failed", exc_info=error)
 
-    async def _leased(self, claimed: Environment, work: Coroutine[Any, Any, Result]) -> Result:
+    async def _leased(
+        self, claimed: Environment, work: Coroutine[Any, Any, Result], given_up: asyncio.Event
+    ) -> Result:
         try:
-            return await self._while_held(claimed, work)
+            return await self._while_held(claimed, work, given_up)
         except asyncio.CancelledError:  # This gateway stops.
             with suppress(ServiceError, grpc.aio.AioRpcError):
                 await self._records.renew(claimed, _OVER, timeout=_DROP_SECONDS)
             raise
 
-    async def _while_held(self, claimed: Environment, work: Coroutine[Any, Any, Result]) -> Result:
+    async def _while_held(
+        self, claimed: Environment, work: Coroutine[Any, Any, Result], given_up: asyncio.Event
+    ) -> Result:
         working = asyncio.create_task(work)
         renewing = asyncio.create_task(self._renew(claimed))
+        preempted = asyncio.create_task(given_up.wait())
+        limit = self._deadlines.limit(claimed.operation)
+        tasks = (working, renewing, preempted)
         try:
-            await asyncio.wait((working, renewing), return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
+            await asyncio.wait(
+                tasks, timeout=limit.total_seconds(), return_when=asyncio.FIRST_COMPLETED
+            )
+            if working.done():
+                return working.result()
+            if renewing.done():
                 renewing.result()
-            return working.result()
+            if preempted.done():
+                raise LeaseLost("another operation has it")
+            raise DeadlineExceeded("it took longer than it may", seconds=f"{limit.seconds}")
         finally:
-            await _end(working, renewing)
+            await _end(*tasks)
 
     async def _renew(self, claimed: Environment) -> None:
         """Until the lease is lost: to another holder, or as the registry stays away."""

@@ -3,16 +3,19 @@
 import logging
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
 import grpc
 
 from cove.errors.v1.errors_pb2 import ErrorReason
+from cove.executor.v1 import executor_pb2
 from cove.git.v1 import git_pb2
 from cove.options.v1.options_pb2 import Role
 from cove.provider.v1 import provider_pb2
+from gateway import names
+from gateway.errors import OwnFault
 from gateway.teardown import Teardown
 from gateway.tools import Tools
 from servicekit import calls
@@ -37,6 +40,10 @@ class Found:
     tenant: str
     incomplete: bool = False
     """Whether its worktree was never finished, and so holds no work."""
+    worktree: bool = False
+    provisioned: bool = False
+    handle: bytes = b""
+    generation: int = 0
 
 
 class Orphans:
@@ -55,9 +62,16 @@ class Orphans:
         try:
             async for worktree in self._worktrees():
                 incomplete = worktree.state == git_pb2.Worktree.STATE_CREATING
-                found[worktree.uid] = Found(worktree.tenant, incomplete)
+                found[worktree.uid] = Found(worktree.tenant, incomplete, worktree=True)
             async for observation in self._provisioned():
-                found.setdefault(observation.uid, Found(observation.tenant))
+                found[observation.uid] = replace(
+                    found.get(observation.uid, Found(observation.tenant)),
+                    provisioned=True,
+                    handle=observation.handle,
+                    generation=observation.generation,
+                )
+            async for uid in self._executed():
+                found.setdefault(uid, Found(""))
         except (ServiceError, grpc.aio.AioRpcError) as error:
             _log.warning("cannot look for orphans now: %s", error)
             return None
@@ -103,6 +117,20 @@ class Orphans:
             page = await provider.unary(provider.rpc.ListProvisioned, request, timeout=_SECONDS)
             for observation in page.observations:
                 yield observation
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def _executed(self) -> AsyncIterator[str]:
+        executor = self._tools.executor
+        request = executor_pb2.ListExecutedRequest(page_size=_PAGE)
+        while True:
+            try:
+                page = await executor.unary(executor.rpc.ListExecuted, request, timeout=_SECONDS)
+            except OwnFault:  # An earlier version, which cannot tell.
+                return
+            for parent in page.parents:
+                yield parent.removeprefix(names.ENVIRONMENTS)
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 
@@ -19,10 +19,13 @@ from cove.options.v1.options_pb2 import Role
 from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
 from gateway.clock import Clock
+from gateway.deadlines import Deadlines, timed_out
 from gateway.delete import Deletions
+from gateway.errors import LeaseLost
 from gateway.life import Due, Life
+from gateway.losses import Losses
 from gateway.operations import Operations, Result
-from gateway.orphans import ITSELF, Orphans
+from gateway.orphans import ITSELF, Found, Orphans
 from gateway.records import Cause, Operation, Records, State
 from gateway.saga import Saga
 from gateway.updates import Updates
@@ -34,13 +37,15 @@ _log = logging.getLogger(__name__)
 
 _SOON_SECONDS: Final = 5.0
 
+Work: TypeAlias = Callable[[Environment], Coroutine[Any, Any, Result]]
+
 
 @dataclass(frozen=True, slots=True)
 class Takeover:
     """What to claim a record for, and what to do then."""
 
     operation: Operation.ValueType
-    work: Callable[[Environment], Coroutine[Any, Any, Result]]
+    work: Work
     cause: Cause.ValueType = Cause.CAUSE_UNSPECIFIED
 
 
@@ -53,8 +58,9 @@ class Reconciler:
         saga: Saga,
         deletions: Deletions,
         orphans: Orphans,
+        losses: Losses,
         updates: Updates,
-        create_limit: timedelta,
+        deadlines: Deadlines,
         life: Life,
         clock: Clock,
     ) -> None:
@@ -64,7 +70,8 @@ class Reconciler:
         self._deletions = deletions
         self._orphans = orphans
         self._updates = updates
-        self._create_limit = create_limit
+        self._losses = losses
+        self._deadlines = deadlines
         self._life = life
         self._clock = clock
 
@@ -83,7 +90,7 @@ class Reconciler:
             await asyncio.sleep(pause)
 
     async def look(self) -> None:
-        """Begin to end what was abandoned, and remove orphans."""
+        """Begin to end what was abandoned, see what is lost, and remove orphans."""
         with calls.detached(identity=ITSELF):
             # In this order: what is found now and has a record then is no orphan.
             found = await self._orphans.candidates()
@@ -91,13 +98,28 @@ class Reconciler:
             known: set[str] = set()
             async for environment in self._records.everything():
                 known.add(environment.uid)
-                await self._take_over(environment)
+                takeover = self._due(environment, self._clock.now())
+                if takeover is None and found is not None:
+                    takeover = await self._compared(environment, found.get(environment.uid))
+                if takeover:
+                    await self._take_over(environment, takeover)
+            self._losses.forget(known)
             if found is not None:
                 await self._orphans.remove(found, known)
 
-    async def _take_over(self, environment: Environment) -> None:
-        takeover = self._due(environment, self._clock.now())
-        if takeover is None or self._operations.running(environment.uid):
+    async def _compared(self, environment: Environment, found: Found | None) -> Takeover | None:
+        """What to do about a record at rest, given what the tools have of it."""
+        if self._losses.due(environment, found):
+            return Takeover(Operation.OPERATION_REPAIRING, self._losses.repair)
+        with calls.detached(identity=_owner(environment)):
+            try:
+                await self._losses.advance(environment, found)
+            except (ServiceError, grpc.aio.AioRpcError) as error:
+                _log.info("another was faster: %s", error, extra=_fields(environment.uid))
+        return None
+
+    async def _take_over(self, environment: Environment, takeover: Takeover) -> None:
+        if self._operations.running(environment.uid):
             return
         with calls.detached(identity=_owner(environment)):
             try:
@@ -119,24 +141,39 @@ class Reconciler:
         if operation != Operation.OPERATION_NONE and _at(environment, "lease_expire_time") > now:
             return None
         creating, deleting = Operation.OPERATION_CREATING, Operation.OPERATION_DELETING
+        late = self._deadlines.over(environment, now)
         match environment.state:
             case State.STATE_PENDING:
-                young = now < _at(environment, "create_time") + self._create_limit
-                return Takeover(creating, partial(self._saga.make, patient=young))
+                return Takeover(creating, partial(self._saga.make, patient=not late))
             case State.STATE_DELETING if operation == creating:
-                return Takeover(creating, self._saga.undo)
+                return Takeover(creating, self._ending(self._saga.undo, late=late))
             case State.STATE_DELETING:
-                return Takeover(deleting, self._deletions.finish)
+                return Takeover(deleting, self._ending(self._deletions.finish, late=late))
             case State.STATE_DELETED if _at(environment, "purge_time") <= now:
                 return Takeover(deleting, partial(self._deletions.finish, force=True))
         if operation == deleting:
             return Takeover(deleting, self._deletions.finish)
         if operation == Operation.OPERATION_UPDATING:
-            return Takeover(operation, self._updates.finish_or_leave)
+            return Takeover(operation, self._ending(self._updates.finish_or_leave, late=late))
         if operation != Operation.OPERATION_NONE:
             left = self._life.left(environment)
-            return _takeover(left) or Takeover(operation, self._records.release)
+            if left is None:
+                return Takeover(operation, self._records.release)
+            return Takeover(operation, self._ending(left.work, late=late))
         return _takeover(self._life.due(environment))
+
+    def _ending(self, work: Work, *, late: bool) -> Work:
+        """`work`; with `late` for the last time: where it fails, so does the workspace."""
+        return partial(self._last, work) if late else work
+
+    async def _last(self, work: Work, claimed: Environment) -> Result:
+        try:
+            return await work(claimed)
+        except (ServiceError, grpc.aio.AioRpcError) as error:
+            if isinstance(error, LeaseLost):
+                raise
+            why = timed_out(claimed, error)
+            return await self._records.move(claimed, State.STATE_FAILED, failure=why, release=True)
 
 
 @asynccontextmanager

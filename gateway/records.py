@@ -99,14 +99,19 @@ class Records:
         etag: str = "",
         request_id: str = "",
         cause: Cause.ValueType = Cause.CAUSE_UNSPECIFIED,
+        preempt: bool = False,
     ) -> pb.Environment:
-        """A record whose `operation_holder` is another's: the claim was a replay."""
+        """A record whose `operation_holder` is another's: the claim was a replay.
+
+        With `preempt` it is taken from whoever does something else to it.
+        """
         request = pb.ClaimOperationRequest(
             name=names.environment_name(workspace),
             operation=operation,
             holder=holder,
             lease=duration(lease),
             etag=etag,
+            preempt=preempt,
             request_id=names.derived(request_id, "claim"),
             cause=cause,
         )
@@ -184,14 +189,14 @@ class Records:
         workspace = names.WORKSPACES + name.rpartition("/")[2]
         try:
             return await self._registry.unary(rpc, request, timeout=timeout)
+        except LeaseLost:
+            raise LeaseLost("another gateway has it", name=workspace) from None
         except grpc.aio.AioRpcError as error:
             match reason(error):
                 case ErrorReason.ERROR_REASON_ENVIRONMENT_NOT_FOUND:
                     raise WorkspaceNotFound(workspace) from None
                 case ErrorReason.ERROR_REASON_ENVIRONMENT_EXISTS:
                     raise WorkspaceExists(workspace) from None
-                case ErrorReason.ERROR_REASON_LEASE_LOST:
-                    raise LeaseLost("another gateway has it", name=workspace) from None
             words = {names.ENVIRONMENTS: names.WORKSPACES}
             if caller_request_id:
                 words[request_id_of(request)] = caller_request_id

@@ -21,6 +21,7 @@ from cove.registry.v1.registry_pb2 import Environment, EnvironmentWorktree, Fail
 from gateway import names
 from gateway.convert import NETWORK_FIELDS, provider_spec
 from gateway.copies import Copies
+from gateway.deadlines import failure, said
 from gateway.errors import LeaseLost, WorkspaceNotFound
 from gateway.records import Records, State
 from gateway.teardown import Teardown
@@ -33,16 +34,14 @@ _log = logging.getLogger(__name__)
 _CLONE_SECONDS: Final = 660.0
 _STEP_SECONDS: Final = 60.0
 _AGAIN_SECONDS: Final = 0.5
-_MESSAGE_LENGTH: Final = 4096
 FIELDS: Final = {
     **{name: f"workspace.spec.{name}" for name in ("repository", "revision", "branch")},
     **{f"spec.{name}": f"workspace.spec.{name}" for name in ("driver", "limits")},
     **NETWORK_FIELDS,
 }
-_MADE: Final = (
-    *("worktree", "mount", "handle", "handle_generation", "driver", "node"),
-    *("head_commit", "warnings"),
-)
+PROVISIONED: Final = ("handle", "handle_generation", "driver", "node")
+"""The fields of a record that `Saga.provision` fills in."""
+_MADE: Final = ("worktree", "mount", *PROVISIONED, "head_commit", "warnings")
 
 
 class Saga:
@@ -183,8 +182,8 @@ class Saga:
         except (ServiceError, grpc.aio.AioRpcError) as stuck:
             _log.warning("cannot undo now: %s", stuck, extra={"fields": {"uid": environment.uid}})
         if keep:
-            failure = failure_of(error)
-            await self._move(environment, State.STATE_FAILED, failure=failure, release=True)
+            why = failure_of(error)
+            await self._move(environment, State.STATE_FAILED, failure=why, release=True)
 
     async def _move(
         self,
@@ -216,11 +215,8 @@ def failure_of(error: Exception) -> Failure:
     """What the record of a FAILED workspace says of it."""
     told = reason(error)
     if told == ErrorReason.ERROR_REASON_UNSPECIFIED:
-        return Failure(
-            reason=ErrorReason.Name(ErrorReason.ERROR_REASON_INTERNAL), message="internal error"
-        )
-    text = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
-    return Failure(reason=ErrorReason.Name(told), message=(text or "")[:_MESSAGE_LENGTH])
+        return failure(ErrorReason.ERROR_REASON_INTERNAL, "internal error")
+    return failure(told, said(error))
 
 
 def _derived(request_id: str, environment: Environment, step: str) -> str:

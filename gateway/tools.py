@@ -14,7 +14,7 @@ from cove.git.v1.git_pb2_grpc import GitServiceStub
 from cove.provider.v1.provider_pb2_grpc import ProviderServiceStub
 from cove.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from gateway.config import Config
-from gateway.errors import OwnFault
+from gateway.errors import LeaseLost, OwnFault
 from servicekit.channel import Peer, connected
 from servicekit.errors import ServiceError
 from servicekit.secrets import read_secret
@@ -41,7 +41,7 @@ _OWN_FIELDS: Final = frozenset(
 class Tool(Generic[S]):
     """One service of a tool. The RPCs are in `rpc`, and are called through the methods.
 
-    Raises what the tool said, a `ServiceError` when it is away, or `OwnFault`.
+    Raises what the tool said, a `ServiceError` when it is away, `LeaseLost`, or `OwnFault`.
     """
 
     def __init__(self, peer: Peer, rpc: S) -> None:
@@ -181,7 +181,10 @@ def _own_faults() -> Iterator[None]:
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        if (status := told(error)) and _is_own_fault(error, status):
+        status = told(error)
+        if status and reason_of(status) == ErrorReason.ERROR_REASON_LEASE_LOST:
+            raise LeaseLost("another gateway has it") from None
+        if status and _is_own_fault(error, status):
             raise OwnFault(f"a tool refused our request: {error.details()}") from error
         raise
 

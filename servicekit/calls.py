@@ -11,19 +11,31 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from cove.options.v1.options_pb2 import Role
+from servicekit.errors import InvalidArgument
 from servicekit.identity import Identity
 
 CORRELATION_KEY: Final = "x-request-id"
 TRACE_KEY: Final = "traceparent"
+FENCING_KEY: Final = "cove-fencing-token"
+"""`<uid>/<token>`, from a service of the suite; see servicekit/fencing.py."""
 
 _CORRELATION: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _TRACE: Final = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
+_FENCE: Final = re.compile(r"([a-z2-7]{16})/([1-9][0-9]{0,18})")
+_LARGEST: Final = 2**63 - 1
 _NOBODY: Final = Identity("", "", Role.ROLE_UNSPECIFIED)
+
+
+class Fence(NamedTuple):
+    """The lease that a call acts under: `token` is of the claim on the environment `uid`."""
+
+    uid: str
+    token: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,6 +51,7 @@ class Call:
     correlation_id: str = ""
     traceparent: str = ""
     identity: Identity = _NOBODY
+    fence: Fence | None = None
 
     deadline: float | None = None
     """In `time.monotonic()` seconds; None: no limit."""
@@ -63,7 +76,10 @@ def begin(call: Call) -> None:
 
 @contextmanager
 def detached(
-    *, identity: Identity | None = None, correlation_id: str | None = None
+    *,
+    identity: Identity | None = None,
+    correlation_id: str | None = None,
+    fence: Fence | None = None,
 ) -> Iterator[Call]:
     """Inside, the current call has no deadline: for work that outlives it.
 
@@ -75,6 +91,7 @@ def detached(
         now,
         deadline=None,
         identity=identity or now.identity,
+        fence=fence or now.fence,
         correlation_id=correlation_id or now.correlation_id or new_correlation_id(),
         traceparent=now.traceparent or new_traceparent(),
     )
@@ -96,6 +113,17 @@ def from_metadata(method: str, metadata: Mapping[str, str]) -> Call:
         else new_correlation_id(),
         traceparent=traceparent if _TRACE.fullmatch(traceparent) else new_traceparent(),
     )
+
+
+def fence_of(metadata: Mapping[str, str]) -> Fence | None:
+    """The lease that these headers tell of. Raises `InvalidArgument`."""
+    text = metadata.get(FENCING_KEY, "")
+    if not text:
+        return None
+    found = _FENCE.fullmatch(text)
+    if found is None or int(found[2]) > _LARGEST:
+        raise InvalidArgument(FENCING_KEY, "must be an environment's uid, a slash and its token")
+    return Fence(found[1], int(found[2]))
 
 
 def new_correlation_id() -> str:

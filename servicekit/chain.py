@@ -186,6 +186,8 @@ class Rpc:
         if self._policy.role == _NO_ROLE or call.identity.role < self._policy.role:
             role = Role.Name(self._policy.role)
             raise PermissionDenied("the identity may not call this", role=role)
+        if call.identity.role == Role.ROLE_SERVICE:
+            call.fence = calls.fence_of(metadata)
         request = (
             self._checked(received) if self._request_streaming else self._reader.read(received)
         )

@@ -148,6 +148,7 @@ class Peer:
             (calls.TRACE_KEY, call.traceparent),
             (PRINCIPAL_KEY, call.identity.principal),
             (TENANT_KEY, call.identity.tenant),
+            (calls.FENCING_KEY, "{}/{}".format(*call.fence) if call.fence else ""),
             (TOKEN_KEY, self._token),
         )
         return tuple(pair for pair in pairs if pair[1])

@@ -50,6 +50,12 @@ REMEDIES: Final[Mapping[str, str]] = {
     "WORKSPACE_BUSY": "Wait until nothing runs in the workspace, or suspend it with force.",
     "ENVIRONMENT_STOPPED": "Reopen the environment, then activate it.",
     "CREATE_FAILED": "Read the cause, correct the spec, and create again.",
+    "WORKTREE_LOST": "Have the operator bring back the node's disk, then delete and undelete the "
+    "workspace; or delete it, and create it anew.",
+    "ENVIRONMENT_LOST": "Do what the message says, then delete and undelete the workspace: its "
+    "work is kept.",
+    "OPERATION_TIMED_OUT": "Do what the message says, then delete the workspace; work that is "
+    "nowhere else is kept.",
     "REPOSITORY_NOT_FOUND": "Check the URL of the repository, and whether this host can reach it.",
     "REPOSITORY_ACCESS_DENIED": "Send credentials that may read (or push to) the repository.",
     "REMOTE_FORBIDDEN": "Use an https or ssh URL of a public address, or have the operator allow "

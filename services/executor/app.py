@@ -13,6 +13,7 @@ from cove.executor.v1.executor_pb2_grpc import (
     add_FileServiceServicer_to_server,
 )
 from servicekit.disk import DiskGuard
+from servicekit.fencing import Fences
 from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
 from servicekit.server import Served, serving
@@ -57,6 +58,7 @@ async def executor(config: Config) -> AsyncIterator[Served]:
         watcher = stack.enter_context(Watcher.open())
         background = await stack.enter_async_context(Background.open())
         ledger = await stack.enter_async_context(Ledger.open(state / "ledger.db"))
+        fences = await stack.enter_async_context(Fences.open(state / "fences.db", store.has))
         tokens = PageTokens.load(state / "page.key")
         agents = Agents(config.runtime, config.node, agent_uid, background)
         outputs = Outputs(store, watcher, config.heartbeat.total_seconds())
@@ -117,6 +119,7 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             ports=Ports(agents),
             heartbeat=config.heartbeat.total_seconds(),
             ledger=ledger,
+            fences=fences,
             tokens=tokens,
             background=background,
             stopping=stopping,

@@ -113,6 +113,10 @@ class Executions:
         usage = self._groups.current(self._store.groups(record))
         return Snapshot(record, progress, start_ns, size, usage, given)
 
+    async def environments(self) -> list[str]:
+        """Uids of those that have, or had, executions, in order."""
+        return await asyncio.to_thread(self._store.environments)
+
     async def wait(self, record: Record) -> Snapshot:
         """Return when it has ended. Raises ExecutionNotFound when it is removed."""
         while self._store.progress(record).state not in (State.ENDED, State.REMOVED):

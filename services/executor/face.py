@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from cove.executor.v1 import executor_pb2 as pb
 from servicekit import calls
+from servicekit.fencing import Fences
 from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
 from services.executor import convert
@@ -38,6 +39,7 @@ class Face:
         ports: Ports,
         heartbeat: float,
         ledger: Ledger,
+        fences: Fences,
         tokens: PageTokens,
         background: Background,
         stopping: asyncio.Event,
@@ -53,6 +55,7 @@ class Face:
         self._ports = ports
         self._heartbeat = heartbeat
         self._ledger = ledger
+        self._fences = fences
         self._tokens = tokens
         self._background = background
         self._stopping = stopping

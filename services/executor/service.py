@@ -84,11 +84,16 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
     async def DeleteExecutions(
         self, request: pb.DeleteExecutionsRequest, context: Context
     ) -> pb.DeleteExecutionsResponse:
+        uid = request.parent.split("/")[1]
+
         async def delete() -> pb.DeleteExecutionsResponse:
-            removed = await self._executions.delete_all(request.parent.split("/")[1])
+            removed = await self._executions.delete_all(uid)
             return pb.DeleteExecutionsResponse(removed=removed)
 
-        return await self._ledger.once(request, pb.DeleteExecutionsResponse, delete)
+        async def fenced() -> pb.DeleteExecutionsResponse:
+            return await self._fences.guard(uid, delete, ends=True)
+
+        return await self._ledger.once(request, pb.DeleteExecutionsResponse, fenced)
 
     async def ReadOutput(
         self, request: pb.ReadOutputRequest, context: Context
@@ -206,3 +211,16 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
             async with aclosing(events):
                 async for event in events:
                     yield event
+
+    async def ListExecuted(
+        self, request: pb.ListExecutedRequest, context: Context
+    ) -> pb.ListExecutedResponse:
+        page = self._tokens.page(request, default=100, maximum=1000)
+        uids = [each for each in await self._executions.environments() if each > page.after]
+        shown = uids[: page.size]
+        more = self._tokens.next(request, after=shown[-1]) if len(uids) > page.size else ""
+        return pb.ListExecutedResponse(
+            parents=[f"environments/{uid}" for uid in shown],
+            next_page_token=more,
+            page_size=page.size,
+        )

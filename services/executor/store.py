@@ -93,6 +93,10 @@ class Store:
         """Uids that have, or had, executions."""
         return sorted(each.name for each in self._root.iterdir() if valid_uid(each.name))
 
+    def has(self, uid: str) -> bool:
+        """Whether an environment has, or had, executions."""
+        return self.environment(uid).exists()
+
     def ids(self, uid: str) -> list[str]:
         """Of the executions of an environment, in order."""
         try:

@@ -14,6 +14,7 @@ from agent import overlay
 from cove.git.v1.git_pb2_grpc import add_GitServiceServicer_to_server
 from servicekit.config import StartError
 from servicekit.disk import DiskGuard
+from servicekit.fencing import Fences
 from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
 from servicekit.server import Served, serving
@@ -95,6 +96,7 @@ async def git(config: Config) -> AsyncIterator[Served]:
         cells,
         _owning(directory),
         Ledger.open(directory / "ledger.db") as ledger,
+        Fences.open(directory / "fences.db", lambda uid: records.find(uid) is not None) as fences,
         AsyncExitStack() as stack,
     ):
         stack.push_async_callback(checkouts.close)
@@ -114,6 +116,7 @@ async def git(config: Config) -> AsyncIterator[Served]:
             merger=Merger(targets, merging, server, disk),
             foresight=Foresight(worktrees, Collisions(merging), disk),
             ledger=ledger,
+            fences=fences,
             tokens=PageTokens.load(directory / "page.key"),
             state=config.state,
         )

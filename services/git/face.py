@@ -6,6 +6,7 @@ from pathlib import Path
 from cove.git.v1 import git_pb2 as pb
 from cove.mount.v1 import mount_pb2
 from servicekit import calls
+from servicekit.fencing import Fences
 from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
 from services.git import convert
@@ -32,6 +33,7 @@ class Parts:
     merger: Merger
     foresight: Foresight
     ledger: Ledger
+    fences: Fences
     tokens: PageTokens
     state: Path
 
@@ -48,6 +50,7 @@ class Face:
         self._merger = parts.merger
         self._foresight = parts.foresight
         self._ledger = parts.ledger
+        self._fences = parts.fences
         self._tokens = parts.tokens
         self._state = parts.state
 

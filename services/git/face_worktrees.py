@@ -18,9 +18,10 @@ class WorktreesFace(Face):
     async def CreateWorktree(
         self, request: pb.CreateWorktreeRequest, context: Context
     ) -> pb.CreateWorktreeResponse:
-        return await self._ledger.once(
-            request, pb.CreateWorktreeResponse, lambda: self._create(request)
-        )
+        async def create() -> pb.CreateWorktreeResponse:
+            return await self._fences.guard(request.uid, lambda: self._create(request))
+
+        return await self._ledger.once(request, pb.CreateWorktreeResponse, create)
 
     async def _create(self, request: pb.CreateWorktreeRequest) -> pb.CreateWorktreeResponse:
         wanted = Wanted(
@@ -49,7 +50,10 @@ class WorktreesFace(Face):
             )
             return pb.RemoveWorktreeResponse(existed=existed)
 
-        return await self._ledger.once(request, pb.RemoveWorktreeResponse, remove)
+        async def fenced() -> pb.RemoveWorktreeResponse:
+            return await self._fences.guard(request.uid, remove, ends=True)
+
+        return await self._ledger.once(request, pb.RemoveWorktreeResponse, fenced)
 
     async def GetWorktree(
         self, request: pb.GetWorktreeRequest, context: Context
@@ -116,4 +120,7 @@ class WorktreesFace(Face):
                 worktree=self._worktree(record), mount=self._mount(record)
             )
 
-        return await self._ledger.once(request, pb.ForkWorktreeResponse, fork)
+        async def fenced() -> pb.ForkWorktreeResponse:
+            return await self._fences.guard(request.uid, fork)
+
+        return await self._ledger.once(request, pb.ForkWorktreeResponse, fenced)

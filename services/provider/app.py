@@ -6,6 +6,7 @@ from functools import partial
 
 from cove.provider.v1.provider_pb2_grpc import add_ProviderServiceServicer_to_server
 from servicekit.disk import DiskGuard
+from servicekit.fencing import Fences
 from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
 from servicekit.server import Served, serving
@@ -30,9 +31,12 @@ async def provider(config: Config) -> AsyncIterator[Served]:
         processes=config.processes,
         ways_out=ways_out,
     )
-    async with Ledger.open(directory / "ledger.db") as ledger:
+    async with (
+        Ledger.open(directory / "ledger.db") as ledger,
+        Fences.open(directory / "fences.db", local.has) as fences,
+    ):
         tokens = PageTokens.load(directory / "page.key")
-        servicer = ProviderServicer({local.name: local}, local.name, ledger, tokens)
+        servicer = ProviderServicer({local.name: local}, local.name, ledger, fences, tokens)
         services = {
             "cove.provider.v1.ProviderService": partial(
                 add_ProviderServiceServicer_to_server, servicer

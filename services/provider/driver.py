@@ -130,6 +130,9 @@ class Observation:
     tenant: str = ""
     provision_time: datetime | None = None
     activate_time: datetime | None = None
+    handle: bytes = b""
+    """How it is found now."""
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

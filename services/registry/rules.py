@@ -90,6 +90,7 @@ class Rules:
             creator=creator,
             state=states.State.STATE_PENDING,
             create_time=life.time(now),
+            state_start_time=life.time(now),
         )
         _copy(_REGISTERED, request.environment, message)
         life.date(message, now)
@@ -97,6 +98,7 @@ class Rules:
             message,
             pb.Environment.OPERATION_CREATING,
             request.holder,
+            now,
             now + request.lease.ToNanoseconds(),
             revision,
         )
@@ -139,6 +141,8 @@ class Rules:
         moved = message.state != request.state
         before = message.state
         message.state = request.state
+        if moved:
+            message.state_start_time.CopyFrom(life.time(self._now()))
         if moved and request.state == states.State.STATE_READY:
             message.ClearField("failure")
             message.ClearField("delete_time")
@@ -159,7 +163,8 @@ class Rules:
         assert current
         now = self._now()
         left = _lease_left(current, now)
-        if left > 0 and message.operation_holder != request.holder:
+        running = left > 0 and message.operation_holder != request.holder
+        if running and not (request.preempt and message.operation != request.operation):
             raise OperationInProgress(
                 "another operation is going on",
                 operation=pb.Environment.Operation.Name(message.operation),
@@ -167,7 +172,7 @@ class Rules:
                 retry_after=min(_RETRY, timedelta(seconds=left / _NANOS)),
             )
         end = now + request.lease.ToNanoseconds()
-        _lease(message, request.operation, request.holder, end, revision)
+        _lease(message, request.operation, request.holder, now, end, revision)
         if request.cause:
             message.cause = request.cause
         return _put(pb.ClaimOperationResponse(), message, now, now, revision)
@@ -260,10 +265,16 @@ def _lease(
     message: pb.Environment,
     operation: pb.Environment.Operation.ValueType,
     holder: str,
+    now: int,
     end: int,
     token: int,
 ) -> None:
-    """The revision of the claim is the token: it grows, even when a name is taken anew."""
+    """The revision of the claim is the token: it grows, even when a name is taken anew.
+
+    An operation that is taken over has begun when it did first.
+    """
+    if message.operation != operation or not message.HasField("operation_start_time"):
+        message.operation_start_time.CopyFrom(life.time(now))
     message.operation = operation
     message.operation_holder = holder
     message.lease_expire_time.FromNanoseconds(end)
@@ -275,6 +286,7 @@ def _release(message: pb.Environment) -> None:
     message.operation = pb.Environment.OPERATION_NONE
     message.ClearField("operation_holder")
     message.ClearField("lease_expire_time")
+    message.ClearField("operation_start_time")
     message.ClearField("progress")
     life.released(message)
 

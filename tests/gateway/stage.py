@@ -67,6 +67,15 @@ class Gateway:
         self.process.send_signal(signal.SIGKILL)
         await self.process.wait()
 
+    def pause(self) -> None:
+        """As a machine does that is suspended."""
+        assert self.process
+        self.process.send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        assert self.process
+        self.process.send_signal(signal.SIGCONT)
+
 
 class Times:
     """The clocks of all processes of a stage, which tests move. Seconds."""
@@ -97,20 +106,42 @@ class Times:
 
 class Stage:
     def __init__(
-        self, state: Path, runtime: Path, repository: Path, times: Times, proxies: list[Proxy]
+        self,
+        state: Path,
+        runtime: Path,
+        repository: Path,
+        times: Times,
+        proxies: list[Proxy],
+        apart: "Service | None" = None,
     ) -> None:
+        self._apart = apart
         self.state = state
         self.runtime = runtime
         self.repository = repository
         self.times = times
+        self._proxies = proxies
         self.registry, self.git, self.provider, self.executor = proxies
 
     def reset(self) -> None:
         """Heal the network, and forget what came over it; the clocks go right again."""
         self.times.set_ahead = self.times.passed = 0.0
-        for proxy in (self.registry, self.git, self.provider, self.executor):
+        self.heal()
+        self.forget()
+
+    def heal(self) -> None:
+        for proxy in self._proxies:
             proxy.heal()
+
+    def forget(self) -> None:
+        for proxy in self._proxies:
             proxy.calls.clear()
+            proxy.refused.clear()
+
+    async def kill_registry(self) -> None:
+        """As a power cut would, where it is a process of its own; another one takes its place."""
+        assert self._apart
+        await self._apart.kill()
+        await self._apart.start()
 
     def reset_calls(self) -> None:
         """Forget what came over the network, and nothing else."""
@@ -165,10 +196,10 @@ class Stage:
             yield connected
 
     @asynccontextmanager
-    async def gateway_process(self) -> AsyncIterator[Gateway]:
+    async def gateway_process(self, lease: float = 1) -> AsyncIterator[Gateway]:
         """One of its own, to be killed. It reconciles at its start only."""
         settings = {tool.upper(): self._behind(tool) for tool in TOOLS} | {
-            "LEASE": "1",
+            "LEASE": f"{lease:g}",
             "NO_AUTH": "true",
             "ADDRESS": f"unix:{self.runtime}/victim",
         }
@@ -195,13 +226,13 @@ class Stage:
 
     async def probe(self) -> None:
         """Let the provider find out what this host can do, so that no test waits for it."""
-        async with self._direct("provider") as channel:
+        async with self.direct("provider") as channel:
             request = provider_pb2.GetCapabilitiesRequest()
             answer = await ProviderServiceStub(channel).GetCapabilities(request)
         assert not answer.capabilities.remedy
 
     async def records(self) -> list[registry_pb2.Environment]:
-        async with self._direct("registry") as channel:
+        async with self.direct("registry") as channel:
             request = registry_pb2.ListEnvironmentsRequest(tenant="-")
             answer = await RegistryServiceStub(channel).ListEnvironments(request)
             return list(answer.environments)
@@ -221,7 +252,7 @@ class Stage:
         """Behind the back of all gateways."""
         uid = await self._uid(workspace_id)
         request = git_pb2.RemoveSnapshotRequest(uid=uid, snapshot_id=snapshot_id)
-        async with self._direct("git") as channel:
+        async with self.direct("git") as channel:
             await GitServiceStub(channel).RemoveSnapshot(request)
 
     async def _uid(self, workspace_id: str) -> str:
@@ -231,10 +262,10 @@ class Stage:
     async def left(self) -> set[str]:
         """What is there of any environment: in the registry, git, the provider, as refs."""
         found = {f"record {each.name}" for each in await self.records()}
-        async with self._direct("git") as channel:
+        async with self.direct("git") as channel:
             trees = await GitServiceStub(channel).ListWorktrees(git_pb2.ListWorktreesRequest())
         found |= {f"worktree {each.uid}" for each in trees.worktrees}
-        async with self._direct("provider") as channel:
+        async with self.direct("provider") as channel:
             listing = provider_pb2.ListProvisionedRequest()
             provisioned = await ProviderServiceStub(channel).ListProvisioned(listing)
         found |= {f"provisioned {each.uid}" for each in provisioned.observations}
@@ -255,7 +286,8 @@ class Stage:
     def _behind(self, tool: str) -> str:
         return f"unix:{self.runtime}/p/{tool}"
 
-    def _direct(self, tool: str) -> grpc.aio.Channel:
+    def direct(self, tool: str) -> grpc.aio.Channel:
+        """To a tool, past the network in between."""
         return grpc.aio.insecure_channel(f"unix:{self.runtime}/{tool}", interceptors=[_Tenant()])
 
 
@@ -265,13 +297,17 @@ class _Tenant(grpc.aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(
         self, continuation: Callable[..., Any], client_call_details: Any, request: Any
     ) -> Any:
-        details = client_call_details._replace(metadata=grpc.aio.Metadata(*_HOST))
+        given = tuple(client_call_details.metadata or ())
+        details = client_call_details._replace(metadata=grpc.aio.Metadata(*given, *_HOST))
         return await continuation(details, request)
 
 
 @asynccontextmanager
-async def staged(folder: Path) -> AsyncIterator[Stage]:
-    """Launcher, registry, git, provider and executor, each behind a proxy."""
+async def staged(folder: Path, *, apart: bool = False) -> AsyncIterator[Stage]:
+    """Launcher, registry, git, provider and executor, each behind a proxy.
+
+    With `apart` the registry is a process of its own.
+    """
     runtime = Path(tempfile.mkdtemp(prefix="cove-"))
     (runtime / "p").mkdir(mode=0o700)
     state = folder / "state"
@@ -286,8 +322,15 @@ async def staged(folder: Path) -> AsyncIterator[Stage]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(launcher(state, runtime))
             await stack.enter_async_context(egress(runtime))
+            service = Service("registry", state, runtime) if apart else None
+            if service:
+                await service.start()
+                stack.push_async_callback(service.kill)
+            else:
+                await stack.enter_async_context(
+                    registry(RegistryConfig(**shared), now=times.wall_ns)
+                )
             for app in (
-                registry(RegistryConfig(**shared), now=times.wall_ns),
                 git(GitConfig(**shared, local_roots=(folder,), allowed_hosts=("127.0.0.1",))),
                 provider(ProviderConfig(**shared, egress_networks=("127.0.0.0/8",))),
                 executor(ExecutorConfig(**shared)),
@@ -299,11 +342,38 @@ async def staged(folder: Path) -> AsyncIterator[Stage]:
                 )
                 for tool in TOOLS
             ]
-            stage = Stage(state, runtime, repository, times, proxies)
+            stage = Stage(state, runtime, repository, times, proxies, service)
             await stage.probe()
             yield stage
     finally:
         await asyncio.to_thread(shutil.rmtree, runtime, ignore_errors=True)
+
+
+class Service:
+    """A service of the suite as a process of its own."""
+
+    def __init__(self, name: str, state: Path, runtime: Path) -> None:
+        self._name = name
+        self._env = {"COVE_STATE": str(state), "COVE_RUNTIME": str(runtime)}
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Return when it serves."""
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", f"services.{self._name}"),
+            env=os.environ | self._env,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        assert self._process.stdout
+        line = await asyncio.wait_for(self._process.stdout.readline(), LIMIT)
+        assert line, f"{self._name} does not start"
+
+    async def kill(self) -> None:
+        assert self._process
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.communicate()
 
 
 @asynccontextmanager

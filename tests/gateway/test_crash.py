@@ -2,30 +2,21 @@
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import grpc
 
-from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.git.v1 import git_pb2
 from cove.git.v1.git_pb2_grpc import GitServiceStub
 from servicekit.errors import Unavailable
-from tests.gateway.stage import LIMIT, TENANT, Gateway, Stage, State, eventually
+from tests.gateway.stage import LIMIT, TENANT, Stage, State, eventually
+from tests.gateway.steps import Step, killed_at, run, steps
 from tests.servicekit.failing import failure
 
 Check: TypeAlias = Callable[[], Awaitable[bool]]
-
-
-class Step(NamedTuple):
-    """Where a call is held when its gateway is killed."""
-
-    id: str
-    tool: str
-    rpc: str
-    done: bool = False
 
 
 CLONING = Step("cloning", "git", "CreateWorktree")
@@ -59,39 +50,37 @@ DELETE = [
 async def test_creates_are_finished_or_leave_nothing_wherever_their_gateway_is_killed(
     stage: Stage,
 ) -> None:
-    requests = {
-        step: stage.create(step.id, request_id=str(uuid.uuid4())) for step in _steps(CREATE)
-    }
-    await _killed_at(stage, "CreateWorkspace", requests)
+    requests = {step: stage.create(step.id, request_id=str(uuid.uuid4())) for step in steps(CREATE)}
+    await killed_at(stage, "CreateWorkspace", requests)
     async with stage.gateway() as gateway:
         await eventually(stage.settled)
         assert all(record.state == State.STATE_READY for record in await stage.records())
         for step, request in requests.items():
             retried = await gateway.workspaces.CreateWorkspace(request)
             assert retried.workspace.state == READY, step
-            assert await _run(gateway, name=f"workspaces/{step.id}") == "hello\n", step
+            assert await run(gateway, name=f"workspaces/{step.id}") == "hello\n", step
 
 
 async def test_creates_that_fail_leave_nothing_wherever_their_gateway_is_killed(
     stage: Stage,
 ) -> None:
     bad = {"revision": "no-such"}
-    requests = {step: stage.create(step.id, spec=bad) for step in _steps(UNDO)}
-    await _killed_at(stage, "CreateWorkspace", requests)
+    requests = {step: stage.create(step.id, spec=bad) for step in steps(UNDO)}
+    await killed_at(stage, "CreateWorkspace", requests)
     async with stage.gateway():
         await eventually(stage.empty)
 
 
 async def test_deletes_are_finished_wherever_their_gateway_is_killed(stage: Stage) -> None:
-    steps = _steps(DELETE)
+    table = steps(DELETE)
     async with stage.gateway() as gateway:
-        for step in steps:
+        for step in table:
             await gateway.workspaces.CreateWorkspace(stage.create(step.id))
     requests = {
         step: pb.DeleteWorkspaceRequest(name=f"workspaces/{step.id}", request_id=str(uuid.uuid4()))
-        for step in steps
+        for step in table
     }
-    await _killed_at(stage, "DeleteWorkspace", requests)
+    await killed_at(stage, "DeleteWorkspace", requests)
     async with stage.gateway() as gateway:
         await eventually(stage.settled)
         for request in requests.values():
@@ -111,7 +100,7 @@ async def test_a_gateway_that_stops_hands_its_creates_over_at_once(stage: Stage)
 
 
 async def test_a_create_that_cannot_be_finished_is_undone(stage: Stage) -> None:
-    await _killed_at(stage, "CreateWorkspace", {CLONING: stage.create()})
+    await killed_at(stage, "CreateWorkspace", {CLONING: stage.create()})
     moved = stage.repository.with_suffix(".moved")
     stage.repository.rename(moved)
     try:
@@ -122,7 +111,7 @@ async def test_a_create_that_cannot_be_finished_is_undone(stage: Stage) -> None:
 
 
 async def test_a_create_whose_tool_is_away_is_finished_when_that_is_back(stage: Stage) -> None:
-    await _killed_at(stage, "CreateWorkspace", {CLONING: stage.create()})
+    await killed_at(stage, "CreateWorkspace", {CLONING: stage.create()})
     stage.git.fail("CreateWorktree", Unavailable("away"), times=2)
     async with stage.gateway():
         await eventually(_all_ready(stage))
@@ -131,16 +120,16 @@ async def test_a_create_whose_tool_is_away_is_finished_when_that_is_back(stage: 
 async def test_an_abandoned_delete_keeps_unsaved_work(stage: Stage) -> None:
     async with stage.gateway() as gateway:
         await gateway.workspaces.CreateWorkspace(stage.create())
-        await _run(gateway, "echo precious > work.txt; echo hello")
+        await run(gateway, "echo precious > work.txt; echo hello")
     request = pb.DeleteWorkspaceRequest(name=DEMO)
-    await _killed_at(stage, "DeleteWorkspace", {REMOVING: request})
+    await killed_at(stage, "DeleteWorkspace", {REMOVING: request})
     async with stage.gateway():
         await eventually(stage.settled)
         assert [record.state for record in await stage.records()] == [State.STATE_DELETED]
 
 
 async def test_two_reconcilers_finish_a_create_once(stage: Stage) -> None:
-    await _killed_at(stage, "CreateWorkspace", {CLONING: stage.create()})
+    await killed_at(stage, "CreateWorkspace", {CLONING: stage.create()})
     stage.git.calls.clear()
     async with stage.gateway("one"), stage.gateway("two"):
         await eventually(_all_ready(stage))
@@ -192,37 +181,6 @@ async def test_a_registry_that_is_away_for_a_while_does_not_stop_an_undo(stage: 
         assert await stage.empty()
 
 
-def _steps(table: list[tuple[str, str]]) -> list[Step]:
-    """Each step on its way to the tool, and on its way back."""
-    return [
-        Step(f"step-{number}-{'after' if done else 'before'}", tool, rpc, done)
-        for number, (tool, rpc) in enumerate(table)
-        for done in (False, True)
-    ]
-
-
-async def _killed_at(stage: Stage, method: str, requests: Mapping[Step, object]) -> None:
-    """Kill a gateway when each of these requests has come to its step."""
-    async with stage.gateway_process() as victim:
-        holds = [
-            getattr(stage, step.tool).hold(step.rpc, done=step.done, correlation_id=step.id)
-            for step in requests
-        ]
-        calls = [
-            getattr(victim.workspaces, method)(request, metadata=(("x-request-id", step.id),))
-            for step, request in requests.items()
-        ]
-        ended = asyncio.gather(*calls, return_exceptions=True)
-        reached = [asyncio.ensure_future(held.reached.wait()) for held in holds]
-        _, missing = await asyncio.wait(reached, timeout=LIMIT)
-        assert not missing, [
-            step.id for step, held in zip(requests, holds, strict=True) if not held.reached.is_set()
-        ]
-        await victim.kill()
-        await ended
-    stage.reset()
-
-
 async def _orphan(stage: Stage) -> str:
     """A worktree that git made for nobody."""
     uid = "a234567a234567aa"
@@ -234,12 +192,6 @@ async def _orphan(stage: Stage) -> str:
             metadata=(("cove-tenant", TENANT),),
         )
     return uid
-
-
-async def _run(gateway: Gateway, script: str = "cat hello.txt", name: str = DEMO) -> str:
-    spec = executor_pb2.ExecutionSpec(script=script)
-    answer = await gateway.executions.Execute(pb.ExecuteRequest(name=name, spec=spec))
-    return answer.stdout.text
 
 
 def _all_ready(stage: Stage) -> Check:

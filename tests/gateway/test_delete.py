@@ -142,18 +142,21 @@ async def test_what_is_claimed_is_begun_also_when_its_caller_leaves(stage: Stage
         assert bool(await stage.records()) is (rpc == "RegisterEnvironment")
 
 
-async def test_a_workspace_that_is_being_made_cannot_be_deleted(
-    stage: Stage, gateway: Gateway
+@pytest.mark.parametrize("rpc", ["CreateWorktree", "ProvisionEnvironment"])
+async def test_a_workspace_that_is_being_made_can_be_deleted(
+    stage: Stage, gateway: Gateway, rpc: str
 ) -> None:
-    held = stage.git.hold("CreateWorktree")
-    creating = asyncio.ensure_future(_create(stage, gateway))
-    await asyncio.wait_for(held.reached.wait(), 5)
-    failed = await failure(gateway.workspaces.DeleteWorkspace(_request()))
-    assert failed.code is grpc.StatusCode.ABORTED
-    assert failed.reason == "OPERATION_IN_PROGRESS"
-    stage.git.heal()
-    await creating
-    await _delete(gateway)
+    """By the gateway that makes it, and by another."""
+    tool = stage.git if rpc == "CreateWorktree" else stage.provider
+    async with stage.gateway("other") as other:
+        for deleting in (gateway, other):
+            held = tool.hold(rpc, done=True)
+            creating = asyncio.ensure_future(failure(_create(stage, gateway)))
+            await asyncio.wait_for(held.reached.wait(), 5)
+            await _delete(deleting)
+            stage.heal()
+            assert (await creating).reason == "CREATE_FAILED"
+            assert await stage.empty()
 
 
 async def test_a_delete_can_be_repeated_with_its_request_id(stage: Stage, gateway: Gateway) -> None:

@@ -12,7 +12,7 @@ from cove.gateway.v1 import gateway_pb2 as pb
 from cove.git.v1 import git_pb2
 from services.provider.errors import CapabilityMissing
 from tests.gateway.stage import Gateway, Stage, State, eventually
-from tests.gateway.test_crash import Step, _killed_at, _steps
+from tests.gateway.steps import Step, killed_at, steps
 from tests.servicekit.failing import failure
 
 DEMO = "workspaces/demo"
@@ -229,8 +229,8 @@ async def test_forks_are_finished_wherever_their_gateway_is_killed(stage: Stage)
         await made(stage, gateway)
         await run(gateway, "echo new > new.txt")
         await stage.end_sandbox("demo")
-    requests = {step: fork(step.id, request_id=str(uuid.uuid4())) for step in _steps(FORK)}
-    await _killed_at(stage, "ForkWorkspace", requests)
+    requests = {step: fork(step.id, request_id=str(uuid.uuid4())) for step in steps(FORK)}
+    await killed_at(stage, "ForkWorkspace", requests)
     async with stage.gateway() as gateway:
         await eventually(stage.settled)
         assert all(record.state == State.STATE_READY for record in await stage.records())
@@ -241,7 +241,7 @@ async def test_forks_are_finished_wherever_their_gateway_is_killed(stage: Stage)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("step", _steps(LIVE), ids=lambda step: step.id)
+@pytest.mark.parametrize("step", steps(LIVE), ids=lambda step: step.id)
 async def test_a_source_that_is_held_goes_on_when_its_gateway_is_killed(
     stage: Stage, step: Step
 ) -> None:
@@ -249,7 +249,7 @@ async def test_a_source_that_is_held_goes_on_when_its_gateway_is_killed(
         await made(stage, gateway)
         await counting(gateway)
     request = fork(request_id=str(uuid.uuid4()))
-    await _killed_at(stage, "ForkWorkspace", {Step("", *step[1:]): request})
+    await killed_at(stage, "ForkWorkspace", {Step("", *step[1:]): request})
     async with stage.gateway() as gateway:
         await eventually(stage.settled)
         one, two = (await run(gateway, "cat one two", "workspaces/child")).split()
@@ -265,7 +265,7 @@ async def test_a_fork_whose_snapshot_is_gone_when_it_is_taken_over_is_undone(
         await made(stage, gateway)
         await gateway.workspaces.SnapshotWorkspace(snapshot)
     held = Step("forking", "git", "ForkWorktree")
-    await _killed_at(stage, "ForkWorkspace", {held: fork(snapshot_id="s")})
+    await killed_at(stage, "ForkWorkspace", {held: fork(snapshot_id="s")})
     await stage.remove_snapshot("demo", "s")
     async with stage.gateway():
         await eventually(stage.settled)

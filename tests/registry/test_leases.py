@@ -152,3 +152,34 @@ async def test_a_token_of_nothing_is_refused(ada: Caller) -> None:
     request = pb.RenewOperationRequest(name="environments/demo", lease=Duration(seconds=1))
     with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
         await ada(request)
+
+
+async def test_a_running_lease_can_be_taken_for_another_operation(ada: Caller) -> None:
+    old = await ada.register("demo", holder="a")
+    deleting = pb.Environment.OPERATION_DELETING
+    new = await ada.claim("demo", "b", operation=deleting, preempt=True)
+    assert (new.operation, new.operation_holder) == (deleting, "b")
+    assert new.fencing_token > old.fencing_token
+    with refused(ABORTED, "LEASE_LOST", name=old.name):
+        await ada.renew("demo", old.fencing_token)
+    with refused(ABORTED, "OPERATION_IN_PROGRESS", operation="OPERATION_DELETING", holder="b"):
+        await ada.claim("demo", "c", operation=deleting, preempt=True)
+
+
+async def test_an_operation_that_is_taken_over_has_begun_when_it_did_first(
+    ada: Caller, clock: Clock
+) -> None:
+    made = await ada.register("demo", holder="a")
+    assert made.operation_start_time == made.create_time == made.state_start_time
+    clock.move(1000)
+    again = await ada.claim("demo", "b", operation=pb.Environment.OPERATION_CREATING)
+    assert again.operation_start_time == made.create_time
+    other = await ada.claim("demo", "b", operation=pb.Environment.OPERATION_DELETING)
+    assert other.operation_start_time.ToNanoseconds() == clock.now
+    clock.move(1)
+    ready = await ada.move("demo", READY, fencing_token=other.fencing_token)
+    assert ready.state_start_time.ToNanoseconds() == clock.now
+    clock.move(1)
+    assert (await ada.move("demo", READY)).state_start_time == ready.state_start_time
+    released = await ada.release("demo", other.fencing_token)
+    assert not released.HasField("operation_start_time")

@@ -54,6 +54,9 @@ class Proxy:
         self.calls: list[str] = []
         """The RPCs that came, in order."""
 
+        self.refused: list[str] = []
+        """Those that the server did not do, in order."""
+
         self.open = 0
         """How many calls are going on."""
 
@@ -106,6 +109,7 @@ class Proxy:
         for answer in answers:
             await context.write(answer)
         if failure:
+            self.refused.append(rpc)
             trailing = tuple(failure.trailing_metadata())
             await context.abort(failure.code(), failure.details() or "", trailing)
 

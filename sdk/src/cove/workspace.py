@@ -143,7 +143,7 @@ class Workspace:
         Unsaved work, changes that are not committed and commits that are nowhere else, is kept
         for a while, and so is the id: then the workspace is returned, with the `purge_time`.
         `force` keeps nothing and frees the id. Raises `Aborted` when it is not the one with
-        `etag`, or is just being made or changed.
+        `etag`, or another delete is at it.
         """
         request = pb.DeleteWorkspaceRequest(
             name=self.name,

@@ -125,9 +125,11 @@ class LocalDriver:
             if not existing:
                 self._disk.check()
                 await asyncio.to_thread(self._records.write, wanted)
-        handle = Handle(driver=self.name, node=facts.node, uid=uid, generation=_GENERATION)
         return Provisioned(
-            handle=handle.encode(), generation=_GENERATION, driver=self.name, node=facts.node
+            handle=self._handle(uid, facts.node),
+            generation=_GENERATION,
+            driver=self.name,
+            node=facts.node,
         )
 
     async def activate(self, handle: bytes) -> bool:
@@ -147,8 +149,8 @@ class LocalDriver:
                 return started
 
     async def inspect(self, handle: bytes) -> Observation:
-        async with self._launcher_of(handle) as (launcher, uid, _):
-            return self._observe(uid, await launcher.inspect(uid))
+        async with self._launcher_of(handle) as (launcher, uid, facts):
+            return self._observe(uid, await launcher.inspect(uid), facts.node)
 
     async def suspend(self, handle: bytes, duration: timedelta, *, end_idle: bool) -> bool:
         async with self._launcher_of(handle) as (launcher, uid, facts):
@@ -239,11 +241,16 @@ class LocalDriver:
             removed = await asyncio.to_thread(self._records.remove, uid)
         return killed or removed
 
+    def has(self, uid: str) -> bool:
+        """Whether anything of it is on the disk."""
+        return self._records.folder(uid).exists()
+
     async def list(self) -> tuple[Observation, ...]:
         async with self._connected() as launcher:
             running = {status.uid: status for status in await launcher.list()}
+            node = (await launcher.facts()).node
         uids = sorted({*self._records.uids(), *(uid for uid in running if len(uid) == 16)})
-        return tuple(self._observe(uid, running.get(uid)) for uid in uids)
+        return tuple(self._observe(uid, running.get(uid), node) for uid in uids)
 
     async def _checked(self, spec: Spec, facts: Facts) -> Spec:
         """With defaults. Raises InvalidArgument, CapabilityMissing."""
@@ -291,13 +298,15 @@ class LocalDriver:
             idle_timeout_seconds=self._idle_timeout.total_seconds(),
         )
 
-    def _observe(self, uid: str, status: SandboxStatus | None) -> Observation:
+    def _observe(self, uid: str, status: SandboxStatus | None, node: str) -> Observation:
         active = status is not None and status.state is not State.ABSENT
         record = self._records.read(uid)
         if record is None or not self._records.whole(uid):
             return Observation(uid=uid, state=Found.BROKEN, driver=self.name)
         return Observation(
             uid=uid,
+            handle=self._handle(uid, node),
+            generation=_GENERATION,
             state=Found.ACTIVE if active else Found.DORMANT,
             driver=self.name,
             tenant=record.tenant,
@@ -306,6 +315,9 @@ class LocalDriver:
             if status is not None and active
             else None,
         )
+
+    def _handle(self, uid: str, node: str) -> bytes:
+        return Handle(driver=self.name, node=node, uid=uid, generation=_GENERATION).encode()
 
     def _uid(self, handle: bytes, facts: Facts) -> str:
         try:

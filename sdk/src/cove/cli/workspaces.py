@@ -142,6 +142,7 @@ async def show(cove: Client, options: argparse.Namespace, console: Console) -> i
         "state": state_of(workspace),
         "because": _CAUSES.get(workspace.cause, ""),
         "failure": f"{workspace.failure.reason} {workspace.failure.message}".strip(),
+        "remedy": workspace.failure.remedy,
         "repository": workspace.spec.repository,
         "revision": workspace.spec.revision,
         "source": workspace.source.removeprefix("workspaces/"),

@@ -94,6 +94,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_ENVIRONMENT_STOPPED: _ErrorReason.ValueType  # 206
     """The environment is stopped: no sandbox of it may be started. Metadata: `uid`."""
+    ERROR_REASON_WORKTREE_LOST: _ErrorReason.ValueType  # 210
+    """The files of the workspace are gone from the node: only its record is left. Said in the
+    failure of a FAILED workspace.
+    """
+    ERROR_REASON_ENVIRONMENT_LOST: _ErrorReason.ValueType  # 211
+    """What the workspace ran in is gone from the node, and cannot be made again. Said in the failure
+    of a FAILED workspace.
+    """
+    ERROR_REASON_OPERATION_TIMED_OUT: _ErrorReason.ValueType  # 212
+    """What was being done to the workspace did not end within its time. Said in the failure of a
+    FAILED workspace, with what stood in the way last.
+    """
     ERROR_REASON_REPOSITORY_NOT_FOUND: _ErrorReason.ValueType  # 300
     """The repository cannot be found or reached. Metadata: `repository`."""
     ERROR_REASON_REPOSITORY_ACCESS_DENIED: _ErrorReason.ValueType  # 301
@@ -335,6 +347,18 @@ those that run, separated by commas.
 """
 ERROR_REASON_ENVIRONMENT_STOPPED: ErrorReason.ValueType  # 206
 """The environment is stopped: no sandbox of it may be started. Metadata: `uid`."""
+ERROR_REASON_WORKTREE_LOST: ErrorReason.ValueType  # 210
+"""The files of the workspace are gone from the node: only its record is left. Said in the
+failure of a FAILED workspace.
+"""
+ERROR_REASON_ENVIRONMENT_LOST: ErrorReason.ValueType  # 211
+"""What the workspace ran in is gone from the node, and cannot be made again. Said in the failure
+of a FAILED workspace.
+"""
+ERROR_REASON_OPERATION_TIMED_OUT: ErrorReason.ValueType  # 212
+"""What was being done to the workspace did not end within its time. Said in the failure of a
+FAILED workspace, with what stood in the way last.
+"""
 ERROR_REASON_REPOSITORY_NOT_FOUND: ErrorReason.ValueType  # 300
 """The repository cannot be found or reached. Metadata: `repository`."""
 ERROR_REASON_REPOSITORY_ACCESS_DENIED: ErrorReason.ValueType  # 301

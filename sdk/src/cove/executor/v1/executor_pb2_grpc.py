@@ -122,6 +122,11 @@ class ExecutorServiceStub(object):
                 request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortRequest.SerializeToString,
                 response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortResponse.FromString,
                 _registered_method=True)
+        self.ListExecuted = channel.unary_unary(
+                '/cove.executor.v1.ExecutorService/ListExecuted',
+                request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.ListExecutedRequest.SerializeToString,
+                response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.ListExecutedResponse.FromString,
+                _registered_method=True)
 
 
 class ExecutorServiceServicer(object):
@@ -194,6 +199,7 @@ class ExecutorServiceServicer(object):
         no sandbox any more. Idempotent.
 
         * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_RUNNING: one still runs.
+        * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -374,6 +380,15 @@ class ExecutorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListExecuted(self, request, context):
+        """Lists the environments that have, or had, executions on this node, in the order of uids.
+
+        * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExecutorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -461,6 +476,11 @@ def add_ExecutorServiceServicer_to_server(servicer, server):
                     servicer.ForwardPort,
                     request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortRequest.FromString,
                     response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortResponse.SerializeToString,
+            ),
+            'ListExecuted': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListExecuted,
+                    request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.ListExecutedRequest.FromString,
+                    response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.ListExecutedResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -925,6 +945,33 @@ class ExecutorService(object):
             '/cove.executor.v1.ExecutorService/ForwardPort',
             cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortRequest.SerializeToString,
             cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListExecuted(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.executor.v1.ExecutorService/ListExecuted',
+            cove_dot_executor_dot_v1_dot_executor__pb2.ListExecutedRequest.SerializeToString,
+            cove_dot_executor_dot_v1_dot_executor__pb2.ListExecutedResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,6 +63,7 @@ class ExecutorServiceStub:
     no sandbox any more. Idempotent.
 
     * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_RUNNING: one still runs.
+    * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
     """
     ReadOutput: _aio.UnaryStreamMultiCallable[_executor_pb2.ReadOutputRequest, _executor_pb2.ReadOutputResponse]
     """Streams the output from an offset on, and at last how the command ended. An
@@ -194,6 +195,11 @@ class ExecutorServiceStub:
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
     * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent cannot do this.
     """
+    ListExecuted: _aio.UnaryUnaryMultiCallable[_executor_pb2.ListExecutedRequest, _executor_pb2.ListExecutedResponse]
+    """Lists the environments that have, or had, executions on this node, in the order of uids.
+
+    * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
+    """
 
 class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs commands in an environment it is handed the handle of. A command belongs to
@@ -280,6 +286,7 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         no sandbox any more. Idempotent.
 
         * FAILED_PRECONDITION, ERROR_REASON_EXECUTION_RUNNING: one still runs.
+        * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
         """
 
     @_abc_1.abstractmethod
@@ -476,6 +483,17 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this node.
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent cannot do this.
+        """
+
+    @_abc_1.abstractmethod
+    def ListExecuted(
+        self,
+        request: _executor_pb2.ListExecutedRequest,
+        context: _aio.ServicerContext[_executor_pb2.ListExecutedRequest, _abc.Awaitable[_executor_pb2.ListExecutedResponse]],
+    ) -> _abc.Awaitable[_executor_pb2.ListExecutedResponse]:
+        """Lists the environments that have, or had, executions on this node, in the order of uids.
+
+        * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
         """
 
 def add_ExecutorServiceServicer_to_server(servicer: ExecutorServiceServicer, server: _aio.Server) -> None: ...

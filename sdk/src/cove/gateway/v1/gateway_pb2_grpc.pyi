@@ -43,6 +43,12 @@ class WorkspaceServiceStub:
     """Returns one workspace.
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+
+    What `failure` of one in STATE_FAILED names, besides what its create failed by:
+
+    * in an answer, ERROR_REASON_WORKTREE_LOST: its files are gone from the node.
+    * in an answer, ERROR_REASON_ENVIRONMENT_LOST: its sandbox is gone, and cannot be made again.
+    * in an answer, ERROR_REASON_OPERATION_TIMED_OUT: a delete or an update was given up.
     """
     ListWorkspaces: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListWorkspacesRequest, _gateway_pb2.ListWorkspacesResponse]
     """Lists workspaces in the order of their names.
@@ -59,6 +65,7 @@ class WorkspaceServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: a `ttl` that is over, too short an `idle_timeout`.
     * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
     * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: it is being made or changed; retry.
+    * ABORTED, ERROR_REASON_LEASE_LOST: it was deleted meanwhile.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids another network.
     * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a list cannot be enforced here.
     * FAILED_PRECONDITION, ERROR_REASON_PROXY_PORT_TAKEN: a program inside listens on the port
@@ -68,11 +75,14 @@ class WorkspaceServiceStub:
     DeleteWorkspace: _aio.UnaryUnaryMultiCallable[_gateway_pb2.DeleteWorkspaceRequest, _gateway_pb2.DeleteWorkspaceResponse]
     """Kills every process of a workspace and removes it. Unsaved work, that is
     uncommitted changes that are not ignored and commits that are nowhere else, is
-    kept until `purge_time`, and so is the id; with `force` nothing is kept.
+    kept until `purge_time`, and so is the id; with `force` nothing is kept. Works in
+    every state; whatever else is being done to it is broken off.
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name, unless `allow_missing`.
     * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
-    * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: it is being made or changed; retry.
+    * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: another delete is at it; retry.
+    * UNAVAILABLE, ERROR_REASON_SERVICE_UNAVAILABLE: a tool is away; the delete goes on when it is
+      back.
     """
     UndeleteWorkspace: _aio.UnaryUnaryMultiCallable[_gateway_pb2.UndeleteWorkspaceRequest, _gateway_pb2.UndeleteWorkspaceResponse]
     """Brings back a deleted workspace whose unsaved work is still kept.
@@ -197,6 +207,12 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns one workspace.
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
+
+        What `failure` of one in STATE_FAILED names, besides what its create failed by:
+
+        * in an answer, ERROR_REASON_WORKTREE_LOST: its files are gone from the node.
+        * in an answer, ERROR_REASON_ENVIRONMENT_LOST: its sandbox is gone, and cannot be made again.
+        * in an answer, ERROR_REASON_OPERATION_TIMED_OUT: a delete or an update was given up.
         """
 
     @_abc_1.abstractmethod
@@ -225,6 +241,7 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: a `ttl` that is over, too short an `idle_timeout`.
         * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
         * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: it is being made or changed; retry.
+        * ABORTED, ERROR_REASON_LEASE_LOST: it was deleted meanwhile.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids another network.
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a list cannot be enforced here.
         * FAILED_PRECONDITION, ERROR_REASON_PROXY_PORT_TAKEN: a program inside listens on the port
@@ -240,11 +257,14 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_gateway_pb2.DeleteWorkspaceResponse]:
         """Kills every process of a workspace and removes it. Unsaved work, that is
         uncommitted changes that are not ignored and commits that are nowhere else, is
-        kept until `purge_time`, and so is the id; with `force` nothing is kept.
+        kept until `purge_time`, and so is the id; with `force` nothing is kept. Works in
+        every state; whatever else is being done to it is broken off.
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name, unless `allow_missing`.
         * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
-        * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: it is being made or changed; retry.
+        * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: another delete is at it; retry.
+        * UNAVAILABLE, ERROR_REASON_SERVICE_UNAVAILABLE: a tool is away; the delete goes on when it is
+          back.
         """
 
     @_abc_1.abstractmethod

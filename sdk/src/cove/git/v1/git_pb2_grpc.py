@@ -156,6 +156,7 @@ class GitServiceServicer(object):
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
         * UNAVAILABLE, ERROR_REASON_REMOTE_UNAVAILABLE: the remote broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_SANDBOX_UNAVAILABLE: no cell can be made here.
+        * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,6 +166,7 @@ class GitServiceServicer(object):
         """Removes a worktree with its branch. Idempotent; says whether anything was there.
 
         * FAILED_PRECONDITION, ERROR_REASON_UNSAVED_WORK: `keep_unsaved` is set and there is some.
+        * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -315,6 +317,7 @@ class GitServiceServicer(object):
         * ALREADY_EXISTS, ERROR_REASON_BRANCH_EXISTS: another worktree has the branch.
         * INVALID_ARGUMENT, ERROR_REASON_BRANCH_INVALID: git allows no such branch name.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,11 +35,13 @@ class GitServiceStub:
     * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
     * UNAVAILABLE, ERROR_REASON_REMOTE_UNAVAILABLE: the remote broke off; retry.
     * FAILED_PRECONDITION, ERROR_REASON_SANDBOX_UNAVAILABLE: no cell can be made here.
+    * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
     """
     RemoveWorktree: _aio.UnaryUnaryMultiCallable[_git_pb2.RemoveWorktreeRequest, _git_pb2.RemoveWorktreeResponse]
     """Removes a worktree with its branch. Idempotent; says whether anything was there.
 
     * FAILED_PRECONDITION, ERROR_REASON_UNSAVED_WORK: `keep_unsaved` is set and there is some.
+    * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
     """
     GetWorktree: _aio.UnaryUnaryMultiCallable[_git_pb2.GetWorktreeRequest, _git_pb2.GetWorktreeResponse]
     """Returns one worktree, also while it is being made.
@@ -137,6 +139,7 @@ class GitServiceStub:
     * ALREADY_EXISTS, ERROR_REASON_BRANCH_EXISTS: another worktree has the branch.
     * INVALID_ARGUMENT, ERROR_REASON_BRANCH_INVALID: git allows no such branch name.
     * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+    * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
     """
     PushBranch: _aio.UnaryUnaryMultiCallable[_git_pb2.PushBranchRequest, _git_pb2.PushBranchResponse]
     """Pushes the branch of a worktree to its origin or to another remote. Never
@@ -243,6 +246,7 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
         * UNAVAILABLE, ERROR_REASON_REMOTE_UNAVAILABLE: the remote broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_SANDBOX_UNAVAILABLE: no cell can be made here.
+        * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
         """
 
     @_abc_1.abstractmethod
@@ -254,6 +258,7 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         """Removes a worktree with its branch. Idempotent; says whether anything was there.
 
         * FAILED_PRECONDITION, ERROR_REASON_UNSAVED_WORK: `keep_unsaved` is set and there is some.
+        * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
         """
 
     @_abc_1.abstractmethod
@@ -429,6 +434,7 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         * ALREADY_EXISTS, ERROR_REASON_BRANCH_EXISTS: another worktree has the branch.
         * INVALID_ARGUMENT, ERROR_REASON_BRANCH_INVALID: git allows no such branch name.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
         """
 
     @_abc_1.abstractmethod

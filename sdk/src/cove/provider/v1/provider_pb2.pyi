@@ -365,6 +365,8 @@ class Observation(_message.Message):
     PROVISION_TIME_FIELD_NUMBER: _builtins.int
     ACTIVATE_TIME_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
+    HANDLE_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """The uid of the environment."""
     state: Global___Observation.State.ValueType
@@ -373,6 +375,10 @@ class Observation(_message.Message):
     """The driver it stands on."""
     tenant: _builtins.str
     """The tenant it was provisioned for."""
+    handle: _builtins.bytes
+    """How its driver finds it now; empty where it is broken."""
+    generation: _builtins.int
+    """Of `handle`; it grows when that changes."""
     @_builtins.property
     def provision_time(self) -> _timestamp_pb2.Timestamp:
         """When it was provisioned."""
@@ -390,10 +396,12 @@ class Observation(_message.Message):
         provision_time: _timestamp_pb2.Timestamp | None = ...,
         activate_time: _timestamp_pb2.Timestamp | None = ...,
         tenant: _builtins.str = ...,
+        handle: _builtins.bytes = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "provision_time", b"provision_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "driver", b"driver", "provision_time", b"provision_time", "state", b"state", "tenant", b"tenant", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "driver", b"driver", "generation", b"generation", "handle", b"handle", "provision_time", b"provision_time", "state", b"state", "tenant", b"tenant", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -132,6 +132,7 @@ class ProviderServiceServicer(object):
         * FAILED_PRECONDITION, ERROR_REASON_SANDBOX_UNAVAILABLE: no sandbox can be made here.
         * ALREADY_EXISTS, ERROR_REASON_PROVISIONED_DIFFERENTLY: the uid has one of another spec.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,6 +148,7 @@ class ProviderServiceServicer(object):
         mounted by this node's launcher.
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_STOPPED: StopEnvironment forbids it.
         * UNAVAILABLE, ERROR_REASON_ACTIVATION_FAILED: it did not start; retry.
+        * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -169,6 +171,7 @@ class ProviderServiceServicer(object):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
         * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: processes cannot be frozen here.
+        * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,6 +182,7 @@ class ProviderServiceServicer(object):
 
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
         * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
+        * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,6 +191,8 @@ class ProviderServiceServicer(object):
     def ReleaseEnvironment(self, request, context):
         """Kills every process of an environment and removes what it stood on; the worktree
         is git's. Idempotent; does not return before nothing is left.
+
+        * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -214,6 +220,7 @@ class ProviderServiceServicer(object):
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: its sandbox was started by an earlier
         version, which has no way out.
         * UNAVAILABLE, ERROR_REASON_SERVICE_UNAVAILABLE: the proxy is away; retry.
+        * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,6 +38,7 @@ class ProviderServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_SANDBOX_UNAVAILABLE: no sandbox can be made here.
     * ALREADY_EXISTS, ERROR_REASON_PROVISIONED_DIFFERENTLY: the uid has one of another spec.
     * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+    * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
     """
     ActivateEnvironment: _aio.UnaryUnaryMultiCallable[_provider_pb2.ActivateEnvironmentRequest, _provider_pb2.ActivateEnvironmentResponse]
     """Starts the sandbox of an environment, if it is not running.
@@ -49,6 +50,7 @@ class ProviderServiceStub:
       mounted by this node's launcher.
     * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_STOPPED: StopEnvironment forbids it.
     * UNAVAILABLE, ERROR_REASON_ACTIVATION_FAILED: it did not start; retry.
+    * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
     """
     InspectEnvironment: _aio.UnaryUnaryMultiCallable[_provider_pb2.InspectEnvironmentRequest, _provider_pb2.InspectEnvironmentResponse]
     """Tells how an environment is.
@@ -63,16 +65,20 @@ class ProviderServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
     * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
     * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: processes cannot be frozen here.
+    * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
     """
     ResumeEnvironment: _aio.UnaryUnaryMultiCallable[_provider_pb2.ResumeEnvironmentRequest, _provider_pb2.ResumeEnvironmentResponse]
     """Thaws what SuspendEnvironment froze. Idempotent.
 
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
     * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
+    * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
     """
     ReleaseEnvironment: _aio.UnaryUnaryMultiCallable[_provider_pb2.ReleaseEnvironmentRequest, _provider_pb2.ReleaseEnvironmentResponse]
     """Kills every process of an environment and removes what it stood on; the worktree
     is git's. Idempotent; does not return before nothing is left.
+
+    * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
     """
     ListProvisioned: _aio.UnaryUnaryMultiCallable[_provider_pb2.ListProvisionedRequest, _provider_pb2.ListProvisionedResponse]
     """Lists what is provisioned on this node, in the order of uids.
@@ -92,6 +98,7 @@ class ProviderServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: its sandbox was started by an earlier
       version, which has no way out.
     * UNAVAILABLE, ERROR_REASON_SERVICE_UNAVAILABLE: the proxy is away; retry.
+    * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
     """
     StopEnvironment: _aio.UnaryUnaryMultiCallable[_provider_pb2.StopEnvironmentRequest, _provider_pb2.StopEnvironmentResponse]
     """Ends the sandbox of an environment, and lets none be started until ReopenEnvironment. What is
@@ -151,6 +158,7 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_SANDBOX_UNAVAILABLE: no sandbox can be made here.
         * ALREADY_EXISTS, ERROR_REASON_PROVISIONED_DIFFERENTLY: the uid has one of another spec.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
         """
 
     @_abc_1.abstractmethod
@@ -168,6 +176,7 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
           mounted by this node's launcher.
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_STOPPED: StopEnvironment forbids it.
         * UNAVAILABLE, ERROR_REASON_ACTIVATION_FAILED: it did not start; retry.
+        * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
         """
 
     @_abc_1.abstractmethod
@@ -194,6 +203,7 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
         * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: processes cannot be frozen here.
+        * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
         """
 
     @_abc_1.abstractmethod
@@ -206,6 +216,7 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
         * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
+        * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
         """
 
     @_abc_1.abstractmethod
@@ -216,6 +227,8 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_provider_pb2.ReleaseEnvironmentResponse]:
         """Kills every process of an environment and removes what it stood on; the worktree
         is git's. Idempotent; does not return before nothing is left.
+
+        * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
         """
 
     @_abc_1.abstractmethod
@@ -247,6 +260,7 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: its sandbox was started by an earlier
           version, which has no way out.
         * UNAVAILABLE, ERROR_REASON_SERVICE_UNAVAILABLE: the proxy is away; retry.
+        * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
         """
 
     @_abc_1.abstractmethod

@@ -119,6 +119,8 @@ class Environment(_message.Message):
         """It is being taken down."""
         OPERATION_UPDATING: Environment._Operation.ValueType  # 8
         """What was changed in its spec is being put in force."""
+        OPERATION_REPAIRING: Environment._Operation.ValueType  # 9
+        """What its tools lost of it is made again, or noted as lost."""
 
     class Operation(_Operation, metaclass=_OperationEnumTypeWrapper):
         """What is being done to an environment, under a lease."""
@@ -141,6 +143,8 @@ class Environment(_message.Message):
     """It is being taken down."""
     OPERATION_UPDATING: Environment.Operation.ValueType  # 8
     """What was changed in its spec is being put in force."""
+    OPERATION_REPAIRING: Environment.Operation.ValueType  # 9
+    """What its tools lost of it is made again, or noted as lost."""
 
     @_typing.final
     class LabelsEntry(_message.Message):
@@ -216,6 +220,8 @@ class Environment(_message.Message):
     LAST_ACTIVE_TIME_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
     SUSPEND_TIME_FIELD_NUMBER: _builtins.int
+    OPERATION_START_TIME_FIELD_NUMBER: _builtins.int
+    STATE_START_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `environments/{id}`; unique per tenant."""
     uid: _builtins.str
@@ -322,6 +328,14 @@ class Environment(_message.Message):
     def suspend_time(self) -> _timestamp_pb2.Timestamp:
         """When it was suspended. Output only."""
 
+    @_builtins.property
+    def operation_start_time(self) -> _timestamp_pb2.Timestamp:
+        """When `operation` began; whoever takes it over goes on with it, and does not begin it."""
+
+    @_builtins.property
+    def state_start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it came into `state`."""
+
     def __init__(
         self,
         *,
@@ -359,10 +373,12 @@ class Environment(_message.Message):
         last_active_time: _timestamp_pb2.Timestamp | None = ...,
         cause: Global___Environment.Cause.ValueType = ...,
         suspend_time: _timestamp_pb2.Timestamp | None = ...,
+        operation_start_time: _timestamp_pb2.Timestamp | None = ...,
+        state_start_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "expire_time", b"expire_time", "failure", b"failure", "last_active_time", b"last_active_time", "lease_expire_time", b"lease_expire_time", "mount", b"mount", "progress", b"progress", "purge_time", b"purge_time", "source", b"source", "spec", b"spec", "suspend_time", b"suspend_time", "update_time", b"update_time", "worktree", b"worktree"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "expire_time", b"expire_time", "failure", b"failure", "last_active_time", b"last_active_time", "lease_expire_time", b"lease_expire_time", "mount", b"mount", "operation_start_time", b"operation_start_time", "progress", b"progress", "purge_time", b"purge_time", "source", b"source", "spec", b"spec", "state_start_time", b"state_start_time", "suspend_time", b"suspend_time", "update_time", b"update_time", "worktree", b"worktree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "cause", b"cause", "create_time", b"create_time", "creator", b"creator", "delete_time", b"delete_time", "driver", b"driver", "etag", b"etag", "expire_time", b"expire_time", "failure", b"failure", "fencing_token", b"fencing_token", "handle", b"handle", "handle_generation", b"handle_generation", "head_commit", b"head_commit", "keep_on_failure", b"keep_on_failure", "labels", b"labels", "last_active_time", b"last_active_time", "lease_expire_time", b"lease_expire_time", "mount", b"mount", "name", b"name", "node", b"node", "operation", b"operation", "operation_holder", b"operation_holder", "progress", b"progress", "purge_time", b"purge_time", "revision", b"revision", "source", b"source", "spec", b"spec", "state", b"state", "suspend_time", b"suspend_time", "tenant", b"tenant", "uid", b"uid", "update_time", b"update_time", "warnings", b"warnings", "worktree", b"worktree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "cause", b"cause", "create_time", b"create_time", "creator", b"creator", "delete_time", b"delete_time", "driver", b"driver", "etag", b"etag", "expire_time", b"expire_time", "failure", b"failure", "fencing_token", b"fencing_token", "handle", b"handle", "handle_generation", b"handle_generation", "head_commit", b"head_commit", "keep_on_failure", b"keep_on_failure", "labels", b"labels", "last_active_time", b"last_active_time", "lease_expire_time", b"lease_expire_time", "mount", b"mount", "name", b"name", "node", b"node", "operation", b"operation", "operation_holder", b"operation_holder", "operation_start_time", b"operation_start_time", "progress", b"progress", "purge_time", b"purge_time", "revision", b"revision", "source", b"source", "spec", b"spec", "state", b"state", "state_start_time", b"state_start_time", "suspend_time", b"suspend_time", "tenant", b"tenant", "uid", b"uid", "update_time", b"update_time", "warnings", b"warnings", "worktree", b"worktree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -660,19 +676,23 @@ class Failure(_message.Message):
 
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Name of a `cove.errors.v1.ErrorReason`."""
     message: _builtins.str
     """For people."""
+    remedy: _builtins.str
+    """What can be done about it."""
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
+        remedy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "remedy", b"remedy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1122,6 +1142,7 @@ class ClaimOperationRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
+    PREEMPT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name. Required."""
     operation: Global___Environment.Operation.ValueType
@@ -1134,6 +1155,10 @@ class ClaimOperationRequest(_message.Message):
     """A UUID of the caller's making, the same in every retry."""
     cause: Global___Environment.Cause.ValueType
     """Why it will be done, of a suspension or a deletion; unset leaves what is stored."""
+    preempt: _builtins.bool
+    """Take it from a holder whose lease is running, if that is for another operation. The holder
+    loses every write that carries its token, and every tool that was shown the new one.
+    """
     @_builtins.property
     def lease(self) -> _duration_pb2.Duration:
         """How long the lease lasts unless renewed. Required."""
@@ -1148,10 +1173,11 @@ class ClaimOperationRequest(_message.Message):
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
         cause: Global___Environment.Cause.ValueType = ...,
+        preempt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "etag", b"etag", "holder", b"holder", "lease", b"lease", "name", b"name", "operation", b"operation", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "etag", b"etag", "holder", b"holder", "lease", b"lease", "name", b"name", "operation", b"operation", "preempt", b"preempt", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

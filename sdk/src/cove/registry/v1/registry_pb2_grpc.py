@@ -184,7 +184,7 @@ class RegistryServiceServicer(object):
 
     def ClaimOperation(self, request, context):
         """Takes the lease on an environment for one operation. A lease that ran out is
-        taken over. Every claim gets a larger fencing token.
+        taken over, one that runs with `preempt`. Every claim gets a larger fencing token.
 
         * NOT_FOUND, ERROR_REASON_ENVIRONMENT_NOT_FOUND: nothing has this name.
         * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: another holder's lease is running.

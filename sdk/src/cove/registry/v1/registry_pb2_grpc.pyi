@@ -74,7 +74,7 @@ class RegistryServiceStub:
     """
     ClaimOperation: _aio.UnaryUnaryMultiCallable[_registry_pb2.ClaimOperationRequest, _registry_pb2.ClaimOperationResponse]
     """Takes the lease on an environment for one operation. A lease that ran out is
-    taken over. Every claim gets a larger fencing token.
+    taken over, one that runs with `preempt`. Every claim gets a larger fencing token.
 
     * NOT_FOUND, ERROR_REASON_ENVIRONMENT_NOT_FOUND: nothing has this name.
     * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: another holder's lease is running.
@@ -211,7 +211,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_registry_pb2.ClaimOperationRequest, _abc.Awaitable[_registry_pb2.ClaimOperationResponse]],
     ) -> _abc.Awaitable[_registry_pb2.ClaimOperationResponse]:
         """Takes the lease on an environment for one operation. A lease that ran out is
-        taken over. Every claim gets a larger fencing token.
+        taken over, one that runs with `preempt`. Every claim gets a larger fencing token.
 
         * NOT_FOUND, ERROR_REASON_ENVIRONMENT_NOT_FOUND: nothing has this name.
         * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: another holder's lease is running.
