@@ -106,11 +106,12 @@ class ProviderServicer(ProviderServiceServicer):
     async def StopEnvironment(
         self, request: pb.StopEnvironmentRequest, context: Context
     ) -> pb.StopEnvironmentResponse:
-        found = await self._of(request.handle).stop(
+        driver, quiet_for = self._of(request.handle), request.quiet.ToTimedelta()
+        found = await self._guarded(
             request.handle,
-            request.revision,
-            force=request.force,
-            quiet=request.quiet.ToTimedelta(),
+            lambda: driver.stop(
+                request.handle, request.revision, force=request.force, quiet=quiet_for
+            ),
         )
         quiet = Duration()
         quiet.FromTimedelta(found.quiet)
@@ -121,7 +122,10 @@ class ProviderServicer(ProviderServiceServicer):
     async def ReopenEnvironment(
         self, request: pb.ReopenEnvironmentRequest, context: Context
     ) -> pb.ReopenEnvironmentResponse:
-        opened = await self._of(request.handle).reopen(request.handle, request.revision)
+        driver = self._of(request.handle)
+        opened = await self._guarded(
+            request.handle, lambda: driver.reopen(request.handle, request.revision)
+        )
         return pb.ReopenEnvironmentResponse(superseded=not opened)
 
     async def ReleaseEnvironment(
