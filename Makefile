@@ -15,6 +15,7 @@ TREE_ROUNDS ?= 100
 EXECUTIONS ?= 1000
 FUZZ_EXAMPLES ?= 2000
 FUZZ_ARCHIVES ?= 1500
+DATABASE_KILLS ?= 20
 PYTEST_WORKERS ?= 3
 
 .DEFAULT_GOAL := help
@@ -49,6 +50,7 @@ test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load.
 	  COVE_DISCONNECTS=$(DISCONNECTS) COVE_SERVICE_KILLS=$(SERVICE_KILLS) \
 	  COVE_TREE_ROUNDS=$(TREE_ROUNDS) COVE_EXECUTIONS=$(EXECUTIONS) \
 	  COVE_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) COVE_FUZZ_ARCHIVES=$(FUZZ_ARCHIVES) \
+	  COVE_DATABASE_KILLS=$(DATABASE_KILLS) \
 	  $(BIN)/pytest -m long $(LONG) || test $$? -eq 5
 
 test-compose: setup ## Run the suite in containers, for real; as root, about 6 minutes.

@@ -38,14 +38,14 @@ class Postgres:
     """One server. Ends with this process, however that ends."""
 
     def __init__(self, folder: Path, *, fsync: bool) -> None:
-        self._folder = folder
+        self.folder = folder
         self._fsync = fsync
         self._bin = binaries()
         self._numbers = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
         self._shell: subprocess.Popen[str] | None = None
         if os.geteuid() == 0:
-            os.chown(folder, *_user())
+            os.chown(folder, *user())
         self._run("initdb", "--no-sync", "--auth=trust", "--username=root", "--encoding=UTF8",
                   "--locale=C", "--wal-segsize=1", f"--pgdata={folder}/data")  # fmt: skip
         (folder / "data" / "pg_hba.conf").write_text(_HBA)
@@ -54,17 +54,17 @@ class Postgres:
         """Returns when it takes connections."""
         options = {
             "listen_addresses": "",
-            "unix_socket_directories": str(self._folder),
+            "unix_socket_directories": str(self.folder),
             "max_connections": "100",
             "shared_buffers": "16MB",
             "fsync": "on" if self._fsync else "off",
         }
-        with (self._folder / "log").open("ab") as log:
+        with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
                     *_as_user("--pdeathsig", "QUIT"),
                     str(self._bin / "postgres"),
-                    *("-D", str(self._folder / "data")),
+                    *("-D", str(self.folder / "data")),
                     *(
                         part
                         for name, value in options.items()
@@ -76,9 +76,9 @@ class Postgres:
             )
         until = time.monotonic() + 30
         while subprocess.run(
-            [self._bin / "pg_isready", "-q", "-h", self._folder], check=False
+            [self._bin / "pg_isready", "-q", "-h", self.folder], check=False
         ).returncode:
-            assert self._process.poll() is None, (self._folder / "log").read_text()
+            assert self._process.poll() is None, (self.folder / "log").read_text()
             assert time.monotonic() < until, "PostgreSQL does not come up"
             time.sleep(0.02)
 
@@ -102,8 +102,8 @@ class Postgres:
 
     def prepare(self) -> None:
         """Make the users and the database of the tests."""
-        self._run("createuser", "-h", str(self._folder), "-U", "root", "cove")
-        self._run("createdb", "-h", str(self._folder), "-U", "root", "-O", "cove", _DATABASE)
+        self._run("createuser", "-h", str(self.folder), "-U", "root", "cove")
+        self._run("createdb", "-h", str(self.folder), "-U", "root", "-O", "cove", _DATABASE)
         password = PASSWORD.replace("'", "''")
         self.sql(f"CREATE ROLE locked LOGIN PASSWORD '{password}'")
 
@@ -117,14 +117,14 @@ class Postgres:
 
     def url(self, schema: str, user: str = "cove", password: str = "") -> str:
         secret = f":{quote(password, safe='')}" if password else ""
-        return f"postgresql://{user}{secret}@/{_DATABASE}?host={self._folder}&search_path={schema}"
+        return f"postgresql://{user}{secret}@/{_DATABASE}?host={self.folder}&search_path={schema}"
 
     def sql(self, statement: str) -> list[str]:
         """Run it as superuser; the lines it gives."""
         if self._shell is None:
             self._shell = subprocess.Popen(
                 [self._bin / "psql", "-qAtX", "-v", "ON_ERROR_STOP=1", "-U", "root",
-                 "-h", self._folder, _DATABASE],
+                 "-h", self.folder, _DATABASE],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
         assert self._shell.stdin
@@ -175,7 +175,7 @@ def _memory() -> Path | None:
     return shared if roomy and os.access(shared, os.W_OK) else None
 
 
-def _user() -> tuple[int, int]:
+def user() -> tuple[int, int]:
     """PostgreSQL refuses to be root."""
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
@@ -188,7 +188,7 @@ def _as_user(*options: str) -> list[str]:
     """What goes before a program so that it does not run as root."""
     change: list[str] = []
     if os.geteuid() == 0:
-        uid, gid = _user()
+        uid, gid = user()
         change = [f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
     return ["setpriv", *change, *options] if change or options else []
 

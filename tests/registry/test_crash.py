@@ -17,18 +17,21 @@ import pytest
 from cove.registry.v1 import registry_pb2 as pb
 from tests.registry.caller import Caller, register
 
-ROUNDS = 4
+ROUNDS = 2
 WRITERS = 16
 WRITES_A_ROUND = 300
 
 
 @asynccontextmanager
-async def process(folder: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+async def process(
+    folder: Path, database: str
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """The registry as a process of its own, and its address."""
     env = {
         **os.environ,
         "COVE_STATE": str(folder / "s"),
         "COVE_RUNTIME": str(folder / "r"),
+        "COVE_REGISTRY__DATABASE": database,
         "COVE_REGISTRY__LOG_LEVEL": "warning",
     }
     server = await asyncio.create_subprocess_exec(
@@ -81,12 +84,14 @@ async def follow(ada: Caller, revisions: list[int]) -> None:
 
 
 @pytest.mark.timeout(120)
-async def test_kill_9_under_load_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+async def test_kill_9_under_load_loses_nothing_that_was_acknowledged(
+    tmp_path: Path, database: str
+) -> None:
     load = Load()
-    async with process(tmp_path) as (_, address), connect(address) as channel:
+    async with process(tmp_path, database) as (_, address), connect(address) as channel:
         revisions = [(await Caller(channel).register("first")).revision]
     for round_ in range(ROUNDS):
-        async with process(tmp_path) as (server, address), connect(address) as channel:
+        async with process(tmp_path, database) as (server, address), connect(address) as channel:
             ada = Caller(channel)
             await everything_is_there(ada, load)
             load.enough.clear()
@@ -97,7 +102,7 @@ async def test_kill_9_under_load_loses_nothing_that_was_acknowledged(tmp_path: P
                 await load.enough.wait()
             server.send_signal(signal.SIGKILL)
             await asyncio.gather(*tasks)
-    async with process(tmp_path) as (_, address), connect(address) as channel:
+    async with process(tmp_path, database) as (_, address), connect(address) as channel:
         ada = Caller(channel)
         await everything_is_there(ada, load)
         last = await ada.register("last")

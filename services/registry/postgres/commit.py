@@ -109,7 +109,8 @@ class Committer:
         try:
             return await self._transaction(group)
         except Exception as error:
-            if not (old and self._deciding and is_away(error)):
+            held = isinstance(error, asyncpg.LockNotAvailableError)  # Nor is it longer waited for.
+            if not (old and self._deciding and is_away(error)) or held:
                 raise
         return await self._transaction(group)
 

@@ -110,6 +110,7 @@ class Database:
         except Exception as error:
             if not is_away(error):
                 raise
+        await self.renew()
         try:
             return await self._read(work)
         except Exception as error:
@@ -126,6 +127,10 @@ class Database:
             raise
         finally:
             await self.release(connection)
+
+    async def renew(self) -> None:
+        """Where one connection is dead the others may be: each is made anew before its next use."""
+        await self._pool.expire_connections()
 
     async def acquire(self) -> Any:
         """A connection of the pool; to be released."""

@@ -35,15 +35,18 @@ class Snapshots:
                 await snapshot.close()
 
     async def _begin(self, tenant: str | None) -> "PostgresSnapshot":
-        for last in (False, True):
-            try:
-                return await self._attempt(tenant)
-            except Exception as error:
-                if not is_away(error):
-                    raise
-                if last:
-                    raise unavailable(error) from error
-        raise AssertionError
+        try:
+            return await self._attempt(tenant)
+        except Exception as error:
+            if not is_away(error):
+                raise
+        await self._database.renew()
+        try:
+            return await self._attempt(tenant)
+        except Exception as error:
+            if not is_away(error):
+                raise
+            raise unavailable(error) from error
 
     async def _attempt(self, tenant: str | None) -> "PostgresSnapshot":
         connection = await self._database.acquire()
