@@ -15,6 +15,7 @@ from typing import Final
 
 from cove.options.v1.options_pb2 import Role
 from servicekit.identity import Identity
+from servicekit.quota import NONE, Limits
 
 CORRELATION_KEY: Final = "x-request-id"
 TRACE_KEY: Final = "traceparent"
@@ -40,6 +41,12 @@ class Call:
     traceparent: str = ""
     identity: Identity = _NOBODY
 
+    source: str = ""
+    """From where it came, as gRPC names peers: `ipv4:192.0.2.1:4711`, `unix:`."""
+
+    limits: Limits = NONE
+    """Of the tenant; where they are known."""
+
     deadline: float | None = None
     """In `time.monotonic()` seconds; None: no limit."""
 
@@ -59,6 +66,11 @@ def current() -> Call:
 def begin(call: Call) -> None:
     """Make `call` the current one until the task ends."""
     _current.set(call)
+
+
+def limited(limits: Limits) -> None:
+    """Make these the limits of the tenant, for what the current call asks of tools from now on."""
+    _current.set(replace(_current.get(), limits=limits))
 
 
 @contextmanager

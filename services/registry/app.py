@@ -9,12 +9,15 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Final
 
+from cove.registry.v1.access_pb2_grpc import add_AccessServiceServicer_to_server
+from cove.registry.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from cove.registry.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
 from servicekit.paging import PageTokens
 from servicekit.server import Served, serving
 from services.registry import token
 from services.registry.config import Config
 from services.registry.errors import DiskFull
+from services.registry.face_access import AccessServicer, AuditServicer
 from services.registry.retention import Retention
 from services.registry.rules import Rules
 from services.registry.service import RegistryServicer
@@ -30,14 +33,23 @@ _SWEEP_EVERY: Final = 60.0
 async def registry(config: Config, *, now: Clock = time.time_ns) -> AsyncIterator[Served]:
     """Serves while the block runs; everything acknowledged is on the disk whenever it ends."""
     await asyncio.to_thread(token.ensure, config.token_path)
-    retention = Retention(changes=config.history_revisions, changes_age=config.history)
-    async with SqliteStore.open(config.database_path, now=now, retention=retention) as store:
+    retention = Retention(
+        changes=config.history_revisions, changes_age=config.history, audit_age=config.audit_age
+    )
+    opened = SqliteStore.open(
+        config.database_path, now=now, retention=retention, limits=config.quota
+    )
+    async with opened as store:
         tokens = PageTokens(await store.secret("page_tokens"))
         servicer = RegistryServicer(store, Rules(now), tokens, config.heartbeat)
+        access = AccessServicer(store.quotas, tokens, config.quota, now)
+        audit = AuditServicer(store.trail, tokens)
         services = {
             "cove.registry.v1.RegistryService": partial(
                 add_RegistryServiceServicer_to_server, servicer
             ),
+            "cove.registry.v1.AccessService": partial(add_AccessServiceServicer_to_server, access),
+            "cove.registry.v1.AuditService": partial(add_AuditServiceServicer_to_server, audit),
         }
         async with _sweeping(store), serving(config, services) as served:
             yield served

@@ -35,6 +35,8 @@ class Record(NamedTuple):
     lease_end: int
     revision: int
     document: bytes
+    counted: int = 1
+    """Whether it counts as a workspace of its tenant's: 1 or 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

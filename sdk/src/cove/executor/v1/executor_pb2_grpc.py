@@ -122,6 +122,11 @@ class ExecutorServiceStub(object):
                 request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortRequest.SerializeToString,
                 response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortResponse.FromString,
                 _registered_method=True)
+        self.GetTenantUsage = channel.unary_unary(
+                '/cove.executor.v1.ExecutorService/GetTenantUsage',
+                request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.GetTenantUsageRequest.SerializeToString,
+                response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.GetTenantUsageResponse.FromString,
+                _registered_method=True)
 
 
 class ExecutorServiceServicer(object):
@@ -374,6 +379,13 @@ class ExecutorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTenantUsage(self, request, context):
+        """Tells what the caller's tenant has on this node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExecutorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -461,6 +473,11 @@ def add_ExecutorServiceServicer_to_server(servicer, server):
                     servicer.ForwardPort,
                     request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortRequest.FromString,
                     response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortResponse.SerializeToString,
+            ),
+            'GetTenantUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTenantUsage,
+                    request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.GetTenantUsageRequest.FromString,
+                    response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.GetTenantUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -925,6 +942,33 @@ class ExecutorService(object):
             '/cove.executor.v1.ExecutorService/ForwardPort',
             cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortRequest.SerializeToString,
             cove_dot_executor_dot_v1_dot_executor__pb2.ForwardPortResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTenantUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.executor.v1.ExecutorService/GetTenantUsage',
+            cove_dot_executor_dot_v1_dot_executor__pb2.GetTenantUsageRequest.SerializeToString,
+            cove_dot_executor_dot_v1_dot_executor__pb2.GetTenantUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -194,6 +194,8 @@ class ExecutorServiceStub:
     * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
     * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent cannot do this.
     """
+    GetTenantUsage: _aio.UnaryUnaryMultiCallable[_executor_pb2.GetTenantUsageRequest, _executor_pb2.GetTenantUsageResponse]
+    """Tells what the caller's tenant has on this node."""
 
 class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs commands in an environment it is handed the handle of. A command belongs to
@@ -477,6 +479,14 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * UNAVAILABLE, ERROR_REASON_AGENT_UNAVAILABLE: the agent broke off; retry.
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: the agent cannot do this.
         """
+
+    @_abc_1.abstractmethod
+    def GetTenantUsage(
+        self,
+        request: _executor_pb2.GetTenantUsageRequest,
+        context: _aio.ServicerContext[_executor_pb2.GetTenantUsageRequest, _abc.Awaitable[_executor_pb2.GetTenantUsageResponse]],
+    ) -> _abc.Awaitable[_executor_pb2.GetTenantUsageResponse]:
+        """Tells what the caller's tenant has on this node."""
 
 def add_ExecutorServiceServicer_to_server(servicer: ExecutorServiceServicer, server: _aio.Server) -> None: ...
 

@@ -1105,3 +1105,77 @@ class SourceServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
 def add_SourceServiceServicer_to_server(servicer: SourceServiceServicer, server: _aio.Server) -> None: ...
+
+class AccessServiceStub:
+    """What the caller's tenant may have."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    GetQuota: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetQuotaRequest, _gateway_pb2.GetQuotaResponse]
+    """Returns what the caller's tenant may have, and has."""
+    UpdateQuota: _aio.UnaryUnaryMultiCallable[_gateway_pb2.UpdateQuotaRequest, _gateway_pb2.UpdateQuotaResponse]
+    """Sets limits of the caller's tenant. One below what is used takes nothing away: nothing new
+    is admitted until there is room. Every gateway goes by the new ones within 5 s.
+
+    * INVALID_ARGUMENT, ERROR_REASON_FIELD_IMMUTABLE: the mask names another field.
+    * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
+    * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+    """
+
+class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
+    """What the caller's tenant may have."""
+
+    @_abc_1.abstractmethod
+    def GetQuota(
+        self,
+        request: _gateway_pb2.GetQuotaRequest,
+        context: _aio.ServicerContext[_gateway_pb2.GetQuotaRequest, _abc.Awaitable[_gateway_pb2.GetQuotaResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.GetQuotaResponse]:
+        """Returns what the caller's tenant may have, and has."""
+
+    @_abc_1.abstractmethod
+    def UpdateQuota(
+        self,
+        request: _gateway_pb2.UpdateQuotaRequest,
+        context: _aio.ServicerContext[_gateway_pb2.UpdateQuotaRequest, _abc.Awaitable[_gateway_pb2.UpdateQuotaResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.UpdateQuotaResponse]:
+        """Sets limits of the caller's tenant. One below what is used takes nothing away: nothing new
+        is admitted until there is room. Every gateway goes by the new ones within 5 s.
+
+        * INVALID_ARGUMENT, ERROR_REASON_FIELD_IMMUTABLE: the mask names another field.
+        * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
+        * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        """
+
+def add_AccessServiceServicer_to_server(servicer: AccessServiceServicer, server: _aio.Server) -> None: ...
+
+class AuditServiceStub:
+    """Who did what. Every RPC that changes something leaves an entry when it ends, and so does every
+    call that is refused to somebody who is not known or not allowed.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ListAuditEntries: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListAuditEntriesRequest, _gateway_pb2.ListAuditEntriesResponse]
+    """Lists the entries of the caller's tenant, the latest first. Pages are stable while others
+    are appended.
+
+    * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
+    """
+
+class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Who did what. Every RPC that changes something leaves an entry when it ends, and so does every
+    call that is refused to somebody who is not known or not allowed.
+    """
+
+    @_abc_1.abstractmethod
+    def ListAuditEntries(
+        self,
+        request: _gateway_pb2.ListAuditEntriesRequest,
+        context: _aio.ServicerContext[_gateway_pb2.ListAuditEntriesRequest, _abc.Awaitable[_gateway_pb2.ListAuditEntriesResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.ListAuditEntriesResponse]:
+        """Lists the entries of the caller's tenant, the latest first. Pages are stable while others
+        are appended.
+
+        * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
+        """
+
+def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _aio.Server) -> None: ...

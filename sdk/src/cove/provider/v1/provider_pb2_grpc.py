@@ -86,6 +86,11 @@ class ProviderServiceStub(object):
                 request_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.UpdateNetworkRequest.SerializeToString,
                 response_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.UpdateNetworkResponse.FromString,
                 _registered_method=True)
+        self.GetTenantUsage = channel.unary_unary(
+                '/cove.provider.v1.ProviderService/GetTenantUsage',
+                request_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.GetTenantUsageRequest.SerializeToString,
+                response_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.GetTenantUsageResponse.FromString,
+                _registered_method=True)
 
 
 class ProviderServiceServicer(object):
@@ -208,6 +213,16 @@ class ProviderServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTenantUsage(self, request, context):
+        """Tells what the caller's tenant has on this node.
+
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: `admit` is set, and it has as many bytes as
+        the limits that came with the call allow.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProviderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -260,6 +275,11 @@ def add_ProviderServiceServicer_to_server(servicer, server):
                     servicer.UpdateNetwork,
                     request_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.UpdateNetworkRequest.FromString,
                     response_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.UpdateNetworkResponse.SerializeToString,
+            ),
+            'GetTenantUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTenantUsage,
+                    request_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.GetTenantUsageRequest.FromString,
+                    response_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.GetTenantUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -534,6 +554,33 @@ class ProviderService(object):
             '/cove.provider.v1.ProviderService/UpdateNetwork',
             cove_dot_provider_dot_v1_dot_provider__pb2.UpdateNetworkRequest.SerializeToString,
             cove_dot_provider_dot_v1_dot_provider__pb2.UpdateNetworkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTenantUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.provider.v1.ProviderService/GetTenantUsage',
+            cove_dot_provider_dot_v1_dot_provider__pb2.GetTenantUsageRequest.SerializeToString,
+            cove_dot_provider_dot_v1_dot_provider__pb2.GetTenantUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -92,6 +92,12 @@ class ProviderServiceStub:
       version, which has no way out.
     * UNAVAILABLE, ERROR_REASON_SERVICE_UNAVAILABLE: the proxy is away; retry.
     """
+    GetTenantUsage: _aio.UnaryUnaryMultiCallable[_provider_pb2.GetTenantUsageRequest, _provider_pb2.GetTenantUsageResponse]
+    """Tells what the caller's tenant has on this node.
+
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: `admit` is set, and it has as many bytes as
+      the limits that came with the call allow.
+    """
 
 class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
     """Makes, watches and removes what an environment stands on. It reports what it
@@ -230,6 +236,18 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_AGENT_TOO_OLD: its sandbox was started by an earlier
           version, which has no way out.
         * UNAVAILABLE, ERROR_REASON_SERVICE_UNAVAILABLE: the proxy is away; retry.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTenantUsage(
+        self,
+        request: _provider_pb2.GetTenantUsageRequest,
+        context: _aio.ServicerContext[_provider_pb2.GetTenantUsageRequest, _abc.Awaitable[_provider_pb2.GetTenantUsageResponse]],
+    ) -> _abc.Awaitable[_provider_pb2.GetTenantUsageResponse]:
+        """Tells what the caller's tenant has on this node.
+
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: `admit` is set, and it has as many bytes as
+          the limits that came with the call allow.
         """
 
 def add_ProviderServiceServicer_to_server(servicer: ProviderServiceServicer, server: _aio.Server) -> None: ...
