@@ -11,8 +11,10 @@ from cove.provider.v1 import provider_pb2
 from cove.registry.v1.registry_pb2 import Environment
 from gateway.delete import not_ready
 from gateway.names import words
+from gateway.quotas import Quotas
 from gateway.records import Records, State
 from gateway.tools import Tools, retold
+from servicekit import calls
 from servicekit.status import reason
 
 T = TypeVar("T")
@@ -27,19 +29,28 @@ _REMEDIES: Final = {
 
 
 class Workspaces:
-    def __init__(self, tools: Tools, records: Records) -> None:
+    def __init__(self, tools: Tools, records: Records, quotas: Quotas) -> None:
         self._provider = tools.provider
         self._records = records
+        self._quotas = quotas
 
     async def ready(self, name: str) -> Environment:
         """Raises `WorkspaceNotFound` and `WorkspaceNotReady`."""
         environment = await self._records.get(name)
         if environment.state != State.STATE_READY:
             raise not_ready(environment, _REMEDIES.get(environment.state, ""))
+        calls.about(environment.uid)
+        return environment
+
+    async def admitted(self, name: str) -> Environment:
+        """As `ready`, for what takes room. Raises what is said of a tenant that has none."""
+        environment = await self.ready(name)
+        await self._quotas.admit()
         return environment
 
     async def activate(self, environment: Environment) -> None:
         """Start the sandbox, if it is not running."""
+        await self._quotas.tell()
         request = provider_pb2.ActivateEnvironmentRequest(handle=environment.handle)
         rpc = self._provider.rpc.ActivateEnvironment
         await self._provider.unary(rpc, request, timeout=_ACTIVATE_SECONDS)

@@ -19,6 +19,7 @@ from servicekit.quota import NONE, Limits
 
 CORRELATION_KEY: Final = "x-request-id"
 TRACE_KEY: Final = "traceparent"
+SOURCE_KEY: Final = "cove-source"
 
 _CORRELATION: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _TRACE: Final = re.compile(
@@ -31,7 +32,8 @@ _NOBODY: Final = Identity("", "", Role.ROLE_UNSPECIFIED)
 class Call:
     """One call, or the work that outlives it.
 
-    Filled in while the call is admitted, and not changed once its handler runs.
+    Filled in while the call is admitted, and not changed once its handler runs: what is
+    learned later makes another one the current.
     """
 
     method: str = ""
@@ -43,6 +45,9 @@ class Call:
 
     source: str = ""
     """From where it came, as gRPC names peers: `ipv4:192.0.2.1:4711`, `unix:`."""
+
+    uid: str = ""
+    """Of the environment that it is about, once that is known."""
 
     limits: Limits = NONE
     """Of the tenant; where they are known."""
@@ -71,6 +76,11 @@ def begin(call: Call) -> None:
 def limited(limits: Limits) -> None:
     """Make these the limits of the tenant, for what the current call asks of tools from now on."""
     _current.set(replace(_current.get(), limits=limits))
+
+
+def about(uid: str) -> None:
+    """The current call is about this environment."""
+    _current.set(replace(_current.get(), uid=uid))
 
 
 @contextmanager

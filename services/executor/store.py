@@ -117,6 +117,7 @@ class Store:
             token=values["token"],
             folder=folder,
             disk_bytes=int(values.get("disk_bytes", 0)),
+            tenant=str(values.get("tenant", "")),
             groups=tuple(map(str, values["groups"])),
         )
 
@@ -168,6 +169,7 @@ class Store:
         now_ns: int,
         groups: Sequence[str],
         disk_bytes: int = 0,
+        tenant: str = "",
     ) -> Record:
         """Make a draft the record of an execution; the draft is still held.
 
@@ -180,6 +182,7 @@ class Store:
             "token": draft.token,
             "created_ns": now_ns,
             "disk_bytes": disk_bytes,
+            "tenant": tenant,
             "groups": groups,
             "spec": asdict(spec),
         }
@@ -199,6 +202,7 @@ class Store:
             token=draft.token,
             folder=folder,
             disk_bytes=disk_bytes,
+            tenant=tenant,
             groups=tuple(groups),
         )
 

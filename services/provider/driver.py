@@ -132,6 +132,15 @@ class Observation:
     activate_time: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a tenant has: sandboxes that run, and bytes, as they were measured last."""
+
+    active: int
+    disk_bytes: int
+    disk_time: datetime
+
+
 class Driver(Protocol):
     """Idempotent by uid. Reports what it finds; keeps no state but what the environment is."""
 
@@ -154,7 +163,8 @@ class Driver(Protocol):
     async def activate(self, handle: bytes) -> bool:
         """True when it had to be started.
 
-        Raises HandleInvalid, NotProvisioned, SandboxUnavailable, ActivationFailed, and
+        Raises HandleInvalid, NotProvisioned, SandboxUnavailable, ActivationFailed, QuotaExceeded
+        by the limits that came with the call, and
         InvalidArgument or CapabilityMissing for a worktree that is not as it was.
         """
         ...
@@ -188,6 +198,14 @@ class Driver(Protocol):
 
     async def release(self, uid: str) -> bool:
         """True when anything was there; nothing is after."""
+        ...
+
+    async def usage(self, tenant: str) -> Usage:
+        """What a tenant has here."""
+        ...
+
+    async def admit(self, tenant: str, disk_bytes: int) -> None:
+        """Raises QuotaExceeded when it has that much on the disk; 0 is no limit."""
         ...
 
     async def list(self) -> tuple[Observation, ...]:

@@ -1,10 +1,12 @@
 """The driver `local`: sandboxes on this node, made by its launcher."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
@@ -28,11 +30,14 @@ from services.provider.driver import (
     Observation,
     Provisioned,
     Spec,
+    Usage,
     Worktree,
 )
 from services.provider.drivers.networks import Networks
-from services.provider.drivers.places import Places
+from services.provider.drivers.places import Places as WorktreePlaces
 from services.provider.drivers.records import Record, Records
+from services.provider.drivers.tenants import Disk as TenantDisk
+from services.provider.drivers.tenants import Places
 from services.provider.drivers.ways_out import WaysOut
 from services.provider.errors import (
     ActivationFailed,
@@ -48,6 +53,8 @@ _LEAVING: Final = 5.0
 """Seconds in which an agent that leaves is gone."""
 _LOOKS: Final = 200
 _LOOK: Final = 0.01
+_SETTLED: Final = 10.0
+"""Seconds for which a new sandbox is not ended for another: a command is on its way to it."""
 _ATTEMPTS: Final = 3
 """Starts of a sandbox whose agent was just going idle."""
 
@@ -69,7 +76,7 @@ class LocalDriver:
         ways_out: WaysOut,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._places = Places(state)
+        self._places = WorktreePlaces(state)
         self._launcher = launcher
         self._disk = disk
         self._binds = binds
@@ -79,6 +86,8 @@ class LocalDriver:
         self._networks = Networks(ways_out)
         self._now = now
         self._records = Records(state / "provider" / "environments")
+        self._tenants = Places()
+        self._used = TenantDisk(state, self._records)
         self._proven: Facts | None = None
         self._probing: asyncio.Task[Facts] | None = None
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -139,7 +148,16 @@ class LocalDriver:
             spec = self._sandbox(record, facts)
             owner = facts.sandbox_uid if facts.mode is Mode.ROOT else None
             self._records.make_folders(uid, owner)
-            async with self._connected() as launcher:
+            limit = calls.current().limits.active_environments
+            async with (
+                self._connected() as launcher,
+                self._tenants.place(
+                    record,
+                    limit,
+                    partial(self._running, launcher, record.tenant),
+                    partial(_end_one, launcher, facts.sandbox_uid),
+                ),
+            ):
                 started = await _activate(launcher, spec, facts.sandbox_uid)
                 if record.spec.network.rules:
                     await self._networks.restored(record, launcher, facts)
@@ -209,6 +227,21 @@ class LocalDriver:
             running = {status.uid: status for status in await launcher.list()}
         uids = sorted({*self._records.uids(), *(uid for uid in running if len(uid) == 16)})
         return tuple(self._observe(uid, running.get(uid)) for uid in uids)
+
+    async def usage(self, tenant: str) -> Usage:
+        async with self._connected() as launcher:
+            active = await self._running(launcher, tenant)
+        found = await self._used.measure(tenant)
+        return Usage(active=len(active), disk_bytes=found.bytes, disk_time=found.time)
+
+    async def admit(self, tenant: str, disk_bytes: int) -> None:
+        if disk_bytes:
+            await self._used.admit(tenant, disk_bytes)
+
+    async def _running(self, launcher: LauncherClient, tenant: str) -> set[str]:
+        """Those of a tenant that have a sandbox."""
+        records = [self._records.read(each.uid) for each in await launcher.list()]
+        return {each.uid for each in records if each and each.tenant == tenant}
 
     async def _checked(self, spec: Spec, facts: Facts) -> Spec:
         """With defaults. Raises InvalidArgument, CapabilityMissing."""
@@ -349,6 +382,15 @@ async def _ended(launcher: LauncherClient, uid: str, owner: int) -> bool:
         if (await launcher.inspect(uid)).state is State.ABSENT:
             return True
         await asyncio.sleep(_LOOK)
+    return False
+
+
+async def _end_one(launcher: LauncherClient, owner: int, uids: Collection[str]) -> bool:
+    """End the oldest of these in which nothing runs; one that was just started is left alone."""
+    found = [each for each in await launcher.list() if each.uid in uids]
+    for each in sorted(found, key=lambda status: status.started):
+        if time.time() - each.started > _SETTLED and await _ended(launcher, each.uid, owner):
+            return True
     return False
 
 
