@@ -206,12 +206,7 @@ class Rpc:
                     witness.asked(self._reader.read(received))
             role = Role.Name(self._policy.role)
             raise PermissionDenied("the identity may not call this", role=role)
-        if self._request_streaming:
-            request = self._checked(received, witness)
-            witness.admitted(call, None)
-        else:
-            request = self._reader.read(received)
-            witness.admitted(call, request)
+        request = self._read(call, received, witness)
         limit = self._policy.limit(request)
         left = context.time_remaining()
         if left is not None:
@@ -228,6 +223,18 @@ class Rpc:
             if timer.expired():
                 raise DeadlineExceeded("the deadline passed", seconds=f"{limit:g}") from None
             raise
+
+    def _read(self, call: calls.Call, received: Any, witness: Witness) -> Any:
+        if self._request_streaming:
+            witness.admitted(call, None)
+            return self._checked(received, witness)
+        try:
+            request = self._reader.read(received)
+        except ServiceError:
+            witness.admitted(call, None)
+            raise
+        witness.admitted(call, request)
+        return request
 
     async def _unlimited(self, run: Run, request: Any, context: Context, witness: Witness) -> Any:
         task = asyncio.current_task()

@@ -10,7 +10,7 @@ class Witness(Protocol):
     """Looks on at one call."""
 
     def admitted(self, call: Call, request: Any) -> None:
-        """The caller may make it. `request` is None where it is a stream.
+        """The caller may make it. `request` is None where it is a stream, or wrong.
 
         What this raises is the caller's, and no handler runs.
         """

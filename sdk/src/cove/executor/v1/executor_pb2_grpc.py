@@ -152,6 +152,7 @@ class ExecutorServiceServicer(object):
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
         * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many as it may here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -245,6 +246,7 @@ class ExecutorServiceServicer(object):
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
         * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many as it may here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -267,6 +269,7 @@ class ExecutorServiceServicer(object):
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
         * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many as it may here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

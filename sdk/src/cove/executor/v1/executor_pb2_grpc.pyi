@@ -36,6 +36,7 @@ class ExecutorServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
     * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
     * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many as it may here.
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_executor_pb2.GetExecutionRequest, _executor_pb2.GetExecutionResponse]
     """Returns one execution.
@@ -97,6 +98,7 @@ class ExecutorServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
     * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
     * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many as it may here.
     """
     StreamExecution: _aio.UnaryStreamMultiCallable[_executor_pb2.StreamExecutionRequest, _executor_pb2.StreamExecutionResponse]
     """Starts a command and streams its output: StartExecution and ReadOutput in one.
@@ -115,6 +117,7 @@ class ExecutorServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
     * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
     * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many as it may here.
     """
     WatchUsage: _aio.UnaryStreamMultiCallable[_executor_pb2.WatchUsageRequest, _executor_pb2.WatchUsageResponse]
     """Streams what an execution, or all of an environment together, uses: one sample at once and
@@ -225,6 +228,7 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
         * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many as it may here.
         """
 
     @_abc_1.abstractmethod
@@ -334,6 +338,7 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
         * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many as it may here.
         """
 
     @_abc_1.abstractmethod
@@ -358,6 +363,7 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
         * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many as it may here.
         """
 
     @_abc_1.abstractmethod

@@ -38,6 +38,8 @@ class WorkspaceServiceStub:
     * RESOURCE_EXHAUSTED, ERROR_REASON_REPOSITORY_TOO_LARGE: over the size limit.
     * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
     * UNAVAILABLE, ERROR_REASON_REMOTE_UNAVAILABLE: the remote broke off; retry.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many workspaces, or as many
+      bytes on disk, as it may have.
     """
     GetWorkspace: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetWorkspaceRequest, _gateway_pb2.GetWorkspaceResponse]
     """Returns one workspace.
@@ -77,6 +79,7 @@ class WorkspaceServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: it is not deleted.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many workspaces as it may have.
     """
     ForkWorkspace: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ForkWorkspaceRequest, _gateway_pb2.ForkWorkspaceResponse]
     """Makes a workspace as another one is now, or as a snapshot of it was: with its head, on a
@@ -96,6 +99,8 @@ class WorkspaceServiceStub:
     * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
     * ABORTED, ERROR_REASON_CREATE_FAILED: what this request id made is gone or failed since.
     * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many workspaces, or as many
+      bytes on disk, as it may have.
     """
     SnapshotWorkspace: _aio.UnaryUnaryMultiCallable[_gateway_pb2.SnapshotWorkspaceRequest, _gateway_pb2.SnapshotWorkspaceResponse]
     """Keeps the files and the head of a workspace as they are now, to fork from; what a
@@ -165,6 +170,8 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         * RESOURCE_EXHAUSTED, ERROR_REASON_REPOSITORY_TOO_LARGE: over the size limit.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
         * UNAVAILABLE, ERROR_REASON_REMOTE_UNAVAILABLE: the remote broke off; retry.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many workspaces, or as many
+          bytes on disk, as it may have.
         """
 
     @_abc_1.abstractmethod
@@ -234,6 +241,7 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: it is not deleted.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many workspaces as it may have.
         """
 
     @_abc_1.abstractmethod
@@ -259,6 +267,8 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
         * ABORTED, ERROR_REASON_CREATE_FAILED: what this request id made is gone or failed since.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many workspaces, or as many
+          bytes on disk, as it may have.
         """
 
     @_abc_1.abstractmethod
@@ -343,6 +353,8 @@ class ExecutionServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many commands or sandboxes,
+      or has as many bytes on disk, as it may have.
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetExecutionRequest, _gateway_pb2.GetExecutionResponse]
     """Returns one execution.
@@ -392,6 +404,8 @@ class ExecutionServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many commands or sandboxes,
+      or has as many bytes on disk, as it may have.
     """
     StreamExecution: _aio.UnaryStreamMultiCallable[_gateway_pb2.StreamExecutionRequest, _gateway_pb2.StreamExecutionResponse]
     """Starts a command and streams its output.
@@ -399,6 +413,8 @@ class ExecutionServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many commands or sandboxes,
+      or has as many bytes on disk, as it may have.
     """
     WatchUsage: _aio.UnaryStreamMultiCallable[_gateway_pb2.WatchUsageRequest, _gateway_pb2.WatchUsageResponse]
     """Streams what a command, or a whole workspace, uses. Of a workspace it goes on until
@@ -468,6 +484,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many commands or sandboxes,
+          or has as many bytes on disk, as it may have.
         """
 
     @_abc_1.abstractmethod
@@ -559,6 +577,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many commands or sandboxes,
+          or has as many bytes on disk, as it may have.
         """
 
     @_abc_1.abstractmethod
@@ -572,6 +592,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many commands or sandboxes,
+          or has as many bytes on disk, as it may have.
         """
 
     @_abc_1.abstractmethod

@@ -141,6 +141,7 @@ class ProviderServiceServicer(object):
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: the layers of the worktree cannot be
         mounted by this node's launcher.
         * UNAVAILABLE, ERROR_REASON_ACTIVATION_FAILED: it did not start; retry.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: as many sandboxes of the tenant run as may here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

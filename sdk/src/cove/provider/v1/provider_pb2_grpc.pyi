@@ -48,6 +48,7 @@ class ProviderServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: the layers of the worktree cannot be
       mounted by this node's launcher.
     * UNAVAILABLE, ERROR_REASON_ACTIVATION_FAILED: it did not start; retry.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: as many sandboxes of the tenant run as may here.
     """
     InspectEnvironment: _aio.UnaryUnaryMultiCallable[_provider_pb2.InspectEnvironmentRequest, _provider_pb2.InspectEnvironmentResponse]
     """Tells how an environment is.
@@ -157,6 +158,7 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: the layers of the worktree cannot be
           mounted by this node's launcher.
         * UNAVAILABLE, ERROR_REASON_ACTIVATION_FAILED: it did not start; retry.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: as many sandboxes of the tenant run as may here.
         """
 
     @_abc_1.abstractmethod
