@@ -13,7 +13,7 @@ from servicekit.quota import Limits
 from servicekit.status import Context
 from services.registry.quotas import Quotas, message, updated
 from services.registry.rules import digest
-from services.registry.store import Clock, RequestId
+from services.registry.store import RequestId
 from services.registry.trail import Entry, Place, Trail, Wanted
 
 _DEFAULT_PAGE: Final = 100
@@ -23,11 +23,10 @@ _MAX_PAGE: Final = 1000
 class AccessServicer(AccessServiceServicer):
     """`limits` are those of a tenant that has none of its own."""
 
-    def __init__(self, quotas: Quotas, tokens: PageTokens, limits: Limits, now: Clock) -> None:
+    def __init__(self, quotas: Quotas, tokens: PageTokens, limits: Limits) -> None:
         self._quotas = quotas
         self._tokens = tokens
         self._limits = limits
-        self._now = now
 
     async def GetQuota(self, request: pb.GetQuotaRequest, context: Context) -> pb.GetQuotaResponse:
         quota = await self._quotas.get(_tenant(request.tenant))
@@ -36,7 +35,7 @@ class AccessServicer(AccessServiceServicer):
     async def UpdateQuota(
         self, request: pb.UpdateQuotaRequest, context: Context
     ) -> pb.UpdateQuotaResponse:
-        change = partial(updated, request, self._now(), self._limits)
+        change = partial(updated, request, self._limits)
         answer = await self._quotas.update(_tenant(request.tenant), change, _request_id(request))
         return pb.UpdateQuotaResponse.FromString(answer)
 

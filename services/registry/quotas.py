@@ -40,8 +40,8 @@ class Correction:
     found: int
 
 
-QuotaChange: TypeAlias = Callable[[Quota], tuple[Quota, bytes]]
-"""Takes what is stored; returns what to store, and the answer."""
+QuotaChange: TypeAlias = Callable[[Quota, int], tuple[Quota, bytes]]
+"""Takes what is stored, and the time; returns what to store, and the answer."""
 
 
 class Quotas(Protocol):
@@ -81,6 +81,34 @@ def admit(tenant: str, counted: int, limit: int, default: Limits) -> None:
         raise QuotaExceeded(tenant, "workspaces", allowed, counted - 1)
 
 
+class Counts:
+    """The workspaces of some tenants, while a group of writes is decided.
+
+    `known` has of each tenant what was counted, and its own limit.
+    """
+
+    def __init__(self, known: dict[str, tuple[int, int]], default: Limits) -> None:
+        self._known = known
+        self._default = default
+        self._changed: dict[str, None] = {}
+
+    def add(self, current: Record | None, outcome: Outcome) -> None:
+        """Count a write. Raises `QuotaExceeded`; then it is not counted."""
+        by = gained(current, outcome)
+        record = outcome.put or current
+        if not by or record is None:
+            return
+        counted, limit = self._known.get(record.tenant, (0, 0))
+        if by > 0:
+            admit(record.tenant, counted + by, limit, self._default)
+        self._known[record.tenant] = counted + by, limit
+        self._changed[record.tenant] = None
+
+    def changed(self) -> list[tuple[str, int]]:
+        """Tenants, and what is to be kept of them."""
+        return [(tenant, self._known[tenant][0]) for tenant in self._changed]
+
+
 def effective(limit: int, default: int) -> int:
     """The limit in force; 0 is none."""
     return 0 if limit == UNLIMITED else limit or default
@@ -104,7 +132,7 @@ def message(quota: Quota, default: Limits) -> pb.Quota:
 
 
 def updated(
-    request: pb.UpdateQuotaRequest, now: int, default: Limits, quota: Quota
+    request: pb.UpdateQuotaRequest, default: Limits, quota: Quota, now: int
 ) -> tuple[Quota, bytes]:
     """The quota with the limits that the request names."""
     names: list[str] = []

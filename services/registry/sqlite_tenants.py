@@ -28,7 +28,7 @@ class Once(Protocol):
     """Answers a request that came before as it was answered then."""
 
     def __call__(
-        self, db: sqlite3.Connection, request: RequestId | None, work: Callable[[], bytes]
+        self, db: sqlite3.Connection, request: RequestId | None, work: Callable[[int], bytes]
     ) -> bytes: ...
 
 
@@ -64,7 +64,7 @@ class SqliteQuotas:
         self, tenant: str, change: QuotaChange, request: RequestId | None = None
     ) -> bytes:
         def work(db: sqlite3.Connection) -> bytes:
-            return self._once(db, request, lambda: _update(db, tenant, change))
+            return self._once(db, request, lambda now: _update(db, tenant, change, now))
 
         return await self._run(work)
 
@@ -94,9 +94,9 @@ def _quota(db: sqlite3.Connection, tenant: str) -> Quota:
     return Quota(*row) if row else Quota(tenant)
 
 
-def _update(db: sqlite3.Connection, tenant: str, change: QuotaChange) -> bytes:
+def _update(db: sqlite3.Connection, tenant: str, change: QuotaChange, now: int) -> bytes:
     current = _quota(db, tenant)
-    wanted, response = change(current)
+    wanted, response = change(current, now)
     if wanted != current:
         changed = Quota._fields[2:]
         db.execute(

@@ -62,6 +62,11 @@ class Wanted:
     action: str = ""
     code: str = ""
 
+    @property
+    def selects(self) -> bool:
+        """Whether entries of the tenant and the time may be left out."""
+        return bool(self.principal or self.resource or self.action or self.code)
+
     def has(self, entry: Entry) -> bool:
         """Whether it is one of these; tenant and time have been looked at."""
         return (

@@ -1,7 +1,6 @@
 """The audit log: entries are kept once, read page by page, and go when they are old."""
 
 import asyncio
-import sqlite3
 import uuid
 from typing import Any
 
@@ -15,8 +14,7 @@ from cove.registry.v1.audit_pb2_grpc import AuditServiceStub
 from services.registry import trail
 from services.registry.app import registry
 from services.registry.config import Config
-from tests.registry.caller import Caller, Clock, refused
-from tests.registry.test_quotas import Access
+from tests.registry.caller import Clock, refused
 
 DAY = 24 * 3600
 
@@ -180,25 +178,3 @@ async def test_what_is_too_old_goes_and_that_is_told(config: Config, clock: Cloc
 async def test_no_rpc_changes_or_removes_an_entry() -> None:
     methods = audit_pb2.DESCRIPTOR.services_by_name["AuditService"].methods
     assert {each.name for each in methods} == {"AppendAuditEntries", "ListAuditEntries"}
-
-
-async def test_a_later_migration_counts_what_is_there(config: Config, clock: Clock) -> None:
-    """A database of before there were quotas."""
-    async with (
-        registry(config, now=clock) as served,
-        grpc.aio.insecure_channel(served.address) as channel,
-    ):
-        for name in ("one", "two"):
-            await Caller(channel).register(name)
-    with sqlite3.connect(config.database_path) as db:
-        db.execute("ALTER TABLE environment DROP COLUMN counted")
-        for table in ("quota", "audit", "audit_removed"):
-            db.execute(f"DROP TABLE {table}")
-        db.execute("DELETE FROM migration WHERE version = 3")
-    db.close()
-    async with (
-        registry(config, now=clock) as served,
-        grpc.aio.insecure_channel(served.address) as channel,
-    ):
-        assert await Access(channel).used() == 2
-        assert await Access(channel).recount() == []

@@ -78,6 +78,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The tenant has as much as its quota allows. google.rpc.QuotaFailure says of what; RetryInfo is
     there when waiting helps. Metadata: `quota`, `limit`, `used`.
     """
+    ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 118
+    """The database of the registry is away, restarting or out of resources. It
+    is not known whether a write was done: the same request id finds out.
+    """
     ERROR_REASON_WORKSPACE_NOT_FOUND: _ErrorReason.ValueType  # 200
     """No workspace has this name. Metadata: `name`."""
     ERROR_REASON_WORKSPACE_EXISTS: _ErrorReason.ValueType  # 201
@@ -310,6 +314,10 @@ ERROR_REASON_FIELD_IMMUTABLE: ErrorReason.ValueType  # 109
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 114
 """The tenant has as much as its quota allows. google.rpc.QuotaFailure says of what; RetryInfo is
 there when waiting helps. Metadata: `quota`, `limit`, `used`.
+"""
+ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 118
+"""The database of the registry is away, restarting or out of resources. It
+is not known whether a write was done: the same request id finds out.
 """
 ERROR_REASON_WORKSPACE_NOT_FOUND: ErrorReason.ValueType  # 200
 """No workspace has this name. Metadata: `name`."""
