@@ -44,9 +44,8 @@ async def test_a_quota_holds_whoever_sets_it(suite: Suite, http: httpx.AsyncClie
             assert "executions" in done.text
             await cove.workspaces.named("one").delete(force=True)
     finally:
-        nothing = dict.fromkeys(("workspaces", "executions"), 0)
         async with suite.client() as cove:
-            await cove.tenant.set_quota(**nothing)
+            await cove.tenant.set_quota(workspaces=0, executions=0)
 
 
 async def test_the_log_is_read_whichever_way(suite: Suite, http: httpx.AsyncClient) -> None:
