@@ -8,13 +8,16 @@ from functools import partial
 import grpc
 
 from cove.gateway.v1.gateway_pb2_grpc import (
+    add_AccessServiceServicer_to_server,
+    add_AuditServiceServicer_to_server,
     add_ExecutionServiceServicer_to_server,
     add_FileServiceServicer_to_server,
     add_SourceServiceServicer_to_server,
     add_WorkspaceServiceServicer_to_server,
 )
+from gateway.access import AccessServicer, AuditServicer
 from gateway.activity import Activity, noting
-from gateway.auth import NoAuthenticator, TokenAuthenticator
+from gateway.auth import TENANT, NoAuthenticator, TokenAuthenticator
 from gateway.clock import Clock
 from gateway.config import Config
 from gateway.copies import Copies
@@ -28,6 +31,7 @@ from gateway.limits import LifeLimits
 from gateway.losses import Losses
 from gateway.operations import Operations
 from gateway.orphans import Orphans
+from gateway.quotas import Quotas
 from gateway.ready import Workspaces
 from gateway.reconcile import Reconciler, reconciling
 from gateway.records import Records
@@ -38,7 +42,9 @@ from gateway.still import Stills
 from gateway.suspend import Suspensions
 from gateway.teardown import Teardown
 from gateway.tools import Tools, tools
+from gateway.trail import Trail
 from gateway.updates import Updates
+from gateway.witness import Witnesses
 from gateway.workspaces import WorkspaceServicer
 from servicekit.identity import Authenticator
 from servicekit.server import Served, serving
@@ -48,16 +54,22 @@ from servicekit.server import Served, serving
 async def gateway(config: Config, *, clock: Clock | None = None) -> AsyncIterator[Served]:
     """Serves while the block runs. The tools need not be up yet."""
     authenticator = _authenticator(config)
-    async with tools(config) as behind:
+    async with (
+        tools(config) as behind,
+        Trail.open(behind.audit, config.runtime / "audit") as trail,
+    ):
+        witnesses = Witnesses(trail, TENANT)
         records = Records(behind.registry)
         deadlines = Deadlines(config.create_limit, config.operation_limit)
         async with Operations.open(records, config.lease, deadlines) as operations:
             parts = Parts(config, behind, records, operations, deadlines, clock or Clock())
             async with (
                 noting(parts.activity),
-                serving(config, parts.services(), authenticator=authenticator) as served,
+                serving(
+                    config, parts.services(), authenticator=authenticator, witnesses=witnesses
+                ) as served,
                 reconciling(parts.reconciler, config.reconcile_interval),
-                _http(config, served, authenticator) as complete,
+                _http(config, served, authenticator, witnesses) as complete,
             ):
                 yield complete
 
@@ -81,12 +93,13 @@ class Parts:
         copies = Copies(behind, records, stills)
         saga = Saga(behind, records, teardown, copies, config.progress_interval)
         deletions = Deletions(records, operations, teardown, config.undelete_window, clock)
-        workspaces = Workspaces(behind, records, self.activity, suspensions)
+        quotas = Quotas(behind)
+        workspaces = Workspaces(behind, records, self.activity, suspensions, quotas)
         updates = Updates(behind, records, operations)
         self._workspaces = WorkspaceServicer(
             behind,
             records,
-            Creations(behind, records, operations, saga),
+            Creations(behind, records, operations, saga, quotas),
             deletions,
             Undeletions(records, operations, saga),
             workspaces,
@@ -102,6 +115,8 @@ class Parts:
         self._executions = ExecutionServicer(behind, workspaces)
         self._files = FileServicer(behind, workspaces)
         self._sources = SourceServicer(behind, records, workspaces, stills)
+        self._access = AccessServicer(quotas)
+        self._audit = AuditServicer(behind)
         self.reconciler = Reconciler(
             records=records,
             operations=operations,
@@ -127,6 +142,12 @@ class Parts:
             "cove.gateway.v1.SourceService": partial(
                 add_SourceServiceServicer_to_server, self._sources
             ),
+            "cove.gateway.v1.AccessService": partial(
+                add_AccessServiceServicer_to_server, self._access
+            ),
+            "cove.gateway.v1.AuditService": partial(
+                add_AuditServiceServicer_to_server, self._audit
+            ),
         }
 
 
@@ -140,7 +161,7 @@ def _authenticator(config: Config) -> Authenticator:
 
 @asynccontextmanager
 async def _http(
-    config: Config, served: Served, authenticator: Authenticator
+    config: Config, served: Served, authenticator: Authenticator, witnesses: Witnesses
 ) -> AsyncIterator[Served]:
     """HTTP is served through the gateway's own gRPC socket: one stack of checks decides."""
     if not config.http:
@@ -152,5 +173,5 @@ async def _http(
         grace=config.shutdown_grace,
         local_only=config.no_auth,
     )
-    async with rest(settings, authenticator) as address:
+    async with rest(settings, authenticator, witnesses.stranger) as address:
         yield replace(served, http=address)

@@ -15,9 +15,10 @@ from servicekit.identity import Identity
 
 _log = logging.getLogger(__name__)
 
-_TENANT: Final = "default"
-_ADMIN: Final = Identity("admin", _TENANT, Role.ROLE_ADMIN)
-_ANYONE: Final = Identity("anonymous", _TENANT, Role.ROLE_ADMIN)
+TENANT: Final = "default"
+"""The one that there is."""
+_ADMIN: Final = Identity("admin", TENANT, Role.ROLE_ADMIN)
+_ANYONE: Final = Identity("anonymous", TENANT, Role.ROLE_ADMIN)
 
 
 class TokenAuthenticator:

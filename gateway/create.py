@@ -17,6 +17,7 @@ from gateway import names
 from gateway.convert import provider_spec
 from gateway.errors import CreateFailed, LeaseLost
 from gateway.operations import Operations
+from gateway.quotas import Quotas
 from gateway.records import Records, State, duration
 from gateway.saga import FIELDS, Saga
 from gateway.tools import Tools, retold
@@ -40,7 +41,15 @@ class Wanted:
 
 
 class Creations:
-    def __init__(self, tools: Tools, records: Records, operations: Operations, saga: Saga) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        records: Records,
+        operations: Operations,
+        saga: Saga,
+        quotas: Quotas,
+    ) -> None:
+        self._quotas = quotas
         self._provider = tools.provider
         self._records = records
         self._operations = operations
@@ -103,6 +112,7 @@ class Creations:
 
     async def _validate(self, spec: EnvironmentSpec) -> None:
         request = provider_pb2.ValidateSpecRequest(spec=provider_spec(spec))
+        await self._quotas.admit()
         try:
             await self._provider.unary(self._provider.rpc.ValidateSpec, request)
         except grpc.aio.AioRpcError as error:

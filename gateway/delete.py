@@ -19,6 +19,7 @@ from gateway.operations import Operations, Result
 from gateway.records import Cause, Operation, Records, State
 from gateway.saga import PROVISIONED, Saga
 from gateway.teardown import Teardown
+from servicekit import calls
 from servicekit.errors import ServiceError
 from servicekit.status import reason
 
@@ -58,6 +59,7 @@ class Deletions:
             if request.allow_missing:
                 return None
             raise
+        calls.about(claimed.uid)
         if task is not None:
             return await self._ended(claimed, task)
         return await self._replayed(request, claimed)

@@ -99,7 +99,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
         return pb.SignalExecutionResponse(execution=named(environment, answer.execution))
 
     async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:
-        environment = await self._workspaces.ready(request.name)
+        environment = await self._workspaces.admitted(request.name)
         asked = executor_pb2.ExecuteRequest(
             handle=environment.handle,
             execution_id=names.execution_id(request.execution_id, request.request_id),
@@ -121,7 +121,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
     async def StreamExecution(
         self, request: pb.StreamExecutionRequest, context: Context
     ) -> AsyncIterator[pb.StreamExecutionResponse]:
-        environment = await self._workspaces.ready(request.name)
+        environment = await self._workspaces.admitted(request.name)
         asked = executor_pb2.StreamExecutionRequest(
             handle=environment.handle,
             execution_id=names.execution_id(request.execution_id, request.request_id),

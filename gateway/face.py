@@ -22,7 +22,7 @@ class Face:
     async def StartExecution(
         self, request: pb.StartExecutionRequest, context: Context
     ) -> pb.StartExecutionResponse:
-        environment = await self._workspaces.ready(request.parent)
+        environment = await self._workspaces.admitted(request.parent)
         asked = executor_pb2.StartExecutionRequest(
             handle=environment.handle,
             execution_id=names.execution_id(request.execution_id, request.request_id),

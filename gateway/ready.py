@@ -12,9 +12,11 @@ from cove.registry.v1.registry_pb2 import Environment
 from gateway.activity import Activity
 from gateway.delete import not_ready
 from gateway.names import words
+from gateway.quotas import Quotas
 from gateway.records import Records, State
 from gateway.suspend import Suspensions
 from gateway.tools import Tools, retold
+from servicekit import calls
 from servicekit.status import reason
 
 T = TypeVar("T")
@@ -30,12 +32,18 @@ _REMEDIES: Final = {
 
 class Workspaces:
     def __init__(
-        self, tools: Tools, records: Records, activity: Activity, suspensions: Suspensions
+        self,
+        tools: Tools,
+        records: Records,
+        activity: Activity,
+        suspensions: Suspensions,
+        quotas: Quotas,
     ) -> None:
         self._provider = tools.provider
         self._records = records
         self._activity = activity
         self._suspensions = suspensions
+        self._quotas = quotas
 
     async def ready(self, name: str) -> Environment:
         """One to work in: it is used, until the task of this call ends. An idle one is resumed.
@@ -57,6 +65,12 @@ class Workspaces:
             raise not_ready(environment, _REMEDIES.get(environment.state, ""))
         return environment
 
+    async def admitted(self, name: str) -> Environment:
+        """As `ready`, for what takes room. Raises what is said of a tenant that has none."""
+        environment = await self.ready(name)
+        await self._quotas.admit()
+        return environment
+
     async def seen(self, name: str) -> Environment:
         """As `kept`, for who only looks on: it is not used by that."""
         environment = await self._records.get(name)
@@ -66,12 +80,14 @@ class Workspaces:
 
     async def _used(self, name: str) -> Environment:
         environment = await self._records.get(name)
+        calls.about(environment.uid)
         if not _is_kept(environment):
             return environment
         return await self._activity.begin(environment)
 
     async def activate(self, environment: Environment) -> None:
         """Start the sandbox, if it is not running."""
+        await self._quotas.tell()
         request = provider_pb2.ActivateEnvironmentRequest(handle=environment.handle)
         rpc = self._provider.rpc.ActivateEnvironment
         for _ in range(_STARTS):

@@ -12,6 +12,8 @@ from cove.errors.v1.errors_pb2 import ErrorReason
 from cove.executor.v1.executor_pb2_grpc import ExecutorServiceStub, FileServiceStub
 from cove.git.v1.git_pb2_grpc import GitServiceStub
 from cove.provider.v1.provider_pb2_grpc import ProviderServiceStub
+from cove.registry.v1.access_pb2_grpc import AccessServiceStub
+from cove.registry.v1.audit_pb2_grpc import AuditServiceStub
 from cove.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from gateway.config import Config
 from gateway.errors import LeaseLost, OwnFault
@@ -88,6 +90,8 @@ class Tool(Generic[S]):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
     registry: Tool[RegistryServiceStub]
+    access: Tool[AccessServiceStub]
+    audit: Tool[AuditServiceStub]
     git: Tool[GitServiceStub]
     provider: Tool[ProviderServiceStub]
     executor: Tool[ExecutorServiceStub]
@@ -111,6 +115,8 @@ async def tools(config: Config) -> AsyncIterator[Tools]:
         )
         yield Tools(
             registry=Tool(registry, RegistryServiceStub(registry.channel)),
+            access=Tool(registry, AccessServiceStub(registry.channel)),
+            audit=Tool(registry, AuditServiceStub(registry.channel)),
             git=Tool(git, GitServiceStub(git.channel)),
             provider=Tool(provider, ProviderServiceStub(provider.channel)),
             executor=Tool(executor, ExecutorServiceStub(executor.channel)),

@@ -16,11 +16,13 @@ from typing import Final, NamedTuple
 from cove.options.v1.options_pb2 import Role
 from servicekit.errors import InvalidArgument
 from servicekit.identity import Identity
+from servicekit.quota import NONE, Limits
 
 CORRELATION_KEY: Final = "x-request-id"
 TRACE_KEY: Final = "traceparent"
 FENCING_KEY: Final = "cove-fencing-token"
 """`<uid>/<token>`, from a service of the suite; see servicekit/fencing.py."""
+SOURCE_KEY: Final = "cove-source"
 
 _CORRELATION: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _TRACE: Final = re.compile(
@@ -42,7 +44,8 @@ class Fence(NamedTuple):
 class Call:
     """One call, or the work that outlives it.
 
-    Filled in while the call is admitted, and not changed once its handler runs.
+    Filled in while the call is admitted, and not changed once its handler runs: what is
+    learned later makes another one the current.
     """
 
     method: str = ""
@@ -52,6 +55,15 @@ class Call:
     traceparent: str = ""
     identity: Identity = _NOBODY
     fence: Fence | None = None
+
+    source: str = ""
+    """From where it came, as gRPC names peers: `ipv4:192.0.2.1:4711`, `unix:`."""
+
+    uid: str = ""
+    """Of the environment that it is about, once that is known."""
+
+    limits: Limits = NONE
+    """Of the tenant; where they are known."""
 
     deadline: float | None = None
     """In `time.monotonic()` seconds; None: no limit."""
@@ -72,6 +84,16 @@ def current() -> Call:
 def begin(call: Call) -> None:
     """Make `call` the current one until the task ends."""
     _current.set(call)
+
+
+def limited(limits: Limits) -> None:
+    """Make these the limits of the tenant, for what the current call asks of tools from now on."""
+    _current.set(replace(_current.get(), limits=limits))
+
+
+def about(uid: str) -> None:
+    """The current call is about this environment."""
+    _current.set(replace(_current.get(), uid=uid))
 
 
 @contextmanager

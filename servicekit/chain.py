@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -19,15 +19,20 @@ from google.rpc import status_pb2
 
 from cove.options.v1.options_pb2 import Role
 from servicekit import calls
-from servicekit.errors import DeadlineExceeded, PermissionDenied
+from servicekit.errors import DeadlineExceeded, PermissionDenied, ServiceError
 from servicekit.identity import Authenticator
 from servicekit.observer import Calls, Observer
 from servicekit.policy import Policy, policy_of
+from servicekit.quota import Limits
 from servicekit.status import DETAILS_KEY, Context, ShuttingDown, reason_name, to_status
 from servicekit.validation import Reader
+from servicekit.witness import Witness, Witnesses, nobody
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
+Run: TypeAlias = Callable[[Any, Context, Witness], Awaitable[Any]]
+
+_UNIX: Final = "unix:"
 _NO_ROLE: Final = Role.ROLE_UNSPECIFIED
 _OURS: Final = "/cove."
 _REFLECTION: Final = "/grpc.reflection."
@@ -39,11 +44,16 @@ class Chain(grpc.aio.ServerInterceptor):
     """The interceptor of every server. `drain` ends its streams that have no deadline."""
 
     def __init__(
-        self, authenticator: Authenticator, observer: Observer, max_message_size: int
+        self,
+        authenticator: Authenticator,
+        observer: Observer,
+        max_message_size: int,
+        witnesses: Witnesses = nobody,
     ) -> None:
         self._authenticator = authenticator
         self._observer = observer
         self._max_message_size = max_message_size
+        self._witnesses = witnesses
         self._validator = protovalidate.Validator()
         self._handlers: dict[str, Handler] = {}
         self._streams = Streams()
@@ -83,6 +93,7 @@ class Chain(grpc.aio.ServerInterceptor):
             request_streaming=handler.request_streaming,
             authenticator=self._authenticator,
             observed=self._observer.of(path),
+            witness=self._witnesses(path),
             streams=self._streams,
         )
         # Requests stay bytes until the caller is known: see `Reader`.
@@ -122,6 +133,7 @@ class Rpc:
         request_streaming: bool,
         authenticator: Authenticator,
         observed: Calls,
+        witness: Callable[[], Witness],
         streams: Streams,
     ) -> None:
         self._path = path
@@ -131,6 +143,7 @@ class Rpc:
         self._request_streaming = request_streaming
         self._authenticator = authenticator
         self._observed = observed
+        self._witness = witness
         self._streams = streams
 
     async def unary(self, received: Any, context: Context) -> Any:
@@ -139,16 +152,15 @@ class Rpc:
     async def stream(self, received: Any, context: Context) -> None:
         await self._watched(self._send, received, context)
 
-    async def _watched(
-        self, run: Callable[[Any, Context], Awaitable[Any]], received: Any, context: Context
-    ) -> Any:
+    async def _watched(self, run: Run, received: Any, context: Context) -> Any:
         """Run a call so that whatever happens is told to its caller, and observed."""
         began = time.monotonic()
+        witness = self._witness()
         self._observed.began()
         code, reason = "OK", ""
         try:
             try:
-                response = await self._admitted(run, received, context)
+                response = await self._admitted(run, received, context, witness)
                 context.set_trailing_metadata(self._trailing(context))
                 return response
             except asyncio.CancelledError as error:
@@ -167,7 +179,9 @@ class Rpc:
             code, reason = _code_name(status.code), reason_name(status)
             await self._fail(context, status)
         finally:
-            self._observed.ended(calls.current(), code, reason, time.monotonic() - began)
+            call, seconds = calls.current(), time.monotonic() - began
+            self._observed.ended(call, code, reason, seconds)
+            witness.ended(call, code, reason, seconds)
 
     async def _fail(self, context: Context, status: status_pb2.Status) -> None:
         code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
@@ -176,48 +190,61 @@ class Rpc:
             trailing.append(_NO_PUSHBACK)  # It was tried: whoever knows why decides on more.
         await context.abort(code, status.message, tuple(trailing))
 
-    async def _admitted(
-        self, run: Callable[[Any, Context], Awaitable[Any]], received: Any, context: Context
-    ) -> Any:
+    async def _admitted(self, run: Run, received: Any, context: Context, witness: Witness) -> Any:
         metadata = text_metadata(context)
+        peer = context.peer()
         call = calls.from_metadata(self._path, metadata)
+        # Whoever reaches a unix socket is of the suite, and may speak for another.
+        call.source = metadata.get(calls.SOURCE_KEY, peer) if peer.startswith(_UNIX) else peer
         calls.begin(call)
-        call.identity = await self._authenticator.authenticate(metadata, context.peer())
+        call.identity = await self._authenticator.authenticate(metadata, peer)
+        if call.identity.role == Role.ROLE_SERVICE:
+            call.limits = Limits.of(metadata)
+            call.fence = calls.fence_of(metadata)
         if self._policy.role == _NO_ROLE or call.identity.role < self._policy.role:
+            if not self._request_streaming:
+                with suppress(ServiceError):  # For whom looks on, to see what it was about.
+                    witness.asked(self._reader.read(received))
             role = Role.Name(self._policy.role)
             raise PermissionDenied("the identity may not call this", role=role)
-        if call.identity.role == Role.ROLE_SERVICE:
-            call.fence = calls.fence_of(metadata)
-        request = (
-            self._checked(received) if self._request_streaming else self._reader.read(received)
-        )
+        request = self._read(call, received, witness)
         limit = self._policy.limit(request)
         left = context.time_remaining()
         if left is not None:
             call.deadline = time.monotonic() + left
         if limit is None:
-            return await self._unlimited(run, request, context)
+            return await self._unlimited(run, request, context, witness)
         if left is not None and left <= limit:
-            return await run(request, context)
+            return await run(request, context, witness)
         call.deadline = time.monotonic() + limit
         try:
             async with asyncio.timeout(limit) as timer:
-                return await run(request, context)
+                return await run(request, context, witness)
         except TimeoutError:
             if timer.expired():
                 raise DeadlineExceeded("the deadline passed", seconds=f"{limit:g}") from None
             raise
 
-    async def _unlimited(
-        self, run: Callable[[Any, Context], Awaitable[Any]], request: Any, context: Context
-    ) -> Any:
+    def _read(self, call: calls.Call, received: Any, witness: Witness) -> Any:
+        if self._request_streaming:
+            witness.admitted(call, None)
+            return self._checked(received, witness)
+        try:
+            request = self._reader.read(received)
+        except ServiceError:
+            witness.admitted(call, None)
+            raise
+        witness.admitted(call, request)
+        return request
+
+    async def _unlimited(self, run: Run, request: Any, context: Context, witness: Witness) -> Any:
         task = asyncio.current_task()
         assert task is not None
         if self._streams.draining:
             raise ShuttingDown("the service is stopping")
         self._streams.add(task)
         try:
-            return await run(request, context)
+            return await run(request, context, witness)
         except asyncio.CancelledError:
             if not self._streams.draining or context.cancelled():
                 raise
@@ -226,10 +253,12 @@ class Rpc:
         finally:
             self._streams.discard(task)
 
-    async def _answer(self, request: Any, context: Context) -> Any:
-        return await self._behavior(request, context)
+    async def _answer(self, request: Any, context: Context, witness: Witness) -> Any:
+        response = await self._behavior(request, context)
+        witness.answered(response)
+        return response
 
-    async def _send(self, request: Any, context: Context) -> None:
+    async def _send(self, request: Any, context: Context, witness: Witness) -> None:
         responses = self._behavior(request, context)
         if inspect.isawaitable(responses):  # A handler that writes by itself.
             await responses
@@ -238,11 +267,16 @@ class Rpc:
         # generator is closed at once, not when it is collected.
         async with aclosing(responses):
             async for response in responses:
+                witness.answered(response)
                 await context.write(response)
 
-    async def _checked(self, received: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async def _checked(
+        self, received: AsyncIterator[bytes], witness: Witness
+    ) -> AsyncIterator[Any]:
         async for data in received:
-            yield self._reader.read(data)
+            request = self._reader.read(data)
+            witness.asked(request)
+            yield request
 
     def _trailing(self, context: Context) -> tuple[tuple[str, str | bytes], ...]:
         kept = tuple(context.trailing_metadata() or ())

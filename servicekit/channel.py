@@ -15,6 +15,7 @@ import grpc
 
 from servicekit import calls
 from servicekit.identity import PRINCIPAL_KEY, TENANT_KEY, TOKEN_KEY
+from servicekit.quota import LIMITS_KEY
 from servicekit.status import told, untold
 
 Req = TypeVar("Req")
@@ -150,6 +151,7 @@ class Peer:
             (TENANT_KEY, call.identity.tenant),
             (calls.FENCING_KEY, "{}/{}".format(*call.fence) if call.fence else ""),
             (TOKEN_KEY, self._token),
+            (LIMITS_KEY, call.limits.header()),
         )
         return tuple(pair for pair in pairs if pair[1])
 

@@ -40,6 +40,8 @@ class Quota:
 
     subject: str
     description: str
+    metric: str = ""
+    value: int = 0
 
 
 class ServiceError(Exception):

@@ -43,6 +43,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "REVISION_IN_FUTURE": "Watch from a revision that this registry has sent.",
     "WATCHER_TOO_SLOW": "Watch again from the last revision received.",
     "FIELD_IMMUTABLE": "Take the field out of the update mask.",
+    "QUOTA_EXCEEDED": "Delete what is not needed (`quota` says of what), wait where RetryInfo is "
+    "given, or have an administrator raise the quota.",
     "WORKSPACE_NOT_FOUND": "Check the name; list the workspaces to see what there is.",
     "WORKSPACE_EXISTS": "Choose another workspace id, or use the workspace that is there.",
     "WORKSPACE_NOT_READY": "Wait until the workspace is READY, then retry.",

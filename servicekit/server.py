@@ -20,6 +20,7 @@ from servicekit.identity import Authenticator, ServiceAuthenticator
 from servicekit.observer import Observer
 from servicekit.secrets import read_secret
 from servicekit.sockets import listen
+from servicekit.witness import Witnesses, nobody
 
 _REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 
@@ -48,6 +49,7 @@ async def serving(
     *,
     authenticator: Authenticator | None = None,
     metrics: CollectorRegistry | None = None,
+    witnesses: Witnesses = nobody,
 ) -> AsyncIterator[Served]:
     """Serve `services`, by full name, while the block runs.
 
@@ -57,7 +59,7 @@ async def serving(
     """
     registry = metrics or CollectorRegistry()
     observer = Observer(registry)
-    chain = Chain(authenticator or _for_tools(config), observer, config.max_message_size)
+    chain = Chain(authenticator or _for_tools(config), observer, config.max_message_size, witnesses)
     server = grpc.aio.server(interceptors=[chain], options=_options(config))
     for add in services.values():
         add(server)

@@ -137,7 +137,12 @@ def _of_service_error(error: errors.ServiceError) -> status_pb2.Status:
     if error.quotas:
         quota = error_details_pb2.QuotaFailure()
         for limit in error.quotas:
-            quota.violations.add(subject=limit.subject, description=limit.description)
+            quota.violations.add(
+                subject=limit.subject,
+                description=limit.description,
+                quota_metric=limit.metric,
+                quota_value=limit.value,
+            )
         add(quota)
     retry_after = error.retry_after
     if retry_after is None and isinstance(error, errors.Unavailable):

@@ -2,7 +2,7 @@
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,7 +22,7 @@ from gateway.rest.errors import (
     status_json,
     status_of,
 )
-from gateway.rest.exchange import ClientLeft, Exchange, Receive, Scope, Send
+from gateway.rest.exchange import ClientLeft, Exchange, Receive, Scope, Send, source
 from gateway.rest.files import LIST, READ, WRITE, Files
 from gateway.rest.input import STREAM, Input
 from gateway.rest.input import WRITE as WRITE_INPUT
@@ -32,7 +32,7 @@ from gateway.rest.streams import as_events, relay
 from gateway.rest.terminal import ATTACH, Terminal
 from gateway.rest.transcode import IF_MATCH, IF_NONE_MATCH, answer_of, request_of
 from servicekit import calls
-from servicekit.errors import PermissionDenied
+from servicekit.errors import PermissionDenied, Unauthenticated
 from servicekit.identity import Authenticator
 
 HEALTH: Final = "/healthz"
@@ -72,19 +72,21 @@ class RestConfig:
 
 @asynccontextmanager
 async def rest(
-    config: RestConfig, authenticator: Authenticator | None = None
+    config: RestConfig,
+    authenticator: Authenticator | None = None,
+    stranger: Callable[[str, calls.Call], None] = lambda _path, _call: None,
 ) -> AsyncIterator[str]:
     """Serve HTTP while the block runs. Yields where, with the real port.
 
     `authenticator` refuses strangers before anything of their body is read; the
-    decision is made behind. Raises `AddressError`. Leave the block before what serves
-    `target` stops.
+    decision is made behind, and `stranger` is told of each, with the path of the RPC.
+    Raises `AddressError`. Leave the block before what serves `target` stops.
     """
     routes = Routes.of(gateway_pb2.DESCRIPTOR.services_by_name.values())
     async with (
         backend(config.target) as behind,
         listening(
-            Rest(config, routes, behind, authenticator),
+            Rest(config, routes, behind, authenticator, stranger),
             config.address,
             idle=max(1, int(config.idle_timeout.total_seconds())),
             grace=config.grace.total_seconds(),
@@ -103,8 +105,10 @@ class Rest:
         routes: Routes,
         behind: Backend,
         authenticator: Authenticator | None,
+        stranger: Callable[[str, calls.Call], None],
     ) -> None:
         self._config = config
+        self._stranger = stranger
         self._authenticator = authenticator
         self._routes = routes
         self._behind = behind
@@ -128,6 +132,7 @@ class Rest:
             return
         exchange = Exchange(scope, receive, send, self._config.body_timeout.total_seconds())
         call = calls.from_metadata(exchange.path, exchange.headers)
+        call.source = source(scope)
         calls.begin(call)
         exchange.returning(
             (calls.CORRELATION_KEY, call.correlation_id), (calls.TRACE_KEY, call.traceparent)
@@ -157,11 +162,11 @@ class Rest:
         if self._config.local_only:
             _refuse_browsers(exchange.headers)
         if exchange.path == document.PATH:
-            await self._admit(exchange.headers)
+            await self._admit(exchange.headers, "")
             await self._document.answer(exchange)
             return
         match = self._routes.find(exchange.method, exchange.path)
-        token = await self._admit(exchange.headers)
+        token = await self._admit(exchange.headers, match.route.path)
         if match.route.rpc.full_name == ATTACH:
             raise UpgradeRequired(exchange.path)
         if raw := self._raw.get(match.route.rpc.full_name):
@@ -172,6 +177,7 @@ class Rest:
 
     async def _attach(self, terminal: Terminal) -> None:
         call = calls.from_metadata(terminal.path, terminal.headers)
+        call.source = terminal.source
         calls.begin(call)
         try:
             if self._config.local_only:
@@ -179,7 +185,7 @@ class Rest:
             match = self._routes.find("GET", terminal.path)
             if match.route.rpc.full_name != ATTACH:
                 raise RouteNotFound("this path is not for WebSockets", path=terminal.path)
-            token = await self._admit(terminal.headers)
+            token = await self._admit(terminal.headers, match.route.path)
             await terminal.serve(self._behind, match, token)
         except ClientLeft:
             return
@@ -193,12 +199,16 @@ class Rest:
                 return
             await terminal.refuse(error, ((calls.CORRELATION_KEY, call.correlation_id),))
 
-    async def _admit(self, headers: Mapping[str, str]) -> str:
+    async def _admit(self, headers: Mapping[str, str], path: str) -> str:
         """The token of a caller who is known. Raises `Unauthenticated`."""
         token = headers.get("authorization", "")
         token = token if token.isascii() and token.isprintable() else ""
         if self._authenticator:
-            await self._authenticator.authenticate({"authorization": token}, "http")
+            try:
+                await self._authenticator.authenticate({"authorization": token}, "http")
+            except Unauthenticated:
+                self._stranger(path, calls.current())
+                raise
         return token
 
     async def _transcode(self, exchange: Exchange, match: Match, token: str) -> None:

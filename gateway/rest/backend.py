@@ -143,5 +143,6 @@ def _metadata(token: str) -> tuple[tuple[str, str], ...]:
         ("authorization", token),
         (calls.CORRELATION_KEY, call.correlation_id),
         (calls.TRACE_KEY, call.traceparent),
+        (calls.SOURCE_KEY, call.source),
     )
     return tuple(pair for pair in pairs if pair[1])

@@ -19,6 +19,12 @@ JSON: Final = "application/json"
 _ALWAYS: Final = (("cache-control", "no-store"), ("x-content-type-options", "nosniff"))
 
 
+def source(scope: Scope) -> str:
+    """From where a connection comes, as gRPC names peers."""
+    host, port = scope.get("client") or ("", 0)
+    return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+
 class ClientLeft(Exception):
     """The client is gone: there is nobody to answer."""
 

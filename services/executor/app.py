@@ -41,6 +41,7 @@ from services.executor.secrets import Secrets
 from services.executor.service import ExecutorServicer
 from services.executor.starting import Starter
 from services.executor.store import Store
+from services.executor.tenants import Tenants
 from services.executor.using import Uses
 from services.executor.warden import Warden
 from services.executor.watch import Watcher
@@ -72,11 +73,13 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             preparer=preparer,
             background=background,
         )
+        tenants = Tenants(keeper)
         starter = Starter(
             store=store,
             agents=agents,
             groups=groups,
             keeper=keeper,
+            tenants=tenants,
             preparer=preparer,
             disk=DiskGuard(config.state, config.disk_limit),
             background=background,
@@ -126,6 +129,7 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             uses=uses,
             methods=_methods(groups),
             retention=retention,
+            tenants=tenants,
         )
         places = Places(config.state)
         drafts = Drafts(store, agents)

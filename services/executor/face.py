@@ -22,6 +22,7 @@ from services.executor.ports import Ports
 from services.executor.record import Record, Spec
 from services.executor.retention import Retention
 from services.executor.secrets import Variables
+from services.executor.tenants import Tenants
 from services.executor.using import Uses
 
 
@@ -46,6 +47,7 @@ class Face:
         uses: Uses,
         methods: Mapping[str, str],
         retention: Retention,
+        tenants: Tenants,
     ) -> None:
         self._executions = executions
         self._outputs = outputs
@@ -62,6 +64,7 @@ class Face:
         self._uses = uses
         self._methods = methods
         self._retention = retention
+        self._tenants = tenants
 
     async def _started(self, request: convert.Request, spec: pb.ExecutionSpec) -> Record:
         if not request.request_id:

@@ -81,13 +81,18 @@ class Keeper:
         self._background = background
         self._now = now
         self._kept: dict[str, Kept] = {}
+        self.known = asyncio.Event()
+        """Set when all that earlier executors left is kept."""
 
     async def run(self) -> None:
         """Go on where earlier executors stopped, then clean up for ever."""
         await asyncio.to_thread(self._store.sweep)
-        for uid in await asyncio.to_thread(self._store.environments):
+        uids = await asyncio.to_thread(self._store.environments)
+        for uid in uids:
             for record in await asyncio.to_thread(self._unfinished, uid):
                 self.keep(record)
+        self.known.set()
+        for uid in uids:
             await self._sweep_groups(uid)
         while True:
             await asyncio.sleep(_LOOK_AGAIN)

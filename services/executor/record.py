@@ -67,6 +67,8 @@ class Record:
     folder: Path
     disk_bytes: int = 0
     """Limit of its environment; 0 is none."""
+    tenant: str = ""
+    """Empty where an earlier version recorded it."""
     groups: tuple[str, ...] = ()
     """Paths of its control groups, as far as they were known when it was recorded."""
 

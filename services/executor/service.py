@@ -199,6 +199,12 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
             capabilities=convert.capabilities(self._methods, self._retention)
         )
 
+    async def GetTenantUsage(
+        self, request: pb.GetTenantUsageRequest, context: Context
+    ) -> pb.GetTenantUsageResponse:
+        running = await self._tenants.running(calls.current().identity.tenant)
+        return pb.GetTenantUsageResponse(executions=running)
+
     async def ForwardPort(
         self, request_iterator: AsyncIterator[pb.ForwardPortRequest], context: Context
     ) -> AsyncIterator[pb.ForwardPortResponse]:

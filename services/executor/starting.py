@@ -21,6 +21,7 @@ from agent.client import (
     PeerTooOld,
     Sinks,
 )
+from servicekit import calls
 from servicekit.disk import DiskGuard, full
 from services.executor.agents import Agents, absent
 from services.executor.background import Background
@@ -39,6 +40,7 @@ from services.executor.preparing import Preparer, opened
 from services.executor.record import Limits, Record, Spec, State
 from services.executor.secrets import Secrets, Variables
 from services.executor.store import Draft, Store
+from services.executor.tenants import Tenants
 
 _TRIES: Final = 3
 
@@ -53,6 +55,7 @@ class Starter:
         agents: Agents,
         groups: Groups,
         keeper: Keeper,
+        tenants: Tenants,
         preparer: Preparer,
         disk: DiskGuard,
         background: Background,
@@ -63,6 +66,7 @@ class Starter:
         self._agents = agents
         self._groups = groups
         self._keeper = keeper
+        self._tenants = tenants
         self._preparer = preparer
         self._disk = disk
         self._background = background
@@ -72,19 +76,22 @@ class Starter:
     async def start(self, uid: str, execution_id: str, spec: Spec, variables: Variables) -> Record:
         """Start a command, or find the one of that id. Goes on when the caller leaves.
 
-        Raises ExecutionExists, CapabilityMissing, DiskFull, SecretNotFound, what the agent
-        refuses, and what awakes nobody.
+        Raises ExecutionExists, QuotaExceeded, CapabilityMissing, DiskFull, SecretNotFound, what
+        the agent refuses, and what awakes nobody.
         """
         return await self._background.finish(self._start(uid, execution_id, spec, variables))
 
     async def _start(self, uid: str, execution_id: str, spec: Spec, variables: Variables) -> Record:
+        if limit := calls.current().limits.executions:
+            await self._tenants.known()
         while True:
             record = self._store.read(uid, execution_id)
             if record is None:
-                record = await self._create(uid, execution_id, spec, variables)
-                if record:
-                    self._keeper.keep(record, started=True)
-                    return record
+                with self._tenants.place(variables.tenant, limit):
+                    record = await self._create(uid, execution_id, spec, variables)
+                    if record:
+                        self._keeper.keep(record, started=True)
+                        return record
             elif record.spec != spec:
                 raise ExecutionExists("the id is of another execution", name=record.name)
             elif await self._go_on(record, variables) is not State.REMOVED:
@@ -113,6 +120,7 @@ class Starter:
                             *wanted,
                             prepared.groups,
                             variables.disk_bytes,
+                            variables.tenant,
                         )
                     except FileNotFoundError:  # All of the environment was just removed.
                         self._preparer.discard(prepared)
@@ -123,7 +131,7 @@ class Starter:
                 if prepared:
                     draft = prepared.draft
                 else:
-                    making = asyncio.to_thread(self._made, wanted, agent.pid, variables.disk_bytes)
+                    making = asyncio.to_thread(self._made, wanted, agent.pid, variables)
                     draft, record = await making
             except FileExistsError:
                 return None
@@ -139,14 +147,15 @@ class Starter:
             return record
 
     def _made(
-        self, wanted: tuple[str, str, Spec, int], agent_pid: int, disk_bytes: int
+        self, wanted: tuple[str, str, Spec, int], agent_pid: int, variables: Variables
     ) -> tuple[Draft, Record]:
         draft = self._store.draft(wanted[0])
         try:
             groups = self._groups.paths(
                 agent_pid, draft.token, cpu=bool(wanted[2].limits.milli_cpus)
             )
-            return draft, self._store.name(draft, *wanted, groups, disk_bytes)
+            named = self._store.name(draft, *wanted, groups, variables.disk_bytes, variables.tenant)
+            return draft, named
         except OSError:
             self._store.discard(draft)
             raise

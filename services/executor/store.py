@@ -121,6 +121,7 @@ class Store:
             token=values["token"],
             folder=folder,
             disk_bytes=int(values.get("disk_bytes", 0)),
+            tenant=str(values.get("tenant", "")),
             groups=tuple(map(str, values["groups"])),
         )
 
@@ -172,6 +173,7 @@ class Store:
         now_ns: int,
         groups: Sequence[str],
         disk_bytes: int = 0,
+        tenant: str = "",
     ) -> Record:
         """Make a draft the record of an execution; the draft is still held.
 
@@ -184,6 +186,7 @@ class Store:
             "token": draft.token,
             "created_ns": now_ns,
             "disk_bytes": disk_bytes,
+            "tenant": tenant,
             "groups": groups,
             "spec": asdict(spec),
         }
@@ -203,6 +206,7 @@ class Store:
             token=draft.token,
             folder=folder,
             disk_bytes=disk_bytes,
+            tenant=tenant,
             groups=tuple(groups),
         )
 

@@ -13,9 +13,9 @@ from typing import Final
 
 from agent import frames
 from agent.client import AgentError, PeerGone, PeerTooOld
+from servicekit.taken import taken
 from services.executor.agents import Agents
 from services.executor.background import Background
-from services.executor.disk import taken
 from services.executor.groups import Groups
 from services.executor.keeping import Keeper
 from services.executor.record import Record

@@ -163,12 +163,13 @@ def observation(found: Observation) -> pb.Observation:
         tenant=found.tenant,
         handle=found.handle,
         generation=found.generation,
-        provision_time=_timestamp(found.provision_time),
-        activate_time=_timestamp(found.activate_time),
+        provision_time=timestamp(found.provision_time),
+        activate_time=timestamp(found.activate_time),
     )
 
 
-def _timestamp(time: datetime | None) -> Timestamp | None:
+def timestamp(time: datetime | None) -> Timestamp | None:
+    """None where there is none."""
     if time is None:
         return None
     made = Timestamp()

@@ -146,6 +146,15 @@ class Stopping:
     """A later call has decided: this one changed nothing."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a tenant has: sandboxes that run, and bytes, as they were measured last."""
+
+    active: int
+    disk_bytes: int
+    disk_time: datetime
+
+
 class Driver(Protocol):
     """Idempotent by uid. Reports what it finds; keeps no state but what the environment is."""
 
@@ -169,8 +178,8 @@ class Driver(Protocol):
         """True when it had to be started.
 
         Raises HandleInvalid, NotProvisioned, SandboxUnavailable, ActivationFailed,
-        EnvironmentStopped, and InvalidArgument or CapabilityMissing for a worktree that is not
-        as it was.
+        EnvironmentStopped, QuotaExceeded by the limits that came with the call, and
+        InvalidArgument or CapabilityMissing for a worktree that is not as it was.
         """
         ...
 
@@ -219,6 +228,14 @@ class Driver(Protocol):
 
     async def release(self, uid: str) -> bool:
         """True when anything was there; nothing is after."""
+        ...
+
+    async def usage(self, tenant: str) -> Usage:
+        """What a tenant has here."""
+        ...
+
+    async def admit(self, tenant: str, disk_bytes: int) -> None:
+        """Raises QuotaExceeded when it has that much on the disk; 0 is no limit."""
         ...
 
     async def list(self) -> tuple[Observation, ...]:

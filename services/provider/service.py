@@ -154,6 +154,20 @@ class ProviderServicer(ProviderServiceServicer):
             observations=map(convert.observation, shown), next_page_token=more, page_size=page.size
         )
 
+    async def GetTenantUsage(
+        self, request: pb.GetTenantUsageRequest, context: Context
+    ) -> pb.GetTenantUsageResponse:
+        call = calls.current()
+        driver = self._drivers[self._default]
+        if request.admit:
+            await driver.admit(call.identity.tenant, call.limits.disk_bytes)
+        found = await driver.usage(call.identity.tenant)
+        return pb.GetTenantUsageResponse(
+            active_environments=found.active,
+            disk_bytes=found.disk_bytes,
+            disk_measure_time=convert.timestamp(found.disk_time),
+        )
+
     async def UpdateNetwork(
         self, request: pb.UpdateNetworkRequest, context: Context
     ) -> pb.UpdateNetworkResponse:

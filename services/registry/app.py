@@ -9,12 +9,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from functools import partial
 from typing import Final
 
+from cove.registry.v1.access_pb2_grpc import add_AccessServiceServicer_to_server
+from cove.registry.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from cove.registry.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
 from servicekit.paging import PageTokens
 from servicekit.server import Served, serving
 from services.registry import token
 from services.registry.config import Config
 from services.registry.errors import DatabaseUnavailable, DiskFull, StartError
+from services.registry.face_access import AccessServicer, AuditServicer
 from services.registry.retention import Retention
 from services.registry.rules import Rules
 from services.registry.service import RegistryServicer
@@ -36,10 +39,14 @@ async def registry(config: Config, *, now: Clock | None = None) -> AsyncIterator
     async with open_store(config, now) as store:
         tokens = PageTokens(await store.secret("page_tokens"))
         servicer = RegistryServicer(store, Rules(store.now), tokens, config.heartbeat)
+        access = AccessServicer(store.quotas, tokens, config.quota)
+        audit = AuditServicer(store.trail, tokens)
         services = {
             "cove.registry.v1.RegistryService": partial(
                 add_RegistryServiceServicer_to_server, servicer
             ),
+            "cove.registry.v1.AccessService": partial(add_AccessServiceServicer_to_server, access),
+            "cove.registry.v1.AuditService": partial(add_AuditServiceServicer_to_server, audit),
         }
         async with _sweeping(store), serving(config, services) as served:
             yield served
@@ -47,16 +54,21 @@ async def registry(config: Config, *, now: Clock | None = None) -> AsyncIterator
 
 def open_store(config: Config, now: Clock | None) -> AbstractAsyncContextManager[Store]:
     """The store that the config names. Raises `StartError`, also on entering."""
-    retention = Retention(changes=config.history_revisions, changes_age=config.history)
+    retention = Retention(
+        changes=config.history_revisions, changes_age=config.history, audit_age=config.audit_age
+    )
+    limits = config.quota
     if not config.database_url:
-        return SqliteStore.open(config.database_path, now=now or time.time_ns, retention=retention)
+        return SqliteStore.open(
+            config.database_path, now=now or time.time_ns, retention=retention, limits=limits
+        )
     try:
         from services.registry.postgres.store import PostgresStore
     except ImportError:
         raise StartError(
             "COVE_REGISTRY__DATABASE: PostgreSQL needs asyncpg: pip install 'cove-server[postgres]'"
         ) from None
-    return PostgresStore.open(config.database_url, now=now, retention=retention)
+    return PostgresStore.open(config.database_url, now=now, retention=retention, limits=limits)
 
 
 @asynccontextmanager

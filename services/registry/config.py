@@ -5,7 +5,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar, Final
 
-from servicekit.config import ServerConfig
+from servicekit.config import ByteSize, ServerConfig
+from servicekit.quota import Limits
 
 _SCHEMES: Final = ("postgresql://", "postgres://")
 
@@ -33,6 +34,31 @@ class Config(ServerConfig):
 
     heartbeat: timedelta = timedelta(seconds=10)
     """How long a watch is silent before it tells that it is alive."""
+
+    quota_workspaces: int = 0
+    """How many workspaces a tenant may have that are not deleted, where nothing else was set
+    for it. 0: any number."""
+
+    quota_active_environments: int = 0
+    """How many of its sandboxes may run at one time on a node. 0: any number."""
+
+    quota_executions: int = 0
+    """How many of its commands may run at one time on a node. 0: any number."""
+
+    quota_disk_bytes: ByteSize = 0
+    """What all its workspaces may have on the disk of a node. 0: as much as there is."""
+
+    audit_age: timedelta = timedelta(days=90)
+    """How long entries of the audit log are kept."""
+
+    @property
+    def quota(self) -> Limits:
+        return Limits(
+            workspaces=self.quota_workspaces,
+            active_environments=self.quota_active_environments,
+            executions=self.quota_executions,
+            disk_bytes=self.quota_disk_bytes,
+        )
 
     @property
     def database_path(self) -> Path:

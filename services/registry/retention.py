@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from services.registry.sqlite_tenants import sweep_audit
+
 PART: Final = 1000
 
 
@@ -15,6 +17,7 @@ class Retention:
     changes: int = 100_000
     changes_age: timedelta = timedelta(hours=24)
     requests_age: timedelta = timedelta(hours=24)
+    audit_age: timedelta = timedelta(days=90)
 
     def until(self, compacted: int, latest: int, old: int) -> int:
         """The last revision to throw away now; `old` is the last one that is too old."""
@@ -37,7 +40,8 @@ def sweep(db: sqlite3.Connection, now: int, retention: Retention) -> int:
         " (SELECT rowid FROM request WHERE time < ? ORDER BY time LIMIT ?)",
         (now - ns(retention.requests_age), PART),
     ).rowcount
-    return changes + requests
+    audited = sweep_audit(db, now - ns(retention.audit_age))
+    return changes + requests + audited
 
 
 def ns(duration: timedelta) -> int:

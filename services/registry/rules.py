@@ -257,8 +257,21 @@ def _put(
         lease_end=message.lease_expire_time.ToNanoseconds(),
         revision=revision,
         document=document,
+        counted=int(_counts(message)),
     )
     return Outcome(response=answer.SerializeToString(), put=record)
+
+
+def _counts(message: pb.Environment) -> bool:
+    """Whether it is one of the workspaces that its tenant may have a number of.
+
+    One that was deleted is not, from then on; unless it is being brought back, which takes
+    its place before anything is made.
+    """
+    return (
+        not message.HasField("delete_time")
+        or message.operation == pb.Environment.OPERATION_RESUMING
+    )
 
 
 def _lease(

@@ -14,15 +14,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
-from typing import Final, Self, TypeAlias
+from typing import Final, Self, TypeAlias, TypeVar
 
+from servicekit.quota import NONE, Limits
 from services.registry.database import commit, connect, lock, migrate
 from services.registry.errors import EnvironmentNotFound, WatcherTooSlow
 from services.registry.feed import Event, Feed
 from services.registry.retention import Retention, ns, sweep
+from services.registry.sqlite_tenants import SqliteQuotas, SqliteTrail, count
 from services.registry.store import Change, Clock, Key, Page, Record, RequestId, Span
 from services.registry.writer import Writer
 from services.registry.written import Written, event, replayed
+
+T = TypeVar("T")
 
 _COLUMNS: Final = ", ".join(Record._fields)
 _PUT: Final = (
@@ -50,11 +54,15 @@ class SqliteStore:
         connect: Callable[[], sqlite3.Connection],
         now: Clock,
         retention: Retention,
+        limits: Limits,
     ) -> None:
         self._reading = reading
         self._connect = connect
         self._now = now
         self._retention = retention
+        self._limits = limits
+        self.quotas = SqliteQuotas(reading, self._run, self._once)
+        self.trail = SqliteTrail(reading, self._run)
         (latest,) = reading.execute("SELECT latest FROM counter").fetchone()
         self._feed = Feed(latest)
         self._writing = writing
@@ -69,10 +77,12 @@ class SqliteStore:
         *,
         now: Clock = time.time_ns,
         retention: Retention | None = None,
+        limits: Limits = NONE,
         lock_wait: float = _LOCK_WAIT,
     ) -> AsyncIterator[Self]:
         """Make the file if absent and bring it to the newest schema.
 
+        `limits` are those of a tenant that has none of its own.
         Raises `StartError` when another process has it or it is too new.
         """
         reconnect = partial(connect, path)
@@ -84,7 +94,12 @@ class SqliteStore:
             reading = stack.enter_context(closing(reconnect()))
             reading.execute("PRAGMA query_only = ON")
             store = cls(
-                writing, reading, connect=reconnect, now=now, retention=retention or Retention()
+                writing,
+                reading,
+                connect=reconnect,
+                now=now,
+                retention=retention or Retention(),
+                limits=limits,
             )
             stack.callback(store._thread.shutdown)
             stack.push_async_callback(store._writer.close)
@@ -115,15 +130,25 @@ class SqliteStore:
         current = _find(db, key)
         (latest,) = db.execute("SELECT latest FROM counter").fetchone()
         outcome = change(current, latest + 1)
+        count(db, current, outcome, self._limits)
         told = event(outcome, current, latest + 1)
         if told:
             _keep(db, outcome.put, told, now)
         if request:
-            db.execute(
-                "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*request[:4], now, request.digest, outcome.response),
-            )
+            _remember(db, request, now, outcome.response)
         return Written(outcome.response, told)
+
+    def _once(
+        self, db: sqlite3.Connection, request: RequestId | None, work: Callable[[int], bytes]
+    ) -> bytes:
+        now = self._now()
+        if request is None:
+            return work(now)
+        if (known := self._answered(db, request, now)) is not None:
+            return known
+        response = work(now)
+        _remember(db, request, now, response)
+        return response
 
     def _answered(self, db: sqlite3.Connection, request: RequestId, now: int) -> bytes | None:
         row = db.execute(
@@ -194,14 +219,18 @@ class SqliteStore:
                 timer.cancel()
 
     async def sweep(self) -> int:
-        counts: list[int] = []
+        return await self._run(lambda db: sweep(db, self._now(), self._retention))
 
-        def work(db: sqlite3.Connection) -> Written:
-            counts.append(sweep(db, self._now(), self._retention))
+    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do something else than a write of an environment, in the thread that writes."""
+        results: list[T] = []
+
+        def job(db: sqlite3.Connection) -> Written:
+            results.append(work(db))
             return Written(b"", None)
 
-        await self._writer.run(work)
-        return sum(counts)
+        await self._writer.run(job)
+        return results[-1]
 
     async def secret(self, name: str) -> bytes:
         """A key that is made once and never leaves the database."""
@@ -248,6 +277,13 @@ def _find(db: sqlite3.Connection, key: Key) -> Record | None:
         key,
     ).fetchone()
     return row and Record(*row)
+
+
+def _remember(db: sqlite3.Connection, request: RequestId, now: int, response: bytes) -> None:
+    db.execute(
+        "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (*request[:4], now, request.digest, response),
+    )
 
 
 def _keep(db: sqlite3.Connection, put: Record | None, told: Event, now: int) -> None:

@@ -8,9 +8,13 @@ another database has to do just that, under a lock.
 from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from services.registry.feed import Event, Feed
+
+if TYPE_CHECKING:  # They are made of what is here.
+    from services.registry.quotas import Quotas
+    from services.registry.trail import Trail
 
 Clock: TypeAlias = Callable[[], int]
 """Nanoseconds since 1970. May jump in both directions."""
@@ -35,6 +39,8 @@ class Record(NamedTuple):
     lease_end: int
     revision: int
     document: bytes
+    counted: int = 1
+    """Whether it counts as a workspace of its tenant's: 1 or 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +151,16 @@ class Store(Protocol):
         ...
 
     def snapshot(self, tenant: str | None) -> AbstractAsyncContextManager[Snapshot]: ...
+
+    @property
+    def quotas(self) -> "Quotas":
+        """What tenants may have, beside what they have."""
+        ...
+
+    @property
+    def trail(self) -> "Trail":
+        """The audit log."""
+        ...
 
     async def secret(self, name: str) -> bytes:
         """A key that is made once and never leaves the database."""

@@ -18,11 +18,14 @@ from cove.options.v1 import options_pb2
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ["registry", "git", "provider", "executor", "gateway"]
+BESIDE = ("access", "audit")
+"""Files of the registry's other services."""
 IdempotencyLevel = descriptor_pb2.MethodOptions.IdempotencyLevel
 
 
 def services() -> list[ServiceDescriptor]:
     modules = [importlib.import_module(f"cove.{name}.v1.{name}_pb2") for name in PACKAGES]
+    modules += [importlib.import_module(f"cove.registry.v1.{name}_pb2") for name in BESIDE]
     return [s for m in modules for s in m.DESCRIPTOR.services_by_name.values()]
 
 
@@ -35,12 +38,16 @@ def test_every_service_is_there() -> None:
     assert sorted(s.full_name for s in services()) == [
         "cove.executor.v1.ExecutorService",
         "cove.executor.v1.FileService",
+        "cove.gateway.v1.AccessService",
+        "cove.gateway.v1.AuditService",
         "cove.gateway.v1.ExecutionService",
         "cove.gateway.v1.FileService",
         "cove.gateway.v1.SourceService",
         "cove.gateway.v1.WorkspaceService",
         "cove.git.v1.GitService",
         "cove.provider.v1.ProviderService",
+        "cove.registry.v1.AccessService",
+        "cove.registry.v1.AuditService",
         "cove.registry.v1.RegistryService",
     ]
 
@@ -69,8 +76,8 @@ def test_every_mutator_takes_a_request_id(method: MethodDescriptor) -> None:
     if method.name == "Attach":  # Each part of its stream is one of other RPCs.
         fields |= set(method.input_type.nested_types_by_name["Input"].fields_by_name)
     # Leases carry their fencing token, activation its handle, input how many bytes are before
-    # it: all idempotent by it.
-    known = {"request_id", "fencing_token", "handle", "offset"}
+    # it, entries their ids, counting anew changes nothing that is right: all idempotent by it.
+    known = {"request_id", "fencing_token", "handle", "offset", "entries", "dry_run"}
     assert fields & known, method.full_name
 
 

@@ -59,6 +59,8 @@ class Gateway:
     executions: rpc.ExecutionServiceStub
     files: rpc.FileServiceStub
     sources: rpc.SourceServiceStub
+    access: rpc.AccessServiceStub
+    audit: rpc.AuditServiceStub
     process: "asyncio.subprocess.Process | None" = None
 
     async def kill(self) -> None:
@@ -452,5 +454,7 @@ async def _connected(
             rpc.ExecutionServiceStub(channel),
             rpc.FileServiceStub(channel),
             rpc.SourceServiceStub(channel),
+            rpc.AccessServiceStub(channel),
+            rpc.AuditServiceStub(channel),
             process,
         )

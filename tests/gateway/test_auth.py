@@ -17,7 +17,8 @@ from tests.servicekit.failing import failure
 
 TOKEN = "cove_" + "t" * 43
 SERVICES = {
-    f"cove.gateway.v1.{name}Service" for name in ("Workspace", "Execution", "File", "Source")
+    f"cove.gateway.v1.{name}Service"
+    for name in ("Workspace", "Execution", "File", "Source", "Access", "Audit")
 }
 
 

@@ -17,6 +17,7 @@ from cove import (
     snapshots,
     source,
     sync,
+    tenant,
     workspace,
     workspaces,
 )
@@ -35,6 +36,7 @@ FACADES: Mapping[type, type] = {
     files.Files: sync.Files,
     source.Source: sync.Source,
     snapshots.Snapshots: sync.Snapshots,
+    tenant.Tenant: sync.Tenant,
     forwarding.Forward: sync.Forward,
 }
 
@@ -94,7 +96,7 @@ def _objects(cove: Any) -> list[Any]:
     execution = demo.executions.named("e")
     parts = [demo.executions, execution, demo.files, demo.source, demo.snapshots]
     parts.append(_seat(execution))
-    return [cove, cove.workspaces, demo, *parts]
+    return [cove, cove.workspaces, cove.tenant, demo, *parts]
 
 
 def _seat(execution: Any) -> Any:

@@ -18,6 +18,7 @@ from cove.endpoint import find
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import SourceServiceStub, WorkspaceServiceStub
 from cove.health import check
+from cove.tenant import Tenant
 from cove.workspaces import Workspaces
 
 PATIENCE: Final = 30.0
@@ -48,6 +49,7 @@ class Client:
         endpoint = find(os.environ, address=address, token=token, state=state)
         self._connection = Connection(endpoint, patience)
         self.workspaces = Workspaces(self._connection)
+        self.tenant = Tenant(self._connection)
 
     async def __aenter__(self) -> Self:
         return self

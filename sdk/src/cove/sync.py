@@ -25,6 +25,7 @@ from cove import (
     forwarding,
     snapshots,
     source,
+    tenant,
     workspace,
     workspaces,
 )
@@ -249,6 +250,14 @@ class Workspace(Facade[workspace.Workspace]):
     status = call(workspace.Workspace.status)
 
 
+class Tenant(Facade[tenant.Tenant]):
+    """The caller's tenant: what it may have, and who did what in it."""
+
+    quota = call(tenant.Tenant.quota)
+    set_quota = call(tenant.Tenant.set_quota)
+    audit = iterate(tenant.Tenant.audit)
+
+
 class Workspaces(Facade[workspaces.Workspaces]):
     """All workspaces of the caller."""
 
@@ -282,6 +291,7 @@ class Client(Facade[client.Client]):
         loop = Loop(lambda: client.Client(address, token, state=state, patience=patience))
         super().__init__(loop, loop.inside)
         self.workspaces = Workspaces(loop, loop.inside.workspaces)
+        self.tenant = Tenant(loop, loop.inside.tenant)
 
     def __enter__(self) -> Self:
         return self

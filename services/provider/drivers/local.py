@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
@@ -29,12 +30,15 @@ from services.provider.driver import (
     Provisioned,
     Spec,
     Stopping,
+    Usage,
     Worktree,
 )
 from services.provider.drivers import stopping
 from services.provider.drivers.networks import Networks
-from services.provider.drivers.places import Places
+from services.provider.drivers.places import Places as WorktreePlaces
 from services.provider.drivers.records import Record, Records
+from services.provider.drivers.tenants import Disk as TenantDisk
+from services.provider.drivers.tenants import Places
 from services.provider.drivers.ways_out import WaysOut
 from services.provider.errors import (
     ActivationFailed,
@@ -68,7 +72,7 @@ class LocalDriver:
         ways_out: WaysOut,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._places = Places(state)
+        self._places = WorktreePlaces(state)
         self._launcher = launcher
         self._disk = disk
         self._binds = binds
@@ -78,6 +82,8 @@ class LocalDriver:
         self._networks = Networks(ways_out)
         self._now = now
         self._records = Records(state / "provider" / "environments")
+        self._tenants = Places()
+        self._used = TenantDisk(state, self._records)
         self._proven: Facts | None = None
         self._probing: asyncio.Task[Facts] | None = None
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -142,7 +148,16 @@ class LocalDriver:
             spec = self._sandbox(record, facts)
             owner = facts.sandbox_uid if facts.mode is Mode.ROOT else None
             self._records.make_folders(uid, owner)
-            async with self._connected() as launcher:
+            limit = calls.current().limits.active_environments
+            async with (
+                self._connected() as launcher,
+                self._tenants.place(
+                    record,
+                    limit,
+                    partial(self._running, launcher, record.tenant),
+                    partial(stopping.end_one, launcher, facts.sandbox_uid),
+                ),
+            ):
                 started = await _activate(launcher, spec, facts.sandbox_uid)
                 if record.spec.network.rules:
                     await self._networks.restored(record, launcher, facts)
@@ -251,6 +266,21 @@ class LocalDriver:
             node = (await launcher.facts()).node
         uids = sorted({*self._records.uids(), *(uid for uid in running if len(uid) == 16)})
         return tuple(self._observe(uid, running.get(uid), node) for uid in uids)
+
+    async def usage(self, tenant: str) -> Usage:
+        async with self._connected() as launcher:
+            active = await self._running(launcher, tenant)
+        found = await self._used.measure(tenant)
+        return Usage(active=len(active), disk_bytes=found.bytes, disk_time=found.time)
+
+    async def admit(self, tenant: str, disk_bytes: int) -> None:
+        if disk_bytes:
+            await self._used.admit(tenant, disk_bytes)
+
+    async def _running(self, launcher: LauncherClient, tenant: str) -> set[str]:
+        """Those of a tenant that have a sandbox."""
+        records = [self._records.read(each.uid) for each in await launcher.list()]
+        return {each.uid for each in records if each and each.tenant == tenant}
 
     async def _checked(self, spec: Spec, facts: Facts) -> Spec:
         """With defaults. Raises InvalidArgument, CapabilityMissing."""

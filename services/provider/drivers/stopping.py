@@ -1,6 +1,8 @@
 """Ends sandboxes: those in which nothing runs, or whatever runs in them."""
 
 import asyncio
+import time
+from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -13,6 +15,8 @@ _LEAVING: Final = 5.0
 """Seconds in which an agent that leaves is gone."""
 _LOOKS: Final = 200
 _LOOK: Final = 0.01
+_SETTLED: Final = 10.0
+"""Seconds for which a new sandbox is not ended for another: a command is on its way to it."""
 _GRACE: Final = timedelta(seconds=5)
 """What a command that is told to end has to do so."""
 _WHO: Final = "suspend"
@@ -45,6 +49,15 @@ async def end(
     except (PeerGone, PeerTooOld, AgentError, TimeoutError):
         # It may just be ending of itself; then the next one finds nothing.
         return (await launcher.inspect(uid)).state is State.ABSENT, timedelta(0)
+
+
+async def end_one(launcher: LauncherClient, owner: int, uids: Collection[str]) -> bool:
+    """End the oldest of these in which nothing runs; one that was just started is left alone."""
+    found = [each for each in await launcher.list() if each.uid in uids]
+    for each in sorted(found, key=lambda status: status.started):
+        if time.time() - each.started > _SETTLED and await ended(launcher, each.uid, owner):
+            return True
+    return False
 
 
 async def kill(launcher: LauncherClient, uid: str, owner: int) -> None:

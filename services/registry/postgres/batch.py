@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from services.registry.feed import Event
+from services.registry.quotas import Counts
 from services.registry.store import Key, Record, RequestId
 from services.registry.written import Write, Written, event, replayed
 
@@ -27,7 +28,9 @@ class Batch:
         now: int,
         records: dict[Key, Record],
         answers: dict[tuple[str, ...], Answer],
+        counts: Counts,
     ) -> None:
+        self._counts = counts
         self.latest = latest
         self._now = now
         self._records = records
@@ -54,6 +57,7 @@ class Batch:
             return Written(replayed(request, *known), None)
         current = self._records.get(key)
         outcome = change(current, self.latest + 1)
+        self._counts.add(current, outcome)
         told = event(outcome, current, self.latest + 1)
         if told:
             self._keep(key, outcome.put, told)
@@ -85,6 +89,7 @@ class Batch:
             *_columns(put, len(Record._fields)),
             *_columns(changes, 6),
             *_columns(answers, 7),
+            *_columns(self._counts.changed(), 2),
             self.latest,
         ]
 

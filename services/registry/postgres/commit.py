@@ -1,6 +1,6 @@
 """Commits groups of writes: one transaction each, under the lock that is the counter.
 
-A group is read in two statements and kept in one, whatever its size: the way to the
+A group is read in three statements and kept in one, whatever its size: the way to the
 database and back is what a write costs, not the work. The row of the counter is locked
 first and by every writer of every registry, so that revisions are committed in their order.
 """
@@ -11,8 +11,10 @@ from typing import Final
 
 import asyncpg
 
+from servicekit.quota import Limits
 from services.registry.postgres.batch import Answer, Batch
 from services.registry.postgres.database import Connection, Database, is_away, unavailable
+from services.registry.quotas import Counts
 from services.registry.retention import Retention, ns
 from services.registry.store import Clock, Key, Record
 from services.registry.written import Write, Written
@@ -36,6 +38,7 @@ _ANSWERS: Final = """
     JOIN request r USING (tenant, principal, rpc, request_id)
     WHERE r.time > $5
 """
+_QUOTAS: Final = "SELECT tenant, counted, workspaces FROM quota WHERE tenant = ANY($1::text[])"
 _KEEP: Final = f"""
     WITH gone AS (
         DELETE FROM environment e USING unnest($1::text[], $2::text[]) AS g (tenant, name)
@@ -43,23 +46,26 @@ _KEEP: Final = f"""
     ), put AS (
         INSERT INTO environment ({COLUMNS})
         SELECT * FROM unnest($3::text[], $4::text[], $5::text[], $6::int[], $7::int[],
-            $8::bigint[], $9::bigint[], $10::bigint[], $11::bytea[])
+            $8::bigint[], $9::bigint[], $10::bigint[], $11::bytea[], $12::int[])
         ON CONFLICT (tenant, name) DO UPDATE SET
         {", ".join(f"{column} = excluded.{column}" for column in Record._fields[2:])}
     ), told AS (
         INSERT INTO change (revision, time, tenant, name, uid, document)
-        SELECT * FROM unnest($12::bigint[], $13::bigint[], $14::text[], $15::text[],
-            $16::text[], $17::bytea[])
+        SELECT * FROM unnest($13::bigint[], $14::bigint[], $15::text[], $16::text[],
+            $17::text[], $18::bytea[])
     ), answered AS (
         INSERT INTO request (tenant, principal, rpc, request_id, time, digest, response)
-        SELECT * FROM unnest($18::text[], $19::text[], $20::text[], $21::text[],
-            $22::bigint[], $23::bytea[], $24::bytea[])
+        SELECT * FROM unnest($19::text[], $20::text[], $21::text[], $22::text[],
+            $23::bigint[], $24::bytea[], $25::bytea[])
         ON CONFLICT (tenant, principal, rpc, request_id) DO UPDATE SET
         time = excluded.time, digest = excluded.digest, response = excluded.response
+    ), quotas AS (
+        INSERT INTO quota (tenant, counted) SELECT * FROM unnest($26::text[], $27::bigint[])
+        ON CONFLICT (tenant) DO UPDATE SET counted = excluded.counted
     ), counted AS (
-        UPDATE counter SET latest = $25
+        UPDATE counter SET latest = $28
     )
-    SELECT pg_notify($26, ($25::bigint)::text)
+    SELECT pg_notify($29, ($28::bigint)::text)
 """  # noqa: S608 - no data in it.
 
 
@@ -67,8 +73,15 @@ class Committer:
     """Has one connection, and makes another when it is gone."""
 
     def __init__(
-        self, database: Database, channel: str, *, now: Clock | None, retention: Retention
+        self,
+        database: Database,
+        channel: str,
+        *,
+        now: Clock | None,
+        retention: Retention,
+        limits: Limits,
     ) -> None:
+        self._limits = limits
         self._database = database
         self._channel = channel
         self._clock = now
@@ -151,9 +164,12 @@ class Committer:
             if asked
             else []
         )
+        tenants = list({key.tenant for key in keys})
+        quotas = await db.fetch(_QUOTAS, tenants)
         return Batch(
             latest,
             self.now,
             {Key(record.tenant, record.name): record for record in found},
             {tuple(row[:4]): Answer(*row[4:]) for row in known},
+            Counts({row[0]: (row[1], row[2]) for row in quotas}, self._limits),
         )

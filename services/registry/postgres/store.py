@@ -7,6 +7,7 @@ from typing import Final, Self
 
 import asyncpg
 
+from servicekit.quota import NONE, Limits
 from services.registry.errors import EnvironmentNotFound, StartError
 from services.registry.feed import Event, Feed
 from services.registry.postgres.commit import COLUMNS, NOW, Committer
@@ -14,6 +15,7 @@ from services.registry.postgres.database import Connection, Database, started
 from services.registry.postgres.follow import HISTORY, SPAN, Follower
 from services.registry.postgres.migrate import migrate
 from services.registry.postgres.snapshot import PostgresSnapshot, Snapshots, where
+from services.registry.postgres.tenants import PostgresQuotas, PostgresTrail, sweep_audit
 from services.registry.retention import PART, Retention, ns
 from services.registry.store import Change, Clock, Key, Page, Record, RequestId, Span
 from services.registry.writer import Writer
@@ -30,15 +32,23 @@ class PostgresStore:
     """See `Store`. Made by `open`."""
 
     def __init__(
-        self, database: Database, latest: int, channel: str, now: Clock | None, retention: Retention
+        self,
+        database: Database,
+        latest: int,
+        channel: str,
+        now: Clock | None,
+        retention: Retention,
+        limits: Limits,
     ) -> None:
+        self.quotas = PostgresQuotas(database, now, retention)
+        self.trail = PostgresTrail(database)
         self._database = database
         self._retention = retention
         self._clock = now
         self._feed = Feed(latest)
         self._follower = Follower(database, channel, self._feed)
         self._snapshots = Snapshots(database, _SNAPSHOTS)
-        self._committer = Committer(database, channel, now=now, retention=retention)
+        self._committer = Committer(database, channel, now=now, retention=retention, limits=limits)
         self._writer: Writer[Write, Written] = Writer(self._committer.commit, self._publish)
 
     @classmethod
@@ -49,6 +59,7 @@ class PostgresStore:
         *,
         now: Clock | None = None,
         retention: Retention | None = None,
+        limits: Limits = NONE,
         start_wait: float = _START_WAIT,
     ) -> AsyncIterator[Self]:
         """Bring the database to the newest schema, then serve from it.
@@ -69,7 +80,7 @@ class PostgresStore:
             connection.terminate()
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(database.pool())
-            store = cls(database, latest, channel, now, retention or Retention())
+            store = cls(database, latest, channel, now, retention or Retention(), limits)
             stack.callback(store._committer.close)
             stack.push_async_callback(store._writer.close)
             await stack.enter_async_context(store._follower.following())
@@ -162,7 +173,8 @@ class PostgresStore:
                 now - ns(self._retention.requests_age),
                 PART,
             )
-        return sum(int(each.split()[1]) for each in (changes, requests))
+            audited = await sweep_audit(db, now - ns(self._retention.audit_age))
+        return audited + sum(int(each.split()[1]) for each in (changes, requests))
 
     async def secret(self, name: str) -> bytes:
         async def work(db: Connection) -> bytes:

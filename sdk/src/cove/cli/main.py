@@ -14,7 +14,7 @@ from typing import Final
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-from cove.cli.commands import agents, files, information, running, source, workspaces
+from cove.cli.commands import agents, files, information, running, source, tenant, workspaces
 from cove.cli.console import Console
 from cove.cli.errors import Failure
 from cove.cli.parser import Commands, Parser, meant
@@ -69,7 +69,7 @@ def command_line() -> tuple[argparse.ArgumentParser, Commands]:
     parser = _TopParser(prog="cove", description=_DESCRIPTION, usage="cove COMMAND [ARGUMENT ...]")
     parser.add_argument("--version", action="version", version=f"cove {version('cove')}")
     commands = Commands.of(parser)
-    for module in (workspaces, running, files, source, agents, information):
+    for module in (workspaces, running, files, source, agents, tenant, information):
         module.add(commands)
     for plugin in sorted(entry_points(group=_PLUGINS)):
         plugin.load()(commands)  # Of other distributions, as `up` of cove-server.

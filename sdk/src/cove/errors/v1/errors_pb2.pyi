@@ -74,6 +74,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The watcher read too slowly and was cut off; resume from the last revision."""
     ERROR_REASON_FIELD_IMMUTABLE: _ErrorReason.ValueType  # 109
     """The update mask names a field that cannot be updated. Metadata: `field`."""
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 114
+    """The tenant has as much as its quota allows. google.rpc.QuotaFailure says of what; RetryInfo is
+    there when waiting helps. Metadata: `quota`, `limit`, `used`.
+    """
     ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 118
     """The database of the registry is away, restarting or out of resources. It
     is not known whether a write was done: the same request id finds out.
@@ -327,6 +331,10 @@ ERROR_REASON_WATCHER_TOO_SLOW: ErrorReason.ValueType  # 108
 """The watcher read too slowly and was cut off; resume from the last revision."""
 ERROR_REASON_FIELD_IMMUTABLE: ErrorReason.ValueType  # 109
 """The update mask names a field that cannot be updated. Metadata: `field`."""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 114
+"""The tenant has as much as its quota allows. google.rpc.QuotaFailure says of what; RetryInfo is
+there when waiting helps. Metadata: `quota`, `limit`, `used`.
+"""
 ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 118
 """The database of the registry is away, restarting or out of resources. It
 is not known whether a write was done: the same request id finds out.

@@ -127,6 +127,11 @@ class ExecutorServiceStub(object):
                 request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.ListExecutedRequest.SerializeToString,
                 response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.ListExecutedResponse.FromString,
                 _registered_method=True)
+        self.GetTenantUsage = channel.unary_unary(
+                '/cove.executor.v1.ExecutorService/GetTenantUsage',
+                request_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.GetTenantUsageRequest.SerializeToString,
+                response_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.GetTenantUsageResponse.FromString,
+                _registered_method=True)
 
 
 class ExecutorServiceServicer(object):
@@ -152,6 +157,7 @@ class ExecutorServiceServicer(object):
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
         * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many as it may here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -246,6 +252,7 @@ class ExecutorServiceServicer(object):
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
         * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many as it may here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -268,6 +275,7 @@ class ExecutorServiceServicer(object):
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
         * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many as it may here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -389,6 +397,13 @@ class ExecutorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTenantUsage(self, request, context):
+        """Tells what the caller's tenant has on this node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExecutorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -481,6 +496,11 @@ def add_ExecutorServiceServicer_to_server(servicer, server):
                     servicer.ListExecuted,
                     request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.ListExecutedRequest.FromString,
                     response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.ListExecutedResponse.SerializeToString,
+            ),
+            'GetTenantUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTenantUsage,
+                    request_deserializer=cove_dot_executor_dot_v1_dot_executor__pb2.GetTenantUsageRequest.FromString,
+                    response_serializer=cove_dot_executor_dot_v1_dot_executor__pb2.GetTenantUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -972,6 +992,33 @@ class ExecutorService(object):
             '/cove.executor.v1.ExecutorService/ListExecuted',
             cove_dot_executor_dot_v1_dot_executor__pb2.ListExecutedRequest.SerializeToString,
             cove_dot_executor_dot_v1_dot_executor__pb2.ListExecutedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTenantUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.executor.v1.ExecutorService/GetTenantUsage',
+            cove_dot_executor_dot_v1_dot_executor__pb2.GetTenantUsageRequest.SerializeToString,
+            cove_dot_executor_dot_v1_dot_executor__pb2.GetTenantUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

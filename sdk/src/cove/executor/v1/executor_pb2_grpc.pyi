@@ -36,6 +36,7 @@ class ExecutorServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
     * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
     * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many as it may here.
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_executor_pb2.GetExecutionRequest, _executor_pb2.GetExecutionResponse]
     """Returns one execution.
@@ -98,6 +99,7 @@ class ExecutorServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
     * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
     * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many as it may here.
     """
     StreamExecution: _aio.UnaryStreamMultiCallable[_executor_pb2.StreamExecutionRequest, _executor_pb2.StreamExecutionResponse]
     """Starts a command and streams its output: StartExecution and ReadOutput in one.
@@ -116,6 +118,7 @@ class ExecutorServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
     * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
     * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many as it may here.
     """
     WatchUsage: _aio.UnaryStreamMultiCallable[_executor_pb2.WatchUsageRequest, _executor_pb2.WatchUsageResponse]
     """Streams what an execution, or all of an environment together, uses: one sample at once and
@@ -200,6 +203,8 @@ class ExecutorServiceStub:
 
     * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
     """
+    GetTenantUsage: _aio.UnaryUnaryMultiCallable[_executor_pb2.GetTenantUsageRequest, _executor_pb2.GetTenantUsageResponse]
+    """Tells what the caller's tenant has on this node."""
 
 class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs commands in an environment it is handed the handle of. A command belongs to
@@ -229,6 +234,7 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
         * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many as it may here.
         """
 
     @_abc_1.abstractmethod
@@ -339,6 +345,7 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
         * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many as it may here.
         """
 
     @_abc_1.abstractmethod
@@ -363,6 +370,7 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * NOT_FOUND, ERROR_REASON_SECRET_NOT_FOUND: a secret has no value; nothing was started.
         * FAILED_PRECONDITION, ERROR_REASON_SECRETS_UNPROTECTED: the kernel cannot keep secrets.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many as it may here.
         """
 
     @_abc_1.abstractmethod
@@ -495,6 +503,14 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
         """
+
+    @_abc_1.abstractmethod
+    def GetTenantUsage(
+        self,
+        request: _executor_pb2.GetTenantUsageRequest,
+        context: _aio.ServicerContext[_executor_pb2.GetTenantUsageRequest, _abc.Awaitable[_executor_pb2.GetTenantUsageResponse]],
+    ) -> _abc.Awaitable[_executor_pb2.GetTenantUsageResponse]:
+        """Tells what the caller's tenant has on this node."""
 
 def add_ExecutorServiceServicer_to_server(servicer: ExecutorServiceServicer, server: _aio.Server) -> None: ...
 

@@ -133,6 +133,8 @@ class WorkspaceServiceServicer(object):
         * RESOURCE_EXHAUSTED, ERROR_REASON_REPOSITORY_TOO_LARGE: over the size limit.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
         * UNAVAILABLE, ERROR_REASON_REMOTE_UNAVAILABLE: the remote broke off; retry.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many workspaces, or as many
+        bytes on disk, as it may have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -204,6 +206,7 @@ class WorkspaceServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: it is not deleted.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many workspaces as it may have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -227,6 +230,8 @@ class WorkspaceServiceServicer(object):
         * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
         * ABORTED, ERROR_REASON_CREATE_FAILED: what this request id made is gone or failed since.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many workspaces, or as many
+        bytes on disk, as it may have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -883,6 +888,8 @@ class ExecutionServiceServicer(object):
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many commands or sandboxes,
+        or has as many bytes on disk, as it may have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -961,6 +968,8 @@ class ExecutionServiceServicer(object):
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many commands or sandboxes,
+        or has as many bytes on disk, as it may have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -973,6 +982,8 @@ class ExecutionServiceServicer(object):
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many commands or sandboxes,
+        or has as many bytes on disk, as it may have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -2625,6 +2636,213 @@ class SourceService(object):
             '/cove.gateway.v1.SourceService/MergeBranch',
             cove_dot_gateway_dot_v1_dot_gateway__pb2.MergeBranchRequest.SerializeToString,
             cove_dot_gateway_dot_v1_dot_gateway__pb2.MergeBranchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class AccessServiceStub(object):
+    """What the caller's tenant may have.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetQuota = channel.unary_unary(
+                '/cove.gateway.v1.AccessService/GetQuota',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetQuotaRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetQuotaResponse.FromString,
+                _registered_method=True)
+        self.UpdateQuota = channel.unary_unary(
+                '/cove.gateway.v1.AccessService/UpdateQuota',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.UpdateQuotaRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.UpdateQuotaResponse.FromString,
+                _registered_method=True)
+
+
+class AccessServiceServicer(object):
+    """What the caller's tenant may have.
+    """
+
+    def GetQuota(self, request, context):
+        """Returns what the caller's tenant may have, and has.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateQuota(self, request, context):
+        """Sets limits of the caller's tenant. One below what is used takes nothing away: nothing new
+        is admitted until there is room. Every gateway goes by the new ones within 5 s.
+
+        * INVALID_ARGUMENT, ERROR_REASON_FIELD_IMMUTABLE: the mask names another field.
+        * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
+        * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_AccessServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQuota,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetQuotaRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetQuotaResponse.SerializeToString,
+            ),
+            'UpdateQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateQuota,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.UpdateQuotaRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.UpdateQuotaResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'cove.gateway.v1.AccessService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('cove.gateway.v1.AccessService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class AccessService(object):
+    """What the caller's tenant may have.
+    """
+
+    @staticmethod
+    def GetQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.AccessService/GetQuota',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.GetQuotaRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.GetQuotaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.AccessService/UpdateQuota',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.UpdateQuotaRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.UpdateQuotaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class AuditServiceStub(object):
+    """Who did what. Every RPC that changes something leaves an entry when it ends, and so does every
+    call that is refused to somebody who is not known or not allowed.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListAuditEntries = channel.unary_unary(
+                '/cove.gateway.v1.AuditService/ListAuditEntries',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ListAuditEntriesRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ListAuditEntriesResponse.FromString,
+                _registered_method=True)
+
+
+class AuditServiceServicer(object):
+    """Who did what. Every RPC that changes something leaves an entry when it ends, and so does every
+    call that is refused to somebody who is not known or not allowed.
+    """
+
+    def ListAuditEntries(self, request, context):
+        """Lists the entries of the caller's tenant, the latest first. Pages are stable while others
+        are appended.
+
+        * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_AuditServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListAuditEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEntries,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ListAuditEntriesRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ListAuditEntriesResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'cove.gateway.v1.AuditService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('cove.gateway.v1.AuditService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class AuditService(object):
+    """Who did what. Every RPC that changes something leaves an entry when it ends, and so does every
+    call that is refused to somebody who is not known or not allowed.
+    """
+
+    @staticmethod
+    def ListAuditEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.AuditService/ListAuditEntries',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.ListAuditEntriesRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.ListAuditEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,8 @@ class WorkspaceServiceStub:
     * RESOURCE_EXHAUSTED, ERROR_REASON_REPOSITORY_TOO_LARGE: over the size limit.
     * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
     * UNAVAILABLE, ERROR_REASON_REMOTE_UNAVAILABLE: the remote broke off; retry.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many workspaces, or as many
+      bytes on disk, as it may have.
     """
     GetWorkspace: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetWorkspaceRequest, _gateway_pb2.GetWorkspaceResponse]
     """Returns one workspace.
@@ -89,6 +91,7 @@ class WorkspaceServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: it is not deleted.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many workspaces as it may have.
     """
     ForkWorkspace: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ForkWorkspaceRequest, _gateway_pb2.ForkWorkspaceResponse]
     """Makes a workspace as another one is now, or as a snapshot of it was: with its head, on a
@@ -108,6 +111,8 @@ class WorkspaceServiceStub:
     * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
     * ABORTED, ERROR_REASON_CREATE_FAILED: what this request id made is gone or failed since.
     * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many workspaces, or as many
+      bytes on disk, as it may have.
     """
     SnapshotWorkspace: _aio.UnaryUnaryMultiCallable[_gateway_pb2.SnapshotWorkspaceRequest, _gateway_pb2.SnapshotWorkspaceResponse]
     """Keeps the files and the head of a workspace as they are now, to fork from; what a
@@ -196,6 +201,8 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         * RESOURCE_EXHAUSTED, ERROR_REASON_REPOSITORY_TOO_LARGE: over the size limit.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
         * UNAVAILABLE, ERROR_REASON_REMOTE_UNAVAILABLE: the remote broke off; retry.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many workspaces, or as many
+          bytes on disk, as it may have.
         """
 
     @_abc_1.abstractmethod
@@ -277,6 +284,7 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: it is not deleted.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many workspaces as it may have.
         """
 
     @_abc_1.abstractmethod
@@ -302,6 +310,8 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
         * ABORTED, ERROR_REASON_CREATE_FAILED: what this request id made is gone or failed since.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many workspaces, or as many
+          bytes on disk, as it may have.
         """
 
     @_abc_1.abstractmethod
@@ -418,6 +428,8 @@ class ExecutionServiceStub:
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many commands or sandboxes,
+      or has as many bytes on disk, as it may have.
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetExecutionRequest, _gateway_pb2.GetExecutionResponse]
     """Returns one execution.
@@ -468,6 +480,8 @@ class ExecutionServiceStub:
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many commands or sandboxes,
+      or has as many bytes on disk, as it may have.
     """
     StreamExecution: _aio.UnaryStreamMultiCallable[_gateway_pb2.StreamExecutionRequest, _gateway_pb2.StreamExecutionResponse]
     """Starts a command and streams its output.
@@ -476,6 +490,8 @@ class ExecutionServiceStub:
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many commands or sandboxes,
+      or has as many bytes on disk, as it may have.
     """
     WatchUsage: _aio.UnaryStreamMultiCallable[_gateway_pb2.WatchUsageRequest, _gateway_pb2.WatchUsageResponse]
     """Streams what a command, or a whole workspace, uses. Of a workspace it goes on until
@@ -548,6 +564,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many commands or sandboxes,
+          or has as many bytes on disk, as it may have.
         """
 
     @_abc_1.abstractmethod
@@ -640,6 +658,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many commands or sandboxes,
+          or has as many bytes on disk, as it may have.
         """
 
     @_abc_1.abstractmethod
@@ -654,6 +674,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many commands or sandboxes,
+          or has as many bytes on disk, as it may have.
         """
 
     @_abc_1.abstractmethod
@@ -1209,3 +1231,77 @@ class SourceServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
 def add_SourceServiceServicer_to_server(servicer: SourceServiceServicer, server: _aio.Server) -> None: ...
+
+class AccessServiceStub:
+    """What the caller's tenant may have."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    GetQuota: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetQuotaRequest, _gateway_pb2.GetQuotaResponse]
+    """Returns what the caller's tenant may have, and has."""
+    UpdateQuota: _aio.UnaryUnaryMultiCallable[_gateway_pb2.UpdateQuotaRequest, _gateway_pb2.UpdateQuotaResponse]
+    """Sets limits of the caller's tenant. One below what is used takes nothing away: nothing new
+    is admitted until there is room. Every gateway goes by the new ones within 5 s.
+
+    * INVALID_ARGUMENT, ERROR_REASON_FIELD_IMMUTABLE: the mask names another field.
+    * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
+    * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+    """
+
+class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
+    """What the caller's tenant may have."""
+
+    @_abc_1.abstractmethod
+    def GetQuota(
+        self,
+        request: _gateway_pb2.GetQuotaRequest,
+        context: _aio.ServicerContext[_gateway_pb2.GetQuotaRequest, _abc.Awaitable[_gateway_pb2.GetQuotaResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.GetQuotaResponse]:
+        """Returns what the caller's tenant may have, and has."""
+
+    @_abc_1.abstractmethod
+    def UpdateQuota(
+        self,
+        request: _gateway_pb2.UpdateQuotaRequest,
+        context: _aio.ServicerContext[_gateway_pb2.UpdateQuotaRequest, _abc.Awaitable[_gateway_pb2.UpdateQuotaResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.UpdateQuotaResponse]:
+        """Sets limits of the caller's tenant. One below what is used takes nothing away: nothing new
+        is admitted until there is room. Every gateway goes by the new ones within 5 s.
+
+        * INVALID_ARGUMENT, ERROR_REASON_FIELD_IMMUTABLE: the mask names another field.
+        * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
+        * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        """
+
+def add_AccessServiceServicer_to_server(servicer: AccessServiceServicer, server: _aio.Server) -> None: ...
+
+class AuditServiceStub:
+    """Who did what. Every RPC that changes something leaves an entry when it ends, and so does every
+    call that is refused to somebody who is not known or not allowed.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ListAuditEntries: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListAuditEntriesRequest, _gateway_pb2.ListAuditEntriesResponse]
+    """Lists the entries of the caller's tenant, the latest first. Pages are stable while others
+    are appended.
+
+    * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
+    """
+
+class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Who did what. Every RPC that changes something leaves an entry when it ends, and so does every
+    call that is refused to somebody who is not known or not allowed.
+    """
+
+    @_abc_1.abstractmethod
+    def ListAuditEntries(
+        self,
+        request: _gateway_pb2.ListAuditEntriesRequest,
+        context: _aio.ServicerContext[_gateway_pb2.ListAuditEntriesRequest, _abc.Awaitable[_gateway_pb2.ListAuditEntriesResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.ListAuditEntriesResponse]:
+        """Lists the entries of the caller's tenant, the latest first. Pages are stable while others
+        are appended.
+
+        * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
+        """
+
+def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _aio.Server) -> None: ...

@@ -1037,3 +1037,57 @@ class ReopenEnvironmentResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReopenEnvironmentResponse: _TypeAlias = ReopenEnvironmentResponse  # noqa: Y015
+
+@_typing.final
+class GetTenantUsageRequest(_message.Message):
+    """Request of GetTenantUsage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADMIT_FIELD_NUMBER: _builtins.int
+    admit: _builtins.bool
+    """Fail when there is no room on the disk for more."""
+    def __init__(
+        self,
+        *,
+        admit: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admit", b"admit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTenantUsageRequest: _TypeAlias = GetTenantUsageRequest  # noqa: Y015
+
+@_typing.final
+class GetTenantUsageResponse(_message.Message):
+    """Answer of GetTenantUsage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIVE_ENVIRONMENTS_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_MEASURE_TIME_FIELD_NUMBER: _builtins.int
+    active_environments: _builtins.int
+    """Sandboxes that run."""
+    disk_bytes: _builtins.int
+    """Bytes on disk, as measured last."""
+    @_builtins.property
+    def disk_measure_time(self) -> _timestamp_pb2.Timestamp:
+        """When that was."""
+
+    def __init__(
+        self,
+        *,
+        active_environments: _builtins.int = ...,
+        disk_bytes: _builtins.int = ...,
+        disk_measure_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["disk_measure_time", b"disk_measure_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_environments", b"active_environments", "disk_bytes", b"disk_bytes", "disk_measure_time", b"disk_measure_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTenantUsageResponse: _TypeAlias = GetTenantUsageResponse  # noqa: Y015

@@ -96,6 +96,11 @@ class ProviderServiceStub(object):
                 request_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.ReopenEnvironmentRequest.SerializeToString,
                 response_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.ReopenEnvironmentResponse.FromString,
                 _registered_method=True)
+        self.GetTenantUsage = channel.unary_unary(
+                '/cove.provider.v1.ProviderService/GetTenantUsage',
+                request_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.GetTenantUsageRequest.SerializeToString,
+                response_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.GetTenantUsageResponse.FromString,
+                _registered_method=True)
 
 
 class ProviderServiceServicer(object):
@@ -149,6 +154,7 @@ class ProviderServiceServicer(object):
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_STOPPED: StopEnvironment forbids it.
         * UNAVAILABLE, ERROR_REASON_ACTIVATION_FAILED: it did not start; retry.
         * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: as many sandboxes of the tenant run as may here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,6 +255,16 @@ class ProviderServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTenantUsage(self, request, context):
+        """Tells what the caller's tenant has on this node.
+
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: `admit` is set, and it has as many bytes as
+        the limits that came with the call allow.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProviderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -311,6 +327,11 @@ def add_ProviderServiceServicer_to_server(servicer, server):
                     servicer.ReopenEnvironment,
                     request_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.ReopenEnvironmentRequest.FromString,
                     response_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.ReopenEnvironmentResponse.SerializeToString,
+            ),
+            'GetTenantUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTenantUsage,
+                    request_deserializer=cove_dot_provider_dot_v1_dot_provider__pb2.GetTenantUsageRequest.FromString,
+                    response_serializer=cove_dot_provider_dot_v1_dot_provider__pb2.GetTenantUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -639,6 +660,33 @@ class ProviderService(object):
             '/cove.provider.v1.ProviderService/ReopenEnvironment',
             cove_dot_provider_dot_v1_dot_provider__pb2.ReopenEnvironmentRequest.SerializeToString,
             cove_dot_provider_dot_v1_dot_provider__pb2.ReopenEnvironmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTenantUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.provider.v1.ProviderService/GetTenantUsage',
+            cove_dot_provider_dot_v1_dot_provider__pb2.GetTenantUsageRequest.SerializeToString,
+            cove_dot_provider_dot_v1_dot_provider__pb2.GetTenantUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,7 @@ class ProviderServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_STOPPED: StopEnvironment forbids it.
     * UNAVAILABLE, ERROR_REASON_ACTIVATION_FAILED: it did not start; retry.
     * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: as many sandboxes of the tenant run as may here.
     """
     InspectEnvironment: _aio.UnaryUnaryMultiCallable[_provider_pb2.InspectEnvironmentRequest, _provider_pb2.InspectEnvironmentResponse]
     """Tells how an environment is.
@@ -115,6 +116,12 @@ class ProviderServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
     * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
     """
+    GetTenantUsage: _aio.UnaryUnaryMultiCallable[_provider_pb2.GetTenantUsageRequest, _provider_pb2.GetTenantUsageResponse]
+    """Tells what the caller's tenant has on this node.
+
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: `admit` is set, and it has as many bytes as
+      the limits that came with the call allow.
+    """
 
 class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
     """Makes, watches and removes what an environment stands on. It reports what it
@@ -177,6 +184,7 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_STOPPED: StopEnvironment forbids it.
         * UNAVAILABLE, ERROR_REASON_ACTIVATION_FAILED: it did not start; retry.
         * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: as many sandboxes of the tenant run as may here.
         """
 
     @_abc_1.abstractmethod
@@ -288,6 +296,18 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: the handle is not one of ours.
         * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTenantUsage(
+        self,
+        request: _provider_pb2.GetTenantUsageRequest,
+        context: _aio.ServicerContext[_provider_pb2.GetTenantUsageRequest, _abc.Awaitable[_provider_pb2.GetTenantUsageResponse]],
+    ) -> _abc.Awaitable[_provider_pb2.GetTenantUsageResponse]:
+        """Tells what the caller's tenant has on this node.
+
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: `admit` is set, and it has as many bytes as
+          the limits that came with the call allow.
         """
 
 def add_ProviderServiceServicer_to_server(servicer: ProviderServiceServicer, server: _aio.Server) -> None: ...

@@ -106,6 +106,7 @@ class RegistryServiceServicer(object):
 
         * ALREADY_EXISTS, ERROR_REASON_ENVIRONMENT_EXISTS: the id is taken.
         * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many as it may have.
         * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: a record holds 1 MiB at most.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left for the database.
         """
@@ -189,6 +190,8 @@ class RegistryServiceServicer(object):
         * NOT_FOUND, ERROR_REASON_ENVIRONMENT_NOT_FOUND: nothing has this name.
         * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: another holder's lease is running.
         * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: a deleted one is to be brought back, and the
+        tenant has as many as it may have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -25,6 +25,7 @@ class RegistryServiceStub:
 
     * ALREADY_EXISTS, ERROR_REASON_ENVIRONMENT_EXISTS: the id is taken.
     * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many as it may have.
     * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: a record holds 1 MiB at most.
     * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left for the database.
     """
@@ -79,6 +80,8 @@ class RegistryServiceStub:
     * NOT_FOUND, ERROR_REASON_ENVIRONMENT_NOT_FOUND: nothing has this name.
     * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: another holder's lease is running.
     * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: a deleted one is to be brought back, and the
+      tenant has as many as it may have.
     """
     RenewOperation: _aio.UnaryUnaryMultiCallable[_registry_pb2.RenewOperationRequest, _registry_pb2.RenewOperationResponse]
     """Extends a lease that is still held.
@@ -120,6 +123,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * ALREADY_EXISTS, ERROR_REASON_ENVIRONMENT_EXISTS: the id is taken.
         * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many as it may have.
         * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: a record holds 1 MiB at most.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left for the database.
         """
@@ -216,6 +220,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND, ERROR_REASON_ENVIRONMENT_NOT_FOUND: nothing has this name.
         * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: another holder's lease is running.
         * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: a deleted one is to be brought back, and the
+          tenant has as many as it may have.
         """
 
     @_abc_1.abstractmethod

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from services.executor.disk import taken
+from servicekit.taken import taken
 
 
 def test_many_directories_are_all_counted(tmp_path: Path) -> None:

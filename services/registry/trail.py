@@ -1,0 +1,111 @@
+"""The audit log: what is asked of it, and the interface of where it is kept."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+from cove.registry.v1.audit_pb2 import AuditEntry
+
+LOOKED_AT: Final = 5000
+"""Entries that one page looks at, at most."""
+
+
+class Entry(NamedTuple):
+    """One entry, as it is kept. `document` is its message; the rest is searched by."""
+
+    id: str
+    tenant: str
+    time: int
+    principal: str
+    action: str
+    resource: str
+    code: str
+    document: bytes
+
+    @classmethod
+    def of(cls, entry: AuditEntry) -> "Entry":
+        return cls(
+            id=entry.id.lower(),
+            tenant=entry.tenant,
+            time=entry.time.ToNanoseconds(),
+            principal=entry.principal,
+            action=entry.action,
+            resource=entry.resource,
+            code=entry.code,
+            document=entry.SerializeToString(),
+        )
+
+
+class Place(NamedTuple):
+    """Of an entry in the list: pages begin below one."""
+
+    time: int
+    id: str
+
+
+class Removed(NamedTuple):
+    """What was removed as it was too old: as many `entries` of before `until`."""
+
+    until: int
+    entries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which entries of a tenant. What is empty, or 0, does not matter."""
+
+    tenant: str
+    start: int = 0
+    end: int = 0
+    principal: str = ""
+    resource: str = ""
+    action: str = ""
+    code: str = ""
+
+    @property
+    def selects(self) -> bool:
+        """Whether entries of the tenant and the time may be left out."""
+        return bool(self.principal or self.resource or self.action or self.code)
+
+    def has(self, entry: Entry) -> bool:
+        """Whether it is one of these; tenant and time have been looked at."""
+        return (
+            self.principal in ("", entry.principal)
+            and self.code in ("", entry.code)
+            and (not self.action or f".{entry.action}".endswith(f".{self.action}"))
+            and (not self.resource or f"{entry.resource}/".startswith(f"{self.resource}/"))
+        )
+
+
+class Found(NamedTuple):
+    """A part of a list; `more` is where the next one begins."""
+
+    entries: list[Entry]
+    more: Place | None
+
+
+def found(rows: Iterable[Entry], wanted: Wanted, limit: int) -> Found:
+    """Those among `rows` that are wanted; they come in order, one more than is looked at."""
+    entries: list[Entry] = []
+    last: Place | None = None
+    for looked_at, entry in enumerate(rows):
+        if last and (looked_at == LOOKED_AT or len(entries) == limit):
+            return Found(entries, last)
+        last = Place(entry.time, entry.id)
+        if wanted.has(entry):
+            entries.append(entry)
+    return Found(entries, None)
+
+
+class Trail(Protocol):
+    """Where entries are kept."""
+
+    async def append(self, entries: Sequence[Entry]) -> int:
+        """Keep those whose id is not here yet; returns how many, once they are durable."""
+        ...
+
+    async def page(self, wanted: Wanted, below: Place | None, limit: int) -> Found:
+        """The latest first. Looks at a bounded number, so it may find few though there are more."""
+        ...
+
+    async def removed(self) -> Removed: ...
