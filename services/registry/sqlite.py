@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
+from servicekit.errors import ServiceError
 from services.registry.database import connect, lock
 from services.registry.errors import (
     EnvironmentNotFound,
@@ -24,15 +25,32 @@ from services.registry.errors import (
 from services.registry.feed import Event, Feed
 from services.registry.migrate import migrate
 from services.registry.retention import Retention, ns, sweep
-from services.registry.store import Change, Clock, Key, Page, Record, RequestId, Span
+from services.registry.selecting import PLACEHOLDER, statement
+from services.registry.store import (
+    BY_NAME,
+    Change,
+    Clock,
+    Key,
+    Order,
+    Page,
+    Place,
+    Record,
+    RequestId,
+    Span,
+    Write,
+)
 from services.registry.writer import Writer
 
 _COLUMNS: Final = ", ".join(Record._fields)
 _PUT: Final = (
     f"INSERT INTO environment ({_COLUMNS}) VALUES ({', '.join('?' * len(Record._fields))})"  # noqa: S608
     " ON CONFLICT (tenant, name) DO UPDATE SET "
-    # Not the uid: it never changes, and naming it would write its index each time.
-    + ", ".join(f"{column} = excluded.{column}" for column in Record._fields[3:])
+    # Not what never changes: naming it would write its index each time.
+    + ", ".join(
+        f"{column} = excluded.{column}"
+        for column in Record._fields
+        if column not in ("tenant", "name", "uid", "create_time")
+    )
 )
 _LOCK_WAIT: Final = 5.0
 _KEY_BYTES: Final = 32
@@ -42,7 +60,7 @@ _SNAPSHOT_LIMIT: Final = 30.0
 
 class _Written(NamedTuple):
     response: bytes
-    event: Event | None
+    events: Sequence[Event] = ()
 
 
 class SqliteStore:
@@ -111,17 +129,46 @@ class SqliteStore:
     ) -> _Written:
         now = self._now()
         if request and (known := self._answered(db, request, now)) is not None:
-            return _Written(known, None)
-        current = _find(db, key)
-        (latest,) = db.execute("SELECT latest FROM counter").fetchone()
-        outcome = change(current, latest + 1)
-        event = _keep(db, key, current, outcome.put, latest + 1, remove=outcome.remove, now=now)
+            return _Written(known)
+        response, event = _apply(db, key, change, now)
         if request:
-            db.execute(
-                "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*request[:4], now, request.digest, outcome.response),
-            )
-        return _Written(outcome.response, event)
+            _answer(db, request, now, response)
+        return _Written(response, [event] if event else ())
+
+    async def write_all(
+        self,
+        writes: Sequence[Write],
+        answer: Callable[[Sequence[bytes | ServiceError]], bytes],
+        request: RequestId | None = None,
+    ) -> bytes:
+        work = partial(self._write_all, writes, answer, request)
+        return (await self._writer.run(work)).response
+
+    def _write_all(
+        self,
+        writes: Sequence[Write],
+        answer: Callable[[Sequence[bytes | ServiceError]], bytes],
+        request: RequestId | None,
+        db: sqlite3.Connection,
+    ) -> _Written:
+        now = self._now()
+        if request and (known := self._answered(db, request, now)) is not None:
+            return _Written(known)
+        results: list[bytes | ServiceError] = []
+        events: list[Event] = []
+        for key, change in writes:
+            try:
+                response, event = _apply(db, key, change, now)
+            except ServiceError as error:  # Raised by the change, before anything was written.
+                results.append(error)
+                continue
+            results.append(response)
+            if event:
+                events.append(event)
+        response = answer(results)
+        if request:
+            _answer(db, request, now, response)
+        return _Written(response, events)
 
     def _answered(self, db: sqlite3.Connection, request: RequestId, now: int) -> bytes | None:
         row = db.execute(
@@ -149,20 +196,15 @@ class SqliteStore:
     async def page(
         self,
         tenant: str | None,
-        after: Key | None,
+        after: Place | None,
         *,
-        states: Collection[int],
+        states: Collection[int] = (),
+        order: Order = BY_NAME,
         limit: int,
         max_bytes: int,
     ) -> Page:
-        where, values = _where(tenant, after)
-        if states:
-            where += f" AND state IN ({', '.join('?' * len(states))})"
-        rows = self._reading.execute(
-            f"SELECT {_COLUMNS} FROM environment WHERE {where}"  # noqa: S608 - no data in it.
-            " ORDER BY name, tenant LIMIT ?",
-            (*values, *states, limit + 1),
-        )
+        query, values = statement(_COLUMNS, tenant, after, states, order, limit + 1)
+        rows = self._reading.execute(query.replace(PLACEHOLDER, "?"), values)
         records: list[Record] = []
         with closing(rows):
             for row in rows:
@@ -178,8 +220,10 @@ class SqliteStore:
 
     async def history(self, after: int, limit: int) -> list[Event]:
         rows = self._reading.execute(
-            "SELECT revision, tenant, name, uid, document FROM change WHERE revision > ?"
-            " ORDER BY revision LIMIT ?",
+            "SELECT change.revision, change.tenant, change.name, change.uid, change.document,"
+            " change.previous, earlier.document"
+            " FROM change LEFT JOIN change AS earlier ON earlier.revision = change.previous"
+            " WHERE change.revision > ? ORDER BY change.revision LIMIT ?",
             (after, limit),
         )
         return [Event(*row) for row in rows.fetchall()]
@@ -203,7 +247,7 @@ class SqliteStore:
 
         def work(db: sqlite3.Connection) -> _Written:
             counts.append(sweep(db, self._now(), self._retention))
-            return _Written(b"", None)
+            return _Written(b"")
 
         await self._writer.run(work)
         return sum(counts)
@@ -215,12 +259,12 @@ class SqliteStore:
             new = (name, secrets.token_bytes(_KEY_BYTES))
             db.execute("INSERT INTO secret VALUES (?, ?) ON CONFLICT DO NOTHING", new)
             row = db.execute("SELECT value FROM secret WHERE name = ?", (name,)).fetchone()
-            return _Written(bytes(row[0]), None)
+            return _Written(bytes(row[0]))
 
         return (await self._writer.run(work)).response
 
     def _publish(self, written: Sequence[_Written]) -> None:
-        self._feed.publish([each.event for each in written if each.event])
+        self._feed.publish([event for each in written for event in each.events])
 
 
 class SqliteSnapshot:
@@ -231,13 +275,10 @@ class SqliteSnapshot:
         self._tenant = tenant
 
     async def page(self, after: Key | None) -> list[Record]:
-        where, values = _where(self._tenant, after)
+        place = Place(*after) if after else None
+        query, values = statement(_COLUMNS, self._tenant, place, (), BY_NAME, _SNAPSHOT_PAGE)
         try:
-            rows = self._db.execute(
-                f"SELECT {_COLUMNS} FROM environment WHERE {where}"  # noqa: S608
-                " ORDER BY name, tenant LIMIT ?",
-                (*values, _SNAPSHOT_PAGE),
-            )
+            rows = self._db.execute(query.replace(PLACEHOLDER, "?"), values)
             return [Record(*row) for row in rows.fetchall()]
         except sqlite3.ProgrammingError:  # Closed by the timer.
             raise WatcherTooSlow("the snapshot was read too slowly") from None
@@ -251,6 +292,25 @@ def _find(db: sqlite3.Connection, key: Key) -> Record | None:
     return row and Record(*row)
 
 
+def _apply(
+    db: sqlite3.Connection, key: Key, change: Change, now: int
+) -> tuple[bytes, Event | None]:
+    """Run one change on what is stored. What it raises, it raises before anything is written."""
+    current = _find(db, key)
+    (latest,) = db.execute("SELECT latest FROM counter").fetchone()
+    outcome = change(current, latest + 1)
+    event = _keep(db, key, current, outcome.put, latest + 1, remove=outcome.remove, now=now)
+    return outcome.response, event
+
+
+def _answer(db: sqlite3.Connection, request: RequestId, now: int, response: bytes) -> None:
+    """Keep it for when the same request comes again."""
+    db.execute(
+        "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (*request[:4], now, request.digest, response),
+    )
+
+
 def _keep(
     db: sqlite3.Connection,
     key: Key,
@@ -262,24 +322,19 @@ def _keep(
     now: int,
 ) -> Event | None:
     """Write what a change decided, and its place in the history."""
+    previous, before = (current.revision, current.document) if current else (0, None)
     if put:
         db.execute(_PUT, put)
-        event = Event(revision, put.tenant, put.name, put.uid, put.document)
+        event = Event(revision, *put[:3], put.document, previous, before)
     elif remove and current:
         db.execute("DELETE FROM environment WHERE tenant = ? AND name = ?", key)
-        event = Event(revision, current.tenant, current.name, current.uid, None)
+        event = Event(revision, *current[:3], None, previous, before)
     else:
         return None
     db.execute(
-        "INSERT INTO change VALUES (?, ?, ?, ?, ?, ?)",
-        (event.revision, now, event.tenant, event.name, event.uid, event.document),
+        "INSERT INTO change (revision, time, tenant, name, uid, document, previous)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (revision, now, event.tenant, event.name, event.uid, event.document, previous),
     )
     db.execute("UPDATE counter SET latest = ?", (revision,))
     return event
-
-
-def _where(tenant: str | None, after: Key | None) -> tuple[str, tuple[str, ...]]:
-    """The condition that begins a page, in the order of name and tenant."""
-    if tenant is not None:
-        return "tenant = ? AND name > ?", (tenant, after.name if after else "")
-    return "(name, tenant) > (?, ?)", (after.name, after.tenant) if after else ("", "")

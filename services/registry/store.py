@@ -5,11 +5,12 @@ stored, and keeps what that returns, all in one transaction. An implementation o
 another database has to do just that, under a lock on the row.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
+from servicekit.errors import ServiceError
 from services.registry.feed import Event, Feed
 
 Clock: TypeAlias = Callable[[], int]
@@ -21,6 +22,26 @@ class Key(NamedTuple):
 
     tenant: str
     name: str
+
+
+class Place(NamedTuple):
+    """Where in a list a page ends."""
+
+    tenant: str
+    name: str
+    time: int = 0
+    """Of the column that the list is ordered by, if it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """By a time and then by name, or by name alone; of all tenants by name alone."""
+
+    time: Literal["", "create_time", "update_time"] = ""
+    descending: bool = False
+    """Of the time."""
+
+    names_descending: bool = False
 
 
 class Record(NamedTuple):
@@ -35,6 +56,8 @@ class Record(NamedTuple):
     lease_end: int
     revision: int
     document: bytes
+    create_time: int = 0
+    update_time: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +74,13 @@ class Outcome:
 Change: TypeAlias = Callable[[Record | None, int], Outcome]
 """Takes what is stored and the revision that its write will have. Runs in another
 thread and touches nothing else; what it raises is the caller's, and nothing is written."""
+
+
+class Write(NamedTuple):
+    """One of several writes."""
+
+    key: Key
+    change: Change
 
 
 class RequestId(NamedTuple):
@@ -75,6 +105,9 @@ class Page(NamedTuple):
 
     records: list[Record]
     more: bool
+
+
+BY_NAME: Final = Order()
 
 
 class Snapshot(Protocol):
@@ -111,6 +144,19 @@ class Store(Protocol):
         """
         ...
 
+    async def write_all(
+        self,
+        writes: Sequence[Write],
+        answer: Callable[[Sequence[bytes | ServiceError]], bytes],
+        request: RequestId | None = None,
+    ) -> bytes:
+        """Run each change in this order, in one transaction; return what `answer` makes of all.
+
+        One that raises a `ServiceError` writes nothing, and takes no other with it. Anything
+        else that goes wrong undoes them all. Else as `write`.
+        """
+        ...
+
     async def get(self, key: Key) -> Record:
         """Raises `EnvironmentNotFound`."""
         ...
@@ -120,16 +166,17 @@ class Store(Protocol):
     async def page(
         self,
         tenant: str | None,
-        after: Key | None,
+        after: Place | None,
         *,
-        states: Collection[int],
+        states: Collection[int] = (),
+        order: Order = BY_NAME,
         limit: int,
         max_bytes: int,
     ) -> Page:
-        """The records after `after` in the order of name and tenant.
+        """The records after `after`, found by an index, whatever else there is.
 
         At most `limit`, and no more than `max_bytes` of documents, but always one
-        when there is one. No `states` means all.
+        when there is one. `states` are for one tenant's list by name; none means all.
         """
         ...
 

@@ -24,11 +24,20 @@ def add(commands: Commands) -> None:
         examples=[
             ("what there is", "cove ls"),
             ("also deleted ones whose work is still kept", "cove ls --all"),
+            ("the newest first", "cove ls --order-by 'create_time desc'"),
+            ("those of a team that failed", "cove ls --filter 'state=FAILED labels.team=web'"),
             ("the ids alone", "cove ls --json | jq -r '.workspaces[].name'"),
         ],
         status=FOLLOWED,
     )
     ls.add_argument("-a", "--all", action="store_true", help="also deleted ones")
+    _filter(ls)
+    ls.add_argument(
+        "--order-by",
+        default="",
+        metavar="ORDER",
+        help="name, create_time, update_time or state, each with ' desc' or without",
+    )
     show = commands.add(
         "show",
         "workspaces:show",
@@ -230,6 +239,7 @@ def _watch(commands: Commands) -> None:
         status="130 after Ctrl-C, 1 when the gateway stays away, 2 for a wrong command line.",
     )
     watch.add_argument("-a", "--all", action="store_true", help="also deleted ones")
+    _filter(watch)
     watch.add_argument(
         "--from",
         type=int,
@@ -237,6 +247,15 @@ def _watch(commands: Commands) -> None:
         dest="revision",
         metavar="REVISION",
         help="only what changed after it",
+    )
+
+
+def _filter(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--filter",
+        default="",
+        metavar="EXPRESSION",
+        help="only those it selects, as in: state = READY AND labels.team = x",
     )
 
 

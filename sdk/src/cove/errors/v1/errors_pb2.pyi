@@ -74,6 +74,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The watcher read too slowly and was cut off; resume from the last revision."""
     ERROR_REASON_FIELD_IMMUTABLE: _ErrorReason.ValueType  # 109
     """The update mask names a field that cannot be updated. Metadata: `field`."""
+    ERROR_REASON_FILTER_INVALID: _ErrorReason.ValueType  # 110
+    """The filter cannot be read, or compares what cannot be compared. Metadata: `position`, counted
+    in characters from 1, `found` there, `allowed`.
+    """
+    ERROR_REASON_ORDER_INVALID: _ErrorReason.ValueType  # 111
+    """The list cannot be ordered so. Metadata: `found`, `allowed`."""
     ERROR_REASON_WORKSPACE_NOT_FOUND: _ErrorReason.ValueType  # 200
     """No workspace has this name. Metadata: `name`."""
     ERROR_REASON_WORKSPACE_EXISTS: _ErrorReason.ValueType  # 201
@@ -303,6 +309,12 @@ ERROR_REASON_WATCHER_TOO_SLOW: ErrorReason.ValueType  # 108
 """The watcher read too slowly and was cut off; resume from the last revision."""
 ERROR_REASON_FIELD_IMMUTABLE: ErrorReason.ValueType  # 109
 """The update mask names a field that cannot be updated. Metadata: `field`."""
+ERROR_REASON_FILTER_INVALID: ErrorReason.ValueType  # 110
+"""The filter cannot be read, or compares what cannot be compared. Metadata: `position`, counted
+in characters from 1, `found` there, `allowed`.
+"""
+ERROR_REASON_ORDER_INVALID: ErrorReason.ValueType  # 111
+"""The list cannot be ordered so. Metadata: `found`, `allowed`."""
 ERROR_REASON_WORKSPACE_NOT_FOUND: ErrorReason.ValueType  # 200
 """No workspace has this name. Metadata: `name`."""
 ERROR_REASON_WORKSPACE_EXISTS: ErrorReason.ValueType  # 201
