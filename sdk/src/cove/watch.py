@@ -31,8 +31,8 @@ async def watch_workspaces(
 
     With a `filter` only what it selects: one that a change takes out of the selection comes as a
     `Delete`. With `from_revision` only what changed after it. A drop goes unnoticed: it goes on
-    at the revision where it was. Where that history is no longer kept, each workspace is told anew and
-    what is gone meanwhile as a `Delete` without revision, if it was told of before; then
+    at the revision where it was. Where that history is no longer kept, each workspace is told
+    anew and what is gone meanwhile as a `Delete` without revision, if it was told of before; then
     `SnapshotEnd` comes again, and what was not told since the one before is gone.
     """
     stub = WorkspaceServiceStub(connection.channel)
