@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import create, execute, memory, stream, worktree
+from benchmarks import create, execute, memory, registry, stream, worktree
 from benchmarks.suite import suite
 
 ALL = {
@@ -14,6 +14,7 @@ ALL = {
     "stream": stream.run,
     "memory": memory.run,
     "worktree": worktree.run,
+    "registry": registry.run,
 }
 
 

@@ -175,7 +175,7 @@ _TEXT: Final = st.lists(_WORDS | st.text(max_size=6), max_size=60).map("".join)
 
 
 @given(text=_TEXT | st.text(max_size=200), spaces=st.booleans())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_any_text_is_a_filter_or_told_to_be_none(text: str, spaces: bool) -> None:
     if spaces:
         text = " ".join(text)
