@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
@@ -20,14 +21,14 @@ _EVENTS = 11
 
 class Etcd:
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._put = channel.unary_unary("/etcdserverpb.KV/Put")
-        self._watch = channel.stream_stream("/etcdserverpb.Watch/Watch")
+        self._put: Any = channel.unary_unary("/etcdserverpb.KV/Put")
+        self._watch: Any = channel.stream_stream("/etcdserverpb.Watch/Watch")
 
     async def put(self, key: str, value: bytes) -> None:
         await self._put(_field(1, key.encode()) + _field(2, value))
 
     @asynccontextmanager
-    async def watch(self, prefix: str) -> AsyncIterator["grpc.aio.StreamStreamCall[bytes, bytes]"]:
+    async def watch(self, prefix: str) -> AsyncIterator[Any]:
         """Of all keys that begin so; it has begun when the block does."""
         begin, end = prefix.encode(), prefix[:-1].encode() + bytes([ord(prefix[-1]) + 1])
         call = self._watch()
@@ -41,7 +42,8 @@ class Etcd:
 
 def events(answer: bytes) -> int:
     """How many events an answer of a watch has."""
-    return sum(each.field_number == _EVENTS for each in UnknownFieldSet(Empty.FromString(answer)))
+    fields: Any = UnknownFieldSet(Empty.FromString(answer))
+    return sum(each.field_number == _EVENTS for each in fields)
 
 
 @asynccontextmanager
