@@ -8,6 +8,12 @@ from services.registry.store import Order, Place
 PLACEHOLDER: Final = "{}"
 """To be replaced by what the database calls one, in order."""
 
+HISTORY: Final = (
+    "SELECT c.revision, c.tenant, c.name, c.uid, c.document, c.previous, e.document"
+    " FROM change c LEFT JOIN change e ON e.revision = c.previous"
+)
+"""The columns of an `Event`; of what it replaced, if that is still kept."""
+
 Statement: TypeAlias = tuple[str, list[Any]]
 """A text with placeholders, and the value of each."""
 
@@ -28,7 +34,7 @@ def statement(
         text, its = _part(columns, tenant, after, state, order, limit)
         texts.append(f"SELECT * FROM ({text}) AS part")  # noqa: S608 - nor here.
         values += its
-    text = f"{' UNION ALL '.join(texts)} ORDER BY {_order(tenant, order)} LIMIT {PLACEHOLDER}"
+    text = f"{' UNION ALL '.join(texts)} ORDER BY {ordering(tenant, order)} LIMIT {PLACEHOLDER}"
     return text, [*values, limit]
 
 
@@ -45,7 +51,7 @@ def _part(
         where, values = f"state = {PLACEHOLDER} AND {where}", [state, *values]
     return (
         f"SELECT {columns} FROM environment WHERE {where}"  # noqa: S608 - no data in it.
-        f" ORDER BY {_order(tenant, order)} LIMIT {PLACEHOLDER}",
+        f" ORDER BY {ordering(tenant, order)} LIMIT {PLACEHOLDER}",
         [*values, limit],
     )
 
@@ -74,9 +80,16 @@ def _where(tenant: str | None, after: Place | None, order: Order) -> Statement:
     )
 
 
-def _order(tenant: str | None, order: Order) -> str:
+def ordering(tenant: str | None, order: Order) -> str:
+    """What stands behind ORDER BY."""
     names = "DESC" if order.names_descending else "ASC"
     if tenant is None:
         return f"name {names}, tenant {names}"
     time = f"{order.time} {'DESC' if order.descending else 'ASC'}, " if order.time else ""
     return f"{time}name {names}"
+
+
+def numbered(text: str) -> str:
+    """With `$1` for the first placeholder, and so on, as PostgreSQL has them."""
+    first, *rest = text.split(PLACEHOLDER)
+    return first + "".join(f"${number}{each}" for number, each in enumerate(rest, start=1))

@@ -10,24 +10,20 @@ import secrets
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Final, Self, TypeAlias
 
-from servicekit.errors import ServiceError
-from services.registry.database import connect, lock
-from services.registry.errors import (
-    EnvironmentNotFound,
-    RequestIdReused,
-    WatcherTooSlow,
-)
+from services.registry.database import commit, connect, lock, migrate
+from services.registry.errors import EnvironmentNotFound, WatcherTooSlow
 from services.registry.feed import Event, Feed
-from services.registry.migrate import migrate
 from services.registry.retention import Retention, ns, sweep
-from services.registry.selecting import PLACEHOLDER, statement
+from services.registry.selecting import HISTORY, PLACEHOLDER, statement
 from services.registry.store import (
     BY_NAME,
+    Answer,
     Change,
     Clock,
     Key,
@@ -40,6 +36,7 @@ from services.registry.store import (
     Write,
 )
 from services.registry.writer import Writer
+from services.registry.written import Job, Written, event, replayed, run
 
 _COLUMNS: Final = ", ".join(Record._fields)
 _PUT: Final = (
@@ -57,10 +54,7 @@ _KEY_BYTES: Final = 32
 _SNAPSHOT_PAGE: Final = 256
 _SNAPSHOT_LIMIT: Final = 30.0
 
-
-class _Written(NamedTuple):
-    response: bytes
-    events: Sequence[Event] = ()
+_Work: TypeAlias = Callable[[sqlite3.Connection], Written]
 
 
 class SqliteStore:
@@ -81,7 +75,9 @@ class SqliteStore:
         self._retention = retention
         (latest,) = reading.execute("SELECT latest FROM counter").fetchone()
         self._feed = Feed(latest)
-        self._writer = Writer(writing, self._publish)
+        self._writing = writing
+        self._thread = ThreadPoolExecutor(1, "writer")
+        self._writer: Writer[_Work, Written] = Writer(self._commit, self._publish)
 
     @classmethod
     @asynccontextmanager
@@ -108,6 +104,7 @@ class SqliteStore:
             store = cls(
                 writing, reading, connect=reconnect, now=now, retention=retention or Retention()
             )
+            stack.callback(store._thread.shutdown)
             stack.push_async_callback(store._writer.close)
             yield store
 
@@ -118,57 +115,33 @@ class SqliteStore:
     @property
     def commits(self) -> int:
         """How often the disk was waited for."""
-        return self._writer.commits
+        return self._writer.groups
+
+    def now(self) -> int:
+        return self._now()
 
     async def write(self, key: Key, change: Change, request: RequestId | None = None) -> bytes:
-        written = await self._writer.run(partial(self._write, key, change, request))
-        return written.response
-
-    def _write(
-        self, key: Key, change: Change, request: RequestId | None, db: sqlite3.Connection
-    ) -> _Written:
-        now = self._now()
-        if request and (known := self._answered(db, request, now)) is not None:
-            return _Written(known)
-        response, event = _apply(db, key, change, now)
-        if request:
-            _answer(db, request, now, response)
-        return _Written(response, [event] if event else ())
+        return await self._run(Job([Write(key, change)], request))
 
     async def write_all(
-        self,
-        writes: Sequence[Write],
-        answer: Callable[[Sequence[bytes | ServiceError]], bytes],
-        request: RequestId | None = None,
+        self, writes: Sequence[Write], answer: Answer, request: RequestId | None = None
     ) -> bytes:
-        work = partial(self._write_all, writes, answer, request)
-        return (await self._writer.run(work)).response
+        return await self._run(Job(writes, request, answer))
 
-    def _write_all(
-        self,
-        writes: Sequence[Write],
-        answer: Callable[[Sequence[bytes | ServiceError]], bytes],
-        request: RequestId | None,
-        db: sqlite3.Connection,
-    ) -> _Written:
+    async def _run(self, job: Job) -> bytes:
+        return (await self._writer.run(partial(self._write, job))).response
+
+    def _write(self, job: Job, db: sqlite3.Connection) -> Written:
         now = self._now()
-        if request and (known := self._answered(db, request, now)) is not None:
-            return _Written(known)
-        results: list[bytes | ServiceError] = []
-        events: list[Event] = []
-        for key, change in writes:
-            try:
-                response, event = _apply(db, key, change, now)
-            except ServiceError as error:  # Raised by the change, before anything was written.
-                results.append(error)
-                continue
-            results.append(response)
-            if event:
-                events.append(event)
-        response = answer(results)
-        if request:
-            _answer(db, request, now, response)
-        return _Written(response, events)
+        if job.request and (known := self._answered(db, job.request, now)) is not None:
+            return Written(known)
+        written = run(job, partial(_apply, db, now))
+        if request := job.request:
+            db.execute(
+                "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*request[:4], now, request.digest, written.response),
+            )
+        return written
 
     def _answered(self, db: sqlite3.Connection, request: RequestId, now: int) -> bytes | None:
         row = db.execute(
@@ -176,14 +149,7 @@ class SqliteStore:
             " AND rpc = ? AND request_id = ? AND time > ?",
             (*request[:4], now - ns(self._retention.requests_age)),
         ).fetchone()
-        if row is None:
-            return None
-        digest, response = row
-        if digest != request.digest:
-            raise RequestIdReused(
-                "the request id was used for other content", request_id=request.request_id
-            )
-        return bytes(response)
+        return replayed(request, *row) if row else None
 
     async def get(self, key: Key) -> Record:
         if (record := _find(self._reading, key)) is None:
@@ -220,10 +186,7 @@ class SqliteStore:
 
     async def history(self, after: int, limit: int) -> list[Event]:
         rows = self._reading.execute(
-            "SELECT change.revision, change.tenant, change.name, change.uid, change.document,"
-            " change.previous, earlier.document"
-            " FROM change LEFT JOIN change AS earlier ON earlier.revision = change.previous"
-            " WHERE change.revision > ? ORDER BY change.revision LIMIT ?",
+            f"{HISTORY} WHERE c.revision > ? ORDER BY c.revision LIMIT ?",
             (after, limit),
         )
         return [Event(*row) for row in rows.fetchall()]
@@ -245,9 +208,9 @@ class SqliteStore:
     async def sweep(self) -> int:
         counts: list[int] = []
 
-        def work(db: sqlite3.Connection) -> _Written:
+        def work(db: sqlite3.Connection) -> Written:
             counts.append(sweep(db, self._now(), self._retention))
-            return _Written(b"")
+            return Written(b"")
 
         await self._writer.run(work)
         return sum(counts)
@@ -255,15 +218,19 @@ class SqliteStore:
     async def secret(self, name: str) -> bytes:
         """A key that is made once and never leaves the database."""
 
-        def work(db: sqlite3.Connection) -> _Written:
+        def work(db: sqlite3.Connection) -> Written:
             new = (name, secrets.token_bytes(_KEY_BYTES))
             db.execute("INSERT INTO secret VALUES (?, ?) ON CONFLICT DO NOTHING", new)
             row = db.execute("SELECT value FROM secret WHERE name = ?", (name,)).fetchone()
-            return _Written(bytes(row[0]))
+            return Written(bytes(row[0]))
 
         return (await self._writer.run(work)).response
 
-    def _publish(self, written: Sequence[_Written]) -> None:
+    async def _commit(self, group: Sequence[_Work]) -> Sequence[Written | Exception]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, commit, self._writing, group)
+
+    def _publish(self, written: Sequence[Written]) -> None:
         self._feed.publish([event for each in written for event in each.events])
 
 
@@ -292,49 +259,26 @@ def _find(db: sqlite3.Connection, key: Key) -> Record | None:
     return row and Record(*row)
 
 
-def _apply(
-    db: sqlite3.Connection, key: Key, change: Change, now: int
-) -> tuple[bytes, Event | None]:
+def _apply(db: sqlite3.Connection, now: int, write: Write) -> tuple[bytes, Event | None]:
     """Run one change on what is stored. What it raises, it raises before anything is written."""
-    current = _find(db, key)
+    current = _find(db, write.key)
     (latest,) = db.execute("SELECT latest FROM counter").fetchone()
-    outcome = change(current, latest + 1)
-    event = _keep(db, key, current, outcome.put, latest + 1, remove=outcome.remove, now=now)
-    return outcome.response, event
+    outcome = write.change(current, latest + 1)
+    told = event(outcome, current, latest + 1)
+    if told:
+        _keep(db, outcome.put, told, now)
+    return outcome.response, told
 
 
-def _answer(db: sqlite3.Connection, request: RequestId, now: int, response: bytes) -> None:
-    """Keep it for when the same request comes again."""
-    db.execute(
-        "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (*request[:4], now, request.digest, response),
-    )
-
-
-def _keep(
-    db: sqlite3.Connection,
-    key: Key,
-    current: Record | None,
-    put: Record | None,
-    revision: int,
-    *,
-    remove: bool,
-    now: int,
-) -> Event | None:
+def _keep(db: sqlite3.Connection, put: Record | None, told: Event, now: int) -> None:
     """Write what a change decided, and its place in the history."""
-    previous, before = (current.revision, current.document) if current else (0, None)
     if put:
         db.execute(_PUT, put)
-        event = Event(revision, *put[:3], put.document, previous, before)
-    elif remove and current:
-        db.execute("DELETE FROM environment WHERE tenant = ? AND name = ?", key)
-        event = Event(revision, *current[:3], None, previous, before)
     else:
-        return None
+        db.execute("DELETE FROM environment WHERE tenant = ? AND name = ?", told[1:3])
     db.execute(
         "INSERT INTO change (revision, time, tenant, name, uid, document, previous)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (revision, now, event.tenant, event.name, event.uid, event.document, previous),
+        (told.revision, now, told.tenant, told.name, told.uid, told.document, told.previous),
     )
-    db.execute("UPDATE counter SET latest = ?", (revision,))
-    return event
+    db.execute("UPDATE counter SET latest = ?", (told.revision,))

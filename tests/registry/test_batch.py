@@ -2,7 +2,6 @@
 
 import asyncio
 import uuid
-from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -13,9 +12,9 @@ from cove.registry.v1 import registry_pb2 as pb
 from servicekit.errors import ServiceError
 from servicekit.status import reason_name
 from services.registry.errors import EtagMismatch
-from services.registry.sqlite import SqliteStore
 from services.registry.store import Key, Outcome, Record, Write
 from tests.registry.caller import Caller, refused
+from tests.registry.stores import open_store
 
 State = pb.Environment.State
 INVALID: Final = grpc.StatusCode.INVALID_ARGUMENT
@@ -140,8 +139,8 @@ def joined(results: Any) -> bytes:
     return b" ".join(b"-" if isinstance(each, ServiceError) else each for each in results)
 
 
-async def test_a_batch_is_one_commit_and_one_that_breaks_is_none(tmp_path: Path) -> None:
-    async with SqliteStore.open(tmp_path / "r" / "db") as store:
+async def test_a_batch_is_one_commit_and_one_that_breaks_is_none(database: str) -> None:
+    async with open_store(database) as store:
         before = store.commits
         keys = [Key("acme", f"environments/{number}") for number in range(100)]
         writes = [Write(key, put(key) if number % 3 else refuse) for number, key in enumerate(keys)]
@@ -164,8 +163,8 @@ class Broken(Exception):
     """What is no refusal of a rule."""
 
 
-async def test_a_batch_beside_single_writes_leaves_no_hole(tmp_path: Path) -> None:
-    async with SqliteStore.open(tmp_path / "r" / "db") as store:
+async def test_a_batch_beside_single_writes_leaves_no_hole(database: str) -> None:
+    async with open_store(database) as store:
         keys = [Key("acme", f"environments/{number}") for number in range(300)]
         batches = [
             store.write_all([Write(key, put(key)) for key in keys[start : start + 50]], joined)

@@ -3,7 +3,6 @@
 import random
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -16,10 +15,10 @@ from services.registry.config import Config
 from services.registry.feed import Event
 from services.registry.fields import FIELDS
 from services.registry.retention import Retention
-from services.registry.sqlite import SqliteStore
 from services.registry.store import Key, Outcome, Record
 from services.registry.watch import SnapshotEnd, watch
 from tests.registry.caller import Caller, Clock
+from tests.registry.stores import AnyStore, open_store
 
 State = pb.Environment.State
 WEB: Final = "labels.team = web"
@@ -108,7 +107,7 @@ async def test_every_view_is_the_list_at_every_revision_and_over_restarts(
             grpc.aio.insecure_channel(served.address) as channel,
         ):
             ada = Caller(channel)
-            for _ in range(25):
+            for _ in range(14):
                 await _write(ada, chance)
                 page = await ada(pb.ListEnvironmentsRequest(**fields))
                 selected.append({e.name: e.SerializeToString() for e in page.environments})
@@ -140,13 +139,13 @@ async def _write(ada: Caller, chance: random.Random) -> None:
 
 
 @pytest.fixture
-async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[SqliteStore]:
+async def store(database: str, clock: Clock) -> AsyncIterator[AnyStore]:
     retention = Retention(changes=2)
-    async with SqliteStore.open(tmp_path / "r" / "db", now=clock, retention=retention) as store:
+    async with open_store(database, now=clock, retention=retention) as store:
         yield store
 
 
-async def keep(store: SqliteStore, environment: pb.Environment) -> None:
+async def keep(store: AnyStore, environment: pb.Environment) -> None:
     key = Key("acme", environment.name)
 
     def put(_: Record | None, revision: int) -> Outcome:
@@ -158,7 +157,7 @@ async def keep(store: SqliteStore, environment: pb.Environment) -> None:
     await store.write(key, put)
 
 
-async def test_what_nobody_knows_any_more_is_told_as_gone(store: SqliteStore) -> None:
+async def test_what_nobody_knows_any_more_is_told_as_gone(store: AnyStore) -> None:
     """What it replaced is swept: better one removal too many than one missed."""
     await keep(store, team("one", "web"))
     for number in range(4):
@@ -176,7 +175,7 @@ async def test_what_nobody_knows_any_more_is_told_as_gone(store: SqliteStore) ->
     await told.aclose()
 
 
-async def test_a_snapshot_of_few_of_many_lets_others_run(store: SqliteStore) -> None:
+async def test_a_snapshot_of_few_of_many_lets_others_run(store: AnyStore) -> None:
     for number in range(600):
         await keep(store, team(f"e{number:03}", "rare" if number == 555 else "web"))
     told = watch(store, "acme", 0, timedelta(seconds=9), Filter("labels.team = rare", FIELDS))

@@ -3,7 +3,6 @@
 import random
 import sqlite3
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -16,6 +15,7 @@ from services.registry.lists import Listing, listing_order, page
 from services.registry.sqlite import SqliteStore
 from services.registry.store import Change, Key, Outcome, Place, Record, Write
 from tests.registry.caller import Caller, Clock, refused
+from tests.registry.stores import AnyStore, open_store
 
 INVALID: Final = grpc.StatusCode.INVALID_ARGUMENT
 State = pb.Environment.State
@@ -184,9 +184,9 @@ def put(key: Key, environment: pb.Environment) -> Change:
 
 
 @pytest.fixture
-async def many(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+async def many(database: str) -> AsyncIterator[AnyStore]:
     """5000, of which one is of team `rare` and one is FAILED."""
-    async with SqliteStore.open(tmp_path / "r" / "db") as store:
+    async with open_store(database) as store:
         writes = []
         for number in range(5000):
             environment = pb.Environment(
@@ -210,7 +210,7 @@ def listing(filter_: str, order: str = "") -> Listing:
     )
 
 
-async def test_a_page_of_a_rare_filter_is_bounded_in_work(many: SqliteStore) -> None:
+async def test_a_page_of_a_rare_filter_is_bounded_in_work(many: AnyStore) -> None:
     """It ends early, with a token, and the pages come to an end all the same."""
     for order in ("", "name desc", "create_time", "state desc"):
         rare, place, pages, found = listing("labels.team = rare", order), None, 0, []
@@ -224,15 +224,17 @@ async def test_a_page_of_a_rare_filter_is_bounded_in_work(many: SqliteStore) -> 
         assert pages == 3
 
 
-async def test_a_rare_state_is_found_at_once(many: SqliteStore) -> None:
+async def test_a_rare_state_is_found_at_once(many: AnyStore) -> None:
     for order in ("", "name desc", "state"):
         read, place = await page(many, listing("state = FAILED", order), None, 100)
         assert len(read) == 1
         assert place is None
 
 
-async def test_no_list_sorts_or_looks_through_a_table(many: SqliteStore, tmp_path: Path) -> None:
+async def test_no_list_sorts_or_looks_through_a_table(many: AnyStore, database: str) -> None:
     """Every statement that a list can make goes along an index."""
+    if not isinstance(many, SqliteStore):
+        return  # Which way PostgreSQL takes depends on what it has counted.
     asked: list[str] = []
     many._reading.set_trace_callback(asked.append)  # noqa: SLF001
     place = Place("acme", "environments/e00100", 100)
@@ -241,7 +243,7 @@ async def test_no_list_sorts_or_looks_through_a_table(many: SqliteStore, tmp_pat
             for after in (None, place):
                 await page(many, listing(filter_, order), after, 2)
     many._reading.set_trace_callback(None)  # noqa: SLF001
-    db = sqlite3.connect(tmp_path / "r" / "db")
+    db = sqlite3.connect(database)
     for query in dict.fromkeys(asked):
         for *_, step in db.execute(f"EXPLAIN QUERY PLAN {query}"):
             assert "SCAN environment" not in step or "USING INDEX" in step, query

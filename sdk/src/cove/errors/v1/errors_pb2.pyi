@@ -80,6 +80,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_ORDER_INVALID: _ErrorReason.ValueType  # 111
     """The list cannot be ordered so. Metadata: `found`, `allowed`."""
+    ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 118
+    """The database of the registry is away, restarting or out of resources. It
+    is not known whether a write was done: the same request id finds out.
+    """
     ERROR_REASON_WORKSPACE_NOT_FOUND: _ErrorReason.ValueType  # 200
     """No workspace has this name. Metadata: `name`."""
     ERROR_REASON_WORKSPACE_EXISTS: _ErrorReason.ValueType  # 201
@@ -315,6 +319,10 @@ in characters from 1, `found` there, `allowed`.
 """
 ERROR_REASON_ORDER_INVALID: ErrorReason.ValueType  # 111
 """The list cannot be ordered so. Metadata: `found`, `allowed`."""
+ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 118
+"""The database of the registry is away, restarting or out of resources. It
+is not known whether a write was done: the same request id finds out.
+"""
 ERROR_REASON_WORKSPACE_NOT_FOUND: ErrorReason.ValueType  # 200
 """No workspace has this name. Metadata: `name`."""
 ERROR_REASON_WORKSPACE_EXISTS: ErrorReason.ValueType  # 201
