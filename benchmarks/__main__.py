@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import create, execute, memory, registry, stream, worktree
+from benchmarks import create, execute, memory, registry, stores, stream, worktree
 from benchmarks.suite import suite
 
 ALL = {
@@ -15,6 +15,7 @@ ALL = {
     "memory": memory.run,
     "worktree": worktree.run,
     "registry": registry.run,
+    "stores": stores.run,
 }
 
 

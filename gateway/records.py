@@ -54,9 +54,13 @@ class Records:
     async def list(self, request: pb.ListEnvironmentsRequest) -> pb.ListEnvironmentsResponse:
         return await self._call(self._rpc.ListEnvironments, request, "")
 
-    async def watch(self, from_revision: int) -> AsyncGenerator[pb.WatchEnvironmentsResponse, None]:
+    async def watch(
+        self,
+        from_revision: int,
+        filter: str,  # noqa: A002 - the contract's word.
+    ) -> AsyncGenerator[pb.WatchEnvironmentsResponse, None]:
         """The changes of the caller's tenant, as the registry tells them; holds none of them."""
-        request = pb.WatchEnvironmentsRequest(from_revision=from_revision)
+        request = pb.WatchEnvironmentsRequest(from_revision=from_revision, filter=filter)
         async with self._registry.stream(self._rpc.WatchEnvironments, request) as events:
             async for event in events:
                 yield event

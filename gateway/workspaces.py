@@ -1,5 +1,6 @@
 """WorkspaceService: what a workspace is, from create to delete."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from importlib.metadata import version
@@ -22,11 +23,14 @@ from gateway.errors import FieldImmutable
 from gateway.limits import LIFE, LifeLimits
 from gateway.ready import Workspaces, in_words_of
 from gateway.records import Records, State
+from gateway.selection import recorded
 from gateway.suspend import Suspensions
 from gateway.tools import Tools
 from gateway.updates import NETWORK, Updates
 from servicekit.status import Context
 
+_TURN: Final = 64
+"""How many are made before others get their turn."""
 _UPDATABLE: Final = ("labels", "annotations")
 _UNTOLD: Final = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE)
 """The executor is away, or older than this gateway."""
@@ -85,13 +89,18 @@ class WorkspaceServicer(WorkspaceServiceServicer):
                 page_size=request.page_size,
                 page_token=request.page_token,
                 states=() if request.show_deleted else _NOT_DELETED,
+                filter=recorded(request.filter),
+                order_by=request.order_by,
             )
         )
-        return pb.ListWorkspacesResponse(
-            workspaces=[workspace(each) for each in page.environments],
-            next_page_token=page.next_page_token,
-            page_size=page.page_size,
+        answer = pb.ListWorkspacesResponse(
+            next_page_token=page.next_page_token, page_size=page.page_size
         )
+        for number, each in enumerate(page.environments, start=1):
+            answer.workspaces.append(workspace(each))
+            if number % _TURN == 0:
+                await asyncio.sleep(0)
+        return answer
 
     async def UpdateWorkspace(
         self, request: pb.UpdateWorkspaceRequest, context: Context
@@ -177,7 +186,8 @@ class WorkspaceServicer(WorkspaceServiceServicer):
     async def WatchWorkspaces(
         self, request: pb.WatchWorkspacesRequest, context: Context
     ) -> AsyncIterator[pb.WatchWorkspacesResponse]:
-        async with aclosing(self._records.watch(request.from_revision)) as events:
+        told_of = self._records.watch(request.from_revision, recorded(request.filter))
+        async with aclosing(told_of) as events:
             async for event in events:
                 if told := change(event):
                     yield told

@@ -42,6 +42,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "REVISION_COMPACTED": "Watch again without a revision: a snapshot comes first.",
     "REVISION_IN_FUTURE": "Watch from a revision that this registry has sent.",
     "WATCHER_TOO_SLOW": "Watch again from the last revision received.",
+    "FILTER_INVALID": "Correct the filter at the position told, with what is allowed there.",
+    "ORDER_INVALID": "Name fields that are allowed, apart by commas, each with ` desc` or without.",
     "FIELD_IMMUTABLE": "Take the field out of the update mask.",
     "QUOTA_EXCEEDED": "Delete what is not needed (`quota` says of what), wait where RetryInfo is "
     "given, or have an administrator raise the quota.",

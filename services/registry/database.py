@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from services.registry.errors import DiskFull, StartError
-from services.registry.migrate import migrations, missing
+from services.registry.migrate import migrations, missing, nanoseconds
 
 T = TypeVar("T")
 
@@ -58,6 +58,7 @@ def migrate(db: sqlite3.Connection) -> None:
     The transaction is the lock: a second process waits for it, then finds nothing
     to do. Raises `StartError` when the database is newer than this code.
     """
+    db.create_function("nanoseconds", 2, nanoseconds, deterministic=True)
     db.execute("BEGIN IMMEDIATE")
     try:
         db.execute("CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY) STRICT")

@@ -25,6 +25,15 @@ class Event(NamedTuple):
     name: str
     uid: str
     document: bytes | None
+    previous: int = 0
+    """The revision of what it replaced: 0 where nothing was there, -1 where nobody knows."""
+
+    before: bytes | None = None
+    """The document of that; None also where it is kept no longer."""
+
+    @property
+    def size(self) -> int:
+        return len(self.document or b"") + len(self.before or b"")
 
 
 class Feed:
@@ -58,12 +67,12 @@ class Feed:
         """Add changes that are durable. The newest one is kept whatever its size."""
         for event in events:
             self._events.append(event)
-            self._bytes += len(event.document or b"")
+            self._bytes += event.size
             self._latest = event.revision
             while len(self._events) > 1 and (
                 len(self._events) > self._max_changes or self._bytes > self._max_bytes
             ):
-                self._bytes -= len(self._events.popleft().document or b"")
+                self._bytes -= self._events.popleft().size
         if events:
             self._wake()
 

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from importlib.resources import files
 from typing import Literal, NamedTuple, TypeAlias
 
+from cove.registry.v1.registry_pb2 import Environment
 from services.registry.errors import StartError
 
 Dialect: TypeAlias = Literal["sqlite", "postgres"]
@@ -22,6 +23,12 @@ def migrations(dialect: Dialect) -> list[Migration]:
         for file in folder.iterdir()
         if file.name.endswith(".sql")
     )
+
+
+def nanoseconds(document: bytes, field: str) -> int:
+    """A time in a document, for the migration that gives it a column."""
+    time: int = getattr(Environment.FromString(document), field).ToNanoseconds()
+    return time
 
 
 def missing(known: Collection[Migration], applied: Collection[int]) -> list[Migration]:

@@ -104,6 +104,11 @@ class Counts:
         self._known[record.tenant] = counted + by, limit
         self._changed[record.tenant] = None
 
+    def copy(self) -> "Counts":
+        made = Counts(dict(self._known), self._default)
+        made._changed = dict(self._changed)
+        return made
+
     def changed(self) -> list[tuple[str, int]]:
         """Tenants, and what is to be kept of them."""
         return [(tenant, self._known[tenant][0]) for tenant in self._changed]

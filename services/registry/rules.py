@@ -257,6 +257,8 @@ def _put(
         lease_end=message.lease_expire_time.ToNanoseconds(),
         revision=revision,
         document=document,
+        create_time=message.create_time.ToNanoseconds(),
+        update_time=now,
         counted=int(_counts(message)),
     )
     return Outcome(response=answer.SerializeToString(), put=record)

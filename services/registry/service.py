@@ -1,5 +1,6 @@
 """gRPC face of the registry: name what is meant, hand it to the store, convert."""
 
+import asyncio
 import base64
 import os
 from collections.abc import AsyncIterator
@@ -12,17 +13,21 @@ from cove.registry.v1 import registry_pb2 as pb
 from cove.registry.v1.registry_pb2_grpc import RegistryServiceServicer
 from servicekit import calls
 from servicekit.errors import InvalidArgument
+from servicekit.filters.filters import Filter
 from servicekit.paging import PageTokens
 from servicekit.status import Context
+from services.registry import batch
 from services.registry.feed import Event
+from services.registry.fields import FIELDS, MAX_BYTES
+from services.registry.lists import Listing, listing_order, page
 from services.registry.rules import Rules, digest
-from services.registry.store import Change, Key, RequestId, Store
+from services.registry.store import Change, Key, Place, RequestId, Store
 from services.registry.watch import Heartbeat, Present, SnapshotEnd, Told, watch
 
 _ALL_TENANTS: Final = "-"
 _DEFAULT_PAGE: Final = 100
 _MAX_PAGE: Final = 1000
-_MAX_PAGE_BYTES: Final = 2 << 20
+_TURN: Final = 64
 
 
 class RegistryServicer(RegistryServiceServicer):
@@ -59,19 +64,22 @@ class RegistryServicer(RegistryServiceServicer):
         self, request: pb.ListEnvironmentsRequest, context: Context
     ) -> pb.ListEnvironmentsResponse:
         asked = self._tokens.page(request, default=_DEFAULT_PAGE, maximum=_MAX_PAGE)
-        records, more = await self._store.page(
-            _tenant(request.tenant),
-            _after(asked.after),
-            states=request.states,
-            limit=asked.size,
-            max_bytes=_MAX_PAGE_BYTES,
+        tenant = _tenant(request.tenant)
+        listing = Listing(
+            tenant=tenant,
+            filter=Filter(request.filter, FIELDS, max_bytes=MAX_BYTES),
+            states=frozenset(request.states),
+            order=listing_order(request.order_by, all_tenants=tenant is None),
         )
-        last = f"{records[-1].name} {records[-1].tenant}" if more else ""
-        return pb.ListEnvironmentsResponse(
-            environments=[_message(record.document) for record in records],
-            next_page_token=self._tokens.next(request, after=last) if more else "",
-            page_size=asked.size,
-        )
+        listed = await page(self._store, listing, _after(asked.after), asked.size)
+        answer = pb.ListEnvironmentsResponse(page_size=asked.size)
+        for number, document in enumerate(listed.documents, start=1):
+            answer.environments.add().MergeFromString(document)
+            if number % _TURN == 0:
+                await asyncio.sleep(0)
+        if listed.next:
+            answer.next_page_token = self._tokens.next(request, after=_last(listed.next))
+        return answer
 
     async def EnvironmentExists(
         self, request: pb.EnvironmentExistsRequest, context: Context
@@ -118,10 +126,24 @@ class RegistryServicer(RegistryServiceServicer):
     async def WatchEnvironments(
         self, request: pb.WatchEnvironmentsRequest, context: Context
     ) -> AsyncIterator[pb.WatchEnvironmentsResponse]:
-        told = watch(self._store, _tenant(request.tenant), request.from_revision, self._heartbeat)
+        told = watch(
+            self._store,
+            _tenant(request.tenant),
+            request.from_revision,
+            self._heartbeat,
+            Filter(request.filter, FIELDS, max_bytes=MAX_BYTES),
+        )
         async with aclosing(told):
             async for each in told:
                 yield _event(each)
+
+    async def BatchUpdateEnvironments(
+        self, request: pb.BatchUpdateEnvironmentsRequest, context: Context
+    ) -> pb.BatchUpdateEnvironmentsResponse:
+        tenant = calls.current().identity.tenant
+        writes = batch.writes(request, self._rules, tenant)
+        answer = await self._store.write_all(writes, batch.answer, _request_id(request))
+        return pb.BatchUpdateEnvironmentsResponse.FromString(answer)
 
     async def _write(self, request: Any, change: Change) -> bytes:
         return await self._store.write(_key(request.name), change, _request_id(request))
@@ -135,12 +157,17 @@ def _tenant(asked: str) -> str | None:
     return None if asked == _ALL_TENANTS else calls.current().identity.tenant
 
 
-def _after(last: str) -> Key | None:
-    """The place in a list that a page token tells of: a name, a space, a tenant."""
+def _last(place: Place) -> str:
+    """A place in a list as a page token has it."""
+    return f"{place.name} {place.tenant} {place.time}"
+
+
+def _after(last: str) -> Place | None:
     if not last:
         return None
-    name, _, tenant = last.partition(" ")
-    return Key(tenant, name)
+    name, _, rest = last.partition(" ")
+    tenant, _, time = rest.partition(" ")
+    return Place(tenant, name, int(time or 0))
 
 
 def _request_id(request: Any) -> RequestId | None:

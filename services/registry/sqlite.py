@@ -21,10 +21,24 @@ from services.registry.database import commit, connect, lock, migrate
 from services.registry.errors import EnvironmentNotFound, WatcherTooSlow
 from services.registry.feed import Event, Feed
 from services.registry.retention import Retention, ns, sweep
+from services.registry.selecting import HISTORY, PLACEHOLDER, statement
 from services.registry.sqlite_tenants import SqliteQuotas, SqliteTrail, count
-from services.registry.store import Change, Clock, Key, Page, Record, RequestId, Span
+from services.registry.store import (
+    BY_NAME,
+    Answer,
+    Change,
+    Clock,
+    Key,
+    Order,
+    Page,
+    Place,
+    Record,
+    RequestId,
+    Span,
+    Write,
+)
 from services.registry.writer import Writer
-from services.registry.written import Written, event, replayed
+from services.registry.written import Job, Written, event, replayed, run
 
 T = TypeVar("T")
 
@@ -32,15 +46,19 @@ _COLUMNS: Final = ", ".join(Record._fields)
 _PUT: Final = (
     f"INSERT INTO environment ({_COLUMNS}) VALUES ({', '.join('?' * len(Record._fields))})"  # noqa: S608
     " ON CONFLICT (tenant, name) DO UPDATE SET "
-    # Not the uid: it never changes, and naming it would write its index each time.
-    + ", ".join(f"{column} = excluded.{column}" for column in Record._fields[3:])
+    # Not what never changes: naming it would write its index each time.
+    + ", ".join(
+        f"{column} = excluded.{column}"
+        for column in Record._fields
+        if column not in ("tenant", "name", "uid", "create_time")
+    )
 )
 _LOCK_WAIT: Final = 5.0
 _KEY_BYTES: Final = 32
 _SNAPSHOT_PAGE: Final = 256
 _SNAPSHOT_LIMIT: Final = 30.0
 
-_Job: TypeAlias = Callable[[sqlite3.Connection], Written]
+_Work: TypeAlias = Callable[[sqlite3.Connection], Written]
 
 
 class SqliteStore:
@@ -67,7 +85,7 @@ class SqliteStore:
         self._feed = Feed(latest)
         self._writing = writing
         self._thread = ThreadPoolExecutor(1, "writer")
-        self._writer: Writer[_Job, Written] = Writer(self._commit, self._publish)
+        self._writer: Writer[_Work, Written] = Writer(self._commit, self._publish)
 
     @classmethod
     @asynccontextmanager
@@ -118,25 +136,24 @@ class SqliteStore:
         return self._now()
 
     async def write(self, key: Key, change: Change, request: RequestId | None = None) -> bytes:
-        written = await self._writer.run(partial(self._write, key, change, request))
-        return written.response
+        return await self._done(Job([Write(key, change)], request))
 
-    def _write(
-        self, key: Key, change: Change, request: RequestId | None, db: sqlite3.Connection
-    ) -> Written:
+    async def write_all(
+        self, writes: Sequence[Write], answer: Answer, request: RequestId | None = None
+    ) -> bytes:
+        return await self._done(Job(writes, request, answer))
+
+    async def _done(self, job: Job) -> bytes:
+        return (await self._writer.run(partial(self._write, job))).response
+
+    def _write(self, job: Job, db: sqlite3.Connection) -> Written:
         now = self._now()
-        if request and (known := self._answered(db, request, now)) is not None:
-            return Written(known, None)
-        current = _find(db, key)
-        (latest,) = db.execute("SELECT latest FROM counter").fetchone()
-        outcome = change(current, latest + 1)
-        count(db, current, outcome, self._limits)
-        told = event(outcome, current, latest + 1)
-        if told:
-            _keep(db, outcome.put, told, now)
-        if request:
-            _remember(db, request, now, outcome.response)
-        return Written(outcome.response, told)
+        if job.request and (known := self._answered(db, job.request, now)) is not None:
+            return Written(known)
+        written = run(job, partial(_apply, db, now, self._limits))
+        if job.request:
+            _remember(db, job.request, now, written.response)
+        return written
 
     def _once(
         self, db: sqlite3.Connection, request: RequestId | None, work: Callable[[int], bytes]
@@ -169,20 +186,15 @@ class SqliteStore:
     async def page(
         self,
         tenant: str | None,
-        after: Key | None,
+        after: Place | None,
         *,
-        states: Collection[int],
+        states: Collection[int] = (),
+        order: Order = BY_NAME,
         limit: int,
         max_bytes: int,
     ) -> Page:
-        where, values = _where(tenant, after)
-        if states:
-            where += f" AND state IN ({', '.join('?' * len(states))})"
-        rows = self._reading.execute(
-            f"SELECT {_COLUMNS} FROM environment WHERE {where}"  # noqa: S608 - no data in it.
-            " ORDER BY name, tenant LIMIT ?",
-            (*values, *states, limit + 1),
-        )
+        query, values = statement(_COLUMNS, tenant, after, states, order, limit + 1)
+        rows = self._reading.execute(query.replace(PLACEHOLDER, "?"), values)
         records: list[Record] = []
         with closing(rows):
             for row in rows:
@@ -198,8 +210,7 @@ class SqliteStore:
 
     async def history(self, after: int, limit: int) -> list[Event]:
         rows = self._reading.execute(
-            "SELECT revision, tenant, name, uid, document FROM change WHERE revision > ?"
-            " ORDER BY revision LIMIT ?",
+            f"{HISTORY} WHERE c.revision > ? ORDER BY c.revision LIMIT ?",
             (after, limit),
         )
         return [Event(*row) for row in rows.fetchall()]
@@ -227,7 +238,7 @@ class SqliteStore:
 
         def job(db: sqlite3.Connection) -> Written:
             results.append(work(db))
-            return Written(b"", None)
+            return Written(b"")
 
         await self._writer.run(job)
         return results[-1]
@@ -239,16 +250,16 @@ class SqliteStore:
             new = (name, secrets.token_bytes(_KEY_BYTES))
             db.execute("INSERT INTO secret VALUES (?, ?) ON CONFLICT DO NOTHING", new)
             row = db.execute("SELECT value FROM secret WHERE name = ?", (name,)).fetchone()
-            return Written(bytes(row[0]), None)
+            return Written(bytes(row[0]))
 
         return (await self._writer.run(work)).response
 
-    async def _commit(self, group: Sequence[_Job]) -> Sequence[Written | Exception]:
+    async def _commit(self, group: Sequence[_Work]) -> Sequence[Written | Exception]:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, commit, self._writing, group)
 
     def _publish(self, written: Sequence[Written]) -> None:
-        self._feed.publish([each.event for each in written if each.event])
+        self._feed.publish([event for each in written for event in each.events])
 
 
 class SqliteSnapshot:
@@ -259,13 +270,10 @@ class SqliteSnapshot:
         self._tenant = tenant
 
     async def page(self, after: Key | None) -> list[Record]:
-        where, values = _where(self._tenant, after)
+        place = Place(*after) if after else None
+        query, values = statement(_COLUMNS, self._tenant, place, (), BY_NAME, _SNAPSHOT_PAGE)
         try:
-            rows = self._db.execute(
-                f"SELECT {_COLUMNS} FROM environment WHERE {where}"  # noqa: S608
-                " ORDER BY name, tenant LIMIT ?",
-                (*values, _SNAPSHOT_PAGE),
-            )
+            rows = self._db.execute(query.replace(PLACEHOLDER, "?"), values)
             return [Record(*row) for row in rows.fetchall()]
         except sqlite3.ProgrammingError:  # Closed by the timer.
             raise WatcherTooSlow("the snapshot was read too slowly") from None
@@ -286,6 +294,20 @@ def _remember(db: sqlite3.Connection, request: RequestId, now: int, response: by
     )
 
 
+def _apply(
+    db: sqlite3.Connection, now: int, limits: Limits, write: Write
+) -> tuple[bytes, Event | None]:
+    """Run one change on what is stored. What it raises, it raises before anything is written."""
+    current = _find(db, write.key)
+    (latest,) = db.execute("SELECT latest FROM counter").fetchone()
+    outcome = write.change(current, latest + 1)
+    count(db, current, outcome, limits)
+    told = event(outcome, current, latest + 1)
+    if told:
+        _keep(db, outcome.put, told, now)
+    return outcome.response, told
+
+
 def _keep(db: sqlite3.Connection, put: Record | None, told: Event, now: int) -> None:
     """Write what a change decided, and its place in the history."""
     if put:
@@ -293,14 +315,8 @@ def _keep(db: sqlite3.Connection, put: Record | None, told: Event, now: int) -> 
     else:
         db.execute("DELETE FROM environment WHERE tenant = ? AND name = ?", told[1:3])
     db.execute(
-        "INSERT INTO change VALUES (?, ?, ?, ?, ?, ?)",
-        (told.revision, now, told.tenant, told.name, told.uid, told.document),
+        "INSERT INTO change (revision, time, tenant, name, uid, document, previous)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (told.revision, now, told.tenant, told.name, told.uid, told.document, told.previous),
     )
     db.execute("UPDATE counter SET latest = ?", (told.revision,))
-
-
-def _where(tenant: str | None, after: Key | None) -> tuple[str, tuple[str, ...]]:
-    """The condition that begins a page, in the order of name and tenant."""
-    if tenant is not None:
-        return "tenant = ? AND name > ?", (tenant, after.name if after else "")
-    return "(name, tenant) > (?, ?)", (after.name, after.tenant) if after else ("", "")

@@ -35,18 +35,22 @@ class Once(Protocol):
 def count(
     db: sqlite3.Connection, current: Record | None, outcome: Outcome, default: Limits
 ) -> None:
-    """Count a write for its tenant. Raises `QuotaExceeded`, after which all is to be undone."""
+    """Count a write for its tenant. Raises `QuotaExceeded`; then it is not counted."""
     by = gained(current, outcome)
     record = outcome.put or current
     if not by or record is None:
         return
-    counted, limit = db.execute(
-        "INSERT INTO quota (tenant, counted) VALUES (?, ?) ON CONFLICT (tenant)"
-        " DO UPDATE SET counted = quota.counted + excluded.counted RETURNING counted, workspaces",
-        (record.tenant, by),
-    ).fetchone()
     if by > 0:
-        admit(record.tenant, counted, limit, default)
+        known = db.execute(
+            "SELECT counted, workspaces FROM quota WHERE tenant = ?", (record.tenant,)
+        ).fetchone()
+        counted, limit = known or (0, 0)
+        admit(record.tenant, counted + by, limit, default)
+    db.execute(
+        "INSERT INTO quota (tenant, counted) VALUES (?, ?) ON CONFLICT (tenant)"
+        " DO UPDATE SET counted = quota.counted + excluded.counted",
+        (record.tenant, by),
+    )
 
 
 class SqliteQuotas:

@@ -5,11 +5,12 @@ stored, and keeps what that returns, all in one transaction. An implementation o
 another database has to do just that, under a lock.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, TypeAlias
 
+from servicekit.errors import ServiceError
 from services.registry.feed import Event, Feed
 
 if TYPE_CHECKING:  # They are made of what is here.
@@ -27,6 +28,26 @@ class Key(NamedTuple):
     name: str
 
 
+class Place(NamedTuple):
+    """Where in a list a page ends."""
+
+    tenant: str
+    name: str
+    time: int = 0
+    """Of the column that the list is ordered by, if it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """By a time and then by name, or by name alone; of all tenants by name alone."""
+
+    time: Literal["", "create_time", "update_time"] = ""
+    descending: bool = False
+    """Of the time."""
+
+    names_descending: bool = False
+
+
 class Record(NamedTuple):
     """One environment as it is kept. `document` is its message; the rest is indexed."""
 
@@ -39,6 +60,8 @@ class Record(NamedTuple):
     lease_end: int
     revision: int
     document: bytes
+    create_time: int = 0
+    update_time: int = 0
     counted: int = 1
     """Whether it counts as a workspace of its tenant's: 1 or 0."""
 
@@ -58,6 +81,17 @@ Change: TypeAlias = Callable[[Record | None, int], Outcome]
 """Takes what is stored and the revision that its write will have. Runs in whatever thread
 the store writes in, more than once where a transaction is begun anew, and touches nothing
 else; what it raises is the caller's, and nothing is written."""
+
+
+class Write(NamedTuple):
+    """One of several writes."""
+
+    key: Key
+    change: Change
+
+
+Answer: TypeAlias = Callable[[Sequence[bytes | ServiceError]], bytes]
+"""Makes one response of what became of each of several writes."""
 
 
 class RequestId(NamedTuple):
@@ -82,6 +116,9 @@ class Page(NamedTuple):
 
     records: list[Record]
     more: bool
+
+
+BY_NAME: Final = Order()
 
 
 class Snapshot(Protocol):
@@ -122,6 +159,19 @@ class Store(Protocol):
         """
         ...
 
+    async def write_all(
+        self,
+        writes: Sequence[Write],
+        answer: Answer,
+        request: RequestId | None = None,
+    ) -> bytes:
+        """Run each change in this order, in one transaction; return what `answer` makes of all.
+
+        One that raises a `ServiceError` writes nothing, and takes no other with it. Anything
+        else that goes wrong undoes them all. Else as `write`.
+        """
+        ...
+
     async def get(self, key: Key) -> Record:
         """Raises `EnvironmentNotFound`."""
         ...
@@ -131,16 +181,17 @@ class Store(Protocol):
     async def page(
         self,
         tenant: str | None,
-        after: Key | None,
+        after: Place | None,
         *,
-        states: Collection[int],
+        states: Collection[int] = (),
+        order: Order = BY_NAME,
         limit: int,
         max_bytes: int,
     ) -> Page:
-        """The records after `after` in the order of name and tenant.
+        """The records after `after`, found by an index, whatever else there is.
 
         At most `limit`, and no more than `max_bytes` of documents, but always one
-        when there is one. No `states` means all.
+        when there is one. `states` are for one tenant's list by name; none means all.
         """
         ...
 

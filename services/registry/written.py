@@ -1,25 +1,51 @@
 """A write on its way through a store, and what came of it. The same for every database."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from servicekit.errors import ServiceError
 from services.registry.errors import RequestIdReused
 from services.registry.feed import Event
-from services.registry.store import Change, Key, Outcome, Record, RequestId
+from services.registry.store import Answer, Outcome, Record, RequestId, Write
 
 
-class Write(NamedTuple):
-    """What `Store.write` was asked for."""
+class Job(NamedTuple):
+    """What `Store.write` was asked for, or `Store.write_all`, which has an `answer`."""
 
-    key: Key
-    change: Change
-    request: RequestId | None
+    writes: Sequence[Write]
+    request: RequestId | None = None
+    answer: Answer | None = None
 
 
 class Written(NamedTuple):
-    """A write that is durable. Without an event it changed nothing."""
+    """A job that is durable. Without events it changed nothing."""
 
     response: bytes
-    event: Event | None
+    events: Sequence[Event] = ()
+
+
+def run(job: Job, apply: Callable[[Write], tuple[bytes, Event | None]]) -> Written:
+    """Apply each of its writes, in order.
+
+    Where there are several, one that is refused has that as its result. Anything else that
+    it raises is raised: then nothing of the job may be kept.
+    """
+    results: list[bytes | ServiceError] = []
+    events: list[Event] = []
+    for write in job.writes:
+        try:
+            response, told = apply(write)
+        except ServiceError as error:
+            if job.answer is None:
+                raise
+            results.append(error)
+            continue
+        results.append(response)
+        if told:
+            events.append(told)
+    if job.answer is None:
+        return Written(response, events)
+    return Written(job.answer(results), events)
 
 
 def replayed(request: RequestId, digest: bytes, response: bytes) -> bytes:
@@ -33,8 +59,9 @@ def replayed(request: RequestId, digest: bytes, response: bytes) -> bytes:
 
 def event(outcome: Outcome, current: Record | None, revision: int) -> Event | None:
     """The change that the outcome is, if it is one."""
+    previous, before = (current.revision, current.document) if current else (0, None)
     if put := outcome.put:
-        return Event(revision, put.tenant, put.name, put.uid, put.document)
+        return Event(revision, *put[:3], put.document, previous, before)
     if outcome.remove and current:
-        return Event(revision, current.tenant, current.name, current.uid, None)
+        return Event(revision, *current[:3], None, previous, before)
     return None

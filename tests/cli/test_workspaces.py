@@ -40,6 +40,20 @@ async def test_ls_is_a_table(suite: Suite, demo: str) -> None:
     assert any(row.split()[:3] == ["demo", "ready", "cove/demo"] for row in rows)
 
 
+async def test_ls_is_of_a_selection_in_an_order(suite: Suite, demo: str, origin: Path) -> None:
+    await suite.cove("create", str(origin), "--id", "zeta", "--label", "team=web")
+    newest = await suite.cove("ls", "--order-by", "create_time desc")
+    assert newest.text.splitlines()[1].split()[0] == "zeta"
+    chosen = await suite.cove("ls", "--filter", "state = READY AND labels.team = web")
+    assert [row.split()[0] for row in chosen.text.splitlines()[1:]] == ["zeta"]
+    assert (await suite.cove("ls", "--filter", "labels.team = none")).text.splitlines()[1:] == []
+    wrong = await suite.cove("ls", "--filter", "team = web")
+    assert wrong.status == 1
+    assert "at 1: found team, allowed: the fields name, uid," in wrong.errors
+    assert (await suite.cove("ls", "--order-by", "size")).status == 1
+    await suite.cove("rm", "--force", "zeta")
+
+
 async def test_json_is_the_contracts(suite: Suite, demo: str) -> None:
     listed = json.loads((await suite.cove("ls", "--json")).text)
     found = next(each for each in listed["workspaces"] if each["name"] == "workspaces/demo")

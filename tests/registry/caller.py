@@ -90,11 +90,16 @@ class Caller:
 
     @contextlib.asynccontextmanager
     async def watch(
-        self, from_revision: int = 0, tenant: str = ""
+        self,
+        from_revision: int = 0,
+        tenant: str = "",
+        filter: str = "",  # noqa: A002 - the contract's word.
     ) -> AsyncIterator[
         "grpc.aio.UnaryStreamCall[pb.WatchEnvironmentsRequest, pb.WatchEnvironmentsResponse]"
     ]:
-        request = pb.WatchEnvironmentsRequest(from_revision=from_revision, tenant=tenant)
+        request = pb.WatchEnvironmentsRequest(
+            from_revision=from_revision, tenant=tenant, filter=filter
+        )
         call = self._stub.WatchEnvironments(request, metadata=self._metadata)
         try:
             yield call

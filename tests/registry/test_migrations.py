@@ -10,12 +10,14 @@ from typing import Any
 import asyncpg
 import pytest
 
+from cove.registry.v1.registry_pb2 import Environment
 from services.registry.errors import StartError
-from services.registry.migrate import Dialect, Migration, migrations, missing
-from services.registry.store import Key, Record, Span
+from services.registry.migrate import Dialect, Migration, migrations, missing, nanoseconds
+from services.registry.store import Key, Order, Place, Record, Span
 from tests.registry.stores import open_store
 from tests.registry.test_store import DEMO, put
 
+NEWEST = Order(time="create_time", descending=True)
 KEPT = Key("acme", "environments/kept")
 # What a registry of the first version would have left.
 CONTENT = (
@@ -43,6 +45,7 @@ async def run(database: str, statements: Sequence[str]) -> list[Any]:
             await connection.close()
     Path(database).parent.mkdir(parents=True, mode=0o700, exist_ok=True)
     with closing(sqlite3.connect(database, isolation_level=None)) as db:
+        db.create_function("nanoseconds", 2, nanoseconds)
         for statement in statements[:-1]:
             db.executescript(statement)
         return db.execute(statements[-1]).fetchall()
@@ -105,6 +108,32 @@ async def test_a_migration_that_fails_leaves_nothing(database: str) -> None:
         " WHERE table_schema = current_schema",
     }[dialect(database)]
     assert await run(database, [names]) == [("request",)]
+
+
+async def test_records_of_before_the_columns_for_times_have_them(database: str) -> None:
+    statements = []
+    for number, name in enumerate(("a", "b", "c"), start=1):
+        environment = Environment(name=f"environments/{name}", tenant="acme", uid=name)
+        environment.create_time.FromNanoseconds(number * 10**9)
+        environment.update_time.FromNanoseconds(number * 10**9 + 5)
+        text = environment.SerializeToString().hex()
+        document = rf"'\x{text}'::bytea" if dialect(database) == "postgres" else f"X'{text}'"
+        statements += [
+            "INSERT INTO environment (tenant, name, uid, state, operation, lease_start, lease_end,"
+            f" revision, document) VALUES ('acme', 'environments/{name}', '{name}', 2, 1, 0, 0,"
+            f" {number}, {document})",
+        ]
+    await make(database, migrations(dialect(database))[:1])
+    await run(database, [*statements, "SELECT 1"])
+    async with open_store(database) as store:
+        page = await store.page("acme", None, order=NEWEST, limit=2, max_bytes=1 << 20)
+        assert [record.name[-1] for record in page.records] == ["c", "b"]
+        assert [record.update_time for record in page.records] == [3 * 10**9 + 5, 2 * 10**9 + 5]
+        after = Place("acme", "environments/b", page.records[-1].create_time)
+        page = await store.page("acme", after, order=NEWEST, limit=1, max_bytes=1 << 20)
+        assert [record.name[-1] for record in page.records] == ["a"]
+        (event,) = await store.history(6, 9)
+        assert (event.previous, event.before) == (-1, None)
 
 
 def test_numbers_may_be_left_out_and_a_lower_one_may_come_later() -> None:

@@ -110,6 +110,10 @@ async def test_a_bool_a_mask_and_a_map_get_through(front: Front) -> None:
     await front.client.get("/workspaces?showDeleted=true&page_size=7")
     assert front.seen.requests[-1].show_deleted
     assert front.seen.requests[-1].page_size == 7
+    query = "filter=state%3DREADY%20AND%20labels.a%3D%22b%22&orderBy=create_time%20desc"
+    await front.client.get(f"/workspaces?{query}")
+    assert front.seen.requests[-1].filter == 'state=READY AND labels.a="b"'
+    assert front.seen.requests[-1].order_by == "create_time desc"
 
 
 @pytest.mark.parametrize(

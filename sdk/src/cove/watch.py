@@ -13,7 +13,8 @@ Delete: TypeAlias = pb.WatchWorkspacesResponse.Delete
 SnapshotEnd: TypeAlias = pb.WatchWorkspacesResponse.SnapshotEnd
 
 Change: TypeAlias = Put | Delete | SnapshotEnd
-"""A workspace as it is now, one that is gone for good, or that all there are were told."""
+"""A workspace as it is now, one that is gone for good or left the selection, or that all there
+are were told."""
 
 _HISTORY_GONE: Final = frozenset(
     {"ERROR_REASON_REVISION_COMPACTED", "ERROR_REASON_REVISION_IN_FUTURE"}
@@ -22,13 +23,16 @@ _TOO_SLOW: Final = "ERROR_REASON_WATCHER_TOO_SLOW"
 
 
 async def watch_workspaces(
-    connection: Connection, from_revision: int = 0
+    connection: Connection,
+    from_revision: int = 0,
+    filter: str = "",  # noqa: A002 - the contract's word.
 ) -> AsyncGenerator[Change, None]:
     """Yield each workspace as it is, `SnapshotEnd`, then what changes; never ends by itself.
 
-    With `from_revision` only what changed after it. A drop goes unnoticed: it goes on at the
-    revision where it was. Where that history is no longer kept, each workspace is told anew and
-    what is gone meanwhile as a `Delete` without revision, if it was told of before; then
+    With a `filter` only what it selects: one that a change takes out of the selection comes as a
+    `Delete`. With `from_revision` only what changed after it. A drop goes unnoticed: it goes on
+    at the revision where it was. Where that history is no longer kept, each workspace is told
+    anew and what is gone meanwhile as a `Delete` without revision, if it was told of before; then
     `SnapshotEnd` comes again, and what was not told since the one before is gone.
     """
     stub = WorkspaceServiceStub(connection.channel)
@@ -36,7 +40,7 @@ async def watch_workspaces(
     view = _View(from_revision)
     while True:
         began = view.revision
-        request = pb.WatchWorkspacesRequest(from_revision=began)
+        request = pb.WatchWorkspacesRequest(from_revision=began, filter=filter)
         view.begin()
         patience.begin()
         try:

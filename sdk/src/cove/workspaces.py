@@ -114,9 +114,22 @@ class Workspaces:
         """A handle on one that is known by its id; nothing is asked yet."""
         return Workspace(self._connection, pb.Workspace(name=f"workspaces/{id}"))
 
-    async def list(self, *, show_deleted: bool = False) -> AsyncGenerator[Workspace, None]:
-        """All of them in the order of their names."""
-        request = pb.ListWorkspacesRequest(show_deleted=show_deleted)
+    async def list(
+        self,
+        *,
+        show_deleted: bool = False,
+        filter: str = "",  # noqa: A002 - the contract's word.
+        order_by: str = "",
+    ) -> AsyncGenerator[Workspace, None]:
+        """All of them in the order of their names, or those that `filter` selects.
+
+        `filter` is an expression of AIP-160, say `state = READY AND labels.team = "x"`;
+        `order_by` one of `name`, `create_time`, `update_time`, `state`, with ` desc` or without,
+        and `, name` behind it if need be. Raises `InvalidArgument`, which says where it is wrong.
+        """
+        request = pb.ListWorkspacesRequest(
+            show_deleted=show_deleted, filter=filter, order_by=order_by
+        )
         while True:
             page = await self._connection.unary(self._stub.ListWorkspaces, request)
             for message in page.workspaces:
@@ -125,9 +138,14 @@ class Workspaces:
                 return
             request.page_token = page.next_page_token
 
-    def watch(self, from_revision: int = 0) -> AsyncGenerator[Change, None]:
+    def watch(
+        self,
+        from_revision: int = 0,
+        *,
+        filter: str = "",  # noqa: A002 - the contract's word.
+    ) -> AsyncGenerator[Change, None]:
         """All of them as they are, then every change; see `cove.watch.watch_workspaces`."""
-        return watch_workspaces(self._connection, from_revision)
+        return watch_workspaces(self._connection, from_revision, filter)
 
     async def undelete(self, id: str) -> Workspace:  # noqa: A002
         """Bring back a deleted one whose unsaved work is still kept. Raises `NotFound`."""

@@ -1,12 +1,14 @@
 """What a group of writes does, decided in memory on what was read under the lock."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from services.registry.feed import Event
 from services.registry.quotas import Counts
-from services.registry.store import Key, Record, RequestId
-from services.registry.written import Write, Written, event, replayed
+from services.registry.store import Key, Record, RequestId, Write
+from services.registry.written import Job, Written, event, replayed, run
+
+_State: TypeAlias = tuple[int, dict[Key, Record], dict[Key, None], list[Event], Counts]
 
 
 class Answer(NamedTuple):
@@ -44,26 +46,46 @@ class Batch:
         """Whether there is nothing to keep."""
         return not self._events and not self._requests
 
-    def run(self, write: Write) -> Written | Exception:
-        """What the write comes to, or what it ends with; the others are not concerned."""
+    def run(self, job: Job) -> Written | Exception:
+        """What the job comes to, or what it ends with; the others are not concerned."""
+        before = self._state() if len(job.writes) > 1 else None
         try:
-            return self._run(write)
+            return self._run(job)
         except Exception as error:  # Its caller gets it.
+            if before:
+                self._restore(before)
             return error
 
-    def _run(self, write: Write) -> Written:
-        key, change, request = write
+    def _run(self, job: Job) -> Written:
+        request = job.request
         if request and (known := self._answers.get(request[:4])):
-            return Written(replayed(request, *known), None)
-        current = self._records.get(key)
-        outcome = change(current, self.latest + 1)
+            return Written(replayed(request, *known))
+        written = run(job, self._apply)
+        if request:
+            self._answer(request, written.response)
+        return written
+
+    def _apply(self, write: Write) -> tuple[bytes, Event | None]:
+        current = self._records.get(write.key)
+        outcome = write.change(current, self.latest + 1)
         self._counts.add(current, outcome)
         told = event(outcome, current, self.latest + 1)
         if told:
-            self._keep(key, outcome.put, told)
-        if request:
-            self._answer(request, outcome.response)
-        return Written(outcome.response, told)
+            self._keep(write.key, outcome.put, told)
+        return outcome.response, told
+
+    def _state(self) -> _State:
+        """What the writes of a job change; its answer is kept last, when nothing goes wrong."""
+        return (
+            self.latest,
+            dict(self._records),
+            dict(self._touched),
+            list(self._events),
+            self._counts.copy(),
+        )
+
+    def _restore(self, state: _State) -> None:
+        self.latest, self._records, self._touched, self._events, self._counts = state
 
     def _keep(self, key: Key, put: Record | None, told: Event) -> None:
         if put:
@@ -82,12 +104,12 @@ class Batch:
         """Of the statement that keeps it: the columns of what goes into each table."""
         put = [self._records[key] for key in self._touched if key in self._records]
         gone = [key for key in self._touched if key not in self._records]
-        changes = [(each.revision, self._now, *each[1:]) for each in self._events]
+        changes = [(each.revision, self._now, *each[1:6]) for each in self._events]
         answers = [(*each, self._now, *self._answers[each]) for each in self._requests]
         return [
             *_columns(gone, 2),
             *_columns(put, len(Record._fields)),
-            *_columns(changes, 6),
+            *_columns(changes, 7),
             *_columns(answers, 7),
             *_columns(self._counts.changed(), 2),
             self.latest,

@@ -17,7 +17,7 @@ from services.registry.postgres.database import Connection, Database, is_away, u
 from services.registry.quotas import Counts
 from services.registry.retention import Retention, ns
 from services.registry.store import Clock, Key, Record
-from services.registry.written import Write, Written
+from services.registry.written import Job, Written
 
 COLUMNS: Final = ", ".join(Record._fields)
 
@@ -46,26 +46,27 @@ _KEEP: Final = f"""
     ), put AS (
         INSERT INTO environment ({COLUMNS})
         SELECT * FROM unnest($3::text[], $4::text[], $5::text[], $6::int[], $7::int[],
-            $8::bigint[], $9::bigint[], $10::bigint[], $11::bytea[], $12::int[])
+            $8::bigint[], $9::bigint[], $10::bigint[], $11::bytea[], $12::bigint[], $13::bigint[],
+            $14::int[])
         ON CONFLICT (tenant, name) DO UPDATE SET
         {", ".join(f"{column} = excluded.{column}" for column in Record._fields[2:])}
     ), told AS (
-        INSERT INTO change (revision, time, tenant, name, uid, document)
-        SELECT * FROM unnest($13::bigint[], $14::bigint[], $15::text[], $16::text[],
-            $17::text[], $18::bytea[])
+        INSERT INTO change (revision, time, tenant, name, uid, document, previous)
+        SELECT * FROM unnest($15::bigint[], $16::bigint[], $17::text[], $18::text[],
+            $19::text[], $20::bytea[], $21::bigint[])
     ), answered AS (
         INSERT INTO request (tenant, principal, rpc, request_id, time, digest, response)
-        SELECT * FROM unnest($19::text[], $20::text[], $21::text[], $22::text[],
-            $23::bigint[], $24::bytea[], $25::bytea[])
+        SELECT * FROM unnest($22::text[], $23::text[], $24::text[], $25::text[],
+            $26::bigint[], $27::bytea[], $28::bytea[])
         ON CONFLICT (tenant, principal, rpc, request_id) DO UPDATE SET
         time = excluded.time, digest = excluded.digest, response = excluded.response
     ), quotas AS (
-        INSERT INTO quota (tenant, counted) SELECT * FROM unnest($26::text[], $27::bigint[])
+        INSERT INTO quota (tenant, counted) SELECT * FROM unnest($29::text[], $30::bigint[])
         ON CONFLICT (tenant) DO UPDATE SET counted = excluded.counted
     ), counted AS (
-        UPDATE counter SET latest = $28
+        UPDATE counter SET latest = $31
     )
-    SELECT pg_notify($29, ($28::bigint)::text)
+    SELECT pg_notify($32, ($31::bigint)::text)
 """  # noqa: S608 - no data in it.
 
 
@@ -90,7 +91,7 @@ class Committer:
         self._deciding = False
         self.now = now() if now else time.time_ns()
 
-    async def commit(self, group: Sequence[Write]) -> Sequence[Written | Exception]:
+    async def commit(self, group: Sequence[Job]) -> Sequence[Written | Exception]:
         """See `Writer`.
 
         A group that the database refuses for what is in it is committed one by one, so
@@ -115,7 +116,7 @@ class Committer:
             self._db.terminate()
         self._db = None
 
-    async def _anew(self, group: Sequence[Write]) -> Sequence[Written | Exception]:
+    async def _anew(self, group: Sequence[Job]) -> Sequence[Written | Exception]:
         """Commit, on a new connection if the old one turned out to be dead before its end."""
         old = self._db is not None
         self._deciding = True
@@ -127,7 +128,7 @@ class Committer:
                 raise
         return await self._transaction(group)
 
-    async def _transaction(self, group: Sequence[Write]) -> Sequence[Written | Exception]:
+    async def _transaction(self, group: Sequence[Job]) -> Sequence[Written | Exception]:
         try:
             if self._db is None:
                 self._db = await self._database.connect("writer")
@@ -136,9 +137,7 @@ class Committer:
             self.close()  # What it began ends with it.
             raise
 
-    async def _decide(
-        self, db: Connection, group: Sequence[Write]
-    ) -> Sequence[Written | Exception]:
+    async def _decide(self, db: Connection, group: Sequence[Job]) -> Sequence[Written | Exception]:
         await db.execute("BEGIN")
         batch = await self._read(db, group)
         results = [batch.run(each) for each in group]
@@ -151,13 +150,13 @@ class Committer:
             raise asyncpg.InternalClientError(f"COMMIT was answered {answer}")
         return results
 
-    async def _read(self, db: Connection, group: Sequence[Write]) -> Batch:
+    async def _read(self, db: Connection, group: Sequence[Job]) -> Batch:
         latest = await db.fetchval(_LOCK)
-        keys = list({write.key for write in group})
+        keys = list({write.key for job in group for write in job.writes})
         rows = await db.fetch(_RECORDS, [key.tenant for key in keys], [key.name for key in keys])
         self.now = self._clock() if self._clock else rows[0][0]
         found = [Record(*row[1:]) for row in rows if row[1] is not None]
-        asked = [write.request for write in group if write.request]
+        asked = [job.request for job in group if job.request]
         since = self.now - ns(self._retention.requests_age)
         known = (
             await db.fetch(_ANSWERS, *([each[part] for each in asked] for part in range(4)), since)

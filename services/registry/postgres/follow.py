@@ -12,13 +12,11 @@ from typing import Any, Final
 
 from services.registry.feed import Event, Feed
 from services.registry.postgres.database import CALL_TIMEOUT, Connection, Database, is_away
+from services.registry.selecting import HISTORY
 
 _log = logging.getLogger(__name__)
 
-HISTORY: Final = (
-    "SELECT revision, tenant, name, uid, document FROM change WHERE revision > $1"
-    " ORDER BY revision LIMIT $2"
-)
+SINCE: Final = f"{HISTORY} WHERE c.revision > $1 ORDER BY c.revision LIMIT $2"
 SPAN: Final = "SELECT compacted, latest FROM counter"
 _PAGE: Final = 256
 # A connection that died without a sign is found out by this.
@@ -92,7 +90,7 @@ class Follower:
         self._more.clear()
         while True:
             after = self._feed.latest
-            rows = await db.fetch(HISTORY, after, _PAGE, timeout=CALL_TIMEOUT)
+            rows = await db.fetch(SINCE, after, _PAGE, timeout=CALL_TIMEOUT)
             if not self._publish([Event(*row) for row in rows]):
                 compacted, latest = await db.fetchrow(SPAN)
                 if self._feed.latest < compacted:

@@ -12,14 +12,28 @@ from services.registry.errors import EnvironmentNotFound, StartError
 from services.registry.feed import Event, Feed
 from services.registry.postgres.commit import COLUMNS, NOW, Committer
 from services.registry.postgres.database import Connection, Database, started
-from services.registry.postgres.follow import HISTORY, SPAN, Follower
+from services.registry.postgres.follow import SINCE, SPAN, Follower
 from services.registry.postgres.migrate import migrate
-from services.registry.postgres.snapshot import PostgresSnapshot, Snapshots, where
+from services.registry.postgres.snapshot import PostgresSnapshot, Snapshots
 from services.registry.postgres.tenants import PostgresQuotas, PostgresTrail, sweep_audit
 from services.registry.retention import PART, Retention, ns
-from services.registry.store import Change, Clock, Key, Page, Record, RequestId, Span
+from services.registry.selecting import PLACEHOLDER, numbered, ordering, statement
+from services.registry.store import (
+    BY_NAME,
+    Answer,
+    Change,
+    Clock,
+    Key,
+    Order,
+    Page,
+    Place,
+    Record,
+    RequestId,
+    Span,
+    Write,
+)
 from services.registry.writer import Writer
-from services.registry.written import Write, Written
+from services.registry.written import Job, Written
 
 _FIND: Final = f"SELECT {COLUMNS} FROM environment WHERE tenant = $1 AND name = $2"  # noqa: S608
 _START_WAIT: Final = 30.0
@@ -49,7 +63,7 @@ class PostgresStore:
         self._follower = Follower(database, channel, self._feed)
         self._snapshots = Snapshots(database, _SNAPSHOTS)
         self._committer = Committer(database, channel, now=now, retention=retention, limits=limits)
-        self._writer: Writer[Write, Written] = Writer(self._committer.commit, self._publish)
+        self._writer: Writer[Job, Written] = Writer(self._committer.commit, self._publish)
 
     @classmethod
     @asynccontextmanager
@@ -99,7 +113,12 @@ class PostgresStore:
         return self._committer.now
 
     async def write(self, key: Key, change: Change, request: RequestId | None = None) -> bytes:
-        return (await self._writer.run(Write(key, change, request))).response
+        return (await self._writer.run(Job([Write(key, change)], request))).response
+
+    async def write_all(
+        self, writes: Sequence[Write], answer: Answer, request: RequestId | None = None
+    ) -> bytes:
+        return (await self._writer.run(Job(writes, request, answer))).response
 
     async def get(self, key: Key) -> Record:
         row = await self._database.read(lambda db: db.fetchrow(_FIND, *key))
@@ -114,25 +133,25 @@ class PostgresStore:
     async def page(
         self,
         tenant: str | None,
-        after: Key | None,
+        after: Place | None,
         *,
-        states: Collection[int],
+        states: Collection[int] = (),
+        order: Order = BY_NAME,
         limit: int,
         max_bytes: int,
     ) -> Page:
-        condition, values = where(tenant, after)
-        if states:
-            condition += " AND state = ANY($5::int[])"
+        part, values = statement(COLUMNS, tenant, after, states, order, limit + 1)
+        by = ordering(tenant, order)
         # The sizes are added up there, so that no more than the page comes here.
-        sql = (
+        sql = numbered(
             f"SELECT {COLUMNS}, found FROM (SELECT *,"  # noqa: S608 - no data in it.
-            " sum(octet_length(document)) OVER (ORDER BY name, tenant) AS bytes,"
-            " row_number() OVER (ORDER BY name, tenant) AS place, count(*) OVER () AS found"
-            f" FROM (SELECT {COLUMNS} FROM environment WHERE {condition}"
-            " ORDER BY name, tenant LIMIT $3::bigint + 1) part) sized"
-            " WHERE place = 1 OR (place <= $3 AND bytes <= $4) ORDER BY place"
+            f" sum(octet_length(document)) OVER (ORDER BY {by}) AS bytes,"
+            f" row_number() OVER (ORDER BY {by}) AS place, count(*) OVER () AS found"
+            f" FROM ({part}) part) sized"
+            f" WHERE place = 1 OR (place <= {PLACEHOLDER} AND bytes <= {PLACEHOLDER})"
+            " ORDER BY place"
         )
-        parameters = (*values, limit, max_bytes, *([list(states)] if states else []))
+        parameters = (*values, limit, max_bytes)
         rows = await self._database.read(lambda db: db.fetch(sql, *parameters))
         records = [Record(*row[:-1]) for row in rows]
         return Page(records, more=bool(rows) and rows[0]["found"] > len(rows))
@@ -141,7 +160,7 @@ class PostgresStore:
         return Span(*await self._database.read(lambda db: db.fetchrow(SPAN)))
 
     async def history(self, after: int, limit: int) -> list[Event]:
-        rows = await self._database.read(lambda db: db.fetch(HISTORY, after, limit))
+        rows = await self._database.read(lambda db: db.fetch(SINCE, after, limit))
         return [Event(*row) for row in rows]
 
     def snapshot(
@@ -189,4 +208,4 @@ class PostgresStore:
         return await self._database.read(work)
 
     def _publish(self, written: Sequence[Written]) -> None:
-        self._follower.own([each.event for each in written if each.event])
+        self._follower.own([event for each in written for event in each.events])

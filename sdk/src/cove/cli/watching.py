@@ -16,18 +16,21 @@ if TYPE_CHECKING:  # It takes a while to import.
 
 _COLOURS: Final = {"ready": "green", "failed": "red", "pending": "yellow", "deleting": "yellow"}
 _GONE: Final = "removed"
+_LEFT: Final = "left"
+"""Removed, or selected no more."""
 
 
 async def watch(cove: Client, options: argparse.Namespace, console: Console) -> int:
     """Ends by a signal only."""
-    changes = cove.workspaces.watch(options.revision)
+    changes = cove.workspaces.watch(options.revision, filter=options.filter)
     async with aclosing(changes):
         if console.as_json:
             await _as_json(changes, console)
         elif console.is_terminal:
             await _as_table(changes, show_deleted=options.all)
         else:
-            await _as_lines(changes, console, show_deleted=options.all)
+            gone = _LEFT if options.filter else _GONE
+            await _as_lines(changes, console, gone, show_deleted=options.all)
     return 0
 
 
@@ -43,7 +46,7 @@ async def _as_json(changes: AsyncGenerator[Change, None], console: Console) -> N
 
 
 async def _as_lines(
-    changes: AsyncGenerator[Change, None], console: Console, *, show_deleted: bool
+    changes: AsyncGenerator[Change, None], console: Console, gone: str, *, show_deleted: bool
 ) -> None:
     """A line for each change that can be seen: many writes change nothing that is shown."""
     shown: dict[str, str] = {}
@@ -60,7 +63,7 @@ async def _as_lines(
             case Delete():
                 name = _id(change.name)
                 if shown.pop(name, None) is not None:
-                    console.line(f"{name} {_GONE}")
+                    console.line(f"{name} {gone}")
 
 
 async def _as_table(changes: AsyncGenerator[Change, None], *, show_deleted: bool) -> None:

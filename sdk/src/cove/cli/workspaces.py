@@ -109,7 +109,10 @@ def _hosts(texts: list[str]) -> list[str]:
 
 
 async def ls(cove: Client, options: argparse.Namespace, console: Console) -> int:
-    found = [each.message async for each in cove.workspaces.list(show_deleted=options.all)]
+    workspaces = cove.workspaces.list(
+        show_deleted=options.all, filter=options.filter, order_by=options.order_by
+    )
+    found = [each.message async for each in workspaces]
     if console.as_json:
         console.json(pb.ListWorkspacesResponse(workspaces=found))
         return 0

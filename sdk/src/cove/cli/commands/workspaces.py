@@ -1,17 +1,10 @@
-"""`cove create update fork snapshot snapshots ls show watch rm undelete suspend resume`."""
+"""`cove create update fork snapshot snapshots ls show watch rm undelete`."""
 
 import argparse
 from typing import Final
 
 from cove.cli import completers
-from cove.cli.commands.arguments import (
-    FOLLOWED,
-    completed,
-    credentials,
-    lifetime,
-    size,
-    workspace,
-)
+from cove.cli.commands.arguments import FOLLOWED, completed, credentials, size, workspace
 from cove.cli.parser import Commands
 
 _GROUP: Final = "Workspaces"
@@ -31,11 +24,20 @@ def add(commands: Commands) -> None:
         examples=[
             ("what there is", "cove ls"),
             ("also deleted ones whose work is still kept", "cove ls --all"),
+            ("the newest first", "cove ls --order-by 'create_time desc'"),
+            ("those of a team that failed", "cove ls --filter 'state=FAILED labels.team=web'"),
             ("the ids alone", "cove ls --json | jq -r '.workspaces[].name'"),
         ],
         status=FOLLOWED,
     )
     ls.add_argument("-a", "--all", action="store_true", help="also deleted ones")
+    _filter(ls)
+    ls.add_argument(
+        "--order-by",
+        default="",
+        metavar="ORDER",
+        help="name, create_time, update_time or state, each with ' desc' or without",
+    )
     show = commands.add(
         "show",
         "workspaces:show",
@@ -49,7 +51,6 @@ def add(commands: Commands) -> None:
     workspace(show)
     _watch(commands)
     _rm(commands)
-    _suspend(commands)
     undelete = commands.add(
         "undelete",
         "workspaces:undelete",
@@ -120,7 +121,6 @@ def _create(commands: Commands) -> None:
     option("--disk", type=size, default=0, metavar="SIZE", help="limit of files of its own: 10GiB")
     option("--open-files", type=int, default=0, metavar="N", help="descriptors of each process")
     _network(create)
-    _life(create)
     option("--keep-failed", action="store_true", help="keep the record when it cannot be made")
     option("--no-wait", action="store_true", help="return when it is recorded, not when ready")
     credentials(create)
@@ -136,25 +136,13 @@ def _network(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _life(parser: argparse.ArgumentParser) -> None:
-    option = parser.add_argument
-    option("--ttl", type=lifetime, metavar="TIME", help="remove it so long after it was made: 8h")
-    option(
-        "--idle-timeout",
-        type=lifetime,
-        metavar="TIME",
-        help="suspend it when nothing is done with it for so long: 30m",
-    )
-
-
 def _update(commands: Commands) -> None:
     update = commands.add(
         "update",
         "workspaces:update",
-        "change the network, the life or the labels of a workspace",
-        description="Change what the programs of a workspace may reach, how long it lives, or its "
-        "labels. What is given takes the place of all that was there; what is not stays as it "
-        "is.\n\n"
+        "change what a workspace may reach, or its labels",
+        description="Change what the programs of a workspace may reach, or its labels. What is "
+        "given takes the place of all that was there; what is not stays as it is.\n\n"
         "A new network is in force when this returns, for running commands too; open connections "
         "that it forbids are cut.",
         group=_GROUP,
@@ -165,16 +153,12 @@ def _update(commands: Commands) -> None:
             ),
             ("every public web server", "cove update demo --network '*:80,443'"),
             ("nothing any more", "cove update demo --no-network"),
-            ("keep it for two days, from when it was made", "cove update demo --ttl 2d"),
         ],
         status=FOLLOWED,
     )
     workspace(update)
     _network(update)
     update.add_argument("--no-network", action="store_true", help="nothing can be reached")
-    _life(update)
-    update.add_argument("--no-ttl", action="store_true", help="keep it until it is removed")
-    update.add_argument("--no-idle-timeout", action="store_true", help="never suspend it")
     update.add_argument(
         "-l", "--label", action="append", default=[], metavar="K=V", help="all its labels"
     )
@@ -255,6 +239,7 @@ def _watch(commands: Commands) -> None:
         status="130 after Ctrl-C, 1 when the gateway stays away, 2 for a wrong command line.",
     )
     watch.add_argument("-a", "--all", action="store_true", help="also deleted ones")
+    _filter(watch)
     watch.add_argument(
         "--from",
         type=int,
@@ -265,34 +250,13 @@ def _watch(commands: Commands) -> None:
     )
 
 
-def _suspend(commands: Commands) -> None:
-    suspend = commands.add(
-        "suspend",
-        "workspaces:suspend",
-        "end the sandboxes of workspaces; their files stay",
-        description="End the sandbox of a workspace, until `cove resume`. All its files stay, also "
-        "those in its home. It runs no commands meanwhile, and can be looked at, committed, "
-        "forked and removed.\n\n"
-        "While something runs it is refused. With --force, commands get SIGTERM, and SIGKILL "
-        "after 5 s.",
-        group=_GROUP,
-        examples=[
-            ("for the night", "cove suspend demo"),
-            ("whatever runs in it", "cove suspend --force demo"),
-        ],
-        status=FOLLOWED,
+def _filter(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--filter",
+        default="",
+        metavar="EXPRESSION",
+        help="only those it selects, as in: state = READY AND labels.team = x",
     )
-    workspace(suspend, nargs="+")
-    suspend.add_argument("-f", "--force", action="store_true", help="end what runs")
-    resume = commands.add(
-        "resume",
-        "workspaces:resume",
-        "let suspended workspaces run commands again",
-        group=_GROUP,
-        examples=[("go on", "cove resume demo")],
-        status=FOLLOWED,
-    )
-    workspace(resume, nargs="+")
 
 
 def _rm(commands: Commands) -> None:

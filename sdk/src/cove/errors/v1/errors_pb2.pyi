@@ -78,6 +78,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The tenant has as much as its quota allows. google.rpc.QuotaFailure says of what; RetryInfo is
     there when waiting helps. Metadata: `quota`, `limit`, `used`.
     """
+    ERROR_REASON_FILTER_INVALID: _ErrorReason.ValueType  # 110
+    """The filter cannot be read, or compares what cannot be compared. Metadata: `position`, counted
+    in characters from 1, `found` there, `allowed`.
+    """
+    ERROR_REASON_ORDER_INVALID: _ErrorReason.ValueType  # 111
+    """The list cannot be ordered so. Metadata: `found`, `allowed`."""
     ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 118
     """The database of the registry is away, restarting or out of resources. It
     is not known whether a write was done: the same request id finds out.
@@ -335,6 +341,12 @@ ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 114
 """The tenant has as much as its quota allows. google.rpc.QuotaFailure says of what; RetryInfo is
 there when waiting helps. Metadata: `quota`, `limit`, `used`.
 """
+ERROR_REASON_FILTER_INVALID: ErrorReason.ValueType  # 110
+"""The filter cannot be read, or compares what cannot be compared. Metadata: `position`, counted
+in characters from 1, `found` there, `allowed`.
+"""
+ERROR_REASON_ORDER_INVALID: ErrorReason.ValueType  # 111
+"""The list cannot be ordered so. Metadata: `found`, `allowed`."""
 ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 118
 """The database of the registry is away, restarting or out of resources. It
 is not known whether a write was done: the same request id finds out.

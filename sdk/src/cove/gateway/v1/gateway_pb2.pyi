@@ -514,22 +514,34 @@ class ListWorkspacesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SHOW_DELETED_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most so many; 0 means 100, more than 1000 is cut to 1000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty means the first page."""
     show_deleted: _builtins.bool
     """Also those in STATE_DELETED."""
+    filter: _builtins.str
+    """Only those that this selects, in the syntax of AIP-160, say
+    `state = READY AND labels.team = "x"`: docs/filters.md. Empty selects all.
+    """
+    order_by: _builtins.str
+    """`name`, `create_time`, `update_time` or `state`, each with ` desc` or without, and `name` behind
+    one of the others; empty means `name`.
+    """
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         show_deleted: _builtins.bool = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -550,7 +562,7 @@ class ListWorkspacesResponse(_message.Message):
     """The page size in force: the one asked for, unless that was 0 or too large."""
     @_builtins.property
     def workspaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___Workspace]:
-        """In the order of their names."""
+        """In the order asked for. May be fewer than the page size, and none, while there are more."""
 
     def __init__(
         self,
@@ -1001,16 +1013,20 @@ class WatchWorkspacesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FROM_REVISION_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     from_revision: _builtins.int
     """Resume after this revision; 0 means begin with a snapshot."""
+    filter: _builtins.str
+    """Only those that this selects, as in ListWorkspaces; keep it the same when resuming."""
     def __init__(
         self,
         *,
         from_revision: _builtins.int = ...,
+        filter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_revision", b"from_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "from_revision", b"from_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1070,7 +1086,7 @@ class WatchWorkspacesResponse(_message.Message):
 
     @_typing.final
     class Delete(_message.Message):
-        """A workspace was removed for good."""
+        """A workspace was removed for good, or left the selection of the filter."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -1082,7 +1098,7 @@ class WatchWorkspacesResponse(_message.Message):
         uid: _builtins.str
         """Its uid."""
         revision: _builtins.int
-        """The revision of the removal."""
+        """The revision of the removal, or of the write that took it out."""
         def __init__(
             self,
             *,
@@ -1135,7 +1151,7 @@ class WatchWorkspacesResponse(_message.Message):
 
     @_builtins.property
     def delete(self) -> Global___WatchWorkspacesResponse.Delete:
-        """A workspace was removed for good."""
+        """A workspace was removed for good, or left the selection."""
 
     @_builtins.property
     def heartbeat(self) -> Global___WatchWorkspacesResponse.Heartbeat:

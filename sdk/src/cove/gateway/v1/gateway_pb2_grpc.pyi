@@ -53,9 +53,14 @@ class WorkspaceServiceStub:
     * in an answer, ERROR_REASON_OPERATION_TIMED_OUT: a delete or an update was given up.
     """
     ListWorkspaces: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListWorkspacesRequest, _gateway_pb2.ListWorkspacesResponse]
-    """Lists workspaces in the order of their names.
+    """Lists workspaces in the order of their names, or of `order_by`. Pages are stable while
+    others write: what exists during the whole listing comes exactly once, unless what it is
+    ordered by is written meanwhile: then it has its new place. A page ends early when much was
+    read that `filter` does not select; only an empty `next_page_token` says that it was the last.
 
     * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
+    * INVALID_ARGUMENT, ERROR_REASON_FILTER_INVALID: the filter cannot be read.
+    * INVALID_ARGUMENT, ERROR_REASON_ORDER_INVALID: it cannot be ordered so.
     """
     UpdateWorkspace: _aio.UnaryUnaryMultiCallable[_gateway_pb2.UpdateWorkspaceRequest, _gateway_pb2.UpdateWorkspaceResponse]
     """Updates labels, annotations, and `spec.network`, `spec.ttl` and `spec.idle_timeout`, which the
@@ -142,8 +147,11 @@ class WorkspaceServiceStub:
     """Follows every change of the caller's workspaces. Without `from_revision`: each as it
     is now, `snapshot_end`, then changes. With it: the changes after that revision,
     without gap or repeat. A deleted one whose work is kept is a `put`; `delete` is for
-    good. Over HTTP, events for browsers carry the revision to resume from as their id.
+    good. With a `filter` only what it selects: a write that takes a workspace out of the
+    selection is told as a `delete`, one that brings it in as a `put`.
+    Over HTTP, events for browsers carry the revision to resume from as their id.
 
+    * INVALID_ARGUMENT, ERROR_REASON_FILTER_INVALID: the filter cannot be read.
     * OUT_OF_RANGE, ERROR_REASON_REVISION_COMPACTED: that history is no longer kept; start anew.
     * OUT_OF_RANGE, ERROR_REASON_REVISION_IN_FUTURE: there is no such revision yet.
     * RESOURCE_EXHAUSTED, ERROR_REASON_WATCHER_TOO_SLOW: resume from the last revision seen.
@@ -228,9 +236,14 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_pb2.ListWorkspacesRequest,
         context: _aio.ServicerContext[_gateway_pb2.ListWorkspacesRequest, _abc.Awaitable[_gateway_pb2.ListWorkspacesResponse]],
     ) -> _abc.Awaitable[_gateway_pb2.ListWorkspacesResponse]:
-        """Lists workspaces in the order of their names.
+        """Lists workspaces in the order of their names, or of `order_by`. Pages are stable while
+        others write: what exists during the whole listing comes exactly once, unless what it is
+        ordered by is written meanwhile: then it has its new place. A page ends early when much was
+        read that `filter` does not select; only an empty `next_page_token` says that it was the last.
 
         * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
+        * INVALID_ARGUMENT, ERROR_REASON_FILTER_INVALID: the filter cannot be read.
+        * INVALID_ARGUMENT, ERROR_REASON_ORDER_INVALID: it cannot be ordered so.
         """
 
     @_abc_1.abstractmethod
@@ -365,8 +378,11 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Follows every change of the caller's workspaces. Without `from_revision`: each as it
         is now, `snapshot_end`, then changes. With it: the changes after that revision,
         without gap or repeat. A deleted one whose work is kept is a `put`; `delete` is for
-        good. Over HTTP, events for browsers carry the revision to resume from as their id.
+        good. With a `filter` only what it selects: a write that takes a workspace out of the
+        selection is told as a `delete`, one that brings it in as a `put`.
+        Over HTTP, events for browsers carry the revision to resume from as their id.
 
+        * INVALID_ARGUMENT, ERROR_REASON_FILTER_INVALID: the filter cannot be read.
         * OUT_OF_RANGE, ERROR_REASON_REVISION_COMPACTED: that history is no longer kept; start anew.
         * OUT_OF_RANGE, ERROR_REASON_REVISION_IN_FUTURE: there is no such revision yet.
         * RESOURCE_EXHAUSTED, ERROR_REASON_WATCHER_TOO_SLOW: resume from the last revision seen.

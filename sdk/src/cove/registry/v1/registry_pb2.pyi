@@ -12,6 +12,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.rpc import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -884,12 +885,22 @@ class ListEnvironmentsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most so many; 0 means 100, more than 1000 is cut to 1000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty means the first page."""
     tenant: _builtins.str
     """`-` lists all tenants, for services; empty means the caller's."""
+    filter: _builtins.str
+    """Only those that this selects, in the syntax of AIP-160, say
+    `state = READY AND labels.team = "x"`: docs/filters.md. Empty selects all.
+    """
+    order_by: _builtins.str
+    """`name`, `create_time`, `update_time` or `state`, each with ` desc` or without, and `name` behind
+    one of the others; empty means `name`. With `tenant` `-` `name` alone.
+    """
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___Environment.State.ValueType]:
         """Only these states; empty means every state."""
@@ -901,10 +912,12 @@ class ListEnvironmentsRequest(_message.Message):
         page_token: _builtins.str = ...,
         tenant: _builtins.str = ...,
         states: _abc.Iterable[Global___Environment.State.ValueType] | None = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "states", b"states", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "states", b"states", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -925,7 +938,7 @@ class ListEnvironmentsResponse(_message.Message):
     """The page size in force: the one asked for, unless that was 0 or too large."""
     @_builtins.property
     def environments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Environment]:
-        """In the order of their names."""
+        """In the order asked for. May be fewer than the page size, and none, while there are more."""
 
     def __init__(
         self,
@@ -1321,19 +1334,23 @@ class WatchEnvironmentsRequest(_message.Message):
 
     FROM_REVISION_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     from_revision: _builtins.int
     """Resume after this revision; 0 means begin with a snapshot."""
     tenant: _builtins.str
     """`-` follows all tenants, for services; empty means the caller's."""
+    filter: _builtins.str
+    """Only those that this selects, as in ListEnvironments; keep it the same when resuming."""
     def __init__(
         self,
         *,
         from_revision: _builtins.int = ...,
         tenant: _builtins.str = ...,
+        filter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_revision", b"from_revision", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "from_revision", b"from_revision", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1367,7 +1384,7 @@ class WatchEnvironmentsResponse(_message.Message):
 
     @_typing.final
     class Delete(_message.Message):
-        """An environment was removed."""
+        """An environment was removed, or left the selection of the filter."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -1382,7 +1399,7 @@ class WatchEnvironmentsResponse(_message.Message):
         tenant: _builtins.str
         """Its tenant."""
         revision: _builtins.int
-        """The revision of the removal."""
+        """The revision of the removal, or of the write that took it out."""
         def __init__(
             self,
             *,
@@ -1436,7 +1453,7 @@ class WatchEnvironmentsResponse(_message.Message):
 
     @_builtins.property
     def delete(self) -> Global___WatchEnvironmentsResponse.Delete:
-        """An environment was removed."""
+        """An environment was removed, or left the selection."""
 
     @_builtins.property
     def heartbeat(self) -> Global___WatchEnvironmentsResponse.Heartbeat:
@@ -1460,3 +1477,121 @@ class WatchEnvironmentsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___WatchEnvironmentsResponse: _TypeAlias = WatchEnvironmentsResponse  # noqa: Y015
+
+@_typing.final
+class BatchUpdateEnvironmentsRequest(_message.Message):
+    """Request of BatchUpdateEnvironments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Write(_message.Message):
+        """One write: what the RPC of this request would do, with its etag and fencing token."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        UPDATE_FIELD_NUMBER: _builtins.int
+        UPDATE_STATUS_FIELD_NUMBER: _builtins.int
+        RELEASE_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def update(self) -> Global___UpdateEnvironmentRequest:
+            """As UpdateEnvironment."""
+
+        @_builtins.property
+        def update_status(self) -> Global___UpdateEnvironmentStatusRequest:
+            """As UpdateEnvironmentStatus."""
+
+        @_builtins.property
+        def release(self) -> Global___ReleaseOperationRequest:
+            """As ReleaseOperation."""
+
+        def __init__(
+            self,
+            *,
+            update: Global___UpdateEnvironmentRequest | None = ...,
+            update_status: Global___UpdateEnvironmentStatusRequest | None = ...,
+            release: Global___ReleaseOperationRequest | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release", "update", b"update", "update_status", b"update_status", "write", b"write"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["release", b"release", "update", b"update", "update_status", b"update_status", "write", b"write"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType_write: _TypeAlias = _typing.Literal["update", "update_status", "release"]  # noqa: Y015
+        _WhichOneofArgType_write: _TypeAlias = _typing.Literal["write", b"write"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType_write) -> _WhichOneofReturnType_write | None: ...
+
+    WRITES_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID of the caller's making, the same in every retry."""
+    @_builtins.property
+    def writes(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchUpdateEnvironmentsRequest.Write]:
+        """What to write, at most 1000. Required."""
+
+    def __init__(
+        self,
+        *,
+        writes: _abc.Iterable[Global___BatchUpdateEnvironmentsRequest.Write] | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "writes", b"writes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchUpdateEnvironmentsRequest: _TypeAlias = BatchUpdateEnvironmentsRequest  # noqa: Y015
+
+@_typing.final
+class BatchUpdateEnvironmentsResponse(_message.Message):
+    """Answer of BatchUpdateEnvironments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Result(_message.Message):
+        """What became of one write."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ERROR_FIELD_NUMBER: _builtins.int
+        ETAG_FIELD_NUMBER: _builtins.int
+        REVISION_FIELD_NUMBER: _builtins.int
+        etag: _builtins.str
+        """Etag that the environment has now."""
+        revision: _builtins.int
+        """Revision that it has now."""
+        @_builtins.property
+        def error(self) -> _status_pb2.Status:
+            """Why it was refused; unset when it was made."""
+
+        def __init__(
+            self,
+            *,
+            error: _status_pb2.Status | None = ...,
+            etag: _builtins.str = ...,
+            revision: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "etag", b"etag", "revision", b"revision"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchUpdateEnvironmentsResponse.Result]:
+        """One for each write, in their order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BatchUpdateEnvironmentsResponse.Result] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchUpdateEnvironmentsResponse: _TypeAlias = BatchUpdateEnvironmentsResponse  # noqa: Y015

@@ -92,6 +92,11 @@ class RegistryServiceStub(object):
                 request_serializer=cove_dot_registry_dot_v1_dot_registry__pb2.WatchEnvironmentsRequest.SerializeToString,
                 response_deserializer=cove_dot_registry_dot_v1_dot_registry__pb2.WatchEnvironmentsResponse.FromString,
                 _registered_method=True)
+        self.BatchUpdateEnvironments = channel.unary_unary(
+                '/cove.registry.v1.RegistryService/BatchUpdateEnvironments',
+                request_serializer=cove_dot_registry_dot_v1_dot_registry__pb2.BatchUpdateEnvironmentsRequest.SerializeToString,
+                response_deserializer=cove_dot_registry_dot_v1_dot_registry__pb2.BatchUpdateEnvironmentsResponse.FromString,
+                _registered_method=True)
 
 
 class RegistryServiceServicer(object):
@@ -136,10 +141,14 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListEnvironments(self, request, context):
-        """Lists environments in the order of their names. Pages are stable while others
-        write: what exists during the whole listing comes exactly once.
+        """Lists environments in the order of their names, or of `order_by`. Pages are stable while
+        others write: what exists during the whole listing comes exactly once, unless what it is
+        ordered by is written meanwhile: then it has its new place. A page ends early when much was
+        read that `filter` does not select; only an empty `next_page_token` says that it was the last.
 
         * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
+        * INVALID_ARGUMENT, ERROR_REASON_FILTER_INVALID: the filter cannot be read.
+        * INVALID_ARGUMENT, ERROR_REASON_ORDER_INVALID: it cannot be ordered so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -221,11 +230,24 @@ class RegistryServiceServicer(object):
     def WatchEnvironments(self, request, context):
         """Follows every change. Without `from_revision`: each environment as it is now,
         `snapshot_end`, then changes. With it: the changes after that revision,
-        without gap or repeat.
+        without gap or repeat. With a `filter` only what it selects: an environment that a write takes
+        out of the selection is told as a `delete`, one that comes into it as a `put`.
 
+        * INVALID_ARGUMENT, ERROR_REASON_FILTER_INVALID: the filter cannot be read.
         * OUT_OF_RANGE, ERROR_REASON_REVISION_COMPACTED: that history is no longer kept; start anew.
         * OUT_OF_RANGE, ERROR_REASON_REVISION_IN_FUTURE: there is no such revision yet.
         * RESOURCE_EXHAUSTED, ERROR_REASON_WATCHER_TOO_SLOW: resume from the last revision seen.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchUpdateEnvironments(self, request, context):
+        """Makes many writes of one tenant in one commit, in the order given. Each succeeds or fails by
+        itself, as it would alone, and its result says which; one that fails takes no other with it.
+
+        * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left: nothing of it was written.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -288,6 +310,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.WatchEnvironments,
                     request_deserializer=cove_dot_registry_dot_v1_dot_registry__pb2.WatchEnvironmentsRequest.FromString,
                     response_serializer=cove_dot_registry_dot_v1_dot_registry__pb2.WatchEnvironmentsResponse.SerializeToString,
+            ),
+            'BatchUpdateEnvironments': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchUpdateEnvironments,
+                    request_deserializer=cove_dot_registry_dot_v1_dot_registry__pb2.BatchUpdateEnvironmentsRequest.FromString,
+                    response_serializer=cove_dot_registry_dot_v1_dot_registry__pb2.BatchUpdateEnvironmentsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -590,6 +617,33 @@ class RegistryService(object):
             '/cove.registry.v1.RegistryService/WatchEnvironments',
             cove_dot_registry_dot_v1_dot_registry__pb2.WatchEnvironmentsRequest.SerializeToString,
             cove_dot_registry_dot_v1_dot_registry__pb2.WatchEnvironmentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchUpdateEnvironments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.registry.v1.RegistryService/BatchUpdateEnvironments',
+            cove_dot_registry_dot_v1_dot_registry__pb2.BatchUpdateEnvironmentsRequest.SerializeToString,
+            cove_dot_registry_dot_v1_dot_registry__pb2.BatchUpdateEnvironmentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,10 +43,14 @@ class RegistryServiceStub:
     * NOT_FOUND, ERROR_REASON_ENVIRONMENT_NOT_FOUND: nothing has this name.
     """
     ListEnvironments: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListEnvironmentsRequest, _registry_pb2.ListEnvironmentsResponse]
-    """Lists environments in the order of their names. Pages are stable while others
-    write: what exists during the whole listing comes exactly once.
+    """Lists environments in the order of their names, or of `order_by`. Pages are stable while
+    others write: what exists during the whole listing comes exactly once, unless what it is
+    ordered by is written meanwhile: then it has its new place. A page ends early when much was
+    read that `filter` does not select; only an empty `next_page_token` says that it was the last.
 
     * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
+    * INVALID_ARGUMENT, ERROR_REASON_FILTER_INVALID: the filter cannot be read.
+    * INVALID_ARGUMENT, ERROR_REASON_ORDER_INVALID: it cannot be ordered so.
     """
     EnvironmentExists: _aio.UnaryUnaryMultiCallable[_registry_pb2.EnvironmentExistsRequest, _registry_pb2.EnvironmentExistsResponse]
     """Tells whether a name is taken, in any state."""
@@ -99,11 +103,20 @@ class RegistryServiceStub:
     WatchEnvironments: _aio.UnaryStreamMultiCallable[_registry_pb2.WatchEnvironmentsRequest, _registry_pb2.WatchEnvironmentsResponse]
     """Follows every change. Without `from_revision`: each environment as it is now,
     `snapshot_end`, then changes. With it: the changes after that revision,
-    without gap or repeat.
+    without gap or repeat. With a `filter` only what it selects: an environment that a write takes
+    out of the selection is told as a `delete`, one that comes into it as a `put`.
 
+    * INVALID_ARGUMENT, ERROR_REASON_FILTER_INVALID: the filter cannot be read.
     * OUT_OF_RANGE, ERROR_REASON_REVISION_COMPACTED: that history is no longer kept; start anew.
     * OUT_OF_RANGE, ERROR_REASON_REVISION_IN_FUTURE: there is no such revision yet.
     * RESOURCE_EXHAUSTED, ERROR_REASON_WATCHER_TOO_SLOW: resume from the last revision seen.
+    """
+    BatchUpdateEnvironments: _aio.UnaryUnaryMultiCallable[_registry_pb2.BatchUpdateEnvironmentsRequest, _registry_pb2.BatchUpdateEnvironmentsResponse]
+    """Makes many writes of one tenant in one commit, in the order given. Each succeeds or fails by
+    itself, as it would alone, and its result says which; one that fails takes no other with it.
+
+    * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left: nothing of it was written.
     """
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -159,10 +172,14 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.ListEnvironmentsRequest,
         context: _aio.ServicerContext[_registry_pb2.ListEnvironmentsRequest, _abc.Awaitable[_registry_pb2.ListEnvironmentsResponse]],
     ) -> _abc.Awaitable[_registry_pb2.ListEnvironmentsResponse]:
-        """Lists environments in the order of their names. Pages are stable while others
-        write: what exists during the whole listing comes exactly once.
+        """Lists environments in the order of their names, or of `order_by`. Pages are stable while
+        others write: what exists during the whole listing comes exactly once, unless what it is
+        ordered by is written meanwhile: then it has its new place. A page ends early when much was
+        read that `filter` does not select; only an empty `next_page_token` says that it was the last.
 
         * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
+        * INVALID_ARGUMENT, ERROR_REASON_FILTER_INVALID: the filter cannot be read.
+        * INVALID_ARGUMENT, ERROR_REASON_ORDER_INVALID: it cannot be ordered so.
         """
 
     @_abc_1.abstractmethod
@@ -257,11 +274,26 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_registry_pb2.WatchEnvironmentsResponse]:
         """Follows every change. Without `from_revision`: each environment as it is now,
         `snapshot_end`, then changes. With it: the changes after that revision,
-        without gap or repeat.
+        without gap or repeat. With a `filter` only what it selects: an environment that a write takes
+        out of the selection is told as a `delete`, one that comes into it as a `put`.
 
+        * INVALID_ARGUMENT, ERROR_REASON_FILTER_INVALID: the filter cannot be read.
         * OUT_OF_RANGE, ERROR_REASON_REVISION_COMPACTED: that history is no longer kept; start anew.
         * OUT_OF_RANGE, ERROR_REASON_REVISION_IN_FUTURE: there is no such revision yet.
         * RESOURCE_EXHAUSTED, ERROR_REASON_WATCHER_TOO_SLOW: resume from the last revision seen.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchUpdateEnvironments(
+        self,
+        request: _registry_pb2.BatchUpdateEnvironmentsRequest,
+        context: _aio.ServicerContext[_registry_pb2.BatchUpdateEnvironmentsRequest, _abc.Awaitable[_registry_pb2.BatchUpdateEnvironmentsResponse]],
+    ) -> _abc.Awaitable[_registry_pb2.BatchUpdateEnvironmentsResponse]:
+        """Makes many writes of one tenant in one commit, in the order given. Each succeeds or fails by
+        itself, as it would alone, and its result says which; one that fails takes no other with it.
+
+        * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left: nothing of it was written.
         """
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _aio.Server) -> None: ...
