@@ -53,6 +53,7 @@ async def test_one_that_expires_is_deleted_and_its_work_is_kept(
     await eventually(stage.empty)
 
 
+@pytest.mark.long
 async def test_watchers_are_told_why_it_goes(stage: Stage, gateway: Gateway) -> None:
     await _create(stage, gateway, ttl=HOUR)
     events = gateway.workspaces.WatchWorkspaces(pb.WatchWorkspacesRequest())
@@ -67,6 +68,7 @@ async def test_watchers_are_told_why_it_goes(stage: Stage, gateway: Gateway) -> 
     await eventually(stage.empty)
 
 
+@pytest.mark.long
 async def test_a_life_can_be_prolonged_and_ended(stage: Stage, gateway: Gateway) -> None:
     await _create(stage, gateway, ttl=HOUR)
     longer = await _update(gateway, ttl=3 * HOUR)
@@ -87,6 +89,7 @@ async def test_a_life_can_be_prolonged_and_ended(stage: Stage, gateway: Gateway)
     await eventually(stage.empty)
 
 
+@pytest.mark.long
 async def test_two_gateways_expire_one_once(stage: Stage) -> None:
     # With a grace: else what is just going is taken for an orphan, and removed twice.
     later = {"orphan_grace": HOUR}
@@ -123,6 +126,7 @@ async def test_a_clock_that_is_set_forward_ends_nothing(stage: Stage, gateway: G
     await eventually(stage.empty)
 
 
+@pytest.mark.long
 async def test_a_clock_that_was_ahead_makes_nothing_live_for_ever(
     stage: Stage, gateway: Gateway
 ) -> None:

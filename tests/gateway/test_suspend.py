@@ -45,6 +45,7 @@ async def test_a_suspended_workspace_keeps_its_files_and_its_home(
     assert await _resume(gateway) == await _get(gateway)
 
 
+@pytest.mark.long
 async def test_what_needs_no_sandbox_goes_on_while_it_is_suspended(
     stage: Stage, gateway: Gateway
 ) -> None:
@@ -177,6 +178,7 @@ async def test_who_read_that_it_was_ready_starts_nothing_in_a_suspended_one(
     assert await _run(gateway, "ls") == "hello.txt\n"
 
 
+@pytest.mark.long
 async def test_only_what_is_there_is_suspended(stage: Stage, gateway: Gateway) -> None:
     assert (await failure(_call(gateway))).reason == "WORKSPACE_NOT_FOUND"
     await gateway.workspaces.CreateWorkspace(stage.create())
@@ -187,6 +189,7 @@ async def test_only_what_is_there_is_suspended(stage: Stage, gateway: Gateway) -
     assert (await failure(gateway.workspaces.ResumeWorkspace(back))).reason == "WORKSPACE_NOT_READY"
 
 
+@pytest.mark.long
 async def test_unsaved_work_of_a_suspended_workspace_is_kept_when_it_is_deleted(
     stage: Stage, gateway: Gateway
 ) -> None:
