@@ -13,7 +13,7 @@ from tests.gateway.steps import run
 from tests.servicekit.failing import failure
 
 DEMO = "workspaces/demo"
-SHORT = timedelta(seconds=1)
+SHORT = timedelta(seconds=3)
 NONE = registry_pb2.Environment.OPERATION_NONE
 
 
