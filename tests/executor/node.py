@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -191,8 +191,10 @@ class Node:
                 process.kill()
 
     @asynccontextmanager
-    async def sandbox(self, **limits: int) -> AsyncIterator[Sandbox]:
-        """An environment, whose agent answers when this returns."""
+    async def sandbox(
+        self, files: Mapping[str, str] | None = None, **limits: int
+    ) -> AsyncIterator[Sandbox]:
+        """An environment, whose agent answers when this returns; `files` are there before."""
         uid = "".join(secrets.choice(ALPHABET) for _ in range(16))
         tree = self.state / "git" / "worktrees" / uid / "tree"
         home = self.state / "provider" / "environments" / uid / "home"
@@ -200,6 +202,8 @@ class Node:
         for folder in (tree, home, tmp):
             folder.mkdir(parents=True)
             os.chown(folder, OWNER, OWNER)
+        for name, content in (files or {}).items():
+            (tree / name).write_text(content)
         handle = Handle(driver="local", node=NODE, uid=uid).encode()
         box = Sandbox(uid, handle, tree)
         async with LauncherClient.connect(self.runtime / "launcher") as launcher:
