@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import resource
 import secrets
 import shutil
 import tempfile
@@ -36,6 +37,8 @@ def main():
 
     return grammar.main(seed)
 """
+ENOUGH = 4 << 30
+"""Bytes of address space, so that a failure is the executor's own, and not the machine's."""
 SECRET = secrets.token_bytes(24)
 
 
@@ -148,6 +151,7 @@ async def many(node: Node, box: Sandbox, first: int, examples: int) -> None:
     """The neighbour works on, nothing of it is told, and the executor stays what it was."""
     (box.tree / "secret").write_bytes(SECRET)
     with node.process() as process:
+        resource.prlimit(process.pid, resource.RLIMIT_AS, (ENOUGH, ENOUGH))
         async with calling(process.address) as caller:
             assert (await caller.execute(box, "echo fine")).stdout.text == "fine\n"
             before, held = memory(process.pid), descriptors(process)
