@@ -17,7 +17,7 @@ from cove.workspace import Workspace
 from tests.attacks.conftest import new
 from tests.durability import walk
 from tests.durability.starting import script
-from tests.durability.walking import FEW, POINTS, Walking, chosen, walked
+from tests.durability.walking import DEATHS, FEW, Walking, chosen, walked
 from tests.executor.node import NODE, Caller, Node, Sandbox, await_listener, start
 from tests.support.repository import make_repository
 from tests.support.suite import Suite, running_suite
@@ -104,7 +104,7 @@ async def walk_a_service(walked: Walked, module: str, most: int) -> None:
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("module", TRIGGERS)
 async def test_a_service_that_dies_at_any_line(suite_walked: Walked, module: str) -> None:
-    await walk_a_service(suite_walked, module, POINTS)
+    await walk_a_service(suite_walked, module, DEATHS)
 
 
 async def one_client(walked_suite: Walked, walking: Walking, name: str, point: str) -> None:
@@ -133,7 +133,7 @@ async def walk_the_client(walked_suite: Walked, folder: Path, most: int) -> None
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 async def test_a_client_that_dies_at_any_line(suite_walked: Walked, tmp_path: Path) -> None:
-    await walk_the_client(suite_walked, tmp_path, POINTS)
+    await walk_the_client(suite_walked, tmp_path, DEATHS)
 
 
 class Mortal:
@@ -209,4 +209,4 @@ async def test_a_launcher_that_dies_at_some_lines() -> None:
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 async def test_a_launcher_that_dies_at_any_line() -> None:
-    await walk_the_launcher(POINTS)
+    await walk_the_launcher(DEATHS)

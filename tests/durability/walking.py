@@ -12,6 +12,8 @@ from tests.durability import walk
 
 POINTS = int(os.environ.get("COVE_START_POINTS", "40"))
 """Of each walk in `make test-long`; there are some hundred."""
+DEATHS = int(os.environ.get("COVE_DEATH_POINTS", "10"))
+"""The same of gateway, provider, launcher and client, each of which takes seconds to come back."""
 FEW = 1
 ROOT = Path(walk.__file__).parent.parent.parent
 

@@ -19,8 +19,8 @@ from tests.executor import grammar, hostile
 from tests.executor.node import Caller, Node, Sandbox, calling, running_node, start
 from tests.executor.test_hostile_agent import FORBIDDEN, GROWTH, PATIENCE, descriptors, memory
 
-EXAMPLES = int(os.environ.get("COVE_FUZZ_EXAMPLES", "200"))
-"""Of `make test-long`; each is an agent."""
+EXAMPLES = int(os.environ.get("COVE_FUZZ_EXAMPLES", "200")) // 5
+"""Of `make test-long`; each is an agent, which takes longer than an example elsewhere."""
 FEW = 6
 AT_ONCE = 6
 INSIDE = """
