@@ -27,7 +27,7 @@ async def run(suite: Suite, folder: Path) -> None:
         async def read(name: str) -> None:
             got = 0
             async for event in suite.executions.ReadOutput(
-                pb.ReadOutputRequest(name=name), metadata=suite.metadata
+                pb.ReadOutputRequest(name=name, follow=True), metadata=suite.metadata
             ):
                 got += len(event.chunk.data)
             assert got == SIZE, got

@@ -18,7 +18,7 @@ from tests.attacks.conftest import new
 from tests.durability import walk
 from tests.durability.starting import script
 from tests.durability.walking import DEATHS, FEW, Walking, chosen, walked
-from tests.executor.node import NODE, Caller, Node, Sandbox, await_listener, start
+from tests.executor.node import NODE, Caller, Node, Sandbox, await_listener, start, until
 from tests.support.repository import make_repository
 from tests.support.suite import Suite, running_suite
 
@@ -169,8 +169,15 @@ class Mortal:
                     told = True
         self.walking.never()
         with self.launcher():
-            async with LauncherClient.connect(path) as launcher:
-                await launcher.start(spec)
+
+            async def started() -> bool:
+                with suppress(PeerGone):  # Of the one before a process may still listen.
+                    async with LauncherClient.connect(path) as launcher:
+                        await launcher.start(spec)
+                        return True
+                return False
+
+            await until(started)
         return box, told
 
 
