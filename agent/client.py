@@ -165,6 +165,13 @@ class AgentClient(FileRequests, InputRequests):
         pid, existing = numbers(await self._ask(kind, frames.pack(*said), timeout), 2)
         return Started(pid, bool(existing))
 
+    async def forget(self, token: str) -> None:
+        """End what was prepared and is not used after all, if it is there.
+
+        An agent of an earlier version refuses that: AgentError.
+        """
+        await self._ask(frames.FORGET, frames.pack(token.encode()))
+
     async def signal(
         self, execution_id: str, number: int, scope: Scope = Scope.PROCESS, timeout: float = 15.0
     ) -> None:

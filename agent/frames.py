@@ -22,6 +22,8 @@ LEAVE = 12
 milliseconds: if nothing has run for so long; the answer has a second number then, for how long."""
 LIMITS, EXCEEDED = 40, 41
 """What a start to come may use; and that a running one has met a limit, and is to end."""
+FORGET = 42
+"""What was prepared is not used after all. Nothing is prepared as that: it is done."""
 START_OPEN = 13
 """A start with an input: as START, and after the seventh field its kind, rows, columns."""
 WRITE, INPUT, RELEASE, RESIZE = 14, 15, 16, 17

@@ -1,32 +1,55 @@
-"""`python -m benchmarks [name ...]`: every benchmark, or those named."""
+"""`python -m benchmarks [name ...]`: every benchmark, or those named.
+
+`docker` is all those that compare with a container engine.
+"""
 
 import asyncio
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import create, execute, memory, registry, stores, stream, worktree
+from benchmarks import (
+    create,
+    density,
+    ending,
+    execute,
+    memory,
+    registry,
+    stores,
+    stream,
+    worktree,
+)
+from benchmarks.engine import engine
 from benchmarks.suite import suite
 
 ALL = {
     "execute": execute.run,
     "create": create.run,
+    "ending": ending.run,
+    "density": density.run,
     "stream": stream.run,
     "memory": memory.run,
     "worktree": worktree.run,
     "registry": registry.run,
     "stores": stores.run,
 }
+DOCKER = ("execute", "create", "ending", "density")
 
 
 async def main(names: list[str]) -> int:
-    unknown = set(names) - set(ALL)
+    unknown = set(names) - {*ALL, "docker"}
     if unknown:
-        print(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
+        known = ", ".join((*ALL, "docker"))
+        print(f"no such benchmark: {', '.join(sorted(unknown))}; there are {known}")
         return 2
-    with tempfile.TemporaryDirectory(prefix="cove-bench-") as folder:
-        async with suite() as running:
-            for name in names or ALL:
+    wanted = [each for name in names or ALL for each in (DOCKER if name == "docker" else (name,))]
+    with tempfile.TemporaryDirectory(prefix="cove-bench-") as folder, ExitStack() as stack:
+        beside = None
+        if {*wanted} & {*DOCKER}:
+            beside = stack.enter_context(engine(Path(folder) / "engine"))
+        async with suite(beside) as running:
+            for name in dict.fromkeys(wanted):
                 await ALL[name](running, Path(folder) / name)
     return 0
 

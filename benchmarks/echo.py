@@ -9,8 +9,6 @@ from typing import Any, TypeAlias
 
 import grpc
 
-CHUNK = 64 * 1024
-
 Unary: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
 Stream: TypeAlias = "grpc.aio.UnaryStreamMultiCallable[bytes, bytes]"
 
@@ -35,8 +33,16 @@ async def _serve(address: str) -> None:
         return request
 
     async def stream(request: bytes, context: Any) -> None:
-        for _ in range(int(request) // CHUNK):
-            await context.write(b"x" * CHUNK)
+        size, chunk = map(int, request.split())
+        for _ in range(size // chunk):
+            await context.write(b"x" * chunk)
+
+    async def cancelled(request: bytes, context: Any) -> None:
+        """Opens the FIFO it is told of, and closes it when it is cancelled."""
+        with open(request, "wb", buffering=0) as fifo:  # noqa: PTH123 # A path in bytes.
+            fifo.write(b"+")
+            await context.write(b"")
+            await asyncio.Event().wait()
 
     server = grpc.aio.server()
     server.add_generic_rpc_handlers(
@@ -46,6 +52,7 @@ async def _serve(address: str) -> None:
                 {
                     "Unary": grpc.unary_unary_rpc_method_handler(unary),
                     "Stream": grpc.unary_stream_rpc_method_handler(stream),
+                    "Cancelled": grpc.unary_stream_rpc_method_handler(cancelled),
                 },
             ),
         )

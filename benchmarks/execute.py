@@ -2,10 +2,6 @@
 
 import asyncio
 import os
-import shutil
-import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -32,7 +28,6 @@ async def run(suite: Suite, folder: Path) -> None:
     async with (
         grpc.aio.insecure_channel(f"unix:{suite.runtime}/executor") as direct,
         echo_server(str(folder)) as echo,
-        engine() as container,
     ):
         executor = ExecutorServiceStub(direct)
         unary: Unary = echo.unary_unary("/bench.Echo/Unary")
@@ -50,15 +45,14 @@ async def run(suite: Suite, folder: Path) -> None:
             "posix_spawn": spawn,
             "raw grpc.aio echo": raw_echo,
         }
-        if container:
-
-            async def docker_exec() -> None:
-                process = await asyncio.create_subprocess_exec("docker", "exec", container, "true")
-                await process.wait()
-
-            actions["docker exec"] = docker_exec
+        if engine := suite.engine:
+            container = await engine.create()
+            await engine.start(container)
+            actions["docker exec"] = lambda: engine.execute(container, "true")
         medians = await interleaved(actions, rounds=200)
         report("execute `true`", medians, ["posix_spawn", "raw grpc.aio echo", "docker exec"])
+        if suite.engine:
+            await suite.engine.remove(container)
     await suite.delete("execute")
 
 
@@ -73,24 +67,3 @@ async def spawn() -> None:
     loop.remove_reader(descriptor)
     os.close(descriptor)
     os.waitpid(pid, 0)
-
-
-@asynccontextmanager
-async def engine() -> AsyncIterator[str]:
-    """A container to exec into, where a Docker engine runs and has an image; else empty."""
-    if not shutil.which("docker"):
-        print("\nno docker command: `docker exec` is not compared")
-        yield ""
-        return
-    images = subprocess.run(["docker", "images", "-q"], capture_output=True, text=True)
-    if images.returncode or not images.stdout.strip():
-        print("\nno Docker engine with an image: `docker exec` is not compared")
-        yield ""
-        return
-    image = images.stdout.split()[0]
-    command = ["docker", "run", "-d", "--rm", "--network", "none", image, "sleep", "600"]
-    container = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    try:
-        yield container
-    finally:
-        subprocess.run(["docker", "rm", "-f", container], check=True, capture_output=True)

@@ -1,50 +1,63 @@
-"""The output of a command through the gateway, against a raw stream of 64 KiB messages."""
+"""The output of a command through the gateway, against a raw stream of messages of a size.
+
+64 KiB is what we send; 1 KiB is what the command writes at once, and a stream that does not put
+small writes together would send.
+"""
 
 from pathlib import Path
+from typing import Final
 
-from benchmarks.echo import CHUNK, Stream, echo_server
-from benchmarks.measure import interleaved, report
+from benchmarks.echo import Stream, echo_server
+from benchmarks.measure import Action, interleaved, report
 from benchmarks.suite import Suite, make_repository
-from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 
-SIZE = 64 * 1024 * 1024
+SIZE: Final = 64 << 20
+SMALL: Final = 1 << 10
 
 
 async def run(suite: Suite, folder: Path) -> None:
     await suite.create(make_repository(folder / "repo", 45), "stream")
-    spec = executor_pb2.ExecutionSpec(argv=["head", "-c", str(SIZE), "/dev/zero"])
-    started = await suite.executions.StartExecution(
-        pb.StartExecutionRequest(
-            parent="workspaces/stream", execution=executor_pb2.Execution(spec=spec)
-        ),
-        metadata=suite.metadata,
-    )
-    name = started.execution.name
-    await suite.executions.WaitExecution(
-        pb.WaitExecutionRequest(name=name), metadata=suite.metadata
-    )
+    large = await _written(suite, ("head", "-c", str(SIZE), "/dev/zero"))
+    blocks = ("dd", "if=/dev/zero", "status=none", f"bs={SMALL}", f"count={SIZE // SMALL}")
+    small = await _written(suite, blocks)
     async with echo_server(str(folder)) as echo:
         raw: Stream = echo.unary_stream("/bench.Echo/Stream")
 
-        async def through_gateway() -> None:
+        async def read(name: str) -> None:
             got = 0
             async for event in suite.executions.ReadOutput(
-                pb.ReadOutputRequest(name=name), metadata=suite.metadata
+                pb.ReadOutputRequest(name=name, follow=True), metadata=suite.metadata
             ):
                 got += len(event.chunk.data)
             assert got == SIZE, got
 
-        async def raw_stream() -> None:
-            got = 0
-            async for data in raw(str(SIZE).encode()):
-                got += len(data)
-            assert got == SIZE // CHUNK * CHUNK
+        async def live() -> None:
+            name = await suite.start("stream", *blocks)
+            await read(name)
 
-        medians = await interleaved(
-            {"ReadOutput through the gateway": through_gateway, "raw grpc.aio stream": raw_stream},
-            rounds=5,
-            warmup=1,
-        )
-    report(f"stream of {SIZE >> 20} MiB, in time", medians, ["raw grpc.aio stream"])
+        async def raw_stream(chunk: int) -> None:
+            got = 0
+            async for data in raw(b"%d %d" % (SIZE, chunk)):
+                got += len(data)
+            assert got == SIZE, got
+
+        actions: dict[str, Action] = {
+            "ReadOutput, 64 KiB": lambda: read(large),
+            "ReadOutput of 1 KiB writes": lambda: read(small),
+            "1 KiB writes, followed": live,
+            "raw, 64 KiB": lambda: raw_stream(64 << 10),
+            "raw, 1 KiB": lambda: raw_stream(SMALL),
+        }
+        medians = await interleaved(actions, rounds=5, warmup=1)
+    report(f"stream of {SIZE >> 20} MiB, in time", medians, ["raw, 64 KiB", "raw, 1 KiB"])
     await suite.delete("stream")
+
+
+async def _written(suite: Suite, argv: tuple[str, ...]) -> str:
+    """Name of an execution that has ended."""
+    name = await suite.start("stream", *argv)
+    await suite.executions.WaitExecution(
+        pb.WaitExecutionRequest(name=name), metadata=suite.metadata
+    )
+    return name

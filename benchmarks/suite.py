@@ -14,6 +14,8 @@ from pathlib import Path
 
 import grpc
 
+from benchmarks.engine import Engine
+from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import (
     ExecutionServiceStub,
@@ -32,6 +34,8 @@ class Suite:
     runtime: Path
     state: Path
     pid: int
+    engine: Engine | None
+    """To compare with; None where there is none."""
 
     @property
     def workspaces(self) -> WorkspaceServiceStub:
@@ -53,6 +57,22 @@ class Suite:
         answer = await self.workspaces.CreateWorkspace(request, metadata=self.metadata)
         return answer.workspace
 
+    async def execute(self, name: str, *argv: str) -> None:
+        request = pb.ExecuteRequest(
+            name=f"workspaces/{name}", spec=executor_pb2.ExecutionSpec(argv=argv)
+        )
+        answer = await self.executions.Execute(request, metadata=self.metadata)
+        assert answer.execution.exit.code == 0
+
+    async def start(self, name: str, *argv: str) -> str:
+        """Of the execution that was started the name."""
+        request = pb.StartExecutionRequest(
+            parent=f"workspaces/{name}",
+            execution=executor_pb2.Execution(spec=executor_pb2.ExecutionSpec(argv=argv)),
+        )
+        answer = await self.executions.StartExecution(request, metadata=self.metadata)
+        return answer.execution.name
+
     async def delete(self, name: str) -> None:
         request = pb.DeleteWorkspaceRequest(name=f"workspaces/{name}", force=True)
         await self.workspaces.DeleteWorkspace(request, metadata=self.metadata)
@@ -66,16 +86,9 @@ class Suite:
             )
         return answer.environment
 
-    def descendants(self) -> int:
-        """How many processes the suite has."""
-        todo, found = [self.pid], 0
-        while todo:
-            pid = todo.pop()
-            found += 1
-            with suppress(OSError):
-                for task in Path(f"/proc/{pid}/task").iterdir():
-                    todo += map(int, (task / "children").read_text().split())
-        return found
+    def descendants(self) -> list[int]:
+        """Pids of all processes of the suite."""
+        return tree(self.pid)
 
     def processes(self) -> dict[str, int]:
         """Pid of each service, by its name, among the children of `cove up`."""
@@ -92,8 +105,20 @@ class Suite:
         return found
 
 
+def tree(pid: int) -> list[int]:
+    """A process and all below it."""
+    todo, found = [pid], []
+    while todo:
+        pid = todo.pop()
+        found.append(pid)
+        with suppress(OSError):
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                todo += map(int, (task / "children").read_text().split())
+    return found
+
+
 @asynccontextmanager
-async def suite() -> AsyncIterator[Suite]:
+async def suite(engine: Engine | None = None) -> AsyncIterator[Suite]:
     root = Path(tempfile.mkdtemp(prefix="cove-bench-"))
     up = await asyncio.create_subprocess_exec(
         str(Path(sys.executable).parent / "cove"),
@@ -116,6 +141,7 @@ async def suite() -> AsyncIterator[Suite]:
                 runtime=root / "run",
                 state=root / "state",
                 pid=up.pid,
+                engine=engine,
             )
     finally:
         if up.returncode is None:

@@ -184,11 +184,11 @@ async def _fork(service: "Service", source: Source, folder: Path) -> None:
 async def _dormant(suite: Suite, service: "Service", source: Source) -> None:
     """What a workspace takes that nobody uses."""
     disk = await asyncio.to_thread(service.disk)
-    processes = suite.descendants()
+    processes = len(suite.descendants())
     for number in range(_DORMANT):
         await suite.create(source.path, f"dormant{number}", source.commit)
     each = (await asyncio.to_thread(service.disk) - disk) / _DORMANT
-    more = max(0, suite.descendants() - processes)
+    more = max(0, len(suite.descendants()) - processes)
     print(f"\na dormant workspace, of {_DORMANT}")
     print(f"  {each / 1024:.1f} KiB of disk, {more / _DORMANT:.2f} processes")
     for number in range(_DORMANT):

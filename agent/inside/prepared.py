@@ -58,6 +58,14 @@ class Preparations:
             raise SpawnError(frames.NOT_PREPARED, 0, "nothing is prepared as this")
         return self._all.pop(token)
 
+    def forget(self, token: bytes) -> None:
+        """End one that is set up and is not used after all."""
+        found = self._all.get(token)
+        if found and not found.number:
+            del self._all[token]
+            found.blank.drop()
+            found.close()
+
     def unready(self) -> dict[int, Prepared]:
         """Those that are being set up, by the descriptor that is readable when that is over."""
         return {each.blank.report: each for each in self._all.values() if each.number > 0}

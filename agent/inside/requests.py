@@ -66,6 +66,9 @@ class Requests:
                 self.commands.start((client, number), fields, fds, terms, wanted)
             elif kind == frames.PREPARE:
                 self.commands.prepared.add(client, number, fields, fds)
+            elif kind == frames.FORGET:
+                self.commands.prepared.forget(fields[0])
+                client.reply(frames.OK, number, b"")
             elif kind in (frames.RUN, frames.RUN_SECRETLY):
                 limited = self.commands.limits.take(client, fields[1])
                 terms = _secrets(kind, fields, 2), limited

@@ -86,9 +86,9 @@ class Blank:
         system.kill(self.pid, system.SIGCONT)  # Whoever is here may have stopped it.
 
     def descriptors(self) -> Iterator[tuple[int, int]]:
-        """What to poll for while it becomes something."""
+        """What to poll for while it becomes something: its report ends when that is decided."""
         if not self._decided:
-            yield self.report, select.POLLIN
+            yield self.report, 0
             if self._unsent:
                 yield self._orders, select.POLLOUT
 

@@ -10,10 +10,19 @@ from pathlib import Path
 
 
 def content(folder: Path, name: str) -> bytes:
-    """The whole of a small file, without the detours of `Path.read_bytes`."""
+    """The whole of a small file of ours, without the detours of `Path.read_bytes`."""
     descriptor = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         return b"".join(iter(lambda: os.read(descriptor, 65536), b""))
+    finally:
+        os.close(descriptor)
+
+
+def beginning(folder: Path, name: str, most: int) -> bytes:
+    """At most so many bytes of a file that may be of any size, as an agent can write to it."""
+    descriptor = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(descriptor, most, 0)
     finally:
         os.close(descriptor)
 

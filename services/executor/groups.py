@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Self
 
@@ -24,6 +25,8 @@ _CPU: Final = ("cpu",)
 """Those that are for some."""
 _LIMITED: Final = ("memory", "pids", "cpu")
 _SWEEP: Final = 0.005
+_MOST_FOUND: Final = 1024
+"""Environments whose groups are remembered, as every start needs them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Groups:
 
     def __init__(self, hierarchies: Sequence[Hierarchy]) -> None:
         self._hierarchies = hierarchies
+        self._found = lru_cache(_MOST_FOUND)(self._find)
         self._left: set[str] = set()
         """To be removed when what is in them has ended."""
 
@@ -190,8 +194,11 @@ class Groups:
 
     def _environment(self, agent_pid: int, wanted: tuple[str, ...]) -> list[Path]:
         """The environment's own group in each hierarchy; the agent is in `agent` below it."""
+        return self._found(read(f"/proc/{agent_pid}/cgroup"), wanted)
+
+    def _find(self, memberships: str, wanted: tuple[str, ...]) -> list[Path]:
         found = []
-        for line in read(f"/proc/{agent_pid}/cgroup").splitlines():
+        for line in memberships.splitlines():
             _, names, path = line.split(":", 2)
             controllers = frozenset(filter(None, names.split(",")))
             if Path(path).name != _AGENT or not (not controllers or controllers & {*wanted}):

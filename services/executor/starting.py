@@ -8,8 +8,8 @@ such program) leaves no record: the id is free again.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Final, NoReturn
 
 from agent.client import (
@@ -218,8 +218,9 @@ class Starter:
         record.
         """
         try:
-            await self._limit(agent, record, variables, methods, record.groups)
-            await agent.run(record.token, record.key, command(record, variables))
+            async with _used(agent, record.token):
+                await self._limit(agent, record, variables, methods, record.groups)
+                await agent.run(record.token, record.key, command(record, variables))
         except AgentError as error:
             if error.code in (ErrorCode.NOT_PREPARED, ErrorCode.ALREADY_STARTED):
                 return error.code is ErrorCode.ALREADY_STARTED
@@ -286,6 +287,17 @@ class Starter:
         except FileNotFoundError as error:
             raise PeerGone("the environment's control groups are gone") from error
         return *opened(stack, record.folder), joins, paths
+
+
+@asynccontextmanager
+async def _used(agent: AgentClient, token: str) -> AsyncIterator[None]:
+    """Where the block fails to use what was prepared, the agent keeps it no longer."""
+    try:
+        yield
+    except Exception:
+        with suppress(AgentError, PeerGone):
+            await agent.forget(token)
+        raise
 
 
 def _apart(spec: Spec, methods: Mapping[str, str]) -> bool:

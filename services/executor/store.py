@@ -34,6 +34,7 @@ from agent.writeback import is_ordered, write_out
 from services.executor.ending import SIZE, End
 from services.executor.entries import (
     abandoned,
+    beginning,
     content,
     locked,
     made,
@@ -245,14 +246,14 @@ class Store:
     def result(self, record: Record) -> Result | None:
         """What the agent wrote at the end; None while it is not whole."""
         try:
-            return Result.decode(content(record.folder, "result"))
+            return Result.decode(beginning(record.folder, "result", len(BLANK_RESULT)))
         except (ValueError, FileNotFoundError):
             return None
 
     def input(self, record: Record) -> InputState | None:
         """How far the input came, as the agent noted at the end."""
         try:
-            return input_of(content(record.folder, "result"))
+            return input_of(beginning(record.folder, "result", len(BLANK_RESULT)))
         except FileNotFoundError:
             return None
 

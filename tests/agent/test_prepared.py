@@ -95,6 +95,18 @@ async def test_what_waits_is_no_process_of_anybody(node: Node) -> None:
         assert (listing.processes, listing.background, listing.executions) == (0, 0, ())
 
 
+async def test_what_is_not_used_is_forgotten(node: Node) -> None:
+    async with node.sandbox() as box, box.agent() as agent, prepared(agent, box):
+        waiting = set(children(agent.pid))
+        assert waiting
+        await agent.forget("t")
+        await until(lambda: not waiting.intersection(children(agent.pid)))
+        await agent.forget("t")
+        assert await refused(agent.run("t", "x", command("true"))) is ErrorCode.NOT_PREPARED
+        async with prepared(agent, box, "t2"):
+            await agent.run("t2", "y", command("true"))
+
+
 async def test_what_waits_ends_with_its_connection_and_lets_the_agent_go_idle(node: Node) -> None:
     async with node.sandbox(idle_timeout_seconds=0.2) as box:
         async with box.agent() as agent, prepared(agent, box):

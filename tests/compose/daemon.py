@@ -99,7 +99,7 @@ def image(variable: str) -> str:
 
 
 @contextlib.contextmanager
-def daemon(folder: Path) -> Iterator[str]:
+def daemon(folder: Path, *options: str) -> Iterator[str]:
     """Run dockerd with all it keeps below `folder`; yields the address of its socket.
 
     Raises `Cannot` when it does not start.
@@ -115,7 +115,7 @@ def daemon(folder: Path) -> Iterator[str]:
         folder / "exec",
     ]
     argv += ["--host", address]
-    argv += ["--pidfile", pidfile, "--cgroup-parent", f"/{group}"]
+    argv += ["--pidfile", pidfile, "--cgroup-parent", f"/{group}", *options]
     say("starting a Docker daemon")
     with log.open("wb") as said:
         process = subprocess.Popen(argv, stdout=said, stderr=said, start_new_session=True)

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 MIRROR: Final = os.environ.get("DEBIAN_MIRROR") or "http://deb.debian.org/debian"
 _RELEASE: Final = "bookworm"
+_PACKAGES: Final = ("python3", "python3-venv", "ca-certificates")
 _PROGRAMS: Final = ("dockerd", "docker", "debootstrap", "ip", "iptables", "git", "tar")
 _CONTEXT: Final = ("agent", "cove_server", "deploy", "gateway", "sdk", "servicekit", "services")
 _FILES: Final = (
@@ -42,9 +44,14 @@ def say(text: str) -> None:
 
 def require(compose: str) -> None:
     """Raises `Cannot` where something is missing that no test can bring along."""
+    require_root(*_PROGRAMS, compose)
+
+
+def require_root(*programs: str) -> None:
+    """Raises `Cannot` where we are not root, or one of the programs is missing."""
     if sys.platform != "linux" or os.geteuid() != 0:
         raise Cannot("a Docker daemon of our own needs root on Linux")
-    if missing := [name for name in (*_PROGRAMS, compose) if not shutil.which(name)]:
+    if missing := [name for name in programs if not shutil.which(name)]:
         raise Cannot(
             f"{', '.join(missing)} not found: "
             "apt-get install docker.io docker-compose debootstrap iproute2 iptables"
@@ -65,8 +72,11 @@ def isolate() -> None:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
-def make_base(folder: Path) -> None:
-    """A Debian with what the Dockerfile asks of a base, from a mirror or from COVE_BASE_TAR."""
+def make_base(folder: Path, packages: Sequence[str] = _PACKAGES) -> None:
+    """A Debian, by default with what the Dockerfile asks of a base, from a mirror or COVE_BASE_TAR.
+
+    Raises `Cannot`.
+    """
     folder.mkdir()
     if given := os.environ.get("COVE_BASE_TAR"):
         say(f"unpacking {given}")
@@ -74,9 +84,9 @@ def make_base(folder: Path) -> None:
     else:
         _reach(f"{MIRROR}/dists/{_RELEASE}/Release")
         say("making a base with debootstrap (a minute or two)")
-        packages = "--include=python3,python3-venv,ca-certificates"
+        include = [f"--include={','.join(packages)}"] if packages else []
         made = subprocess.run(
-            ["debootstrap", "--variant=minbase", packages, _RELEASE, folder, MIRROR],
+            ["debootstrap", "--variant=minbase", *include, _RELEASE, folder, MIRROR],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -85,7 +95,7 @@ def make_base(folder: Path) -> None:
             raise Cannot(f"debootstrap failed:\n{made.stdout[-3000:]}")
     shutil.copyfile("/etc/resolv.conf", folder / "etc/resolv.conf")
     # A proxy on the way out may have an authority of its own, which this host then knows.
-    if (own := Path("/", _AUTHORITIES)).exists():
+    if (own := Path("/", _AUTHORITIES)).exists() and (folder / _AUTHORITIES).parent.is_dir():
         shutil.copyfile(own, folder / _AUTHORITIES)
 
 

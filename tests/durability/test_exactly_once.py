@@ -2,15 +2,11 @@
 
 import asyncio
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -20,6 +16,7 @@ from agent.launcher_client import LauncherClient
 from agent.protocol import SandboxSpec
 from cove.executor.v1 import executor_pb2 as pb
 from tests.durability import walk
+from tests.durability.walking import FEW, POINTS, Walking, chosen, walked
 from tests.executor.conftest import box as box
 from tests.executor.conftest import caller as caller
 from tests.executor.node import (
@@ -32,12 +29,8 @@ from tests.executor.node import (
     until,
 )
 
-POINTS = int(os.environ.get("COVE_START_POINTS", "40"))
-"""Of each walk in `make test-long`; there are some hundred."""
-FEW = 1
 UNSURE = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.FAILED_PRECONDITION
 """What is told of a start whose agent died: it may be asked for again."""
-ROOT = Path(walk.__file__).parent.parent.parent
 INSIDE = """
 from agent.inside import walk
 _main = main
@@ -47,27 +40,6 @@ def main():
     walk.Walk("/workspace/.walk", "Requests.receive").begin()
     return _main()
 """
-
-
-@dataclass
-class Walking:
-    """A walk through the points of one process, in a folder that tells it where to die."""
-
-    folder: Path
-
-    def at(self, point: str) -> None:
-        """From now on; an empty one is nowhere."""
-        (self.folder / "points").unlink(missing_ok=True)
-        writing = self.folder / "at.new"
-        writing.write_text(point)
-        writing.rename(self.folder / "at")
-
-    def never(self) -> None:
-        (self.folder / "at").unlink(missing_ok=True)
-
-    def points(self) -> list[str]:
-        """Those that were reached, each once, in order."""
-        return list(dict.fromkeys((self.folder / "points").read_text().split()))
 
 
 @pytest.fixture(scope="module")
@@ -93,23 +65,6 @@ def node() -> Iterator[Node]:
 @pytest.fixture
 def walking(tmp_path: Path) -> Walking:
     return Walking(tmp_path)
-
-
-def chosen(points: list[str], most: int) -> list[str]:
-    """That many of them, spread evenly."""
-    return (
-        [points[at * len(points) // most] for at in range(most)] if most < len(points) else points
-    )
-
-
-@contextmanager
-def walked(argv: list[str], env: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
-    program = [sys.executable, walk.__file__, *argv]
-    with subprocess.Popen(program, env=env, stdout=subprocess.PIPE, cwd=ROOT) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 @asynccontextmanager

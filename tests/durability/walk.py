@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any, Final
 
 _SIGKILL: Final = 9
-_OURS: Final = ("/agent/", "/services/", "/servicekit/", "/gateway/")
+_OURS: Final = ("/agent/", "/services/", "/servicekit/", "/gateway/", "/sdk/src/cove/")
 
 
 class Walk:

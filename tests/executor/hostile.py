@@ -179,6 +179,18 @@ def hostile_log(peer: socket.socket, request: Request) -> None:
     listed_for_ever(peer, request)
 
 
+def huge_files(peer: socket.socket, request: Request) -> None:
+    """Says that it runs, and gives log and result a size that fits into no memory."""
+    kind, number, descriptors = request
+    if kind == frames.PREPARE:
+        peer.sendall(reply(frames.ERROR, number, frames.pack(frames.LIMIT_REACHED, 0, b"")))
+        return
+    if kind == frames.START:
+        for each in descriptors[:2]:
+            os.ftruncate(each, 1 << 40)
+    listed_for_ever(peer, request)
+
+
 STRANGE: Final = itertools.cycle(OPENED)
 MANNERS: Final[dict[str, Manner]] = {
     each.__name__: each
@@ -198,6 +210,7 @@ MANNERS: Final[dict[str, Manner]] = {
         noise,
         wrong_descriptors,
         hostile_log,
+        huge_files,
     )
 }
 

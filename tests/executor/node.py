@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -191,8 +191,22 @@ class Node:
                 process.kill()
 
     @asynccontextmanager
-    async def sandbox(self, **limits: int) -> AsyncIterator[Sandbox]:
-        """An environment, whose agent answers when this returns."""
+    async def sandbox(
+        self, files: Mapping[str, str] | None = None, **limits: int
+    ) -> AsyncIterator[Sandbox]:
+        """An environment, whose agent answers when this returns; `files` are there before."""
+        box, spec = self.place(**limits)
+        for name, content in (files or {}).items():
+            (box.tree / name).write_text(content)
+        async with LauncherClient.connect(self.runtime / "launcher") as launcher:
+            await launcher.start(spec)
+        try:
+            yield box
+        finally:
+            await self.end(box)
+
+    def place(self, **limits: int) -> tuple[Sandbox, SandboxSpec]:
+        """The directories of an environment that does not run yet, and what starts it."""
         uid = "".join(secrets.choice(ALPHABET) for _ in range(16))
         tree = self.state / "git" / "worktrees" / uid / "tree"
         home = self.state / "provider" / "environments" / uid / "home"
@@ -201,21 +215,10 @@ class Node:
             folder.mkdir(parents=True)
             os.chown(folder, OWNER, OWNER)
         handle = Handle(driver="local", node=NODE, uid=uid).encode()
-        box = Sandbox(uid, handle, tree)
-        async with LauncherClient.connect(self.runtime / "launcher") as launcher:
-            await launcher.start(
-                SandboxSpec(
-                    uid=uid,
-                    worktree=str(tree),
-                    home=str(home),
-                    tmp=str(tmp),
-                    limits=Limits(**limits),
-                )
-            )
-        try:
-            yield box
-        finally:
-            await self.end(box)
+        spec = SandboxSpec(
+            uid=uid, worktree=str(tree), home=str(home), tmp=str(tmp), limits=Limits(**limits)
+        )
+        return Sandbox(uid, handle, tree), spec
 
     async def end(self, box: Sandbox) -> None:
         """Kill the sandbox."""
@@ -263,14 +266,14 @@ def running_node(state: Path, runtime: Path) -> Iterator[Node]:
     argv += [str(state), "--node", NODE, "--stop-sandboxes"]
     with subprocess.Popen(argv, env=CODE) as process:
         try:
-            _await_listener(runtime / "launcher")
+            await_listener(runtime / "launcher")
             yield Node(state, runtime)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)
 
 
-def _await_listener(path: Path) -> None:
+def await_listener(path: Path) -> None:
     give_up = time.monotonic() + 20
     while time.monotonic() < give_up:
         with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):

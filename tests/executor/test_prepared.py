@@ -3,17 +3,18 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import grpc
 import pytest
 
-from agent.client import AgentClient
+from agent.client import AgentClient, CommandLimits
 from cove.errors.v1.errors_pb2 import ErrorReason as Why
 from cove.executor.v1 import executor_pb2 as pb
 from services.executor.store import Store
 from tests.executor.node import OWNER, Caller, Node, Sandbox, calling, refused, start, until
+from tests.support.suite import children
 
 Code = grpc.StatusCode
 UID = "a" * 16
@@ -27,14 +28,17 @@ def drafts(node: Node, box: Sandbox) -> list[Path]:
     return list(folder(node, box).glob(".new-*"))
 
 
+def ready(node: Node, box: Sandbox) -> Callable[[], Awaitable[bool]]:
+    async def look() -> bool:
+        return len(drafts(node, box)) >= 3
+
+    return look
+
+
 async def prepared(node: Node, caller: Caller, box: Sandbox) -> None:
     """Return when the next start finds something prepared."""
     await caller.execute(box, "true")
-
-    async def ready() -> bool:
-        return len(drafts(node, box)) >= 3
-
-    await until(ready)
+    await until(ready(node, box))
     async with AgentClient.connect(node.runtime / "a" / box.uid, OWNER) as agent:
         assert (await agent.listing()).processes == 0
 
@@ -115,6 +119,26 @@ async def test_a_command_that_signals_everybody_costs_only_time(
         ended = done.execution.exit
         assert (ended.WhichOneof("reason"), ended.code) == ("code", 0), ended
         assert done.stdout.text == f"{number}\n"
+
+
+async def test_a_start_that_is_refused_leaves_nothing_that_waits(
+    node: Node, caller: Caller, box: Sandbox
+) -> None:
+    await prepared(node, caller, box)
+    async with AgentClient.connect(node.runtime / "a" / box.uid, OWNER) as agent:
+        for number in range(256):  # So many that it takes no more limits.
+            await agent.limit(f"other{number}", CommandLimits(output_bytes=1))
+        await until(ready(node, box))
+        waiting = set(children(agent.pid))
+        request = start(box, "one", "true")
+        request.execution.spec.output_limit = 1000
+        async with refused(Code.UNAVAILABLE, Why.ERROR_REASON_AGENT_UNAVAILABLE):
+            await caller.executions.StartExecution(request)
+
+        async def one_less() -> bool:
+            return len(waiting.intersection(children(agent.pid))) == len(waiting) - 1
+
+        await until(one_less)
 
 
 async def test_what_cannot_start_frees_its_id(node: Node, caller: Caller, box: Sandbox) -> None:
