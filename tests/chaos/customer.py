@@ -193,6 +193,7 @@ class Customer:
             await self._left(delete)
             return
         answer = await self._insist(delete, f"delete {held.id}")
+        held.ended.clear()  # What is kept is the work.
         held.fate = Fate.KEPT if answer.HasField("workspace") else Fate.GONE
         self.journal.told += 1
         if held.fate is Fate.KEPT and self._dice.random() < 0.4:

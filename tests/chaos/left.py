@@ -1,5 +1,6 @@
 """What a node holds of environments that have no record."""
 
+import os
 import subprocess
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -68,6 +69,5 @@ def _host() -> Iterator[tuple[str, str]]:
                 seen.add(namespace)
                 for mount in (process / "mountinfo").read_text().splitlines():
                     yield f"mount of {process.name}: {mount[:200]}", mount
-    for group in Path("/sys/fs/cgroup").rglob("*"):
-        if len(group.name) == _UID or group.name.startswith("x-"):
-            yield f"group {group}", str(group)
+    for parent, groups, _ in os.walk("/sys/fs/cgroup"):  # Passes over what ends meanwhile.
+        yield from ((f"group {parent}/{group}", group) for group in groups if len(group) == _UID)

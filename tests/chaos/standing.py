@@ -1,6 +1,7 @@
 """The suite as its clients have it: one address, whatever dies behind it; and a disk of its own."""
 
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -90,10 +91,13 @@ class Standing:
     async def close(self) -> None:
         await self._stack.aclose()
 
-    def last_words(self) -> str:
-        """The ends of the logs, for whoever reads of a failure."""
-        tails = [log.read_text("utf-8", "replace")[-6000:] for log in self.logs if log.exists()]
-        return "\n".join(tails)
+    def keep_logs(self, folder: Path) -> str:
+        """Copy all logs there; returns the end of the last one."""
+        folder.mkdir()
+        for number, log in enumerate(self.logs):
+            shutil.copyfile(log, folder / f"up-{number}.log")
+        shutil.copytree(self._disk / "state" / "logs", folder / "companions")
+        return self.logs[-1].read_text("utf-8", "replace")[-4000:]
 
 
 @asynccontextmanager

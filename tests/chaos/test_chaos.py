@@ -169,7 +169,8 @@ async def rage(folder: Path, seconds: float) -> None:
             print(f"seed {SEED}, {seconds} s: {dict(storm.harm.done)}, {told} results, {fates}")  # noqa: T201
             if wrong:
                 again = f"COVE_CHAOS_SEED={SEED} COVE_CHAOS_SECONDS={seconds:g}"
-                print(where.last_words())  # noqa: T201
+                print(where.keep_logs(folder / "logs"))  # noqa: T201
+                print(f"all logs: {folder / 'logs'}")  # noqa: T201
                 print(f"again: {again} make test-long LONG='-k chaos'")  # noqa: T201
         assert not wrong, "\n".join(wrong[:100])
 
