@@ -249,9 +249,9 @@ class Customer:
                 if time.monotonic() > until:
                     raise Unanswered(f"{what}: {_told(error)}") from None
                 await asyncio.sleep(error.retry_after or _PAUSE)
-            except status.AlreadyExists:
+            except status.AlreadyExists as error:
                 if what.rpartition(" ")[2] not in self._shared.holders:
-                    self._surprised(f"{what}: it exists")
+                    self._surprised(f"{what}: {_told(error)}")
                     raise Unanswered(what) from None
                 raise
             except status.CoveError as error:

@@ -1,6 +1,7 @@
 """What a node holds of environments that have no record."""
 
 import os
+import re
 import subprocess
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 _UID: Final = 16
+_OWN: Final = re.compile(r"/own-[a-z2-7]{16}")
 
 
 def left_over(
@@ -68,6 +70,7 @@ def _host() -> Iterator[tuple[str, str]]:
             if namespace not in seen:
                 seen.add(namespace)
                 for mount in (process / "mountinfo").read_text().splitlines():
-                    yield f"mount of {process.name}: {mount[:200]}", mount
+                    # A repository is named after its first worktree, and outlives that.
+                    yield f"mount of {process.name}: {mount[:200]}", _OWN.sub("", mount)
     for parent, groups, _ in os.walk("/sys/fs/cgroup"):  # Passes over what ends meanwhile.
         yield from ((f"group {parent}/{group}", group) for group in groups if len(group) == _UID)

@@ -19,6 +19,7 @@ from tests.servicekit.failing import failure
 
 Check: TypeAlias = Callable[[], Awaitable[bool]]
 
+ABORTED = grpc.StatusCode.ABORTED
 READY = pb.Workspace.STATE_READY
 SHORT = timedelta(seconds=1)
 STEPS = [
@@ -220,6 +221,20 @@ async def test_a_failed_create_is_made_anew_by_a_retry_with_its_request_id(
     for _ in range(2):
         assert (await failure(gateway.workspaces.CreateWorkspace(request))).reason
     assert (await _created(gateway, request)).state == READY
+
+
+async def test_a_retry_while_its_create_is_being_undone_is_told_to_wait(stage: Stage) -> None:
+    async with stage.gateway(lease=SHORT) as gateway, stage.gateway("other", lease=SHORT) as other:
+        request = stage.create(request_id=str(uuid.uuid4()))
+        stage.provider.fail("ProvisionEnvironment", Unavailable("away"), times=1)
+        stage.git.fail("RemoveWorktree", Unavailable("away"))
+        assert (await failure(gateway.workspaces.CreateWorkspace(request))).reason
+        for each in (gateway, other):
+            failed = await failure(each.workspaces.CreateWorkspace(request))
+            assert (failed.code, failed.reason) == (ABORTED, "OPERATION_IN_PROGRESS")
+        stage.git.heal()
+        await eventually(stage.empty)
+        assert (await _created(gateway, request)).state == READY
 
 
 async def test_a_retry_after_the_delete_makes_nothing(stage: Stage, gateway: Gateway) -> None:
