@@ -45,7 +45,8 @@ class _Search(Generic[S]):
         self._known: set[tuple[int, S]] = set()
 
     def run(self, initial: S) -> Verdict:
-        furthest, stuck = -1, ()
+        furthest = -1
+        stuck: tuple[Call, ...] = ()
         paths: list[tuple[int, S]] = [(0, initial)]
         while paths:
             done, state = paths.pop()
@@ -77,8 +78,6 @@ class _Search(Generic[S]):
         return sorted(found, key=lambda at: self._calls[at].ended)
 
 
-def judge(
-    step: Callable[[S, Call], Sequence[S]], initial: S, calls: Sequence[Call]
-) -> Verdict:
-    """Whether there is an order. `step` gives the states after a call; none: its answer is wrong."""
+def judge(step: Callable[[S, Call], Sequence[S]], initial: S, calls: Sequence[Call]) -> Verdict:
+    """Whether there is an order. `step` gives the states after a call; none: a wrong answer."""
     return _Search(step, calls).run(initial)

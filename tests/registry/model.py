@@ -4,7 +4,7 @@ It is written from the contract and not from `rules.py`. What the server chooses
 end of a lease) is taken from its answers; after a call without an answer it is `ANY` until seen.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
@@ -147,8 +147,8 @@ def _apply(env: Env | None, ask: Ask) -> Env:
         case "update":
             return replace(env, value=ask.value, etag=ANY)
         case "claim":
-            fresh = {"etag": ANY, "token": ANY, "lease_end": ANY}
-            return replace(env, operation=ask.operation, holder=ask.holder, **fresh)
+            taken = replace(env, operation=ask.operation, holder=ask.holder)
+            return replace(taken, etag=ANY, token=ANY, lease_end=ANY)
         case "renew":
             return replace(env, etag=ANY, lease_end=ANY)
         case "release":
@@ -184,7 +184,7 @@ def seen(environment: pb.Environment) -> Env:
     """What an answer shows."""
     return Env(
         state=environment.state,
-        value=environment.labels["v"] if "v" in environment.labels else "",
+        value=environment.labels.get("v", ""),
         operation=environment.operation,
         holder=environment.operation_holder,
         uid=environment.uid,
