@@ -1,5 +1,6 @@
 """Whether what clients were told is so."""
 
+import asyncio
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -56,6 +57,7 @@ async def wrong_with(held: Held, client: Client, state: Path) -> list[str]:
         found = [
             *await _wrong_files(held, workspace),
             *await _wrong_runs(held, workspace),
+            *await _half_run(held, workspace),
             *await _wrong_commits(held, workspace, state),
         ]
     except status.CoveError as error:
@@ -100,6 +102,22 @@ async def _wrong_runs(held: Held, workspace: Workspace) -> list[str]:
             wrong.append(f"{mark} ended {told.reason} {told.code}, now {end}")
         elif told.whole and (gap or output != told.output):
             wrong.append(f"{mark}: {len(told.output)} bytes of output, now {len(output)}, {gap=}")
+    return wrong
+
+
+async def _half_run(held: Held, workspace: Workspace) -> list[str]:
+    """Of what was asked for without an answer: it has ended, or never was; and another runs."""
+    wrong = []
+    for mark in held.asked - held.ended.keys():
+        try:
+            async with asyncio.timeout(30):
+                await workspace.executions.named(mark).wait()
+        except TimeoutError:
+            wrong.append(f"{mark} does not end")
+        except status.NotFound:
+            continue
+    if (now := await workspace.execute("echo", "here")).stdout != b"here\n":
+        wrong.append(f"echo: {now.exit_status} {now.stdout!r} {now.stderr!r}")
     return wrong
 
 

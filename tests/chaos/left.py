@@ -21,6 +21,7 @@ def left_over(
         *_directories(state, runtime, known),
         *_layers(state),
         *_refs(state, known),
+        *_repositories(state, known),
         *(f"{where} of {uid}" for where, text in _host() for uid in gone if uid in text),
     }
 
@@ -58,13 +59,32 @@ def _refs(state: Path, known: Collection[str]) -> Iterator[str]:
                 yield f"{repository.name} {ref}"
 
 
+def _repositories(state: Path, known: Collection[str]) -> Iterator[str]:
+    """Those without an origin: nobody can have them again when no worktree is left."""
+    if not known:
+        yield from map(str, (state / "git" / "repositories").glob("*/own-*"))
+
+
+def of_a_suite(runtime: Path) -> set[str]:
+    """What is there of a suite that was stopped."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            said = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+            if str(runtime).encode() in said:
+                found.add(f"process {process.name} {said[:200]!r}")
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    return found | {mount for mount in mounts if str(runtime) in mount}
+
+
 def _host() -> Iterator[tuple[str, str]]:
     """Command lines and mounts of all processes, and names of control groups."""
     seen = set()
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            yield f"process {process.name} {line[:200]}", line
+            within = (process / "cgroup").read_text()
+            yield f"process {process.name} {line[:200]}", line + within
         with suppress(OSError):
             namespace = (process / "ns" / "mnt").readlink()
             if namespace not in seen:

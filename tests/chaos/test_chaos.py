@@ -24,7 +24,7 @@ from tests.support.repository import make_repository
 
 SEED = os.environ.get("COVE_CHAOS_SEED") or secrets.token_hex(4)
 SECONDS = float(os.environ.get("COVE_CHAOS_SECONDS", "60"))
-FEW_SECONDS = float(os.environ.get("COVE_CHAOS_SHORT", "8"))
+FEW_SECONDS = float(os.environ.get("COVE_CHAOS_TEST_SECONDS", "6"))
 CLIENTS = 20
 GRACE = 2
 SETTLED = 90.0
@@ -168,11 +168,13 @@ async def rage(folder: Path, seconds: float) -> None:
             fates = {fate.name: len([*of_all(storm.journals, fate)]) for fate in Fate}
             print(f"seed {SEED}, {seconds} s: {dict(storm.harm.done)}, {told} results, {fates}")  # noqa: T201
             if wrong:
-                again = f"COVE_CHAOS_SEED={SEED} COVE_CHAOS_SECONDS={seconds:g}"
                 print(where.keep_logs(folder / "logs"))  # noqa: T201
                 print(f"all logs: {folder / 'logs'}")  # noqa: T201
-                print(f"again: {again} make test-long LONG='-k chaos'")  # noqa: T201
+                sizes = f"CHAOS_SECONDS={seconds:g} LONG='-k chaos'"
+                print(f"again: COVE_CHAOS_SEED={SEED} make test-long {sizes}")  # noqa: T201
         assert not wrong, "\n".join(wrong[:100])
+        runtime = where.suite.runtime
+    assert not left.of_a_suite(runtime)
 
 
 @pytest.mark.timeout(300)

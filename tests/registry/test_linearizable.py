@@ -26,6 +26,7 @@ from tests.registry.model import Ask, Env, Refused, Removed, State, seen, step
 from tests.registry.test_crash import connect, process
 
 SEED = os.environ.get("COVE_HISTORY_SEED") or secrets.token_hex(4)
+LIVES = int(os.environ.get("COVE_REGISTRY_LIVES", "10"))
 CALLERS: Final = 10
 NAMES: Final = ("one", "two", "three")
 LEASES: Final = (0.05, 0.5, 3600)
@@ -219,3 +220,9 @@ async def history(folder: Path, lives: int, life: float) -> None:
 @pytest.mark.timeout(120)
 async def test_a_history_with_kills_is_linearizable(tmp_path: Path) -> None:
     await history(tmp_path, 3, 0.7)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+async def test_a_history_with_many_kills_is_linearizable(tmp_path: Path) -> None:
+    await history(tmp_path, LIVES, 1)
