@@ -119,10 +119,10 @@ class Creations:
     async def _register(self, wanted: Wanted) -> tuple[Environment, bool]:
         """The record of this request, and whether this call made it.
 
-        A request whose create was undone here begins anew when it is repeated. Raises
-        `StillUndone` while that is not over.
+        A request whose create was undone here begins anew when it is repeated, and that is
+        found wherever it is repeated again. Raises `StillUndone` while the undoing goes on.
         """
-        step, undone = "register", ""
+        step, before = "register", None
         while True:
             asked = registry_pb2.RegisterEnvironmentRequest(
                 environment_id=wanted.workspace_id,
@@ -134,21 +134,30 @@ class Creations:
             try:
                 registered = await self._records.register(asked, wanted.request_id)
             except WorkspaceExists:
-                await self._refuse_if_undone(wanted, undone)
+                if before is None:
+                    raise
+                if before.uid not in self._undone:
+                    return before, False
+                await self._refuse_if_undone(before)
                 raise
             if registered.operation_holder == asked.holder:
                 return registered, True
-            if registered.uid not in self._undone:
+            if registered.uid not in self._undone and not await self._is_anothers(registered):
                 return registered, False
-            undone = registered.uid
-            step = f"register/{undone}"
+            before = registered
+            step = f"register/{before.uid}"
 
-    async def _refuse_if_undone(self, wanted: Wanted, uid: str) -> None:
+    async def _refuse_if_undone(self, before: Environment) -> None:
         """Raises `StillUndone` when the id is taken by what this request made, and no more."""
-        name = f"{names.WORKSPACES}{wanted.workspace_id}"
-        current = await self._records.find(name) if uid and wanted.workspace_id else None
-        if current and current.uid == uid:
+        name = names.workspace_name(before.name)
+        current = await self._records.find(name)
+        if current and current.uid == before.uid:
             raise StillUndone(current, name)
+
+    async def _is_anothers(self, registered: Environment) -> bool:
+        """Whether the id was taken anew: by others, or by this request at another gateway."""
+        current = await self._records.find(names.workspace_name(registered.name))
+        return current is not None and current.uid != registered.uid
 
     async def _make(
         self, environment: Environment, *, credentials: git_pb2.Credentials | None, request_id: str
