@@ -76,7 +76,7 @@ class Customer:
                 try:
                     await self._step()
                 except Unanswered as error:
-                    self.journal.surprises.append(f"{self.journal.name}: no answer, {error}")
+                    self._surprised(f"no answer, {error}")
         finally:
             await self._client.close()
             await self._connection.channel.close()

@@ -170,6 +170,9 @@ async def rage(folder: Path, seconds: float) -> None:
             if wrong:
                 print(where.keep_logs(folder / "logs"))  # noqa: T201
                 print(f"all logs: {folder / 'logs'}")  # noqa: T201
+                for name, past in storm.environments.past.items():
+                    if any(f"{name.rpartition('/')[2]}:" in each for each in wrong):
+                        print(name, *past, sep="\n  ")  # noqa: T201
                 sizes = f"CHAOS_SECONDS={seconds:g} LONG='-k chaos'"
                 print(f"again: COVE_CHAOS_SEED={SEED} make test-long {sizes}")  # noqa: T201
         assert not wrong, "\n".join(wrong[:100])

@@ -60,6 +60,8 @@ class OfEnvironments:
         self.view: dict[str, pb.Environment] = {}
         self.uids: dict[str, str] = {}
         """All that ever were, with their names."""
+        self.past: dict[str, list[str]] = {}
+        """What became of each name, for whoever looks for the cause of a failure."""
         self.wrong: list[str] = []
 
     async def follow(self, address: Callable[[], str]) -> None:
@@ -90,8 +92,10 @@ class OfEnvironments:
                     self._next(event.put.revision)
                     self.view[event.put.name] = event.put
                     self.uids[event.put.uid] = event.put.name
+                    self._note(event.put)
                 case "delete":
                     self._next(event.delete.revision)
+                    self.past.setdefault(event.delete.name, []).append("gone")
                     gone = self.view.pop(event.delete.name, None)
                     if gone is None or gone.uid != event.delete.uid:
                         self.wrong.append(f"{event.delete.name} is gone, and was not there")
@@ -102,3 +106,9 @@ class OfEnvironments:
         if self.revision and revision != self.revision + 1:
             self.wrong.append(f"revision {revision} after {self.revision}")
         self.revision = revision
+
+    def _note(self, put: pb.Environment) -> None:
+        state = pb.Environment.State.Name(put.state).removeprefix("STATE_")
+        operation = pb.Environment.Operation.Name(put.operation).removeprefix("OPERATION_")
+        told = f"{put.update_time.ToJsonString()} {put.uid} {state} {operation}"
+        self.past.setdefault(put.name, []).append(told)
