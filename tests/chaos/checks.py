@@ -60,6 +60,8 @@ async def wrong_with(held: Held, client: Client, state: Path) -> list[str]:
             *await _half_run(held, workspace),
             *await _wrong_commits(held, workspace, state),
         ]
+    except status.DeadlineExceeded:
+        raise
     except status.CoveError as error:
         found = [f"{type(error).__name__} {error.reason} {error}"]
     return [f"{held.id}: {each}" for each in found]

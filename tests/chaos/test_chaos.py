@@ -11,13 +11,14 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 
+from cove import status
 from cove.client import Client
 from cove.registry.v1 import registry_pb2 as pb
 from cove.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from tests.chaos import checks, left
 from tests.chaos.customer import PATIENCE, Customer, Shared
 from tests.chaos.harm import Harm
-from tests.chaos.journal import Fate, of_all
+from tests.chaos.journal import Fate, Held, of_all
 from tests.chaos.standing import Standing, standing
 from tests.chaos.watchers import OfEnvironments, OfWorkspaces
 from tests.support.repository import make_repository
@@ -102,7 +103,7 @@ class Storm:
         wrong += await self._views()
         async with self.where.suite.client(patience=60) as client:
             for held in of_all(self.journals):
-                wrong += await checks.wrong_with(held, client, self.where.suite.state)
+                wrong += await self._wrong_with(held, client)
             async for workspace in client.workspaces.list(show_deleted=True):
                 await workspace.delete(force=True, allow_missing=True)
         wrong += await self._never_quiet()
@@ -110,6 +111,13 @@ class Storm:
         wrong += await self._views()
         wrong += [f"a watcher ended: {each.exception()}" for each in watching if each.done()]
         return [*wrong, *self.workspaces.wrong, *self.environments.wrong]
+
+    async def _wrong_with(self, held: Held, client: Client) -> list[str]:
+        """A machine that is too busy to answer in time is asked once more."""
+        try:
+            return await checks.wrong_with(held, client, self.where.suite.state)
+        except status.DeadlineExceeded:
+            return await checks.wrong_with(held, client, self.where.suite.state)
 
     async def _never_quiet(self) -> list[str]:
         """What is still under way, or left over, when all should have come to rest."""
