@@ -23,13 +23,16 @@ WRITES_A_ROUND = 300
 
 
 @asynccontextmanager
-async def process(folder: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+async def process(
+    folder: Path, database: str = ""
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """The registry as a process of its own, and its address."""
     env = {
         **os.environ,
         "COVE_STATE": str(folder / "s"),
         "COVE_RUNTIME": str(folder / "r"),
         "COVE_REGISTRY__LOG_LEVEL": "warning",
+        "COVE_REGISTRY__DATABASE": database,
     }
     server = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "services.registry", env=env, stdout=subprocess.PIPE

@@ -9,7 +9,7 @@ import signal
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from servicekit.status import reason_name, told
 from tests.registry.caller import Caller
 from tests.registry.history import NEVER, Call, judge
 from tests.registry.model import Ask, Env, Refused, Removed, State, seen, step
+from tests.registry.postgres import Postgres, running
 from tests.registry.test_crash import connect, process
 
 SEED = os.environ.get("COVE_HISTORY_SEED") or secrets.token_hex(4)
@@ -45,27 +46,40 @@ KINDS: Final = {
 
 
 class Registry:
-    """One that is killed and started again; callers see an address, and sometimes nobody there."""
+    """Some that are killed and started again, on one database. A caller comes to any of them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: str, replicas: int) -> None:
         self._folder = folder
-        self._channel: grpc.aio.Channel | None = None
+        self._database = database
+        self._replicas = replicas
+        self._channels: dict[int, grpc.aio.Channel] = {}
         self._there = asyncio.Event()
 
     async def run(self, dice: random.Random, lives: int, life: float) -> None:
+        async with asyncio.TaskGroup() as group:
+            for number in range(self._replicas):
+                mine = random.Random(dice.random())
+                group.create_task(self._run(number, mine, lives, life))
+
+    async def _run(self, number: int, dice: random.Random, lives: int, life: float) -> None:
+        folder = self._folder / f"n{number}"
         for _ in range(lives):
-            async with process(self._folder) as (server, address), connect(address) as channel:
-                self._channel = channel
+            async with (
+                process(folder, self._database) as (server, address),
+                connect(address) as channel,
+            ):
+                self._channels[number] = channel
                 self._there.set()
                 await asyncio.sleep(dice.uniform(0.2, 1) * life)
-                self._there.clear()
+                del self._channels[number]
+                if not self._channels:
+                    self._there.clear()
                 server.send_signal(signal.SIGKILL)
                 await server.wait()
 
-    async def channel(self) -> grpc.aio.Channel:
+    async def channel(self, dice: random.Random) -> grpc.aio.Channel:
         await self._there.wait()
-        assert self._channel
-        return self._channel
+        return dice.choice(list(self._channels.values()))
 
 
 class Writer:
@@ -167,7 +181,7 @@ class Writer:
         repeats = ask.kind not in ("renew", "release") and self._dice.random() < 0.8
         try:
             while answer is None:
-                caller = Caller(await self._registry.channel())
+                caller = Caller(await self._registry.channel(self._dice))
                 answer = await _answer(caller, ask, message)
                 if answer is None and not repeats:
                     return
@@ -183,10 +197,9 @@ async def _answer(caller: Caller, ask: Ask, message: Any) -> Env | Refused | str
     try:
         answer = await caller(message)
     except grpc.aio.AioRpcError as error:
-        status = told(error)
-        if status is None and error.code() in UNSURE:
+        if error.code() in UNSURE:
             return None
-        if status is None:
+        if (status := told(error)) is None:
             raise
         return Refused(reason_name(status))
     return Removed if ask.kind == "deregister" else seen(answer.environment)
@@ -202,27 +215,47 @@ def judged(name: str, calls: Sequence[Call]) -> None:
     )
 
 
-async def history(folder: Path, lives: int, life: float) -> None:
-    registry = Registry(folder)
+async def history(
+    registry: Registry, lives: int, life: float, *others: Coroutine[Any, Any, None]
+) -> None:
     writers = [Writer(number, registry, SEED) for number in range(CALLERS)]
     writing = [asyncio.create_task(each.write()) for each in writers]
+    beside = [asyncio.create_task(each) for each in others]
     try:
         await registry.run(random.Random(SEED), lives, life)
     finally:
-        for each in writing:
+        for each in (*writing, *beside):
             each.cancel()
-        ends = await asyncio.gather(*writing, return_exceptions=True)
+        ends = await asyncio.gather(*writing, *beside, return_exceptions=True)
     assert [end for end in ends if not isinstance(end, asyncio.CancelledError)] == []
     for name in NAMES:
         judged(name, [call for each in writers for call in each.calls[name]])
 
 
+async def restarts(server: Postgres, dice: random.Random) -> None:
+    """Crashes of PostgreSQL, until cancelled."""
+    while True:
+        await asyncio.sleep(dice.uniform(1, 4))
+        await asyncio.shield(asyncio.to_thread(server.stop, signal.SIGKILL))
+        await asyncio.shield(asyncio.to_thread(server.start))
+
+
 @pytest.mark.timeout(120)
-async def test_a_history_with_kills_is_linearizable(tmp_path: Path) -> None:
-    await history(tmp_path, 3, 0.7)
+async def test_a_history_with_kills_is_linearizable(tmp_path: Path, database: str) -> None:
+    replicas = 2 if database.startswith("postgresql:") else 1
+    await history(Registry(tmp_path, database, replicas), 3, 0.7)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-async def test_a_history_with_many_kills_is_linearizable(tmp_path: Path) -> None:
-    await history(tmp_path, LIVES, 1)
+async def test_a_history_with_many_kills_is_linearizable(tmp_path: Path, database: str) -> None:
+    replicas = 2 if database.startswith("postgresql:") else 1
+    await history(Registry(tmp_path, database, replicas), LIVES, 1)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+async def test_a_history_with_crashes_of_postgresql_is_linearizable(tmp_path: Path) -> None:
+    with running(fsync=True) as server:
+        registry = Registry(tmp_path, server.fresh(), 2)
+        await history(registry, LIVES, 5, restarts(server, random.Random(SEED)))
