@@ -16,7 +16,7 @@ EXECUTIONS ?= 1000
 FUZZ_EXAMPLES ?= 2000
 FUZZ_ARCHIVES ?= 1500
 CHAOS_SECONDS ?= 600
-REGISTRY_LIVES ?= 60
+HISTORY_LIVES ?= 60
 # And how long the storm in `make test` is.
 CHAOS_TEST_SECONDS ?= 6
 PYTEST_WORKERS ?= 3
@@ -54,7 +54,7 @@ test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load.
 	  COVE_DISCONNECTS=$(DISCONNECTS) COVE_SERVICE_KILLS=$(SERVICE_KILLS) \
 	  COVE_TREE_ROUNDS=$(TREE_ROUNDS) COVE_EXECUTIONS=$(EXECUTIONS) \
 	  COVE_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) COVE_FUZZ_ARCHIVES=$(FUZZ_ARCHIVES) \
-	  COVE_CHAOS_SECONDS=$(CHAOS_SECONDS) COVE_REGISTRY_LIVES=$(REGISTRY_LIVES) \
+	  COVE_CHAOS_SECONDS=$(CHAOS_SECONDS) COVE_HISTORY_LIVES=$(HISTORY_LIVES) \
 	  $(BIN)/pytest -m long $(LONG) || test $$? -eq 5
 
 test-compose: setup ## Run the suite in containers, for real; as root, about 6 minutes.

@@ -22,6 +22,10 @@ WRITERS = 16
 WRITES_A_ROUND = 300
 
 
+class EndedAtOnce(Exception):
+    """The registry could not start, say as its database is away."""
+
+
 @asynccontextmanager
 async def process(
     folder: Path, database: str = ""
@@ -40,7 +44,10 @@ async def process(
     assert server.stdout
     try:
         async with asyncio.timeout(20):
-            ready = json.loads(await server.stdout.readline())
+            line = await server.stdout.readline()
+            if not line:
+                raise EndedAtOnce(f"status {await server.wait()}")
+            ready = json.loads(line)
         yield server, ready["addresses"][0]
     finally:
         with suppress(ProcessLookupError):
