@@ -17,6 +17,10 @@ EXECUTIONS ?= 1000
 FUZZ_EXAMPLES ?= 2000
 FUZZ_ARCHIVES ?= 1500
 DATABASE_KILLS ?= 20
+CHAOS_SECONDS ?= 600
+HISTORY_LIVES ?= 60
+# And how long the storm in `make test` is.
+CHAOS_TEST_SECONDS ?= 6
 PYTEST_WORKERS ?= 3
 
 .DEFAULT_GOAL := help
@@ -43,7 +47,8 @@ up: setup ## Start the suite and leave it running.
 	@$(BIN)/cove up
 
 test: setup ## Run every functional test (under 10 minutes on 2 cores).
-	$(BIN)/pytest -m "not long" -n $(PYTEST_WORKERS) --dist loadfile
+	COVE_CHAOS_TEST_SECONDS=$(CHAOS_TEST_SECONDS) \
+	  $(BIN)/pytest -m "not long" -n $(PYTEST_WORKERS) --dist loadfile
 
 test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load. LONG=-k expression picks.
 	COVE_FUZZ_WORKTREES=$(FUZZ_WORKTREES) COVE_KILL_POINTS=$(KILL_POINTS) \
@@ -53,6 +58,7 @@ test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load.
 	  COVE_TREE_ROUNDS=$(TREE_ROUNDS) COVE_EXECUTIONS=$(EXECUTIONS) \
 	  COVE_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) COVE_FUZZ_ARCHIVES=$(FUZZ_ARCHIVES) \
 	  COVE_DATABASE_KILLS=$(DATABASE_KILLS) \
+	  COVE_CHAOS_SECONDS=$(CHAOS_SECONDS) COVE_HISTORY_LIVES=$(HISTORY_LIVES) \
 	  $(BIN)/pytest -m long $(LONG) || test $$? -eq 5
 
 test-compose: setup ## Run the suite in containers, for real; as root, about 6 minutes.

@@ -15,7 +15,7 @@ from cove.registry.v1 import registry_pb2
 from cove.registry.v1.registry_pb2 import Environment, EnvironmentSource, EnvironmentSpec
 from gateway import names
 from gateway.convert import provider_spec
-from gateway.errors import CreateFailed, LeaseLost
+from gateway.errors import CreateFailed, LeaseLost, StillUndone, WorkspaceExists
 from gateway.operations import Operations
 from gateway.quotas import Quotas
 from gateway.records import Records, State, duration
@@ -129,9 +129,10 @@ class Creations:
     async def _register(self, wanted: Wanted) -> tuple[Environment, bool]:
         """The record of this request, and whether this call made it.
 
-        A request whose create was undone here begins anew when it is repeated.
+        A request whose create was undone here begins anew when it is repeated, and that is
+        found wherever it is repeated again. Raises `StillUndone` while the undoing goes on.
         """
-        step = "register"
+        step, before = "register", None
         while True:
             asked = registry_pb2.RegisterEnvironmentRequest(
                 environment_id=wanted.workspace_id,
@@ -140,12 +141,33 @@ class Creations:
                 holder=self._operations.holder(),
                 lease=duration(self._operations.lease),
             )
-            registered = await self._records.register(asked, wanted.request_id)
+            try:
+                registered = await self._records.register(asked, wanted.request_id)
+            except WorkspaceExists:
+                if before is None:
+                    raise
+                if before.uid not in self._undone:
+                    return before, False
+                await self._refuse_if_undone(before)
+                raise
             if registered.operation_holder == asked.holder:
                 return registered, True
-            if registered.uid not in self._undone:
+            if registered.uid not in self._undone and not await self._is_anothers(registered):
                 return registered, False
-            step = f"register/{registered.uid}"
+            before = registered
+            step = f"register/{before.uid}"
+
+    async def _refuse_if_undone(self, before: Environment) -> None:
+        """Raises `StillUndone` when the id is taken by what this request made, and no more."""
+        name = names.workspace_name(before.name)
+        current = await self._records.find(name)
+        if current and current.uid == before.uid:
+            raise StillUndone(current, name)
+
+    async def _is_anothers(self, registered: Environment) -> bool:
+        """Whether the id was taken anew: by others, or by this request at another gateway."""
+        current = await self._records.find(names.workspace_name(registered.name))
+        return current is not None and current.uid != registered.uid
 
     async def _make(
         self, environment: Environment, *, credentials: git_pb2.Credentials | None, request_id: str
@@ -164,7 +186,7 @@ class Creations:
             raise
 
     async def _settled(self, registered: Environment) -> Environment:
-        """The record when whoever makes it has ended. Raises `CreateFailed`."""
+        """The record when whoever makes it has ended. Raises as `_current`."""
         pause = _FIRST_LOOK
         while True:
             current = await self._current(registered)
@@ -179,6 +201,7 @@ class Creations:
             pause = min(_LAST_LOOK, pause * 2)
 
     async def _current(self, registered: Environment) -> Environment:
+        """The record as it is. Raises `CreateFailed`, and `StillUndone` before that is certain."""
         name = names.workspace_name(registered.name)
         current = await self._records.find(name)
         if current is None or current.uid != registered.uid:
@@ -187,6 +210,9 @@ class Creations:
                 remedy="Create it with a new request id.",
                 name=name,
             )
+        undoing = current.operation == Environment.OPERATION_CREATING
+        if current.state == State.STATE_DELETING and undoing:
+            raise StillUndone(current, name)
         if current.state == State.STATE_FAILED:
             raise CreateFailed(
                 current.failure.message or "it failed", name=name, cause=current.failure.reason

@@ -1,6 +1,7 @@
 """Failures of the gateway."""
 
 from datetime import timedelta
+from typing import Final
 
 from cove.errors.v1.errors_pb2 import ErrorReason
 from cove.registry.v1.registry_pb2 import Environment
@@ -12,6 +13,8 @@ from servicekit.errors import (
     NotFound,
     Precondition,
 )
+
+_SOON: Final = timedelta(seconds=1)
 
 
 class OwnFault(Exception):
@@ -97,6 +100,22 @@ class OperationInProgress(Aborted):
 
 class CreateFailed(Aborted):
     reason = ErrorReason.ERROR_REASON_CREATE_FAILED
+
+
+class StillUndone(Aborted):
+    """What the same request made before is still being taken down."""
+
+    reason = ErrorReason.ERROR_REASON_OPERATION_IN_PROGRESS
+
+    def __init__(self, environment: Environment, name: str) -> None:
+        super().__init__(
+            "what this request made before is still being undone",
+            remedy="Repeat the call with the same request id.",
+            retry_after=_SOON,
+            name=name,
+            operation=Environment.Operation.Name(environment.operation),
+            holder=environment.operation_holder,
+        )
 
 
 class LeaseLost(Aborted):

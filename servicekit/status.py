@@ -9,7 +9,7 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from cove.errors.v1.errors_pb2 import ErrorReason
-from servicekit import calls, errors
+from servicekit import calls, disk, errors
 from servicekit.remedies import remedy
 
 _log = logging.getLogger(__name__)
@@ -57,6 +57,8 @@ def to_status(error: BaseException) -> status_pb2.Status:
         return _of_service_error(error)
     if isinstance(error, grpc.aio.AioRpcError):
         return _relayed(error)
+    if isinstance(error, OSError) and (lacking := disk.full(error.errno)):
+        return _of_service_error(lacking)
     _log.error("unexpected error", exc_info=error)
     return _internal()
 

@@ -84,23 +84,36 @@ class Breaking:
     """A network on which no connection lasts."""
 
     def __init__(self, host: str, port: int, bytes_of_one: Callable[[], int]) -> None:
-        self._target = host, port
+        self.target = host, port
         self._bytes_of_one = bytes_of_one
         self.broken = 0
         """Connections that were reset."""
         self._relaying: set[asyncio.Task[None]] = set()
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._relaying.add(asyncio.ensure_future(self._relay(reader, writer)))
+        relaying = asyncio.ensure_future(self._relay(reader, writer))
+        self._relaying.add(relaying)
+        relaying.add_done_callback(self._relaying.discard)
 
     async def end(self) -> None:
-        for each in self._relaying:
+        """Reset all connections that there are."""
+        ending = list(self._relaying)
+        for each in ending:
             each.cancel()
-        await asyncio.gather(*self._relaying, return_exceptions=True)
+        await asyncio.gather(*ending, return_exceptions=True)
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[str]:
+        """Gives its own address."""
+        server = await asyncio.start_server(self.accept, "127.0.0.1", 0)
+        async with server:
+            yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            server.close()
+            await self.end()
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            answers, requests = await asyncio.open_connection(*self._target)
+            answers, requests = await asyncio.open_connection(*self.target)
         except OSError:
             writer.close()
             return
@@ -141,12 +154,8 @@ async def breaking(address: str, seed: int = 1) -> AsyncIterator[tuple[Breaking,
     dice = random.Random(seed)
     host, _, port = address.rpartition(":")
     network = Breaking(host, int(port), lambda: dice.choice((100, 5_000, 90_000, 300_000)))
-    server = await asyncio.start_server(network.accept, "127.0.0.1", 0)
-    async with server:
-        ours = server.sockets[0].getsockname()[1]
-        yield network, f"127.0.0.1:{ours}"
-        server.close()
-        await network.end()
+    async with network.listening() as ours:
+        yield network, ours
 
 
 def held(pid: int) -> int:

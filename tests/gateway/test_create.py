@@ -19,6 +19,7 @@ from tests.servicekit.failing import failure
 
 Check: TypeAlias = Callable[[], Awaitable[bool]]
 
+ABORTED = grpc.StatusCode.ABORTED
 READY = pb.Workspace.STATE_READY
 SHORT = timedelta(seconds=1)
 STEPS = [
@@ -220,6 +221,48 @@ async def test_a_failed_create_is_made_anew_by_a_retry_with_its_request_id(
     for _ in range(2):
         assert (await failure(gateway.workspaces.CreateWorkspace(request))).reason
     assert (await _created(gateway, request)).state == READY
+
+
+async def test_a_retry_while_its_create_is_being_undone_is_told_to_wait(stage: Stage) -> None:
+    async with stage.gateway(lease=SHORT) as gateway, stage.gateway("other", lease=SHORT) as other:
+        request = stage.create(request_id=str(uuid.uuid4()))
+        stage.provider.fail("ProvisionEnvironment", Unavailable("away"), times=1)
+        stage.git.fail("RemoveWorktree", Unavailable("away"))
+        assert (await failure(gateway.workspaces.CreateWorkspace(request))).reason
+        for each in (gateway, other):
+            failed = await failure(each.workspaces.CreateWorkspace(request))
+            assert (failed.code, failed.reason) == (ABORTED, "OPERATION_IN_PROGRESS")
+        stage.git.heal()
+        await eventually(stage.empty)
+        assert (await _created(gateway, request)).state == READY
+
+
+async def test_a_retry_joins_what_was_begun_anew_at_another_gateway(
+    stage: Stage, gateway: Gateway
+) -> None:
+    request = stage.create(request_id=str(uuid.uuid4()))
+    stage.provider.fail("ProvisionEnvironment", Unavailable("away"), times=1)
+    assert (await failure(gateway.workspaces.CreateWorkspace(request))).reason
+    held = stage.git.hold("CreateWorktree")
+    anew = asyncio.ensure_future(_created(gateway, request))
+    await asyncio.wait_for(held.reached.wait(), 5)
+    async with stage.gateway("other") as other:
+        joined = asyncio.ensure_future(_created(other, request))
+        await eventually(_called(stage, "RegisterEnvironment", 5))
+        stage.git.heal()
+        assert (await joined).uid == (await anew).uid
+        assert (await joined).state == READY
+
+
+async def test_a_retry_of_what_is_gone_is_not_given_what_others_have_now(
+    stage: Stage, gateway: Gateway
+) -> None:
+    request = stage.create(request_id=str(uuid.uuid4()))
+    await _created(gateway, request)
+    await gateway.workspaces.DeleteWorkspace(pb.DeleteWorkspaceRequest(name="workspaces/demo"))
+    await _created(gateway, stage.create(request_id=str(uuid.uuid4())))
+    failed = await failure(gateway.workspaces.CreateWorkspace(request))
+    assert (failed.code, failed.reason) == (ABORTED, "CREATE_FAILED")
 
 
 async def test_a_retry_after_the_delete_makes_nothing(stage: Stage, gateway: Gateway) -> None:

@@ -22,25 +22,33 @@ WRITERS = 16
 WRITES_A_ROUND = 300
 
 
+class EndedAtOnce(Exception):
+    """The registry could not start, say as its database is away."""
+
+
 @asynccontextmanager
 async def process(
-    folder: Path, database: str
+    folder: Path, database: str = ""
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """The registry as a process of its own, and its address."""
     env = {
         **os.environ,
         "COVE_STATE": str(folder / "s"),
         "COVE_RUNTIME": str(folder / "r"),
-        "COVE_REGISTRY__DATABASE": database,
         "COVE_REGISTRY__LOG_LEVEL": "warning",
     }
+    if database:
+        env["COVE_REGISTRY__DATABASE"] = database
     server = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "services.registry", env=env, stdout=subprocess.PIPE
     )
     assert server.stdout
     try:
         async with asyncio.timeout(20):
-            ready = json.loads(await server.stdout.readline())
+            line = await server.stdout.readline()
+            if not line:
+                raise EndedAtOnce(f"status {await server.wait()}")
+            ready = json.loads(line)
         yield server, ready["addresses"][0]
     finally:
         with suppress(ProcessLookupError):

@@ -1,6 +1,8 @@
 """What every call goes through, as a caller sees it."""
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -134,6 +136,19 @@ async def test_an_unexpected_error_tells_the_correlation_id_only(
     assert failed.info.metadata == {"request_id": "abc"}
     assert "a secret" not in str(failed.status)
     assert "a secret" in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+async def test_a_write_for_which_there_is_no_room_says_so(
+    protos: Protos, tmp_path: Path, number: int
+) -> None:
+    async def say(request: Any) -> str:
+        raise OSError(number, os.strerror(number), "/a/secret/path")
+
+    async with running(protos, tmp_path, say=say) as kit:
+        failed = await failure(call(kit, "Say"))
+    assert (failed.code, failed.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL")
+    assert "secret" not in str(failed.status)
 
 
 async def test_correlation_id_is_taken_or_made_and_returned(protos: Protos, tmp_path: Path) -> None:

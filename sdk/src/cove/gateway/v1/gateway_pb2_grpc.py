@@ -122,6 +122,7 @@ class WorkspaceServiceServicer(object):
         * ALREADY_EXISTS, ERROR_REASON_WORKSPACE_EXISTS: the id is taken.
         * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
         * ABORTED, ERROR_REASON_CREATE_FAILED: what this request id made is gone or failed since.
+        * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: what it made failed, and is still being undone.
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here.
         * FAILED_PRECONDITION, ERROR_REASON_SANDBOX_UNAVAILABLE: no sandbox can be made here.
         * INVALID_ARGUMENT, ERROR_REASON_REMOTE_FORBIDDEN: a URL that is not allowed here.
@@ -234,6 +235,7 @@ class WorkspaceServiceServicer(object):
         * ALREADY_EXISTS, ERROR_REASON_BRANCH_EXISTS: another workspace has the branch.
         * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
         * ABORTED, ERROR_REASON_CREATE_FAILED: what this request id made is gone or failed since.
+        * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: what it made failed, and is still being undone.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
         * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many workspaces, or as many
         bytes on disk, as it may have.
