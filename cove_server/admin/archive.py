@@ -218,5 +218,4 @@ def _sum(digest: str, name: str) -> bytes:
 
 def created(path: Path) -> BinaryIO:
     """A new file for this user alone. Raises FileExistsError."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o600), "r+b")
+    return open(path, "x+b", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC, 0o600))
