@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,17 @@ def add_command(commands: Any) -> None:
     made.add_argument(
         "--registry", action="store_true", help="the registry alone: small, and without any work"
     )
-    made.set_defaults(run=_lazy("make_backup"))
+    made.set_defaults(run=_lazy("cove_server.admin.command", "make_backup"))
     put = _add(parts, "restore", "put back what a backup has", _RESTORE)
     put.add_argument("source", type=Path, metavar="FILE", help="a backup")
     put.add_argument(
         "--replace", action="store_true", help="where there is a state; it is kept beside the new one"
     )
-    put.set_defaults(run=_lazy("restore_backup"))
+    put.set_defaults(run=_lazy("cove_server.admin.command", "restore_backup"))
     looked = _add(parts, "check", "name what registry and disk disagree on", _CHECK)
     looked.add_argument("--repair", action="store_true", help="mend it; the suite must be stopped")
     looked.add_argument("--deep", action="store_true", help="look at every object of repositories")
-    looked.set_defaults(run=_lazy("check_state"))
+    looked.set_defaults(run=_lazy("cove_server.check.command", "check_state"))
 
 
 def _add(parts: Any, name: str, text: str, description: str) -> argparse.ArgumentParser:
@@ -54,11 +55,9 @@ def _add(parts: Any, name: str, text: str, description: str) -> argparse.Argumen
     return parser
 
 
-def _lazy(name: str) -> Callable[[argparse.Namespace], int]:
+def _lazy(module: str, name: str) -> Callable[[argparse.Namespace], int]:
     def run(options: argparse.Namespace) -> int:
-        from cove_server.admin import command
-
-        status: int = getattr(command, name)(options, os.environ)
+        status: int = getattr(import_module(module), name)(options, os.environ)
         return status
 
     return run

@@ -13,7 +13,6 @@ from cove_server.places import Places
 from servicekit.config import StartError
 from services.registry.config import Config
 
-FOUND: Final = 1
 CANNOT: Final = 2
 
 
@@ -66,10 +65,6 @@ def restore_backup(options: argparse.Namespace, env: Mapping[str, str]) -> int:
     if done["replaced"]:
         console.line(f"what was there: {done['replaced']}")
     return 0
-
-
-def check_state(options: argparse.Namespace, env: Mapping[str, str]) -> int:
-    raise NotImplementedError
 
 
 def _console(options: argparse.Namespace) -> Console:

@@ -1,6 +1,7 @@
 """Restores a backup into a state directory on which nothing runs."""
 
 import ctypes
+import fcntl
 import os
 import shutil
 import socket
@@ -56,6 +57,10 @@ def restore(asked: Asked) -> dict[str, Any]:
             if _answers(asked.places.socket("launcher")):
                 raise Refused(
                     "a launcher runs, and maybe sandboxes", "cove up, and then end it, ends both."
+                )
+            if uid := _in_use(state / "git" / "worktrees"):
+                raise Refused(
+                    f"a sandbox has the worktree {uid}", "cove up, and then end it, ends both."
                 )
             there = [name for name in names if _filled(state / name)]
             if there and not asked.replace:
@@ -113,6 +118,17 @@ def _latest(database: Path) -> int:
 
 def _filled(path: Path) -> bool:
     return path.is_file() or (path.is_dir() and any(path.iterdir()))
+
+
+def _in_use(worktrees: Path) -> str:
+    """The uid of a worktree that a sandbox has, which outlived `cove up`; empty: none."""
+    for lock in sorted(worktrees.glob("*/lock")):
+        with lock.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return lock.parent.name
+    return ""
 
 
 def _answers(path: Path) -> bool:

@@ -101,7 +101,7 @@ class ProviderServicer(ProviderServiceServicer):
     async def ValidateSpec(
         self, request: pb.ValidateSpecRequest, context: Context
     ) -> pb.ValidateSpecResponse:
-        spec = await self._named(request.spec.driver).validate(_spec(request.spec))
+        spec = await self._named(request.spec.driver).validate(spec_of(request.spec))
         return pb.ValidateSpecResponse(spec=_spec_to_proto(spec))
 
     async def ProvisionEnvironment(
@@ -117,8 +117,8 @@ class ProviderServicer(ProviderServiceServicer):
         made = await self._named(request.spec.driver).provision(
             request.uid,
             calls.current().identity.tenant,
-            _spec(request.spec),
-            _worktree(request.mount),
+            spec_of(request.spec),
+            worktree_of(request.mount),
         )
         return pb.ProvisionEnvironmentResponse(
             handle=made.handle, generation=made.generation, driver=made.driver, node=made.node
@@ -208,7 +208,7 @@ def _network(network: pb.Network) -> Network:
     )
 
 
-def _spec(spec: pb.Spec) -> Spec:
+def spec_of(spec: pb.Spec) -> Spec:
     limits = spec.limits
     return Spec(
         driver=spec.driver,
@@ -240,7 +240,7 @@ def _spec_to_proto(spec: Spec) -> pb.Spec:
     )
 
 
-def _worktree(mount: mount_pb2.Mount) -> Worktree:
+def worktree_of(mount: mount_pb2.Mount) -> Worktree:
     if mount.version not in _MOUNT_VERSIONS:
         raise InvalidArgument("mount.version", "not known here")
     modes = (mount_pb2.Mount.MODE_PLAIN, mount_pb2.Mount.MODE_OVERLAY)

@@ -32,7 +32,7 @@ from services.provider.driver import (
 )
 from services.provider.drivers.networks import Networks
 from services.provider.drivers.places import Places
-from services.provider.drivers.records import Record, Records
+from services.provider.drivers.records import Record, Records, completed
 from services.provider.drivers.ways_out import WaysOut
 from services.provider.errors import (
     ActivationFailed,
@@ -226,8 +226,7 @@ class LocalDriver:
                     "control group.",
                     capability=name,
                 )
-        limits = replace(limits, processes=limits.processes or self._processes)
-        return replace(spec, driver=self.name, limits=limits)
+        return completed(spec, self.name, self._processes)
 
     def _record(self, uid: str) -> Record:
         record = self._records.read(uid)
