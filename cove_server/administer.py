@@ -37,7 +37,9 @@ def add_command(commands: Any) -> None:
     put = _add(parts, "restore", "put back what a backup has", _RESTORE)
     put.add_argument("source", type=Path, metavar="FILE", help="a backup")
     put.add_argument(
-        "--replace", action="store_true", help="where there is a state; it is kept beside the new one"
+        "--replace",
+        action="store_true",
+        help="where there is a state; it is kept beside the new one",
     )
     put.set_defaults(run=_lazy("cove_server.admin.command", "restore_backup"))
     looked = _add(parts, "check", "name what registry and disk disagree on", _CHECK)

@@ -129,9 +129,13 @@ class Archive:
         head = b""
         if stored != size:
             head = _map(extents, size)
-            headers = entry.pax_headers
-            headers["GNU.sparse.major"], headers["GNU.sparse.minor"] = "1", "0"
-            headers["GNU.sparse.name"], headers["GNU.sparse.realsize"] = entry.name, str(size)
+            entry.pax_headers = {
+                **entry.pax_headers,
+                "GNU.sparse.major": "1",
+                "GNU.sparse.minor": "0",
+                "GNU.sparse.name": entry.name,
+                "GNU.sparse.realsize": str(size),
+            }
         entry.size = len(head) + stored
         self._head(entry)
         self._out.write(head)
@@ -152,13 +156,14 @@ class Archive:
     @staticmethod
     def _attributes(entry: tarfile.TarInfo, descriptor: int) -> None:
         names: list[str] = []
+        found: dict[str, str] = {}
         with suppress(OSError):
             names = os.listxattr(descriptor)
         for name in names:
             if name.startswith(("user.", "trusted.")):
                 with suppress(OSError):  # It went meanwhile.
-                    value = os.getxattr(descriptor, name)
-                    entry.pax_headers[XATTR + name] = os.fsdecode(value)
+                    found[XATTR + name] = os.fsdecode(os.getxattr(descriptor, name))
+        entry.pax_headers = {**entry.pax_headers, **found}
 
 
 def _entry(name: str, found: os.stat_result) -> tarfile.TarInfo:

@@ -111,7 +111,7 @@ def _describe(parent: int, name: str, entry: tarfile.TarInfo) -> None:
         finally:
             os.close(descriptor)
     elif entry.isfifo():
-        os.chmod(name, entry.mode, dir_fd=parent)  # noqa: PTH101
+        os.chmod(name, entry.mode, dir_fd=parent)
     time = moment(entry)
     os.utime(name, ns=(time, time), dir_fd=parent, follow_symlinks=False)
 

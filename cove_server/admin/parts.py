@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -72,7 +73,7 @@ class Parts:
         for tenant, key in self._repositories:
             home = f"git/repositories/{tenant}/{key}"
             self.whole(f"{home}.json")
-            self.whole(f"{home}.git", lambda path, home=home: _no_ref(path, f"{home}.git"))
+            self.whole(f"{home}.git", partial(_no_ref, f"{home}.git"))
             # Loose ones first: they may be packed meanwhile, never the other way.
             self.whole(f"{home}.git/packed-refs")
             self._objects(f"{home}.git/objects")
@@ -103,25 +104,35 @@ class Parts:
         with _resting(self._state / home / "lock") as rests:
             if not rests:
                 self._left_out(home, "git was changing its layers for too long")
-            for _ in range(_ROUNDS):
-                data = _content(self._state / home / "record.json")
-                if data is None:
-                    return
-                record = decoded(data)
-                wanted = [name for name in _layers(record) if f"git/layers/{name}" not in self._done]
-                if not wanted:
-                    break
-                for name in wanted:
-                    self._done.add(f"git/layers/{name}")
-                    self.whole(f"git/layers/{name}")
+            try:
+                found, data, record = self._layers(home)
+            except FileNotFoundError:
+                return
+            except (ValueError, KeyError, TypeError):
+                self._left_out(home, "its record is damaged")
+                return
             self._checkouts(record)
             if record.state is not State.CREATING:
                 for name in ("upper", "tree", "work", "outside", "lock", "stack"):
                     self.whole(f"{home}/{name}", lambda path: path.startswith(f"{home}/work/"))
                 self._repositories[_folder_of(record), record.key] = None
-            found = (self._state / home / "record.json").stat()
             self._above(home.split("/"))
             self._archive.add_bytes(f"{home}/record.json", data, found)
+
+    def _layers(self, home: str) -> tuple[os.stat_result, bytes, Record]:
+        """The record of a worktree, all of whose layers have been read. Raises FileNotFoundError,
+        and what a damaged one makes `decoded` raise."""
+        while True:
+            with (self._state / home / "record.json").open("rb") as file:
+                found, data = os.fstat(file.fileno()), file.read()
+            record = decoded(data)
+            wanted = [f"git/layers/{name}" for name in dict.fromkeys(layers_of(record))]
+            if self._done.issuperset(wanted):
+                return found, data, record
+            for name in wanted:
+                if name not in self._done:
+                    self._done.add(name)
+                    self.whole(name)
 
     def _checkouts(self, record: Record) -> None:
         """The one that it stands on, and those which that one is a layer over."""
@@ -140,7 +151,7 @@ class Parts:
         for name in _names(self._state / home):
             if name.startswith("."):
                 continue
-            if not self.whole(f"{home}/{name}", lambda path, at=f"{home}/{name}": path != at):
+            if not self.whole(f"{home}/{name}", f"{home}/{name}".__ne__):
                 continue
             for file in _ORDER:
                 self.whole(f"{home}/{name}/{file}")
@@ -187,15 +198,11 @@ class Parts:
             return None
 
 
-def _layers(record: Record) -> list[str]:
-    return list(dict.fromkeys(layers_of(record)))
-
-
 def _folder_of(record: Record) -> str:
     return repositories.folder(record.tenant)
 
 
-def _no_ref(path: str, home: str) -> bool:
+def _no_ref(home: str, path: str) -> bool:
     """What is read later, or is half-made."""
     below = path.removeprefix(home)
     return below in ("/objects", "/packed-refs") or below.endswith(".lock")
@@ -203,16 +210,9 @@ def _no_ref(path: str, home: str) -> bool:
 
 def _names(folder: Path) -> list[str]:
     try:
-        return sorted(os.listdir(folder))
+        return sorted(each.name for each in folder.iterdir())
     except FileNotFoundError:
         return []
-
-
-def _content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes() or None
-    except (FileNotFoundError, NotADirectoryError):
-        return None
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 from cove_server.admin.archive import MANIFEST, SUMS, XATTR
 from cove_server.admin.errors import Refused
@@ -43,7 +43,7 @@ def verified(path: Path, newest: int) -> Manifest:
     """The manifest of a backup of which every byte is as it was written. Raises `Refused`."""
     with path.open("rb") as file:
         manifest, end = _manifest(file)
-        known = {name: manifest.get(name) for name in Manifest.__dataclass_fields__}
+        known: dict[str, Any] = {name: manifest.get(name) for name in Manifest.__dataclass_fields__}
         if not isinstance(known["version"], int) or known["version"] > newest:
             raise Refused(
                 f"{path} is a backup of version {known['version']}; {newest} is known here",
@@ -60,7 +60,7 @@ def entries(path: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
     """What is to be restored, in order. Raises `Refused` for a name that leads elsewhere."""
     with _opened(path) as tar:
         while entry := tar.next():
-            tar.members.clear()  # Else all of them would be in memory.
+            cast("Any", tar).members.clear()  # Else all of them would be in memory.
             if entry.name in (SUMS, MANIFEST):
                 continue
             parts = entry.name.split("/")
@@ -86,7 +86,7 @@ def _manifest(file: BinaryIO) -> tuple[dict[str, Any], int]:
     path = Path(str(file.name))
     with _opened(path) as tar:
         while entry := tar.next():
-            tar.members.clear()
+            cast("Any", tar).members.clear()
             if entry.name == MANIFEST:
                 content = tar.extractfile(entry)
                 data = content.read(_MOST) if content else b""
@@ -112,7 +112,7 @@ class _Tar:
 
     def __enter__(self) -> tarfile.TarFile:
         try:
-            self._tar = tarfile.open(self._path, "r:", errors="surrogateescape")  # noqa: SIM115
+            self._tar = tarfile.open(self._path, "r:", errors="surrogateescape")
         except tarfile.TarError as error:
             raise Refused(f"{self._path} is no backup of Cove: {error}", _ANOTHER) from error
         return self._tar

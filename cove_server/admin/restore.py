@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from agent import overlay
 from cove_server.admin import backup, moving, reading
 from cove_server.admin.errors import Refused
 from cove_server.admin.laying import lay_out
@@ -69,9 +68,6 @@ def restore(asked: Asked) -> dict[str, Any]:
                     "Name an empty directory, or --replace: what is there is kept beside it.",
                 )
             latest = _latest(state / "registry" / "registry.db")
-            if os.geteuid() != 0:
-                with suppress(OSError):
-                    overlay.enter_namespace()
             revision = _lay_out(asked.source, state / moving.MAKING, manifest, latest)
             aside = f"replaced-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}"
             moving.move(state, names, aside)

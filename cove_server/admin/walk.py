@@ -28,9 +28,7 @@ class _Folder(NamedTuple):
     entries: "os._ScandirIterator[str]"
 
 
-def walk(
-    parent: int, name: str, skip: Callable[[str], bool] = lambda _: False
-) -> Iterator[Seen]:
+def walk(parent: int, name: str, skip: Callable[[str], bool] = lambda _: False) -> Iterator[Seen]:
     """What is at `name` in the directory `parent`, and all below it, parents first.
 
     What goes meanwhile is not there; sockets and devices never are. `skip` is asked about paths,

@@ -51,14 +51,14 @@ class Environments:
                     self._provisioning(each),
                 )
         for uid, each in node.environments.items():
-            if each.state == Environment.STATE_DELETED and uid not in node.busy:
-                if uid not in node.worktrees:
-                    yield Finding(
-                        "worktree-missing",
-                        uid,
-                        f"{each.name} of {each.tenant} is deleted, and its work is not there",
-                        self._forgetting(each),
-                    )
+            deleted = each.state == Environment.STATE_DELETED and uid not in node.busy
+            if deleted and uid not in node.worktrees:
+                yield Finding(
+                    "worktree-missing",
+                    uid,
+                    f"{each.name} of {each.tenant} is deleted, and its work is not there",
+                    self._forgetting(each),
+                )
 
     def _unknown(self) -> Iterator[Finding]:
         node = self._node

@@ -46,7 +46,8 @@ def strays(node: Node, aside: Aside) -> Iterator[Finding]:
     """What has a name among environments that none can have."""
     for home in ("git/worktrees", "provider/environments", "executor/executions"):
         folder = node.state / home
-        for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            name = path.name
             if not valid_uid(name) and not name.startswith("."):
                 yield Finding(
                     "stray", f"{home}/{name}", "no environment can have that name",
@@ -77,7 +78,7 @@ async def sandboxes(node: Node, places: Places) -> list[Finding]:
     ]
 
 
-def groups(node: Node, places: Places) -> Iterator[Finding]:
+def groups(places: Places) -> Iterator[Finding]:
     """Control groups without a process, of a launcher that does not run."""
     name = group_name(places.runtime)
     for root in _hierarchies():
@@ -144,7 +145,7 @@ def _killing(places: Places, uid: str) -> Callable[[], Awaitable[str]]:
 def _emptying(group: Path) -> Callable[[], Awaitable[str]]:
     async def mend() -> str:
         for folder, _, _ in os.walk(group, topdown=False):
-            Path(folder).rmdir()
+            os.rmdir(folder)  # noqa: PTH106 - as os.walk has it.
         return "removed"
 
     return mend

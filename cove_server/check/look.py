@@ -121,7 +121,7 @@ async def _of_node(asked: Asked, seen: node.Node) -> AsyncIterator[Finding]:
             yield each
         for each in leftovers.strays(seen, aside):
             yield each
-        for each in leftovers.groups(seen, asked.places):
+        for each in leftovers.groups(asked.places):
             yield each
     for each in Environments(seen, asked.database, asked.provider, aside).look():
         yield each

@@ -1,6 +1,5 @@
 """What registry and tools have of each environment, read from disk."""
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -91,7 +90,7 @@ def _worktree(folder: Path) -> Worktree:
 
 def _uids(root: Path) -> frozenset[str]:
     try:
-        return frozenset(filter(valid_uid, os.listdir(root)))
+        return frozenset(each.name for each in root.iterdir() if valid_uid(each.name))
     except FileNotFoundError:
         return frozenset()
 

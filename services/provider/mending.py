@@ -1,7 +1,6 @@
 """Makes the record of an environment anew, when no provider runs."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 from cove.mount.v1.mount_pb2 import Mount
 from cove.provider.v1 import provider_pb2 as pb

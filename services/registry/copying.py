@@ -103,7 +103,7 @@ def renew(path: Path, later_than: int) -> int:
         migrate(db)
         db.execute("BEGIN IMMEDIATE")
         (latest,) = db.execute("SELECT latest FROM counter").fetchone()
-        revision = max(latest, later_than) + 1
+        revision = max(int(latest), later_than) + 1
         held = db.execute(
             f"SELECT {_COLUMNS} FROM environment WHERE operation != ?",  # noqa: S608
             (pb.Environment.OPERATION_NONE,),

@@ -92,7 +92,9 @@ def _counter(db: sqlite3.Connection) -> Iterator[Disagreement]:
             f"{latest}, and there is revision {newest}",
             lambda db: _execute(db, "UPDATE counter SET latest = max(latest, ?)", newest),
         )
-    if count != max(latest, last) - compacted or (count and (first, last) != (compacted + 1, latest)):
+    if count != max(latest, last) - compacted or (
+        count and (first, last) != (compacted + 1, latest)
+    ):
         yield Disagreement(
             "registry-history",
             "change",
@@ -125,9 +127,7 @@ def _document(record: Record) -> Iterator[Disagreement]:
     )
     names = ("tenant", "name", "uid", "state", "operation", "lease_end", "revision")
     wrong = [
-        name
-        for name, value in zip(names, should, strict=True)
-        if getattr(record, name) != value
+        name for name, value in zip(names, should, strict=True) if getattr(record, name) != value
     ]
     if not wrong:
         return
