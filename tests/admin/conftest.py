@@ -1,8 +1,10 @@
 """A state directory that was really worked in, and is stopped; each test damages a copy of it."""
 
+import shutil
 import sqlite3
 import subprocess
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,3 +128,11 @@ def state(worked: Worked, tmp_path: Path) -> State:
     copy = tmp_path / "state"
     subprocess.run(["cp", "-a", "--", worked.state, copy], check=True)
     return State(copy, worked.uid, worked.own, worked.deleted)
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A directory for sockets, whose paths have to be short."""
+    folder = Path(tempfile.mkdtemp(prefix="cv-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)

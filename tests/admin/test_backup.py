@@ -32,8 +32,10 @@ from tests.admin.conftest import State, Worked
 from tests.support.repository import git
 
 
-def restored(source: Path, state: Path, *, replace: bool = False) -> dict[str, object]:
-    places = Places(state, state / "run")
+def restored(
+    source: Path, state: Path, runtime: Path, *, replace: bool = False
+) -> dict[str, object]:
+    places = Places(state, runtime)
     return restore.restore(restore.Asked(source=source, places=places, replace=replace))
 
 
@@ -67,14 +69,14 @@ def tree_of(root: Path) -> dict[str, tuple[object, ...]]:
 
 
 async def test_a_backup_of_a_running_suite_has_all_that_was_told(
-    worked: Worked, tmp_path: Path
+    short: Path, worked: Worked, tmp_path: Path
 ) -> None:
     assert worked.told.status == 0, worked.told.errors
     manifest = json.loads(worked.told.text)
     assert (manifest["environments"], manifest["left_out"], manifest["gone"]) == (3, 0, [])
     assert stat.S_IMODE(worked.backup.stat().st_mode) == 0o600
     assert [path.name for path in worked.backup.parent.glob(".backup*")] == []
-    done = restored(worked.backup, tmp_path / "state")
+    done = restored(worked.backup, tmp_path / "state", short)
     assert done["replaced"] is None
     state = State(tmp_path / "state", worked.uid, worked.own, worked.deleted)
     assert await state.look(deep=True) == []
@@ -96,7 +98,7 @@ async def test_a_backup_of_a_running_suite_has_all_that_was_told(
 
 
 def test_a_backup_of_the_registry_alone_is_small_and_replaces_that_alone(
-    state: State, tmp_path: Path
+    short: Path, state: State, tmp_path: Path
 ) -> None:
     target = tmp_path / "registry.tar"
     backed_up(state, target, registry_only=True)
@@ -105,7 +107,7 @@ def test_a_backup_of_the_registry_alone_is_small_and_replaces_that_alone(
             "registry", "SHA256SUMS", "manifest.json",
         }  # fmt: skip
     state.sql("DELETE FROM environment")
-    restored(target, state.path, replace=True)
+    restored(target, state.path, short, replace=True)
     assert state.state_of(state.uid) == pb.Environment.STATE_READY
     assert (state.worktree / "upper" / "later").exists()
 
@@ -131,7 +133,9 @@ def test_other_programs_can_read_and_check_it(worked: Worked, tmp_path: Path) ->
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
-def test_a_full_disk_leaves_nothing_half_made(worked: Worked, state: State, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_nothing_half_made(
+    short: Path, worked: Worked, state: State, tmp_path: Path
+) -> None:
     small = tmp_path / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", small], check=True)
@@ -140,7 +144,7 @@ def test_a_full_disk_leaves_nothing_half_made(worked: Worked, state: State, tmp_
             backed_up(state, small / "backup.tar")
         assert list(small.iterdir()) == []
         with pytest.raises((OSError, Refused)):
-            restored(worked.backup, small / "state")
+            restored(worked.backup, small / "state", short)
         assert list((small / "state").glob("re*")) == []
     finally:
         subprocess.run(["umount", small], check=True)
@@ -167,25 +171,25 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_backup_that_is_not_as_it_was_is_refused_before_anything_is_touched(
-    worked: Worked, state: State, tmp_path: Path, damage: Callable[[bytes], bytes]
+    short: Path, worked: Worked, state: State, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     source = tmp_path / "damaged.tar"
     source.write_bytes(damage(worked.backup.read_bytes()))
     before = set(state.path.iterdir())
     with pytest.raises(Refused) as refused:
-        restored(source, state.path, replace=True)
+        restored(source, state.path, short, replace=True)
     assert refused.value.remedy
     assert {each.name for each in {*state.path.iterdir()} - before} <= {"run", "logs"}
     assert state.state_of(state.uid) == pb.Environment.STATE_READY
 
 
 def test_a_state_that_is_there_is_replaced_only_when_that_is_asked_for_and_kept(
-    worked: Worked, state: State
+    short: Path, worked: Worked, state: State
 ) -> None:
     with pytest.raises(Refused, match="already"):
-        restored(worked.backup, state.path)
+        restored(worked.backup, state.path, short)
     (state.path / "registry" / "mine").write_text("mine")
-    done = restored(worked.backup, state.path, replace=True)
+    done = restored(worked.backup, state.path, short, replace=True)
     kept = Path(str(done["replaced"]))
     assert (kept / "registry" / "mine").read_text() == "mine"
     assert (kept / "git" / "worktrees" / state.uid / "upper" / "later").exists()
@@ -193,12 +197,14 @@ def test_a_state_that_is_there_is_replaced_only_when_that_is_asked_for_and_kept(
     assert not (state.path / moving.MAKING).exists()
 
 
-def test_it_is_refused_while_somebody_has_the_state_directory(worked: Worked, state: State) -> None:
+def test_it_is_refused_while_somebody_has_the_state_directory(
+    short: Path, worked: Worked, state: State
+) -> None:
     with (
-        Places(state.path, state.path / "run").held(),
+        Places(state.path, short).held(),
         pytest.raises(Refused, match="another `cove up`"),
     ):
-        restored(worked.backup, state.path, replace=True)
+        restored(worked.backup, state.path, short, replace=True)
 
 
 _KILLED = """
@@ -216,9 +222,9 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def killed_restore(worked: Worked, state: State, renames: int) -> int:
+def killed_restore(worked: Worked, state: State, short: Path, renames: int) -> int:
     argv = [sys.executable, "-P", "-c", _KILLED, str(renames), "admin", "restore"]
-    argv += [str(worked.backup), "--replace", "--state", str(state.path)]
+    argv += [str(worked.backup), "--replace", "--state", str(state.path), "--runtime", str(short)]
     return subprocess.run(argv, capture_output=True, timeout=60).returncode
 
 
@@ -227,11 +233,11 @@ def killed_restore(worked: Worked, state: State, renames: int) -> int:
     [0, 5, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 2, 3, 4, 6, 7, 8, 9, 10, 11))],
 )
 async def test_a_kill_leaves_the_old_state_or_the_new_one(
-    worked: Worked, state: State, renames: int
+    short: Path, worked: Worked, state: State, renames: int
 ) -> None:
     (state.path / "registry" / "old").write_text("old")
-    status = killed_restore(worked, state, renames)
-    with Places(state.path, state.path / "run").held():
+    status = killed_restore(worked, state, short, renames)
+    with Places(state.path, short).held():
         pass  # As `cove up` begins.
     new = not (state.path / "registry" / "old").exists()
     assert status == 9 or new
@@ -244,7 +250,7 @@ async def test_a_kill_leaves_the_old_state_or_the_new_one(
 
 
 async def test_who_followed_the_life_before_is_told_and_no_token_comes_again(
-    worked: Worked, state: State, tmp_path: Path
+    short: Path, worked: Worked, state: State, tmp_path: Path
 ) -> None:
     rules = Rules(lambda: 10**18)
     request = pb.ClaimOperationRequest(
@@ -263,9 +269,9 @@ async def test_who_followed_the_life_before_is_told_and_no_token_comes_again(
             )
         lost = (await store.span()).latest
     token = pb.ClaimOperationResponse.FromString(answer).environment.fencing_token
-    restored(target, tmp_path / "again")
+    restored(target, tmp_path / "again", short)
     first = copying.describe(tmp_path / "again" / "registry" / "registry.db").revision
-    restored(target, tmp_path / "again", replace=True)
+    restored(target, tmp_path / "again", short, replace=True)
     async with SqliteStore.open(tmp_path / "again" / "registry" / "registry.db") as store:
         assert (await store.span()).latest > first > lost
         for revision in (1, lost, first - 1, first):
