@@ -11,10 +11,10 @@ from typing import Final
 from agent import overlay
 from cove.cli.console import Console
 from cove_server.admin import backup, restore
+from cove_server.admin.database import registry_of
 from cove_server.admin.errors import Refused
 from cove_server.places import Places
 from servicekit.config import StartError
-from services.registry.config import Config
 
 CANNOT: Final = 2
 
@@ -24,7 +24,7 @@ def make_backup(options: argparse.Namespace, env: Mapping[str, str]) -> int:
     _reach_all()
     places = Places.choose(env, options.state, options.runtime)
     try:
-        registry = _registry(places, env)
+        registry = registry_of(places, env)
         manifest = backup.backup(
             backup.Asked(
                 state=places.state,
@@ -52,7 +52,7 @@ def restore_backup(options: argparse.Namespace, env: Mapping[str, str]) -> int:
     _reach_all()
     places = Places.choose(env, options.state, options.runtime)
     try:
-        database = _registry(places, env).database_path
+        database = registry_of(places, env).database_path
         if database != places.state / "registry" / "registry.db":
             raise Refused(
                 f"COVE_REGISTRY__DATABASE is {database}, outside the state directory",
@@ -84,11 +84,6 @@ def _reach_all() -> None:
     if os.geteuid() != 0:
         with suppress(OSError):  # Then that is left out, and told.
             overlay.enter_namespace()
-
-
-def _registry(places: Places, env: Mapping[str, str]) -> Config:
-    own = {**env, "COVE_STATE": str(places.state), "COVE_RUNTIME": str(places.runtime)}
-    return Config.from_env(own)
 
 
 def _trouble(console: Console, error: Exception) -> int:

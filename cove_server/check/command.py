@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cove.cli.console import Console
+from cove_server.admin.database import registry_of
 from cove_server.admin.errors import Refused
 from cove_server.check.finding import Finding
 from cove_server.check.look import Asked, Mended, look, mend
@@ -19,8 +20,7 @@ from cove_server.places import Places
 from servicekit.config import StartError
 from services.git.cell import Cells
 from services.git.mending import HOMES
-from services.provider.config import Config as ProviderConfig
-from services.registry.config import Config as RegistryConfig
+from services.provider.config import Config
 
 FOUND: Final = 1
 CANNOT: Final = 2
@@ -61,8 +61,8 @@ async def _run(
     async with Cells([git / name for name in HOMES]) as cells:
         asked = Asked(
             places=places,
-            database=RegistryConfig.from_env(env).database_path,
-            provider=ProviderConfig.from_env(env),
+            database=registry_of(places, env).database_path,
+            provider=Config.from_env(env),
             cells=cells,
             deep=options.deep,
             running=not options.repair and _runs(places.state),

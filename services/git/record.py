@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from servicekit.config import StartError
 from services.git import files
 from services.git.errors import BranchExists, WorktreeNotFound
 
@@ -118,7 +119,10 @@ class Records:
                 continue
             files.sweep(directory)
             files.sweep(directory / "outside")
-            self._note(decoded(data))
+            try:
+                self._note(decoded(data))
+            except ValueError as error:  # Of a later version, or damaged: not to be guessed at.
+                raise StartError(f"{directory}: {error}: see cove admin check") from None
         return strays
 
     def __iter__(self) -> Iterator[Record]:
