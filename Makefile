@@ -115,12 +115,12 @@ dist: setup ## Build both wheels into .build/dist, and try them.
 # No index address is written, so that every mirror serves.
 COMPILE := .build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-annotate --no-emit-package cove pyproject.toml sdk/pyproject.toml
-EVERYTHING := --extra dagger --extra mcp --group dev
+EVERYTHING := --extra dagger --extra mcp --extra postgres --group dev
 lock: ## Resolve the requirements anew.
 	@test -x .build/uv/bin/uv || { $(PYTHON) -m venv .build/uv && .build/uv/bin/pip install --quiet uv; }
 	$(COMPILE) $(EVERYTHING) --upgrade -o requirements.lock > /dev/null
 	$(COMPILE) $(EVERYTHING) --resolution lowest-direct -o requirements-lowest.lock > /dev/null
-	$(COMPILE) --group build -c requirements.lock -o requirements-server.lock > /dev/null
+	$(COMPILE) --extra postgres --group build -c requirements.lock -o requirements-server.lock > /dev/null
 
 clean: ## Remove what was built; never touches a state directory.
 	rm -rf .venv .build .pytest_cache .mypy_cache .ruff_cache

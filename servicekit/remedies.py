@@ -31,6 +31,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "DISK_FULL": "Delete workspaces or executions that are not needed, or have the operator add "
     "space.",
     "SHUTTING_DOWN": _WAIT,
+    "DATABASE_UNAVAILABLE": "Retry with the same request id; if it lasts, have the operator look "
+    "after the database.",
     "ENVIRONMENT_NOT_FOUND": "Check the name; it may have been deleted.",
     "ENVIRONMENT_EXISTS": "Choose another id, or use the environment that is there.",
     "ETAG_MISMATCH": _READ_AGAIN,

@@ -5,7 +5,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from typing import Final
 
@@ -14,7 +14,7 @@ from servicekit.paging import PageTokens
 from servicekit.server import Served, serving
 from services.registry import token
 from services.registry.config import Config
-from services.registry.errors import DiskFull
+from services.registry.errors import DatabaseUnavailable, DiskFull, StartError
 from services.registry.retention import Retention
 from services.registry.rules import Rules
 from services.registry.service import RegistryServicer
@@ -27,13 +27,15 @@ _SWEEP_EVERY: Final = 60.0
 
 
 @asynccontextmanager
-async def registry(config: Config, *, now: Clock = time.time_ns) -> AsyncIterator[Served]:
-    """Serves while the block runs; everything acknowledged is on the disk whenever it ends."""
+async def registry(config: Config, *, now: Clock | None = None) -> AsyncIterator[Served]:
+    """Serves while the block runs; everything acknowledged is on the disk whenever it ends.
+
+    `now` is the clock of the database unless given; that of this machine for a file.
+    """
     await asyncio.to_thread(token.ensure, config.token_path)
-    retention = Retention(changes=config.history_revisions, changes_age=config.history)
-    async with SqliteStore.open(config.database_path, now=now, retention=retention) as store:
+    async with open_store(config, now) as store:
         tokens = PageTokens(await store.secret("page_tokens"))
-        servicer = RegistryServicer(store, Rules(now), tokens, config.heartbeat)
+        servicer = RegistryServicer(store, Rules(store.now), tokens, config.heartbeat)
         services = {
             "cove.registry.v1.RegistryService": partial(
                 add_RegistryServiceServicer_to_server, servicer
@@ -41,6 +43,20 @@ async def registry(config: Config, *, now: Clock = time.time_ns) -> AsyncIterato
         }
         async with _sweeping(store), serving(config, services) as served:
             yield served
+
+
+def open_store(config: Config, now: Clock | None) -> AbstractAsyncContextManager[Store]:
+    """The store that the config names. Raises `StartError`, also on entering."""
+    retention = Retention(changes=config.history_revisions, changes_age=config.history)
+    if not config.database_url:
+        return SqliteStore.open(config.database_path, now=now or time.time_ns, retention=retention)
+    try:
+        from services.registry.postgres.store import PostgresStore
+    except ImportError:
+        raise StartError(
+            "COVE_REGISTRY__DATABASE: PostgreSQL needs asyncpg: pip install 'cove-server[postgres]'"
+        ) from None
+    return PostgresStore.open(config.database_url, now=now, retention=retention)
 
 
 @asynccontextmanager
@@ -60,6 +76,6 @@ async def _sweep(store: Store) -> None:
         try:
             while await store.sweep():
                 pass  # A bounded part at a time: others want to write too.
-        except (DiskFull, sqlite3.Error):
+        except (DatabaseUnavailable, DiskFull, sqlite3.Error):
             _log.exception("cannot sweep")
         await asyncio.sleep(_SWEEP_EVERY)

@@ -1,11 +1,13 @@
 """Settings of the registry."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from servicekit.config import ServerConfig
+
+_SCHEMES: Final = ("postgresql://", "postgres://")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,9 +16,10 @@ class Config(ServerConfig):
 
     service: ClassVar[str] = "registry"
 
-    database: Path | None = None
-    """SQLite file of every environment; made if absent, 0600 in a folder of 0700.
-    Default: `registry/registry.db` in the state directory."""
+    database: str = field(default="", repr=False)
+    """Path of the SQLite file of every environment, made if absent, 0600 in a folder of 0700;
+    or `postgresql://user:password@host/database`, which several registries may share, see
+    docs/operations.md. Default: `registry/registry.db` in the state directory."""
 
     token_file: Path | None = None
     """File (0600) with the token of the first user; made at the first start.
@@ -33,7 +36,12 @@ class Config(ServerConfig):
 
     @property
     def database_path(self) -> Path:
-        return self.database or self.state / "registry" / "registry.db"
+        return Path(self.database or self.state / "registry" / "registry.db")
+
+    @property
+    def database_url(self) -> str:
+        """Of PostgreSQL; empty when the database is a file."""
+        return self.database if self.database.startswith(_SCHEMES) else ""
 
     @property
     def token_path(self) -> Path:

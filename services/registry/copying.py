@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from cove.registry.v1 import registry_pb2 as pb
-from services.registry.migrate import migrate
+from services.registry.database import migrate
 from services.registry.store import Record
 
 _COLUMNS: Final = ", ".join(Record._fields)

@@ -1,12 +1,17 @@
-"""The SQLite file: how it is made, locked and opened."""
+"""The SQLite file: how it is made, locked, opened, brought up to date and written to."""
 
 import fcntl
 import os
 import sqlite3
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from services.registry.errors import StartError
+from services.registry.errors import DiskFull, StartError
+from services.registry.migrate import migrations, missing
+
+T = TypeVar("T")
 
 
 def make_folder(folder: Path) -> None:
@@ -45,3 +50,73 @@ def lock(path: Path, wait: float) -> int:
             time.sleep(0.02)  # The one before is still ending.
         else:
             return taken
+
+
+def migrate(db: sqlite3.Connection) -> None:
+    """Apply what is missing, all or nothing.
+
+    The transaction is the lock: a second process waits for it, then finds nothing
+    to do. Raises `StartError` when the database is newer than this code.
+    """
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        db.execute("CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY) STRICT")
+        applied = [version for (version,) in db.execute("SELECT version FROM migration")]
+        for number, script in missing(migrations("sqlite"), applied):
+            for statement in _statements(script):
+                db.execute(statement)
+            db.execute("INSERT INTO migration VALUES (?)", (number,))
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+
+
+def _statements(script: str) -> Iterator[str]:
+    """`executescript` would commit what was begun, so the statements are run one by one."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def commit(
+    db: sqlite3.Connection, group: Sequence[Callable[[sqlite3.Connection], T]]
+) -> list[T | Exception]:
+    """Do all of it in one transaction: what each job returned, or what it ended with.
+
+    Each has a savepoint: one that fails takes nothing of the others with it. Raises
+    `DiskFull`, or what SQLite does, when nothing of it was kept.
+    """
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        results = [_attempt(db, job) for job in group]
+        db.execute("COMMIT")
+    except Exception as error:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise _told(error) from None
+    return results
+
+
+def _attempt(db: sqlite3.Connection, job: Callable[[sqlite3.Connection], T]) -> T | Exception:
+    db.execute("SAVEPOINT job")
+    result: T | Exception
+    try:
+        result = job(db)
+    except Exception as error:  # Its caller gets it; the others are not concerned.
+        if not db.in_transaction:  # SQLite gave up the whole of it.
+            raise
+        db.execute("ROLLBACK TO job")
+        result = _told(error)
+    db.execute("RELEASE job")
+    return result
+
+
+def _told(error: Exception) -> Exception:
+    """The failure as the caller is told of it."""
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return DiskFull("the disk of the registry is full")
+    return error

@@ -80,3 +80,7 @@ class DiskFull(ResourceExhausted):
 
 class ShuttingDown(Unavailable):
     reason = ErrorReason.ERROR_REASON_SHUTTING_DOWN
+
+
+class DatabaseUnavailable(Unavailable):
+    reason = ErrorReason.ERROR_REASON_DATABASE_UNAVAILABLE

@@ -39,6 +39,20 @@ class Feed:
         self._max_changes = max_changes
         self._max_bytes = max_bytes
         self._more = asyncio.Event()
+        self._restarts = 0
+
+    @property
+    def latest(self) -> int:
+        """The revision that was published last."""
+        return self._latest
+
+    def restart(self, latest: int) -> None:
+        """Go on after another revision. Those who wait have lost what is between."""
+        self._events.clear()
+        self._bytes = 0
+        self._latest = latest
+        self._restarts += 1
+        self._wake()
 
     def publish(self, events: Sequence[Event]) -> None:
         """Add changes that are durable. The newest one is kept whatever its size."""
@@ -51,8 +65,7 @@ class Feed:
             ):
                 self._bytes -= len(self._events.popleft().document or b"")
         if events:
-            self._more.set()
-            self._more = asyncio.Event()
+            self._wake()
 
     def holds(self, revision: int) -> bool:
         """Whether everything after `revision` is still here."""
@@ -63,14 +76,19 @@ class Feed:
 
         Raises `WatcherTooSlow` when they are gone.
         """
+        restarts = self._restarts
         if revision >= self._latest:
             try:
                 async with asyncio.timeout(timeout):
-                    while revision >= self._latest:
+                    while revision >= self._latest and restarts == self._restarts:
                         await self._more.wait()
             except TimeoutError:
                 return []
-        if not self.holds(revision):
+        if restarts != self._restarts or not self.holds(revision):
             raise WatcherTooSlow("the watcher fell behind", revision=str(revision))
         start = revision - (self._latest - len(self._events))
         return list(islice(self._events, start, start + _BURST))
+
+    def _wake(self) -> None:
+        self._more.set()
+        self._more = asyncio.Event()

@@ -1,53 +1,39 @@
-"""Brings a database to the newest schema: the numbered files of `migrations/`, in order."""
+"""Which of the numbered files of `migrations/` a database lacks."""
 
-import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection
 from importlib.resources import files
+from typing import Literal, NamedTuple, TypeAlias
 
 from services.registry.errors import StartError
 
-
-def migrate(db: sqlite3.Connection) -> None:
-    """Apply what is missing, all or nothing.
-
-    The transaction is the lock: a second process waits for it, then finds nothing
-    to do. Raises `StartError` when the database is newer than this code.
-    """
-    known = _migrations()
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        db.execute("CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY) STRICT")
-        (version,) = db.execute("SELECT coalesce(max(version), 0) FROM migration").fetchone()
-        if version > max(known):
-            raise StartError(
-                f"the database has schema {version}, this registry knows {max(known)}: "
-                "start the version that wrote it, or a newer one"
-            )
-        for number in sorted(known):
-            if number > version:
-                for statement in _statements(known[number]):
-                    db.execute(statement)
-                db.execute("INSERT INTO migration VALUES (?)", (number,))
-        db.execute("COMMIT")
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
+Dialect: TypeAlias = Literal["sqlite", "postgres"]
 
 
-def _migrations() -> dict[int, str]:
-    folder = files("services.registry") / "migrations"
-    return {
-        int(file.name.split("_")[0]): file.read_text()
+class Migration(NamedTuple):
+    number: int
+    script: str
+
+
+def migrations(dialect: Dialect) -> list[Migration]:
+    """All of them, in order. Numbers may be left out."""
+    folder = files("services.registry") / "migrations" / dialect
+    return sorted(
+        Migration(int(file.name.split("_")[0]), file.read_text("utf-8"))
         for file in folder.iterdir()
         if file.name.endswith(".sql")
-    }
+    )
 
 
-def _statements(script: str) -> Iterator[str]:
-    """`executescript` would commit what was begun, so the statements are run one by one."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
+def missing(known: Collection[Migration], applied: Collection[int]) -> list[Migration]:
+    """What is to be applied, in order; also one whose number is below an applied one.
+
+    Raises `StartError` when the database has had one that is not known: it was written
+    by a newer registry, whatever the number.
+    """
+    numbers = {each.number for each in known}
+    if newer := sorted(set(applied) - numbers):
+        raise StartError(
+            f"the database has schema {newer[-1]}, this registry knows {max(numbers)}: "
+            "start the version that wrote it, or a newer one"
+        )
+    return sorted(each for each in known if each.number not in applied)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-_PART: Final = 1000
+PART: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +16,10 @@ class Retention:
     changes_age: timedelta = timedelta(hours=24)
     requests_age: timedelta = timedelta(hours=24)
 
+    def until(self, compacted: int, latest: int, old: int) -> int:
+        """The last revision to throw away now; `old` is the last one that is too old."""
+        return min(max(old, latest - self.changes, compacted), compacted + PART)
+
 
 def sweep(db: sqlite3.Connection, now: int, retention: Retention) -> int:
     """Delete a bounded number of old changes and requests, oldest first."""
@@ -23,15 +27,15 @@ def sweep(db: sqlite3.Connection, now: int, retention: Retention) -> int:
     (old,) = db.execute(
         "SELECT coalesce(max(revision), 0) FROM"
         " (SELECT revision, time FROM change ORDER BY revision LIMIT ?) WHERE time < ?",
-        (_PART, now - ns(retention.changes_age)),
+        (PART, now - ns(retention.changes_age)),
     ).fetchone()
-    until = min(max(old, latest - retention.changes, compacted), compacted + _PART)
+    until = retention.until(compacted, latest, old)
     changes = db.execute("DELETE FROM change WHERE revision <= ?", (until,)).rowcount
     db.execute("UPDATE counter SET compacted = ?", (until,))
     requests = db.execute(
         "DELETE FROM request WHERE rowid IN"
         " (SELECT rowid FROM request WHERE time < ? ORDER BY time LIMIT ?)",
-        (now - ns(retention.requests_age), _PART),
+        (now - ns(retention.requests_age), PART),
     ).rowcount
     return changes + requests
 

@@ -10,22 +10,19 @@ import secrets
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Final, Self, TypeAlias
 
-from services.registry.database import connect, lock
-from services.registry.errors import (
-    EnvironmentNotFound,
-    RequestIdReused,
-    WatcherTooSlow,
-)
+from services.registry.database import commit, connect, lock, migrate
+from services.registry.errors import EnvironmentNotFound, WatcherTooSlow
 from services.registry.feed import Event, Feed
-from services.registry.migrate import migrate
 from services.registry.retention import Retention, ns, sweep
 from services.registry.store import Change, Clock, Key, Page, Record, RequestId, Span
 from services.registry.writer import Writer
+from services.registry.written import Written, event, replayed
 
 _COLUMNS: Final = ", ".join(Record._fields)
 _PUT: Final = (
@@ -39,10 +36,7 @@ _KEY_BYTES: Final = 32
 _SNAPSHOT_PAGE: Final = 256
 _SNAPSHOT_LIMIT: Final = 30.0
 
-
-class _Written(NamedTuple):
-    response: bytes
-    event: Event | None
+_Job: TypeAlias = Callable[[sqlite3.Connection], Written]
 
 
 class SqliteStore:
@@ -63,7 +57,9 @@ class SqliteStore:
         self._retention = retention
         (latest,) = reading.execute("SELECT latest FROM counter").fetchone()
         self._feed = Feed(latest)
-        self._writer = Writer(writing, self._publish)
+        self._writing = writing
+        self._thread = ThreadPoolExecutor(1, "writer")
+        self._writer: Writer[_Job, Written] = Writer(self._commit, self._publish)
 
     @classmethod
     @asynccontextmanager
@@ -90,6 +86,7 @@ class SqliteStore:
             store = cls(
                 writing, reading, connect=reconnect, now=now, retention=retention or Retention()
             )
+            stack.callback(store._thread.shutdown)
             stack.push_async_callback(store._writer.close)
             yield store
 
@@ -100,7 +97,10 @@ class SqliteStore:
     @property
     def commits(self) -> int:
         """How often the disk was waited for."""
-        return self._writer.commits
+        return self._writer.groups
+
+    def now(self) -> int:
+        return self._now()
 
     async def write(self, key: Key, change: Change, request: RequestId | None = None) -> bytes:
         written = await self._writer.run(partial(self._write, key, change, request))
@@ -108,20 +108,22 @@ class SqliteStore:
 
     def _write(
         self, key: Key, change: Change, request: RequestId | None, db: sqlite3.Connection
-    ) -> _Written:
+    ) -> Written:
         now = self._now()
         if request and (known := self._answered(db, request, now)) is not None:
-            return _Written(known, None)
+            return Written(known, None)
         current = _find(db, key)
         (latest,) = db.execute("SELECT latest FROM counter").fetchone()
         outcome = change(current, latest + 1)
-        event = _keep(db, key, current, outcome.put, latest + 1, remove=outcome.remove, now=now)
+        told = event(outcome, current, latest + 1)
+        if told:
+            _keep(db, outcome.put, told, now)
         if request:
             db.execute(
                 "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (*request[:4], now, request.digest, outcome.response),
             )
-        return _Written(outcome.response, event)
+        return Written(outcome.response, told)
 
     def _answered(self, db: sqlite3.Connection, request: RequestId, now: int) -> bytes | None:
         row = db.execute(
@@ -129,14 +131,7 @@ class SqliteStore:
             " AND rpc = ? AND request_id = ? AND time > ?",
             (*request[:4], now - ns(self._retention.requests_age)),
         ).fetchone()
-        if row is None:
-            return None
-        digest, response = row
-        if digest != request.digest:
-            raise RequestIdReused(
-                "the request id was used for other content", request_id=request.request_id
-            )
-        return bytes(response)
+        return replayed(request, *row) if row else None
 
     async def get(self, key: Key) -> Record:
         if (record := _find(self._reading, key)) is None:
@@ -201,9 +196,9 @@ class SqliteStore:
     async def sweep(self) -> int:
         counts: list[int] = []
 
-        def work(db: sqlite3.Connection) -> _Written:
+        def work(db: sqlite3.Connection) -> Written:
             counts.append(sweep(db, self._now(), self._retention))
-            return _Written(b"", None)
+            return Written(b"", None)
 
         await self._writer.run(work)
         return sum(counts)
@@ -211,15 +206,19 @@ class SqliteStore:
     async def secret(self, name: str) -> bytes:
         """A key that is made once and never leaves the database."""
 
-        def work(db: sqlite3.Connection) -> _Written:
+        def work(db: sqlite3.Connection) -> Written:
             new = (name, secrets.token_bytes(_KEY_BYTES))
             db.execute("INSERT INTO secret VALUES (?, ?) ON CONFLICT DO NOTHING", new)
             row = db.execute("SELECT value FROM secret WHERE name = ?", (name,)).fetchone()
-            return _Written(bytes(row[0]), None)
+            return Written(bytes(row[0]), None)
 
         return (await self._writer.run(work)).response
 
-    def _publish(self, written: Sequence[_Written]) -> None:
+    async def _commit(self, group: Sequence[_Job]) -> Sequence[Written | Exception]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, commit, self._writing, group)
+
+    def _publish(self, written: Sequence[Written]) -> None:
         self._feed.publish([each.event for each in written if each.event])
 
 
@@ -251,31 +250,17 @@ def _find(db: sqlite3.Connection, key: Key) -> Record | None:
     return row and Record(*row)
 
 
-def _keep(
-    db: sqlite3.Connection,
-    key: Key,
-    current: Record | None,
-    put: Record | None,
-    revision: int,
-    *,
-    remove: bool,
-    now: int,
-) -> Event | None:
+def _keep(db: sqlite3.Connection, put: Record | None, told: Event, now: int) -> None:
     """Write what a change decided, and its place in the history."""
     if put:
         db.execute(_PUT, put)
-        event = Event(revision, put.tenant, put.name, put.uid, put.document)
-    elif remove and current:
-        db.execute("DELETE FROM environment WHERE tenant = ? AND name = ?", key)
-        event = Event(revision, current.tenant, current.name, current.uid, None)
     else:
-        return None
+        db.execute("DELETE FROM environment WHERE tenant = ? AND name = ?", told[1:3])
     db.execute(
         "INSERT INTO change VALUES (?, ?, ?, ?, ?, ?)",
-        (event.revision, now, event.tenant, event.name, event.uid, event.document),
+        (told.revision, now, told.tenant, told.name, told.uid, told.document),
     )
-    db.execute("UPDATE counter SET latest = ?", (revision,))
-    return event
+    db.execute("UPDATE counter SET latest = ?", (told.revision,))
 
 
 def _where(tenant: str | None, after: Key | None) -> tuple[str, tuple[str, ...]]:

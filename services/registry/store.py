@@ -2,7 +2,7 @@
 
 A store knows nothing of the rules. It runs a `Change`, a pure function of what is
 stored, and keeps what that returns, all in one transaction. An implementation on
-another database has to do just that, under a lock on the row.
+another database has to do just that, under a lock.
 """
 
 from collections.abc import Callable, Collection
@@ -49,8 +49,9 @@ class Outcome:
 
 
 Change: TypeAlias = Callable[[Record | None, int], Outcome]
-"""Takes what is stored and the revision that its write will have. Runs in another
-thread and touches nothing else; what it raises is the caller's, and nothing is written."""
+"""Takes what is stored and the revision that its write will have. Runs in whatever thread
+the store writes in, more than once where a transaction is begun anew, and touches nothing
+else; what it raises is the caller's, and nothing is written."""
 
 
 class RequestId(NamedTuple):
@@ -102,12 +103,16 @@ class Store(Protocol):
         """Every committed change, in order."""
         ...
 
+    def now(self) -> int:
+        """The one clock that leases go by, in nanoseconds. A `Change` asks it."""
+        ...
+
     async def write(self, key: Key, change: Change, request: RequestId | None = None) -> bytes:
         """Run the change on what `key` names; return its response once that is durable.
 
         A request that was answered within the last 24 h is answered the same again.
-        Raises `RequestIdReused` when its content is another, `DiskFull`, and what
-        `change` raises.
+        Raises `RequestIdReused` when its content is another, `DiskFull`, what `change`
+        raises, and `DatabaseUnavailable`, after which it is not known whether it was done.
         """
         ...
 
@@ -140,6 +145,10 @@ class Store(Protocol):
         ...
 
     def snapshot(self, tenant: str | None) -> AbstractAsyncContextManager[Snapshot]: ...
+
+    async def secret(self, name: str) -> bytes:
+        """A key that is made once and never leaves the database."""
+        ...
 
     async def sweep(self) -> int:
         """Throw away a bounded part of what is kept no longer. Returns how much that was."""

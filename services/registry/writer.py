@@ -1,127 +1,95 @@
-"""One thread that writes, and one commit for all who wait.
+"""One commit for all who wait.
 
-While a commit is on its way to the disk the next writes gather; they share the commit
-after it. Each has a savepoint of its own, so that one which fails takes nothing of the
-others with it.
+While one group is on its way to the disk the next writes gather; they share the commit
+after it. How a group is committed is the store's: it sees to it that a write which fails
+takes nothing of the others with it.
 """
 
 import asyncio
-import sqlite3
-import threading
-from collections.abc import Callable, Sequence
-from queue import Empty, SimpleQueue
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Generic, TypeAlias, TypeVar
 
-from services.registry.errors import DiskFull, ShuttingDown
+from services.registry.errors import ShuttingDown
 
-T = TypeVar("T")
+J = TypeVar("J")
+R = TypeVar("R")
+
+Commit: TypeAlias = Callable[[Sequence[J]], Awaitable[Sequence[R | Exception]]]
+"""Makes all of a group durable, and tells for each how it ended. Raises for all."""
 
 _MAX_GROUP: Final = 512
 
 
-class _Job(NamedTuple):
-    work: Callable[[sqlite3.Connection], Any]
-    future: "asyncio.Future[Any]"
+class Writer(Generic[J, R]):
+    """Hands groups of jobs to `commit`, one group at a time, in the order they came.
 
-
-class Writer(Generic[T]):
-    """Runs pieces of work, each of which returns a `T`, on one connection.
-
-    `committed` is called on the event loop, in the order of the commits, with what
-    the work of one commit returned, before anyone who waits for it goes on.
+    `committed` is called in the order of the commits, with what the jobs of one group
+    returned, before anyone who waits for it goes on. Lives on one event loop.
     """
 
     def __init__(
         self,
-        db: sqlite3.Connection,
-        committed: Callable[[Sequence[T]], None],
+        commit: Commit[J, R],
+        committed: Callable[[Sequence[R]], None],
         *,
         max_group: int = _MAX_GROUP,
     ) -> None:
-        self._db = db
+        self._commit = commit
         self._committed = committed
         self._max_group = max_group
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._loop = asyncio.get_running_loop()
+        self._jobs: deque[tuple[J, asyncio.Future[R]]] = deque()
+        self._more = asyncio.Event()
         self._closed = False
-        self.commits = 0
-        # Nothing is lost when it dies with the process: what was told was durable.
-        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
-        self._thread.start()
+        self.groups = 0
+        self._task = asyncio.create_task(self._run())
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Returns once the work is durable; raises what it raised, or `DiskFull`.
+    async def run(self, job: J) -> R:
+        """Returns once the job is durable; raises what it ended with.
 
         A caller who is cancelled meanwhile does not know whether it was done.
         """
         if self._closed:
             raise ShuttingDown("the registry is stopping")
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put(_Job(work, future))
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._jobs.append((job, future))
+        self._more.set()
         return await future
 
     async def close(self) -> None:
-        """Finish what is waiting, then end the thread."""
+        """Finish what is waiting, then end."""
         self._closed = True
-        self._jobs.put(None)
-        await asyncio.to_thread(self._thread.join)
+        self._more.set()
+        await self._task
 
-    def _run(self) -> None:
-        while (first := self._jobs.get()) is not None:
-            group = [first]
-            last = False
-            try:
-                while len(group) < self._max_group and not last:
-                    job = self._jobs.get_nowait()
-                    if job is None:
-                        last = True
-                    else:
-                        group.append(job)
-            except Empty:
-                pass
-            results = self._commit(group)
-            self._loop.call_soon_threadsafe(self._finish, group, results)
-            if last:
-                return
+    async def _run(self) -> None:
+        while self._jobs or not self._closed:
+            if not self._jobs:
+                self._more.clear()
+                await self._more.wait()
+                continue
+            size = min(len(self._jobs), self._max_group)
+            group = [self._jobs.popleft() for _ in range(size)]
+            self._finish([future for _, future in group], await self._results(group))
 
-    def _commit(self, group: Sequence[_Job]) -> list[Any]:
-        """What each job returned, or the exception that it ended with."""
+    async def _results(
+        self, group: Sequence[tuple[J, asyncio.Future[R]]]
+    ) -> Sequence[R | Exception]:
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            results = [self._attempt(job) for job in group]
-            self._db.execute("COMMIT")
+            results = await self._commit([job for job, _ in group])
         except Exception as error:  # Nobody must wait for ever.
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            return [_told(error)] * len(group)
-        self.commits += 1
+            return [error] * len(group)
+        self.groups += 1
         return results
 
-    def _attempt(self, job: _Job) -> Any:
-        self._db.execute("SAVEPOINT job")
-        try:
-            result = job.work(self._db)
-        except Exception as error:  # Its caller gets it; the others are not concerned.
-            if not self._db.in_transaction:  # SQLite gave up the whole of it.
-                raise
-            self._db.execute("ROLLBACK TO job")
-            result = _told(error)
-        self._db.execute("RELEASE job")
-        return result
-
-    def _finish(self, group: Sequence[_Job], results: Sequence[Any]) -> None:
+    def _finish(
+        self, futures: Sequence[asyncio.Future[R]], results: Sequence[R | Exception]
+    ) -> None:
         self._committed([result for result in results if not isinstance(result, Exception)])
-        for job, result in zip(group, results, strict=True):
-            if job.future.done():  # Its caller is gone.
+        for future, result in zip(futures, results, strict=True):
+            if future.done():  # Its caller is gone.
                 continue
             if isinstance(result, Exception):
-                job.future.set_exception(result)
+                future.set_exception(result)
             else:
-                job.future.set_result(result)
-
-
-def _told(error: Exception) -> Exception:
-    """The failure as the caller is told of it."""
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-        return DiskFull("the disk of the registry is full")
-    return error
+                future.set_result(result)

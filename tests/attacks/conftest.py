@@ -12,10 +12,16 @@ from cove.workspace import Workspace
 from tests.support.repository import make_repository
 from tests.support.suite import Suite, running_suite
 
+_ALL_OUTPUT = {
+    "COVE_EXECUTOR__RETENTION_EXECUTION": str(8 << 30),
+    "COVE_EXECUTOR__RETENTION_ENVIRONMENT": str(16 << 30),
+}
+"""What a reader misses is then no output that went meanwhile because it was too much."""
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
-    async with running_suite(tmp_path_factory.mktemp("suite")) as running:
+    async with running_suite(tmp_path_factory.mktemp("suite"), env=_ALL_OUTPUT) as running:
         yield running
 
 

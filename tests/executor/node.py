@@ -80,7 +80,7 @@ class Caller:
 
     async def wait(self, box: Sandbox, execution_id: str) -> pb.Execution:
         request = pb.WaitExecutionRequest(name=box.name(execution_id))
-        return (await self.executions.WaitExecution(request, timeout=30)).execution
+        return (await self.executions.WaitExecution(request, timeout=120)).execution
 
     async def signal(
         self, box: Sandbox, execution_id: str, number: int, scope: int = 0

@@ -1,6 +1,6 @@
-"""The registry on a socket of its own."""
+"""The registry on a socket of its own, on each of its stores."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,6 +10,23 @@ import pytest
 from services.registry.app import registry
 from services.registry.config import Config
 from tests.registry.caller import Caller, Clock
+from tests.registry.postgres import Postgres, running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Of this worker, for tests that end no server and trust no disk."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where nobody has written yet: a path, or a URL of PostgreSQL."""
+    if request.param == "sqlite":
+        return str(tmp_path / "s" / "registry" / "registry.db")
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.fresh()
 
 
 @pytest.fixture
@@ -18,8 +35,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Config:
+def config(tmp_path: Path, database: str) -> Config:
     return Config(
+        database=database,
         state=tmp_path / "s",
         runtime=tmp_path / "r",
         heartbeat=timedelta(seconds=0.1),

@@ -2,7 +2,6 @@
 
 import asyncio
 from functools import partial
-from pathlib import Path
 
 import grpc
 import pytest
@@ -11,9 +10,9 @@ from google.protobuf.duration_pb2 import Duration
 from cove.registry.v1 import registry_pb2 as pb
 from services.registry.errors import OperationInProgress
 from services.registry.rules import Rules
-from services.registry.sqlite import SqliteStore
 from services.registry.store import Key
 from tests.registry.caller import Caller, Clock, claim, refused, register
+from tests.registry.stores import open_store
 
 ABORTED = grpc.StatusCode.ABORTED
 READY = pb.Environment.STATE_READY
@@ -94,11 +93,11 @@ async def test_one_of_many_claims_wins(ada: Caller) -> None:
     assert await ada.get("demo") == won[0].environment
 
 
-async def test_one_of_thousands_of_claims_wins_in_the_store(tmp_path: Path, clock: Clock) -> None:
+async def test_one_of_thousands_of_claims_wins_in_the_store(database: str, clock: Clock) -> None:
     # gRPC itself turns calls away when more than 1,000 wait, so these go in below it.
     rules = Rules(clock)
     key = Key("acme", "environments/demo")
-    async with SqliteStore.open(tmp_path / "db", now=clock) as store:
+    async with open_store(database, now=clock) as store:
         await store.write(key, partial(rules.register, register("demo"), key, "ada"))
         clock.move(31)
         claims = (claim("demo", f"holder-{number}") for number in range(3000))

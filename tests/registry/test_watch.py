@@ -10,9 +10,9 @@ from cove.registry.v1 import registry_pb2 as pb
 from services.registry.app import registry
 from services.registry.config import Config
 from services.registry.retention import Retention
-from services.registry.sqlite import SqliteStore
 from services.registry.store import Key, Outcome, Record
 from tests.registry.caller import Caller, refused
+from tests.registry.stores import open_store
 
 READY = pb.Environment.STATE_READY
 OUT_OF_RANGE = grpc.StatusCode.OUT_OF_RANGE
@@ -126,7 +126,7 @@ async def test_history_that_is_no_longer_kept_is_refused(config: Config) -> None
         return Outcome(response=b"", put=record)
 
     retention = Retention(changes=3)
-    async with SqliteStore.open(config.database_path, retention=retention) as store:
+    async with open_store(config.database, retention=retention) as store:
         for _ in range(10):
             await store.write(key, change)
         await store.sweep()

@@ -24,7 +24,7 @@ from services.executor.ending import End, Reason
 from services.executor.hole import Hole
 from services.git.record import Mode as TreeMode
 from services.git.record import Record, Snapshot, State
-from services.registry.migrate import migrate
+from services.registry.database import migrate
 
 FIXTURES: Final = Path(__file__).parent / "fixtures"
 UID: Final = "abcdefghijklmnop"

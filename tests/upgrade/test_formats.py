@@ -27,8 +27,8 @@ from services.git import record as worktrees
 from services.git import shelf
 from services.provider.drivers.records import Records
 from services.provider.service import worktree_of
+from services.registry.database import migrate
 from services.registry.errors import StartError
-from services.registry.migrate import migrate
 from tests.upgrade.make import COMMIT, FIXTURES, NOW, UID
 
 

@@ -74,6 +74,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The watcher read too slowly and was cut off; resume from the last revision."""
     ERROR_REASON_FIELD_IMMUTABLE: _ErrorReason.ValueType  # 109
     """The update mask names a field that cannot be updated. Metadata: `field`."""
+    ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 118
+    """The database of the registry is away, restarting or out of resources. It
+    is not known whether a write was done: the same request id finds out.
+    """
     ERROR_REASON_WORKSPACE_NOT_FOUND: _ErrorReason.ValueType  # 200
     """No workspace has this name. Metadata: `name`."""
     ERROR_REASON_WORKSPACE_EXISTS: _ErrorReason.ValueType  # 201
@@ -303,6 +307,10 @@ ERROR_REASON_WATCHER_TOO_SLOW: ErrorReason.ValueType  # 108
 """The watcher read too slowly and was cut off; resume from the last revision."""
 ERROR_REASON_FIELD_IMMUTABLE: ErrorReason.ValueType  # 109
 """The update mask names a field that cannot be updated. Metadata: `field`."""
+ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 118
+"""The database of the registry is away, restarting or out of resources. It
+is not known whether a write was done: the same request id finds out.
+"""
 ERROR_REASON_WORKSPACE_NOT_FOUND: ErrorReason.ValueType  # 200
 """No workspace has this name. Metadata: `name`."""
 ERROR_REASON_WORKSPACE_EXISTS: ErrorReason.ValueType  # 201

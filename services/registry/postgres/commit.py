@@ -1,0 +1,158 @@
+"""Commits groups of writes: one transaction each, under the lock that is the counter.
+
+A group is read in two statements and kept in one, whatever its size: the way to the
+database and back is what a write costs, not the work. The row of the counter is locked
+first and by every writer of every registry, so that revisions are committed in their order.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import asyncpg
+
+from services.registry.postgres.batch import Answer, Batch
+from services.registry.postgres.database import Connection, Database, is_away, unavailable
+from services.registry.retention import Retention, ns
+from services.registry.store import Clock, Key, Record
+from services.registry.written import Write, Written
+
+COLUMNS: Final = ", ".join(Record._fields)
+
+NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000"
+
+_LOCK: Final = "SELECT latest FROM counter FOR UPDATE"
+# A statement of its own, after the lock: it sees what the holder before has committed.
+_RECORDS: Final = f"""
+    SELECT {NOW}, e.*
+    FROM unnest($1::text[], $2::text[]) AS asked (tenant, name)
+    LEFT JOIN (SELECT {COLUMNS} FROM environment) e
+    ON e.tenant = asked.tenant AND e.name = asked.name
+"""  # noqa: S608 - no data in it.
+_ANSWERS: Final = """
+    SELECT r.tenant, r.principal, r.rpc, r.request_id, r.digest, r.response
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
+    AS asked (tenant, principal, rpc, request_id)
+    JOIN request r USING (tenant, principal, rpc, request_id)
+    WHERE r.time > $5
+"""
+_KEEP: Final = f"""
+    WITH gone AS (
+        DELETE FROM environment e USING unnest($1::text[], $2::text[]) AS g (tenant, name)
+        WHERE e.tenant = g.tenant AND e.name = g.name
+    ), put AS (
+        INSERT INTO environment ({COLUMNS})
+        SELECT * FROM unnest($3::text[], $4::text[], $5::text[], $6::int[], $7::int[],
+            $8::bigint[], $9::bigint[], $10::bigint[], $11::bytea[])
+        ON CONFLICT (tenant, name) DO UPDATE SET
+        {", ".join(f"{column} = excluded.{column}" for column in Record._fields[2:])}
+    ), told AS (
+        INSERT INTO change (revision, time, tenant, name, uid, document)
+        SELECT * FROM unnest($12::bigint[], $13::bigint[], $14::text[], $15::text[],
+            $16::text[], $17::bytea[])
+    ), answered AS (
+        INSERT INTO request (tenant, principal, rpc, request_id, time, digest, response)
+        SELECT * FROM unnest($18::text[], $19::text[], $20::text[], $21::text[],
+            $22::bigint[], $23::bytea[], $24::bytea[])
+        ON CONFLICT (tenant, principal, rpc, request_id) DO UPDATE SET
+        time = excluded.time, digest = excluded.digest, response = excluded.response
+    ), counted AS (
+        UPDATE counter SET latest = $25
+    )
+    SELECT pg_notify($26, ($25::bigint)::text)
+"""  # noqa: S608 - no data in it.
+
+
+class Committer:
+    """Has one connection, and makes another when it is gone."""
+
+    def __init__(
+        self, database: Database, channel: str, *, now: Clock | None, retention: Retention
+    ) -> None:
+        self._database = database
+        self._channel = channel
+        self._clock = now
+        self._retention = retention
+        self._db: Connection | None = None
+        self._deciding = False
+        self.now = now() if now else time.time_ns()
+
+    async def commit(self, group: Sequence[Write]) -> Sequence[Written | Exception]:
+        """See `Writer`.
+
+        A group that the database refuses for what is in it is committed one by one, so
+        that the write which is to blame fails alone. Raises `DatabaseUnavailable` or
+        `DiskFull` for all of it, after which nothing of it, or all, was done.
+        """
+        try:
+            return await self._anew(group)
+        except asyncpg.PostgresError as error:
+            if is_away(error):
+                raise unavailable(error) from error
+            if len(group) == 1:
+                return [error]
+        except Exception as error:
+            if is_away(error):
+                raise unavailable(error) from error
+            raise
+        return [(await self.commit([each]))[0] for each in group]
+
+    def close(self) -> None:
+        if self._db:
+            self._db.terminate()
+        self._db = None
+
+    async def _anew(self, group: Sequence[Write]) -> Sequence[Written | Exception]:
+        """Commit, on a new connection if the old one turned out to be dead before its end."""
+        old = self._db is not None
+        self._deciding = True
+        try:
+            return await self._transaction(group)
+        except Exception as error:
+            if not (old and self._deciding and is_away(error)):
+                raise
+        return await self._transaction(group)
+
+    async def _transaction(self, group: Sequence[Write]) -> Sequence[Written | Exception]:
+        try:
+            if self._db is None:
+                self._db = await self._database.connect("writer")
+            return await self._decide(self._db, group)
+        except BaseException:
+            self.close()  # What it began ends with it.
+            raise
+
+    async def _decide(
+        self, db: Connection, group: Sequence[Write]
+    ) -> Sequence[Written | Exception]:
+        await db.execute("BEGIN")
+        batch = await self._read(db, group)
+        results = [batch.run(each) for each in group]
+        if batch.empty:
+            await db.execute("ROLLBACK")
+            return results
+        await db.execute(_KEEP, *batch.parameters(), self._channel)
+        self._deciding = False  # From here on nobody knows, until there is an answer.
+        if (answer := await db.execute("COMMIT")) != "COMMIT":
+            raise asyncpg.InternalClientError(f"COMMIT was answered {answer}")
+        return results
+
+    async def _read(self, db: Connection, group: Sequence[Write]) -> Batch:
+        latest = await db.fetchval(_LOCK)
+        keys = list({write.key for write in group})
+        rows = await db.fetch(_RECORDS, [key.tenant for key in keys], [key.name for key in keys])
+        self.now = self._clock() if self._clock else rows[0][0]
+        found = [Record(*row[1:]) for row in rows if row[1] is not None]
+        asked = [write.request for write in group if write.request]
+        since = self.now - ns(self._retention.requests_age)
+        known = (
+            await db.fetch(_ANSWERS, *([each[part] for each in asked] for part in range(4)), since)
+            if asked
+            else []
+        )
+        return Batch(
+            latest,
+            self.now,
+            {Key(record.tenant, record.name): record for record in found},
+            {tuple(row[:4]): Answer(*row[4:]) for row in known},
+        )
