@@ -25,8 +25,16 @@ def add_command(commands: Any) -> None:
         "admin",
         help="back up, restore and check a state directory",
         description="Back up, restore and check the state directory of `cove up`, as its user.",
+        examples=[
+            ("while the suite runs", "cove admin backup cove.tar"),
+            ("when it is stopped", "cove admin restore cove.tar --replace"),
+            ("what registry and disk disagree on", "cove admin check"),
+        ],
+        status="0 when it is done and all is well, 1 when `check` found something, 2 when it could"
+        " not be done, or for a wrong command line.",
     )
     parser.intermixed = False
+    parser.set_defaults(run=lambda _: 2)  # A verb has its own.
     parts = parser.add_subparsers(required=True, metavar="VERB")
     made = _add(parts, "backup", "copy the state directory while the suite runs", _BACKUP)
     made.add_argument("target", type=Path, metavar="FILE", help="a new file, or a directory")

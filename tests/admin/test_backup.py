@@ -31,6 +31,8 @@ from services.registry.watch import watch
 from tests.admin.conftest import State, Worked
 from tests.support.repository import git
 
+pytestmark = pytest.mark.timeout(240)  # The first one waits for a whole suite.
+
 
 def restored(
     source: Path, state: Path, runtime: Path, *, replace: bool = False

@@ -15,6 +15,7 @@ from services.git.record import decoded, layers_of
 from tests.admin.conftest import State
 from tests.support.repository import git
 
+pytestmark = pytest.mark.timeout(240)  # The first one waits for a whole suite.
 _NOBODY = "a" * 16
 
 
