@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from cove_server.admin import moving
 from cove_server.errors import CannotStart
 from servicekit.config import default_runtime, default_state
 
@@ -76,6 +77,7 @@ class Places:
             _take(sockets, self.runtime)
             with _lock(self.state / "services.lock") as shared:
                 _wait(shared, take_over)
+                _restored(self.state)
                 yield shared
 
     def node(self) -> str:
@@ -88,6 +90,17 @@ class Places:
         fresh.write_text(f"{name}\n", "ascii")
         fresh.replace(path)
         return name
+
+
+def _restored(state: Path) -> None:
+    """Go on with a restore that was killed while it put things in place."""
+    try:
+        moving.go_on(state)
+    except (ValueError, OSError) as error:
+        raise CannotStart(
+            f"a restore into {state} was interrupted and cannot be finished: {error}",
+            "What was there and what was to come are both in it: see docs/operations.md.",
+        ) from None
 
 
 def _short(path: Path) -> bool:

@@ -26,6 +26,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "diff-tree": ("--raw", "-r", "-t", "-z", "--no-renames", "--no-ext-diff", "--no-textconv"),
         "fetch": ("--no-auto-maintenance", "--no-write-fetch-head", "--no-recurse-submodules"),
         "for-each-ref": (),
+        "fsck": ("--no-dangling", "--no-progress"),
         "index-pack": ("--stdin", "--fix-thin", "--strict"),
         "hash-object": ("-t", "commit", "-w", "--no-filters"),
         "log": ("--no-ext-diff", "--no-textconv", "--no-color", "--no-show-signature"),

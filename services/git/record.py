@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from servicekit.config import StartError
 from services.git import files
 from services.git.errors import BranchExists, WorktreeNotFound
 
@@ -116,22 +117,12 @@ class Records:
             if not data:
                 strays.append(directory)
                 continue
-            values = json.loads(data)
             files.sweep(directory)
             files.sweep(directory / "outside")
-            values = {"version": 1, **values}
-            values["state"] = State(values["state"])
-            values["mode"] = Mode(values.get("mode", Mode.PLAIN))
-            values["layers"] = tuple(values.get("layers", ()))
-            values["source"] = tuple(values.get("source", ("", "")))
-            values["snapshots"] = tuple(
-                Snapshot(**{**one, "layers": tuple(one["layers"])})
-                for one in values.get("snapshots", ())
-            )
-            values["warnings"] = tuple(values["warnings"])
-            values["last_skipped"] = tuple((path, why) for path, why in values["last_skipped"])
-            values["provenance_running"] = tuple(values.get("provenance_running", ()))
-            self._note(Record(**values))
+            try:
+                self._note(decoded(data))
+            except ValueError as error:  # Of a later version, or damaged: not to be guessed at.
+                raise StartError(f"{directory}: {error}: see cove admin check") from None
         return strays
 
     def __iter__(self) -> Iterator[Record]:
@@ -214,6 +205,30 @@ class Records:
         self._layers.update(_layers(record))
         self._records[record.uid] = record
         self._branches[_branch(record)] = record.uid
+
+
+def decoded(data: bytes) -> Record:
+    """A record as it was written, by this version or an earlier one. Raises ValueError, TypeError
+    and KeyError for what is none, or of a later one."""
+    values = {"version": 1, **json.loads(data)}
+    if values["version"] > VERSION:
+        raise ValueError(f"a worktree of version {values['version']}; {VERSION} is known here")
+    values["state"] = State(values["state"])
+    values["mode"] = Mode(values.get("mode", Mode.PLAIN))
+    values["layers"] = tuple(values.get("layers", ()))
+    values["source"] = tuple(values.get("source", ("", "")))
+    values["snapshots"] = tuple(
+        Snapshot(**{**one, "layers": tuple(one["layers"])}) for one in values.get("snapshots", ())
+    )
+    values["warnings"] = tuple(values["warnings"])
+    values["last_skipped"] = tuple((path, why) for path, why in values["last_skipped"])
+    values["provenance_running"] = tuple(values.get("provenance_running", ()))
+    return Record(**values)
+
+
+def layers_of(record: Record) -> list[str]:
+    """Names of the frozen layers that a worktree and its snapshots need."""
+    return _layers(record)
 
 
 def _content(path: Path) -> bytes:

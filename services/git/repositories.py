@@ -83,7 +83,7 @@ class Repositories:
 
     def find(self, tenant: str, key: str) -> Repository:
         """The repository of a tenant with `key`; it may not exist yet."""
-        path = self._root / _folder(tenant) / f"{key}.git"
+        path = self._root / folder(tenant) / f"{key}.git"
         found = self._known.setdefault(path, Repository(path, self._cells))
         self._recent[path] = found
         self._recent.move_to_end(path)
@@ -387,7 +387,7 @@ def _choose(listing: Listing, revision: str) -> tuple[str, str]:
     raise RevisionNotFound("the repository has no such revision", revision=revision)
 
 
-def _folder(tenant: str) -> str:
+def folder(tenant: str) -> str:
     """A tenant's directory. What is no plain name gets one that none can have."""
     if _TENANT.fullmatch(tenant):
         return tenant

@@ -150,5 +150,11 @@ def _read(directory: Path) -> Found | None:
     return Found((directory / "tree",), meta, used) if whole else None
 
 
+def meta(directory: Path) -> Meta | None:
+    """What is noted of one checkout; None where it is not whole."""
+    found = _read(directory)
+    return found.meta if found else None
+
+
 def _hidden(name: str) -> str:
     return f".{name}.{secrets.token_hex(4)}"

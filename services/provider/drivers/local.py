@@ -36,7 +36,7 @@ from services.provider.driver import (
 from services.provider.drivers import stopping
 from services.provider.drivers.networks import Networks
 from services.provider.drivers.places import Places as WorktreePlaces
-from services.provider.drivers.records import Record, Records
+from services.provider.drivers.records import Record, Records, completed
 from services.provider.drivers.tenants import Disk as TenantDisk
 from services.provider.drivers.tenants import Places
 from services.provider.drivers.ways_out import WaysOut
@@ -298,8 +298,7 @@ class LocalDriver:
                     "control group.",
                     capability=name,
                 )
-        limits = replace(limits, processes=limits.processes or self._processes)
-        return replace(spec, driver=self.name, limits=limits)
+        return completed(spec, self.name, self._processes)
 
     def _record(self, uid: str) -> Record:
         record = self._records.read(uid)

@@ -108,6 +108,12 @@ class Records:
         return True
 
 
+def completed(spec: Spec, driver: str, processes: int) -> Spec:
+    """With the defaults of this node."""
+    limits = replace(spec.limits, processes=spec.limits.processes or processes)
+    return replace(spec, driver=driver, limits=limits)
+
+
 def _from_json(data: dict[str, Any]) -> Record:
     spec, worktree = data["spec"], data["worktree"]
     return Record(

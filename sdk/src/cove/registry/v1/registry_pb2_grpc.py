@@ -114,6 +114,8 @@ class RegistryServiceServicer(object):
         * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many as it may have.
         * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: a record holds 1 MiB at most.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left for the database.
+        * UNAVAILABLE, ERROR_REASON_DATABASE_UNAVAILABLE: PostgreSQL is away, or was as it committed; a
+        retry with the same request id finds out which.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,6 +176,8 @@ class RegistryServiceServicer(object):
         * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: `spec.ttl` of one that is being deleted.
         * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: a record holds 1 MiB at most.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left for the database.
+        * UNAVAILABLE, ERROR_REASON_DATABASE_UNAVAILABLE: PostgreSQL is away, or was as it committed; a
+        retry with the same request id finds out which.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

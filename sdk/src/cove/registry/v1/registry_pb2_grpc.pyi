@@ -28,6 +28,8 @@ class RegistryServiceStub:
     * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many as it may have.
     * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: a record holds 1 MiB at most.
     * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left for the database.
+    * UNAVAILABLE, ERROR_REASON_DATABASE_UNAVAILABLE: PostgreSQL is away, or was as it committed; a
+      retry with the same request id finds out which.
     """
     DeregisterEnvironment: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeregisterEnvironmentRequest, _registry_pb2.DeregisterEnvironmentResponse]
     """Removes the record for good and frees its id. What the environment stood on
@@ -67,6 +69,8 @@ class RegistryServiceStub:
     * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: `spec.ttl` of one that is being deleted.
     * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: a record holds 1 MiB at most.
     * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left for the database.
+    * UNAVAILABLE, ERROR_REASON_DATABASE_UNAVAILABLE: PostgreSQL is away, or was as it committed; a
+      retry with the same request id finds out which.
     """
     UpdateEnvironmentStatus: _aio.UnaryUnaryMultiCallable[_registry_pb2.UpdateEnvironmentStatusRequest, _registry_pb2.UpdateEnvironmentStatusResponse]
     """Moves an environment to another state by the table of transitions. Moving to
@@ -139,6 +143,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant has as many as it may have.
         * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: a record holds 1 MiB at most.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left for the database.
+        * UNAVAILABLE, ERROR_REASON_DATABASE_UNAVAILABLE: PostgreSQL is away, or was as it committed; a
+          retry with the same request id finds out which.
         """
 
     @_abc_1.abstractmethod
@@ -208,6 +214,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         * ABORTED, ERROR_REASON_OPERATION_IN_PROGRESS: `spec.ttl` of one that is being deleted.
         * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: a record holds 1 MiB at most.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left for the database.
+        * UNAVAILABLE, ERROR_REASON_DATABASE_UNAVAILABLE: PostgreSQL is away, or was as it committed; a
+          retry with the same request id finds out which.
         """
 
     @_abc_1.abstractmethod

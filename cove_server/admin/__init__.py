@@ -1,0 +1,1 @@
+"""`cove admin`: back up a state directory, restore it, and look whether its parts agree."""

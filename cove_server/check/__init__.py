@@ -1,0 +1,1 @@
+"""`cove admin check`: where registry and disk disagree, and what mends it."""

@@ -1,0 +1,214 @@
+"""What an earlier version left on disk, or says, is read; what a later one did is refused.
+
+The fixtures are files as they were written then. A new version of a format breaks the test that
+names the version, until the one before is among what is read, and the new one has a fixture.
+"""
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from agent import LOG_VERSION, PROTOCOL_VERSION, frames
+from agent.handle import Handle
+from agent.protocol import SPEC_VERSION, Facts, SandboxSpec
+from agent.record import Damage, Kind, LogReader, Result
+from cove.mount.v1.mount_pb2 import Mount
+from cove_server.admin import backup, moving, reading
+from cove_server.admin.errors import Refused
+from servicekit.errors import InvalidArgument
+from servicekit.ledger import Ledger, LedgerTooNew
+from services.executor.ending import End
+from services.executor.hole import Hole
+from services.executor.store import Store
+from services.git import record as worktrees
+from services.git import shelf
+from services.provider.convert import worktree_of
+from services.provider.drivers.records import Records
+from services.registry.database import migrate
+from services.registry.errors import StartError
+from tests.upgrade.make import COMMIT, FIXTURES, NOW, UID
+
+
+def fixture(name: str) -> bytes:
+    return (FIXTURES / name).read_bytes()
+
+
+def bumped(name: str, version: int) -> bytes:
+    """The same as a later version might write it."""
+    values = json.loads(fixture(name))
+    return json.dumps({**values, "version": version}).encode()
+
+
+def test_a_version_that_is_new_has_a_fixture() -> None:
+    """Fails when a version was raised: then read what was before, and freeze what is now."""
+    assert (PROTOCOL_VERSION, LOG_VERSION, SPEC_VERSION) == (1, 1, 2)
+    assert (worktrees.VERSION, backup.VERSION) == (2, 1)
+    assert [name for name in NOW if not (FIXTURES / name).exists()] == []
+
+
+@pytest.mark.parametrize("name", [name for name in NOW if name not in ("backup.v1.tar",)])
+def test_what_is_written_now_is_as_it_was(name: str) -> None:
+    """Bytes that an earlier service or agent reads."""
+    if name.startswith("schema."):
+        return  # Migrations are only ever added: see below.
+    assert NOW[name]() == fixture(name)
+
+
+def test_frames() -> None:
+    found = frames.split(bytearray(fixture("frame.v1.bin")))
+    assert found == (1, frames.OK, 0, 5, b"yes")
+
+
+def test_handles() -> None:
+    assert Handle.decode(fixture("handle.v1.txt")).uid == UID
+    with pytest.raises(ValueError, match="unknown version"):
+        Handle.decode(b"MjpsOm46dTox")  # 2:l:n:u:1
+
+
+def test_logs(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(fixture("log.v1.bin"))
+    with (tmp_path / "log").open("rb") as file:
+        reader = LogReader(file.fileno())
+        found = reader.read()
+    assert [each.kind for each in found] == [Kind.START, Kind.CHUNK, Kind.GAP, Kind.EXIT]
+    assert (found[1].payload, found[2].size, reader.damage) == (b"out\n", 2, Damage.NONE)
+    exited = Result.decode(found[3].payload)
+    assert exited
+    assert exited.number == 7
+
+
+def test_results() -> None:
+    result = Result.decode(fixture("result.v1.bin"))
+    assert result
+    assert result.number == 9
+    later = bytearray(fixture("result.v1.bin"))
+    later[8] = 2
+    with pytest.raises(ValueError, match="unknown version"):
+        Result.decode(bytes(later))
+
+
+def test_ends_and_holes() -> None:
+    end = End.decode(fixture("end.v1.bin"))
+    assert end
+    assert (end.number, end.output_bytes) == (7, 6)
+    assert Hole.decode(fixture("hole.v1.bin")) == Hole(24, 4096, 0, 4000)
+
+
+def test_sandboxes_and_what_a_launcher_can_do() -> None:
+    first, second = (json.loads(fixture(f"sandbox.v{number}.json")) for number in (1, 2))
+    assert SandboxSpec.from_json(first).worktree == "/s/tree"
+    overlay = SandboxSpec.from_json(second).overlay
+    assert overlay
+    assert overlay.lowers == ("/s/lower",)
+    assert Facts.from_json(json.loads(fixture("facts.v1.json"))).spec == 1
+    assert Facts.from_json(json.loads(fixture("facts.v2.json"))).spec == 2
+    later = {**json.loads(fixture("facts.v2.json")), "of_later": True}
+    assert Facts.from_json(later).spec == 2
+    with pytest.raises(TypeError, match="of_later"):
+        SandboxSpec.from_json({**second, "of_later": True})
+
+
+def test_worktrees() -> None:
+    first = worktrees.decoded(fixture("worktree.v1.json"))
+    assert (first.version, first.mode, first.layers) == (1, worktrees.Mode.PLAIN, ())
+    second = worktrees.decoded(fixture("worktree.v2.json"))
+    assert (second.checkout, second.snapshots[0].id) == (COMMIT, "one")
+    with pytest.raises(ValueError, match="version 3; 2 is known"):
+        worktrees.decoded(bumped("worktree.v2.json", 3))
+
+
+def test_checkouts(tmp_path: Path) -> None:
+    directory = tmp_path / COMMIT
+    (directory / "tree").mkdir(parents=True)
+    (directory / "meta.json").write_bytes(fixture("checkout.v1.json"))
+    meta = shelf.meta(directory)
+    assert meta
+    assert meta.files == 2
+    (directory / "meta.json").write_bytes(bumped("checkout.v1.json", 2))
+    assert shelf.meta(directory) is None  # Nothing is lost: it is filled anew.
+
+
+def test_environments_of_the_local_driver(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    (tmp_path / UID).mkdir()
+    for number, tree in ((1, f"git/worktrees/{UID}/tree"), (2, "")):
+        (tmp_path / UID / "record").write_bytes(fixture(f"environment.v{number}.json"))
+        found = records.read(UID)
+        assert found
+        assert (found.worktree.tree, found.spec.limits.processes) == (tree, 4096)
+    (tmp_path / UID / "record").write_bytes(bumped("environment.v2.json", 3))
+    assert records.read(UID) is None
+
+
+def test_mounts() -> None:
+    assert worktree_of(Mount(version=1, mode=Mount.MODE_PLAIN, worktree="t")).tree == "t"
+    mount = Mount.FromString(fixture("mount.v2.bin"))
+    assert worktree_of(mount).xattrs == "trusted"
+    mount.version = 3
+    with pytest.raises(InvalidArgument):
+        worktree_of(mount)
+
+
+def test_executions(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (tmp_path / UID / "one").mkdir(parents=True)
+    (tmp_path / UID / "one" / "spec").write_bytes(fixture("execution.v1.json"))
+    record = store.read(UID, "one")
+    assert record
+    assert (record.spec.argv, record.groups) == (("true",), ("/g",))
+    (tmp_path / UID / "one" / "spec").write_bytes(bumped("execution.v1.json", 2))
+    with pytest.raises(ValueError, match="another version"):
+        store.read(UID, "one")
+
+
+async def test_ledgers(tmp_path: Path) -> None:
+    async with Ledger.open(tmp_path / "ledger.db"):
+        pass
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        db.execute("PRAGMA user_version = 2")
+    with pytest.raises(LedgerTooNew, match="version 2; this program knows 1"):
+        async with Ledger.open(tmp_path / "ledger.db"):
+            pass
+
+
+@pytest.mark.parametrize("dump", sorted(FIXTURES.glob("schema.v*.sql")), ids=lambda path: path.stem)
+def test_databases_of_the_registry(dump: Path) -> None:
+    """From every earlier schema to that which a new database has."""
+    with (
+        closing(sqlite3.connect(":memory:", isolation_level=None)) as old,
+        closing(sqlite3.connect(":memory:", isolation_level=None)) as new,
+    ):
+        old.executescript(dump.read_text())
+        migrate(old)
+        migrate(new)
+        schema = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
+        assert old.execute(schema).fetchall() == new.execute(schema).fetchall()
+        old.execute("INSERT INTO migration VALUES (9999)")
+        with pytest.raises(StartError, match="schema 9999"):
+            migrate(old)
+
+
+def test_backups(tmp_path: Path) -> None:
+    manifest = reading.verified(FIXTURES / "backup.v1.tar", backup.VERSION)
+    assert (manifest.revision, manifest.scope) == (5, "state")
+    assert [entry.name for entry, _ in reading.entries(FIXTURES / "backup.v1.tar")] == ["node"]
+    with pytest.raises(Refused, match="version 1; 0 is known"):
+        reading.verified(FIXTURES / "backup.v1.tar", 0)
+
+
+def test_a_restore_that_was_interrupted(tmp_path: Path) -> None:
+    (tmp_path / moving.MAKING).mkdir()
+    (tmp_path / moving.MAKING / "node").write_text("new")
+    (tmp_path / "node").write_text("old")
+    (tmp_path / "restore.json").write_bytes(bumped("restore.v1.json", 2))
+    with pytest.raises(ValueError, match="another version"):
+        moving.go_on(tmp_path)
+    assert (tmp_path / "node").read_text() == "old"
+    (tmp_path / "restore.json").write_bytes(fixture("restore.v1.json"))
+    assert moving.go_on(tmp_path)
+    assert (tmp_path / "node").read_text() == "new"
+    assert (tmp_path / "replaced-1" / "node").read_text() == "old"
