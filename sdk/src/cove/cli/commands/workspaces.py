@@ -1,10 +1,17 @@
-"""`cove create update fork snapshot snapshots ls show watch rm undelete`."""
+"""`cove create update fork snapshot snapshots ls show watch rm undelete suspend resume`."""
 
 import argparse
 from typing import Final
 
 from cove.cli import completers
-from cove.cli.commands.arguments import FOLLOWED, completed, credentials, size, workspace
+from cove.cli.commands.arguments import (
+    FOLLOWED,
+    completed,
+    credentials,
+    lifetime,
+    size,
+    workspace,
+)
 from cove.cli.parser import Commands
 
 _GROUP: Final = "Workspaces"
@@ -51,6 +58,7 @@ def add(commands: Commands) -> None:
     workspace(show)
     _watch(commands)
     _rm(commands)
+    _suspend(commands)
     undelete = commands.add(
         "undelete",
         "workspaces:undelete",
@@ -121,6 +129,7 @@ def _create(commands: Commands) -> None:
     option("--disk", type=size, default=0, metavar="SIZE", help="limit of files of its own: 10GiB")
     option("--open-files", type=int, default=0, metavar="N", help="descriptors of each process")
     _network(create)
+    _life(create)
     option("--keep-failed", action="store_true", help="keep the record when it cannot be made")
     option("--no-wait", action="store_true", help="return when it is recorded, not when ready")
     credentials(create)
@@ -136,13 +145,25 @@ def _network(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _life(parser: argparse.ArgumentParser) -> None:
+    option = parser.add_argument
+    option("--ttl", type=lifetime, metavar="TIME", help="remove it so long after it was made: 8h")
+    option(
+        "--idle-timeout",
+        type=lifetime,
+        metavar="TIME",
+        help="suspend it when nothing is done with it for so long: 30m",
+    )
+
+
 def _update(commands: Commands) -> None:
     update = commands.add(
         "update",
         "workspaces:update",
-        "change what a workspace may reach, or its labels",
-        description="Change what the programs of a workspace may reach, or its labels. What is "
-        "given takes the place of all that was there; what is not stays as it is.\n\n"
+        "change the network, the life or the labels of a workspace",
+        description="Change what the programs of a workspace may reach, how long it lives, or its "
+        "labels. What is given takes the place of all that was there; what is not stays as it "
+        "is.\n\n"
         "A new network is in force when this returns, for running commands too; open connections "
         "that it forbids are cut.",
         group=_GROUP,
@@ -153,12 +174,16 @@ def _update(commands: Commands) -> None:
             ),
             ("every public web server", "cove update demo --network '*:80,443'"),
             ("nothing any more", "cove update demo --no-network"),
+            ("keep it for two days, from when it was made", "cove update demo --ttl 2d"),
         ],
         status=FOLLOWED,
     )
     workspace(update)
     _network(update)
     update.add_argument("--no-network", action="store_true", help="nothing can be reached")
+    _life(update)
+    update.add_argument("--no-ttl", action="store_true", help="keep it until it is removed")
+    update.add_argument("--no-idle-timeout", action="store_true", help="never suspend it")
     update.add_argument(
         "-l", "--label", action="append", default=[], metavar="K=V", help="all its labels"
     )
@@ -248,6 +273,36 @@ def _watch(commands: Commands) -> None:
         metavar="REVISION",
         help="only what changed after it",
     )
+
+
+def _suspend(commands: Commands) -> None:
+    suspend = commands.add(
+        "suspend",
+        "workspaces:suspend",
+        "end the sandboxes of workspaces; their files stay",
+        description="End the sandbox of a workspace, until `cove resume`. All its files stay, also "
+        "those in its home. It runs no commands meanwhile, and can be looked at, committed, "
+        "forked and removed.\n\n"
+        "While something runs it is refused. With --force, commands get SIGTERM, and SIGKILL "
+        "after 5 s.",
+        group=_GROUP,
+        examples=[
+            ("for the night", "cove suspend demo"),
+            ("whatever runs in it", "cove suspend --force demo"),
+        ],
+        status=FOLLOWED,
+    )
+    workspace(suspend, nargs="+")
+    suspend.add_argument("-f", "--force", action="store_true", help="end what runs")
+    resume = commands.add(
+        "resume",
+        "workspaces:resume",
+        "let suspended workspaces run commands again",
+        group=_GROUP,
+        examples=[("go on", "cove resume demo")],
+        status=FOLLOWED,
+    )
+    workspace(resume, nargs="+")
 
 
 def _filter(command: argparse.ArgumentParser) -> None:
