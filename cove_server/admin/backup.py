@@ -92,7 +92,8 @@ def _write(asked: Asked, file: BinaryIO) -> dict[str, Any]:
         raise Refused(f"the registry cannot be copied: {error}", "Run cove admin check.") from error
     finally:
         spool.unlink(missing_ok=True)
-        Path(f"{spool}-journal").unlink(missing_ok=True)
+        for left in ("-journal", "-wal", "-shm"):
+            Path(f"{spool}{left}").unlink(missing_ok=True)
     return manifest
 
 

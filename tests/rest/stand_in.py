@@ -466,6 +466,14 @@ def services(seen: Seen, files: Files) -> Mapping[str, Any]:
             rpc.add_SourceServiceServicer_to_server,
             Sources(seen),  # type: ignore[abstract]
         ),
+        "cove.gateway.v1.AccessService": partial(
+            rpc.add_AccessServiceServicer_to_server,
+            rpc.AccessServiceServicer(),  # type: ignore[abstract]
+        ),
+        "cove.gateway.v1.AuditService": partial(
+            rpc.add_AuditServiceServicer_to_server,
+            rpc.AuditServiceServicer(),  # type: ignore[abstract]
+        ),
     }
 
 
