@@ -21,11 +21,17 @@ ALWAYS = {
     "grpc.reflection.v1alpha.ServerReflection",
 }
 SERVICES = {
-    "registry": {"cove.registry.v1.RegistryService"},
+    "registry": {
+        "cove.registry.v1.AccessService",
+        "cove.registry.v1.AuditService",
+        "cove.registry.v1.RegistryService",
+    },
     "git": {"cove.git.v1.GitService"},
     "provider": {"cove.provider.v1.ProviderService"},
     "executor": {"cove.executor.v1.ExecutorService", "cove.executor.v1.FileService"},
     "gateway": {
+        "cove.gateway.v1.AccessService",
+        "cove.gateway.v1.AuditService",
         "cove.gateway.v1.ExecutionService",
         "cove.gateway.v1.FileService",
         "cove.gateway.v1.SourceService",

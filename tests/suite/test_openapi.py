@@ -68,6 +68,7 @@ async def test_every_operation_answers_as_the_document_says(
     await _commands(held)
     await _inside(held, repository)
     await _health_and_document(held)
+    await _tenant(held)
     await _watch(held)
     await _every_event_of_a_watch(held, api)
     by_web_socket = {"ExecutionService_Attach"}
@@ -321,6 +322,13 @@ async def _git(held: httpx.AsyncClient, base: str) -> None:
     assert pushed["commit"] == done.json()["commit"]["id"]
     elsewhere = {"remote": "ext::sh -c id"}
     assert (await held.post(f"{at}/push", json=elsewhere)).status_code == 400
+
+
+async def _tenant(held: httpx.AsyncClient) -> None:
+    assert (await held.get("/quota")).is_success
+    limits = {"limits": {"workspaces": "1000"}}
+    assert (await held.patch("/quota", json=limits)).json()["limits"] == limits["limits"]
+    assert (await held.get("/audit?resource=workspaces/api&pageSize=1")).is_success
 
 
 async def _health_and_document(held: httpx.AsyncClient) -> None:

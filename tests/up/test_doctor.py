@@ -128,7 +128,7 @@ async def test_a_suite_that_runs_is_asked(tmp_path: Path) -> None:
         status, found = await checks(suite.state, *runtime)
         assert status == 0
         assert found["sandbox"]["found"].startswith("made by the launcher that runs: ")
-        assert found["suite"]["found"].startswith("9 services serve, gRPC at 127.0.0.1:")
+        assert found["suite"]["found"].startswith("11 services serve, gRPC at 127.0.0.1:")
         assert "port grpc" not in found
         pid = suite.pid("executor")
         os.kill(pid, signal.SIGSTOP)
