@@ -146,9 +146,8 @@ class Creations:
             except WorkspaceExists:
                 if before is None:
                     raise
-                if before.uid not in self._undone:
+                if before.uid not in self._undone or await self._is_made_after_all(before):
                     return before, False
-                await self._refuse_if_undone(before)
                 raise
             if registered.operation_holder == asked.holder:
                 return registered, True
@@ -157,12 +156,17 @@ class Creations:
             before = registered
             step = f"register/{before.uid}"
 
-    async def _refuse_if_undone(self, before: Environment) -> None:
-        """Raises `StillUndone` when the id is taken by what this request made, and no more."""
+    async def _is_made_after_all(self, before: Environment) -> bool:
+        """Whether the id is taken by what this request made: it could not be undone here, as the
+        registry was away, and another finished it. Raises `StillUndone` while it is undone."""
         name = names.workspace_name(before.name)
         current = await self._records.find(name)
-        if current and current.uid == before.uid:
+        if current is None or current.uid != before.uid:
+            return False
+        if current.state == State.STATE_DELETING:
             raise StillUndone(current, name)
+        self._undone.pop(before.uid, None)
+        return True
 
     async def _is_anothers(self, registered: Environment) -> bool:
         """Whether the id was taken anew: by others, or by this request at another gateway."""

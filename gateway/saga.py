@@ -193,13 +193,14 @@ class Saga:
         failure: Failure | None = None,
         release: bool = False,
     ) -> None:
-        """To another state, as soon as the registry is there; until then the lease limits it."""
+        """To another state, as soon as the registry is there and has room; the lease limits it."""
         while True:
             try:
                 await self._records.move(environment, state, failure=failure, release=release)
                 return
             except (ServiceError, grpc.aio.AioRpcError) as error:
-                if not transient(error):
+                full = reason(error) == ErrorReason.ERROR_REASON_DISK_FULL
+                if not full and not transient(error):
                     raise
             await asyncio.sleep(_AGAIN_SECONDS)
 

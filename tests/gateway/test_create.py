@@ -237,6 +237,31 @@ async def test_a_retry_while_its_create_is_being_undone_is_told_to_wait(stage: S
         assert (await _created(gateway, request)).state == READY
 
 
+async def test_a_retry_joins_what_could_not_be_undone_and_was_finished(stage: Stage) -> None:
+    async with stage.gateway(lease=SHORT) as gateway:
+        request = stage.create(request_id=str(uuid.uuid4()))
+        stage.provider.fail("ProvisionEnvironment", Unavailable("away"), times=1)
+        stage.registry.fail("UpdateEnvironmentStatus", Refused("no"))
+        assert (await failure(gateway.workspaces.CreateWorkspace(request))).reason
+        stage.registry.heal()
+        await eventually(_is_ready(gateway))
+        (record,) = await stage.records()
+        assert (await _created(gateway, request)).uid == record.uid
+
+
+async def test_what_failed_while_the_registry_was_full_is_undone_before_that_is_told(
+    stage: Stage, gateway: Gateway
+) -> None:
+    stage.provider.fail("ProvisionEnvironment", Refused("no"), times=1)
+    stage.registry.fail("UpdateEnvironmentStatus", DiskFull("full"))
+    creating = asyncio.ensure_future(failure(gateway.workspaces.CreateWorkspace(stage.create())))
+    await eventually(_called(stage, "UpdateEnvironmentStatus", 2))
+    assert not creating.done()
+    stage.registry.heal()
+    assert (await creating).reason == "CAPABILITY_MISSING"
+    assert not await stage.left()
+
+
 async def test_a_retry_joins_what_was_begun_anew_at_another_gateway(
     stage: Stage, gateway: Gateway
 ) -> None:
