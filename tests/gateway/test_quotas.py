@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2
 from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.registry.v1.access_pb2 import Quota, QuotaLimits
-from services.provider.drivers import local, tenants
+from services.provider.drivers import stopping, tenants
 from tests.gateway.conftest import SESSION
 from tests.gateway.stage import Gateway, Stage, eventually
 from tests.servicekit.failing import Failure, failure
@@ -166,7 +166,7 @@ async def test_an_idle_sandbox_makes_room_and_a_busy_one_does_not(
     await limited.executions.Execute(run("true"))
     failed = await failure(limited.executions.Execute(run("true", "other")))
     exceeded(failed, "active_environments", waiting_helps=True)  # One is not ended so early.
-    monkeypatch.setattr(local, "_SETTLED", 0.0)
+    monkeypatch.setattr(stopping, "_SETTLED", 0.0)
     await limited.executions.Execute(run("true", "other"))
     assert await stage.active("other")
     assert not await stage.active("demo")
