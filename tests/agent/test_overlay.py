@@ -317,6 +317,7 @@ async def test_no_command_has_the_lock(node: Node) -> None:
         assert b"Permission denied" in done.stdout
 
 
+@pytest.mark.long
 async def test_a_start_waits_for_git_and_then_gives_up(node: Node) -> None:
     made = plain(node)
     with made.lock.open() as file:
@@ -337,6 +338,7 @@ async def test_a_start_waits_for_git_and_then_gives_up(node: Node) -> None:
         assert "git holds the lock" in told
 
 
+@pytest.mark.long
 async def test_one_that_waits_for_its_lock_keeps_no_other_lock(node: Node) -> None:
     first, second = plain(node), plain(node)
     async with first.sandbox() as one, node.launcher() as launcher:

@@ -35,6 +35,7 @@ async def test_a_commit_of_a_workspace_is_verified(suite: Suite, fresh: str) -> 
     assert said["statement"]["predicateType"] == "urn:cove:provenance:v1"
 
 
+@pytest.mark.long
 async def test_a_commit_without_is_not_proven(suite: Suite, fresh: str) -> None:
     await committed(suite, fresh)
     done = await suite.cove("verify", fresh, "HEAD", "main")
@@ -46,6 +47,7 @@ async def test_a_commit_without_is_not_proven(suite: Suite, fresh: str) -> None:
     assert "error: " in missing.errors
 
 
+@pytest.mark.long
 async def test_the_key_to_trust_may_be_named(suite: Suite, fresh: str, base: Path) -> None:
     await committed(suite, fresh)
     key = json.loads((await suite.cove("signing-key", "--json")).text)
@@ -94,6 +96,7 @@ async def test_a_clone_is_verified_offline(
     assert (changed.status, "form it should be" in changed.text) == (1, True)
 
 
+@pytest.mark.long
 async def test_there_may_be_nothing_to_push_with(suite: Suite, fresh: str) -> None:
     done = await suite.cove("push", fresh, "--provenance")
     assert done.status == 0

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TypeAlias
 
 import grpc
+import pytest
 
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.git.v1 import git_pb2
@@ -61,6 +62,7 @@ async def test_creates_are_finished_or_leave_nothing_wherever_their_gateway_is_k
             assert await run(gateway, name=f"workspaces/{step.id}") == "hello\n", step
 
 
+@pytest.mark.long
 async def test_creates_that_fail_leave_nothing_wherever_their_gateway_is_killed(
     stage: Stage,
 ) -> None:
@@ -110,6 +112,7 @@ async def test_a_create_that_cannot_be_finished_is_undone(stage: Stage) -> None:
         moved.rename(stage.repository)
 
 
+@pytest.mark.long
 async def test_a_create_whose_tool_is_away_is_finished_when_that_is_back(stage: Stage) -> None:
     await killed_at(stage, "CreateWorkspace", {CLONING: stage.create()})
     stage.git.fail("CreateWorktree", Unavailable("away"), times=2)

@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 
+import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from cove.gateway.v1 import gateway_pb2 as pb
@@ -17,6 +18,7 @@ SHORT = timedelta(seconds=3)
 NONE = registry_pb2.Environment.OPERATION_NONE
 
 
+@pytest.mark.long
 async def test_a_delete_that_does_not_end_in_time_fails_and_can_be_repeated(stage: Stage) -> None:
     async with stage.gateway(operation_limit=SHORT, lease=SHORT) as gateway:
         await gateway.workspaces.CreateWorkspace(stage.create())
@@ -33,6 +35,7 @@ async def test_a_delete_that_does_not_end_in_time_fails_and_can_be_repeated(stag
         assert await stage.empty()
 
 
+@pytest.mark.long
 async def test_an_undoing_that_does_not_end_in_time_fails(stage: Stage) -> None:
     async with stage.gateway(operation_limit=SHORT, lease=SHORT) as gateway:
         stage.git.fail("RemoveWorktree", Unavailable("git is away"))
@@ -45,6 +48,7 @@ async def test_an_undoing_that_does_not_end_in_time_fails(stage: Stage) -> None:
         assert await stage.empty()
 
 
+@pytest.mark.long
 async def test_an_update_that_does_not_come_into_force_in_time_fails(stage: Stage) -> None:
     async with stage.gateway(operation_limit=SHORT, lease=SHORT) as gateway:
         await gateway.workspaces.CreateWorkspace(stage.create())

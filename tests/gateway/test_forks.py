@@ -158,6 +158,7 @@ async def test_twenty_forks_at_once(stage: Stage, gateway: Gateway) -> None:
     assert seen == ["new\n"] * 4
 
 
+@pytest.mark.long
 async def test_forks_at_once_while_something_runs(stage: Stage, gateway: Gateway) -> None:
     await made(stage, gateway)
     await counting(gateway)
@@ -224,6 +225,7 @@ async def test_a_repeated_fork_is_one(stage: Stage, gateway: Gateway) -> None:
     assert failed.reason == "REQUEST_ID_REUSED"
 
 
+@pytest.mark.long
 async def test_forks_are_finished_wherever_their_gateway_is_killed(stage: Stage) -> None:
     async with stage.gateway() as gateway:
         await made(stage, gateway)

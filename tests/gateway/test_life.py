@@ -103,6 +103,7 @@ async def test_two_gateways_expire_one_once(stage: Stage) -> None:
     assert stage.git.calls.count("RemoveWorktree") == 3
 
 
+@pytest.mark.long
 async def test_a_clock_that_is_set_forward_ends_nothing(stage: Stage, gateway: Gateway) -> None:
     await _create(stage, gateway, ttl=HOUR)
     await _create(stage, gateway, "gone")

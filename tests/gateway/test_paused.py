@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 import grpc
+import pytest
 
 from cove.executor.v1.executor_pb2 import DeleteExecutionsRequest
 from cove.executor.v1.executor_pb2_grpc import ExecutorServiceStub
@@ -38,6 +39,7 @@ THEN: Final = {
 UID: Final = "a234567a234567ab"
 
 
+@pytest.mark.long
 async def test_a_create_that_was_taken_over_and_deleted_makes_nothing_when_it_wakes_up(
     stage: Stage,
 ) -> None:

@@ -232,6 +232,7 @@ async def test_limits_are_those_that_are_named(limited: Gateway) -> None:
     assert (await limited.access.UpdateQuota(nothing)).quota.etag == set_.quota.etag
 
 
+@pytest.mark.long
 async def test_a_tool_that_is_away_leaves_its_number_out(stage: Stage, limited: Gateway) -> None:
     stage.executor.fail("GetTenantUsage")
     found = await use(limited)

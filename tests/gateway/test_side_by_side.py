@@ -40,6 +40,7 @@ async def apart(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
         yield stage
 
 
+@pytest.mark.long
 async def test_the_other_gateway_ends_what_one_was_at(apart: Stage) -> None:
     await _killed_mid_saga(apart, FEW)
 

@@ -185,7 +185,9 @@ async def process(tmp_path: Path) -> AsyncIterator[tuple[asyncio.subprocess.Proc
 
 
 @pytest.mark.parametrize("part", [{}, {"depth": 1}, {"depth": 1, "filter": "blob:none"}])
-@pytest.mark.parametrize("moment", [0.02, 0.08, 0.15, 0.25])
+@pytest.mark.parametrize(
+    "moment", [0.08, *(pytest.param(each, marks=pytest.mark.long) for each in (0.02, 0.15, 0.25))]
+)
 async def test_a_service_killed_while_it_creates_finishes_on_retry(
     moment: float, part: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -91,6 +91,7 @@ async def follow(ada: Caller, revisions: list[int]) -> None:
                     revisions.append(event.put.revision)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_kill_9_under_load_loses_nothing_that_was_acknowledged(
     tmp_path: Path, database: str

@@ -34,6 +34,7 @@ async def written_by(execution: Execution) -> bytes:
 EXPECTED = b"".join(f"line {i}\n".encode() for i in range(4000))
 
 
+@pytest.mark.long  # All at once die in `make test`.
 @pytest.mark.parametrize("service", SERVICES)
 async def test_a_running_command_and_its_workspace_survive(
     suite: Suite, repository: Path, service: str
