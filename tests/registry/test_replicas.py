@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -27,14 +26,9 @@ def url(postgres: Postgres) -> str:
 
 
 @pytest.fixture
-def config(config: Config, url: str) -> Config:
+def database(url: str) -> str:
     """Of PostgreSQL only: a file has one registry."""
-    return replace(config, database=url)
-
-
-@pytest.fixture(params=["postgres"])
-def database(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+    return url
 
 
 @pytest.fixture
