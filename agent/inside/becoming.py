@@ -102,6 +102,7 @@ class Becoming:
         if self._entry >= 0:
             execution.input = Input(self._entry, terminal=self.blank.terminal)
         execution.tree.leader = execution.pid = execution.group = self.blank.pid
+        execution.tree.session = self.blank.pid
         if self._status:
             execution.exited(*self._status, time.monotonic())
 

@@ -6,6 +6,8 @@ from agent.inside import system
 
 Process = tuple[int, int]
 """Pid and the time it started, which tells it from a later one with the same pid."""
+Row = tuple[int, int, int]
+"""Parent, the time it started, session."""
 
 PROC = "/proc"
 
@@ -14,11 +16,11 @@ class Table:
     """What /proc says at one moment, for as many trees as there are."""
 
     def __init__(self) -> None:
-        self._processes: dict[int, Process] | None = None
+        self._processes: dict[int, Row] | None = None
         self._environments: dict[int, list[bytes]] = {}
 
     @property
-    def processes(self) -> dict[int, Process]:
+    def processes(self) -> dict[int, Row]:
         if self._processes is None:
             self._processes = processes()
         return self._processes
@@ -33,7 +35,9 @@ class Tree:
     """All that came from one command, as far as it can be found.
 
     With the v2 cgroup of the execution it is exact. Else it is the descendants of the command,
-    those of whatever was found before, and everything whose environment names the execution.
+    those of whatever was found before, everything in its session, and everything whose
+    environment names the execution: that of a process that was just forked and is about to be
+    another program cannot be read for a moment.
     """
 
     def __init__(self, execution_id: bytes, unified: tuple[int, int] | None) -> None:
@@ -42,6 +46,8 @@ class Tree:
         self._known: set[Process] = set()
         self.leader = 0
         """Pid of the command; 0 when it has been reaped."""
+        self.session = 0
+        """Which the command leads, or led."""
         self.closed = False
         """Nobody was left."""
 
@@ -53,16 +59,19 @@ class Tree:
             return self._listed(self._unified[0])
         seen = seen or Table()
         table = seen.processes
-        found = {pid for pid, start in self._known if table.get(pid, (0, 0))[1] == start}
+        found = {pid for pid, start in self._known if table.get(pid, (0, 0, 0))[1] == start}
         if self.leader in table:
             found.add(self.leader)
+        # A pid is given out again only when no session has it as its name.
+        if self.session and (self.leader or self.session not in table):
+            found.update(pid for pid, row in table.items() if row[2] == self.session)
         found.update(
             pid for pid in table if pid not in found and self._mark in seen.environment(pid)
         )
         before = 0
         while before != len(found):
             before = len(found)
-            found.update(pid for pid, (parent, _) in table.items() if parent in found)
+            found.update(pid for pid, row in table.items() if row[0] in found)
         self._known = {(pid, table[pid][1]) for pid in found}
         return sorted(found)
 
@@ -102,15 +111,15 @@ class Tree:
         return [int(pid) for pid in data.split() if pid != b"0"]
 
 
-def processes() -> dict[int, Process]:
-    """Parent and start time of every process here but pid 1; zombies are left out."""
+def processes() -> dict[int, Row]:
+    """Every process here but pid 1; zombies are left out."""
     table = {}
     for name in os.listdir(PROC):
         if not name.isdecimal() or name == "1":
             continue
         fields = stat_of(int(name))
         if len(fields) > 19 and fields[0] not in (b"Z", b"X"):
-            table[int(name)] = (int(fields[1]), int(fields[19]))
+            table[int(name)] = (int(fields[1]), int(fields[19]), int(fields[3]))
     return table
 
 
