@@ -46,7 +46,7 @@ demo: setup ## Start the suite, make a workspace, run, commit, push. REPOSITORY=
 up: setup ## Start the suite and leave it running.
 	@$(BIN)/cove up
 
-test: setup ## Run every functional test (under 10 minutes on 2 cores).
+test: setup ## Run every functional test (some 10 minutes on 2 cores).
 	COVE_CHAOS_TEST_SECONDS=$(CHAOS_TEST_SECONDS) \
 	  $(BIN)/pytest -m "not long" -n $(PYTEST_WORKERS) --dist loadfile
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from cove.errors.v1.errors_pb2 import ErrorReason
-from servicekit import calls
+from servicekit import calls, sqlite_file
 from servicekit.calls import Fence
 from servicekit.config import StartError
 from servicekit.errors import Aborted, ResourceExhausted
@@ -208,18 +208,9 @@ class Fences:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    path.touch(mode=0o600)
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version > _VERSION:
-        db.close()
-        raise FencesTooNew(f"{path}: version {version}; this program knows {_VERSION}")
-    # FULL: a token that was acted on is still known after a loss of power.
-    db.executescript(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-        f"{_SCHEMA} PRAGMA user_version = {_VERSION};"
+    return sqlite_file.connect(
+        path, schema=_SCHEMA, version=_VERSION, synchronous="FULL", too_new=FencesTooNew
     )
-    return db
 
 
 def _taken(fence: Fence) -> LeaseTaken:

@@ -22,7 +22,7 @@ from typing import Any, Final, Self, TypeAlias, TypeVar
 from google.protobuf.message import Message
 
 from cove.errors.v1.errors_pb2 import ErrorReason
-from servicekit import calls
+from servicekit import calls, sqlite_file
 from servicekit.config import StartError
 from servicekit.errors import AlreadyExists, ResourceExhausted, ServiceError
 
@@ -182,17 +182,9 @@ class Ledger:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    path.touch(mode=0o600)
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version > _VERSION:
-        db.close()
-        raise LedgerTooNew(f"{path}: version {version}; this program knows {_VERSION}")
-    db.executescript(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
-        f"{_SCHEMA} PRAGMA user_version = {_VERSION};"
+    return sqlite_file.connect(
+        path, schema=_SCHEMA, version=_VERSION, synchronous="NORMAL", too_new=LedgerTooNew
     )
-    return db
 
 
 def _reused(key: Key) -> RequestIdReused:
