@@ -67,8 +67,8 @@ class AgentClient(FileRequests, InputRequests):
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, path: Path, uid: int, timeout: float = TIMEOUT) -> AsyncIterator[Self]:
-        """Connect to the agent that listens at `path` and must run as `uid` (seen from here).
+    async def connect(cls, path: Path, *uids: int, timeout: float = TIMEOUT) -> AsyncIterator[Self]:
+        """Connect to the agent that listens at `path` and must run as one of `uids`.
 
         Raises PeerGone when there is none (dormant, or just gone), PeerTooOld.
         """
@@ -82,7 +82,7 @@ class AgentClient(FileRequests, InputRequests):
             try:
                 # Answering once more proves that the pid was not reused before pidfd_open.
                 await channel.request(frames.HELLO, b"", timeout)
-                if channel.pid != pid or channel.uid != uid:
+                if channel.pid != pid or channel.uid not in uids:
                     raise PeerGone("somebody else answered")
                 yield cls(channel, pidfd)
             finally:
@@ -251,3 +251,11 @@ class AgentClient(FileRequests, InputRequests):
     async def close_listener(self, timeout: float = TIMEOUT) -> None:
         """Have the agent give up its copy of what `listen` gave."""
         await self._ask(frames.CLOSE_LISTENER, b"", timeout)
+
+    async def handle(self, handle: bytes, timeout: float = TIMEOUT) -> bytes:
+        """The handle in force, which is the given one, where handles move.
+
+        AgentError with HANDLE_STALE or HANDLE_INVALID when it is another.
+        """
+        reply = await self._ask(frames.HANDLE, frames.pack(handle), timeout)
+        return reply.payload

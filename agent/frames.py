@@ -40,6 +40,9 @@ START_SECRETLY, RUN_SECRETLY = 52, 53
 """START and RUN with secrets: an agent of an earlier version, which cannot keep them, refuses."""
 LISTEN, CLOSE_LISTENER = 30, 31
 """The way out of the sandbox: open a listener on its loopback and send it, or close it."""
+HANDLE = 60
+"""The handle that the caller has, to an agent of a driver whose handles move. OK with the one that
+is in force when it is the same; else HANDLE_STALE or HANDLE_INVALID."""
 LAUNCHER = 64
 """A request to the launcher, or the proxy: the payload is one JSON object."""
 OK, ERROR = 100, 101
@@ -77,6 +80,9 @@ INPUT_CLOSED = b"INPUT_CLOSED"
 INPUT_GAP = b"INPUT_GAP"
 INPUT_HELD = b"INPUT_HELD"
 TERMINAL_NONE = b"TERMINAL_NONE"
+HANDLE_STALE = b"HANDLE_STALE"
+HANDLE_INVALID = b"HANDLE_INVALID"
+CANNOT = b"CANNOT"
 
 _LENGTH = struct.Struct("<I")
 

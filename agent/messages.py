@@ -48,6 +48,12 @@ class ErrorCode(StrEnum):
     """Another writer has the input."""
     TERMINAL_NONE = frames.TERMINAL_NONE.decode()
     """The command has no terminal."""
+    HANDLE_STALE = frames.HANDLE_STALE.decode()
+    """The environment has gone on since; the message is the generation in force."""
+    HANDLE_INVALID = frames.HANDLE_INVALID.decode()
+    """It is not, and never was, one of this environment."""
+    CANNOT = frames.CANNOT.decode()
+    """The driver has no such thing; the message is the capability that it lacks."""
 
 
 class AgentError(Exception):

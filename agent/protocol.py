@@ -80,6 +80,9 @@ class SandboxSpec:
     """What is at /workspace instead of `worktree`."""
     lock: str = ""
     """A file that is there, on which a shared flock(2) is held for as long as the sandbox lives."""
+    beside: bool = False
+    """Its agent only moves files: another one, that of a driver, starts commands. So its socket is
+    in `f/`, and the other's in `a/`."""
 
     @property
     def workspace(self) -> str:
@@ -88,7 +91,7 @@ class SandboxSpec:
 
     def to_json(self) -> dict[str, Any]:
         values = asdict(self)
-        for name in ("overlay", "lock"):
+        for name in ("overlay", "lock", "beside"):
             if not values[name]:
                 del values[name]
         if self.overlay and not self.overlay.stack:

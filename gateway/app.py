@@ -24,6 +24,7 @@ from gateway.copies import Copies
 from gateway.create import Creations
 from gateway.deadlines import Deadlines
 from gateway.delete import Deletions, Undeletions
+from gateway.drivers import Drivers
 from gateway.executions import ExecutionServicer
 from gateway.files import FileServicer
 from gateway.life import Life
@@ -91,15 +92,16 @@ class Parts:
         teardown = Teardown(behind)
         stills = Stills(behind)
         copies = Copies(behind, records, stills)
-        saga = Saga(behind, records, teardown, copies, config.progress_interval)
+        drivers = Drivers(behind, records)
+        saga = Saga(behind, records, teardown, copies, drivers, config.progress_interval)
         deletions = Deletions(records, operations, teardown, config.undelete_window, clock)
         quotas = Quotas(behind)
-        workspaces = Workspaces(behind, records, self.activity, suspensions, quotas)
+        workspaces = Workspaces(behind, records, self.activity, suspensions, quotas, drivers)
         updates = Updates(behind, records, operations)
         self._workspaces = WorkspaceServicer(
             behind,
             records,
-            Creations(behind, records, operations, saga, quotas),
+            Creations(records, operations, saga, quotas, drivers),
             deletions,
             Undeletions(records, operations, saga),
             workspaces,

@@ -106,6 +106,9 @@ def provider_spec(spec: EnvironmentSpec) -> provider_pb2.Spec:
             open_files=spec.limits.open_files,
         ),
         network=provider_network(spec),
+        image=spec.image,
+        setup=spec.setup,
+        required_capabilities=spec.required_capabilities,
     )
 
 

@@ -10,17 +10,16 @@ import grpc
 
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.git.v1 import git_pb2
-from cove.provider.v1 import provider_pb2
 from cove.registry.v1 import registry_pb2
 from cove.registry.v1.registry_pb2 import Environment, EnvironmentSource, EnvironmentSpec
 from gateway import names
-from gateway.convert import provider_spec
+from gateway.drivers import Drivers
 from gateway.errors import CreateFailed, LeaseLost, StillUndone, WorkspaceExists
 from gateway.operations import Operations
 from gateway.quotas import Quotas
 from gateway.records import Records, State, duration
 from gateway.saga import FIELDS, Saga
-from gateway.tools import Tools, retold
+from gateway.tools import retold
 
 _UNDONE: Final = 10_000
 _FIRST_LOOK: Final = 0.05
@@ -43,14 +42,14 @@ class Wanted:
 class Creations:
     def __init__(
         self,
-        tools: Tools,
         records: Records,
         operations: Operations,
         saga: Saga,
         quotas: Quotas,
+        drivers: Drivers,
     ) -> None:
         self._quotas = quotas
-        self._provider = tools.provider
+        self._drivers = drivers
         self._records = records
         self._operations = operations
         self._saga = saga
@@ -111,10 +110,9 @@ class Creations:
         return await self._settled(registered)
 
     async def _validate(self, spec: EnvironmentSpec) -> None:
-        request = provider_pb2.ValidateSpecRequest(spec=provider_spec(spec))
         await self._quotas.admit()
         try:
-            await self._provider.unary(self._provider.rpc.ValidateSpec, request)
+            await self._drivers.validate(spec)
         except grpc.aio.AioRpcError as error:
             raise retold(error, fields=FIELDS) from error
 

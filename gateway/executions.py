@@ -110,7 +110,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
         )
         with in_words_of(environment, asked, request):
             answer = await self._workspaces.awake(
-                environment, lambda: self._executor.unary(self._rpc.Execute, asked)
+                environment, asked, lambda: self._executor.unary(self._rpc.Execute, asked)
             )
         return pb.ExecuteResponse(
             execution=named(environment, answer.execution),
@@ -132,7 +132,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
             cancel_on_disconnect=request.cancel_on_disconnect,
         )
         events = self._workspaces.awake_stream(
-            environment, lambda: self._executor.stream(self._rpc.StreamExecution, asked)
+            environment, asked, lambda: self._executor.stream(self._rpc.StreamExecution, asked)
         )
         with in_words_of(environment, asked, request):
             async with aclosing(events):
@@ -172,7 +172,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
         environment = await self._workspaces.ready(first.target.name)
         target = executor_pb2.ForwardPortTarget(handle=environment.handle, port=first.target.port)
         events = self._workspaces.awake_stream(
-            environment, lambda: forwarded(self._ports, target, request_iterator)
+            environment, target, lambda: forwarded(self._ports, target, request_iterator)
         )
         with in_words_of(environment):
             async with aclosing(events):

@@ -33,7 +33,7 @@ class Face:
         )
         with in_words_of(environment, asked, request):
             answer = await self._workspaces.awake(
-                environment, lambda: self._executor.unary(self._rpc.StartExecution, asked)
+                environment, asked, lambda: self._executor.unary(self._rpc.StartExecution, asked)
             )
         return pb.StartExecutionResponse(execution=named(environment, answer.execution))
 

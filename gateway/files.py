@@ -31,7 +31,7 @@ class FileServicer(FileServiceServicer):
             limit=request.limit,
         )
         events = self._workspaces.awake_stream(
-            environment, lambda: self._files.stream(self._rpc.ReadFile, asked)
+            environment, asked, lambda: self._files.stream(self._rpc.ReadFile, asked)
         )
         with in_words_of(environment):
             async with aclosing(events):
@@ -72,6 +72,7 @@ class FileServicer(FileServiceServicer):
 
         # Before, not on refusal: what the caller sent cannot be sent a second time.
         await self._workspaces.activate(environment)
+        header.handle = environment.handle
         with in_words_of(environment, header, first.header):
             answer = await self._files.upload(self._rpc.WriteFile, parts())
         return pb.WriteFileResponse(file=answer.file)
@@ -84,7 +85,7 @@ class FileServicer(FileServiceServicer):
             handle=environment.handle, path=request.path, raw_path=request.raw_path
         )
         events = self._workspaces.awake_stream(
-            environment, lambda: self._files.stream(self._rpc.ReadArchive, asked)
+            environment, asked, lambda: self._files.stream(self._rpc.ReadArchive, asked)
         )
         with in_words_of(environment):
             async with aclosing(events):
@@ -119,6 +120,7 @@ class FileServicer(FileServiceServicer):
                         yield executor_pb2.WriteArchiveRequest(header=header)
 
         await self._workspaces.activate(environment)
+        header.handle = environment.handle
         with in_words_of(environment, header, first.header):
             answer = await self._files.upload(self._rpc.WriteArchive, parts())
         return pb.WriteArchiveResponse(unpacked=answer.unpacked)
@@ -131,7 +133,7 @@ class FileServicer(FileServiceServicer):
             handle=environment.handle, path=request.path, raw_path=request.raw_path
         )
         events = self._workspaces.awake_stream(
-            environment, lambda: self._files.stream(self._rpc.WatchFiles, asked)
+            environment, asked, lambda: self._files.stream(self._rpc.WatchFiles, asked)
         )
         with in_words_of(environment):
             async with aclosing(events):
@@ -146,7 +148,7 @@ class FileServicer(FileServiceServicer):
         )
         with in_words_of(environment):
             answer = await self._workspaces.awake(
-                environment, lambda: self._files.unary(self._rpc.StatFile, asked)
+                environment, asked, lambda: self._files.unary(self._rpc.StatFile, asked)
             )
         return pb.StatFileResponse(file=answer.file)
 
@@ -163,7 +165,7 @@ class FileServicer(FileServiceServicer):
         )
         with in_words_of(environment):
             answer = await self._workspaces.awake(
-                environment, lambda: self._files.unary(self._rpc.ListFiles, asked)
+                environment, asked, lambda: self._files.unary(self._rpc.ListFiles, asked)
             )
         return pb.ListFilesResponse(
             files=answer.files,
@@ -184,7 +186,7 @@ class FileServicer(FileServiceServicer):
         )
         with in_words_of(environment, asked, request):
             answer = await self._workspaces.awake(
-                environment, lambda: self._files.unary(self._rpc.MakeDirectory, asked)
+                environment, asked, lambda: self._files.unary(self._rpc.MakeDirectory, asked)
             )
         return pb.MakeDirectoryResponse(file=answer.file)
 
@@ -203,7 +205,7 @@ class FileServicer(FileServiceServicer):
         )
         with in_words_of(environment, asked, request):
             await self._workspaces.awake(
-                environment, lambda: self._files.unary(self._rpc.RemoveFile, asked)
+                environment, asked, lambda: self._files.unary(self._rpc.RemoveFile, asked)
             )
         return pb.RemoveFileResponse()
 
@@ -220,6 +222,6 @@ class FileServicer(FileServiceServicer):
         )
         with in_words_of(environment, asked, request):
             answer = await self._workspaces.awake(
-                environment, lambda: self._files.unary(self._rpc.MoveFile, asked)
+                environment, asked, lambda: self._files.unary(self._rpc.MoveFile, asked)
             )
         return pb.MoveFileResponse(file=answer.file)

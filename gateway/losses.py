@@ -20,7 +20,7 @@ from gateway.deadlines import failure, said
 from gateway.delete import give_back
 from gateway.errors import LeaseLost
 from gateway.orphans import Found
-from gateway.records import Operation, Records, State
+from gateway.records import HANDLE, Operation, Records, State
 from gateway.saga import PROVISIONED, Saga
 from gateway.tools import Tools, transient
 from servicekit.errors import ServiceError
@@ -29,7 +29,6 @@ from servicekit.status import reason
 _log = logging.getLogger(__name__)
 
 _SECONDS: Final = 30.0
-_HANDLE: Final = ("handle", "handle_generation")
 _NOTHING: Final = Found("")
 
 
@@ -85,7 +84,7 @@ class Losses:
         moved = Environment(
             name=environment.name, handle=found.handle, handle_generation=found.generation
         )
-        await self._records.update(moved, _HANDLE, etag=environment.etag)
+        await self._records.update(moved, HANDLE, etag=environment.etag)
         _log.info("its handle moved", extra=_fields(environment.uid))
 
     async def _has_worktree(self, claimed: Environment) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import grpc
 
@@ -11,6 +11,7 @@ from cove.provider.v1 import provider_pb2
 from cove.registry.v1.registry_pb2 import Environment
 from gateway.activity import Activity
 from gateway.delete import not_ready
+from gateway.drivers import Drivers
 from gateway.names import words
 from gateway.quotas import Quotas
 from gateway.records import Records, State
@@ -23,11 +24,18 @@ T = TypeVar("T")
 
 _ACTIVATE_SECONDS: Final = 60.0
 _STARTS: Final = 2
+_TRIES: Final = 3
 _REMEDIES: Final = {
     State.STATE_DELETED: "Undelete the workspace, then retry.",
     State.STATE_DELETING: "It is being deleted: use another workspace.",
     State.STATE_FAILED: "Delete the workspace, and create it anew.",
 }
+
+
+class Handled(Protocol):
+    """A request to the executor, about an environment."""
+
+    handle: bytes
 
 
 class Workspaces:
@@ -38,7 +46,9 @@ class Workspaces:
         activity: Activity,
         suspensions: Suspensions,
         quotas: Quotas,
+        drivers: Drivers,
     ) -> None:
+        self._drivers = drivers
         self._provider = tools.provider
         self._records = records
         self._activity = activity
@@ -88,20 +98,32 @@ class Workspaces:
     async def activate(self, environment: Environment) -> None:
         """Start the sandbox, if it is not running."""
         await self._quotas.tell()
-        request = provider_pb2.ActivateEnvironmentRequest(handle=environment.handle)
         rpc = self._provider.rpc.ActivateEnvironment
-        for _ in range(_STARTS):
+        for attempt in range(_TRIES):
+            request = provider_pb2.ActivateEnvironmentRequest(handle=environment.handle)
             try:
                 await self._provider.unary(rpc, request, timeout=_ACTIVATE_SECONDS)
                 return
             except grpc.aio.AioRpcError as error:
-                if reason(error) != ErrorReason.ERROR_REASON_ENVIRONMENT_STOPPED:
+                if attempt + 1 == _TRIES or not await self._reopened(environment, error):
                     raise
-            await self._suspensions.reopened(environment)
-        await self._provider.unary(rpc, request, timeout=_ACTIVATE_SECONDS)
 
-    async def awake(self, environment: Environment, call: Callable[[], Awaitable[T]]) -> T:
-        """What `call` answers; a dormant sandbox is started, and the call made once more.
+    async def _reopened(self, environment: Environment, error: grpc.aio.AioRpcError) -> bool:
+        """Whether what kept it from starting is out of the way."""
+        match reason(error):
+            case ErrorReason.ERROR_REASON_ENVIRONMENT_STOPPED:
+                await self._suspensions.reopened(environment)
+            case ErrorReason.ERROR_REASON_HANDLE_STALE:
+                await self._drivers.renew(environment)
+            case _:
+                return False
+        return True
+
+    async def awake(
+        self, environment: Environment, asked: Handled, call: Callable[[], Awaitable[T]]
+    ) -> T:
+        """What `call`, which asks `asked`, answers; a dormant sandbox is started, a handle that
+        moved is renewed, and the call made once more.
 
         Twice, as one in which nothing runs may be ended just then.
         """
@@ -109,17 +131,17 @@ class Workspaces:
             try:
                 return await call()
             except grpc.aio.AioRpcError as error:
-                if reason(error) != ErrorReason.ERROR_REASON_ENVIRONMENT_DORMANT:
+                if not await self._roused(environment, asked, error):
                     raise
-            await self.activate(environment)
         return await call()
 
     async def awake_stream(
         self,
         environment: Environment,
+        asked: Handled,
         call: Callable[[], AbstractAsyncContextManager[AsyncIterator[T]]],
     ) -> AsyncGenerator[T, None]:
-        """As `awake`, for a stream: nothing has come of one that a dormant sandbox refuses."""
+        """As `awake`, for a stream: nothing has come of one that is refused so."""
         for _ in range(_STARTS):
             try:
                 async with call() as responses:
@@ -127,12 +149,25 @@ class Workspaces:
                         yield response
                 return
             except grpc.aio.AioRpcError as error:
-                if reason(error) != ErrorReason.ERROR_REASON_ENVIRONMENT_DORMANT:
+                if not await self._roused(environment, asked, error):
                     raise
-            await self.activate(environment)
         async with call() as responses:
             async for response in responses:
                 yield response
+
+    async def _roused(
+        self, environment: Environment, asked: Handled, error: grpc.aio.AioRpcError
+    ) -> bool:
+        """Whether a call that was refused may be taken now."""
+        match reason(error):
+            case ErrorReason.ERROR_REASON_ENVIRONMENT_DORMANT:
+                await self.activate(environment)
+            case ErrorReason.ERROR_REASON_HANDLE_STALE:
+                await self._drivers.renew(environment)
+            case _:
+                return False
+        asked.handle = environment.handle
+        return True
 
 
 def _is_kept(environment: Environment) -> bool:

@@ -24,6 +24,8 @@ Cause = pb.Environment.Cause
 Req = TypeVar("Req")
 Res = TypeVar("Res")
 
+HANDLE: Final = ("handle", "handle_generation")
+"""The fields that say how a driver finds it."""
 _SECONDS: Final = 30.0
 _PAGE: Final = 500
 _ALL_TENANTS: Final = "-"

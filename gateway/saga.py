@@ -22,6 +22,7 @@ from gateway import names
 from gateway.convert import NETWORK_FIELDS, provider_spec
 from gateway.copies import Copies
 from gateway.deadlines import failure, said
+from gateway.drivers import Drivers
 from gateway.errors import LeaseLost, WorkspaceNotFound
 from gateway.records import Records, State
 from gateway.teardown import Teardown
@@ -36,7 +37,10 @@ _STEP_SECONDS: Final = 60.0
 _AGAIN_SECONDS: Final = 0.5
 FIELDS: Final = {
     **{name: f"workspace.spec.{name}" for name in ("repository", "revision", "branch")},
-    **{f"spec.{name}": f"workspace.spec.{name}" for name in ("driver", "limits")},
+    **{
+        f"spec.{name}": f"workspace.spec.{name}"
+        for name in ("driver", "limits", "image", "setup", "required_capabilities")
+    },
     **NETWORK_FIELDS,
 }
 PROVISIONED: Final = ("handle", "handle_generation", "driver", "node")
@@ -51,12 +55,14 @@ class Saga:
         records: Records,
         teardown: Teardown,
         copies: Copies,
+        drivers: Drivers,
         progress_interval: timedelta,
     ) -> None:
         self._tools = tools
         self._records = records
         self._teardown = teardown
         self._copies = copies
+        self._drivers = drivers
         self._progress_interval = progress_interval.total_seconds()
 
     async def make(
@@ -131,6 +137,7 @@ class Saga:
             branch=names.branch_of(environment),
             depth=environment.spec.depth,
             filter=environment.spec.filter,
+            plain=await self._drivers.plain(environment.spec),
             credentials=credentials,
             request_id=_derived(request_id, environment, "worktree"),
         )

@@ -206,6 +206,7 @@ class WorkspaceServicer(WorkspaceServiceServicer):
             executor = None
         return pb.GetCapabilitiesResponse(
             provider=answer.capabilities,
+            drivers=answer.drivers,
             version=version("cove-server"),
             executor=executor.capabilities if executor else None,
             life=self._limits.told(),

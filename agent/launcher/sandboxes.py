@@ -127,15 +127,17 @@ class Sandboxes:
 
     def __init__(self, runtime: Path, parts: Parts) -> None:
         self._sockets = runtime / "a"
+        self._beside = runtime / "f"
         self._folders = runtime / "s"
         self._parts = parts
         self._known: dict[str, Sandbox] = {}
         self._errors: dict[str, str] = {}
-        for folder in (self._sockets, self._folders):
+        for folder in (self._sockets, self._beside, self._folders):
             folder.mkdir(mode=0o700, exist_ok=True)
         self._freezing = Freezing(parts.cgroups)
         for folder in self._folders.iterdir():
-            sandbox = Sandbox(folder.name, folder, self._sockets / folder.name)
+            beside = (self._beside / folder.name).exists()
+            sandbox = Sandbox(folder.name, folder, self._socket(folder.name, beside=beside))
             sandbox.adopt()
             self._known[folder.name] = sandbox
             self._freezing.thaw(folder.name, folder)
@@ -160,9 +162,13 @@ class Sandboxes:
         else:
             then("")
 
+    def _socket(self, uid: str, *, beside: bool) -> Path:
+        return (self._beside if beside else self._sockets) / uid
+
     def _start(self, spec: SandboxSpec) -> None:
         self._errors.pop(spec.uid, None)
-        sandbox = Sandbox(spec.uid, self._folders / spec.uid, self._sockets / spec.uid)
+        socket_path = self._socket(spec.uid, beside=spec.beside)
+        sandbox = Sandbox(spec.uid, self._folders / spec.uid, socket_path)
         shutil.rmtree(sandbox.folder, ignore_errors=True)
         sandbox.folder.mkdir(mode=0o700)
         try:

@@ -1,12 +1,13 @@
 """The agents of this node's environments, and the connections to them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from agent.client import AgentClient, PeerGone, PeerTooOld
+from agent.client import AgentClient, AgentError, ErrorCode, PeerGone, PeerTooOld
 from agent.handle import Handle
 from services.executor.background import Background
 from services.executor.errors import (
@@ -14,9 +15,12 @@ from services.executor.errors import (
     AgentUnavailable,
     EnvironmentDormant,
     HandleInvalid,
+    HandleStale,
 )
 
-_DRIVER: Final = "local"
+R = TypeVar("R", bound=Any)
+
+_LOCAL: Final = "local"
 _LINGER: Final = 5.0
 """Seconds that an unused connection stays, for the next call. Short, as it keeps an agent up."""
 
@@ -41,24 +45,71 @@ class _Link:
 class Agents:
     """Finds agents by their sockets. One connection an environment is shared by all its users."""
 
-    def __init__(self, runtime: Path, node: str, agent_uid: int, background: Background) -> None:
+    def __init__(
+        self,
+        runtime: Path,
+        node: str,
+        agent_uid: int,
+        background: Background,
+        drivers: Collection[str] = (_LOCAL,),
+    ) -> None:
         self._sockets = runtime / "a"
         self._node = node
-        self._agent_uid = agent_uid
+        self._drivers = frozenset(drivers)
+        self._agent_uids = frozenset((agent_uid, os.geteuid()))
         self._background = background
         self._links: dict[str, _Link] = {}
 
     def environment(self, handle: bytes) -> str:
         """The uid in a handle. Raises HandleInvalid when it is not one of this node's."""
+        return self._read(handle).uid
+
+    def settled(self, request: R) -> R:
+        """What is asked, whichever handle of its environment it came with: for the ledger, as a
+        retry may bring a later one."""
+        found = self._read(request.handle)
+        if not found.locator:
+            return request
+        asked: R = type(request)()
+        asked.CopyFrom(request)
+        asked.handle = found.uid.encode()
+        return asked
+
+    async def in_force(self, handle: bytes) -> str:
+        """As `environment`, when the handle is the one in force; that of one that does not move is.
+
+        Raises HandleInvalid, HandleStale, and as `awake`.
+        """
+        found = self._read(handle)
+        if found.locator:
+            async with self.awake(found.uid) as agent:
+                await self.check(agent, handle)
+        return found.uid
+
+    async def check(self, agent: AgentClient, handle: bytes) -> None:
+        """Raises HandleStale, HandleInvalid when a handle that moves is not the one in force."""
+        found = self._read(handle)
+        if not found.locator:
+            return
+        try:
+            await agent.handle(handle)
+        except AgentError as error:
+            if error.code is ErrorCode.HANDLE_STALE:
+                raise HandleStale(
+                    "the environment has gone on since", uid=found.uid, generation=str(error)
+                ) from None
+            raise HandleInvalid("handle", "it is not of this environment") from error
+
+    def _read(self, handle: bytes) -> Handle:
         try:
             found = Handle.decode(handle)
         except ValueError:
             raise HandleInvalid("handle", "not a handle of a known version") from None
-        if found.driver != _DRIVER:
+        if found.driver not in self._drivers:
             raise HandleInvalid("handle", "of another driver", driver=found.driver)
         if self._node and found.node != self._node:
             raise HandleInvalid("handle", "of another node", node=found.node)
-        return found.uid
+        return found
 
     def active(self, uid: str) -> bool:
         """Whether there is a socket; its agent may be gone."""
@@ -119,7 +170,7 @@ class Agents:
     async def _serve(self, uid: str, link: _Link) -> None:
         """Hold the connection until it ends, or nobody has used it for a while."""
         try:
-            async with AgentClient.connect(self._sockets / uid, self._agent_uid) as client:
+            async with AgentClient.connect(self._sockets / uid, *self._agent_uids) as client:
                 link.client.set_result(client)
                 gone = asyncio.ensure_future(client.gone.wait())
                 try:

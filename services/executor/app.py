@@ -61,7 +61,7 @@ async def executor(config: Config) -> AsyncIterator[Served]:
         ledger = await stack.enter_async_context(Ledger.open(state / "ledger.db"))
         fences = await stack.enter_async_context(Fences.open(state / "fences.db", store.has))
         tokens = PageTokens.load(state / "page.key")
-        agents = Agents(config.runtime, config.node, agent_uid, background)
+        agents = Agents(config.runtime, config.node, agent_uid, background, config.drivers)
         outputs = Outputs(store, watcher, config.heartbeat.total_seconds())
         preparer = Preparer(store=store, agents=agents, groups=groups, background=background)
         keeper = Keeper(

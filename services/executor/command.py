@@ -11,6 +11,7 @@ from servicekit.errors import InvalidArgument, ServiceError
 from services.executor.errors import (
     AgentTooOld,
     AgentUnavailable,
+    CapabilityMissing,
     CwdNotFound,
     ProcessLimit,
     ProgramNotExecutable,
@@ -88,6 +89,12 @@ def refusal(error: AgentError, spec: Spec) -> ServiceError:
             return ProcessLimit("this host's limit of terminals is reached")
         case ErrorCode.BAD_REQUEST if spec.has_input and str(error) == _UNKNOWN:
             return AgentTooOld("the agent knows nothing of input")
+        case ErrorCode.CANNOT:
+            return CapabilityMissing(
+                f"environments of this driver cannot do this: {error}",
+                remedy="Leave it out, or make the workspace with a driver that has the capability.",
+                capability=str(error),
+            )
         case ErrorCode.UNPROTECTED:
             return SecretsUnprotected("the kernel cannot keep secrets of one command from others")
         case ErrorCode.BAD_REQUEST if spec.secrets and str(error) == _UNKNOWN:

@@ -1,6 +1,6 @@
 """Settings of the executor."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
@@ -13,6 +13,9 @@ class Config(ServerConfig):
     """Each field is set by the variable `COVE_EXECUTOR__<FIELD>`."""
 
     service: ClassVar[str] = "executor"
+
+    drivers: tuple[str, ...] = field(default=("local",), metadata={"variable": "COVE_DRIVERS"})
+    """What environments of this node may stand on, separated by commas, as the provider has it."""
 
     node: str = ""
     """Name of this node; a handle of another is refused. Empty: the name in a handle is

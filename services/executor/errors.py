@@ -18,6 +18,10 @@ class HandleInvalid(InvalidArgument):
     reason = ErrorReason.ERROR_REASON_HANDLE_INVALID
 
 
+class HandleStale(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_HANDLE_STALE
+
+
 class EnvironmentDormant(FailedPrecondition):
     reason = ErrorReason.ERROR_REASON_ENVIRONMENT_DORMANT
 

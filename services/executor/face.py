@@ -79,7 +79,9 @@ class Face:
             found = await self._executions.start(*self._wanted(request, spec))
             return pb.StartExecutionResponse(execution=convert.execution(found))
 
-        return await self._ledger.once(request, pb.StartExecutionResponse, start)
+        return await self._ledger.once(
+            self._agents.settled(request), pb.StartExecutionResponse, start
+        )
 
     def _wanted(
         self, request: convert.Request, spec: pb.ExecutionSpec
@@ -92,6 +94,7 @@ class Face:
             disk_bytes=request.environment_limits.disk_bytes,
             open_files=request.environment_limits.open_files,
             tenant=calls.current().identity.tenant,
+            handle=request.handle,
         )
         return uid, execution_id, convert.spec_of(spec), variables
 

@@ -31,6 +31,8 @@ class Variables:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """By name; empty where the operator keeps it."""
     tenant: str = ""
+    handle: bytes = b""
+    """That the caller has of the environment."""
     disk_bytes: int = 0
     """Limit of the environment's disk; 0 is none."""
     open_files: int = 0

@@ -211,7 +211,7 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
         first = await anext(request_iterator, None)
         if first is None or not first.HasField("target"):
             raise InvalidArgument("target", "the first message must have one")
-        uid = self._agents.environment(first.target.handle)
+        uid = await self._agents.in_force(first.target.handle)
         async with self._ports.connected(uid, first.target.port) as connection:
             events = forward(connection, request_iterator, self._heartbeat)
             async with aclosing(events):

@@ -105,6 +105,7 @@ class Starter:
         self._disk.check()
         variables = await self._secrets.complete(spec, variables)
         async with self._agents.awake(uid) as agent:  # A dormant environment costs no record.
+            await self._agents.check(agent, variables.handle)
             methods = self._methods(agent, spec)
             wanted = uid, execution_id, spec, self._now_ns()
             # What is prepared has no input, and no control group for the processor alone.

@@ -32,6 +32,7 @@ class WorktreesFace(Face):
             max_staleness=request.max_staleness.ToTimedelta().total_seconds(),
             depth=request.depth,
             filter=request.filter,
+            plain=request.plain,
         )
         record = await self._worktrees.create(wanted, caller(request.credentials))
         return pb.CreateWorktreeResponse(

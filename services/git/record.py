@@ -67,6 +67,8 @@ class Record:
     """Commits of history that were asked for; 0: all."""
     filter: str = ""
     """Which contents were asked for, as git's --filter says it; empty: all."""
+    plain: bool = False
+    """Whether `mode` must be PLAIN."""
     version: int = VERSION
     mode: Mode = Mode.PLAIN
     state: State = State.CREATING

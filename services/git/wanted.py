@@ -33,6 +33,8 @@ class Wanted:
     """Commits of history; 0: all."""
     filter: str = ""
     """Which contents, as git's --filter says it; empty: all."""
+    plain: bool = False
+    """Whether the files must be one directory."""
 
 
 def begin(wanted: Wanted, caller: Caller, remote: Remote | None, moment: float) -> Record:
@@ -48,6 +50,7 @@ def begin(wanted: Wanted, caller: Caller, remote: Remote | None, moment: float) 
         key=key,
         depth=wanted.depth,
         filter=wanted.filter,
+        plain=wanted.plain,
         revision=wanted.revision,
         branch=wanted.branch,
         create_time=moment,
@@ -58,8 +61,8 @@ def is_same(record: Record, wanted: Wanted, caller: Caller) -> bool:
     """Whether the record is of what is wanted."""
     return (
         *(record.tenant, record.asked, record.revision, record.branch),
-        *(record.depth, record.filter),
+        *(record.depth, record.filter, record.plain),
     ) == (
         *(caller.tenant, wanted.repository, wanted.revision, wanted.branch),
-        *(wanted.depth, wanted.filter),
+        *(wanted.depth, wanted.filter, wanted.plain),
     )

@@ -245,7 +245,8 @@ class Worktrees:
                         repository, remote, resolved.commit, caller, progress
                     )
                 progress("checking out", 0, 0)
-                made = replace(record, mode=self._mode, checkout=resolved.commit)
+                mode = Mode.PLAIN if record.plain else self._mode
+                made = replace(record, mode=mode, checkout=resolved.commit)
                 # Until the record names it, nothing else keeps it from being removed.
                 stack.enter_context(self._checkouts.held(repository, resolved.commit))
                 laying = await stack.enter_async_context(

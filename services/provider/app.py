@@ -1,6 +1,6 @@
 """Puts provider together. Nothing else in it makes its own parts."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -11,7 +11,9 @@ from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
 from servicekit.server import Served, serving
 from services.provider.config import Config
+from services.provider.driver import Driver
 from services.provider.drivers.local import LocalDriver
+from services.provider.drivers.records import Records
 from services.provider.drivers.ways_out import WaysOut
 from services.provider.service import ProviderServicer
 
@@ -31,12 +33,14 @@ async def provider(config: Config) -> AsyncIterator[Served]:
         processes=config.processes,
         ways_out=ways_out,
     )
+    made: Mapping[str, Driver] = {local.name: local}
+    drivers = {str(name): made[name] for name in config.drivers}
     async with (
         Ledger.open(directory / "ledger.db") as ledger,
-        Fences.open(directory / "fences.db", local.has) as fences,
+        Fences.open(directory / "fences.db", Records(directory / "environments").has) as fences,
     ):
         tokens = PageTokens.load(directory / "page.key")
-        servicer = ProviderServicer({local.name: local}, local.name, ledger, fences, tokens)
+        servicer = ProviderServicer(drivers, config.drivers[0], ledger, fences, tokens)
         services = {
             "cove.provider.v1.ProviderService": partial(
                 add_ProviderServiceServicer_to_server, servicer

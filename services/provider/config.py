@@ -1,10 +1,10 @@
 """Settings of provider."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from servicekit.config import ConfigError, ServerConfig
 
@@ -14,6 +14,12 @@ class Config(ServerConfig):
     """Each field is set by the variable `COVE_PROVIDER__<FIELD>`."""
 
     service: ClassVar[str] = "provider"
+
+    drivers: tuple[Literal["local"], ...] = field(
+        default=("local",), metadata={"variable": "COVE_DRIVERS"}
+    )
+    """What environments of this node may stand on, separated by commas; the first where none is
+    named."""
 
     binds: tuple[Path, ...] = ()
     """Directories of this host that every sandbox sees read-only at the same path, separated
@@ -34,6 +40,8 @@ class Config(ServerConfig):
 
     def __post_init__(self) -> None:
         ServerConfig.__post_init__(self)
+        if not self.drivers:
+            raise ConfigError("COVE_DRIVERS: names no driver")
         for each in self.egress_networks:
             try:
                 ip_network(each)

@@ -1,5 +1,6 @@
 """Between the messages of provider and what drivers know."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -12,11 +13,13 @@ from cove.provider.v1 import provider_pb2 as pb
 from servicekit.errors import InvalidArgument
 from services.provider.driver import (
     Capabilities,
+    Capability,
     Disk,
     Found,
     Isolation,
     Limits,
     Method,
+    Mounting,
     Network,
     Observation,
     Rule,
@@ -47,6 +50,10 @@ _DISKS: Final = {
     Disk.SOFT: pb.Capabilities.DISK_SOFT,
     Disk.HARD: pb.Capabilities.DISK_HARD,
 }
+_MODES: Final = {
+    Mounting.OVERLAY: mount_pb2.Mount.MODE_OVERLAY,
+    Mounting.PLAIN: mount_pb2.Mount.MODE_PLAIN,
+}
 _STATES: Final = {
     Found.DORMANT: pb.Observation.STATE_DORMANT,
     Found.ACTIVE: pb.Observation.STATE_ACTIVE,
@@ -68,14 +75,22 @@ def capabilities(found: Capabilities, drivers: list[str], default: str) -> pb.Ca
         networks=networks(found),
         idle_timeout=idle,
         remedy=found.remedy,
-        freeze=found.freeze,
+        freeze=Capability.FREEZE in found.can,
         disk=_DISKS[found.disk],
         open_files=_METHODS[found.open_files],
+        driver=found.driver,
+        capabilities=sorted(found.can),
+        mounts=modes(found.mounts),
     )
 
 
+def modes(mounts: Collection[Mounting]) -> list[mount_pb2.Mount.Mode.ValueType]:
+    return [mode for each, mode in _MODES.items() if each in mounts]
+
+
 def networks(found: Capabilities) -> list[pb.Capabilities.Network.ValueType]:
-    lists = [pb.Capabilities.NETWORK_ALLOW_LIST] if found.allow_list else []
+    able = Capability.ALLOW_LIST in found.can
+    lists = [pb.Capabilities.NETWORK_ALLOW_LIST] if able else []
     return [pb.Capabilities.NETWORK_NONE, *lists]
 
 
@@ -97,6 +112,9 @@ def spec_of(spec: pb.Spec) -> Spec:
             open_files=limits.open_files,
         ),
         network=network_of(spec.network),
+        image=spec.image,
+        setup=tuple(spec.setup),
+        required=frozenset(spec.required_capabilities),
     )
 
 
@@ -114,6 +132,9 @@ def spec_to_proto(spec: Spec) -> pb.Spec:
         network=pb.Network(
             allow=[pb.Network.Rule(host=each.host, ports=each.ports) for each in spec.network.rules]
         ),
+        image=spec.image,
+        setup=spec.setup,
+        required_capabilities=sorted(spec.required),
     )
 
 

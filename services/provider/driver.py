@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Protocol
 
 
@@ -31,6 +31,43 @@ class Disk(Enum):
     HARD = "hard"
 
 
+class Capability(StrEnum):
+    """What an environment can do beyond running one command after another and moving files."""
+
+    LIVE_OUTPUT = "live_output"
+    """Output can be read while the command runs, each byte as it was written."""
+    INPUT = "input"
+    TERMINAL = "terminal"
+    SIGNALS = "signals"
+    """To a process, its group, or all that it started."""
+    BACKGROUND = "background"
+    """Processes go on when the command that started them has ended, and are listed."""
+    PARALLEL = "parallel"
+    """Commands run beside each other on the same files."""
+    ATOMIC = "atomic"
+    """A command that is cancelled, or met a limit, leaves the files as they were."""
+    SECRETS = "secrets"
+    PORTS = "ports"
+    ALLOW_LIST = "allow_list"
+    FREEZE = "freeze"
+    IMAGE = "image"
+    SETUP = "setup"
+    MEMORY_LIMIT = "memory_limit"
+    PROCESS_LIMIT = "process_limit"
+    CPU_LIMIT = "cpu_limit"
+    DISK_LIMIT = "disk_limit"
+    OPEN_FILES_LIMIT = "open_files_limit"
+    OUTLIVES_SERVICES = "outlives_services"
+    """Commands go on, and lose nothing, when services of Cove are killed and started again."""
+
+
+class Mounting(Enum):
+    """How the files of a worktree come together."""
+
+    PLAIN = "plain"
+    OVERLAY = "overlay"
+
+
 class Found(Enum):
     """How an environment was found."""
 
@@ -41,20 +78,19 @@ class Found(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
+    driver: str
     node: str
     isolation: Isolation
     memory: Method
     processes: Method
     cpu: Method
     idle_timeout: timedelta
+    can: frozenset[Capability] = frozenset()
+    mounts: frozenset[Mounting]
     disk: Disk = Disk.NONE
     open_files: Method = Method.NONE
-    freeze: bool = False
-    """Whether environments can be suspended."""
-    allow_list: bool = False
-    """Whether a network with rules is enforced."""
     remedy: str = ""
-    """What to do to get a sandbox here; empty when one can be made."""
+    """What to do to get an environment of it here; empty when one can be made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +125,11 @@ class Spec:
     driver: str = ""
     limits: Limits = field(default_factory=Limits)
     network: Network = field(default_factory=Network)
+    image: str = ""
+    setup: tuple[str, ...] = ()
+    """Shell scripts that are run on the image, once for all who name the same ones."""
+    required: frozenset[str] = frozenset()
+    """Names of capabilities, of whatever driver."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +202,14 @@ class Driver(Protocol):
     @property
     def name(self) -> str: ...
 
-    async def capabilities(self) -> Capabilities: ...
+    @property
+    def mounts(self) -> frozenset[Mounting]:
+        """How the files of a worktree may come together for it."""
+        ...
+
+    async def capabilities(self) -> Capabilities:
+        """What it can here. Where it cannot make any environment now the remedy says why."""
+        ...
 
     async def validate(self, spec: Spec) -> Spec:
         """The spec with defaults. Raises CapabilityMissing, SandboxUnavailable."""
@@ -227,7 +275,7 @@ class Driver(Protocol):
         ...
 
     async def release(self, uid: str) -> bool:
-        """True when anything was there; nothing is after."""
+        """True when anything was there; nothing is after. What is another driver's stays."""
         ...
 
     async def usage(self, tenant: str) -> Usage:
@@ -239,5 +287,5 @@ class Driver(Protocol):
         ...
 
     async def list(self) -> tuple[Observation, ...]:
-        """All that is there, in the order of uids."""
+        """All of this driver that is there, in the order of uids."""
         ...

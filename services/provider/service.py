@@ -9,13 +9,14 @@ from agent.handle import Handle
 from cove.provider.v1 import provider_pb2 as pb
 from cove.provider.v1.provider_pb2_grpc import ProviderServiceServicer
 from servicekit import calls
+from servicekit.errors import InvalidArgument
 from servicekit.fencing import Fences
 from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
 from servicekit.status import Context
 from services.provider import convert
-from services.provider.driver import Driver
-from services.provider.errors import DriverUnknown, HandleInvalid
+from services.provider.driver import Capability, Driver, Spec
+from services.provider.errors import CapabilityMissing, DriverUnknown, HandleInvalid
 
 R = TypeVar("R")
 
@@ -41,16 +42,24 @@ class ProviderServicer(ProviderServiceServicer):
     async def GetCapabilities(
         self, request: pb.GetCapabilitiesRequest, context: Context
     ) -> pb.GetCapabilitiesResponse:
-        found = await self._drivers[self._default].capabilities()
-        return pb.GetCapabilitiesResponse(
-            capabilities=convert.capabilities(found, sorted(self._drivers), self._default)
-        )
+        names = sorted(self._drivers)
+        found = {
+            name: convert.capabilities(
+                await self._drivers[name].capabilities(), names, self._default
+            )
+            for name in names
+        }
+        return pb.GetCapabilitiesResponse(capabilities=found[self._default], drivers=found.values())
 
     async def ValidateSpec(
         self, request: pb.ValidateSpecRequest, context: Context
     ) -> pb.ValidateSpecResponse:
-        spec = await self._named(request.spec.driver).validate(convert.spec_of(request.spec))
-        return pb.ValidateSpecResponse(spec=convert.spec_to_proto(spec))
+        driver = self._named(request.spec.driver)
+        await self._need(driver, convert.spec_of(request.spec))
+        spec = await driver.validate(convert.spec_of(request.spec))
+        return pb.ValidateSpecResponse(
+            spec=convert.spec_to_proto(spec), mounts=convert.modes(driver.mounts)
+        )
 
     async def ProvisionEnvironment(
         self, request: pb.ProvisionEnvironmentRequest, context: Context
@@ -63,10 +72,12 @@ class ProviderServicer(ProviderServiceServicer):
     async def _provision(
         self, request: pb.ProvisionEnvironmentRequest
     ) -> pb.ProvisionEnvironmentResponse:
-        made = await self._named(request.spec.driver).provision(
+        driver, spec = self._named(request.spec.driver), convert.spec_of(request.spec)
+        await self._need(driver, spec)
+        made = await driver.provision(
             request.uid,
             calls.current().identity.tenant,
-            convert.spec_of(request.spec),
+            spec,
             convert.worktree_of(request.mount),
         )
         return pb.ProvisionEnvironmentResponse(
@@ -161,11 +172,12 @@ class ProviderServicer(ProviderServiceServicer):
         driver = self._drivers[self._default]
         if request.admit:
             await driver.admit(call.identity.tenant, call.limits.disk_bytes)
-        found = await driver.usage(call.identity.tenant)
+        # The disk is that of all drivers, whichever is asked.
+        found = [await each.usage(call.identity.tenant) for each in self._drivers.values()]
         return pb.GetTenantUsageResponse(
-            active_environments=found.active,
-            disk_bytes=found.disk_bytes,
-            disk_measure_time=convert.timestamp(found.disk_time),
+            active_environments=sum(each.active for each in found),
+            disk_bytes=found[0].disk_bytes,
+            disk_measure_time=convert.timestamp(found[0].disk_time),
         )
 
     async def UpdateNetwork(
@@ -183,6 +195,24 @@ class ProviderServicer(ProviderServiceServicer):
         if driver is None:
             raise DriverUnknown("spec.driver", "no driver has this name", driver=name)
         return driver
+
+    async def _need(self, driver: Driver, spec: Spec) -> None:
+        """Raises InvalidArgument, CapabilityMissing for what a spec needs and the driver cannot."""
+        known = frozenset(Capability)
+        for unknown in sorted(spec.required - known):
+            raise InvalidArgument(
+                "spec.required_capabilities", f"{unknown} is none of {', '.join(sorted(known))}"
+            )
+        needed = {Capability.IMAGE: spec.image, Capability.SETUP: spec.setup}
+        wanted = spec.required.union(name for name, value in needed.items() if value)
+        can = (await driver.capabilities()).can if wanted else frozenset()
+        for missing in sorted(wanted - can):
+            raise CapabilityMissing(
+                f"environments of the driver {driver.name} cannot do this: {missing}",
+                remedy="Name a driver whose capabilities have it, or leave it out; "
+                "GetCapabilities lists them.",
+                capability=missing,
+            )
 
     async def _guarded(self, handle: bytes, run: Callable[[], Awaitable[R]]) -> R:
         return await self._fences.guard(Handle.decode(handle).uid, run)

@@ -38,7 +38,7 @@ class ArchiveFace:
     async def ReadArchive(
         self, request: pb.ReadArchiveRequest, context: Context
     ) -> AsyncIterator[pb.ReadArchiveResponse]:
-        uid, path = self._agents.environment(request.handle), path_of(request, root=True)
+        uid, path = await self._agents.in_force(request.handle), path_of(request, root=True)
         async with self._archives.reading(uid, path) as archive:
             async with aclosing(archive.pieces()) as pieces:
                 async for data in pieces:
@@ -63,7 +63,7 @@ class ArchiveFace:
     ) -> pb.WriteArchiveResponse:
         header = await _header(requests)
         target = Target(
-            uid=self._agents.environment(header.handle),
+            uid=await self._agents.in_force(header.handle),
             path=path_of(header, root=True),
             make_parents=header.make_parents,
         )
@@ -76,13 +76,13 @@ class ArchiveFace:
 
             # The ledger compares the content too; no path holds a NUL.
             header.raw_path = target.path + b"\0" + incoming.digest.encode()
-            once = self._ledger.once(header, pb.WriteArchiveResponse, commit)
+            once = self._ledger.once(self._agents.settled(header), pb.WriteArchiveResponse, commit)
             return await self._archives.finish(incoming, once)
 
     async def WatchFiles(
         self, request: pb.WatchFilesRequest, context: Context
     ) -> AsyncIterator[pb.WatchFilesResponse]:
-        uid, path = self._agents.environment(request.handle), path_of(request, root=True)
+        uid, path = await self._agents.in_force(request.handle), path_of(request, root=True)
         async with aclosing(self._watches.watch(uid, path)) as events:
             async for event in events:
                 yield _event(event)

@@ -40,7 +40,7 @@ class FileServicer(ArchiveFace, FileServiceServicer):
     async def ReadFile(
         self, request: pb.ReadFileRequest, context: Context
     ) -> AsyncIterator[pb.ReadFileResponse]:
-        uid, path = self._agents.environment(request.handle), path_of(request)
+        uid, path = await self._agents.in_force(request.handle), path_of(request)
         reading = self._files.reading(uid, path, request.offset, request.limit)
         async with reading as (found, pieces):
             yield pb.ReadFileResponse(file=file_of(found))
@@ -55,7 +55,7 @@ class FileServicer(ArchiveFace, FileServiceServicer):
     ) -> pb.WriteFileResponse:
         header = await _header(requests)
         wish = Wish(
-            uid=self._agents.environment(header.handle),
+            uid=await self._agents.in_force(header.handle),
             path=path_of(header),
             mode=header.mode,
             etag=header.etag,
@@ -69,16 +69,18 @@ class FileServicer(ArchiveFace, FileServiceServicer):
                 return pb.WriteFileResponse(file=file_of(await draft.commit()))
 
             header.etag = f"{header.etag}:{draft.digest}"  # The ledger compares the content too.
-            return await draft.finish(self._ledger.once(header, pb.WriteFileResponse, commit))
+            return await draft.finish(
+                self._ledger.once(self._agents.settled(header), pb.WriteFileResponse, commit)
+            )
 
     async def StatFile(self, request: pb.StatFileRequest, context: Context) -> pb.StatFileResponse:
-        uid, path = self._agents.environment(request.handle), path_of(request, root=True)
+        uid, path = await self._agents.in_force(request.handle), path_of(request, root=True)
         return pb.StatFileResponse(file=file_of(await self._files.stat(uid, path)))
 
     async def ListFiles(
         self, request: pb.ListFilesRequest, context: Context
     ) -> pb.ListFilesResponse:
-        uid, path = self._agents.environment(request.handle), path_of(request, root=True)
+        uid, path = await self._agents.in_force(request.handle), path_of(request, root=True)
         page = self._tokens.page(request, default=1000, maximum=10_000)
         after = bytes.fromhex(page.after)
         found = await self._files.listing(uid, path, after, page.size + 1)
@@ -94,18 +96,20 @@ class FileServicer(ArchiveFace, FileServiceServicer):
     async def MakeDirectory(
         self, request: pb.MakeDirectoryRequest, context: Context
     ) -> pb.MakeDirectoryResponse:
-        uid, path = self._agents.environment(request.handle), path_of(request)
+        uid, path = await self._agents.in_force(request.handle), path_of(request)
 
         async def make() -> pb.MakeDirectoryResponse:
             made = await self._files.make_directory(uid, path, parents=request.make_parents)
             return pb.MakeDirectoryResponse(file=file_of(made))
 
-        return await self._ledger.once(request, pb.MakeDirectoryResponse, make)
+        return await self._ledger.once(
+            self._agents.settled(request), pb.MakeDirectoryResponse, make
+        )
 
     async def RemoveFile(
         self, request: pb.RemoveFileRequest, context: Context
     ) -> pb.RemoveFileResponse:
-        uid, path = self._agents.environment(request.handle), path_of(request)
+        uid, path = await self._agents.in_force(request.handle), path_of(request)
 
         async def remove() -> pb.RemoveFileResponse:
             try:
@@ -115,17 +119,17 @@ class FileServicer(ArchiveFace, FileServiceServicer):
                     raise
             return pb.RemoveFileResponse()
 
-        return await self._ledger.once(request, pb.RemoveFileResponse, remove)
+        return await self._ledger.once(self._agents.settled(request), pb.RemoveFileResponse, remove)
 
     async def MoveFile(self, request: pb.MoveFileRequest, context: Context) -> pb.MoveFileResponse:
-        uid, path = self._agents.environment(request.handle), path_of(request)
+        uid, path = await self._agents.in_force(request.handle), path_of(request)
         target = one_of("new_path", request.new_path, request.raw_new_path)
 
         async def move() -> pb.MoveFileResponse:
             moved = await self._files.move(uid, path, target, overwrite=request.overwrite)
             return pb.MoveFileResponse(file=file_of(moved))
 
-        return await self._ledger.once(request, pb.MoveFileResponse, move)
+        return await self._ledger.once(self._agents.settled(request), pb.MoveFileResponse, move)
 
 
 async def _header(requests: AsyncIterator[pb.WriteFileRequest]) -> pb.WriteFileHeader:

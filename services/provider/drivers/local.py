@@ -20,11 +20,13 @@ from servicekit.disk import DiskGuard
 from servicekit.errors import ServiceError, Unavailable
 from services.provider.driver import (
     Capabilities,
+    Capability,
     Disk,
     Found,
     Isolation,
     Limits,
     Method,
+    Mounting,
     Network,
     Observation,
     Provisioned,
@@ -51,6 +53,22 @@ from services.provider.errors import (
 )
 
 _GENERATION: Final = 1
+_CAN: Final = frozenset(
+    {
+        Capability.LIVE_OUTPUT,
+        Capability.INPUT,
+        Capability.TERMINAL,
+        Capability.SIGNALS,
+        Capability.BACKGROUND,
+        Capability.PARALLEL,
+        Capability.SECRETS,
+        Capability.PORTS,
+        Capability.PROCESS_LIMIT,
+        Capability.DISK_LIMIT,
+        Capability.OPEN_FILES_LIMIT,
+        Capability.OUTLIVES_SERVICES,
+    }
+)
 _ATTEMPTS: Final = 3
 """Starts of a sandbox whose agent was just going idle."""
 
@@ -59,6 +77,7 @@ class LocalDriver:
     """Environments on this node. All state is in `records` and at the launcher."""
 
     name: Final = "local"
+    mounts: Final = frozenset(Mounting)
 
     def __init__(
         self,
@@ -97,7 +116,15 @@ class LocalDriver:
             async with self._connected() as launcher:
                 facts = await launcher.facts()
         isolation = Isolation.ROOT if facts.mode is Mode.ROOT else Isolation.USER
+        can = set(_CAN)
+        if facts.freeze:
+            can.add(Capability.FREEZE)
+        if facts.way_out and await self._ways_out.available():
+            can.add(Capability.ALLOW_LIST)
+        methods = {Capability.MEMORY_LIMIT: facts.memory, Capability.CPU_LIMIT: facts.cpu}
+        can.update(name for name, method in methods.items() if method)
         return Capabilities(
+            driver=self.name,
             node=facts.node,
             isolation=Isolation.NONE if remedy else isolation,
             memory=Method(facts.memory),
@@ -106,8 +133,8 @@ class LocalDriver:
             idle_timeout=self._idle_timeout,
             disk=Disk.SOFT,
             open_files=Method.RLIMIT,
-            freeze=bool(facts.freeze),
-            allow_list=facts.way_out and await self._ways_out.available(),
+            can=frozenset(can),
+            mounts=self.mounts,
             remedy=remedy,
         )
 
@@ -165,7 +192,8 @@ class LocalDriver:
 
     async def inspect(self, handle: bytes) -> Observation:
         async with self._launcher_of(handle) as (launcher, uid, facts):
-            return self._observe(uid, await launcher.inspect(uid), facts.node)
+            record = self._records.read(uid)
+            return self._observe(uid, record, await launcher.inspect(uid), facts.node)
 
     async def suspend(self, handle: bytes, duration: timedelta, *, end_idle: bool) -> bool:
         async with self._launcher_of(handle) as (launcher, uid, facts):
@@ -251,21 +279,24 @@ class LocalDriver:
 
     async def release(self, uid: str) -> bool:
         async with self._lock(uid):
+            if self._is_anothers(self._records.read(uid)):
+                return False
             async with self._connected() as launcher:
                 killed = await launcher.kill(uid)
             removed = await asyncio.to_thread(self._records.remove, uid)
         return killed or removed
-
-    def has(self, uid: str) -> bool:
-        """Whether anything of it is on the disk."""
-        return self._records.folder(uid).exists()
 
     async def list(self) -> tuple[Observation, ...]:
         async with self._connected() as launcher:
             running = {status.uid: status for status in await launcher.list()}
             node = (await launcher.facts()).node
         uids = sorted({*self._records.uids(), *(uid for uid in running if len(uid) == 16)})
-        return tuple(self._observe(uid, running.get(uid), node) for uid in uids)
+        records = ((uid, self._records.read(uid)) for uid in uids)
+        return tuple(
+            self._observe(uid, record, running.get(uid), node)
+            for uid, record in records
+            if not self._is_anothers(record)
+        )
 
     async def usage(self, tenant: str) -> Usage:
         async with self._connected() as launcher:
@@ -280,7 +311,15 @@ class LocalDriver:
     async def _running(self, launcher: LauncherClient, tenant: str) -> set[str]:
         """Those of a tenant that have a sandbox."""
         records = [self._records.read(each.uid) for each in await launcher.list()]
-        return {each.uid for each in records if each and each.tenant == tenant}
+        return {
+            each.uid
+            for each in records
+            if each and each.tenant == tenant and not self._is_anothers(each)
+        }
+
+    def _is_anothers(self, record: Record | None) -> bool:
+        """Whether it is another driver's; what has no record counts as ours."""
+        return record is not None and record.spec.driver != self.name
 
     async def _checked(self, spec: Spec, facts: Facts) -> Spec:
         """With defaults. Raises InvalidArgument, CapabilityMissing."""
@@ -327,9 +366,10 @@ class LocalDriver:
             idle_timeout_seconds=self._idle_timeout.total_seconds(),
         )
 
-    def _observe(self, uid: str, status: SandboxStatus | None, node: str) -> Observation:
+    def _observe(
+        self, uid: str, record: Record | None, status: SandboxStatus | None, node: str
+    ) -> Observation:
         active = status is not None and status.state is not State.ABSENT
-        record = self._records.read(uid)
         if record is None or not self._records.whole(uid):
             return Observation(uid=uid, state=Found.BROKEN, driver=self.name)
         return Observation(

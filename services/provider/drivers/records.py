@@ -1,4 +1,4 @@
-"""What the driver `local` keeps of each environment: a folder below the state directory."""
+"""What drivers keep of each environment: a folder below the state directory."""
 
 import json
 import os
@@ -57,6 +57,10 @@ class Records:
     def folder(self, uid: str) -> Path:
         return self._root / uid
 
+    def has(self, uid: str) -> bool:
+        """Whether anything of it is on the disk, of whatever driver."""
+        return self.folder(uid).exists()
+
     def uids(self) -> list[str]:
         return sorted(path.name for path in self._root.iterdir() if valid_uid(path.name))
 
@@ -87,6 +91,7 @@ class Records:
         folder.mkdir(mode=0o700, exist_ok=True)
         data = {"version": _VERSION, **asdict(record)}
         data["provision_time"] = record.provision_time.isoformat()
+        data["spec"]["required"] = sorted(record.spec.required)
         writing = folder / "record.new"
         with writing.open("wb") as file:
             file.write(json.dumps(data).encode())
@@ -123,6 +128,9 @@ def _from_json(data: dict[str, Any]) -> Record:
             driver=spec["driver"],
             limits=Limits(**spec["limits"]),
             network=_network(spec.get("network", {})),
+            image=spec.get("image", ""),
+            setup=tuple(spec.get("setup", ())),
+            required=frozenset(spec.get("required", ())),
         ),
         worktree=Worktree(**{**worktree, "lowers": tuple(worktree.get("lowers", ()))}),
         provision_time=datetime.fromisoformat(data["provision_time"]).astimezone(UTC),

@@ -198,6 +198,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A program in the sandbox listens on the port of the proxy, so that there is no way out.
     Metadata: `uid`, `port`.
     """
+    ERROR_REASON_HANDLE_STALE: _ErrorReason.ValueType  # 410
+    """The handle was one of this environment, and the environment has gone on since: ask for the
+    one in force now. Metadata: `uid`, `generation`.
+    """
     ERROR_REASON_ENVIRONMENT_DORMANT: _ErrorReason.ValueType  # 500
     """The environment has no running sandbox: activate it, then retry. Metadata: `uid`."""
     ERROR_REASON_EXECUTION_NOT_FOUND: _ErrorReason.ValueType  # 501
@@ -460,6 +464,10 @@ ERROR_REASON_PROVISIONED_DIFFERENTLY: ErrorReason.ValueType  # 406
 ERROR_REASON_PROXY_PORT_TAKEN: ErrorReason.ValueType  # 407
 """A program in the sandbox listens on the port of the proxy, so that there is no way out.
 Metadata: `uid`, `port`.
+"""
+ERROR_REASON_HANDLE_STALE: ErrorReason.ValueType  # 410
+"""The handle was one of this environment, and the environment has gone on since: ask for the
+one in force now. Metadata: `uid`, `generation`.
 """
 ERROR_REASON_ENVIRONMENT_DORMANT: ErrorReason.ValueType  # 500
 """The environment has no running sandbox: activate it, then retry. Metadata: `uid`."""

@@ -1203,6 +1203,7 @@ class GetCapabilitiesResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     EXECUTOR_FIELD_NUMBER: _builtins.int
     LIFE_FIELD_NUMBER: _builtins.int
+    DRIVERS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of Cove that serves."""
     @_builtins.property
@@ -1217,6 +1218,12 @@ class GetCapabilitiesResponse(_message.Message):
     def life(self) -> Global___LifeCapabilities:
         """How long workspaces live."""
 
+    @_builtins.property
+    def drivers(self) -> _containers.RepeatedCompositeFieldContainer[_provider_pb2.Capabilities]:
+        """Of every driver that `spec.driver` can name, by name; `provider` is the one used when it
+        names none.
+        """
+
     def __init__(
         self,
         *,
@@ -1224,10 +1231,11 @@ class GetCapabilitiesResponse(_message.Message):
         version: _builtins.str = ...,
         executor: _executor_pb2.Capabilities | None = ...,
         life: Global___LifeCapabilities | None = ...,
+        drivers: _abc.Iterable[_provider_pb2.Capabilities] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "life", b"life", "provider", b"provider"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "life", b"life", "provider", b"provider", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drivers", b"drivers", "executor", b"executor", "life", b"life", "provider", b"provider", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

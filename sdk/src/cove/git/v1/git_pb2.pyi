@@ -265,6 +265,7 @@ class CreateWorktreeRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     DEPTH_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    PLAIN_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """The uid of the environment. Required."""
     repository: _builtins.str
@@ -286,6 +287,10 @@ class CreateWorktreeRequest(_message.Message):
     it: `blob:none`, or `blob:limit=N` with k, m or g; empty means all. Where the remote
     cannot leave any out, all are fetched, with a warning.
     """
+    plain: _builtins.bool
+    """Make one directory of the files, MODE_PLAIN, whatever this node does by itself: for a driver
+    that cannot mount layers.
+    """
     @_builtins.property
     def credentials(self) -> Global___Credentials:
         """What proves the caller to the remote."""
@@ -306,10 +311,11 @@ class CreateWorktreeRequest(_message.Message):
         request_id: _builtins.str = ...,
         depth: _builtins.int = ...,
         filter: _builtins.str = ...,
+        plain: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "max_staleness", b"max_staleness"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "credentials", b"credentials", "depth", b"depth", "filter", b"filter", "max_staleness", b"max_staleness", "repository", b"repository", "request_id", b"request_id", "revision", b"revision", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "credentials", b"credentials", "depth", b"depth", "filter", b"filter", "max_staleness", b"max_staleness", "plain", b"plain", "repository", b"repository", "request_id", b"request_id", "revision", b"revision", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -141,6 +141,9 @@ class Capabilities(_message.Message):
     FREEZE_FIELD_NUMBER: _builtins.int
     DISK_FIELD_NUMBER: _builtins.int
     OPEN_FILES_FIELD_NUMBER: _builtins.int
+    DRIVER_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    MOUNTS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """The node this is about."""
     default_driver: _builtins.str
@@ -161,6 +164,8 @@ class Capabilities(_message.Message):
     """How hard `disk_bytes` is."""
     open_files: Global___Capabilities.LimitMethod.ValueType
     """By what `open_files` is enforced."""
+    driver: _builtins.str
+    """The driver this is about."""
     @_builtins.property
     def drivers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Drivers that can be asked for."""
@@ -172,6 +177,18 @@ class Capabilities(_message.Message):
     @_builtins.property
     def idle_timeout(self) -> _duration_pb2.Duration:
         """After how long without process and connection a sandbox ends by itself."""
+
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What its environments can do, of: `live_output`, `input`, `terminal`, `signals`, `background`,
+        `parallel`, `atomic`, `secrets`, `ports`, `allow_list`, `freeze`, `image`, `setup`,
+        `memory_limit`, `process_limit`, `cpu_limit`, `disk_limit`, `open_files_limit`,
+        `outlives_services`. docs/drivers.md says what each is.
+        """
+
+    @_builtins.property
+    def mounts(self) -> _containers.RepeatedScalarFieldContainer[_mount_pb2.Mount.Mode.ValueType]:
+        """How the files of a worktree may come together for it."""
 
     def __init__(
         self,
@@ -189,10 +206,13 @@ class Capabilities(_message.Message):
         freeze: _builtins.bool = ...,
         disk: Global___Capabilities.Disk.ValueType = ...,
         open_files: Global___Capabilities.LimitMethod.ValueType = ...,
+        driver: _builtins.str = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        mounts: _abc.Iterable[_mount_pb2.Mount.Mode.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "default_driver", b"default_driver", "disk", b"disk", "drivers", b"drivers", "freeze", b"freeze", "idle_timeout", b"idle_timeout", "isolation", b"isolation", "memory", b"memory", "networks", b"networks", "node", b"node", "open_files", b"open_files", "processes", b"processes", "remedy", b"remedy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "cpu", b"cpu", "default_driver", b"default_driver", "disk", b"disk", "driver", b"driver", "drivers", b"drivers", "freeze", b"freeze", "idle_timeout", b"idle_timeout", "isolation", b"isolation", "memory", b"memory", "mounts", b"mounts", "networks", b"networks", "node", b"node", "open_files", b"open_files", "processes", b"processes", "remedy", b"remedy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -207,8 +227,15 @@ class Spec(_message.Message):
     DRIVER_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    SETUP_FIELD_NUMBER: _builtins.int
+    REQUIRED_CAPABILITIES_FIELD_NUMBER: _builtins.int
     driver: _builtins.str
     """Driver; empty means the default."""
+    image: _builtins.str
+    """What its programs see as their root file system: an image by its name or digest, for drivers
+    that have `image`. Empty means what the driver has by itself.
+    """
     @_builtins.property
     def limits(self) -> Global___Limits:
         """What it may use."""
@@ -217,16 +244,29 @@ class Spec(_message.Message):
     def network(self) -> Global___Network:
         """What it may reach; unset means nothing."""
 
+    @_builtins.property
+    def setup(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Shell scripts that are run on the image, once for all environments that name the same ones,
+        for drivers that have `setup`.
+        """
+
+    @_builtins.property
+    def required_capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it must be able to do; names as in Capabilities."""
+
     def __init__(
         self,
         *,
         driver: _builtins.str = ...,
         limits: Global___Limits | None = ...,
         network: Global___Network | None = ...,
+        image: _builtins.str = ...,
+        setup: _abc.Iterable[_builtins.str] | None = ...,
+        required_capabilities: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "network", b"network"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver", b"driver", "limits", b"limits", "network", b"network"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver", b"driver", "image", b"image", "limits", b"limits", "network", b"network", "required_capabilities", b"required_capabilities", "setup", b"setup"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -431,18 +471,24 @@ class GetCapabilitiesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CAPABILITIES_FIELD_NUMBER: _builtins.int
+    DRIVERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def capabilities(self) -> Global___Capabilities:
-        """As probed."""
+        """Of the default driver, as probed."""
+
+    @_builtins.property
+    def drivers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Capabilities]:
+        """Of every driver that can be asked for, that one too, by name."""
 
     def __init__(
         self,
         *,
         capabilities: Global___Capabilities | None = ...,
+        drivers: _abc.Iterable[Global___Capabilities] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "drivers", b"drivers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -479,18 +525,24 @@ class ValidateSpecResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SPEC_FIELD_NUMBER: _builtins.int
+    MOUNTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def spec(self) -> Global___Spec:
         """The spec with every default filled in."""
+
+    @_builtins.property
+    def mounts(self) -> _containers.RepeatedScalarFieldContainer[_mount_pb2.Mount.Mode.ValueType]:
+        """How the files of its worktree may come together."""
 
     def __init__(
         self,
         *,
         spec: Global___Spec | None = ...,
+        mounts: _abc.Iterable[_mount_pb2.Mount.Mode.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mounts", b"mounts", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -147,6 +147,8 @@ class ProviderServiceServicer(object):
         """Starts the sandbox of an environment, if it is not running.
 
         * INVALID_ARGUMENT, ERROR_REASON_HANDLE_INVALID: not a handle of this driver and node.
+        * FAILED_PRECONDITION, ERROR_REASON_HANDLE_STALE: the environment has gone on since, with
+        another handle. InspectEnvironment alone takes that, and tells which.
         * NOT_FOUND, ERROR_REASON_NOT_PROVISIONED: nothing is provisioned for it.
         * FAILED_PRECONDITION, ERROR_REASON_SANDBOX_UNAVAILABLE: no sandbox can be made here.
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: the layers of the worktree cannot be

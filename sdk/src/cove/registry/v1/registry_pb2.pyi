@@ -452,6 +452,9 @@ class EnvironmentSpec(_message.Message):
     DEPTH_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    SETUP_FIELD_NUMBER: _builtins.int
+    REQUIRED_CAPABILITIES_FIELD_NUMBER: _builtins.int
     repository: _builtins.str
     """URL of the repository; empty makes a new, empty one."""
     revision: _builtins.str
@@ -465,6 +468,10 @@ class EnvironmentSpec(_message.Message):
     filter: _builtins.str
     """Which contents of files outside of the revision to have, as `git clone --filter` takes
     it: `blob:none`, or `blob:limit=N` with k, m or g; empty means all.
+    """
+    image: _builtins.str
+    """What its programs see as their root file system: an image by its name or digest, where the
+    driver has `image`. Empty means what the driver has by itself.
     """
     @_builtins.property
     def limits(self) -> Global___Limits:
@@ -490,6 +497,16 @@ class EnvironmentSpec(_message.Message):
     def network(self) -> Global___Network:
         """What it may reach; unset means nothing. Refused at create where it cannot be enforced."""
 
+    @_builtins.property
+    def setup(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Shell scripts that are run on the image, once for all workspaces that name the same ones,
+        where the driver has `setup`.
+        """
+
+    @_builtins.property
+    def required_capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it must be able to do, as GetCapabilities names it. Refused at create where it cannot."""
+
     def __init__(
         self,
         *,
@@ -504,10 +521,13 @@ class EnvironmentSpec(_message.Message):
         depth: _builtins.int = ...,
         filter: _builtins.str = ...,
         network: Global___Network | None = ...,
+        image: _builtins.str = ...,
+        setup: _abc.Iterable[_builtins.str] | None = ...,
+        required_capabilities: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "limits", b"limits", "network", b"network", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "depth", b"depth", "driver", b"driver", "env", b"env", "filter", b"filter", "idle_timeout", b"idle_timeout", "limits", b"limits", "network", b"network", "repository", b"repository", "revision", b"revision", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "depth", b"depth", "driver", b"driver", "env", b"env", "filter", b"filter", "idle_timeout", b"idle_timeout", "image", b"image", "limits", b"limits", "network", b"network", "repository", b"repository", "required_capabilities", b"required_capabilities", "revision", b"revision", "setup", b"setup", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

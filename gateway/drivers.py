@@ -1,0 +1,59 @@
+"""What workspaces stand on: whether a spec can be made, and how its files must come together."""
+
+import logging
+
+import grpc
+
+from cove.mount.v1.mount_pb2 import Mount
+from cove.provider.v1 import provider_pb2
+from cove.registry.v1.registry_pb2 import Environment, EnvironmentSpec
+from gateway.convert import provider_spec
+from gateway.records import HANDLE, Records
+from gateway.tools import Tools
+from servicekit.errors import ServiceError
+
+_log = logging.getLogger(__name__)
+
+
+class Drivers:
+    """Asks the provider. How a driver takes files it says once."""
+
+    def __init__(self, tools: Tools, records: Records) -> None:
+        self._provider = tools.provider
+        self._records = records
+        self._plain: dict[str, bool] = {}
+
+    async def validate(self, spec: EnvironmentSpec) -> None:
+        """Raises what the provider says of a spec that it cannot make."""
+        request = provider_pb2.ValidateSpecRequest(spec=provider_spec(spec))
+        answer = await self._provider.unary(self._provider.rpc.ValidateSpec, request)
+        self._plain[spec.driver] = bool(answer.mounts) and Mount.MODE_OVERLAY not in answer.mounts
+
+    async def plain(self, spec: EnvironmentSpec) -> bool:
+        """Whether its files must be one directory."""
+        if spec.driver not in self._plain:
+            await self.validate(spec)
+        return self._plain[spec.driver]
+
+    async def renew(self, environment: Environment) -> None:
+        """Put the handle that is in force now into `environment`, and into its record."""
+        request = provider_pb2.InspectEnvironmentRequest(handle=environment.handle)
+        answer = await self._provider.unary(self._provider.rpc.InspectEnvironment, request)
+        environment.handle = answer.observation.handle
+        environment.handle_generation = answer.observation.generation
+        await self.note(environment)
+
+    async def note(self, environment: Environment) -> None:
+        """Have the record tell its handle. Where that cannot be now, whoever needs it asks again,
+        and the reconciler notes it."""
+        moved = Environment(
+            name=environment.name,
+            handle=environment.handle,
+            handle_generation=environment.handle_generation,
+        )
+        try:
+            await self._records.update(moved, HANDLE)
+        except (ServiceError, grpc.aio.AioRpcError) as error:
+            _log.info(
+                "its handle is not noted now: %s", error, extra={"fields": {"uid": environment.uid}}
+            )
