@@ -39,6 +39,9 @@ class Workspaces:
         revision: str = "",
         branch: str = "",
         driver: str = "",
+        image: str = "",
+        setup: Iterable[str] = (),
+        requires: Iterable[str] = (),
         depth: int = 0,
         filter: str = "",  # noqa: A002 - the contract's word.
         env: Mapping[str, str] | None = None,
@@ -64,6 +67,11 @@ class Workspaces:
         workspace is recorded. `on_progress` is told how far it is while it is made. One that fails
         leaves nothing, unless `keep_failed`.
 
+        `driver` is what it stands on, the node's default when it is empty. Where that has images,
+        `image` names the root file system of its programs, by name or digest, and `setup` are
+        shell scripts that are run on it, once for all who name the same ones. It `requires`
+        capabilities by their names: `client.capabilities()` lists those of each driver.
+
         `ttl`, in seconds from now, is when it is deleted by itself, its unsaved work kept as
         `delete` keeps it. With an `idle_timeout` it is suspended when for so long nobody has used
         it and nothing has run in it; the next use resumes it. Both are endless by default.
@@ -84,6 +92,9 @@ class Workspaces:
                     revision=revision,
                     branch=branch,
                     driver=driver,
+                    image=image,
+                    setup=setup,
+                    required_capabilities=requires,
                     depth=depth,
                     filter=filter,
                     limits=limits,

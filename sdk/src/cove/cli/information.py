@@ -57,6 +57,10 @@ async def capabilities(cove: Client, _: argparse.Namespace, console: Console) ->
     for name, value in facts.items():
         if value:
             console.line(f"{name + ':':<12}{value}")
+    for driver in answer.drivers:
+        console.line(f"{driver.driver + ':':<12}{', '.join(driver.capabilities)}")
+        if driver.remedy and driver.driver != found.driver:
+            console.line(f"{'':<12}unavailable: {driver.remedy}")
     return 0
 
 

@@ -42,6 +42,10 @@ async def create(cove: Client, options: argparse.Namespace, console: Console) ->
             branch=options.branch,
             depth=options.depth,
             filter=options.filter,
+            driver=options.driver,
+            image=options.image,
+            setup=options.setup,
+            requires=options.require,
             env=pairs(options.env, "--env"),
             labels=pairs(options.label, "--label"),
             limits=registry_pb2.Limits(

@@ -121,6 +121,22 @@ def _create(commands: Commands) -> None:
         metavar="SPEC",
         help="old contents: blob:none, blob:limit=1m",
     )
+    option("--driver", default="", help="what it stands on; `cove capabilities` lists them")
+    option("--image", default="", help="root file system of its programs, for drivers with images")
+    option(
+        "--setup",
+        action="append",
+        default=[],
+        metavar="SCRIPT",
+        help="run on the image, once for all workspaces that name the same",
+    )
+    option(
+        "--require",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="what it must be able to do: terminal, image, memory_limit, ...",
+    )
     option("-e", "--env", action="append", default=[], metavar="K=V", help="for every command")
     option("-l", "--label", action="append", default=[], metavar="K=V", help="a label")
     option("--memory", type=size, default=0, metavar="SIZE", help="limit of memory: 512MiB, 2GiB")
