@@ -40,6 +40,7 @@ from gateway.rest.app import RestConfig, rest
 from gateway.saga import Saga
 from gateway.sources import SourceServicer
 from gateway.still import Stills
+from gateway.strays import Strays
 from gateway.suspend import Suspensions
 from gateway.teardown import Teardown
 from gateway.tools import Tools, tools
@@ -101,7 +102,7 @@ class Parts:
         self._workspaces = WorkspaceServicer(
             behind,
             records,
-            Creations(records, operations, saga, quotas, drivers),
+            Creations(records, operations, saga, quotas, drivers, behind.nodes),
             deletions,
             Undeletions(records, operations, saga),
             workspaces,
@@ -130,6 +131,8 @@ class Parts:
             deadlines=deadlines,
             life=Life(behind, records, suspensions, deletions, clock),
             clock=clock,
+            nodes=behind.nodes,
+            strays=Strays(behind.nodes, records, saga),
         )
 
     def services(self) -> dict[str, Callable[[grpc.aio.Server], None]]:

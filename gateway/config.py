@@ -9,6 +9,8 @@ from typing import ClassVar
 from servicekit.config import ConfigError, ServerConfig
 
 _UNIX = "unix:"
+_NODE = "{node}"
+_OF_NODES = ("git", "provider", "executor")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +36,19 @@ class Config(ServerConfig):
     registry: str = ""
     """Address of the registry. Empty: its unix socket in `COVE_RUNTIME`."""
 
+    nodes: tuple[str, ...] = ()
+    """The hosts that workspaces are made on, separated by commas; `dns:` and a name stands for
+    all its addresses, which are looked up again all the time. Empty: one, of this machine."""
+
     git: str = ""
-    """Address of git. Empty: its unix socket in `COVE_RUNTIME`."""
+    """Address of git; `{node}` in it stands for each of the nodes. Empty: its unix socket in
+    `COVE_RUNTIME`."""
 
     provider: str = ""
-    """Address of the provider. Empty: its unix socket in `COVE_RUNTIME`."""
+    """Address of the provider, likewise."""
 
     executor: str = ""
-    """Address of the executor. Empty: its unix socket in `COVE_RUNTIME`."""
+    """Address of the executor, likewise."""
 
     lease: timedelta = timedelta(seconds=60)
     """How long an operation stays this gateway's when nothing more is heard of it."""
@@ -72,6 +79,12 @@ class Config(ServerConfig):
 
     def __post_init__(self) -> None:
         ServerConfig.__post_init__(self)  # super() does not work in a class with slots.
+        for name in _OF_NODES if self.nodes else ():
+            if _NODE not in getattr(self, name):
+                raise ConfigError(
+                    f"COVE_GATEWAY__{name.upper()}: with COVE_GATEWAY__NODES it needs {_NODE}, say "
+                    f"{_NODE}:7501"
+                )
         if self.no_auth:
             for address in (*self.addresses, self.http):
                 if not _local(address):
@@ -93,6 +106,10 @@ class Config(ServerConfig):
         """Address of the registry, git, provider or executor."""
         address: str = getattr(self, name)
         return address or f"{_UNIX}{self.runtime}/{name}"
+
+    def at(self, name: str, node: str) -> str:
+        """Address of git, provider or executor of a node."""
+        return self.tool(name).replace(_NODE, node)
 
 
 def _local(address: str) -> bool:

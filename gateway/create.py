@@ -15,6 +15,7 @@ from cove.registry.v1.registry_pb2 import Environment, EnvironmentSource, Enviro
 from gateway import names
 from gateway.drivers import Drivers
 from gateway.errors import CreateFailed, LeaseLost, StillUndone, WorkspaceExists
+from gateway.nodes import Nodes, on_node_of
 from gateway.operations import Operations
 from gateway.quotas import Quotas
 from gateway.records import Records, State, duration
@@ -47,7 +48,9 @@ class Creations:
         saga: Saga,
         quotas: Quotas,
         drivers: Drivers,
+        nodes: Nodes,
     ) -> None:
+        self._nodes = nodes
         self._quotas = quotas
         self._drivers = drivers
         self._records = records
@@ -81,6 +84,7 @@ class Creations:
             labels=request.labels,
             annotations=request.annotations,
             spec=source.spec,
+            node=source.node,
             source=EnvironmentSource(
                 name=source.name, uid=source.uid, snapshot_id=request.snapshot_id
             ),
@@ -95,7 +99,10 @@ class Creations:
         )
 
     async def _create(self, wanted: Wanted) -> Environment:
-        await self._validate(wanted.environment.spec)
+        environment = wanted.environment
+        environment.node = environment.node or self._nodes.place(environment.spec)
+        on_node_of(environment)
+        await self._validate(environment.spec)
         registered, fresh = await self._operations.unbroken(self._begun(wanted))
         running = self._operations.running(registered.uid)
         if not wanted.wait:

@@ -59,7 +59,7 @@ class Deletions:
             if request.allow_missing:
                 return None
             raise
-        calls.about(claimed.uid)
+        calls.about(claimed.uid, claimed.node)
         if task is not None:
             return await self._ended(claimed, task)
         return await self._replayed(request, claimed)

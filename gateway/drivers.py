@@ -10,6 +10,7 @@ from cove.registry.v1.registry_pb2 import Environment, EnvironmentSpec
 from gateway.convert import provider_spec
 from gateway.records import HANDLE, Records
 from gateway.tools import Tools
+from servicekit import calls
 from servicekit.errors import ServiceError
 
 _log = logging.getLogger(__name__)
@@ -21,19 +22,20 @@ class Drivers:
     def __init__(self, tools: Tools, records: Records) -> None:
         self._provider = tools.provider
         self._records = records
-        self._plain: dict[str, bool] = {}
+        self._plain: dict[tuple[str, str], bool] = {}
+        """By node and driver."""
 
     async def validate(self, spec: EnvironmentSpec) -> None:
         """Raises what the provider says of a spec that it cannot make."""
         request = provider_pb2.ValidateSpecRequest(spec=provider_spec(spec))
         answer = await self._provider.unary(self._provider.rpc.ValidateSpec, request)
-        self._plain[spec.driver] = bool(answer.mounts) and Mount.MODE_OVERLAY not in answer.mounts
+        self._plain[_key(spec)] = bool(answer.mounts) and Mount.MODE_OVERLAY not in answer.mounts
 
     async def plain(self, spec: EnvironmentSpec) -> bool:
         """Whether its files must be one directory."""
-        if spec.driver not in self._plain:
+        if _key(spec) not in self._plain:
             await self.validate(spec)
-        return self._plain[spec.driver]
+        return self._plain[_key(spec)]
 
     async def renew(self, environment: Environment) -> None:
         """Put the handle that is in force now into `environment`, and into its record."""
@@ -57,3 +59,7 @@ class Drivers:
             _log.info(
                 "its handle is not noted now: %s", error, extra={"fields": {"uid": environment.uid}}
             )
+
+
+def _key(spec: EnvironmentSpec) -> tuple[str, str]:
+    return calls.current().node, spec.driver

@@ -12,6 +12,7 @@ from servicekit.errors import (
     InvalidArgument,
     NotFound,
     Precondition,
+    Unavailable,
 )
 
 _SOON: Final = timedelta(seconds=1)
@@ -19,6 +20,10 @@ _SOON: Final = timedelta(seconds=1)
 
 class OwnFault(Exception):
     """A tool refused what the gateway made itself. The caller gets INTERNAL."""
+
+
+class NodeUnavailable(Unavailable):
+    reason = ErrorReason.ERROR_REASON_NODE_UNAVAILABLE
 
 
 class WorkspaceNotFound(NotFound):

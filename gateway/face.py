@@ -1,6 +1,7 @@
 """What all parts of ExecutionService stand on, and how it starts commands."""
 
 from cove.executor.v1 import executor_pb2
+from cove.executor.v1.executor_pb2_grpc import ExecutorServiceStub
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
@@ -16,8 +17,11 @@ class Face:
     def __init__(self, tools: Tools, workspaces: Workspaces) -> None:
         self._executor = tools.executor
         self._ports = tools.ports
-        self._rpc = tools.executor.rpc
         self._workspaces = workspaces
+
+    @property
+    def _rpc(self) -> ExecutorServiceStub:
+        return self._executor.rpc
 
     async def StartExecution(
         self, request: pb.StartExecutionRequest, context: Context

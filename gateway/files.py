@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from cove.executor.v1 import executor_pb2
+from cove.executor.v1.executor_pb2_grpc import FileServiceStub
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import FileServiceServicer
 from gateway import names
@@ -16,8 +17,11 @@ from servicekit.status import Context
 class FileServicer(FileServiceServicer):
     def __init__(self, tools: Tools, workspaces: Workspaces) -> None:
         self._files = tools.files
-        self._rpc = tools.files.rpc
         self._workspaces = workspaces
+
+    @property
+    def _rpc(self) -> FileServiceStub:
+        return self._files.rpc
 
     async def ReadFile(
         self, request: pb.ReadFileRequest, context: Context

@@ -50,6 +50,7 @@ class Life:
         deletions: Deletions,
         clock: Clock,
     ) -> None:
+        self._nodes = tools.nodes
         self._provider = tools.provider
         self._records = records
         self._suspensions = suspensions
@@ -68,7 +69,11 @@ class Life:
             return
         self._wanted = False
         try:
-            self._quiet = await self._sandboxes()
+            found: dict[str, datetime | None] = {}
+            for node in self._nodes.answering():
+                with self._nodes.at(node):
+                    found |= await self._sandboxes()
+            self._quiet = found
         except (ServiceError, grpc.aio.AioRpcError) as error:
             _log.warning("cannot look for idle workspaces now: %s", error)
             self._quiet.clear()

@@ -135,7 +135,8 @@ class Operations:
         if preempted := self._given_up.get(claimed.uid):
             preempted.set()
         self._given_up[claimed.uid] = given_up = asyncio.Event()
-        with calls.detached(fence=calls.Fence(claimed.uid, claimed.fencing_token)):
+        fence = calls.Fence(claimed.uid, claimed.fencing_token)
+        with calls.detached(fence=fence, node=claimed.node):
             task = asyncio.create_task(self._leased(claimed, work(claimed), given_up))
         self._running[claimed.uid] = task
         task.add_done_callback(lambda done: self._ended(claimed.uid, done))

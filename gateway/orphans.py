@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Final
+from typing import Final, NamedTuple, TypeAlias
 
 import grpc
 
@@ -46,46 +46,71 @@ class Found:
     generation: int = 0
 
 
+Key: TypeAlias = tuple[str, str]
+"""Of what is found: the node, empty where there is one only, and the uid."""
+
+
+class Looked(NamedTuple):
+    """What was found, and on which nodes everything was looked at."""
+
+    found: Mapping[Key, Found]
+    nodes: frozenset[str]
+
+
 class Orphans:
     """`grace` is how long something must have been seen without a record to be removed:
     records that are gone by mistake can be brought back until then."""
 
     def __init__(self, tools: Tools, teardown: Teardown, grace: timedelta) -> None:
         self._tools = tools
+        self._nodes = tools.nodes
         self._teardown = teardown
         self._grace = grace.total_seconds()
-        self._seen: dict[str, float] = {}
+        self._seen: dict[Key, float] = {}
 
-    async def candidates(self) -> Mapping[str, Found] | None:
-        """Whatever the tools have, by uid. None: one of them cannot tell now."""
+    async def candidates(self) -> Looked:
+        """Whatever the tools of the nodes have that answer."""
+        found: dict[Key, Found] = {}
+        seen: set[str] = set()
+        for node in self._nodes.answering():
+            name = node.name if self._nodes.several else ""
+            try:
+                with self._nodes.at(node):
+                    here = await self._look()
+            except (ServiceError, grpc.aio.AioRpcError) as error:
+                _log.warning("cannot look for orphans now: %s", error)
+                continue
+            seen.add(name)
+            found.update(((name, uid), each) for uid, each in here.items())
+        return Looked(found, frozenset(seen))
+
+    async def _look(self) -> dict[str, Found]:
         found: dict[str, Found] = {}
-        try:
-            async for worktree in self._worktrees():
-                incomplete = worktree.state == git_pb2.Worktree.STATE_CREATING
-                found[worktree.uid] = Found(worktree.tenant, incomplete, worktree=True)
-            async for observation in self._provisioned():
-                found[observation.uid] = replace(
-                    found.get(observation.uid, Found(observation.tenant)),
-                    provisioned=True,
-                    handle=observation.handle,
-                    generation=observation.generation,
-                )
-            async for uid in self._executed():
-                found.setdefault(uid, Found(""))
-        except (ServiceError, grpc.aio.AioRpcError) as error:
-            _log.warning("cannot look for orphans now: %s", error)
-            return None
+        async for worktree in self._worktrees():
+            incomplete = worktree.state == git_pb2.Worktree.STATE_CREATING
+            found[worktree.uid] = Found(worktree.tenant, incomplete, worktree=True)
+        async for observation in self._provisioned():
+            found[observation.uid] = replace(
+                found.get(observation.uid, Found(observation.tenant)),
+                provisioned=True,
+                handle=observation.handle,
+                generation=observation.generation,
+            )
+        async for uid in self._executed():
+            found.setdefault(uid, Found(""))
         return found
 
-    async def remove(self, found: Mapping[str, Found], known: Collection[str]) -> None:
-        """Remove what was found and has no record, once its grace is over."""
+    async def remove(self, found: Mapping[Key, Found], known: Collection[Key]) -> None:
+        """Remove what was found and has no record there, once its grace is over."""
         now = time.monotonic()
-        self._seen = {uid: self._seen.get(uid, now) for uid in found if uid not in known}
-        for uid, since in self._seen.items():
+        self._seen = {key: self._seen.get(key, now) for key in found if key not in known}
+        for key, since in self._seen.items():
             if now - since < self._grace:
                 continue
+            node, uid = key
             try:
-                await self._remove(uid, found[uid])
+                with calls.detached(node=node):
+                    await self._remove(uid, found[key])
             except (ServiceError, grpc.aio.AioRpcError) as error:
                 if reason(error) == ErrorReason.ERROR_REASON_UNSAVED_WORK:
                     _log.warning("keeping a worktree without record", extra=_fields(uid))

@@ -88,12 +88,18 @@ class Quotas:
         return limits
 
     async def _use(self, quota: Quota) -> None:
+        for node in self._tools.nodes.answering():
+            with self._tools.nodes.at(node):
+                await self._use_of_node(quota)
+
+    async def _use_of_node(self, quota: Quota) -> None:
+        """Add what the tenant uses there."""
         provider, executor = self._tools.provider, self._tools.executor
         try:
             asked = provider_pb2.GetTenantUsageRequest()
             used = await provider.unary(provider.rpc.GetTenantUsage, asked, timeout=_USE_SECONDS)
-            quota.use.active_environments = used.active_environments
-            quota.use.disk_bytes = used.disk_bytes
+            quota.use.active_environments += used.active_environments
+            quota.use.disk_bytes += used.disk_bytes
             quota.use.disk_measure_time.CopyFrom(used.disk_measure_time)
         except (ServiceError, grpc.aio.AioRpcError):
             pass
@@ -103,6 +109,6 @@ class Quotas:
                 executor_pb2.GetTenantUsageRequest(),
                 timeout=_USE_SECONDS,
             )
-            quota.use.executions = running.executions
+            quota.use.executions += running.executions
         except (ServiceError, grpc.aio.AioRpcError):
             pass

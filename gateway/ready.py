@@ -13,11 +13,11 @@ from gateway.activity import Activity
 from gateway.delete import not_ready
 from gateway.drivers import Drivers
 from gateway.names import words
+from gateway.nodes import on_node_of
 from gateway.quotas import Quotas
 from gateway.records import Records, State
 from gateway.suspend import Suspensions
 from gateway.tools import Tools, retold
-from servicekit import calls
 from servicekit.status import reason
 
 T = TypeVar("T")
@@ -84,13 +84,14 @@ class Workspaces:
     async def seen(self, name: str) -> Environment:
         """As `kept`, for who only looks on: it is not used by that."""
         environment = await self._records.get(name)
+        on_node_of(environment)
         if not _is_kept(environment):
             raise not_ready(environment, _REMEDIES.get(environment.state, ""))
         return environment
 
     async def _used(self, name: str) -> Environment:
         environment = await self._records.get(name)
-        calls.about(environment.uid)
+        on_node_of(environment)
         if not _is_kept(environment):
             return environment
         return await self._activity.begin(environment)

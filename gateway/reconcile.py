@@ -24,10 +24,12 @@ from gateway.delete import Deletions
 from gateway.errors import LeaseLost
 from gateway.life import Due, Life
 from gateway.losses import Losses
+from gateway.nodes import Nodes
 from gateway.operations import Operations, Result
-from gateway.orphans import ITSELF, Found, Orphans
+from gateway.orphans import ITSELF, Found, Key, Orphans
 from gateway.records import Cause, Operation, Records, State
 from gateway.saga import Saga
+from gateway.strays import Strays
 from gateway.updates import Updates
 from servicekit import calls
 from servicekit.errors import ServiceError
@@ -63,7 +65,11 @@ class Reconciler:
         deadlines: Deadlines,
         life: Life,
         clock: Clock,
+        nodes: Nodes,
+        strays: Strays,
     ) -> None:
+        self._nodes = nodes
+        self._strays = strays
         self._records = records
         self._operations = operations
         self._saga = saga
@@ -89,23 +95,38 @@ class Reconciler:
                 _log.exception("cannot reconcile")
             await asyncio.sleep(pause)
 
+    async def follow_nodes(self) -> None:
+        """For ever: see at once to workspaces whose node has gone, or come back."""
+        while True:
+            await self._nodes.changed.wait()
+            self._nodes.changed.clear()
+            try:
+                with calls.detached(identity=ITSELF):
+                    async for environment in self._records.everything():
+                        if takeover := _takeover(self._strays.due(environment)):
+                            await self._take_over(environment, takeover)
+            except (ServiceError, grpc.aio.AioRpcError) as error:
+                _log.warning("cannot see to what is on the nodes now: %s", error)
+                self._nodes.changed.set()
+                await asyncio.sleep(_SOON_SECONDS)
+
     async def look(self) -> None:
         """Begin to end what was abandoned, see what is lost, and remove orphans."""
         with calls.detached(identity=ITSELF):
             # In this order: what is found now and has a record then is no orphan.
-            found = await self._orphans.candidates()
+            looked = await self._orphans.candidates()
             await self._life.look()
-            known: set[str] = set()
+            known: set[Key] = set()
             async for environment in self._records.everything():
-                known.add(environment.uid)
+                key = self._nodes.key(environment), environment.uid
+                known.add(key)
                 takeover = self._due(environment, self._clock.now())
-                if takeover is None and found is not None:
-                    takeover = await self._compared(environment, found.get(environment.uid))
+                if takeover is None and key[0] in looked.nodes:
+                    takeover = await self._compared(environment, looked.found.get(key))
                 if takeover:
                     await self._take_over(environment, takeover)
-            self._losses.forget(known)
-            if found is not None:
-                await self._orphans.remove(found, known)
+            self._losses.forget({uid for _, uid in known})
+            await self._orphans.remove(looked.found, known)
 
     async def _compared(self, environment: Environment, found: Found | None) -> Takeover | None:
         """What to do about a record at rest, given what the tools have of it."""
@@ -160,7 +181,7 @@ class Reconciler:
             if left is None:
                 return Takeover(operation, self._records.release)
             return Takeover(operation, self._ending(left.work, late=late))
-        return _takeover(self._life.due(environment))
+        return _takeover(self._strays.due(environment) or self._life.due(environment))
 
     def _ending(self, work: Work, *, late: bool) -> Work:
         """`work`; with `late` for the last time: where it fails, so does the workspace."""
@@ -179,12 +200,14 @@ class Reconciler:
 @asynccontextmanager
 async def reconciling(reconciler: Reconciler, interval: timedelta) -> AsyncIterator[None]:
     """At once, and then at every interval, while the block runs."""
-    task = asyncio.create_task(reconciler.run(interval))
+    loops = (reconciler.run(interval), reconciler.follow_nodes())
+    tasks = [asyncio.create_task(each) for each in loops]
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _takeover(due: Due | None) -> Takeover | None:

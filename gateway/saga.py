@@ -27,6 +27,7 @@ from gateway.errors import LeaseLost, WorkspaceNotFound
 from gateway.records import Records, State
 from gateway.teardown import Teardown
 from gateway.tools import Tools, retold, transient
+from servicekit import calls
 from servicekit.errors import ServiceError
 from servicekit.status import reason
 
@@ -43,9 +44,13 @@ FIELDS: Final = {
     },
     **NETWORK_FIELDS,
 }
+_NOT_HERE: Final = (
+    ErrorReason.ERROR_REASON_REVISION_NOT_FOUND,
+    ErrorReason.ERROR_REASON_REPOSITORY_NOT_FOUND,
+)
 PROVISIONED: Final = ("handle", "handle_generation", "driver", "node")
 """The fields of a record that `Saga.provision` fills in."""
-_MADE: Final = ("worktree", "mount", *PROVISIONED, "head_commit", "warnings")
+MADE: Final = ("worktree", "mount", *PROVISIONED, "head_commit", "warnings")
 
 
 class Saga:
@@ -80,12 +85,16 @@ class Saga:
         try:
             made = Environment()
             made.CopyFrom(environment)
-            with _step("worktree"):
-                await self._make_worktree(made, credentials, request_id)
-            with _step("provision"):
-                await self.provision(made, request_id)
+            if self._tools.nodes.gone(made.node) and not made.HasField("source"):
+                # Nobody was told that it is there. What is left on that node is an orphan.
+                made.node = self._tools.nodes.place(made.spec)
+            with calls.detached(node=made.node):
+                with _step("worktree"):
+                    await self._make_worktree(made, credentials, request_id)
+                with _step("provision"):
+                    await self.provision(made, request_id)
             with _step("record"):
-                await self._records.update(made, _MADE, fencing_token=made.fencing_token)
+                await self._records.update(made, MADE, fencing_token=made.fencing_token)
                 return await self._records.move(made, State.STATE_READY, release=True)
         except (LeaseLost, WorkspaceNotFound):
             raise LeaseLost("another gateway has it") from None
@@ -100,6 +109,34 @@ class Saga:
         await self._teardown.sandbox(environment.uid)
         await self._teardown.worktree(environment.uid, keep_unsaved=False)
         await self._records.deregister(environment)
+
+    async def remake(self, environment: Environment) -> None:
+        """Make what was lost with its node once more, where the current call is made: with its
+        last commit, if that can be had here, else with the one that it began with.
+
+        What is made goes into `environment`. Raises what stands in the way; nothing is left then.
+        """
+        wanted = [environment.head_commit, environment.worktree.base_commit, ""]
+        lost = environment.node
+        try:
+            for revision in dict.fromkeys(wanted):
+                try:
+                    await self._make_worktree(environment, None, "", revision=revision)
+                    break
+                except grpc.aio.AioRpcError as error:
+                    if not revision or reason(error) not in _NOT_HERE:
+                        raise
+            if environment.head_commit != wanted[0]:
+                environment.warnings.append(f"commits after {environment.head_commit} are lost")
+            environment.warnings.append(
+                f"made again on {lost}: what was not committed is lost, and home and /tmp are new"
+            )
+            await self.provision(environment, "")
+        except BaseException:
+            with suppress(ServiceError, grpc.aio.AioRpcError):
+                await self._teardown.sandbox(environment.uid)
+                await self._teardown.worktree(environment.uid, keep_unsaved=False)
+            raise
 
     async def provision(self, environment: Environment, request_id: str) -> None:
         """Have the provider make its part; what it answers goes into `environment`."""
@@ -123,8 +160,10 @@ class Saga:
         environment: Environment,
         credentials: git_pb2.Credentials | None,
         request_id: str,
+        revision: str | None = None,
     ) -> None:
-        if environment.HasField("source"):
+        """Of the spec; with a `revision`, of that one and whatever it was forked from."""
+        if environment.HasField("source") and revision is None:
             forked = await self._copies.fork(environment, request_id)
             _note(environment, forked.worktree)
             environment.mount.CopyFrom(forked.mount)
@@ -133,7 +172,7 @@ class Saga:
         request = git_pb2.CreateWorktreeRequest(
             uid=environment.uid,
             repository=environment.spec.repository,
-            revision=environment.spec.revision,
+            revision=environment.spec.revision if revision is None else revision,
             branch=names.branch_of(environment),
             depth=environment.spec.depth,
             filter=environment.spec.filter,

@@ -10,6 +10,7 @@ import grpc
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import SourceServiceServicer
 from cove.git.v1 import git_pb2
+from cove.git.v1.git_pb2_grpc import GitServiceStub
 from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
 from gateway.provenance import Accounts
@@ -28,11 +29,15 @@ class SourceServicer(SourceServiceServicer):
         self, tools: Tools, records: Records, workspaces: Workspaces, stills: Stills
     ) -> None:
         self._git = tools.git
-        self._rpc = tools.git.rpc
         self._records = records
         self._workspaces = workspaces
         self._stills = stills
         self._accounts = Accounts(tools)
+        self._nodes = tools.nodes
+
+    @property
+    def _rpc(self) -> GitServiceStub:
+        return self._git.rpc
 
     async def GetWorktreeStatus(
         self, request: pb.GetWorktreeStatusRequest, context: Context
@@ -97,7 +102,8 @@ class SourceServicer(SourceServiceServicer):
     async def GetSigningKey(
         self, request: pb.GetSigningKeyRequest, context: Context
     ) -> pb.GetSigningKeyResponse:
-        answer = await self._git.unary(self._rpc.GetSigningKey, git_pb2.GetSigningKeyRequest())
+        with self._nodes.anywhere():
+            answer = await self._git.unary(self._rpc.GetSigningKey, git_pb2.GetSigningKeyRequest())
         return pb.GetSigningKeyResponse(key_id=answer.key_id, public_key=answer.public_key)
 
     async def ListCommits(

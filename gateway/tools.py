@@ -1,9 +1,10 @@
 """The four tools behind the gateway, and what their refusals mean here."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
@@ -17,6 +18,7 @@ from cove.registry.v1.audit_pb2_grpc import AuditServiceStub
 from cove.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from gateway.config import Config
 from gateway.errors import LeaseLost, OwnFault
+from gateway.nodes import Nodes
 from servicekit.channel import Peer, connected
 from servicekit.errors import ServiceError
 from servicekit.secrets import read_secret
@@ -43,12 +45,28 @@ _OWN_FIELDS: Final = frozenset(
 class Tool(Generic[S]):
     """One service of a tool. The RPCs are in `rpc`, and are called through the methods.
 
-    Raises what the tool said, a `ServiceError` when it is away, `LeaseLost`, or `OwnFault`.
+    Of a tool that each node has it is the one where the environment is which the current call is
+    about. Raises what the tool said, a `ServiceError` when it is away, `LeaseLost`, `OwnFault`,
+    `NodeUnavailable`.
     """
 
-    def __init__(self, peer: Peer, rpc: S) -> None:
-        self._peer = peer
-        self.rpc = rpc
+    def __init__(self, peer: Callable[[], Peer], stub: Callable[[grpc.aio.Channel], S]) -> None:
+        self._find = peer
+        self._stub = stub
+        self._rpcs: WeakKeyDictionary[Peer, S] = WeakKeyDictionary()
+
+    @property
+    def _peer(self) -> Peer:
+        return self._find()
+
+    @property
+    def rpc(self) -> S:
+        """What can be called."""
+        peer = self._find()
+        found = self._rpcs.get(peer)
+        if found is None:
+            found = self._rpcs[peer] = self._stub(peer.channel)
+        return found
 
     async def unary(
         self,
@@ -89,6 +107,7 @@ class Tool(Generic[S]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
+    nodes: Nodes
     registry: Tool[RegistryServiceStub]
     access: Tool[AccessServiceStub]
     audit: Tool[AuditServiceStub]
@@ -104,24 +123,20 @@ class Tools:
 async def tools(config: Config) -> AsyncIterator[Tools]:
     """The tools at their addresses; they need not be up yet."""
     token = read_secret(config.service_token_file) if config.service_token_file else ""
-    async with AsyncExitStack() as stack:
-        registry, git, provider, executor = [
-            await stack.enter_async_context(connected(config.tool(name), service=name, token=token))
-            for name in ("registry", "git", "provider", "executor")
-        ]
-        address = config.tool("executor")
-        ports = await stack.enter_async_context(
-            connected(address, service="executor", token=token, narrow=True)
-        )
+    async with (
+        connected(config.tool("registry"), service="registry", token=token) as registry,
+        Nodes.open(config, token) as nodes,
+    ):
         yield Tools(
-            registry=Tool(registry, RegistryServiceStub(registry.channel)),
-            access=Tool(registry, AccessServiceStub(registry.channel)),
-            audit=Tool(registry, AuditServiceStub(registry.channel)),
-            git=Tool(git, GitServiceStub(git.channel)),
-            provider=Tool(provider, ProviderServiceStub(provider.channel)),
-            executor=Tool(executor, ExecutorServiceStub(executor.channel)),
-            files=Tool(executor, FileServiceStub(executor.channel)),
-            ports=Tool(ports, ExecutorServiceStub(ports.channel)),
+            nodes=nodes,
+            registry=Tool(lambda: registry, RegistryServiceStub),
+            access=Tool(lambda: registry, AccessServiceStub),
+            audit=Tool(lambda: registry, AuditServiceStub),
+            git=Tool(lambda: nodes.here().git, GitServiceStub),
+            provider=Tool(lambda: nodes.here().provider, ProviderServiceStub),
+            executor=Tool(lambda: nodes.here().executor, ExecutorServiceStub),
+            files=Tool(lambda: nodes.here().executor, FileServiceStub),
+            ports=Tool(lambda: nodes.here().ports, ExecutorServiceStub),
         )
 
 
@@ -178,6 +193,7 @@ def transient(error: Exception) -> bool:
         return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
     return isinstance(error, ServiceError) and error.reason in (
         ErrorReason.ERROR_REASON_SERVICE_UNAVAILABLE,
+        ErrorReason.ERROR_REASON_NODE_UNAVAILABLE,
         ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED,
     )
 

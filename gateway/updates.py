@@ -33,6 +33,7 @@ _LEAVE_SECONDS: Final = 1.0
 
 class Updates:
     def __init__(self, tools: Tools, records: Records, operations: Operations) -> None:
+        self._nodes = tools.nodes
         self._provider = tools.provider
         self._records = records
         self._operations = operations
@@ -132,6 +133,7 @@ class Updates:
         spec = provider_pb2.Spec(network=provider_network(asked.spec))
         request = provider_pb2.ValidateSpecRequest(spec=spec)
         try:
-            await self._provider.unary(self._provider.rpc.ValidateSpec, request)
+            with self._nodes.anywhere():
+                await self._provider.unary(self._provider.rpc.ValidateSpec, request)
         except grpc.aio.AioRpcError as error:
             raise retold(error, fields=NETWORK_FIELDS) from error

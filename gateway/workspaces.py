@@ -56,6 +56,7 @@ class WorkspaceServicer(WorkspaceServiceServicer):
         suspensions: Suspensions,
         limits: LifeLimits,
     ) -> None:
+        self._nodes = tools.nodes
         self._provider = tools.provider
         self._executor = tools.executor
         self._records = records
@@ -195,21 +196,23 @@ class WorkspaceServicer(WorkspaceServiceServicer):
     async def GetCapabilities(
         self, request: pb.GetCapabilitiesRequest, context: Context
     ) -> pb.GetCapabilitiesResponse:
-        asked = provider_pb2.GetCapabilitiesRequest()
-        answer = await self._provider.unary(self._provider.rpc.GetCapabilities, asked)
-        rpc = self._executor.rpc.GetCapabilities
-        try:
-            executor = await self._executor.unary(rpc, executor_pb2.GetCapabilitiesRequest())
-        except grpc.aio.AioRpcError as error:
-            if error.code() not in _UNTOLD:
-                raise
-            executor = None
+        with self._nodes.anywhere():
+            asked = provider_pb2.GetCapabilitiesRequest()
+            answer = await self._provider.unary(self._provider.rpc.GetCapabilities, asked)
+            rpc = self._executor.rpc.GetCapabilities
+            try:
+                executor = await self._executor.unary(rpc, executor_pb2.GetCapabilitiesRequest())
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in _UNTOLD:
+                    raise
+                executor = None
         return pb.GetCapabilitiesResponse(
             provider=answer.capabilities,
             drivers=answer.drivers,
             version=version("cove-server"),
             executor=executor.capabilities if executor else None,
             life=self._limits.told(),
+            nodes=self._nodes.told(),
         )
 
     async def SuspendWorkspace(

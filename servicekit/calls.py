@@ -62,6 +62,9 @@ class Call:
     uid: str = ""
     """Of the environment that it is about, once that is known."""
 
+    node: str = ""
+    """On which that is; where there is only one it may be left out."""
+
     limits: Limits = NONE
     """Of the tenant; where they are known."""
 
@@ -91,9 +94,9 @@ def limited(limits: Limits) -> None:
     _current.set(replace(_current.get(), limits=limits))
 
 
-def about(uid: str) -> None:
-    """The current call is about this environment."""
-    _current.set(replace(_current.get(), uid=uid))
+def about(uid: str, node: str = "") -> None:
+    """The current call is about this environment, on this node."""
+    _current.set(replace(_current.get(), uid=uid, node=node))
 
 
 @contextmanager
@@ -102,6 +105,7 @@ def detached(
     identity: Identity | None = None,
     correlation_id: str | None = None,
     fence: Fence | None = None,
+    node: str | None = None,
 ) -> Iterator[Call]:
     """Inside, the current call has no deadline: for work that outlives it.
 
@@ -114,6 +118,7 @@ def detached(
         deadline=None,
         identity=identity or now.identity,
         fence=fence or now.fence,
+        node=now.node if node is None else node,
         correlation_id=correlation_id or now.correlation_id or new_correlation_id(),
         traceparent=now.traceparent or new_traceparent(),
     )

@@ -99,6 +99,9 @@ REMEDIES: Final[Mapping[str, str]] = {
     "what it can.",
     "DRIVER_UNKNOWN": "Name a driver that GetCapabilities lists, or none for the default.",
     "NOT_PROVISIONED": "Provision the environment first.",
+    "NODE_UNAVAILABLE": "Retry; if it stays, have the operator look at that node.",
+    "NODE_LOST": "Wait for the node, or delete the workspace and create it anew. One that is "
+    "made with `rebuild` is made again elsewhere by itself.",
     "HANDLE_STALE": "Ask the provider for the handle in force, and use that.",
     "HANDLE_INVALID": "Provision the environment again and use the new handle.",
     "ACTIVATION_FAILED": "Read the cause; correct the spec or the host, then retry.",

@@ -34,13 +34,16 @@ async def provider(config: Config) -> AsyncIterator[Served]:
         ways_out=ways_out,
     )
     made: Mapping[str, Driver] = {local.name: local}
+    records = Records(directory / "environments")
     drivers = {str(name): made[name] for name in config.drivers}
     async with (
         Ledger.open(directory / "ledger.db") as ledger,
-        Fences.open(directory / "fences.db", Records(directory / "environments").has) as fences,
+        Fences.open(directory / "fences.db", records.has) as fences,
     ):
         tokens = PageTokens.load(directory / "page.key")
-        servicer = ProviderServicer(drivers, config.drivers[0], ledger, fences, tokens)
+        servicer = ProviderServicer(
+            drivers, config.drivers[0], ledger, fences, tokens, records.count
+        )
         services = {
             "cove.provider.v1.ProviderService": partial(
                 add_ProviderServiceServicer_to_server, servicer

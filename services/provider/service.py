@@ -1,5 +1,7 @@
 """gRPC face of provider: check the request, ask the driver, convert."""
 
+import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
@@ -32,7 +34,10 @@ class ProviderServicer(ProviderServiceServicer):
         ledger: Ledger,
         fences: Fences,
         tokens: PageTokens,
+        count: Callable[[], int],
     ) -> None:
+        """`count` tells how many environments there are, of all drivers."""
+        self._count = count
         self._drivers = drivers
         self._default = default
         self._ledger = ledger
@@ -49,7 +54,12 @@ class ProviderServicer(ProviderServiceServicer):
             )
             for name in names
         }
-        return pb.GetCapabilitiesResponse(capabilities=found[self._default], drivers=found.values())
+        return pb.GetCapabilitiesResponse(
+            capabilities=found[self._default],
+            drivers=found.values(),
+            environments=await asyncio.to_thread(self._count),
+            processors=len(os.sched_getaffinity(0)),
+        )
 
     async def ValidateSpec(
         self, request: pb.ValidateSpecRequest, context: Context

@@ -39,7 +39,7 @@ _RETRY: Final = timedelta(seconds=1)
 # So that a page, and a watch, never get larger than a client takes.
 _MAX_DOCUMENT: Final = 1 << 20
 
-_REGISTERED: Final = ("labels", "annotations", "spec", "keep_on_failure", "source")
+_REGISTERED: Final = ("labels", "annotations", "spec", "keep_on_failure", "source", "node")
 _UPDATABLE: Final = frozenset(
     {
         "labels",
@@ -127,7 +127,8 @@ class Rules:
         paths = set(request.update_mask.paths)
         given.spec.SetInParent()  # Else a path into it would leave what is stored.
         seen = message.last_active_time.ToNanoseconds()
-        if "handle_generation" in paths and given.handle_generation < message.handle_generation:
+        fell = given.handle_generation < message.handle_generation
+        if "handle_generation" in paths and "node" not in paths and fell:
             raise InvalidArgument("environment.handle_generation", "lower than the stored one")
         _copy(paths, given, message)
         life.updated(message, paths, seen, self._now())

@@ -12,7 +12,8 @@ TRANSITIONS: Final[Mapping[State.ValueType, frozenset[State.ValueType]]] = {
     State.STATE_PENDING: frozenset({State.STATE_READY, State.STATE_FAILED, State.STATE_DELETING}),
     State.STATE_READY: frozenset({State.STATE_SUSPENDED, State.STATE_FAILED, State.STATE_DELETING}),
     State.STATE_SUSPENDED: frozenset({State.STATE_READY, State.STATE_FAILED, State.STATE_DELETING}),
-    State.STATE_FAILED: frozenset({State.STATE_DELETING}),
+    # READY again when the node it was lost with is back.
+    State.STATE_FAILED: frozenset({State.STATE_READY, State.STATE_DELETING}),
     State.STATE_DELETING: frozenset({State.STATE_DELETED, State.STATE_FAILED}),
     # READY again is undelete, DELETING again is purge.
     State.STATE_DELETED: frozenset({State.STATE_READY, State.STATE_DELETING}),

@@ -42,6 +42,7 @@ class Workspaces:
         image: str = "",
         setup: Iterable[str] = (),
         requires: Iterable[str] = (),
+        rebuild: bool = False,
         depth: int = 0,
         filter: str = "",  # noqa: A002 - the contract's word.
         env: Mapping[str, str] | None = None,
@@ -70,7 +71,9 @@ class Workspaces:
         `driver` is what it stands on, the node's default when it is empty. Where that has images,
         `image` names the root file system of its programs, by name or digest, and `setup` are
         shell scripts that are run on it, once for all who name the same ones. It `requires`
-        capabilities by their names: `client.capabilities()` lists those of each driver.
+        capabilities by their names: `client.capabilities()` lists those of each driver. With
+        `rebuild` it is made again on another node when its own is gone, from its last commit that
+        can be had there; what was not committed is lost then.
 
         `ttl`, in seconds from now, is when it is deleted by itself, its unsaved work kept as
         `delete` keeps it. With an `idle_timeout` it is suspended when for so long nobody has used
@@ -95,6 +98,7 @@ class Workspaces:
                     image=image,
                     setup=setup,
                     required_capabilities=requires,
+                    rebuild=rebuild,
                     depth=depth,
                     filter=filter,
                     limits=limits,

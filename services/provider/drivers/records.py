@@ -64,6 +64,10 @@ class Records:
     def uids(self) -> list[str]:
         return sorted(path.name for path in self._root.iterdir() if valid_uid(path.name))
 
+    def count(self) -> int:
+        """How many there are, of whatever driver."""
+        return sum(valid_uid(path.name) for path in self._root.iterdir())
+
     def read(self, uid: str) -> Record | None:
         """None when nothing is there, or it was not finished."""
         try:

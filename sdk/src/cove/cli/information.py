@@ -6,7 +6,7 @@ from contextlib import suppress
 from importlib.metadata import version as installed
 from typing import Final
 
-from cove.cli.console import Console, span
+from cove.cli.console import Console, printable, span
 from cove.client import Client
 from cove.executor.v1.executor_pb2 import Capabilities as ExecutorCapabilities
 from cove.health import SERVING
@@ -57,6 +57,9 @@ async def capabilities(cove: Client, _: argparse.Namespace, console: Console) ->
     for name, value in facts.items():
         if value:
             console.line(f"{name + ':':<12}{value}")
+    for node in answer.nodes:
+        state = "" if node.answers else ", does not answer"
+        console.line(f"node {printable(node.name or '?')}: {node.workspaces} workspaces{state}")
     for driver in answer.drivers:
         console.line(f"{driver.driver + ':':<12}{', '.join(driver.capabilities)}")
         if driver.remedy and driver.driver != found.driver:

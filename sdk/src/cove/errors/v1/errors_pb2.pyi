@@ -202,6 +202,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The handle was one of this environment, and the environment has gone on since: ask for the
     one in force now. Metadata: `uid`, `generation`.
     """
+    ERROR_REASON_NODE_UNAVAILABLE: _ErrorReason.ValueType  # 430
+    """The node that the workspace is on does not answer. Metadata: `node`."""
+    ERROR_REASON_NODE_LOST: _ErrorReason.ValueType  # 431
+    """The node that the workspace is on is gone; when it comes back, so does the workspace.
+    Metadata: `node`.
+    """
     ERROR_REASON_ENVIRONMENT_DORMANT: _ErrorReason.ValueType  # 500
     """The environment has no running sandbox: activate it, then retry. Metadata: `uid`."""
     ERROR_REASON_EXECUTION_NOT_FOUND: _ErrorReason.ValueType  # 501
@@ -468,6 +474,12 @@ Metadata: `uid`, `port`.
 ERROR_REASON_HANDLE_STALE: ErrorReason.ValueType  # 410
 """The handle was one of this environment, and the environment has gone on since: ask for the
 one in force now. Metadata: `uid`, `generation`.
+"""
+ERROR_REASON_NODE_UNAVAILABLE: ErrorReason.ValueType  # 430
+"""The node that the workspace is on does not answer. Metadata: `node`."""
+ERROR_REASON_NODE_LOST: ErrorReason.ValueType  # 431
+"""The node that the workspace is on is gone; when it comes back, so does the workspace.
+Metadata: `node`.
 """
 ERROR_REASON_ENVIRONMENT_DORMANT: ErrorReason.ValueType  # 500
 """The environment has no running sandbox: activate it, then retry. Metadata: `uid`."""

@@ -1204,6 +1204,7 @@ class GetCapabilitiesResponse(_message.Message):
     EXECUTOR_FIELD_NUMBER: _builtins.int
     LIFE_FIELD_NUMBER: _builtins.int
     DRIVERS_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of Cove that serves."""
     @_builtins.property
@@ -1224,6 +1225,10 @@ class GetCapabilitiesResponse(_message.Message):
         names none.
         """
 
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeStatus]:
+        """The nodes that workspaces are made on; none where there is one only."""
+
     def __init__(
         self,
         *,
@@ -1232,14 +1237,51 @@ class GetCapabilitiesResponse(_message.Message):
         executor: _executor_pb2.Capabilities | None = ...,
         life: Global___LifeCapabilities | None = ...,
         drivers: _abc.Iterable[_provider_pb2.Capabilities] | None = ...,
+        nodes: _abc.Iterable[Global___NodeStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "life", b"life", "provider", b"provider"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["drivers", b"drivers", "executor", b"executor", "life", b"life", "provider", b"provider", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drivers", b"drivers", "executor", b"executor", "life", b"life", "nodes", b"nodes", "provider", b"provider", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCapabilitiesResponse: _TypeAlias = GetCapabilitiesResponse  # noqa: Y015
+
+@_typing.final
+class NodeStatus(_message.Message):
+    """A node that workspaces are made on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    DRIVERS_FIELD_NUMBER: _builtins.int
+    WORKSPACES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """As its provider tells it; empty until it has answered."""
+    answers: _builtins.bool
+    """Whether it has answered in the last seconds."""
+    workspaces: _builtins.int
+    """and how many workspaces are on it."""
+    @_builtins.property
+    def drivers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it told last: the drivers that can be asked for,"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        answers: _builtins.bool = ...,
+        drivers: _abc.Iterable[_builtins.str] | None = ...,
+        workspaces: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "drivers", b"drivers", "name", b"name", "workspaces", b"workspaces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeStatus: _TypeAlias = NodeStatus  # noqa: Y015
 
 @_typing.final
 class LifeCapabilities(_message.Message):

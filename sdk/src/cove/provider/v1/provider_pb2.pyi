@@ -472,6 +472,12 @@ class GetCapabilitiesResponse(_message.Message):
 
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     DRIVERS_FIELD_NUMBER: _builtins.int
+    ENVIRONMENTS_FIELD_NUMBER: _builtins.int
+    PROCESSORS_FIELD_NUMBER: _builtins.int
+    environments: _builtins.int
+    """Environments that are provisioned here, of all drivers."""
+    processors: _builtins.int
+    """Processors of this machine."""
     @_builtins.property
     def capabilities(self) -> Global___Capabilities:
         """Of the default driver, as probed."""
@@ -485,10 +491,12 @@ class GetCapabilitiesResponse(_message.Message):
         *,
         capabilities: Global___Capabilities | None = ...,
         drivers: _abc.Iterable[Global___Capabilities] | None = ...,
+        environments: _builtins.int = ...,
+        processors: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "drivers", b"drivers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "drivers", b"drivers", "environments", b"environments", "processors", b"processors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

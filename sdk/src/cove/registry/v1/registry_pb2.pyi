@@ -455,6 +455,7 @@ class EnvironmentSpec(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     SETUP_FIELD_NUMBER: _builtins.int
     REQUIRED_CAPABILITIES_FIELD_NUMBER: _builtins.int
+    REBUILD_FIELD_NUMBER: _builtins.int
     repository: _builtins.str
     """URL of the repository; empty makes a new, empty one."""
     revision: _builtins.str
@@ -472,6 +473,10 @@ class EnvironmentSpec(_message.Message):
     image: _builtins.str
     """What its programs see as their root file system: an image by its name or digest, where the
     driver has `image`. Empty means what the driver has by itself.
+    """
+    rebuild: _builtins.bool
+    """When the node it is on is gone, make it again on another one, from its last commit that can
+    be had there. What was not committed is lost then, and so are home and /tmp.
     """
     @_builtins.property
     def limits(self) -> Global___Limits:
@@ -524,10 +529,11 @@ class EnvironmentSpec(_message.Message):
         image: _builtins.str = ...,
         setup: _abc.Iterable[_builtins.str] | None = ...,
         required_capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        rebuild: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "limits", b"limits", "network", b"network", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "depth", b"depth", "driver", b"driver", "env", b"env", "filter", b"filter", "idle_timeout", b"idle_timeout", "image", b"image", "limits", b"limits", "network", b"network", "repository", b"repository", "required_capabilities", b"required_capabilities", "revision", b"revision", "setup", b"setup", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "depth", b"depth", "driver", b"driver", "env", b"env", "filter", b"filter", "idle_timeout", b"idle_timeout", "image", b"image", "limits", b"limits", "network", b"network", "rebuild", b"rebuild", "repository", b"repository", "required_capabilities", b"required_capabilities", "revision", b"revision", "setup", b"setup", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
