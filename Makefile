@@ -22,6 +22,8 @@ HISTORY_LIVES ?= 60
 # And how long the storm in `make test` is: none until all that storms find is mended (decision 0027).
 CHAOS_TEST_SECONDS ?= 0
 PYTEST_WORKERS ?= 3
+# Images set it. Each of some hundred processes of the tests would compile all it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test test-long test-compose check lint types layers protos-check lowest bench protos docs docs-site dist lock clean
@@ -46,9 +48,10 @@ demo: setup ## Start the suite, make a workspace, run, commit, push. REPOSITORY=
 up: setup ## Start the suite and leave it running.
 	@$(BIN)/cove up
 
+# In the order of the folders: what the files of one share, a worker makes once.
 test: setup ## Run every functional test (some 10 minutes on 2 cores).
 	COVE_CHAOS_TEST_SECONDS=$(CHAOS_TEST_SECONDS) \
-	  $(BIN)/pytest -m "not long" -n $(PYTEST_WORKERS) --dist loadfile
+	  $(BIN)/pytest -m "not long" -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load. LONG=-k expression picks.
 	COVE_FUZZ_WORKTREES=$(FUZZ_WORKTREES) COVE_KILL_POINTS=$(KILL_POINTS) \

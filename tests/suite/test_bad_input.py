@@ -17,7 +17,7 @@ from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1 import gateway_pb2_grpc as stubs
 from tests.support.suite import Suite
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 ID = "3f2b8a52-9f53-4f0e-9b9d-0d5d3f0f6c11"
 FILES = stubs.FileServiceStub
@@ -244,7 +244,7 @@ CASES = {
 }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
 async def good(suite: Suite) -> str:
     """A workspace `good` of an empty repository, made with the request id ID."""
     async with channel_of(suite) as channel:
