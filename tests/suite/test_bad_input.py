@@ -1,6 +1,7 @@
 """Bad input: the same code, reason, field and remedy over gRPC and HTTP, and nothing changes."""
 
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -245,12 +246,13 @@ CASES = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="package")
-async def good(suite: Suite) -> str:
+async def good(suite: Suite) -> AsyncIterator[str]:
     """A workspace `good` of an empty repository, made with the request id ID."""
-    async with channel_of(suite) as channel:
+    async with suite.client() as cove, channel_of(suite) as channel:
         request = pb.CreateWorkspaceRequest(workspace_id="good", request_id=ID)
         await SPACES(channel).CreateWorkspace(request, metadata=metadata_of(suite))
-    return "good"
+        yield "good"
+        await cove.workspaces.named("good").delete(force=True)
 
 
 def channel_of(suite: Suite) -> grpc.aio.Channel:
