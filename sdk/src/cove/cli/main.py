@@ -109,7 +109,7 @@ def _guarded(options: argparse.Namespace, console: Console) -> int:
     except Failure as error:
         console.trouble(str(error), error.remedy)
         return error.status
-    except (KeyboardInterrupt, *_cancelled()):
+    except _interruptions():
         return _INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes it once more at the end.
@@ -128,11 +128,11 @@ def _guarded(options: argparse.Namespace, console: Console) -> int:
     return status
 
 
-def _cancelled() -> tuple[type[BaseException], ...]:
-    """What a cancelled coroutine raises. To import it takes a while, and not all commands do."""
+def _interruptions() -> tuple[type[BaseException], ...]:
+    """What Ctrl-C raises. To import asyncio takes a while, and not all commands do."""
     from asyncio import CancelledError
 
-    return (CancelledError,)
+    return (KeyboardInterrupt, CancelledError)
 
 
 def _open_streams() -> None:
