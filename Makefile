@@ -22,6 +22,12 @@ HISTORY_LIVES ?= 60
 # And how long the storm in `make test` is: none until all that storms find is mended (decision 0027).
 CHAOS_TEST_SECONDS ?= 0
 PYTEST_WORKERS ?= 3
+# Of the long suites; most have more than one process at work themselves.
+LONG_WORKERS ?= 2
+# In the order of the folders: what the files of one share, a worker makes once.
+SPREAD := --dist loadfile --no-loadscope-reorder
+# Images set it. Each of some hundred processes of the tests would compile all it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test test-long test-compose check lint types layers protos-check lowest bench protos docs docs-site dist lock clean
@@ -48,7 +54,7 @@ up: setup ## Start the suite and leave it running.
 
 test: setup ## Run every functional test (some 10 minutes on 2 cores).
 	COVE_CHAOS_TEST_SECONDS=$(CHAOS_TEST_SECONDS) \
-	  $(BIN)/pytest -m "not long" -n $(PYTEST_WORKERS) --dist loadfile
+	  $(BIN)/pytest -m "not long" -n $(PYTEST_WORKERS) $(SPREAD)
 
 test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load. LONG=-k expression picks.
 	COVE_FUZZ_WORKTREES=$(FUZZ_WORKTREES) COVE_KILL_POINTS=$(KILL_POINTS) \
@@ -59,7 +65,7 @@ test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load.
 	  COVE_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) COVE_FUZZ_ARCHIVES=$(FUZZ_ARCHIVES) \
 	  COVE_DATABASE_KILLS=$(DATABASE_KILLS) \
 	  COVE_CHAOS_SECONDS=$(CHAOS_SECONDS) COVE_HISTORY_LIVES=$(HISTORY_LIVES) \
-	  $(BIN)/pytest -m long $(LONG) || test $$? -eq 5
+	  $(BIN)/pytest -m long -n $(LONG_WORKERS) $(SPREAD) $(LONG) || test $$? -eq 5
 
 test-compose: setup ## Run the suite in containers, for real; as root, about 6 minutes.
 	@$(BIN)/python -m tests.compose
@@ -86,7 +92,8 @@ protos-check: setup
 
 # The lowest versions that pyproject.toml promises, in an environment of their own.
 lowest: .build/lowest/.ready
-	.build/lowest/bin/python -m pytest -q -p no:cacheprovider tests/servicekit tests/registry tests/sdk
+	.build/lowest/bin/python -m pytest -q -p no:cacheprovider -m "not long" -n $(PYTEST_WORKERS) $(SPREAD) \
+	  tests/servicekit tests/registry tests/sdk
 
 .build/lowest/.ready: requirements-lowest.lock pyproject.toml sdk/pyproject.toml
 	@mkdir -p .build && rm -rf .build/lowest && $(PYTHON) -m venv .build/lowest

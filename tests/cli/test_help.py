@@ -1,6 +1,8 @@
 """The help: complete, true, and fit for a terminal."""
 
 import shlex
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -64,6 +66,16 @@ def test_every_command_does_something(name: str) -> None:
         assert callable(loaded(run.args[0]))
     else:
         assert run is not None or name == "help"
+
+
+def test_a_command_is_parsed_without_what_takes_long_to_import() -> None:
+    program = (
+        "import sys; from cove.cli.main import command_line; command_line(['ls', '--json']);"
+        "print([name for name in ('asyncio', 'grpc', 'importlib.metadata', 'cove_server')"
+        " if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout == b"[]\n"
 
 
 def test_every_command_is_in_the_overview() -> None:

@@ -152,6 +152,8 @@ class Stage:
 
     async def clear(self) -> None:
         """Delete every workspace. Fails if something is left then."""
+        if await self.empty():
+            return
         async with self.gateway("cleaner") as cleaner:
             await eventually(self.settled)
             for record in await self.records():

@@ -45,22 +45,25 @@ class Remote:
         return f"https://{self.host}/app.git"
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[Path, int, Path]]:
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int, Path]]:
     """A repository behind a password, its port, and the authority that vouches for it."""
-    authority = Authority(tmp_path / "authority")
-    root = tmp_path / "served"
+    folder = tmp_path_factory.mktemp("remote")
+    authority = Authority(folder / "authority")
+    root = folder / "served"
     root.mkdir()
-    make_repository(tmp_path / "source")
-    git(root, "clone", "-q", "--bare", str(tmp_path / "source"), "app.git")
+    make_repository(folder / "source")
+    git(root, "clone", "-q", "--bare", str(folder / "source"), "app.git")
     git(root / "app.git", "config", "http.receivepack", "true")
     with ExitStack() as stack:
         server = stack.enter_context(serving(root, authority.issue("localhost")))
         yield root / "app.git", server.port, authority.certificate
 
 
-@pytest_asyncio.fixture
-async def remote(tmp_path: Path, served: tuple[Path, int, Path]) -> AsyncIterator[Remote]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def remote(
+    tmp_path_factory: pytest.TempPathFactory, served: tuple[Path, int, Path]
+) -> AsyncIterator[Remote]:
     bare, port, certificate = served
     held: list[asyncio.Transport] = []
     loop = asyncio.get_running_loop()
@@ -71,13 +74,14 @@ async def remote(tmp_path: Path, served: tuple[Path, int, Path]) -> AsyncIterato
         "COVE_GIT__CA_FILE": str(certificate),
         "COVE_GIT__ALLOWED_HOSTS": f"{host},{quiet}",
     }
-    async with running_suite(tmp_path, env=env) as suite:
+    async with running_suite(tmp_path_factory.mktemp("suite"), env=env) as suite:
         yield Remote(suite, bare, host, quiet, held)
     silent.close()
     for transport in held:
         transport.abort()
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_password_goes_to_the_hosts_that_are_named(remote: Remote) -> None:
     allowed = {**ADA, "COVE_REMOTE_HOSTS": f"git.example.org, {remote.host}"}
     async with over_stdio(remote.suite, allowed) as agent:
@@ -89,6 +93,7 @@ async def test_a_password_goes_to_the_hosts_that_are_named(remote: Remote) -> No
     assert git(remote.bare, "rev-parse", "cove/private").strip() == commit["commit"]["id"]
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("hosts", [{}, {"COVE_REMOTE_HOSTS": "localhost, git.example.org:443"}])
 async def test_a_password_goes_to_no_other_host(remote: Remote, hosts: dict[str, str]) -> None:
     async with over_stdio(remote.suite, {**ADA, **hosts}) as agent:
@@ -99,6 +104,7 @@ async def test_a_password_goes_to_no_other_host(remote: Remote, hosts: dict[str,
     assert PASSWORD not in refused.value.text
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_create_that_takes_long_goes_on_after_the_call(remote: Remote) -> None:
     async with over_stdio(remote.suite) as agent:
         silent = f"https://{remote.silent}/a.git"

@@ -1,4 +1,4 @@
-"""One suite, as `cove up` starts it, for the tests of a module; and a repository for each test."""
+"""One suite, as `cove up` starts it, for all that need none of their own; a repository for each."""
 
 import subprocess
 from collections.abc import AsyncIterator
@@ -11,13 +11,13 @@ import pytest_asyncio
 from tests.support.suite import Suite, running_suite
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
     async with running_suite(tmp_path_factory.mktemp("suite")) as running:
         yield running
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="package")
 async def http(suite: Suite) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"authorization": f"Bearer {suite.token}"}
     async with httpx.AsyncClient(

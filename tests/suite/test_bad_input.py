@@ -1,6 +1,7 @@
 """Bad input: the same code, reason, field and remedy over gRPC and HTTP, and nothing changes."""
 
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1 import gateway_pb2_grpc as stubs
 from tests.support.suite import Suite
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 ID = "3f2b8a52-9f53-4f0e-9b9d-0d5d3f0f6c11"
 FILES = stubs.FileServiceStub
@@ -244,13 +245,14 @@ CASES = {
 }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def good(suite: Suite) -> str:
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
+async def good(suite: Suite) -> AsyncIterator[str]:
     """A workspace `good` of an empty repository, made with the request id ID."""
-    async with channel_of(suite) as channel:
+    async with suite.client() as cove, channel_of(suite) as channel:
         request = pb.CreateWorkspaceRequest(workspace_id="good", request_id=ID)
         await SPACES(channel).CreateWorkspace(request, metadata=metadata_of(suite))
-    return "good"
+        yield "good"
+        await cove.workspaces.named("good").delete(force=True)
 
 
 def channel_of(suite: Suite) -> grpc.aio.Channel:

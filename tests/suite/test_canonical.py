@@ -9,7 +9,7 @@ import pytest
 
 from tests.suite.conftest import head_of
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 

@@ -8,7 +8,7 @@ import pytest
 from cove.workspace import Workspace
 from tests.support.suite import Suite
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 WORK = (
     "git config user.name Ada; git config user.email ada@example.org; "

@@ -10,7 +10,7 @@ from cove.status import FailedPrecondition, OutOfRange
 from cove.sync import Client
 from tests.support.suite import Suite
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
+pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.long]
 
 LINES = [b"%d\n" % number * 50 for number in range(200)]
 

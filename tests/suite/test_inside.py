@@ -16,7 +16,7 @@ from cove.cli.errors import UsageError
 from cove.cli.secrets import given
 from tests.support.suite import Suite, until
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 VALUE = "hush-7a1e55e8-hush"
 PORT = 8000
@@ -24,7 +24,7 @@ SERVER = "python3 -m http.server --bind 127.0.0.1 8000 >/dev/null 2>&1 & "
 WAIT = "until (: </dev/tcp/127.0.0.1/8000) 2>/dev/null; do sleep 0.02; done"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
 async def served(suite: Suite) -> AsyncIterator[Workspace]:
     """A workspace whose first execution left a server behind."""
     async with suite.client() as cove:
@@ -35,6 +35,7 @@ async def served(suite: Suite) -> AsyncIterator[Workspace]:
         up = await workspace.execute("bash", "-c", WAIT, timeout=30)
         assert up.exit_status == 0
         yield workspace
+        await workspace.delete(force=True)
 
 
 async def run(*argv: str) -> str:

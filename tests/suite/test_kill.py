@@ -9,7 +9,7 @@ from cove.executions import Execution
 from cove.executor.v1.executor_pb2 import Chunk, Gap
 from tests.support.suite import Suite
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 SERVICES = ["registry", "git", "provider", "executor", "gateway"]
 

@@ -12,7 +12,7 @@ from cove.provider.v1 import provider_pb2
 from cove.registry.v1 import registry_pb2
 from tests.support.suite import Suite
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 _MIB = 1 << 20
 _BOMB = "python3 -c 'a = [bytearray(1 << 20) for _ in range(4096)]'"

@@ -10,7 +10,7 @@ from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import WorkspaceServiceStub
 from tests.support.suite import Suite
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 SECRET = "s3cret-of-nobody"
 

@@ -1,19 +1,28 @@
 """Very many workspaces at once, as a fleet of agents starts."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from cove.client import Client
 from cove.workspace import Workspace
 from tests.suite.conftest import head_of
-from tests.support.suite import Suite
+from tests.support.suite import Suite, running_suite
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
+pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.long]
 
 AT_ONCE = 100
 SAMPLE = 10
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
+async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
+    """Whose repositories are all of this test."""
+    async with running_suite(tmp_path_factory.mktemp("suite")) as running:
+        yield running
 
 
 @pytest.mark.timeout(600)

@@ -14,19 +14,19 @@ from cove.status import InvalidArgument
 from tests.egress.world import HERE, Outside, outside
 from tests.support.suite import Suite, running_suite, until
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 STATUS = 'curl -sS -o /dev/null -w "%{http_code}" -m 20 '
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
 async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
     env = {"COVE_PROVIDER__EGRESS_NETWORKS": "127.0.0.0/8"}
     async with running_suite(tmp_path_factory.mktemp("suite"), env=env) as running:
         yield running
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="package")
 async def server() -> AsyncIterator[Outside]:
     async with outside() as server:
         yield server

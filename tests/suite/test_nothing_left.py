@@ -13,7 +13,7 @@ from cove.client import Client
 from cove.gateway.v1 import gateway_pb2 as pb
 from tests.support.suite import Suite, running_suite, until
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 # Short, so that a test sees what takes over when a gateway is gone.
 ENV = {
@@ -23,7 +23,7 @@ ENV = {
 }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
 async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
     async with running_suite(tmp_path_factory.mktemp("left"), env=ENV) as running:
         yield running

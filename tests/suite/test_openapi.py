@@ -18,7 +18,7 @@ _WATCH = "/workspaces:watch"
 _ENDLESS = (_WATCH, "/files:watch", "/usage")
 _BY_THE_TEST = "read by the test"
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def succeeded() -> set[str]:
     return set()
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="package")
 async def held(suite: Suite, api: OpenApi, succeeded: set[str]) -> AsyncIterator[httpx.AsyncClient]:
     """A client each of whose answers is held to the document, and each request that went well."""
 

@@ -2,15 +2,24 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from cove import ResourceExhausted, sync
-from tests.support.suite import Suite
+from tests.support.suite import Suite, running_suite
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
+async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
+    """Whose one tenant has nothing yet."""
+    async with running_suite(tmp_path_factory.mktemp("suite")) as running:
+        yield running
 
 
 async def test_a_quota_holds_whoever_sets_it(suite: Suite, http: httpx.AsyncClient) -> None:

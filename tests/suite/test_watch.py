@@ -15,13 +15,13 @@ from cove.watch import Change, Delete, Put, SnapshotEnd
 from tests.servicekit.failing import failure
 from tests.support.suite import Suite, running_suite
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 KEPT = 20
 """Changes that the registry keeps; it throws the others away when it starts."""
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
 async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
     env = {"COVE_REGISTRY__HISTORY_REVISIONS": str(KEPT)}
     async with running_suite(tmp_path_factory.mktemp("suite"), env=env) as running:

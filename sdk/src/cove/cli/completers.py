@@ -1,7 +1,6 @@
 """What a shell may complete arguments to. Whatever fails offers nothing, and says nothing."""
 
 import argparse
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -74,6 +73,8 @@ def by_type(prefix: str, action: argparse.Action, **_: Any) -> Sequence[str]:
 def _asked(
     options: argparse.Namespace, ask: Callable[..., AsyncIterator[str]], *arguments: str
 ) -> list[str]:
+    import asyncio
+
     from cove.client import Client
     from cove.status import CoveError
 

@@ -1,7 +1,6 @@
 """Runs what a sub-command is made of, which is imported only then."""
 
 import argparse
-import asyncio
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -24,6 +23,8 @@ def locally(handler: str, options: argparse.Namespace) -> int:
 
 def with_client(handler: str, options: argparse.Namespace) -> int:
     """Run a coroutine function of client, options and console; a failed call is told."""
+    import asyncio
+
     from cove.client import Client
     from cove.status import CoveError
 

@@ -1,12 +1,10 @@
 """Reads the command line and runs a command."""
 
 import argparse
-import asyncio
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Final
 
@@ -46,12 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit status: 1 for a failure, 2 for a wrong command line."""
     _open_streams()
     console = Console.standard()
-    parser, commands = command_line()
+    given = list(sys.argv[1:] if argv is None else argv)
     if _COMPLETING in os.environ:
         from cove.cli.completion import complete
 
-        complete(parser)
-    arguments = _asked_for_help(list(sys.argv[1:] if argv is None else argv), commands)
+        complete(command_line()[0])
+    parser, commands = command_line(given)
+    arguments = _asked_for_help(given, commands)
     if not arguments:
         console.note(parser.format_help().rstrip())
         return _USAGE
@@ -64,18 +63,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _guarded(options, console)
 
 
-def command_line() -> tuple[argparse.ArgumentParser, Commands]:
-    """The parser of the whole command line, and what it knows."""
+def command_line(arguments: Sequence[str] = ()) -> tuple[argparse.ArgumentParser, Commands]:
+    """The parser of the whole command line, and what it knows.
+
+    Of `arguments` that begin with a sub-command of this distribution, only what they can be:
+    to look for what else is installed takes as long as all the rest.
+    """
     parser = _TopParser(prog="cove", description=_DESCRIPTION, usage="cove COMMAND [ARGUMENT ...]")
-    parser.add_argument("--version", action="version", version=f"cove {version('cove')}")
     commands = Commands.of(parser)
     for module in (workspaces, running, files, source, agents, tenant, information):
         module.add(commands)
-    for plugin in sorted(entry_points(group=_PLUGINS)):
-        plugin.load()(commands)  # Of other distributions, as `up` of cove-server.
+    if not arguments or arguments[0] not in commands.parsers:
+        _add_what_is_installed(parser, commands)
     information.add_help(commands)
     parser.epilog = f"{commands.overview()}\n\n{_EXAMPLES}"
     return parser, commands
+
+
+def _add_what_is_installed(parser: argparse.ArgumentParser, commands: Commands) -> None:
+    """Add the version, and the sub-commands of other distributions, as `up` of cove-server."""
+    from importlib.metadata import entry_points, version
+
+    parser.add_argument("--version", action="version", version=f"cove {version('cove')}")
+    for plugin in sorted(entry_points(group=_PLUGINS)):
+        plugin.load()(commands)
 
 
 class _TopParser(Parser):
@@ -98,7 +109,7 @@ def _guarded(options: argparse.Namespace, console: Console) -> int:
     except Failure as error:
         console.trouble(str(error), error.remedy)
         return error.status
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except _interruptions():
         return _INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes it once more at the end.
@@ -115,6 +126,13 @@ def _guarded(options: argparse.Namespace, console: Console) -> int:
         console.trouble(f"{type(error).__name__}: {error}", f"{_DEBUG}=1 shows where.")
         return 1
     return status
+
+
+def _interruptions() -> tuple[type[BaseException], ...]:
+    """What Ctrl-C raises. To import asyncio takes a while, and not all commands do."""
+    from asyncio import CancelledError
+
+    return (KeyboardInterrupt, CancelledError)
 
 
 def _open_streams() -> None:
