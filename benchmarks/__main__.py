@@ -15,6 +15,7 @@ from benchmarks import (
     ending,
     execute,
     memory,
+    nodes,
     registry,
     stores,
     stream,
@@ -32,6 +33,7 @@ ALL = {
     "memory": memory.run,
     "worktree": worktree.run,
     "registry": registry.run,
+    "nodes": nodes.run,
     "stores": stores.run,
 }
 DOCKER = ("execute", "create", "ending", "density")

@@ -14,14 +14,16 @@ Stream: TypeAlias = "grpc.aio.UnaryStreamMultiCallable[bytes, bytes]"
 
 
 @asynccontextmanager
-async def echo_server(folder: str) -> AsyncIterator[grpc.aio.Channel]:
+async def echo_server(folder: str, address: str = "") -> AsyncIterator[grpc.aio.Channel]:
+    """At a socket in `folder`, or at an address."""
+    address = address or f"unix:{folder}/echo"
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.echo", f"unix:{folder}/echo", stdout=subprocess.PIPE
+        sys.executable, "-m", "benchmarks.echo", address, stdout=subprocess.PIPE
     )
     try:
         assert process.stdout is not None
-        await process.stdout.readline()
-        async with grpc.aio.insecure_channel(f"unix:{folder}/echo") as channel:
+        told = (await process.stdout.readline()).decode().strip()
+        async with grpc.aio.insecure_channel(told) as channel:
             yield channel
     finally:
         process.terminate()
@@ -57,9 +59,10 @@ async def _serve(address: str) -> None:
             ),
         )
     )
-    server.add_insecure_port(address)
+    port = server.add_insecure_port(address)
     await server.start()
-    print("ready", flush=True)
+    served = address if address.startswith("unix:") else f"127.0.0.1:{port}"
+    print(served, flush=True)
     await server.wait_for_termination()
 
 
