@@ -26,6 +26,7 @@ from gateway.deadlines import Deadlines
 from gateway.delete import Deletions, Undeletions
 from gateway.executions import ExecutionServicer
 from gateway.files import FileServicer
+from gateway.handles import Handles
 from gateway.life import Life
 from gateway.limits import LifeLimits
 from gateway.losses import Losses
@@ -95,6 +96,7 @@ class Parts:
         deletions = Deletions(records, operations, teardown, config.undelete_window, clock)
         quotas = Quotas(behind)
         workspaces = Workspaces(behind, records, self.activity, suspensions, quotas)
+        handles = Handles(records)
         updates = Updates(behind, records, operations)
         self._workspaces = WorkspaceServicer(
             behind,
@@ -112,8 +114,8 @@ class Parts:
                 undelete_window=config.undelete_window,
             ),
         )
-        self._executions = ExecutionServicer(behind, workspaces)
-        self._files = FileServicer(behind, workspaces)
+        self._executions = ExecutionServicer(behind, workspaces, handles)
+        self._files = FileServicer(behind, workspaces, handles)
         self._sources = SourceServicer(behind, records, workspaces, stills)
         self._access = AccessServicer(quotas)
         self._audit = AuditServicer(behind)

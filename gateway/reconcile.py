@@ -103,6 +103,7 @@ class Reconciler:
                     takeover = await self._compared(environment, found.get(environment.uid))
                 if takeover:
                     await self._take_over(environment, takeover)
+            await self._losses.advanced()
             self._losses.forget(known)
             if found is not None:
                 await self._orphans.remove(found, known)
@@ -111,11 +112,7 @@ class Reconciler:
         """What to do about a record at rest, given what the tools have of it."""
         if self._losses.due(environment, found):
             return Takeover(Operation.OPERATION_REPAIRING, self._losses.repair)
-        with calls.detached(identity=_owner(environment)):
-            try:
-                await self._losses.advance(environment, found)
-            except (ServiceError, grpc.aio.AioRpcError) as error:
-                _log.info("another was faster: %s", error, extra=_fields(environment.uid))
+        await self._losses.advance(environment, found)
         return None
 
     async def _take_over(self, environment: Environment, takeover: Takeover) -> None:

@@ -1,6 +1,6 @@
 """The registry as the gateway uses it: workspaces by their names, failures in their words."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
@@ -15,7 +15,7 @@ from cove.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from gateway import names
 from gateway.errors import LeaseLost, WorkspaceExists, WorkspaceNotFound
 from gateway.tools import Tool, retold
-from servicekit.status import reason
+from servicekit.status import reason, reason_of
 
 State = pb.Environment.State
 Operation = pb.Environment.Operation
@@ -26,6 +26,7 @@ Res = TypeVar("Res")
 
 _SECONDS: Final = 30.0
 _PAGE: Final = 500
+_BATCH: Final = 500
 _ALL_TENANTS: Final = "-"
 
 
@@ -158,6 +159,24 @@ class Records:
         )
         rpc = self._rpc.UpdateEnvironment
         return (await self._call(rpc, request, environment.name, request_id)).environment
+
+    async def update_all(
+        self, updates: Sequence[tuple[pb.Environment, Iterable[str]]]
+    ) -> Sequence[ErrorReason.ValueType]:
+        """Write these fields of each, under its etag, in few commits: why each was refused.
+
+        Unspecified: it was not. All of them are the current tenant's.
+        """
+        reasons: list[ErrorReason.ValueType] = []
+        for start in range(0, len(updates), _BATCH):
+            request = pb.BatchUpdateEnvironmentsRequest(request_id=names.derived("", ""))
+            for environment, fields in updates[start : start + _BATCH]:
+                update = request.writes.add().update
+                update.environment.CopyFrom(environment)
+                update.update_mask.paths.extend(fields)
+            answer = await self._call(self._rpc.BatchUpdateEnvironments, request, "")
+            reasons += [reason_of(each.error) for each in answer.results]
+        return reasons
 
     async def move(
         self,
