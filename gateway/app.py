@@ -17,6 +17,7 @@ from cove.gateway.v1.gateway_pb2_grpc import (
 )
 from gateway.access import AccessServicer, AuditServicer
 from gateway.activity import Activity, noting
+from gateway.acts import Acts
 from gateway.auth import TENANT, NoAuthenticator, TokenAuthenticator
 from gateway.clock import Clock
 from gateway.config import Config
@@ -63,7 +64,8 @@ async def gateway(config: Config, *, clock: Clock | None = None) -> AsyncIterato
         records = Records(behind.registry)
         deadlines = Deadlines(config.create_limit, config.operation_limit)
         async with Operations.open(records, config.lease, deadlines) as operations:
-            parts = Parts(config, behind, records, operations, deadlines, clock or Clock())
+            acts = Acts(trail, TENANT)
+            parts = Parts(config, behind, records, operations, deadlines, clock or Clock(), acts)
             async with (
                 noting(parts.activity),
                 serving(
@@ -86,6 +88,7 @@ class Parts:
         operations: Operations,
         deadlines: Deadlines,
         clock: Clock,
+        acts: Acts,
     ) -> None:
         self.activity = Activity(records, clock, config.activity_interval)
         suspensions = Suspensions(behind, records, operations, self.activity, clock)
@@ -124,12 +127,13 @@ class Parts:
             operations=operations,
             saga=saga,
             deletions=deletions,
-            orphans=Orphans(behind, teardown, config.orphan_grace),
+            orphans=Orphans(behind, teardown, acts, config.orphan_grace),
             losses=Losses(behind, records, saga, config.orphan_grace),
             updates=updates,
             deadlines=deadlines,
             life=Life(behind, records, suspensions, deletions, clock),
             clock=clock,
+            acts=acts,
         )
 
     def services(self) -> dict[str, Callable[[grpc.aio.Server], None]]:

@@ -106,7 +106,14 @@ async def tools(config: Config) -> AsyncIterator[Tools]:
     token = read_secret(config.service_token_file) if config.service_token_file else ""
     async with AsyncExitStack() as stack:
         registry, git, provider, executor = [
-            await stack.enter_async_context(connected(config.tool(name), service=name, token=token))
+            await stack.enter_async_context(
+                connected(
+                    config.tool(name),
+                    service=name,
+                    token=token,
+                    keeps_entries=name == "registry",
+                )
+            )
             for name in ("registry", "git", "provider", "executor")
         ]
         address = config.tool("executor")

@@ -201,6 +201,7 @@ class Rpc:
         if call.identity.role == Role.ROLE_SERVICE:
             call.limits = Limits.of(metadata)
             call.fence = calls.fence_of(metadata)
+            call.entry = calls.entry_of(metadata)
         if self._policy.role == _NO_ROLE or call.identity.role < self._policy.role:
             if not self._request_streaming:
                 with suppress(ServiceError):  # For whom looks on, to see what it was about.
