@@ -31,6 +31,7 @@ from gateway.handles import Handles
 from gateway.life import Life
 from gateway.limits import LifeLimits
 from gateway.losses import Losses
+from gateway.memory import following
 from gateway.operations import Operations
 from gateway.orphans import Orphans
 from gateway.quotas import Quotas
@@ -67,6 +68,7 @@ async def gateway(config: Config, *, clock: Clock | None = None) -> AsyncIterato
             acts = Acts(trail, TENANT)
             parts = Parts(config, behind, records, operations, deadlines, clock or Clock(), acts)
             async with (
+                following(records.memory, records.follow),
                 noting(parts.activity),
                 serving(
                     config, parts.services(), authenticator=authenticator, witnesses=witnesses

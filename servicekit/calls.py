@@ -67,6 +67,9 @@ class Call:
     entry: bytes = b""
     """Of the audit log, about this call: kept in the same commit as what it writes."""
 
+    reads: bool = False
+    """Whether its RPC changes nothing."""
+
     limits: Limits = NONE
     """Of the tenant; where they are known."""
 
@@ -118,6 +121,7 @@ def detached(
     call = replace(
         now,
         deadline=None,
+        reads=False,
         identity=identity or now.identity,
         fence=fence or now.fence,
         entry=now.entry if entry is None else entry,

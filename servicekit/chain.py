@@ -196,6 +196,7 @@ class Rpc:
         call = calls.from_metadata(self._path, metadata)
         # Whoever reaches a unix socket is of the suite, and may speak for another.
         call.source = metadata.get(calls.SOURCE_KEY, peer) if peer.startswith(_UNIX) else peer
+        call.reads = self._policy.reads
         calls.begin(call)
         call.identity = await self._authenticator.authenticate(metadata, peer)
         if call.identity.role == Role.ROLE_SERVICE:

@@ -137,6 +137,7 @@ class RegistryServicer(RegistryServiceServicer):
             request.from_revision,
             self._heartbeat,
             Filter(request.filter, FIELDS, max_bytes=MAX_BYTES),
+            changes_only=request.changes_only,
         )
         async with aclosing(told):
             async for each in told:

@@ -40,7 +40,8 @@ async def test_a_second_registry_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_failed_half_way_is_undone(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as db:
+    with closing(connect(tmp_path / "db")) as db:
+        migrate(db)
         db.execute("CREATE TABLE number (value INTEGER)")
 
         def insert(value: int, db: sqlite3.Connection) -> None:

@@ -53,6 +53,7 @@ class Proxy:
         self._channel = channel
         self._faults: dict[str, Fault] = {}
         self._holds: list[Hold] = []
+        self._going: dict[str, set[asyncio.Task[None]]] = {}
         self._alters: dict[str, Alter] = {}
         self.calls: list[str] = []
         """The RPCs that came, in order."""
@@ -82,6 +83,11 @@ class Proxy:
         """Send on what this makes of each answer."""
         self._alters[rpc] = alter
 
+    def cut(self, rpc: str) -> None:
+        """Break the calls that are going on."""
+        for task in self._going.get(rpc, ()):
+            task.cancel()
+
     def heal(self) -> None:
         """Let everything through from now on, as it is."""
         self._faults.clear()
@@ -94,9 +100,17 @@ class Proxy:
         rpc = path.rpartition("/")[2]
         self.calls.append(rpc)
         self.open += 1
+        relaying = asyncio.create_task(self._relay(rpc, path, requests, context))
+        self._going.setdefault(rpc, set()).add(relaying)
         try:
-            await self._relay(rpc, path, requests, context)
+            await relaying
+        except asyncio.CancelledError:
+            if (own := asyncio.current_task()) and own.cancelling():
+                raise
+            await _abort(Fault(), context)
         finally:
+            relaying.cancel()
+            self._going[rpc].discard(relaying)
             self.open -= 1
 
     async def _relay(
