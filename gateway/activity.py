@@ -14,21 +14,20 @@ from typing import Final
 
 import grpc
 
-from cove.options.v1.options_pb2 import Role
+from cove.errors.v1.errors_pb2 import ErrorReason
 from cove.registry.v1.registry_pb2 import Environment
+from gateway.batches import MADE, Update, write_all
 from gateway.clock import Clock
-from gateway.errors import WorkspaceNotFound
 from gateway.records import Records
-from servicekit import calls
 from servicekit.errors import ServiceError
-from servicekit.identity import Identity
 
 _log = logging.getLogger(__name__)
 
 NOTED: Final = "last_active_time"
-_PRINCIPAL: Final = "gateway"
 _SHARE: Final = 10
 """What is idle after a time may be noted as rarely as after this part of it."""
+_OVER: Final = (MADE, ErrorReason.ERROR_REASON_ENVIRONMENT_NOT_FOUND)
+"""After which nothing is left to be noted."""
 
 
 class _Use:
@@ -79,37 +78,36 @@ class Activity:
         """Note for ever what is used and not noted."""
         while True:
             await asyncio.sleep(self.interval.total_seconds() / 2)
-            for uid, use in list(self._uses.items()):
-                await self._look(uid, use)
+            await self._look()
 
-    async def _look(self, uid: str, use: _Use) -> None:
+    async def _look(self) -> None:
+        """Note all that are due, together."""
         now = self._clock.now()
-        if use.calls:
-            use.used = now
-        if use.used > use.noted and now >= use.noted + use.interval:
-            identity = Identity(_PRINCIPAL, use.tenant, Role.ROLE_SERVICE)
-            try:
-                with calls.detached(identity=identity):
-                    await self._note(use.name, use)
-            except (ServiceError, grpc.aio.AioRpcError) as error:
-                _log.info("cannot note a use: %s", error, extra={"fields": {"uid": uid}})
-                if isinstance(error, WorkspaceNotFound):
-                    use.noted = use.used
-        if not use.calls and use.used <= use.noted:
-            del self._uses[uid]
+        due: list[_Use] = []
+        for use in self._uses.values():
+            if use.calls:
+                use.used = now
+            if use.used > use.noted and now >= use.noted + use.interval:
+                due.append(use)
+        used = [use.used for use in due]
+        updates = [Update(use.tenant, _seen(use.name, use.used), (NOTED,)) for use in due]
+        whys = {id(update): why for update, why in await write_all(self._records, updates)}
+        for use, at, update in zip(due, used, updates, strict=True):
+            if whys[id(update)] in _OVER:
+                use.noted = max(use.noted, at)
+        for uid, use in list(self._uses.items()):
+            if not use.calls and use.used <= use.noted:
+                del self._uses[uid]
 
     async def note(self, environment: Environment, at: datetime) -> Environment:
         """It was active then, as was found out otherwise."""
-        seen = Environment(name=environment.name)
-        seen.last_active_time.FromDatetime(at)
+        seen = _seen(environment.name, at)
         token = environment.fencing_token
         return await self._records.update(seen, (NOTED,), fencing_token=token)
 
     async def _note(self, name: str, use: _Use) -> Environment:
         at = use.used
-        seen = Environment(name=name)
-        seen.last_active_time.FromDatetime(at)
-        noted = await self._records.update(seen, (NOTED,))
+        noted = await self._records.update(_seen(name, at), (NOTED,))
         use.noted = max(use.noted, at)
         return noted
 
@@ -133,6 +131,13 @@ async def noting(activity: Activity) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def _seen(name: str, at: datetime) -> Environment:
+    """What to write into the record of one that was used then."""
+    seen = Environment(name=name)
+    seen.last_active_time.FromDatetime(at)
+    return seen
 
 
 def last_active(environment: Environment) -> datetime:

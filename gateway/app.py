@@ -17,6 +17,7 @@ from cove.gateway.v1.gateway_pb2_grpc import (
 )
 from gateway.access import AccessServicer, AuditServicer
 from gateway.activity import Activity, noting
+from gateway.acts import Acts
 from gateway.auth import TENANT, NoAuthenticator, TokenAuthenticator
 from gateway.clock import Clock
 from gateway.config import Config
@@ -27,9 +28,11 @@ from gateway.delete import Deletions, Undeletions
 from gateway.drivers import Drivers
 from gateway.executions import ExecutionServicer
 from gateway.files import FileServicer
+from gateway.handles import Handles
 from gateway.life import Life
 from gateway.limits import LifeLimits
 from gateway.losses import Losses
+from gateway.memory import following
 from gateway.operations import Operations
 from gateway.orphans import Orphans
 from gateway.quotas import Quotas
@@ -64,8 +67,10 @@ async def gateway(config: Config, *, clock: Clock | None = None) -> AsyncIterato
         records = Records(behind.registry)
         deadlines = Deadlines(config.create_limit, config.operation_limit)
         async with Operations.open(records, config.lease, deadlines) as operations:
-            parts = Parts(config, behind, records, operations, deadlines, clock or Clock())
+            acts = Acts(trail, TENANT)
+            parts = Parts(config, behind, records, operations, deadlines, clock or Clock(), acts)
             async with (
+                following(records.memory, records.follow),
                 noting(parts.activity),
                 serving(
                     config, parts.services(), authenticator=authenticator, witnesses=witnesses
@@ -87,13 +92,15 @@ class Parts:
         operations: Operations,
         deadlines: Deadlines,
         clock: Clock,
+        acts: Acts,
     ) -> None:
         self.activity = Activity(records, clock, config.activity_interval)
         suspensions = Suspensions(behind, records, operations, self.activity, clock)
         teardown = Teardown(behind)
         stills = Stills(behind)
         copies = Copies(behind, records, stills)
-        drivers = Drivers(behind, records)
+        handles = Handles(records)
+        drivers = Drivers(behind, handles)
         saga = Saga(behind, records, teardown, copies, drivers, config.progress_interval)
         deletions = Deletions(records, operations, teardown, config.undelete_window, clock)
         quotas = Quotas(behind)
@@ -115,8 +122,8 @@ class Parts:
                 undelete_window=config.undelete_window,
             ),
         )
-        self._executions = ExecutionServicer(behind, workspaces)
-        self._files = FileServicer(behind, workspaces)
+        self._executions = ExecutionServicer(behind, workspaces, handles)
+        self._files = FileServicer(behind, workspaces, handles)
         self._sources = SourceServicer(behind, records, workspaces, stills)
         self._access = AccessServicer(quotas)
         self._audit = AuditServicer(behind)
@@ -125,7 +132,7 @@ class Parts:
             operations=operations,
             saga=saga,
             deletions=deletions,
-            orphans=Orphans(behind, teardown, config.orphan_grace),
+            orphans=Orphans(behind, teardown, acts, config.orphan_grace),
             losses=Losses(behind, records, saga, config.orphan_grace),
             updates=updates,
             deadlines=deadlines,
@@ -133,6 +140,7 @@ class Parts:
             clock=clock,
             nodes=behind.nodes,
             strays=Strays(behind.nodes, records, saga),
+            acts=acts,
         )
 
     def services(self) -> dict[str, Callable[[grpc.aio.Server], None]]:

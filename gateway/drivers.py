@@ -1,27 +1,20 @@
 """What workspaces stand on: whether a spec can be made, and how its files must come together."""
 
-import logging
-
-import grpc
-
 from cove.mount.v1.mount_pb2 import Mount
 from cove.provider.v1 import provider_pb2
 from cove.registry.v1.registry_pb2 import Environment, EnvironmentSpec
 from gateway.convert import provider_spec
-from gateway.records import HANDLE, Records
+from gateway.handles import Handles
 from gateway.tools import Tools
 from servicekit import calls
-from servicekit.errors import ServiceError
-
-_log = logging.getLogger(__name__)
 
 
 class Drivers:
     """Asks the provider. How a driver takes files it says once."""
 
-    def __init__(self, tools: Tools, records: Records) -> None:
+    def __init__(self, tools: Tools, handles: Handles) -> None:
         self._provider = tools.provider
-        self._records = records
+        self._handles = handles
         self._plain: dict[tuple[str, str], bool] = {}
         """By node and driver."""
 
@@ -41,24 +34,9 @@ class Drivers:
         """Put the handle that is in force now into `environment`, and into its record."""
         request = provider_pb2.InspectEnvironmentRequest(handle=environment.handle)
         answer = await self._provider.unary(self._provider.rpc.InspectEnvironment, request)
-        environment.handle = answer.observation.handle
-        environment.handle_generation = answer.observation.generation
-        await self.note(environment)
-
-    async def note(self, environment: Environment) -> None:
-        """Have the record tell its handle. Where that cannot be now, whoever needs it asks again,
-        and the reconciler notes it."""
-        moved = Environment(
-            name=environment.name,
-            handle=environment.handle,
-            handle_generation=environment.handle_generation,
-        )
-        try:
-            await self._records.update(moved, HANDLE)
-        except (ServiceError, grpc.aio.AioRpcError) as error:
-            _log.info(
-                "its handle is not noted now: %s", error, extra={"fields": {"uid": environment.uid}}
-            )
+        found = answer.observation
+        await self._handles.note(environment, found.handle, found.generation)
+        environment.handle, environment.handle_generation = found.handle, found.generation
 
 
 def _key(spec: EnvironmentSpec) -> tuple[str, str]:

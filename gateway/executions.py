@@ -14,6 +14,7 @@ from gateway.face import named
 from gateway.forwarding import forwarded
 from gateway.inputs import InputFace
 from gateway.ready import in_words_of
+from gateway.selection import executed
 from servicekit.errors import InvalidArgument
 from servicekit.status import Context
 
@@ -29,7 +30,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
         asked = executor_pb2.GetExecutionRequest(name=name)
         with in_words_of(environment):
             answer = await self._executor.unary(self._rpc.GetExecution, asked)
-        return pb.GetExecutionResponse(execution=named(environment, answer.execution))
+        return pb.GetExecutionResponse(execution=await self._told(environment, answer.execution))
 
     async def ListExecutions(
         self, request: pb.ListExecutionsRequest, context: Context
@@ -39,9 +40,11 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
             parent=names.behind(environment),
             page_size=request.page_size,
             page_token=request.page_token,
+            filter=executed(request.filter, request.parent),
         )
         with in_words_of(environment):
             answer = await self._executor.unary(self._rpc.ListExecutions, asked)
+        await self._handles.executed(environment, *answer.executions)
         return pb.ListExecutionsResponse(
             executions=[named(environment, each) for each in answer.executions],
             next_page_token=answer.next_page_token,
@@ -55,7 +58,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
         asked = executor_pb2.WaitExecutionRequest(name=name)
         with in_words_of(environment):
             answer = await self._executor.unary(self._rpc.WaitExecution, asked)
-        return pb.WaitExecutionResponse(execution=named(environment, answer.execution))
+        return pb.WaitExecutionResponse(execution=await self._told(environment, answer.execution))
 
     async def DeleteExecution(
         self, request: pb.DeleteExecutionRequest, context: Context
@@ -81,6 +84,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
         with in_words_of(environment):
             async with self._executor.stream(self._rpc.ReadOutput, asked) as events:
                 async for event in events:
+                    await self._ended(environment, event)
                     if kind := event.WhichOneof("event"):
                         yield pb.ReadOutputResponse(**{kind: getattr(event, kind)})
 
@@ -96,7 +100,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
         )
         with in_words_of(environment, asked, request):
             answer = await self._executor.unary(self._rpc.SignalExecution, asked)
-        return pb.SignalExecutionResponse(execution=named(environment, answer.execution))
+        return pb.SignalExecutionResponse(execution=await self._told(environment, answer.execution))
 
     async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:
         environment = await self._workspaces.admitted(request.name)
@@ -113,7 +117,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
                 environment, asked, lambda: self._executor.unary(self._rpc.Execute, asked)
             )
         return pb.ExecuteResponse(
-            execution=named(environment, answer.execution),
+            execution=await self._told(environment, answer.execution),
             stdout=answer.stdout,
             stderr=answer.stderr,
         )
@@ -137,6 +141,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
         with in_words_of(environment, asked, request):
             async with aclosing(events):
                 async for event in events:
+                    await self._ended(environment, event)
                     if event.HasField("execution"):
                         named(environment, event.execution)
                     if kind := event.WhichOneof("event"):
@@ -157,6 +162,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
         with in_words_of(environment):
             async with self._executor.stream(self._rpc.WatchUsage, asked) as events:
                 async for event in events:
+                    await self._ended(environment, event)
                     if kind := event.WhichOneof("event"):
                         yield pb.WatchUsageResponse(**{kind: getattr(event, kind)})
                     if time.monotonic() > looked + _LOOK:  # The executor knows no workspaces.

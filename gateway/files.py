@@ -8,6 +8,7 @@ from cove.executor.v1.executor_pb2_grpc import FileServiceStub
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import FileServiceServicer
 from gateway import names
+from gateway.handles import Handles
 from gateway.ready import Workspaces, in_words_of
 from gateway.tools import Tools
 from servicekit.errors import InvalidArgument
@@ -15,7 +16,8 @@ from servicekit.status import Context
 
 
 class FileServicer(FileServiceServicer):
-    def __init__(self, tools: Tools, workspaces: Workspaces) -> None:
+    def __init__(self, tools: Tools, workspaces: Workspaces, handles: Handles) -> None:
+        self._handles = handles
         self._files = tools.files
         self._workspaces = workspaces
 
@@ -79,6 +81,7 @@ class FileServicer(FileServiceServicer):
         header.handle = environment.handle
         with in_words_of(environment, header, first.header):
             answer = await self._files.upload(self._rpc.WriteFile, parts())
+        await self._handles.follow(environment, [answer])
         return pb.WriteFileResponse(file=answer.file)
 
     async def ReadArchive(
@@ -127,6 +130,7 @@ class FileServicer(FileServiceServicer):
         header.handle = environment.handle
         with in_words_of(environment, header, first.header):
             answer = await self._files.upload(self._rpc.WriteArchive, parts())
+        await self._handles.follow(environment, [answer])
         return pb.WriteArchiveResponse(unpacked=answer.unpacked)
 
     async def WatchFiles(
@@ -192,6 +196,7 @@ class FileServicer(FileServiceServicer):
             answer = await self._workspaces.awake(
                 environment, asked, lambda: self._files.unary(self._rpc.MakeDirectory, asked)
             )
+        await self._handles.follow(environment, [answer])
         return pb.MakeDirectoryResponse(file=answer.file)
 
     async def RemoveFile(
@@ -208,9 +213,10 @@ class FileServicer(FileServiceServicer):
             request_id=names.derived(request.request_id, "RemoveFile"),
         )
         with in_words_of(environment, asked, request):
-            await self._workspaces.awake(
+            answer = await self._workspaces.awake(
                 environment, asked, lambda: self._files.unary(self._rpc.RemoveFile, asked)
             )
+        await self._handles.follow(environment, [answer])
         return pb.RemoveFileResponse()
 
     async def MoveFile(self, request: pb.MoveFileRequest, context: Context) -> pb.MoveFileResponse:
@@ -228,4 +234,5 @@ class FileServicer(FileServiceServicer):
             answer = await self._workspaces.awake(
                 environment, asked, lambda: self._files.unary(self._rpc.MoveFile, asked)
             )
+        await self._handles.follow(environment, [answer])
         return pb.MoveFileResponse(file=answer.file)

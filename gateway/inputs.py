@@ -91,6 +91,7 @@ class InputFace(Face):
                 self._rpc.Attach, _relayed(asked, requests)
             ) as events:
                 async for event in events:
+                    await self._ended(environment, event)
                     if told := _told(environment, event):
                         yield told
 

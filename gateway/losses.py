@@ -16,11 +16,14 @@ import grpc
 from cove.errors.v1.errors_pb2 import ErrorReason
 from cove.git.v1 import git_pb2
 from cove.registry.v1.registry_pb2 import Environment
+from gateway.batches import MADE, Update, write_all
 from gateway.deadlines import failure, said
 from gateway.delete import give_back
 from gateway.errors import LeaseLost
+from gateway.handles import FIELDS as HANDLE
+from gateway.handles import next_handle
 from gateway.orphans import Found
-from gateway.records import HANDLE, Operation, Records, State
+from gateway.records import Operation, Records, State
 from gateway.saga import PROVISIONED, Saga
 from gateway.tools import Tools, transient
 from servicekit.errors import ServiceError
@@ -29,6 +32,7 @@ from servicekit.status import reason
 _log = logging.getLogger(__name__)
 
 _SECONDS: Final = 30.0
+_TOGETHER: Final = 500
 _NOTHING: Final = Found("")
 
 
@@ -41,6 +45,7 @@ class Losses:
         self._saga = saga
         self._grace = grace.total_seconds()
         self._missing: dict[str, float] = {}
+        self._moved: dict[str, Update] = {}
 
     def due(self, environment: Environment, found: Found | None) -> bool:
         """Whether it is to be repaired, given what the tools have of it; None: nothing."""
@@ -78,14 +83,25 @@ class Losses:
             raise
 
     async def advance(self, environment: Environment, found: Found | None) -> None:
-        """Note the handle that the provider has of it now, if that is a later one."""
+        """Note the handle that the provider has of it now, if that is a later one: together
+        with those of others, at the latest when `advanced` is called."""
         if found is None or found.generation <= environment.handle_generation:
             return
-        moved = Environment(
-            name=environment.name, handle=found.handle, handle_generation=found.generation
-        )
-        await self._records.update(moved, HANDLE, etag=environment.etag)
-        _log.info("its handle moved", extra=_fields(environment.uid))
+        moved = next_handle(environment, found.handle, found.generation)
+        moved.etag = environment.etag
+        self._moved[environment.uid] = Update(environment.tenant, moved, HANDLE)
+        if len(self._moved) >= _TOGETHER:
+            await self.advanced()
+
+    async def advanced(self) -> None:
+        """Write the handles that were gathered. What was written meanwhile waits for the next
+        look."""
+        moved, self._moved = self._moved, {}
+        for uid, (_, why) in zip(
+            moved, await write_all(self._records, moved.values()), strict=True
+        ):
+            said = "its handle moved" if why == MADE else "another was faster"
+            _log.info(said, extra=_fields(uid))
 
     async def _has_worktree(self, claimed: Environment) -> bool:
         request = git_pb2.GetWorktreeRequest(uid=claimed.uid)

@@ -15,6 +15,7 @@ from cove.git.v1 import git_pb2
 from cove.options.v1.options_pb2 import Role
 from cove.provider.v1 import provider_pb2
 from gateway import names
+from gateway.acts import Acts
 from gateway.errors import OwnFault
 from gateway.teardown import Teardown
 from gateway.tools import Tools
@@ -61,10 +62,11 @@ class Orphans:
     """`grace` is how long something must have been seen without a record to be removed:
     records that are gone by mistake can be brought back until then."""
 
-    def __init__(self, tools: Tools, teardown: Teardown, grace: timedelta) -> None:
+    def __init__(self, tools: Tools, teardown: Teardown, acts: Acts, grace: timedelta) -> None:
         self._tools = tools
         self._nodes = tools.nodes
         self._teardown = teardown
+        self._acts = acts
         self._grace = grace.total_seconds()
         self._seen: dict[Key, float] = {}
 
@@ -119,10 +121,13 @@ class Orphans:
 
     async def _remove(self, uid: str, found: Found) -> None:
         _log.info("removing an orphan", extra=_fields(uid))
+        began = time.monotonic()
         with calls.detached(identity=Identity(_PRINCIPAL, found.tenant, Role.ROLE_SERVICE)):
-            await self._teardown.sandbox(uid)
-            await self._teardown.executions(uid)
-            await self._teardown.worktree(uid, keep_unsaved=not found.incomplete)
+            there = await self._teardown.sandbox(uid)
+            there |= await self._teardown.executions(uid)
+            there |= await self._teardown.worktree(uid, keep_unsaved=not found.incomplete)
+            if there:  # Else another gateway was faster, and tells of it.
+                self._acts.removed(uid, found.tenant, time.monotonic() - began)
 
     async def _worktrees(self) -> AsyncIterator[git_pb2.Worktree]:
         git = self._tools.git

@@ -83,14 +83,14 @@ class Workspaces:
 
     async def seen(self, name: str) -> Environment:
         """As `kept`, for who only looks on: it is not used by that."""
-        environment = await self._records.get(name)
+        environment = await self._records.look(name)
         on_node_of(environment)
         if not _is_kept(environment):
             raise not_ready(environment, _REMEDIES.get(environment.state, ""))
         return environment
 
     async def _used(self, name: str) -> Environment:
-        environment = await self._records.get(name)
+        environment = await self._records.look(name)
         on_node_of(environment)
         if not _is_kept(environment):
             return environment

@@ -18,6 +18,7 @@ import grpc
 from cove.options.v1.options_pb2 import Role
 from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
+from gateway.acts import Acts
 from gateway.clock import Clock
 from gateway.deadlines import Deadlines, timed_out
 from gateway.delete import Deletions
@@ -49,6 +50,8 @@ class Takeover:
     operation: Operation.ValueType
     work: Work
     cause: Cause.ValueType = Cause.CAUSE_UNSPECIFIED
+    action: str = ""
+    """As the audit log names it; empty: nothing is lost by it, so the record tells enough."""
 
 
 class Reconciler:
@@ -67,6 +70,7 @@ class Reconciler:
         clock: Clock,
         nodes: Nodes,
         strays: Strays,
+        acts: Acts,
     ) -> None:
         self._nodes = nodes
         self._strays = strays
@@ -80,6 +84,7 @@ class Reconciler:
         self._deadlines = deadlines
         self._life = life
         self._clock = clock
+        self._acts = acts
 
     async def run(self, interval: timedelta) -> None:
         """For ever. What is taken over does not hold up the next round; one that could
@@ -125,29 +130,31 @@ class Reconciler:
                     takeover = await self._compared(environment, looked.found.get(key))
                 if takeover:
                     await self._take_over(environment, takeover)
+            await self._losses.advanced()
             self._losses.forget({uid for _, uid in known})
             await self._orphans.remove(looked.found, known)
 
     async def _compared(self, environment: Environment, found: Found | None) -> Takeover | None:
         """What to do about a record at rest, given what the tools have of it."""
         if self._losses.due(environment, found):
-            return Takeover(Operation.OPERATION_REPAIRING, self._losses.repair)
-        with calls.detached(identity=_owner(environment)):
-            try:
-                await self._losses.advance(environment, found)
-            except (ServiceError, grpc.aio.AioRpcError) as error:
-                _log.info("another was faster: %s", error, extra=_fields(environment.uid))
+            return Takeover(
+                Operation.OPERATION_REPAIRING, self._losses.repair, action="RepairWorkspace"
+            )
+        await self._losses.advance(environment, found)
         return None
 
     async def _take_over(self, environment: Environment, takeover: Takeover) -> None:
         if self._operations.running(environment.uid):
             return
+        work = takeover.work
+        if takeover.action:
+            work = self._acts.told(takeover.action, work)
         with calls.detached(identity=_owner(environment)):
             try:
                 await self._operations.claim(
                     names.workspace_name(environment.name),
                     takeover.operation,
-                    takeover.work,
+                    work,
                     etag=environment.etag,
                     cause=takeover.cause,
                 )
@@ -165,17 +172,22 @@ class Reconciler:
         late = self._deadlines.over(environment, now)
         match environment.state:
             case State.STATE_PENDING:
-                return Takeover(creating, partial(self._saga.make, patient=not late))
+                work: Work = partial(self._saga.make, patient=not late)
+                return Takeover(creating, work, action="FinishCreate")
             case State.STATE_DELETING if operation == creating:
-                return Takeover(creating, self._ending(self._saga.undo, late=late))
+                work = self._ending(self._saga.undo, late=late)
+                return Takeover(creating, work, action="UndoCreate")
             case State.STATE_DELETING:
-                return Takeover(deleting, self._ending(self._deletions.finish, late=late))
+                work = self._ending(self._deletions.finish, late=late)
+                return Takeover(deleting, work, action="FinishDelete")
             case State.STATE_DELETED if _at(environment, "purge_time") <= now:
-                return Takeover(deleting, partial(self._deletions.finish, force=True))
+                work = partial(self._deletions.finish, force=True)
+                return Takeover(deleting, work, action="PurgeWorkspace")
         if operation == deleting:
-            return Takeover(deleting, self._deletions.finish)
+            return Takeover(deleting, self._deletions.finish, action="FinishDelete")
         if operation == Operation.OPERATION_UPDATING:
-            return Takeover(operation, self._ending(self._updates.finish_or_leave, late=late))
+            work = self._ending(self._updates.finish_or_leave, late=late)
+            return Takeover(operation, work, action="FinishUpdate")
         if operation != Operation.OPERATION_NONE:
             left = self._life.left(environment)
             if left is None:
@@ -211,7 +223,10 @@ async def reconciling(reconciler: Reconciler, interval: timedelta) -> AsyncItera
 
 
 def _takeover(due: Due | None) -> Takeover | None:
-    return Takeover(due.operation, due.work, due.cause) if due else None
+    if due is None:
+        return None
+    action = "ExpireWorkspace" if due.cause == Cause.CAUSE_EXPIRED else ""
+    return Takeover(due.operation, due.work, due.cause, action)
 
 
 def _owner(environment: Environment) -> Identity:

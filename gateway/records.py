@@ -1,6 +1,6 @@
 """The registry as the gateway uses it: workspaces by their names, failures in their words."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
@@ -10,12 +10,16 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cove.errors.v1.errors_pb2 import ErrorReason
+from cove.options.v1.options_pb2 import Role
 from cove.registry.v1 import registry_pb2 as pb
 from cove.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from gateway import names
 from gateway.errors import LeaseLost, WorkspaceExists, WorkspaceNotFound
+from gateway.memory import Key, Memory
 from gateway.tools import Tool, retold
-from servicekit.status import reason
+from servicekit import calls
+from servicekit.identity import Identity
+from servicekit.status import reason, reason_of
 
 State = pb.Environment.State
 Operation = pb.Environment.Operation
@@ -24,10 +28,9 @@ Cause = pb.Environment.Cause
 Req = TypeVar("Req")
 Res = TypeVar("Res")
 
-HANDLE: Final = ("handle", "handle_generation")
-"""The fields that say how a driver finds it."""
 _SECONDS: Final = 30.0
 _PAGE: Final = 500
+_BATCH: Final = 500
 _ALL_TENANTS: Final = "-"
 
 
@@ -39,12 +42,31 @@ class Records:
     """
 
     def __init__(self, registry: Tool[RegistryServiceStub]) -> None:
+        self.memory = Memory()
         self._registry = registry
         self._rpc = registry.rpc
 
     async def get(self, workspace: str) -> pb.Environment:
-        request = pb.GetEnvironmentRequest(name=names.environment_name(workspace))
-        return (await self._call(self._rpc.GetEnvironment, request, workspace)).environment
+        """As it is in the registry now."""
+        key = _key(workspace)
+        request = pb.GetEnvironmentRequest(name=key.name)
+        with self.memory.loading(key) as load:
+            try:
+                answer = await self._call(self._rpc.GetEnvironment, request, workspace)
+            except WorkspaceNotFound:
+                self.memory.forget(key)
+                raise
+            self.memory.learn(answer.environment)
+            self.memory.keep(load, answer.environment)
+        return answer.environment
+
+    async def look(self, workspace: str) -> pb.Environment:
+        """As `get`; for a call that only reads as it was when the registry told of it last.
+
+        That is what this gateway has written, or later.
+        """
+        known = self.memory.find(_key(workspace)) if calls.current().reads else None
+        return known or await self.get(workspace)
 
     async def find(self, workspace: str) -> pb.Environment | None:
         """None: nothing has the name."""
@@ -54,7 +76,10 @@ class Records:
             return None
 
     async def list(self, request: pb.ListEnvironmentsRequest) -> pb.ListEnvironmentsResponse:
-        return await self._call(self._rpc.ListEnvironments, request, "")
+        page = await self._call(self._rpc.ListEnvironments, request, "")
+        for environment in page.environments:
+            self.memory.learn(environment)
+        return page
 
     async def watch(
         self,
@@ -65,7 +90,16 @@ class Records:
         request = pb.WatchEnvironmentsRequest(from_revision=from_revision, filter=filter)
         async with self._registry.stream(self._rpc.WatchEnvironments, request) as events:
             async for event in events:
+                self.memory.hear(event)
                 yield event
+
+    async def follow(self) -> AsyncGenerator[pb.WatchEnvironmentsResponse, None]:
+        """The changes of all tenants from now on."""
+        request = pb.WatchEnvironmentsRequest(tenant=_ALL_TENANTS, changes_only=True)
+        with calls.detached(identity=Identity("gateway", "", Role.ROLE_SERVICE)):
+            async with self._registry.stream(self._rpc.WatchEnvironments, request) as events:
+                async for event in events:
+                    yield event
 
     async def everything(self) -> AsyncIterator[pb.Environment]:
         """The records of all tenants."""
@@ -83,7 +117,7 @@ class Records:
     ) -> pb.Environment:
         name = f"{names.WORKSPACES}{request.environment_id}"
         rpc = self._rpc.RegisterEnvironment
-        return (await self._call(rpc, request, name, caller_request_id)).environment
+        return await self._write(rpc, request, name, caller_request_id)
 
     async def deregister(self, environment: pb.Environment) -> None:
         request = pb.DeregisterEnvironmentRequest(
@@ -93,7 +127,10 @@ class Records:
             allow_missing=True,
             request_id=names.derived("", ""),
         )
-        await self._call(self._rpc.DeregisterEnvironment, request, environment.name)
+        try:
+            await self._call(self._rpc.DeregisterEnvironment, request, environment.name)
+        finally:
+            self.memory.forget(_key(environment.name))
 
     async def claim(
         self,
@@ -122,7 +159,7 @@ class Records:
             cause=cause,
         )
         rpc = self._rpc.ClaimOperation
-        return (await self._call(rpc, request, workspace, request_id)).environment
+        return await self._write(rpc, request, workspace, request_id)
 
     async def renew(self, environment: pb.Environment, lease: timedelta, *, timeout: float) -> None:
         request = pb.RenewOperationRequest(
@@ -137,7 +174,7 @@ class Records:
             name=environment.name, fencing_token=environment.fencing_token
         )
         rpc = self._rpc.ReleaseOperation
-        return (await self._call(rpc, request, environment.name)).environment
+        return await self._write(rpc, request, environment.name)
 
     async def update(
         self,
@@ -159,7 +196,29 @@ class Records:
             request_id=names.derived(request_id, "update"),
         )
         rpc = self._rpc.UpdateEnvironment
-        return (await self._call(rpc, request, environment.name, request_id)).environment
+        return await self._write(rpc, request, environment.name, request_id)
+
+    async def update_all(
+        self, updates: Sequence[tuple[pb.Environment, Iterable[str]]]
+    ) -> Sequence[ErrorReason.ValueType]:
+        """Write these fields of each, under its etag, in few commits: why each was refused.
+
+        Unspecified: it was not. All of them are the current tenant's.
+        """
+        reasons: list[ErrorReason.ValueType] = []
+        for start in range(0, len(updates), _BATCH):
+            request = pb.BatchUpdateEnvironmentsRequest(request_id=names.derived("", ""))
+            for environment, fields in updates[start : start + _BATCH]:
+                update = request.writes.add().update
+                update.environment.CopyFrom(environment)
+                update.update_mask.paths.extend(fields)
+            try:
+                answer = await self._call(self._rpc.BatchUpdateEnvironments, request, "")
+            finally:
+                for write in request.writes:
+                    self.memory.forget(_key(write.update.environment.name))
+            reasons += [reason_of(each.error) for each in answer.results]
+        return reasons
 
     async def move(
         self,
@@ -181,7 +240,20 @@ class Records:
             request_id=names.derived("", ""),
         )
         rpc = self._rpc.UpdateEnvironmentStatus
-        return (await self._call(rpc, request, environment.name)).environment
+        return await self._write(rpc, request, environment.name)
+
+    async def _write(
+        self, rpc: Any, request: Any, name: str, caller_request_id: str = ""
+    ) -> pb.Environment:
+        """The record as it is written. It is known here then; where no answer came, nothing is."""
+        try:
+            answer = await self._call(rpc, request, name, caller_request_id)
+        except BaseException:
+            self.memory.forget(_key(name))
+            raise
+        written: pb.Environment = answer.environment
+        self.memory.learn(written)
+        return written
 
     async def _call(
         self,
@@ -207,6 +279,11 @@ class Records:
             if caller_request_id:
                 words[request_id_of(request)] = caller_request_id
             raise retold(error, words=words) from None
+
+
+def _key(name: str) -> Key:
+    """Of a record of the current tenant's, by any of its names."""
+    return Key(calls.current().identity.tenant, names.ENVIRONMENTS + name.rpartition("/")[2])
 
 
 def request_id_of(request: Any) -> str:

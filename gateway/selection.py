@@ -1,15 +1,16 @@
-"""What lists and watches of workspaces are filtered by: docs/filters.md.
+"""What lists and watches of workspaces, and lists of executions, are filtered by: docs/filters.md.
 
-The registry filters; here an expression is checked against what callers can name, and put
-into the registry's words.
+The registry and the executor filter; here an expression is checked against what callers can
+name, and put into their words.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from cove.executor.v1.executor_pb2 import Execution
 from cove.gateway.v1.gateway_pb2 import Workspace
-from gateway.names import WORKSPACES
+from gateway.names import EXECUTIONS, WORKSPACES
 from servicekit.filters.fields import Fields
 from servicekit.filters.filters import Filter
 from servicekit.filters.syntax import And, Comparison, Expression, Not, Or, text_of
@@ -33,26 +34,44 @@ _RECORDED: Final[Mapping[str, str]] = {
     "resolved_time": "worktree.resolved_time",
 }
 """Fields that have another name in the record."""
+EXECUTION_FIELDS: Final = (
+    *("name", "state", "create_time", "start_time", "output_bytes", "input_bytes", "input_closed"),
+    *("spec.argv", "spec.script", "spec.cwd", "exit", "exit.code", "exit.signal"),
+    *("exit.signal.number", "exit.timed_out", "exit.limit", "exit.cancelled", "exit.lost"),
+    *("exit.end_time", "exit.cpu_time", "exit.peak_memory_bytes"),
+)
+"""Fields of executions; the executor has the same."""
 
 
 def recorded(filter: str) -> str:  # noqa: A002 - the contract's word.
     """The filter as the registry takes it. Raises `FilterInvalid`."""
     expression = Filter(filter, FIELDS).expression
-    return text_of(_recorded(expression)) if expression else ""
+    return text_of(_reworded(expression, WORKSPACES, _RECORDED)) if expression else ""
 
 
-def _recorded(expression: Expression) -> Expression:
+def executed(filter: str, workspace: str) -> str:  # noqa: A002 - the contract's word.
+    """The filter of a list of its executions, as the executor takes it. Raises `FilterInvalid`."""
+    if not filter:
+        return ""
+    collection = f"{workspace}{EXECUTIONS}"
+    fields = Fields(Execution.DESCRIPTOR, EXECUTION_FIELDS, collection=collection)
+    expression = Filter(filter, fields).expression
+    return text_of(_reworded(expression, collection, {})) if expression else ""
+
+
+def _reworded(expression: Expression, collection: str, other: Mapping[str, str]) -> Expression:
+    """With ids for names in the collection, which every service takes, and these other fields."""
     match expression:
         case Comparison(path, _, value):
-            if path == ("name",):  # An id is a name to the registry, too.
+            if path == ("name",):
                 first, *rest = value.parts
-                parts = (first.removeprefix(WORKSPACES), *rest)
+                parts = (first.removeprefix(collection), *rest)
                 return replace(expression, value=replace(value, parts=parts))
-            known = _RECORDED.get(".".join(path))
+            known = other.get(".".join(path))
             return replace(expression, path=tuple(known.split("."))) if known else expression
         case And(terms):
-            return And(tuple(map(_recorded, terms)))
+            return And(tuple(_reworded(term, collection, other) for term in terms))
         case Or(terms):
-            return Or(tuple(map(_recorded, terms)))
+            return Or(tuple(_reworded(term, collection, other) for term in terms))
         case Not(term):
-            return Not(_recorded(term))
+            return Not(_reworded(term, collection, other))

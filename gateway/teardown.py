@@ -26,26 +26,29 @@ class Teardown:
     def _gone(self) -> bool:
         return self._tools.nodes.gone(calls.current().node)
 
-    async def sandbox(self, uid: str) -> None:
-        """Every process, and what the sandbox stood on."""
+    async def sandbox(self, uid: str) -> bool:
+        """Every process, and what the sandbox stood on. Whether anything was there."""
         if self._gone():
-            return
+            return False
         provider = self._tools.provider
         request = provider_pb2.ReleaseEnvironmentRequest(uid=uid)
-        await provider.unary(provider.rpc.ReleaseEnvironment, request, timeout=_SECONDS)
+        rpc = provider.rpc.ReleaseEnvironment
+        return (await provider.unary(rpc, request, timeout=_SECONDS)).existed
 
-    async def executions(self, uid: str) -> None:
-        """The records and the output of all commands."""
+    async def executions(self, uid: str) -> bool:
+        """The records and the output of all commands. Whether there were any."""
         if self._gone():
-            return
+            return False
         executor = self._tools.executor
         request = executor_pb2.DeleteExecutionsRequest(parent=f"{names.ENVIRONMENTS}{uid}")
-        await executor.unary(executor.rpc.DeleteExecutions, request, timeout=_SECONDS)
+        rpc = executor.rpc.DeleteExecutions
+        return (await executor.unary(rpc, request, timeout=_SECONDS)).removed > 0
 
-    async def worktree(self, uid: str, *, keep_unsaved: bool) -> None:
-        """The files and the branch. With `keep_unsaved` git refuses to lose work."""
+    async def worktree(self, uid: str, *, keep_unsaved: bool) -> bool:
+        """The files and the branch. With `keep_unsaved` git refuses to lose work. Whether
+        anything was there."""
         if self._gone():
-            return
+            return False
         git = self._tools.git
         request = git_pb2.RemoveWorktreeRequest(uid=uid, keep_unsaved=keep_unsaved)
-        await git.unary(git.rpc.RemoveWorktree, request, timeout=_SECONDS)
+        return (await git.unary(git.rpc.RemoveWorktree, request, timeout=_SECONDS)).existed

@@ -124,7 +124,9 @@ async def tools(config: Config) -> AsyncIterator[Tools]:
     """The tools at their addresses; they need not be up yet."""
     token = read_secret(config.service_token_file) if config.service_token_file else ""
     async with (
-        connected(config.tool("registry"), service="registry", token=token) as registry,
+        connected(
+            config.tool("registry"), service="registry", token=token, keeps_entries=True
+        ) as registry,
         Nodes.open(config, token) as nodes,
     ):
         yield Tools(

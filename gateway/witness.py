@@ -97,6 +97,7 @@ class _Witness:
         entry = self._made(call)
         self._trail.began(entry)
         self._entry = entry
+        call.entry = entry.SerializeToString()
 
     def asked(self, request: Any) -> None:
         if self._asked:

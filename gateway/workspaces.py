@@ -79,7 +79,7 @@ class WorkspaceServicer(WorkspaceServiceServicer):
     async def GetWorkspace(
         self, request: pb.GetWorkspaceRequest, context: Context
     ) -> pb.GetWorkspaceResponse:
-        found = await self._records.get(request.name)
+        found = await self._records.look(request.name)
         return pb.GetWorkspaceResponse(workspace=workspace(found))
 
     async def ListWorkspaces(

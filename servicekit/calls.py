@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cove.options.v1.options_pb2 import Role
 from servicekit.errors import InvalidArgument
@@ -23,6 +23,8 @@ TRACE_KEY: Final = "traceparent"
 FENCING_KEY: Final = "cove-fencing-token"
 """`<uid>/<token>`, from a service of the suite; see servicekit/fencing.py."""
 SOURCE_KEY: Final = "cove-source"
+ENTRY_KEY: Final = "cove-audit-entry-bin"
+"""An entry of the audit log, which who keeps the log keeps with what the call writes."""
 
 _CORRELATION: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _TRACE: Final = re.compile(
@@ -64,6 +66,11 @@ class Call:
 
     node: str = ""
     """On which that is; where there is only one it may be left out."""
+    entry: bytes = b""
+    """Of the audit log, about this call: kept in the same commit as what it writes."""
+
+    reads: bool = False
+    """Whether its RPC changes nothing."""
 
     limits: Limits = NONE
     """Of the tenant; where they are known."""
@@ -106,6 +113,7 @@ def detached(
     correlation_id: str | None = None,
     fence: Fence | None = None,
     node: str | None = None,
+    entry: bytes | None = None,
 ) -> Iterator[Call]:
     """Inside, the current call has no deadline: for work that outlives it.
 
@@ -116,9 +124,11 @@ def detached(
     call = replace(
         now,
         deadline=None,
+        reads=False,
         identity=identity or now.identity,
         fence=fence or now.fence,
         node=now.node if node is None else node,
+        entry=now.entry if entry is None else entry,
         correlation_id=correlation_id or now.correlation_id or new_correlation_id(),
         traceparent=now.traceparent or new_traceparent(),
     )
@@ -151,6 +161,12 @@ def fence_of(metadata: Mapping[str, str]) -> Fence | None:
     if found is None or int(found[2]) > _LARGEST:
         raise InvalidArgument(FENCING_KEY, "must be an environment's uid, a slash and its token")
     return Fence(found[1], int(found[2]))
+
+
+def entry_of(metadata: Mapping[str, Any]) -> bytes:
+    """The entry of the audit log that these headers tell of; empty: none."""
+    entry: bytes = metadata.get(ENTRY_KEY, b"")
+    return entry
 
 
 def new_correlation_id() -> str:

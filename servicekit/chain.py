@@ -196,11 +196,13 @@ class Rpc:
         call = calls.from_metadata(self._path, metadata)
         # Whoever reaches a unix socket is of the suite, and may speak for another.
         call.source = metadata.get(calls.SOURCE_KEY, peer) if peer.startswith(_UNIX) else peer
+        call.reads = self._policy.reads
         calls.begin(call)
         call.identity = await self._authenticator.authenticate(metadata, peer)
         if call.identity.role == Role.ROLE_SERVICE:
             call.limits = Limits.of(metadata)
             call.fence = calls.fence_of(metadata)
+            call.entry = calls.entry_of(metadata)
         if self._policy.role == _NO_ROLE or call.identity.role < self._policy.role:
             if not self._request_streaming:
                 with suppress(ServiceError):  # For whom looks on, to see what it was about.

@@ -74,8 +74,11 @@ class Peer:
     `ServiceError` when nothing behind said a reason.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, service: str, token: str) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, service: str, token: str, *, keeps_entries: bool = False
+    ) -> None:
         self.channel = channel
+        self._keeps_entries = keeps_entries
         self._service = service
         self._token = token
 
@@ -142,9 +145,9 @@ class Peer:
         finally:
             call.cancel()
 
-    def _metadata(self) -> tuple[tuple[str, str], ...]:
+    def _metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         call = calls.current()
-        pairs = (
+        pairs: tuple[tuple[str, str | bytes], ...] = (
             (calls.CORRELATION_KEY, call.correlation_id),
             (calls.TRACE_KEY, call.traceparent),
             (PRINCIPAL_KEY, call.identity.principal),
@@ -152,6 +155,7 @@ class Peer:
             (calls.FENCING_KEY, "{}/{}".format(*call.fence) if call.fence else ""),
             (TOKEN_KEY, self._token),
             (LIMITS_KEY, call.limits.header()),
+            (calls.ENTRY_KEY, call.entry if self._keeps_entries else b""),
         )
         return tuple(pair for pair in pairs if pair[1])
 
@@ -184,16 +188,21 @@ class _Requests(Generic[Req]):
 
 @asynccontextmanager
 async def connected(
-    target: str, *, service: str, token: str = "", narrow: bool = False
+    target: str,
+    *,
+    service: str,
+    token: str = "",
+    narrow: bool = False,
+    keeps_entries: bool = False,
 ) -> AsyncIterator[Peer]:
     """A `Peer` at `host:port` or `unix:/path`; it need not be up yet.
 
     `narrow`: for streams that stand still with what was sent; a channel keeps megabytes of each
-    otherwise.
+    otherwise. `keeps_entries`: it is told the entry of the audit log that a call has.
     """
     options = (*_OPTIONS, *_NARROW) if narrow else _OPTIONS
     async with grpc.aio.insecure_channel(target, options=options) as channel:
-        yield Peer(channel, service, token)
+        yield Peer(channel, service, token, keeps_entries=keeps_entries)
 
 
 def _shorter(timeout: float | None) -> float | None:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 
 from cove.options.v1 import options_pb2
 from cove.options.v1.options_pb2 import Role
@@ -23,12 +24,20 @@ class Policy:
     limit: Callable[[Any], float | None]
     """Seconds that a call with this request may take; None: no limit."""
 
+    reads: bool = False
+    """Whether it changes nothing."""
+
 
 def policy_of(path: str) -> Policy:
     """The policy of an RPC by its path, `/package.Service/Method`."""
     name = path.removeprefix("/").replace("/", ".")
     method = descriptor_pool.Default().FindMethodByName(name)
-    return Policy(method.GetOptions().Extensions[options_pb2.access].role, _limit(method))
+    options = method.GetOptions()
+    return Policy(
+        role=options.Extensions[options_pb2.access].role,
+        limit=_limit(method),
+        reads=options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS,
+    )
 
 
 def _limit(method: MethodDescriptor) -> Callable[[Any], float | None]:

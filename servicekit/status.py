@@ -17,6 +17,7 @@ _log = logging.getLogger(__name__)
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 DOMAIN: Final = "cove"
+_PREFIX: Final = "ERROR_REASON_"
 DETAILS_KEY: Final = "grpc-status-details-bin"
 _RETRY_SOON: Final = timedelta(seconds=1)
 _WRITE_FAILED: Final = "Internal error from Core"  # The other side answered or left meanwhile.
@@ -84,7 +85,16 @@ def reason_of(status: status_pb2.Status) -> ErrorReason.ValueType:
 
 def reason_name(status: status_pb2.Status) -> str:
     """As it is logged: without the prefix."""
-    return ErrorReason.Name(reason_of(status)).removeprefix("ERROR_REASON_")
+    return ErrorReason.Name(reason_of(status)).removeprefix(_PREFIX)
+
+
+def code_and_reason(error: Exception) -> tuple[str, str]:
+    """Their names, the reason's without its prefix: how a log names a failure."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        return error.code().name, ErrorReason.Name(reason(error)).removeprefix(_PREFIX)
+    status = to_status(error)
+    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+    return code.name, reason_name(status)
 
 
 def told(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -31,6 +32,8 @@ _GRACE: Final = timedelta(seconds=5)
 _KILLED: Final = 10.0
 """Seconds within which a killed execution is seen to have ended."""
 _MOMENT: Final = 0.05
+_LOOKED_AT: Final = 1000
+"""Executions that one page looks at, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +91,22 @@ class Executions:
         """Raises ExecutionNotFound."""
         return await self.snapshot(await self.find(uid, execution_id))
 
-    async def page(self, uid: str, after: str, size: int) -> tuple[list[Snapshot], str]:
-        """At most `size` executions after the id `after`; and the last id where more follow."""
+    async def page(
+        self, uid: str, after: str, size: int, selected: Callable[[Snapshot], bool]
+    ) -> tuple[list[Snapshot], str]:
+        """At most `size` executions after the id `after`; and, where more may follow, the last
+        id that was looked at."""
         ids = [each for each in await asyncio.to_thread(self._store.ids, uid) if each > after]
-        found = []
-        for execution_id in ids[:size]:
-            try:
+        found: list[Snapshot] = []
+        for looked_at, execution_id in enumerate(ids, start=1):
+            with suppress(ExecutionNotFound):
                 record = await self.find(uid, execution_id)
-                found.append(await self.snapshot(record, sure=False))
-            except ExecutionNotFound:
-                continue
-        return found, ids[size - 1] if len(ids) > size else ""
+                snapshot = await self.snapshot(record, sure=False)
+                if selected(snapshot):
+                    found.append(snapshot)
+            if looked_at < len(ids) and (len(found) == size or looked_at == _LOOKED_AT):
+                return found, execution_id
+        return found, ""
 
     async def snapshot(self, record: Record, *, sure: bool = True) -> Snapshot:
         """Raises ExecutionNotFound when it was removed; see `Inputs.state` for the rest."""

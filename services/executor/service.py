@@ -20,6 +20,7 @@ from services.executor.face_input import InputFace
 from services.executor.forwarding import forward
 from services.executor.output import Chunk, Ended, Gap, Heartbeat, Stopped
 from services.executor.record import Record
+from services.executor.selecting import selection
 
 _ANSWERED: Final = 1 << 20
 """Bytes of each stream in the answer of Execute."""
@@ -51,7 +52,8 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
     ) -> pb.ListExecutionsResponse:
         page = self._tokens.page(request, default=100, maximum=1000)
         uid = request.parent.split("/")[1]
-        found, last = await self._executions.page(uid, page.after, page.size)
+        selected = selection(request.filter, request.parent)
+        found, last = await self._executions.page(uid, page.after, page.size, selected)
         alive = await self._alive.of(uid, found)
         answer = pb.ListExecutionsResponse(
             executions=[convert.execution(each, alive.get(each.record.key)) for each in found],

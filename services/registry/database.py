@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from servicekit.errors import ServiceError
 from services.registry.errors import DiskFull, StartError
 from services.registry.migrate import migrations, missing, nanoseconds
 
@@ -20,8 +21,14 @@ def make_folder(folder: Path) -> None:
         each.mkdir(mode=0o700, exist_ok=True)
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+class Connection(sqlite3.Connection):
+    """To the file. `latest` is the last revision as the transaction of `commit` has it."""
+
+    latest = 0
+
+
+def connect(path: Path) -> Connection:
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Connection)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA busy_timeout = 5000")
@@ -83,27 +90,69 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
-def commit(
-    db: sqlite3.Connection, group: Sequence[Callable[[sqlite3.Connection], T]]
-) -> list[T | Exception]:
+def commit(db: Connection, group: Sequence[Callable[[Connection], T]]) -> list[T | Exception]:
     """Do all of it in one transaction: what each job returned, or what it ended with.
 
-    Each has a savepoint: one that fails takes nothing of the others with it. Raises
-    `DiskFull`, or what SQLite does, when nothing of it was kept.
+    One that fails takes nothing of the others with it. A rule that refuses has written nothing;
+    where anything else goes wrong, which is rare, all is done anew, each behind a savepoint.
+    Raises `DiskFull`, or what SQLite does, when nothing of it was kept.
     """
     try:
-        db.execute("BEGIN IMMEDIATE")
-        results = [_attempt(db, job) for job in group]
-        db.execute("COMMIT")
+        try:
+            results = decide(db, group)
+        except Exception:
+            results = decide(db, group, attempt=_attempted)
     except Exception as error:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
         raise _told(error) from None
+    finish(db)
     return results
 
 
-def _attempt(db: sqlite3.Connection, job: Callable[[sqlite3.Connection], T]) -> T | Exception:
+def decide(
+    db: Connection,
+    group: Sequence[Callable[[Connection], T]],
+    *,
+    attempt: Callable[[Connection, Callable[[Connection], T]], T | Exception] | None = None,
+) -> list[T | Exception]:
+    """As `commit`, up to the COMMIT, which is `finish`. Raises what a job does that is no rule's;
+    then nothing was done."""
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        (before,) = db.execute("SELECT latest FROM counter").fetchone()
+        db.latest = before
+        results = [(attempt or _decided)(db, job) for job in group]
+        if db.latest != before:
+            db.execute("UPDATE counter SET latest = ?", (db.latest,))
+    except Exception:
+        _undo(db)
+        raise
+    return results
+
+
+def finish(db: Connection) -> None:
+    """Make durable what was decided. Raises as `commit`."""
+    try:
+        db.execute("COMMIT")
+    except Exception as error:
+        _undo(db)
+        raise _told(error) from None
+
+
+def _undo(db: Connection) -> None:
+    if db.in_transaction:
+        db.execute("ROLLBACK")
+
+
+def _decided(db: Connection, job: Callable[[Connection], T]) -> T | Exception:
+    try:
+        return job(db)
+    except ServiceError as error:
+        return error
+
+
+def _attempted(db: Connection, job: Callable[[Connection], T]) -> T | Exception:
     db.execute("SAVEPOINT job")
+    before = db.latest
     result: T | Exception
     try:
         result = job(db)
@@ -111,6 +160,7 @@ def _attempt(db: sqlite3.Connection, job: Callable[[sqlite3.Connection], T]) -> 
         if not db.in_transaction:  # SQLite gave up the whole of it.
             raise
         db.execute("ROLLBACK TO job")
+        db.latest = before
         result = _told(error)
     db.execute("RELEASE job")
     return result

@@ -9,7 +9,10 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
+from google.protobuf.message import DecodeError
+
 from cove.registry.v1 import registry_pb2 as pb
+from cove.registry.v1.audit_pb2 import AuditEntry
 from cove.registry.v1.registry_pb2_grpc import RegistryServiceServicer
 from servicekit import calls
 from servicekit.errors import InvalidArgument
@@ -22,12 +25,14 @@ from services.registry.fields import FIELDS, MAX_BYTES
 from services.registry.lists import Listing, listing_order, page
 from services.registry.rules import Rules, digest
 from services.registry.store import Change, Key, Place, RequestId, Store
+from services.registry.trail import Entry
 from services.registry.watch import Heartbeat, Present, SnapshotEnd, Told, watch
 
 _ALL_TENANTS: Final = "-"
 _DEFAULT_PAGE: Final = 100
 _MAX_PAGE: Final = 1000
 _TURN: Final = 64
+_LONGEST_ENTRY: Final = 4096
 
 
 class RegistryServicer(RegistryServiceServicer):
@@ -45,7 +50,7 @@ class RegistryServicer(RegistryServiceServicer):
         key = _key(f"environments/{request.environment_id or _new_id()}")
         creator = calls.current().identity.principal
         change = partial(self._rules.register, request, key, creator)
-        answer = await self._store.write(key, change, _request_id(request))
+        answer = await self._store.write(key, change, _request_id(request), _entry())
         return pb.RegisterEnvironmentResponse.FromString(answer)
 
     async def DeregisterEnvironment(
@@ -94,7 +99,7 @@ class RegistryServicer(RegistryServiceServicer):
             raise InvalidArgument("update_mask", "names no field")
         key = _key(request.environment.name)
         change = partial(self._rules.update, request)
-        answer = await self._store.write(key, change, _request_id(request))
+        answer = await self._store.write(key, change, _request_id(request), _entry())
         return pb.UpdateEnvironmentResponse.FromString(answer)
 
     async def UpdateEnvironmentStatus(
@@ -132,6 +137,7 @@ class RegistryServicer(RegistryServiceServicer):
             request.from_revision,
             self._heartbeat,
             Filter(request.filter, FIELDS, max_bytes=MAX_BYTES),
+            changes_only=request.changes_only,
         )
         async with aclosing(told):
             async for each in told:
@@ -146,7 +152,8 @@ class RegistryServicer(RegistryServiceServicer):
         return pb.BatchUpdateEnvironmentsResponse.FromString(answer)
 
     async def _write(self, request: Any, change: Change) -> bytes:
-        return await self._store.write(_key(request.name), change, _request_id(request))
+        key = _key(request.name)
+        return await self._store.write(key, change, _request_id(request), _entry())
 
 
 def _key(name: str) -> Key:
@@ -176,6 +183,21 @@ def _request_id(request: Any) -> RequestId | None:
     identity = calls.current().identity
     rpc = request.DESCRIPTOR.name
     return RequestId(identity.tenant, identity.principal, rpc, request.request_id, digest(request))
+
+
+def _entry() -> Entry | None:
+    """Of the audit log, if the call has one. Raises `InvalidArgument`."""
+    if not (data := calls.current().entry):
+        return None
+    if len(data) > _LONGEST_ENTRY:
+        raise InvalidArgument(calls.ENTRY_KEY, "too long")
+    try:
+        entry = Entry.of(AuditEntry.FromString(data))
+    except (DecodeError, ValueError):
+        raise InvalidArgument(calls.ENTRY_KEY, "not an entry of the audit log") from None
+    if not (entry.id and entry.action and entry.code):
+        raise InvalidArgument(calls.ENTRY_KEY, "has no id, no action or no code")
+    return entry
 
 
 def _new_id() -> str:

@@ -1,7 +1,8 @@
-"""Keeps environments in a SQLite file: one writer thread, readers beside it.
+"""Keeps environments in a SQLite file: one writer, readers beside it.
 
-Reads run on the event loop: one takes some microseconds, less than handing it to a
-thread would. Writers do not block them, as the file is in WAL mode.
+Reads, and what a write does before its COMMIT, run on the event loop: they take some
+microseconds, less than handing them to a thread would. Commits, and all that takes longer, have
+a thread. Writers do not block readers, as the file is in WAL mode.
 """
 
 import asyncio
@@ -11,18 +12,19 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final, Self, TypeAlias, TypeVar
+from typing import Final, NamedTuple, Self, TypeVar
 
 from servicekit.quota import NONE, Limits
-from services.registry.database import commit, connect, lock, migrate
+from services.registry.database import Connection, commit, connect, decide, finish, lock, migrate
 from services.registry.errors import EnvironmentNotFound, WatcherTooSlow
 from services.registry.feed import Event, Feed
 from services.registry.retention import Retention, ns, sweep
 from services.registry.selecting import HISTORY, PLACEHOLDER, statement
-from services.registry.sqlite_tenants import SqliteQuotas, SqliteTrail, count
+from services.registry.sqlite_rows import COLUMNS, apply, find, remember
+from services.registry.sqlite_tenants import SqliteQuotas, SqliteTrail, append
 from services.registry.store import (
     BY_NAME,
     Answer,
@@ -37,28 +39,27 @@ from services.registry.store import (
     Span,
     Write,
 )
+from services.registry.trail import Entry
 from services.registry.writer import Writer
-from services.registry.written import Job, Written, event, replayed, run
+from services.registry.written import Job, Written, replayed, run
 
 T = TypeVar("T")
 
-_COLUMNS: Final = ", ".join(Record._fields)
-_PUT: Final = (
-    f"INSERT INTO environment ({_COLUMNS}) VALUES ({', '.join('?' * len(Record._fields))})"  # noqa: S608
-    " ON CONFLICT (tenant, name) DO UPDATE SET "
-    # Not what never changes: naming it would write its index each time.
-    + ", ".join(
-        f"{column} = excluded.{column}"
-        for column in Record._fields
-        if column not in ("tenant", "name", "uid", "create_time")
-    )
-)
 _LOCK_WAIT: Final = 5.0
 _KEY_BYTES: Final = 32
 _SNAPSHOT_PAGE: Final = 256
 _SNAPSHOT_LIMIT: Final = 30.0
 
-_Work: TypeAlias = Callable[[sqlite3.Connection], Written]
+_ON_THE_LOOP: Final = 64
+"""Writes that are decided on the event loop at once, at most."""
+
+
+class _Work(NamedTuple):
+    """What the writer does in its transaction."""
+
+    do: Callable[[Connection], Written]
+    brief: bool = False
+    """Whether it takes some microseconds, whatever it is about."""
 
 
 class SqliteStore:
@@ -66,7 +67,7 @@ class SqliteStore:
 
     def __init__(
         self,
-        writing: sqlite3.Connection,
+        writing: Connection,
         reading: sqlite3.Connection,
         *,
         connect: Callable[[], sqlite3.Connection],
@@ -135,8 +136,14 @@ class SqliteStore:
     def now(self) -> int:
         return self._now()
 
-    async def write(self, key: Key, change: Change, request: RequestId | None = None) -> bytes:
-        return await self._done(Job([Write(key, change)], request))
+    async def write(
+        self,
+        key: Key,
+        change: Change,
+        request: RequestId | None = None,
+        entry: Entry | None = None,
+    ) -> bytes:
+        return await self._done(Job([Write(key, change)], request, entry=entry))
 
     async def write_all(
         self, writes: Sequence[Write], answer: Answer, request: RequestId | None = None
@@ -144,15 +151,18 @@ class SqliteStore:
         return await self._done(Job(writes, request, answer))
 
     async def _done(self, job: Job) -> bytes:
-        return (await self._writer.run(partial(self._write, job))).response
+        work = _Work(partial(self._write, job), brief=job.answer is None)
+        return (await self._writer.run(work)).response
 
-    def _write(self, job: Job, db: sqlite3.Connection) -> Written:
+    def _write(self, job: Job, db: Connection) -> Written:
         now = self._now()
         if job.request and (known := self._answered(db, job.request, now)) is not None:
             return Written(known)
-        written = run(job, partial(_apply, db, now, self._limits))
+        written = run(job, partial(apply, db, now, self._limits))
         if job.request:
-            _remember(db, job.request, now, written.response)
+            remember(db, job.request, now, written.response)
+        if job.entry and written.events:
+            append(db, [job.entry])
         return written
 
     def _once(
@@ -164,7 +174,7 @@ class SqliteStore:
         if (known := self._answered(db, request, now)) is not None:
             return known
         response = work(now)
-        _remember(db, request, now, response)
+        remember(db, request, now, response)
         return response
 
     def _answered(self, db: sqlite3.Connection, request: RequestId, now: int) -> bytes | None:
@@ -176,12 +186,12 @@ class SqliteStore:
         return replayed(request, *row) if row else None
 
     async def get(self, key: Key) -> Record:
-        if (record := _find(self._reading, key)) is None:
+        if (record := find(self._reading, key)) is None:
             raise EnvironmentNotFound("no such environment", name=key.name)
         return record
 
     async def exists(self, key: Key) -> bool:
-        return _find(self._reading, key) is not None
+        return find(self._reading, key) is not None
 
     async def page(
         self,
@@ -193,7 +203,7 @@ class SqliteStore:
         limit: int,
         max_bytes: int,
     ) -> Page:
-        query, values = statement(_COLUMNS, tenant, after, states, order, limit + 1)
+        query, values = statement(COLUMNS, tenant, after, states, order, limit + 1)
         rows = self._reading.execute(query.replace(PLACEHOLDER, "?"), values)
         records: list[Record] = []
         with closing(rows):
@@ -240,7 +250,7 @@ class SqliteStore:
             results.append(work(db))
             return Written(b"")
 
-        await self._writer.run(job)
+        await self._writer.run(_Work(job))
         return results[-1]
 
     async def secret(self, name: str) -> bytes:
@@ -252,11 +262,19 @@ class SqliteStore:
             row = db.execute("SELECT value FROM secret WHERE name = ?", (name,)).fetchone()
             return Written(bytes(row[0]))
 
-        return (await self._writer.run(work)).response
+        return (await self._writer.run(_Work(work))).response
 
     async def _commit(self, group: Sequence[_Work]) -> Sequence[Written | Exception]:
+        """A few brief ones are decided here: two threads that take turns at the interpreter with
+        each statement take far longer. The disk is always waited for in the other."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, commit, self._writing, group)
+        works = [each.do for each in group]
+        if len(group) <= _ON_THE_LOOP and all(each.brief for each in group):
+            with suppress(Exception):  # It comes again below, and is told to whom it concerns.
+                results = decide(self._writing, works)
+                await loop.run_in_executor(self._thread, finish, self._writing)
+                return results
+        return await loop.run_in_executor(self._thread, commit, self._writing, works)
 
     def _publish(self, written: Sequence[Written]) -> None:
         self._feed.publish([event for each in written for event in each.events])
@@ -271,52 +289,9 @@ class SqliteSnapshot:
 
     async def page(self, after: Key | None) -> list[Record]:
         place = Place(*after) if after else None
-        query, values = statement(_COLUMNS, self._tenant, place, (), BY_NAME, _SNAPSHOT_PAGE)
+        query, values = statement(COLUMNS, self._tenant, place, (), BY_NAME, _SNAPSHOT_PAGE)
         try:
             rows = self._db.execute(query.replace(PLACEHOLDER, "?"), values)
             return [Record(*row) for row in rows.fetchall()]
         except sqlite3.ProgrammingError:  # Closed by the timer.
             raise WatcherTooSlow("the snapshot was read too slowly") from None
-
-
-def _find(db: sqlite3.Connection, key: Key) -> Record | None:
-    row = db.execute(
-        f"SELECT {_COLUMNS} FROM environment WHERE tenant = ? AND name = ?",  # noqa: S608
-        key,
-    ).fetchone()
-    return row and Record(*row)
-
-
-def _remember(db: sqlite3.Connection, request: RequestId, now: int, response: bytes) -> None:
-    db.execute(
-        "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (*request[:4], now, request.digest, response),
-    )
-
-
-def _apply(
-    db: sqlite3.Connection, now: int, limits: Limits, write: Write
-) -> tuple[bytes, Event | None]:
-    """Run one change on what is stored. What it raises, it raises before anything is written."""
-    current = _find(db, write.key)
-    (latest,) = db.execute("SELECT latest FROM counter").fetchone()
-    outcome = write.change(current, latest + 1)
-    count(db, current, outcome, limits)
-    told = event(outcome, current, latest + 1)
-    if told:
-        _keep(db, outcome.put, told, now)
-    return outcome.response, told
-
-
-def _keep(db: sqlite3.Connection, put: Record | None, told: Event, now: int) -> None:
-    """Write what a change decided, and its place in the history."""
-    if put:
-        db.execute(_PUT, put)
-    else:
-        db.execute("DELETE FROM environment WHERE tenant = ? AND name = ?", told[1:3])
-    db.execute(
-        "INSERT INTO change (revision, time, tenant, name, uid, document, previous)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (told.revision, now, told.tenant, told.name, told.uid, told.document, told.previous),
-    )
-    db.execute("UPDATE counter SET latest = ?", (told.revision,))

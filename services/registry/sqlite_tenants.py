@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol, TypeVar
 from servicekit.quota import Limits
 from services.registry.quotas import Correction, Quota, QuotaChange, admit, gained
 from services.registry.store import Outcome, Record, RequestId
-from services.registry.trail import LOOKED_AT, Entry, Found, Place, Removed, Wanted, found
+from services.registry.trail import LOOKED_AT, TOLD, Entry, Found, Place, Removed, Wanted, found
 
 T = TypeVar("T")
 
@@ -125,6 +125,16 @@ def _wrong(db: sqlite3.Connection) -> list[Correction]:
     return [Correction(tenant=row[0], counted=row[1], found=row[2]) for row in rows.fetchall()]
 
 
+def append(db: sqlite3.Connection, entries: Sequence[Entry]) -> int:
+    """See `Trail.append`."""
+    before = db.total_changes
+    db.executemany(
+        f"INSERT INTO audit ({_ENTRY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) {TOLD}",  # noqa: S608
+        entries,
+    )
+    return db.total_changes - before
+
+
 class SqliteTrail:
     """See `Trail`."""
 
@@ -133,16 +143,7 @@ class SqliteTrail:
         self._run = run
 
     async def append(self, entries: Sequence[Entry]) -> int:
-        def work(db: sqlite3.Connection) -> int:
-            before = db.total_changes
-            db.executemany(
-                f"INSERT INTO audit ({_ENTRY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
-                " ON CONFLICT (id) DO NOTHING",
-                entries,
-            )
-            return db.total_changes - before
-
-        return await self._run(work)
+        return await self._run(lambda db: append(db, entries))
 
     async def page(self, wanted: Wanted, below: Place | None, limit: int) -> Found:
         conditions = "tenant = ? AND (time, id) < (?, ?) AND time >= ?"

@@ -15,7 +15,7 @@ from services.registry.feed import Event, Feed
 
 if TYPE_CHECKING:  # They are made of what is here.
     from services.registry.quotas import Quotas
-    from services.registry.trail import Trail
+    from services.registry.trail import Entry, Trail
 
 Clock: TypeAlias = Callable[[], int]
 """Nanoseconds since 1970. May jump in both directions."""
@@ -150,9 +150,16 @@ class Store(Protocol):
         """The one clock that leases go by, in nanoseconds. A `Change` asks it."""
         ...
 
-    async def write(self, key: Key, change: Change, request: RequestId | None = None) -> bytes:
+    async def write(
+        self,
+        key: Key,
+        change: Change,
+        request: RequestId | None = None,
+        entry: "Entry | None" = None,
+    ) -> bytes:
         """Run the change on what `key` names; return its response once that is durable.
 
+        If that changes something, the entry is in the audit log with it, unless its id is there.
         A request that was answered within the last 24 h is answered the same again.
         Raises `RequestIdReused` when its content is another, `DiskFull`, what `change`
         raises, and `DatabaseUnavailable`, after which it is not known whether it was done.

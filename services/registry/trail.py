@@ -36,6 +36,18 @@ class Entry(NamedTuple):
         )
 
 
+UNKNOWN: Final = "UNKNOWN"
+"""How something ended of which is known only that it began."""
+
+TOLD: Final = (
+    "ON CONFLICT (id) DO UPDATE SET "
+    + ", ".join(f"{column} = excluded.{column}" for column in Entry._fields if column != "time")
+    + f" WHERE audit.code = '{UNKNOWN}' AND excluded.code <> '{UNKNOWN}'"
+)
+"""In SQL: an entry that is here is left as it is, unless only its beginning was known. Then it
+keeps its place in the list, so that pages hold still."""
+
+
 class Place(NamedTuple):
     """Of an entry in the list: pages begin below one."""
 
@@ -101,7 +113,8 @@ class Trail(Protocol):
     """Where entries are kept."""
 
     async def append(self, entries: Sequence[Entry]) -> int:
-        """Keep those whose id is not here yet; returns how many, once they are durable."""
+        """Keep those whose id is not here yet, or with `UNKNOWN` only, in the place of which
+        comes how it ended. Returns how many, once they are durable."""
         ...
 
     async def page(self, wanted: Wanted, below: Place | None, limit: int) -> Found:

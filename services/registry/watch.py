@@ -47,8 +47,11 @@ async def watch(
     from_revision: int,
     heartbeat: timedelta,
     filter: Filter,  # noqa: A002 - the contract's word.
+    *,
+    changes_only: bool = False,
 ) -> AsyncGenerator[Told, None]:
-    """Never ends by itself. `tenant` None means all, a `from_revision` of 0 a snapshot.
+    """Never ends by itself. `tenant` None means all, a `from_revision` of 0 a snapshot, which
+    has nothing in it with `changes_only`.
 
     What a write takes out of the filter's selection is told as a removal: whether it was in it
     before is seen by what the write replaced, so that nothing has to be remembered, here or by
@@ -60,6 +63,9 @@ async def watch(
     revision = from_revision
     if revision:
         await _check(store, revision)
+    elif changes_only:
+        revision = (await store.span()).latest
+        yield SnapshotEnd(revision)
     else:
         async with store.snapshot(tenant) as snapshot:
             revision = snapshot.revision

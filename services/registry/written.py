@@ -7,6 +7,7 @@ from servicekit.errors import ServiceError
 from services.registry.errors import RequestIdReused
 from services.registry.feed import Event
 from services.registry.store import Answer, Outcome, Record, RequestId, Write
+from services.registry.trail import Entry
 
 
 class Job(NamedTuple):
@@ -15,6 +16,8 @@ class Job(NamedTuple):
     writes: Sequence[Write]
     request: RequestId | None = None
     answer: Answer | None = None
+    entry: Entry | None = None
+    """Of the audit log: kept with it, if it changes something."""
 
 
 class Written(NamedTuple):

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import uuid
+from typing import Any
 
 import grpc
 import pytest
@@ -11,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from agent.handle import Handle
 from cove.errors.v1.errors_pb2 import ErrorReason as Why
 from cove.executor.v1 import executor_pb2 as pb
+from services.executor import executions
 from tests.executor.node import Caller, Node, Sandbox, refused, start, until
 
 Code = grpc.StatusCode
@@ -260,6 +262,45 @@ async def test_executions_are_listed_in_pages(caller: Caller, box: Sandbox) -> N
     request.page_token = "x" + first.next_page_token
     async with refused(Code.INVALID_ARGUMENT, Why.ERROR_REASON_PAGE_TOKEN_INVALID):
         await caller.executions.ListExecutions(request)
+
+
+async def test_a_list_is_of_the_selection(caller: Caller, box: Sandbox) -> None:
+    for execution_id, script in {"ok": "true", "bad": "exit 3", "on": "sleep 60"}.items():
+        await caller.start(box, execution_id, script)
+    for execution_id in ("ok", "bad"):
+        await caller.wait(box, execution_id)
+
+    async def selected(text: str, **fields: Any) -> list[str]:
+        request = pb.ListExecutionsRequest(parent=box.parent, filter=text, **fields)
+        answer = await caller.executions.ListExecutions(request)
+        return [each.name.rpartition("/")[2] for each in answer.executions]
+
+    assert await selected("state = RUNNING") == ["on"]
+    assert await selected("exit.code != 0") == ["bad"]
+    assert await selected("exit:*") == ["bad", "ok"]
+    assert await selected("NOT exit:*") == ["on"]
+    assert await selected(f'name = "{box.name("ok")}" OR name = o*') == ["ok", "on"]
+    assert await selected("spec.script = *sleep* AND create_time > 2020-01-01T00:00:00Z") == ["on"]
+    assert await selected("exit.code = 3", page_size=1) == ["bad"]
+    async with refused(Code.INVALID_ARGUMENT, Why.ERROR_REASON_FILTER_INVALID):
+        await selected("state = GREAT")
+    await caller.signal(box, "on", 9, pb.SIGNAL_SCOPE_TREE)
+
+
+async def test_a_page_of_a_selection_looks_at_a_bounded_number(
+    caller: Caller, box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executions, "_LOOKED_AT", 2)
+    for execution_id in ("a", "b", "c"):
+        await caller.start(box, execution_id, "true" if execution_id != "c" else "exit 3")
+        await caller.wait(box, execution_id)
+    request = pb.ListExecutionsRequest(parent=box.parent, filter="exit.code = 3")
+    first = await caller.executions.ListExecutions(request)
+    assert not first.executions
+    request.page_token = first.next_page_token
+    second = await caller.executions.ListExecutions(request)
+    assert [each.name for each in second.executions] == [box.name("c")]
+    assert not second.next_page_token
 
 
 async def test_delete_removes_what_has_ended(caller: Caller, box: Sandbox) -> None:

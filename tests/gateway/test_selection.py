@@ -8,10 +8,12 @@ from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2 import Workspace
 from cove.registry.v1 import registry_pb2
 from gateway.convert import workspace
-from gateway.selection import FIELDS, recorded
+from gateway.selection import EXECUTION_FIELDS, FIELDS, recorded
 from servicekit.filters.filters import Filter
+from services.executor import selecting
 from services.registry import fields as registry_fields
 from tests.gateway.stage import Gateway, Stage
+from tests.gateway.steps import run
 from tests.gateway.test_watch import read, snapshot
 from tests.servicekit.failing import failure
 
@@ -93,3 +95,27 @@ async def test_what_is_wrong_is_told_in_words_of_workspaces(stage: Stage, gatewa
     ordered = pb.ListWorkspacesRequest(order_by="branch")
     failed = await failure(gateway.workspaces.ListWorkspaces(ordered))
     assert failed.reason == "ORDER_INVALID"
+
+
+def test_executions_are_selected_by_what_the_executor_selects_by() -> None:
+    assert EXECUTION_FIELDS == selecting.FIELDS
+
+
+async def test_a_list_of_executions_is_of_the_selection(stage: Stage, gateway: Gateway) -> None:
+    await gateway.workspaces.CreateWorkspace(stage.create())
+    for script in ("true", "exit 3"):
+        await run(gateway, script)
+
+    async def selected(text: str) -> list[str]:
+        request = pb.ListExecutionsRequest(parent="workspaces/demo", filter=text)
+        answer = await gateway.executions.ListExecutions(request)
+        return [each.name for each in answer.executions]
+
+    (bad,) = await selected("exit.code = 3")
+    assert bad.startswith("workspaces/demo/executions/")
+    assert await selected(f'name = "{bad}"') == [bad]
+    assert await selected(f"name = {bad.rpartition('/')[2]}") == [bad]
+    assert bad not in await selected(f'-name = "{bad}"')
+    wrong = pb.ListExecutionsRequest(parent="workspaces/demo", filter="exit.code = x")
+    failed = await failure(gateway.executions.ListExecutions(wrong))
+    assert (failed.reason, failed.info.metadata["position"]) == ("FILTER_INVALID", "13")

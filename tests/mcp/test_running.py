@@ -183,3 +183,16 @@ async def test_a_gateway_that_is_started_again_is_found(
 ) -> None:
     await suite.kill("gateway")
     assert (await agent.data("exec", workspace=fresh, command="echo 1"))["output"] == "1\n"
+
+
+async def test_lists_are_of_what_a_filter_selects(agent: Agent, fresh: str) -> None:
+    for command in ("true", "exit 3"):
+        await agent.data("exec", workspace=fresh, command=command)
+    found = await agent.data("executions", workspace=fresh, filter="exit.code = 3")
+    assert [each["exit_status"] for each in found["executions"]] == [3]
+    found = await agent.data("list", filter=f"name = {fresh} AND state = READY")
+    assert [each["id"] for each in found["workspaces"]] == [fresh]
+    for tool, arguments in (("executions", {"workspace": fresh}), ("list", {})):
+        with pytest.raises(Refused) as refused:
+            await agent.data(tool, filter="state = GREAT", **arguments)
+        assert "READY" in str(refused.value) or "RUNNING" in str(refused.value)

@@ -94,11 +94,16 @@ class Caller:
         from_revision: int = 0,
         tenant: str = "",
         filter: str = "",  # noqa: A002 - the contract's word.
+        *,
+        changes_only: bool = False,
     ) -> AsyncIterator[
         "grpc.aio.UnaryStreamCall[pb.WatchEnvironmentsRequest, pb.WatchEnvironmentsResponse]"
     ]:
         request = pb.WatchEnvironmentsRequest(
-            from_revision=from_revision, tenant=tenant, filter=filter
+            from_revision=from_revision,
+            tenant=tenant,
+            filter=filter,
+            changes_only=changes_only,
         )
         call = self._stub.WatchEnvironments(request, metadata=self._metadata)
         try:

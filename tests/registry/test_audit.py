@@ -9,12 +9,14 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cove.registry.v1 import audit_pb2
+from cove.registry.v1 import registry_pb2 as pb
 from cove.registry.v1.audit_pb2 import AuditEntry
 from cove.registry.v1.audit_pb2_grpc import AuditServiceStub
+from cove.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from services.registry import trail
 from services.registry.app import registry
 from services.registry.config import Config
-from tests.registry.caller import Clock, refused
+from tests.registry.caller import Clock, refused, register
 
 DAY = 24 * 3600
 
@@ -75,6 +77,70 @@ async def test_an_entry_is_kept_once_and_as_it_came(log: Log) -> None:
     assert await log.append(changed) == 0
     assert sorted(each.id for each in await log.all()) == sorted((first.id, second.id))
     assert first in await log.all()
+
+
+def with_entry(entry: AuditEntry | bytes) -> Any:
+    data = entry if isinstance(entry, bytes) else entry.SerializeToString()
+    return (("cove-tenant", "acme"), ("cove-principal", "ada"), ("cove-audit-entry-bin", data))
+
+
+async def test_what_is_written_has_its_entry_in_the_same_commit(
+    log: Log, channel: grpc.aio.Channel, clock: Clock
+) -> None:
+    registry_ = RegistryServiceStub(channel)
+    request = register("demo", request_id=str(uuid.uuid4()))
+    begun = log.entry(code="UNKNOWN", resource="workspaces/demo")
+    await registry_.RegisterEnvironment(request, metadata=with_entry(begun))
+    assert await log.all() == [begun]  # It need not be sent to be there.
+
+    replayed = log.entry(code="UNKNOWN")
+    await registry_.RegisterEnvironment(request, metadata=with_entry(replayed))
+    taken = log.entry(code="UNKNOWN")
+    with refused(grpc.StatusCode.ALREADY_EXISTS, "ENVIRONMENT_EXISTS"):
+        await registry_.RegisterEnvironment(register("demo"), metadata=with_entry(taken))
+    update = pb.UpdateEnvironmentRequest(environment=pb.Environment(name="environments/demo"))
+    update.update_mask.paths.append("node")
+    await registry_.UpdateEnvironment(update, metadata=with_entry(log.entry(code="UNKNOWN")))
+    assert await log.all() == [begun]  # Nothing was changed by these.
+
+    update.environment.node = "n"
+    await asyncio.gather(  # A call that writes more than once has one.
+        registry_.UpdateEnvironment(update, metadata=with_entry(begun)),
+        registry_.DeregisterEnvironment(
+            pb.DeregisterEnvironmentRequest(name="environments/demo"), metadata=with_entry(begun)
+        ),
+        return_exceptions=True,
+    )
+    assert await log.all() == [begun]
+
+
+async def test_how_it_ended_takes_the_place_of_what_began(log: Log, clock: Clock) -> None:
+    begun = log.entry(code="UNKNOWN")
+    clock.move(1)
+    later = log.entry(code="UNKNOWN")
+    clock.move(1)
+    ended = AuditEntry()
+    ended.CopyFrom(begun)
+    ended.code = "ABORTED"
+    ended.time.FromNanoseconds(clock())
+    assert await log.append(begun, later) == 2
+    assert await log.append(ended) == 1
+    assert await log.append(begun) == 0
+    assert await log.all() == [later, ended]
+    changed = AuditEntry()
+    changed.CopyFrom(ended)
+    changed.code = "OK"
+    assert await log.append(changed) == 0
+    assert await log.all() == [later, ended]
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"x" * 5000, AuditEntry(id="a").SerializeToString()])
+async def test_what_is_no_entry_is_refused(channel: grpc.aio.Channel, data: bytes) -> None:
+    registry_ = RegistryServiceStub(channel)
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
+        await registry_.RegisterEnvironment(register("demo"), metadata=with_entry(data))
+    exists = pb.EnvironmentExistsRequest(name="environments/demo")
+    assert not (await registry_.EnvironmentExists(exists, metadata=with_entry(data))).exists
 
 
 async def test_of_entries_that_come_at_once_none_is_lost(log: Log) -> None:

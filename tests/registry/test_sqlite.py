@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.registry.database import commit
+from services.registry.database import commit, connect, migrate
 from services.registry.errors import DiskFull, StartError
 from services.registry.sqlite import SqliteStore
 from tests.registry.test_store import DEMO, Refusal, put
@@ -40,7 +40,8 @@ async def test_a_second_registry_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_failed_half_way_is_undone(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as db:
+    with closing(connect(tmp_path / "db")) as db:
+        migrate(db)
         db.execute("CREATE TABLE number (value INTEGER)")
 
         def insert(value: int, db: sqlite3.Connection) -> None:
@@ -55,9 +56,11 @@ def test_what_failed_half_way_is_undone(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told_and_survived(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as db:
+    with closing(connect(tmp_path / "db")) as db:
+        migrate(db)
         db.execute("CREATE TABLE blob (data BLOB)")
-        db.execute("PRAGMA max_page_count = 20")
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        db.execute(f"PRAGMA max_page_count = {pages + 20}")
 
         def insert(size: int, db: sqlite3.Connection) -> None:
             db.execute("INSERT INTO blob VALUES (?)", (bytes(size),))

@@ -65,6 +65,17 @@ async def test_a_snapshot_comes_first_then_changes(ada: Caller) -> None:
         )
 
 
+async def test_without_a_snapshot_it_tells_what_happens_from_now_on(ada: Caller) -> None:
+    for name in ("a", "b"):
+        await ada.register(name)
+    async with ada.watch(changes_only=True) as call:
+        assert told(await read(call)) == ("snapshot_end", 2)
+        await ada.move("a", READY)
+        assert told(await change(call)) == ("put", 3)
+        await ada.deregister("b")
+        assert told(await change(call)) == ("delete", 4)
+
+
 async def test_from_each_revision_on_the_same_changes_come(ada: Caller) -> None:
     all_: list[Told] = []
     for number in range(10):

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 
@@ -17,6 +17,8 @@ from servicekit.status import DETAILS_KEY, to_status
 
 _NO_PUSHBACK: Final = ("grpc-retry-pushback-ms", "-1")
 _OPTIONS: Final = (("grpc.enable_retries", 0), ("grpc.max_receive_message_length", -1))
+
+Alter: TypeAlias = Callable[[bytes], bytes]
 
 
 @dataclass(slots=True)
@@ -51,6 +53,8 @@ class Proxy:
         self._channel = channel
         self._faults: dict[str, Fault] = {}
         self._holds: list[Hold] = []
+        self._going: dict[str, set[asyncio.Task[None]]] = {}
+        self._alters: dict[str, Alter] = {}
         self.calls: list[str] = []
         """The RPCs that came, in order."""
 
@@ -75,9 +79,19 @@ class Proxy:
         self._holds.append(held)
         return held
 
+    def alter(self, rpc: str, alter: Alter) -> None:
+        """Send on what this makes of each answer."""
+        self._alters[rpc] = alter
+
+    def cut(self, rpc: str) -> None:
+        """Break the calls that are going on."""
+        for task in self._going.get(rpc, ()):
+            task.cancel()
+
     def heal(self) -> None:
-        """Let everything through from now on."""
+        """Let everything through from now on, as it is."""
         self._faults.clear()
+        self._alters.clear()
         for held in self._holds:
             held.go_on.set()
         self._holds.clear()
@@ -86,9 +100,17 @@ class Proxy:
         rpc = path.rpartition("/")[2]
         self.calls.append(rpc)
         self.open += 1
+        relaying = asyncio.create_task(self._relay(rpc, path, requests, context))
+        self._going.setdefault(rpc, set()).add(relaying)
         try:
-            await self._relay(rpc, path, requests, context)
+            await relaying
+        except asyncio.CancelledError:
+            if (own := asyncio.current_task()) and own.cancelling():
+                raise
+            await _abort(Fault(), context)
         finally:
+            relaying.cancel()
+            self._going[rpc].discard(relaying)
             self.open -= 1
 
     async def _relay(
@@ -125,8 +147,10 @@ class Proxy:
         method: Any = self._channel.stream_stream(path)
         call = method(requests, timeout=context.time_remaining(), metadata=metadata)
         answers = []
+        alter = self._alters.get(path.rpartition("/")[2], bytes)
         try:
-            async for answer in call:
+            async for received in call:
+                answer = alter(received)
                 if buffered:
                     answers.append(answer)
                 else:

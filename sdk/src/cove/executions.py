@@ -306,9 +306,17 @@ class Executions:
         answer = await self._connection.unary(self._stub.StartExecution, request)
         return Execution(self._connection, answer.execution)
 
-    async def list(self) -> AsyncGenerator[Execution, None]:
-        """All of them in the order of their ids."""
-        request = pb.ListExecutionsRequest(parent=self._workspace)
+    async def list(
+        self,
+        *,
+        filter: str = "",  # noqa: A002 - the contract's word.
+    ) -> AsyncGenerator[Execution, None]:
+        """All of them in the order of their ids, or those that `filter` selects.
+
+        It is an expression of AIP-160, say `state = RUNNING` or `exit.code != 0`. Raises
+        `InvalidArgument`, which says where it is wrong.
+        """
+        request = pb.ListExecutionsRequest(parent=self._workspace, filter=filter)
         while True:
             page = await self._connection.unary(self._stub.ListExecutions, request)
             for message in page.executions:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 from services.registry.feed import Event
 from services.registry.quotas import Counts
 from services.registry.store import Key, Record, RequestId, Write
+from services.registry.trail import Entry
 from services.registry.written import Job, Written, event, replayed, run
 
 _State: TypeAlias = tuple[int, dict[Key, Record], dict[Key, None], list[Event], Counts]
@@ -40,6 +41,7 @@ class Batch:
         self._touched: dict[Key, None] = {}
         self._events: list[Event] = []
         self._requests: list[tuple[str, ...]] = []
+        self._entries: dict[str, Entry] = {}
 
     @property
     def empty(self) -> bool:
@@ -63,6 +65,8 @@ class Batch:
         written = run(job, self._apply)
         if request:
             self._answer(request, written.response)
+        if job.entry and written.events:
+            self._entries[job.entry.id] = job.entry
         return written
 
     def _apply(self, write: Write) -> tuple[bytes, Event | None]:
@@ -112,6 +116,7 @@ class Batch:
             *_columns(changes, 7),
             *_columns(answers, 7),
             *_columns(self._counts.changed(), 2),
+            *_columns(list(self._entries.values()), len(Entry._fields)),
             self.latest,
         ]
 

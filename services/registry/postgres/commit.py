@@ -17,6 +17,7 @@ from services.registry.postgres.database import Connection, Database, is_away, u
 from services.registry.quotas import Counts
 from services.registry.retention import Retention, ns
 from services.registry.store import Clock, Key, Record
+from services.registry.trail import Entry
 from services.registry.written import Job, Written
 
 COLUMNS: Final = ", ".join(Record._fields)
@@ -63,10 +64,15 @@ _KEEP: Final = f"""
     ), quotas AS (
         INSERT INTO quota (tenant, counted) SELECT * FROM unnest($29::text[], $30::bigint[])
         ON CONFLICT (tenant) DO UPDATE SET counted = excluded.counted
+    ), trail AS (
+        INSERT INTO audit ({", ".join(Entry._fields)})
+        SELECT * FROM unnest($31::text[], $32::text[], $33::bigint[], $34::text[], $35::text[],
+            $36::text[], $37::text[], $38::bytea[])
+        ON CONFLICT (id) DO NOTHING
     ), counted AS (
-        UPDATE counter SET latest = $31
+        UPDATE counter SET latest = $39
     )
-    SELECT pg_notify($32, ($31::bigint)::text)
+    SELECT pg_notify($40, ($39::bigint)::text)
 """  # noqa: S608 - no data in it.
 
 

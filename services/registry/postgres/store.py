@@ -32,6 +32,7 @@ from services.registry.store import (
     Span,
     Write,
 )
+from services.registry.trail import Entry
 from services.registry.writer import Writer
 from services.registry.written import Job, Written
 
@@ -112,8 +113,15 @@ class PostgresStore:
     def now(self) -> int:
         return self._committer.now
 
-    async def write(self, key: Key, change: Change, request: RequestId | None = None) -> bytes:
-        return (await self._writer.run(Job([Write(key, change)], request))).response
+    async def write(
+        self,
+        key: Key,
+        change: Change,
+        request: RequestId | None = None,
+        entry: Entry | None = None,
+    ) -> bytes:
+        job = Job([Write(key, change)], request, entry=entry)
+        return (await self._writer.run(job)).response
 
     async def write_all(
         self, writes: Sequence[Write], answer: Answer, request: RequestId | None = None

@@ -7,7 +7,7 @@ from services.registry.postgres.database import Connection, Database
 from services.registry.quotas import Correction, Quota, QuotaChange
 from services.registry.retention import PART, Retention, ns
 from services.registry.store import Clock, RequestId
-from services.registry.trail import LOOKED_AT, Entry, Found, Place, Removed, Wanted, found
+from services.registry.trail import LOOKED_AT, TOLD, Entry, Found, Place, Removed, Wanted, found
 from services.registry.written import replayed
 
 # Whoever writes anything of a tenant's has this lock: so does the counter of its workspaces.
@@ -44,7 +44,7 @@ _REMEMBER: Final = (
 _APPEND: Final = (
     f"INSERT INTO audit ({_ENTRY}) SELECT * FROM unnest($1::text[], $2::text[],"  # noqa: S608
     " $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[])"
-    " ON CONFLICT (id) DO NOTHING"
+    f" {TOLD}"
 )
 _LAST: Final = Place(2**63 - 1, "~")
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from cove.cli.console import when
 from cove.executions import exit_status
 from cove.executor.v1 import executor_pb2
-from cove.mcp.fields import ExecutionId, Limit, Offset, WorkspaceId, listed
+from cove.mcp.fields import ExecutionId, Limit, Offset, WorkspaceId, filter_, listed
 from cove.mcp.tool import Answer, Arguments, Call, Tool
 
 _COMMAND: Final = 200
@@ -21,6 +21,7 @@ class ListExecutions(Arguments):
     """List the commands of a workspace, newest first: id, state, exit status, command."""
 
     workspace: WorkspaceId
+    filter: str = filter_("state = RUNNING OR exit.code != 0")
     limit: Limit = 20
     offset: Offset = 0
 
@@ -70,7 +71,7 @@ async def executions(call: Call, asked: ListExecutions) -> Answer:
     # Only as many are kept as are asked for, and one that tells whether there are more.
     wanted = asked.offset + asked.limit + 1
     newest: list[tuple[int, str, executor_pb2.Execution]] = []
-    async for each in workspace.executions.list():
+    async for each in workspace.executions.list(filter=asked.filter):
         entry = (each.message.create_time.ToNanoseconds(), each.id, each.message)
         if len(newest) < wanted:
             heapq.heappush(newest, entry)

@@ -69,6 +69,16 @@ Offset = Annotated[
 ]
 
 
+def filter_(example: str) -> Any:
+    """The description of a filter with such an example."""
+    return Field(
+        default="",
+        max_length=4096,
+        description=f"Only those that this selects, in the syntax of AIP-160, for example "
+        f"`{example}`. What is wrong with it is told, with what is allowed.",
+    )
+
+
 async def page(
     items: AsyncGenerator[T, None], offset: int, limit: int
 ) -> tuple[list[T], int | None]:

@@ -10,7 +10,7 @@ from cove.cli.console import when
 from cove.cli.workspaces import repository_url, state_of
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.mcp.failures import wrong
-from cove.mcp.fields import Env, Limit, Offset, WaitSeconds, WorkspaceId, listed, page
+from cove.mcp.fields import Env, Limit, Offset, WaitSeconds, WorkspaceId, filter_, listed, page
 from cove.mcp.tool import Answer, Arguments, Call, Tool
 from cove.status import DeadlineExceeded, NotFound
 
@@ -54,6 +54,7 @@ class ListAll(Arguments):
     deleted: bool = Field(
         default=False, description="Also deleted ones whose unsaved work is still kept."
     )
+    filter: str = filter_("state = READY AND labels.team = web")
     limit: Limit = 100
     offset: Offset = 0
 
@@ -148,7 +149,7 @@ async def _begun(call: Call, chosen: str) -> pb.Workspace:
 
 
 async def list_all(call: Call, asked: ListAll) -> Answer:
-    workspaces = call.cove.workspaces.list(show_deleted=asked.deleted)
+    workspaces = call.cove.workspaces.list(show_deleted=asked.deleted, filter=asked.filter)
     found, more = await page(workspaces, asked.offset, asked.limit)
     data = Workspaces(workspaces=[shown(each.message) for each in found], next_offset=more)
     rows = [

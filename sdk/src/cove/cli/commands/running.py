@@ -45,10 +45,19 @@ def add(commands: Commands) -> None:
         description="List the executions of a workspace, and below them the processes that are "
         "alive: those of commands that run, and those that ended commands left behind.",
         group=_GROUP,
-        examples=[("what runs, and what ran", "cove ps demo")],
+        examples=[
+            ("what runs, and what ran", "cove ps demo"),
+            ("what failed", "cove ps demo --filter 'exit.code != 0'"),
+        ],
         status=FOLLOWED,
     )
     workspace(ps)
+    ps.add_argument(
+        "--filter",
+        default="",
+        metavar="EXPRESSION",
+        help="only those it selects, as in: state = RUNNING",
+    )
     wait = commands.add(
         "wait",
         "running:wait",

@@ -826,6 +826,8 @@ class Exit(_message.Message):
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    HANDLE_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     code: _builtins.int
     """It exited with this status."""
     peak_memory_bytes: _builtins.int
@@ -834,6 +836,12 @@ class Exit(_message.Message):
     """
     output_bytes: _builtins.int
     """Bytes of output recorded."""
+    handle: _builtins.bytes
+    """By which the environment is found from now on, where what is done in it moves that; empty:
+    the handle stays. Told to the services of the suite only.
+    """
+    generation: _builtins.int
+    """Of `handle`; it grows when that changes."""
     @_builtins.property
     def signal(self) -> Global___Exit.Signalled:
         """A signal ended it."""
@@ -885,10 +893,12 @@ class Exit(_message.Message):
         peak_memory_bytes: _builtins.int = ...,
         output_bytes: _builtins.int = ...,
         usage: Global___Usage | None = ...,
+        handle: _builtins.bytes = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "code", b"code", "cpu_time", b"cpu_time", "end_time", b"end_time", "limit", b"limit", "lost", b"lost", "reason", b"reason", "signal", b"signal", "start_time", b"start_time", "timed_out", b"timed_out", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "code", b"code", "cpu_time", b"cpu_time", "end_time", b"end_time", "limit", b"limit", "lost", b"lost", "output_bytes", b"output_bytes", "peak_memory_bytes", b"peak_memory_bytes", "reason", b"reason", "signal", b"signal", "start_time", b"start_time", "timed_out", b"timed_out", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "code", b"code", "cpu_time", b"cpu_time", "end_time", b"end_time", "generation", b"generation", "handle", b"handle", "limit", b"limit", "lost", b"lost", "output_bytes", b"output_bytes", "peak_memory_bytes", b"peak_memory_bytes", "reason", b"reason", "signal", b"signal", "start_time", b"start_time", "timed_out", b"timed_out", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_reason: _TypeAlias = _typing.Literal["code", "signal", "timed_out", "limit", "cancelled", "lost"]  # noqa: Y015
     _WhichOneofArgType_reason: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
@@ -1214,22 +1224,28 @@ class ListExecutionsRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`environments/{uid}`. Required."""
     page_size: _builtins.int
     """At most so many; 0 means 100, more than 1000 is cut to 1000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty means the first page."""
+    filter: _builtins.str
+    """Only those that this selects, in the syntax of AIP-160, say `state = RUNNING` or
+    `exit.code != 0`: docs/filters.md. Empty selects all.
+    """
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2611,6 +2627,14 @@ class WriteFileResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FILE_FIELD_NUMBER: _builtins.int
+    HANDLE_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    handle: _builtins.bytes
+    """By which the environment is found from now on, where what is done in it moves that; empty:
+    the handle stays. Told to the services of the suite only.
+    """
+    generation: _builtins.int
+    """Of `handle`; it grows when that changes."""
     @_builtins.property
     def file(self) -> Global___File:
         """As written."""
@@ -2619,10 +2643,12 @@ class WriteFileResponse(_message.Message):
         self,
         *,
         file: Global___File | None = ...,
+        handle: _builtins.bytes = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "generation", b"generation", "handle", b"handle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2797,6 +2823,14 @@ class MakeDirectoryResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FILE_FIELD_NUMBER: _builtins.int
+    HANDLE_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    handle: _builtins.bytes
+    """By which the environment is found from now on, where what is done in it moves that; empty:
+    the handle stays. Told to the services of the suite only.
+    """
+    generation: _builtins.int
+    """Of `handle`; it grows when that changes."""
     @_builtins.property
     def file(self) -> Global___File:
         """As it is now."""
@@ -2805,10 +2839,12 @@ class MakeDirectoryResponse(_message.Message):
         self,
         *,
         file: Global___File | None = ...,
+        handle: _builtins.bytes = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "generation", b"generation", "handle", b"handle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2866,12 +2902,23 @@ class RemoveFileResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    HANDLE_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    handle: _builtins.bytes
+    """By which the environment is found from now on, where what is done in it moves that; empty:
+    the handle stays. Told to the services of the suite only.
+    """
+    generation: _builtins.int
+    """Of `handle`; it grows when that changes."""
     def __init__(
         self,
+        *,
+        handle: _builtins.bytes = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "handle", b"handle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2930,6 +2977,14 @@ class MoveFileResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FILE_FIELD_NUMBER: _builtins.int
+    HANDLE_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    handle: _builtins.bytes
+    """By which the environment is found from now on, where what is done in it moves that; empty:
+    the handle stays. Told to the services of the suite only.
+    """
+    generation: _builtins.int
+    """Of `handle`; it grows when that changes."""
     @_builtins.property
     def file(self) -> Global___File:
         """At its new path."""
@@ -2938,10 +2993,12 @@ class MoveFileResponse(_message.Message):
         self,
         *,
         file: Global___File | None = ...,
+        handle: _builtins.bytes = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "generation", b"generation", "handle", b"handle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3352,6 +3409,14 @@ class WriteArchiveResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     UNPACKED_FIELD_NUMBER: _builtins.int
+    HANDLE_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    handle: _builtins.bytes
+    """By which the environment is found from now on, where what is done in it moves that; empty:
+    the handle stays. Told to the services of the suite only.
+    """
+    generation: _builtins.int
+    """Of `handle`; it grows when that changes."""
     @_builtins.property
     def unpacked(self) -> Global___Unpacked:
         """What was unpacked."""
@@ -3360,10 +3425,12 @@ class WriteArchiveResponse(_message.Message):
         self,
         *,
         unpacked: Global___Unpacked | None = ...,
+        handle: _builtins.bytes = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["unpacked", b"unpacked"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["unpacked", b"unpacked"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "handle", b"handle", "unpacked", b"unpacked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

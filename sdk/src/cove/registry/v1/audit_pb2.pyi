@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class AuditEntry(_message.Message):
-    """One call of one caller, or several refused ones that are alike."""
+    """One call of one caller, or several refused ones that are alike; or what a gateway did by itself."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -45,15 +45,20 @@ class AuditEntry(_message.Message):
     tenant: _builtins.str
     """The caller's tenant; of a caller who is not known, that of the installation."""
     principal: _builtins.str
-    """Who called; empty when that is not known."""
+    """Who called, `gateway` for a gateway itself; empty when that is not known."""
     action: _builtins.str
-    """The RPC, as `WorkspaceService.CreateWorkspace`."""
+    """The RPC, as `WorkspaceService.CreateWorkspace`; or `Reconciler.` with `ExpireWorkspace`,
+    `PurgeWorkspace`, `RepairWorkspace`, `RemoveOrphan`, `FinishCreate`, `UndoCreate`,
+    `FinishDelete` or `FinishUpdate`.
+    """
     resource: _builtins.str
     """What it was done to, by its resource name; empty when that is not known."""
     uid: _builtins.str
     """The uid of that, where the answer told it."""
     code: _builtins.str
-    """Name of the `google.rpc.Code` it ended with. UNKNOWN: its gateway died before it ended."""
+    """Name of the `google.rpc.Code` it ended with. UNKNOWN: it goes on, or its gateway died before
+    it ended.
+    """
     reason: _builtins.str
     """Name of the `cove.errors.v1.ErrorReason`, without its prefix; empty when there was none."""
     correlation_id: _builtins.str

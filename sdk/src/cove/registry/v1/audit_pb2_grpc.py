@@ -28,7 +28,9 @@ if _version_not_supported:
 class AuditServiceStub(object):
     """Keeps what callers did to which resource, and what they were refused; nothing of the contents.
     Entries are appended, read, and when they are old removed, oldest first. No RPC changes or
-    removes one.
+    removes one, but for one that tells how something ended of which only the beginning was known.
+    What a caller's call or a reconciler writes here, in RegistryService, has its entry in the same
+    commit, and so is as durable: as UNKNOWN, until it is told how it ended.
     """
 
     def __init__(self, channel):
@@ -52,11 +54,14 @@ class AuditServiceStub(object):
 class AuditServiceServicer(object):
     """Keeps what callers did to which resource, and what they were refused; nothing of the contents.
     Entries are appended, read, and when they are old removed, oldest first. No RPC changes or
-    removes one.
+    removes one, but for one that tells how something ended of which only the beginning was known.
+    What a caller's call or a reconciler writes here, in RegistryService, has its entry in the same
+    commit, and so is as durable: as UNKNOWN, until it is told how it ended.
     """
 
     def AppendAuditEntries(self, request, context):
-        """Appends entries. One whose id is here already is left as it is.
+        """Appends entries. One whose id is here already is left as it is, unless that one is UNKNOWN:
+        then it takes its place.
 
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left for the database.
         """
@@ -98,7 +103,9 @@ def add_AuditServiceServicer_to_server(servicer, server):
 class AuditService(object):
     """Keeps what callers did to which resource, and what they were refused; nothing of the contents.
     Entries are appended, read, and when they are old removed, oldest first. No RPC changes or
-    removes one.
+    removes one, but for one that tells how something ended of which only the beginning was known.
+    What a caller's call or a reconciler writes here, in RegistryService, has its entry in the same
+    commit, and so is as durable: as UNKNOWN, until it is told how it ended.
     """
 
     @staticmethod

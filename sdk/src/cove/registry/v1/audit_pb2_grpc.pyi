@@ -15,12 +15,15 @@ GRPC_VERSION: str
 class AuditServiceStub:
     """Keeps what callers did to which resource, and what they were refused; nothing of the contents.
     Entries are appended, read, and when they are old removed, oldest first. No RPC changes or
-    removes one.
+    removes one, but for one that tells how something ended of which only the beginning was known.
+    What a caller's call or a reconciler writes here, in RegistryService, has its entry in the same
+    commit, and so is as durable: as UNKNOWN, until it is told how it ended.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     AppendAuditEntries: _aio.UnaryUnaryMultiCallable[_audit_pb2.AppendAuditEntriesRequest, _audit_pb2.AppendAuditEntriesResponse]
-    """Appends entries. One whose id is here already is left as it is.
+    """Appends entries. One whose id is here already is left as it is, unless that one is UNKNOWN:
+    then it takes its place.
 
     * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left for the database.
     """
@@ -34,7 +37,9 @@ class AuditServiceStub:
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps what callers did to which resource, and what they were refused; nothing of the contents.
     Entries are appended, read, and when they are old removed, oldest first. No RPC changes or
-    removes one.
+    removes one, but for one that tells how something ended of which only the beginning was known.
+    What a caller's call or a reconciler writes here, in RegistryService, has its entry in the same
+    commit, and so is as durable: as UNKNOWN, until it is told how it ended.
     """
 
     @_abc_1.abstractmethod
@@ -43,7 +48,8 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.AppendAuditEntriesRequest,
         context: _aio.ServicerContext[_audit_pb2.AppendAuditEntriesRequest, _abc.Awaitable[_audit_pb2.AppendAuditEntriesResponse]],
     ) -> _abc.Awaitable[_audit_pb2.AppendAuditEntriesResponse]:
-        """Appends entries. One whose id is here already is left as it is.
+        """Appends entries. One whose id is here already is left as it is, unless that one is UNKNOWN:
+        then it takes its place.
 
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left for the database.
         """

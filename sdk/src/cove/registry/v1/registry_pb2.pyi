@@ -1361,22 +1361,26 @@ class WatchEnvironmentsRequest(_message.Message):
     FROM_REVISION_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    CHANGES_ONLY_FIELD_NUMBER: _builtins.int
     from_revision: _builtins.int
     """Resume after this revision; 0 means begin with a snapshot."""
     tenant: _builtins.str
     """`-` follows all tenants, for services; empty means the caller's."""
     filter: _builtins.str
     """Only those that this selects, as in ListEnvironments; keep it the same when resuming."""
+    changes_only: _builtins.bool
+    """Without `from_revision`: no snapshot. `snapshot_end` comes first, and what happens from then on."""
     def __init__(
         self,
         *,
         from_revision: _builtins.int = ...,
         tenant: _builtins.str = ...,
         filter: _builtins.str = ...,
+        changes_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "from_revision", b"from_revision", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes_only", b"changes_only", "filter", b"filter", "from_revision", b"from_revision", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
