@@ -101,6 +101,8 @@ async def outcome(call: Awaitable[Any]) -> str:
         async with asyncio.timeout(30):
             await call
     except grpc.aio.AioRpcError as error:
+        if error.code().name in FORBIDDEN:
+            print("FORBIDDEN", error.debug_error_string(), error.details(), error.trailing_metadata())
         return error.code().name
     return "OK"
 
