@@ -132,10 +132,13 @@ class Channel:
     async def _writable(self) -> None:
         ready = asyncio.Event()
         self._loop.add_writer(self._socket, ready.set)
+        self.then.add(ready.set)
         try:
             await ready.wait()
         finally:
-            self._loop.remove_writer(self._socket)
+            self.then.discard(ready.set)
+            if not self.gone.is_set():
+                self._loop.remove_writer(self._socket)
 
     def _receive(self) -> None:
         try:
@@ -189,7 +192,9 @@ class Channel:
         self.gone.set()
         for each in self.then:
             each()
+        # Before it is closed: who gets its number next would be taken for it.
         self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         _close(self._descriptors)

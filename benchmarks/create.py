@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 
 from benchmarks.engine import Engine
-from benchmarks.measure import Action, interleaved, report
+from benchmarks.measure import Action, Aim, interleaved, report
 from benchmarks.suite import Suite, make_repository
 
 
@@ -61,7 +61,8 @@ async def _first_exit(suite: Suite, engine: Engine, repository: Path) -> None:
 
     reference = "docker create, start, exec"
     actions: dict[str, Action] = {"create, execute": create_and_execute, reference: docker}
-    report("first exit", await interleaved(actions, rounds=12, warmup=2), [reference])
+    aims = (Aim("create, execute", reference, 1 / 6),)
+    report("first exit", await interleaved(actions, rounds=12, warmup=2), [reference], aims)
     for number in range(next(numbers)):
         await suite.delete(f"first-{number}")
     for container in containers:

@@ -48,10 +48,13 @@ async def _cancel(suite: Suite, folder: Path) -> None:
                 if event.HasField("chunk"):
                     break
             (pid,) = await _all(name, 1)
+            descriptor = os.pidfd_open(pid)
             began = time.perf_counter()
             call.cancel()
-            await _ended(pid)
-            return time.perf_counter() - began
+            await _readable(descriptor)
+            took = time.perf_counter() - began
+            os.close(descriptor)
+            return took
 
         async def cancel_bare() -> float:
             path = folder / f"fifo{next(numbers)}"
@@ -135,14 +138,6 @@ async def _all(name: str, many: int) -> list[int]:
     while len(found := _named(name)) < many:  # noqa: ASYNC110 # Others are counted.
         await asyncio.sleep(0.01)
     return found
-
-
-async def _ended(pid: int) -> None:
-    descriptor = os.pidfd_open(pid)
-    try:
-        await _readable(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 async def _readable(descriptor: int) -> None:

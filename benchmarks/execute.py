@@ -3,15 +3,24 @@
 import asyncio
 import os
 from pathlib import Path
+from typing import Final
 
 import grpc
 
 from benchmarks.echo import Unary, echo_server
-from benchmarks.measure import Action, interleaved, report
+from benchmarks.measure import Action, Aim, interleaved, report
 from benchmarks.suite import SERVICE_METADATA, Suite, make_repository
 from cove.executor.v1 import executor_pb2
 from cove.executor.v1.executor_pb2_grpc import ExecutorServiceStub
 from cove.gateway.v1 import gateway_pb2 as pb
+
+_ECHO: Final = "raw grpc.aio echo"
+_AIMS: Final = (
+    Aim("executor", "posix_spawn", 2.0),
+    Aim("gateway", "posix_spawn", 4.0, also=_ECHO),
+    Aim("executor", "docker exec", 1 / 20),
+    Aim("gateway", "docker exec", 1 / 20),
+)
 
 
 async def run(suite: Suite, folder: Path) -> None:
@@ -43,14 +52,14 @@ async def run(suite: Suite, folder: Path) -> None:
             "executor": through_executor,
             "gateway": through_gateway,
             "posix_spawn": spawn,
-            "raw grpc.aio echo": raw_echo,
+            _ECHO: raw_echo,
         }
         if engine := suite.engine:
             container = await engine.create()
             await engine.start(container)
             actions["docker exec"] = lambda: engine.execute(container, "true")
         medians = await interleaved(actions, rounds=200)
-        report("execute `true`", medians, ["posix_spawn", "raw grpc.aio echo", "docker exec"])
+        report("execute `true`", medians, ["posix_spawn", _ECHO, "docker exec"], _AIMS)
         if suite.engine:
             await suite.engine.remove(container)
     await suite.delete("execute")

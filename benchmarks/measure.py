@@ -2,10 +2,24 @@
 
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 Action: TypeAlias = Callable[[], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What is to hold: the time of `ours` is at most so many times that of `reference`.
+
+    Once that of `also` is taken off, which is what nobody could do without.
+    """
+
+    ours: str
+    reference: str
+    most: float
+    also: str = ""
 
 
 async def interleaved(
@@ -26,8 +40,13 @@ async def interleaved(
     return {name: statistics.median(each) for name, each in samples.items()}
 
 
-def report(title: str, medians: Mapping[str, float], references: list[str]) -> None:
-    """Print each of ours against each reference that was measured."""
+def report(
+    title: str,
+    medians: Mapping[str, float],
+    references: list[str],
+    aims: Sequence[Aim] = (),
+) -> None:
+    """Print each of ours against each reference that was measured; then how far each aim is."""
     print(f"\n{title}")
     for name, seconds in medians.items():
         if name in references:
@@ -39,3 +58,10 @@ def report(title: str, medians: Mapping[str, float], references: list[str]) -> N
                     f"  {name:38} {ratio:8.2f} x {reference:30}"
                     f" ({seconds * 1000:.2f} ms against {medians[reference] * 1000:.2f} ms)"
                 )
+    for aim in aims:
+        if aim.reference in medians:
+            found = (medians[aim.ours] - medians.get(aim.also, 0.0)) / medians[aim.reference]
+            held = "holds" if found <= aim.most else "is missed"
+            less = f", less {aim.also}" if aim.also else ""
+            print(f"  aim: {aim.ours}{less} <= {aim.most:.2f} x {aim.reference}: ", end="")
+            print(f"{found:.2f} x, it {held}")

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.echo import Stream, echo_server
-from benchmarks.measure import Action, interleaved, report
+from benchmarks.measure import Action, Aim, interleaved, report
 from benchmarks.suite import Suite, make_repository
 from cove.gateway.v1 import gateway_pb2 as pb
 
 SIZE: Final = 64 << 20
 SMALL: Final = 1 << 10
+_AIMS: Final = (
+    Aim("ReadOutput, 64 KiB", "raw, 64 KiB", 1 / 0.45),
+    Aim("ReadOutput of 1 KiB writes", "raw, 1 KiB", 1 / 10),
+)
 
 
 async def run(suite: Suite, folder: Path) -> None:
@@ -50,7 +54,7 @@ async def run(suite: Suite, folder: Path) -> None:
             "raw, 1 KiB": lambda: raw_stream(SMALL),
         }
         medians = await interleaved(actions, rounds=5, warmup=1)
-    report(f"stream of {SIZE >> 20} MiB, in time", medians, ["raw, 64 KiB", "raw, 1 KiB"])
+    report(f"stream of {SIZE >> 20} MiB, in time", medians, ["raw, 64 KiB", "raw, 1 KiB"], _AIMS)
     await suite.delete("stream")
 
 

@@ -21,7 +21,8 @@ _log = logging.getLogger(__name__)
 _UNSENT: Final = 10_000
 """Entries that wait for the registry at most."""
 _BATCH: Final = 500
-_GATHER: Final = 0.02
+_GATHER: Final = 0.2
+"""Seconds in which entries gather, as each sending costs as much as a call does."""
 _SEND_SECONDS: Final = 10.0
 _FIRST_PAUSE: Final = 0.2
 _LAST_PAUSE: Final = 5.0
@@ -114,15 +115,17 @@ class Trail:
         while True:
             await self._more.wait()
             self._more.clear()
-            await asyncio.sleep(_GATHER)
-            while self._unsent:
-                try:
-                    await self._send_some()
-                    pause = _FIRST_PAUSE
-                except (ServiceError, grpc.aio.AioRpcError) as error:
-                    _log.warning("the audit log has to wait: %s", error)
-                    await asyncio.sleep(pause)
-                    pause = min(_LAST_PAUSE, pause * 2)
+            if len(self._unsent) < _BATCH:
+                await asyncio.sleep(_GATHER)
+            try:
+                await self._send_some()
+                pause = _FIRST_PAUSE
+            except (ServiceError, grpc.aio.AioRpcError) as error:
+                _log.warning("the audit log has to wait: %s", error)
+                await asyncio.sleep(pause)
+                pause = min(_LAST_PAUSE, pause * 2)
+            if self._unsent:
+                self._more.set()
 
     async def _send_some(self) -> None:
         batch = [self._unsent[index] for index in range(min(_BATCH, len(self._unsent)))]

@@ -51,6 +51,7 @@ async def _look(
     found: list[Finding] = []
     for check in (host.python, host.bubblewrap, host.namespaces, host.overlay):
         found += _guarded(check.__name__, partial(_one, check))
+    found += _guarded("groups", host.groups)
     tried = await asyncio.gather(
         sandbox.sandbox(chosen, env), sandbox.git(), suite(chosen), return_exceptions=True
     )

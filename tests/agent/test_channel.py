@@ -107,3 +107,14 @@ async def test_a_reply_of_another_version_leaves_no_descriptor(tmp_path: Path) -
             await asking
         assert await asyncio.to_thread(os.read, reading, 1) == b""
         os.close(reading)
+
+
+async def test_a_request_that_waits_for_room_ends_with_the_connection(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (channel, _peer):
+        number = channel._socket.fileno()  # noqa: SLF001 # What the loop knows it by.
+        asking = asyncio.ensure_future(channel.request(frames.OPEN, bytes(4 << 20), 60))
+        await asyncio.sleep(0)  # It has begun, and fills the socket.
+    assert not asyncio.get_running_loop().remove_writer(number)  # Whoever gets the number next.
+    async with asyncio.timeout(30):  # Not at the end of its patience.
+        with pytest.raises(PeerGone):
+            await asking

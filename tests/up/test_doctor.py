@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -71,10 +72,11 @@ async def checks(state: Path, *arguments: str, **more: Any) -> tuple[int, dict[s
 def groups() -> set[Path]:
     """Control groups of launchers, in which no process is."""
     found = set()
-    for group in Path("/sys/fs/cgroup").glob("**/cove-*"):
-        with suppress(OSError):  # Of another suite, which ends.
-            if not any(each.read_text().strip() for each in group.glob("**/cgroup.procs")):
-                found.add(group)
+    for folder, names, _ in os.walk("/sys/fs/cgroup"):  # Which bears what goes meanwhile.
+        for group in [Path(folder, name) for name in names if name.startswith("cove-")]:
+            with suppress(OSError):  # Of another suite, which ends.
+                if not any(each.read_text().strip() for each in group.glob("**/cgroup.procs")):
+                    found.add(group)
     return found
 
 
@@ -88,6 +90,10 @@ async def test_a_host_that_can_is_told_so_and_nothing_is_left(base: Path) -> Non
     assert found["sandbox"]["found"].startswith("made for a moment: ")
     assert found["git"]["found"].endswith(", in a cell")
     assert found["port grpc"]["level"] == "ok"
+    mounted = re.search(r"^\S+ \S+ cgroup2 (\S+)", Path("/proc/self/mounts").read_text(), re.M)
+    assert ("groups" in found) == (os.geteuid() == 0 and bool(mounted))
+    if mounted and "groups" in found:
+        assert (found["groups"]["level"] == "ok") == ("favordynmods" in mounted[1].split(","))
     assert [each.name for each in base.iterdir()] == ["t"]
     assert list((base / "t").iterdir()) == []
     await until(lambda: groups() <= before, "no group is left")
