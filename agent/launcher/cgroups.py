@@ -155,7 +155,8 @@ class Cgroups:
     def remove(self, uid: str) -> bool:
         """Remove the groups; false when something still holds one."""
         bases = *(each.base for each in self._all), *self._earlier
-        return all([_remove(each / uid) for each in bases])
+        removed = [_remove(each / uid) for each in bases]
+        return all(removed)
 
     def leftovers(self) -> set[str]:
         """Uids that have groups."""

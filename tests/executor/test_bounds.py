@@ -140,9 +140,7 @@ async def send_many(caller: Caller, box: Sandbox, block: bytes, count: int) -> p
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-async def test_one_more_than_a_million_entries_are_refused(
-    caller: Caller, box: Sandbox
-) -> None:
+async def test_one_more_than_a_million_entries_are_refused(caller: Caller, box: Sandbox) -> None:
     block = archive(("d", None))[: tar.BLOCK]
     async with failing() as answer:
         await send_many(caller, box, block, tar.MOST_ENTRIES + 1)
