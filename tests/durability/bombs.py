@@ -7,9 +7,9 @@ from typing import Any, Final
 from cove.executor.v1.executor_pb2 import Exit
 from cove.registry.v1.registry_pb2 import Limits
 
-LIMITS: Final = Limits(processes=400, memory_bytes=256 << 20, disk_bytes=128 << 20)
-"""Of the workspace of all of them."""
-_LONG: Final = 120.0
+LIMITS: Final = Limits(processes=150, memory_bytes=256 << 20, disk_bytes=128 << 20)
+"""Of the workspace of all of them. So many processes have less memory than is allowed."""
+_LONG: Final = 900.0
 """Seconds that are never reached, else the exit says another thing."""
 
 
@@ -114,7 +114,7 @@ def named(end: Exit) -> str:
         case "signal":
             return f"signal {end.signal.number}"
         case "limit":
-            return f"limit {Exit.Limit.Which.Name(end.limit.which)[len('WHICH_') :]}"
+            return f"limit {Exit.Limited.Which.Name(end.limit.which)[len('WHICH_') :]}"
         case "timed_out":
             return f"timed out {Exit.TimedOut.Which.Name(end.timed_out.which)[len('WHICH_') :]}"
         case other:

@@ -110,7 +110,7 @@ async def test_kill_of_a_tree_leaves_nobody_ever(workspace: Workspace) -> None:
     await kill_trees(workspace, ROUNDS)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1000)
 @pytest.mark.parametrize("name", BOMBS)
 async def test_a_bomb_is_named_and_slows_no_neighbour(
     bombed: Workspace, neighbour: Workspace, name: str
