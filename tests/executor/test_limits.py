@@ -75,6 +75,17 @@ async def test_processes(caller: Caller, box: Sandbox) -> None:
 
 
 @groups
+async def test_a_fork_bomb_is_named_where_only_its_environment_has_a_limit(
+    node: Node, caller: Caller
+) -> None:
+    async with node.sandbox(pids=30) as box:
+        end = await _run(caller, box, FORKS)
+        assert end.limit.which == _WHICH.WHICH_PIDS
+        assert end.usage.forks_refused >= 1000
+        assert (await _run(caller, box, "true")).code == 0
+
+
+@groups
 async def test_processor(caller: Caller, box: Sandbox) -> None:
     busy = PYTHON.format("while True: pass")
     second = Duration(seconds=1)
