@@ -107,7 +107,7 @@ async def test_output_and_silence(caller: Caller, box: Sandbox) -> None:
     for pause in ("", "sleep 0.001; "):
         burst = await caller.execute(box, f"printf 0; {pause}printf 123456789abc", output_limit=10)
         assert burst.execution.exit.limit.which == _WHICH.WHICH_OUTPUT
-    idle = Duration(nanos=300_000_000)
+    idle = Duration(seconds=1, nanos=500_000_000)
     script = "for i in 1 2 3; do echo $i; sleep 0.1; done; exec sleep 100"
     silent = await caller.execute(box, script, idle_output_timeout=idle)
     assert silent.stdout.text == "1\n2\n3\n"
