@@ -33,7 +33,7 @@ async def refused(caller: Caller, box: Sandbox, path: str, data: bytes) -> dict[
 async def main(node: Node) -> None:
     async with node.executor() as caller, node.sandbox() as box:
         await caller.execute(box, "mkdir d; echo kept > d/first")
-        seen = {
+        seen: dict[str, Any] = {
             "new": await refused(caller, box, "into", LARGE),
             "merged": await refused(caller, box, "", LARGE),
             "files": await refused(caller, box, "into", MANY),
