@@ -13,6 +13,7 @@ from gateway.ready import Workspaces, in_words_of
 from gateway.tools import Tools
 from servicekit.errors import InvalidArgument
 from servicekit.status import Context
+from servicekit.uploads import heard
 
 
 class FileServicer(FileServiceServicer):
@@ -48,10 +49,13 @@ class FileServicer(FileServiceServicer):
     async def WriteFile(
         self, request_iterator: AsyncIterator[pb.WriteFileRequest], context: Context
     ) -> pb.WriteFileResponse:
-        first = await anext(request_iterator, None)
-        if first is None or not first.HasField("header"):
-            raise InvalidArgument("header", "must be the first message")
-        environment = await self._workspaces.ready(first.header.name)
+        async with heard(request_iterator):
+            first = await anext(request_iterator, None)
+            if first is None or not first.HasField("header"):
+                raise InvalidArgument("header", "must be the first message")
+            environment = await self._workspaces.ready(first.header.name)
+            # Before, not on refusal: what the caller sent cannot be sent a second time.
+            await self._workspaces.activate(environment)
         header = executor_pb2.WriteFileHeader(
             handle=environment.handle,
             path=first.header.path,
@@ -76,9 +80,6 @@ class FileServicer(FileServiceServicer):
                     case _:
                         yield executor_pb2.WriteFileRequest(header=header)
 
-        # Before, not on refusal: what the caller sent cannot be sent a second time.
-        await self._workspaces.activate(environment)
-        header.handle = environment.handle
         with in_words_of(environment, header, first.header):
             answer = await self._files.upload(self._rpc.WriteFile, parts())
         await self._handles.follow(environment, [answer])
@@ -103,10 +104,13 @@ class FileServicer(FileServiceServicer):
     async def WriteArchive(
         self, request_iterator: AsyncIterator[pb.WriteArchiveRequest], context: Context
     ) -> pb.WriteArchiveResponse:
-        first = await anext(request_iterator, None)
-        if first is None or not first.HasField("header"):
-            raise InvalidArgument("header", "must be the first message")
-        environment = await self._workspaces.ready(first.header.name)
+        async with heard(request_iterator):
+            first = await anext(request_iterator, None)
+            if first is None or not first.HasField("header"):
+                raise InvalidArgument("header", "must be the first message")
+            environment = await self._workspaces.ready(first.header.name)
+            # Before, not on refusal: what the caller sent cannot be sent a second time.
+            await self._workspaces.activate(environment)
         header = executor_pb2.WriteArchiveHeader(
             handle=environment.handle,
             path=first.header.path,
@@ -126,8 +130,6 @@ class FileServicer(FileServiceServicer):
                     case _:
                         yield executor_pb2.WriteArchiveRequest(header=header)
 
-        await self._workspaces.activate(environment)
-        header.handle = environment.handle
         with in_words_of(environment, header, first.header):
             answer = await self._files.upload(self._rpc.WriteArchive, parts())
         await self._handles.follow(environment, [answer])

@@ -147,8 +147,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "SECRETS_UNPROTECTED": "Have the operator use a kernel of Linux 5.19 or later with Landlock "
     "among its `lsm=`.",
     "UPLOAD_INCOMPLETE": "Send the whole file again, and its `end` as the last message.",
-    "ARCHIVE_INVALID": "Make the archive of files, directories, and links that stay inside it, "
-    "with relative names, then send all of it again.",
+    "ARCHIVE_INVALID": "Make a tar archive, not compressed, of files, directories, and links that "
+    "stay inside it, with relative names, then send all of it again.",
     "ARCHIVE_TOO_LARGE": "Send or read it in several parts.",
     "WATCH_LIMIT": "Watch a directory further down, or have the operator raise "
     "fs.inotify.max_user_watches and max_user_instances.",

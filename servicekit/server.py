@@ -100,6 +100,9 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
         # Beyond these gRPC answers CANCELLED, without a reason, in a burst of calls.
         ("grpc.server.max_pending_requests", 100_000),
         ("grpc.server.max_pending_requests_hard_limit", 200_000),
+        # And after so many seconds in which a service had no time to look at it: 30 without this.
+        # How long a caller waits is the caller's affair.
+        ("grpc.server_max_unrequested_time_in_server", 24 * 3600),
         ("grpc.so_reuseport", 0),  # Two servers on one port are a mistake.
         # What a caller may have sent that no handler has taken yet: gRPC would let it grow to
         # megabytes for each stream that stands still.

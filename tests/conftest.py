@@ -1,11 +1,13 @@
 """What all tests stand on."""
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from tests.attacks.git.report import pytest_terminal_summary  # noqa: F401 - a hook.
 from tests.support import failures
+from tests.support.groups import Launchers
 
 
 @pytest.hookimpl(trylast=True)
@@ -13,3 +15,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Interrupts work, also where a shell started the tests in the background, without them."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     failures.register(config)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def launchers() -> Iterator[None]:
+    """The last to end: no launcher of this run leaves a control group."""
+    started = Launchers()
+    started.listen()
+    yield
+    left = started.left()
+    assert not left, "\n".join(left)

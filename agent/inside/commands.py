@@ -8,7 +8,7 @@ from agent import frames
 from agent.inside.becoming import Becoming
 from agent.inside.connection import Connection
 from agent.inside.execution import Execution, Waiter
-from agent.inside.limits import Limited, Limits
+from agent.inside.limits import Limited, Limits, Processes
 from agent.inside.log import Log
 from agent.inside.means import means_of
 from agent.inside.prepared import Preparations, Prepared, joins
@@ -29,13 +29,13 @@ Terms = tuple[Secrets, Limited]
 class Commands:
     """Starts them, each once, and remembers them."""
 
-    def __init__(self, max_processes: int) -> None:
+    def __init__(self, processes: Processes) -> None:
         self.executions: dict[bytes, Execution] = {}
         self.becoming: dict[bytes, Becoming] = {}
         """Those that do not run yet, by the same ids."""
-        self.prepared = Preparations(max_processes)
+        self.prepared = Preparations(processes)
         self.limits = Limits()
-        self._max_processes = max_processes
+        self._rlimit = processes.rlimit
 
     def set_up(self, prepared: Prepared) -> None:
         """What was being prepared has something to say: answer who asked for it."""
@@ -62,7 +62,7 @@ class Commands:
         self._allow(fds[0])
         exact = unified != b"0"
         command = [execution_id, cwd, merge, timeout, idle, grace, *program]
-        waiting = blank(joins(fds, exact=exact), self._max_processes, means_of(wanted))
+        waiting = blank(joins(fds, exact=exact), self._rlimit, means_of(wanted))
         self._become(command, waiting, fds, terms, exact=exact)
         self.becoming[execution_id].waiting.append(asked)
 

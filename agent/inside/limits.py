@@ -3,7 +3,7 @@
 import errno
 import resource
 
-from agent import frames
+from agent import FEWEST_PROCESSES, MOST_PREPARED, frames
 from agent.inside.connection import Connection
 from agent.inside.held import Held
 
@@ -15,6 +15,21 @@ _RESOURCES = {
     b"nofile": resource.RLIMIT_NOFILE,
     b"nproc": resource.RLIMIT_NPROC,
 }
+
+
+class Processes:
+    """How many there may be; `most` 0 is any number.
+
+    Where they are `counted` by a control group, it limits them, and tells of those it refused: a
+    resource limit that is met before would hide a fork bomb.
+    """
+
+    def __init__(self, most: int, *, counted: bool) -> None:
+        self.few = 0 < most < FEWEST_PROCESSES
+        """Nothing is prepared then."""
+        prepared = 0 if self.few else MOST_PREPARED
+        self.rlimit = most + prepared if most and not counted else 0
+        """RLIMIT_NPROC of each command, 0 for none."""
 
 
 class Limited:

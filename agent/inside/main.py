@@ -14,6 +14,7 @@ from agent import frames
 from agent.inside import system
 from agent.inside.commands import refuse
 from agent.inside.connection import Connection
+from agent.inside.limits import Processes
 from agent.inside.requests import Requests
 
 _LOCK = 0
@@ -24,13 +25,13 @@ _CLOSE_WAIT = 3600.0
 
 
 class Agent:
-    """The loop. `idle_timeout` in seconds, 0 is never; `max_processes` for each command."""
+    """The loop. `idle_timeout` in seconds, 0 is never."""
 
-    def __init__(self, idle_timeout: float, max_processes: int) -> None:
+    def __init__(self, idle_timeout: float, processes: Processes) -> None:
         self._listener = socket(fileno=_LISTENER)
         self._listener.setblocking(False)
         self._clients: list[Connection] = []
-        self._requests = Requests(max_processes)
+        self._requests = Requests(processes)
         self._idle_timeout = idle_timeout
         self._busy_at = time.monotonic()
         self._childless = True
@@ -200,16 +201,17 @@ class Agent:
 
 
 def main() -> int:
-    """Arguments: the Python version expected, idle timeout (ms), RLIMIT_NPROC, uid for `ps`."""
+    """Arguments: the Python version expected, idle timeout (ms), how many processes there may be,
+    whether a control group counts them, uid for `ps`."""
     system.set_dumpable(0)
     system.default_signal(system.SIGINT)
     os.umask(0o022)
     os.set_inheritable(_LOCK, False)
-    _, expected, idle_timeout, max_processes, _uid = sys.argv
+    _, expected, idle_timeout, most, counted, _uid = sys.argv
     version = ".".join(map(str, sys.version_info[:3]))
     if version != expected:
         os.write(2, f"the sandbox loads Python {version} instead of {expected}\n".encode())
         return 1
-    agent = Agent(int(idle_timeout) / 1000, int(max_processes))
+    agent = Agent(int(idle_timeout) / 1000, Processes(int(most), counted=counted != "0"))
     agent.run()
     return 0

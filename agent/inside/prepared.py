@@ -6,8 +6,9 @@ and none keeps the sandbox awake.
 
 import os
 
-from agent import FEWEST_PROCESSES, MOST_PREPARED, frames
+from agent import MOST_PREPARED, frames
 from agent.inside.connection import Connection
+from agent.inside.limits import Processes
 from agent.inside.spawn import Blank, SpawnError, blank
 
 
@@ -34,8 +35,8 @@ class Prepared:
 class Preparations:
     """All that wait for their command."""
 
-    def __init__(self, max_processes: int) -> None:
-        self._max_processes = max_processes
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
         self._all: dict[bytes, Prepared] = {}
 
     def add(self, owner: Connection, number: int, fields: list[bytes], fds: list[int]) -> None:
@@ -43,11 +44,10 @@ class Preparations:
         token, unified = fields
         if token in self._all:
             raise ValueError("prepared already")
-        few = 0 < self._max_processes < FEWEST_PROCESSES
-        if few or len(self._all) >= MOST_PREPARED:
+        if self._processes.few or len(self._all) >= MOST_PREPARED:
             raise SpawnError(frames.LIMIT_REACHED, 0, "too many prepared starts")
         exact = unified != b"0"
-        waiting = blank(joins(fds, exact=exact), self._max_processes)
+        waiting = blank(joins(fds, exact=exact), self._processes.rlimit)
         self._all[token] = Prepared(owner, number, waiting, list(fds), exact=exact)
         fds.clear()
 

@@ -12,7 +12,7 @@ from agent.inside.connection import Connection
 from agent.inside.following import Follower
 from agent.inside.held import Held, starts, subject
 from agent.inside.helpers import Helpers
-from agent.inside.limits import parse
+from agent.inside.limits import Processes, parse
 from agent.inside.listing import alive, executions
 from agent.inside.means import OPEN_STARTS, wanted_of
 from agent.inside.paths import OutsideError
@@ -31,12 +31,12 @@ _ABOUT_ONE = (frames.SIGNAL, frames.CANCEL, frames.EXCEEDED, *inputs.REQUESTS)
 class Requests:
     """Answers requests, and remembers who waits for what."""
 
-    def __init__(self, max_processes: int) -> None:
-        self.commands = Commands(max_processes)
+    def __init__(self, allowed: Processes) -> None:
+        self.commands = Commands(allowed)
         self.removals: dict[int, tuple[Connection, int]] = {}
         """Processes of ours that remove directories, and who waits for them."""
         self.helpers = Helpers()
-        self.follower = Follower(max_processes)
+        self.follower = Follower(allowed.rlimit)
         self.held = Held()
         self.way_out = WayOut()
         self.leaving: list[tuple[Connection, int, list[bytes]]] = []

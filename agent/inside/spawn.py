@@ -10,7 +10,7 @@ import resource
 import select
 from _collections_abc import Iterator  # `collections` takes long to load.
 
-from agent import FEWEST_PROCESSES, MOST_PREPARED, frames
+from agent import frames
 from agent.inside import limits, system
 from agent.inside.means import Means, take_over_terminal, without_input
 
@@ -221,8 +221,7 @@ def _child(
         _write("/proc/self/oom_score_adj", _OOM_SCORE)
         system.set_dumpable(0)
         if processes:
-            most = processes + MOST_PREPARED * (processes >= FEWEST_PROCESSES)
-            resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
+            resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
         files = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _SHARE_OF_FILES, _MOST_FILES)
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
         _rehearse()

@@ -10,7 +10,8 @@ from typing import Final
 
 from agent import PROTOCOL_VERSION, SANDBOX_UID
 from agent.launcher import host
-from agent.launcher.cgroups import Cgroups, group_name
+from agent.launcher.cgroups import Cgroups, group_name, places
+from agent.launcher.earlier import Earlier
 from agent.launcher.freezing import Freezing
 from agent.launcher.sandboxes import Sandboxes
 from agent.launcher.server import Server
@@ -41,11 +42,13 @@ def main() -> int:
     if bwrap and not problem:
         library.mkdir(mode=0o700, parents=True, exist_ok=True)
         library = host.install(library, bwrap, *ids)
+    groups = group_name(options.runtime)
+    earlier = Earlier(options.state / "launcher" / "groups", options.runtime)
     parts = Parts(
         mode=mode,
         library=library,
         interpreter=None if problem else host.find_interpreter(),
-        cgroups=Cgroups.probe(group_name(options.runtime)),
+        cgroups=Cgroups.probe(groups, earlier.note(places(groups))),
     )
     facts = Facts(
         version=PROTOCOL_VERSION,
@@ -62,10 +65,12 @@ def main() -> int:
         freeze=Freezing(parts.cgroups).method,
     )
     sandboxes = Sandboxes(options.runtime, parts)
+    earlier.sweep()
     Server(
         options.runtime / "launcher", sandboxes, facts, stop_sandboxes=options.stop_sandboxes
     ).run()
     parts.cgroups.close()
+    earlier.sweep()
     return 0
 
 

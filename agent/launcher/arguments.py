@@ -59,8 +59,13 @@ def arguments(
     interpreter: Interpreter,
     ids: tuple[int, int],
     source: Callable[[str], str],
+    *,
+    counted: bool,
 ) -> list[str]:
-    """Of bwrap, its own name left out. `source` tells by which path a file is bound."""
+    """Of bwrap, its own name left out. `source` tells by which path a file is bound.
+
+    `counted`: a control group limits the number of processes.
+    """
     made = ["--unshare-all", "--unshare-user", "--as-pid-1", "--new-session", "--cap-drop", "ALL"]
     made += ["--uid", str(ids[0]), "--gid", str(ids[1]), "--hostname", "cove", "--clearenv"]
     made += _system(library, source)
@@ -80,10 +85,10 @@ def arguments(
         made += ["--setenv", "LD_LIBRARY_PATH", str(interpreter.inside / "lib")]
     made += ["--remount-ro", "/", "--chdir", "/"]
     made += ["--seccomp", str(SECCOMP), "--json-status-fd", str(STATUS), "--"]
-    return made + _agent(spec, interpreter)
+    return made + _agent(spec, interpreter, counted=counted)
 
 
-def _agent(spec: SandboxSpec, interpreter: Interpreter) -> list[str]:
+def _agent(spec: SandboxSpec, interpreter: Interpreter, *, counted: bool) -> list[str]:
     version = ".".join(map(str, sys.version_info[:3]))
     idle_ms = int(spec.idle_timeout_seconds * 1000)
     flags = ["-I", "-S", "-E", "-c", _BOOTSTRAP]
@@ -93,6 +98,7 @@ def _agent(spec: SandboxSpec, interpreter: Interpreter) -> list[str]:
         version,
         str(idle_ms),
         str(spec.limits.pids),
+        str(int(counted)),
         spec.uid,
     ]
 

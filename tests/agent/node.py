@@ -5,10 +5,12 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -52,6 +54,10 @@ class Node:
     python: str
     process: "subprocess.Popen[bytes] | None" = None
     arguments: tuple[str, ...] = ()
+    wrapped: tuple[str, ...] = ()
+    """What begins the launcher."""
+    place: str = "r"
+    """Of the runtime directory."""
     code: Path = CODE
 
     @property
@@ -65,7 +71,7 @@ class Node:
 
     @property
     def runtime(self) -> Path:
-        return self.folder / "r"
+        return self.folder / self.place
 
     @property
     def path(self) -> str:
@@ -75,7 +81,7 @@ class Node:
     def start(self, *arguments: str) -> None:
         argv = [self.python, "-m", "agent.launcher", "--runtime", str(self.runtime)]
         argv += ["--state", str(self.folder / "s"), "--node", "n1", *self.arguments, *arguments]
-        argv = [*self.drop(), *argv]
+        argv = [*self.wrapped, *self.drop(), *argv]
         env = {"PYTHONPATH": self.path, "PATH": os.environ["PATH"]}
         with (self.folder / "launcher.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -100,11 +106,12 @@ class Node:
 
     @asynccontextmanager
     async def launcher(self) -> AsyncIterator[LauncherClient]:
-        await until(self._answers)
+        await until(self.answers)
         async with LauncherClient.connect(self.runtime / "launcher", self.uid) as client:
             yield client
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether its launcher serves."""
         assert self.process
         assert self.process.poll() is None, (self.folder / "launcher.log").read_text()
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as peer:
@@ -223,9 +230,26 @@ def make(mode: str) -> Iterator[Node]:
         node.start()
         yield node
     finally:
-        if node.process and node.process.poll() is None:
-            _shut(node)
+        if node.process:
+            _end(node)
         _remove(folder)
+
+
+def _end(node: Node) -> None:
+    """End all there is of it. Who was killed is followed by another, which sees to what it left."""
+    assert node.process
+    if node.process.poll() == -signal.SIGKILL:
+        node.wrapped = ()
+        node.start()
+        _await(node)
+    if node.process.poll() is None:
+        shut(node)
+
+
+def _await(node: Node) -> None:
+    give_up = time.monotonic() + 20
+    while not node.answers() and time.monotonic() < give_up:
+        time.sleep(0.01)
 
 
 def _remove(folder: Path) -> None:
@@ -237,7 +261,7 @@ def _remove(folder: Path) -> None:
         os.close(above)
 
 
-def _shut(node: Node) -> None:
+def shut(node: Node) -> None:
     """Tell the launcher to end everything. Fixtures end outside of any loop."""
     assert node.process
     request = protocol.encode({"verb": "shutdown", "stop_sandboxes": True})

@@ -5,6 +5,7 @@ the clock, where others' work counts too; and begins anew.
 """
 
 import asyncio
+import gc
 import json
 import os
 import runpy
@@ -20,6 +21,14 @@ class Stalls:
         self._file = file
         self._processor = self._clock = 0.0
         self._what = ""
+        self._collecting = self._longest = 0.0
+        """Seconds of the processor that collecting garbage took at once."""
+
+    def collect(self, phase: str, _: object) -> None:
+        if phase == "start":
+            self._collecting = time.thread_time()
+        else:
+            self._longest = max(self._longest, time.thread_time() - self._collecting)
 
     def install(self) -> None:
         handles: Any = asyncio.Handle
@@ -35,10 +44,12 @@ class Stalls:
 
         handles._run = measured  # noqa: SLF001
         signal.signal(signal.SIGUSR1, self._tell)
+        gc.callbacks.append(self.collect)
 
     def _tell(self, *_: object) -> None:
         writing = self._file.with_suffix(".new")
         told = {"processor": self._processor, "clock": self._clock, "what": self._what}
+        told |= {"garbage": self._longest}
         writing.write_text(json.dumps(told))
         writing.rename(self._file)
         self._processor = self._clock = 0.0

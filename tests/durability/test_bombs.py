@@ -1,5 +1,6 @@
 """What a command does to its workspace stays there, and ends with it."""
 
+import asyncio
 import os
 import secrets
 import signal
@@ -11,9 +12,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from cove import executions
 from cove.client import Client
-from cove.registry.v1.registry_pb2 import Limits
+from cove.executor.v1.executor_pb2 import Execution
+from cove.status import CoveError
 from cove.workspace import Workspace
+from tests.durability.bombs import BOMBS, LIMITS, Bomb, options
+from tests.durability.bombs import named as ended_by
 from tests.support.processes import named
 from tests.support.suite import until
 
@@ -25,51 +30,9 @@ DAEMONS = 180
 SLOWER = 3.0
 """Times the usual that a neighbour's `true` may take, in one of TRIES, as others are here too."""
 TRIES = 3
-PROCESSES = 400
-MEMORY = 256 << 20
-
-FORKS = """
-import os
-while True:
-    try:
-        os.fork()
-    except OSError:
-        pass
-"""
-EATS = "kept = []\nwhile True: kept.append(b'x' * (1 << 20))"
-FILLS = """
-import os, sys
-data = os.urandom(1 << 20)
-with open("filling", "wb", buffering=0) as file:
-    while file.tell() < 4 << 30:
-        file.write(data)
-"""
-FLOODS = "import os\ndata = bytes(1 << 16)\nwhile True: os.write(1, data)"
-SHORT = """
-import os
-for _ in range(10000):
-    pid = os.posix_spawn("/bin/true", ["true"], {})
-    os.waitpid(pid, 0)
-"""
-KILLS = """
-import os
-try:
-    while True:
-        os.kill(-1, 9)
-except ProcessLookupError:
-    print("alone")
-"""
-CLOSES = "import os, time\nos.closerange(0, 1 << 16)\ntime.sleep(1)\nos._exit(3)"
-STOPS = """
-import os, signal
-print("begun", flush=True)
-while True:
-    try:
-        os.kill(-1, signal.SIGSTOP)
-    except OSError:
-        pass
-"""
-ENDLESS = {"forks": FORKS, "floods": FLOODS, "stops": STOPS, "eats": EATS, "fills": FILLS}
+COUNT = 15
+TAKEN = 1 << 20
+"""Bytes that a command which reads nothing is given at most."""
 
 DAEMON = """
 import os, signal, sys
@@ -92,20 +55,38 @@ async def bombed(cove: Client, repository: Path) -> AsyncIterator[Workspace]:
     """A workspace with limits."""
     made = await cove.workspaces.create(
         repository=f"file://{repository}",
-        limits=Limits(processes=PROCESSES, memory_bytes=MEMORY),
+        limits=LIMITS,
     )
     yield made
     await made.delete(force=True, allow_missing=True)
 
 
-async def usual(workspace: Workspace, count: int = 15) -> float:
-    """Median of the seconds that `true` takes there."""
-    times = []
-    for _ in range(count):
+async def usual(workspace: Workspace, ends: "asyncio.Task[Execution] | None" = None) -> float:
+    """Median of the seconds that `true` takes there, at least until the task `ends`."""
+    times: list[float] = []
+    while len(times) < COUNT or (ends and not ends.done()):
         began = time.monotonic()
         assert (await workspace.execute("true")).exit_status == 0
         times.append(time.monotonic() - began)
     return statistics.median(times)
+
+
+async def explode(workspace: Workspace, bomb: Bomb) -> Execution:
+    """How it ended."""
+    begun = await workspace.start("python3", "-c", bomb.code, **options(bomb))
+    writing = asyncio.ensure_future(write_on(begun)) if bomb.written_to else None
+    ended = await begun.wait()
+    if writing:
+        with pytest.raises(CoveError):  # It has ended.
+            await writing
+        assert ended.input_bytes <= TAKEN
+    return ended
+
+
+async def write_on(execution: executions.Execution) -> None:
+    """Write to its input for ever; memory of a service is not what takes it."""
+    while True:
+        await execution.write(bytes(1 << 18))
 
 
 async def kill_trees(workspace: Workspace, rounds: int) -> None:
@@ -129,41 +110,34 @@ async def test_kill_of_a_tree_leaves_nobody_ever(workspace: Workspace) -> None:
     await kill_trees(workspace, ROUNDS)
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ENDLESS)
-async def test_a_bomb_slows_no_neighbour(
+@pytest.mark.timeout(1000)
+@pytest.mark.parametrize("name", BOMBS)
+async def test_a_bomb_is_named_and_slows_no_neighbour(
     bombed: Workspace, neighbour: Workspace, name: str
 ) -> None:
     for each in (bombed, neighbour):
         await each.execute("true")
+    bomb = BOMBS[name]
     slower: list[float] = []
     while not slower or (min(slower) > SLOWER and len(slower) < TRIES):
         before = await usual(neighbour)
-        bomb = await bombed.start("python3", "-c", ENDLESS[name])
-        slower.append(await usual(neighbour) / before)
-        if name != "eats":
-            await bomb.signal(signal.SIGKILL, scope="tree")
-        reason = (await bomb.wait()).exit.WhichOneof("reason")
-        assert reason == ("limit" if name == "eats" else "signal")
-        assert (await bombed.execute("echo", "back", timeout=20)).stdout == b"back\n"
+        exploding = asyncio.ensure_future(explode(bombed, bomb))
+        slower.append(await usual(neighbour, exploding) / before)
+        assert ended_by((await exploding).exit) == bomb.ends
+        back = await bombed.execute("sh", "-c", "rm -f filling-*; echo back", timeout=20)
+        assert back.stdout == b"back\n"
     print(name, [f"{each:.2f}" for each in slower], "times the usual")  # noqa: T201
     assert min(slower) <= SLOWER, slower
 
 
-@pytest.mark.timeout(300)
-async def test_what_looks_like_an_end_is_none(bombed: Workspace, neighbour: Workspace) -> None:
-    """Ten thousand processes, a kill of everybody, closed descriptors, a stdin nobody reads."""
-    other = await bombed.start("sleep", "3600")
-    short = await bombed.execute("python3", "-c", SHORT, timeout=120)
-    assert short.exit_status == 0
-    closed = await bombed.execute("python3", "-c", CLOSES)
-    assert (closed.exit_status, closed.stdout) == (3, b"")
-    unread = await bombed.execute("sh", "-c", "sleep 0.2; exit 4")
-    assert unread.exit_status == 4
-    read = await bombed.execute("cat")
-    assert (read.exit_status, read.stdout) == (0, b"")
-    kills = await bombed.execute("python3", "-c", KILLS)
-    assert (kills.exit_status, kills.stdout) == (0, b"alone\n")
-    assert (await other.wait()).exit.signal.number == signal.SIGKILL
-    assert (await bombed.execute("echo", "back")).stdout == b"back\n"
-    assert (await neighbour.execute("echo", "fine")).stdout == b"fine\n"
+@pytest.mark.timeout(120)
+async def test_who_kills_everybody_is_alone_and_no_neighbour_is_touched(
+    bombed: Workspace, neighbour: Workspace
+) -> None:
+    others = [await bombed.start("sleep", "3600") for _ in range(3)]
+    beside = await neighbour.start("sleep", "3600")
+    await explode(bombed, BOMBS["kills everybody"])
+    for each in others:
+        assert (await each.wait()).exit.signal.number == signal.SIGKILL
+    assert not (await beside.refresh()).exit.WhichOneof("reason")
+    await beside.signal(signal.SIGKILL, scope="tree")

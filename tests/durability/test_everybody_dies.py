@@ -18,7 +18,16 @@ from tests.attacks.conftest import new
 from tests.durability import walk
 from tests.durability.starting import script
 from tests.durability.walking import DEATHS, FEW, Walking, chosen, walked
-from tests.executor.node import NODE, Caller, Node, Sandbox, await_listener, start, until
+from tests.executor.node import (
+    NODE,
+    Caller,
+    Node,
+    Sandbox,
+    await_listener,
+    running_node,
+    start,
+    until,
+)
 from tests.support.repository import make_repository
 from tests.support.suite import Suite, running_suite
 
@@ -206,6 +215,8 @@ async def walk_the_launcher(most: int) -> None:
                 told += await one_launcher(mortal, caller, point)
         print(f"launcher: {len(points)} points, {told} of {most} after the answer")  # noqa: T201
     finally:
+        with running_node(mortal.node.state, mortal.node.runtime):
+            pass  # It sees to what those that were killed left.
         shutil.rmtree(folder)
 
 

@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.durability import stalls
-from tests.executor.node import Caller, Node, calling, until
+from tests.executor.node import Caller, Node, Sandbox, calling, until
 
 pytestmark = pytest.mark.long
 
@@ -42,6 +43,20 @@ async def measured(node: Node, told: Path) -> AsyncIterator[tuple[Caller, int]]:
             process.kill()
 
 
+async def begin(caller: Caller, box: Sandbox, name: str, script: str) -> int:
+    """Start it; how often that was asked for again, as the machine has other things to do too."""
+    again = 0
+    while True:
+        try:
+            await caller.start(box, name, script)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise
+            again += 1
+        else:
+            return again
+
+
 @pytest.mark.timeout(600)
 async def test_a_thousand_at_once_all_end_well_and_hold_up_nobody(
     node: Node,
@@ -53,13 +68,18 @@ async def test_a_thousand_at_once_all_end_well_and_hold_up_nobody(
         caller, pid = await stack.enter_async_context(measured(node, told))
         for box in boxes:
             await caller.execute(box, "true")
-        script = "echo $0; until [ -e go ]; do sleep 1; done; exit 5"
+        for box in boxes:
+            os.mkfifo(box.tree / "go")
+            (box.tree / "go").chmod(0o666)
+        script = "echo $0; read _ < go; exit 5"  # It waits without a process more.
         began = time.monotonic()
         places = [(boxes[number % SPREAD], f"e{number}") for number in range(EXECUTIONS)]
-        await asyncio.gather(*(caller.start(*place, script) for place in places))
+        again = await asyncio.gather(*(begin(caller, *place, script) for place in places))
         took = time.monotonic() - began
         for box in boxes:
-            (box.tree / "go").touch()
+            opened = os.open(box.tree / "go", os.O_RDWR | os.O_NONBLOCK)
+            stack.callback(os.close, opened)
+            os.write(opened, b"\n" * EXECUTIONS)
         ends = await asyncio.gather(*(caller.wait(*place) for place in places))
         outputs = await asyncio.gather(*(caller.output(*place) for place in places))
         os.kill(pid, signal.SIGUSR1)
@@ -70,6 +90,7 @@ async def test_a_thousand_at_once_all_end_well_and_hold_up_nobody(
         await until(measured_it)
     stall = json.loads(told.read_text())
     print(f"{EXECUTIONS} began in {took:.1f} s; longest callback {stall}")  # noqa: T201
+    print(f"{sum(map(bool, again))} were asked for again")  # noqa: T201
     wrong = [each for each in ends if each.exit.code != 5]
     assert not wrong, str(wrong[0].exit)
     assert outputs == [b"sh\n"] * EXECUTIONS

@@ -14,6 +14,8 @@ POINTS = int(os.environ.get("COVE_START_POINTS", "40"))
 """Of each walk in `make test-long`; there are some hundred."""
 DEATHS = int(os.environ.get("COVE_DEATH_POINTS", "10"))
 """The same of gateway, provider, launcher and client, each of which takes seconds to come back."""
+PART, PARTS = map(int, os.environ.get("COVE_WALK_PART", "1/1").split("/"))
+"""Which of how many parts of each walk, as a whole one takes long."""
 FEW = 1
 ROOT = Path(walk.__file__).parent.parent.parent
 
@@ -44,10 +46,10 @@ class Walking:
 
 
 def chosen(points: list[str], most: int) -> list[str]:
-    """That many of them, spread evenly."""
-    return (
-        [points[at * len(points) // most] for at in range(most)] if most < len(points) else points
-    )
+    """That many of them, spread evenly; of those, the part that is to be walked."""
+    if most < len(points):
+        points = [points[at * len(points) // most] for at in range(most)]
+    return points[PART - 1 :: PARTS]
 
 
 @contextmanager

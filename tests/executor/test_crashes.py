@@ -148,7 +148,7 @@ async def test_a_recorded_start_of_a_gone_sandbox_never_was(node: Node, box: San
 
 
 async def test_a_start_that_reached_the_agent_is_not_repeated(node: Node, box: Sandbox) -> None:
-    record = left_over(node, box, "echo x >> count; while [ ! -e go ]; do sleep 0.05; done")
+    record = left_over(node, box, "echo x >> count; until [ -e go ]; do sleep 0.05; done")
     log = os.open(record.folder / "log", os.O_WRONLY | os.O_APPEND)
     result = os.open(record.folder / "result", os.O_WRONLY)
     command = Command(argv=["sh", "-c", record.spec.script], env={"COVE_EXECUTION_ID": record.key})

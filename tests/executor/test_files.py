@@ -12,9 +12,11 @@ from typing import Any
 import grpc
 import pytest
 
+from agent.handle import Handle
 from cove.errors.v1.errors_pb2 import ErrorReason as Why
 from cove.executor.v1 import executor_pb2 as pb
-from tests.executor.node import OWNER, Caller, Node, Sandbox, refused, until
+from servicekit.status import reason
+from tests.executor.node import NODE, OWNER, Caller, Node, Sandbox, calling, refused, until
 
 Code = grpc.StatusCode
 SECRET = b"secret of the host"
@@ -68,6 +70,23 @@ async def test_a_file_is_written_and_read_whole(caller: Caller, box: Sandbox) ->
     assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (OWNER, 0o755)
     assert (await look(caller, box, "new.bin")).etag == written.etag
     assert not leftovers(box)
+
+
+async def test_who_is_refused_while_sending_is_told_why(node: Node) -> None:
+    nobody = Handle(driver="local", node=NODE, uid="a" * 16).encode()
+    parts = [bytes(10_000)] * 20
+    box = Sandbox("a" * 16, nobody, Path())
+
+    async def told(caller: Caller) -> int:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await write(caller, box, "f", *parts)
+        return reason(caught.value)
+
+    with node.process() as process:
+        async with calling(process.address) as caller:
+            for _ in range(3):
+                reasons = await asyncio.gather(*(told(caller) for _ in range(100)))
+                assert set(reasons) == {Why.ERROR_REASON_ENVIRONMENT_DORMANT}
 
 
 async def test_a_file_keeps_its_mode_when_written_again(caller: Caller, box: Sandbox) -> None:

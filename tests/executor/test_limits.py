@@ -75,6 +75,17 @@ async def test_processes(caller: Caller, box: Sandbox) -> None:
 
 
 @groups
+async def test_a_fork_bomb_is_named_where_only_its_environment_has_a_limit(
+    node: Node, caller: Caller
+) -> None:
+    async with node.sandbox(pids=30) as box:
+        end = await _run(caller, box, FORKS)
+        assert end.limit.which == _WHICH.WHICH_PIDS
+        assert end.usage.forks_refused >= 1000
+        assert (await _run(caller, box, "true")).code == 0
+
+
+@groups
 async def test_processor(caller: Caller, box: Sandbox) -> None:
     busy = PYTHON.format("while True: pass")
     second = Duration(seconds=1)
@@ -96,7 +107,7 @@ async def test_output_and_silence(caller: Caller, box: Sandbox) -> None:
     for pause in ("", "sleep 0.001; "):
         burst = await caller.execute(box, f"printf 0; {pause}printf 123456789abc", output_limit=10)
         assert burst.execution.exit.limit.which == _WHICH.WHICH_OUTPUT
-    idle = Duration(nanos=300_000_000)
+    idle = Duration(seconds=1, nanos=500_000_000)
     script = "for i in 1 2 3; do echo $i; sleep 0.1; done; exec sleep 100"
     silent = await caller.execute(box, script, idle_output_timeout=idle)
     assert silent.stdout.text == "1\n2\n3\n"

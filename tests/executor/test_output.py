@@ -143,7 +143,10 @@ async def test_a_removed_execution_ends_its_readers(caller: Caller, box: Sandbox
 async def test_a_damaged_log_is_a_visible_gap(
     node: Node, caller: Caller, box: Sandbox, damage: str
 ) -> None:
-    await caller.start(box, "one", "echo first; sleep 0.1; echo second")
+    script = "echo first; until [ -e go ]; do sleep 0.01; done; echo second"
+    await caller.start(box, "one", script)
+    await caller.read(box, "one").read()  # Else both may be one record.
+    (box.tree / "go").touch()
     ended = await caller.wait(box, "one")
     log = node.state / "executor" / "executions" / box.uid / "one" / "log"
     data = log.read_bytes()

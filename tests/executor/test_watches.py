@@ -1,15 +1,23 @@
 """Changes of files in a real sandbox, told as they happen; what is lost is told too."""
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from agent.inside.watching import MOST
 from cove.errors.v1.errors_pb2 import ErrorReason as Why
 from cove.executor.v1 import executor_pb2 as pb
+from tests.executor.answers import failing
 from tests.executor.node import Caller, Node, Sandbox, refused
 from tests.executor.test_archives import archive, unpack
 from tests.executor.test_files import write
@@ -45,7 +53,9 @@ class Watcher:
 async def watching(caller: Caller, box: Sandbox, path: str = "") -> AsyncIterator[Watcher]:
     call: Any = caller.files.WatchFiles(pb.WatchFilesRequest(handle=box.handle, path=path))
     try:
-        assert (await call.read()).HasField("started")
+        while (first := await call.read()).HasField("heartbeat"):  # It takes its time to begin.
+            pass
+        assert first.HasField("started")
         yield Watcher(call)
     finally:
         call.cancel()
@@ -94,6 +104,41 @@ async def test_what_cannot_be_watched_is_refused(caller: Caller, box: Sandbox) -
     ):
         async with refused(code, why), watching(caller, box, path):
             pass
+
+
+def test_who_may_watch_no_more_is_told_what_helps() -> None:
+    """More directories than this user may watch, at first or later, or more queues."""
+    if os.getuid() != 0:
+        pytest.skip("a user namespace in which others' limits are low needs root")
+    with tempfile.TemporaryDirectory(prefix="cw", dir="/tmp") as folder:
+        argv = [sys.executable, "-m", "tests.executor.few_watches", folder]
+        root = Path(__file__).parents[2]
+        answer = subprocess.run(argv, cwd=root, stdout=subprocess.PIPE, timeout=100, check=True)
+    seen = json.loads(answer.stdout)
+    directories, queues = "watches too many directories", "too many queues"
+    for how, path, why in (
+        ("directories", "many", directories),
+        ("grown", "few", directories),
+        ("queues", "few", queues),
+    ):
+        told = seen[how]
+        assert (told["code"], told["reason"]) == ("RESOURCE_EXHAUSTED", "WATCH_LIMIT")
+        assert told["metadata"]["path"] == path
+        assert why in told["metadata"]["why"]
+        assert "fs.inotify.max_user_watches" in told["remedy"]
+    assert seen["after"] == "x"  # Who was refused holds nothing.
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+async def test_more_directories_than_are_watched_at_once(caller: Caller, box: Sandbox) -> None:
+    script = f"mkdir many; cd many; seq {MOST} | xargs mkdir"
+    assert (await caller.execute(box, script)).execution.exit.code == 0
+    async with failing() as answer, watching(caller, box):
+        pass
+    assert (answer.reason, answer.metadata["why"]) == ("WATCH_LIMIT", "too many directories")
+    async with watching(caller, box, "many/1"):
+        pass
 
 
 @pytest.mark.long

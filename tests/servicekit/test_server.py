@@ -3,6 +3,8 @@
 import asyncio
 import socket
 import sys
+import threading
+import time
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -224,6 +226,28 @@ async def test_a_burst_of_calls_is_served(protos: Protos, tmp_path: Path) -> Non
     async with running(protos, tmp_path) as kit:
         made = [kit.stub.Say(kit.pb.SayRequest(text="a")) for _ in range(2000)]
         assert {each.text for each in await asyncio.gather(*made)} == {"a"}
+
+
+@pytest.mark.long
+async def test_a_call_that_waits_for_a_busy_service_is_served(
+    protos: Protos, tmp_path: Path
+) -> None:
+    """Even for longer than gRPC itself lets one wait."""
+    busy = threading.Event()
+
+    def call(address: str) -> list[str]:
+        with grpc.insecure_channel(address) as channel:
+            stub = protos.grpc.KitServiceStub(channel)
+            busy.wait()
+            made = [stub.Say.future(protos.pb.SayRequest(text="a")) for _ in range(5)]
+            return [each.result().text for each in made]
+
+    async with running(protos, tmp_path) as kit:
+        calling = asyncio.create_task(asyncio.to_thread(call, kit.served.address))
+        await asyncio.sleep(0)
+        busy.set()
+        time.sleep(35)  # noqa: ASYNC251 - so busy it is.
+        assert await calling == ["a"] * 5
 
 
 async def test_several_addresses_serve_the_same(protos: Protos, tmp_path: Path) -> None:

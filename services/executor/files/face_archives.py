@@ -6,9 +6,10 @@ from typing import Final
 
 from agent import frames
 from cove.executor.v1 import executor_pb2 as pb
-from servicekit.errors import InvalidArgument, ServiceError
+from servicekit.errors import InvalidArgument
 from servicekit.ledger import Ledger
 from servicekit.status import Context
+from servicekit.uploads import heard
 from services.executor.agents import Agents
 from services.executor.errors import UploadIncomplete
 from services.executor.files.archives import Archives, Counted, Incoming, Target
@@ -50,13 +51,8 @@ class ArchiveFace:
     async def WriteArchive(
         self, requests: AsyncIterator[pb.WriteArchiveRequest], context: Context
     ) -> pb.WriteArchiveResponse:
-        try:
+        async with heard(requests):
             return await self._unpack(requests)
-        except ServiceError:
-            # Who is told while sending may never read it.
-            async for _ in requests:
-                pass
-            raise
 
     async def _unpack(
         self, requests: AsyncIterator[pb.WriteArchiveRequest]

@@ -8,6 +8,7 @@ from servicekit.errors import InvalidArgument
 from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
 from servicekit.status import Context
+from servicekit.uploads import heard
 from services.executor.agents import Agents
 from services.executor.errors import FileNotFound, UploadIncomplete
 from services.executor.files.archives import Archives
@@ -53,6 +54,10 @@ class FileServicer(ArchiveFace, FileServiceServicer):
     async def WriteFile(
         self, requests: AsyncIterator[pb.WriteFileRequest], context: Context
     ) -> pb.WriteFileResponse:
+        async with heard(requests):
+            return await self._write(requests)
+
+    async def _write(self, requests: AsyncIterator[pb.WriteFileRequest]) -> pb.WriteFileResponse:
         header = await _header(requests)
         wish = Wish(
             uid=await self._agents.in_force(header.handle),
