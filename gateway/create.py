@@ -21,6 +21,7 @@ from gateway.quotas import Quotas
 from gateway.records import Records, State, duration
 from gateway.saga import FIELDS, Saga
 from gateway.tools import Tools, retold
+from servicekit import calls
 
 _UNDONE: Final = 10_000
 _FIRST_LOOK: Final = 0.05
@@ -63,7 +64,7 @@ class Creations:
         """
         return await self._create(
             Wanted(
-                workspace_id=request.workspace_id,
+                workspace_id=request.workspace_id or _made_up(request.request_id),
                 environment=Environment(
                     labels=request.workspace.labels,
                     annotations=request.workspace.annotations,
@@ -89,7 +90,7 @@ class Creations:
         environment.spec.branch = ""
         return await self._create(
             Wanted(
-                workspace_id=request.workspace_id,
+                workspace_id=request.workspace_id or _made_up(request.request_id),
                 environment=environment,
                 request_id=request.request_id,
             )
@@ -222,3 +223,7 @@ class Creations:
                 current.failure.message or "it failed", name=name, cause=current.failure.reason
             )
         return current
+
+
+def _made_up(request_id: str) -> str:
+    return names.made_up(request_id, calls.current().identity.principal)
