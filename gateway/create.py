@@ -21,6 +21,7 @@ from gateway.quotas import Quotas
 from gateway.records import Records, State, duration
 from gateway.saga import FIELDS, Saga
 from gateway.tools import retold
+from servicekit import calls
 
 _UNDONE: Final = 10_000
 _FIRST_LOOK: Final = 0.05
@@ -65,7 +66,7 @@ class Creations:
         """
         return await self._create(
             Wanted(
-                workspace_id=request.workspace_id,
+                workspace_id=request.workspace_id or _made_up(request.request_id),
                 environment=Environment(
                     labels=request.workspace.labels,
                     annotations=request.workspace.annotations,
@@ -92,7 +93,7 @@ class Creations:
         environment.spec.branch = ""
         return await self._create(
             Wanted(
-                workspace_id=request.workspace_id,
+                workspace_id=request.workspace_id or _made_up(request.request_id),
                 environment=environment,
                 request_id=request.request_id,
             )
@@ -227,3 +228,7 @@ class Creations:
                 current.failure.message or "it failed", name=name, cause=current.failure.reason
             )
         return current
+
+
+def _made_up(request_id: str) -> str:
+    return names.made_up(request_id, calls.current().identity.principal)

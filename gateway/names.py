@@ -1,6 +1,7 @@
 """Names of workspaces here, of environments and executions behind, and ids derived from ids."""
 
 import base64
+import hashlib
 import os
 import uuid
 from typing import Final
@@ -52,6 +53,15 @@ def words(environment: Environment) -> dict[str, str]:
 
 def branch_of(environment: Environment) -> str:
     return environment.spec.branch or f"cove/{workspace_id(environment)}"
+
+
+def made_up(request_id: str, principal: str) -> str:
+    """An id for a workspace whose caller gave none: the same for the same request, so that what it
+    began anew is found under its name. Empty for a request without an id."""
+    if not request_id:
+        return ""
+    digest = hashlib.sha256(f"{principal}\0{request_id}".encode()).digest()
+    return base64.b32encode(digest[:5]).decode().lower()
 
 
 def derived(request_id: str, step: str) -> str:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from cove.registry.v1.audit_pb2 import AuditEntry
+from servicekit.disk import NO_ROOM
+from servicekit.room import allocate
 
 UNKNOWN: Final = "UNKNOWN"
 """How a call ended whose gateway died before."""
@@ -23,6 +25,8 @@ _SUFFIX: Final = ".spool"
 _BEGAN, _ENDED = b"B", b"E"
 _LENGTH: Final = 4
 _HEAD: Final = 1 + _LENGTH
+_ROOM: Final = 4 << 20
+"""Bytes that it has on the disk, also when that is full: what makes room leaves entries, too."""
 _STALE: Final = 60.0
 """Seconds after which a file that never got its name belongs to nobody."""
 
@@ -54,10 +58,14 @@ class Spool:
             content = b"".join(
                 [_frame(_BEGAN, each) for each in begun] + [_frame(_ENDED, each) for each in unsent]
             )
+            problem = allocate(file, 0, _ROOM)
+            if problem in NO_ROOM and self._file >= 0:  # The one there is has some.
+                raise OSError(problem, os.strerror(problem))
             _write_all(file, content)
             fresh.rename(self._path)
         except OSError:
             os.close(file)
+            fresh.unlink(missing_ok=True)
             raise
         if self._file >= 0:
             os.close(self._file)

@@ -4,9 +4,12 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from cove.errors.v1.errors_pb2 import ErrorReason
 from servicekit.errors import Quota, ResourceExhausted
+
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFull(ResourceExhausted):
@@ -23,7 +26,7 @@ def used(path: Path) -> float:
 
 def full(number: int | None) -> DiskFull | None:
     """What to tell of a write that failed with this errno; None when space was not lacking."""
-    if number not in (errno.ENOSPC, errno.EDQUOT):
+    if number not in NO_ROOM:
         return None
     return DiskFull("no space is left in the state directory")
 

@@ -15,7 +15,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Self, TypeVar
@@ -25,6 +25,8 @@ from servicekit import calls, sqlite_file
 from servicekit.calls import Fence
 from servicekit.config import StartError
 from servicekit.errors import Aborted, ResourceExhausted
+from servicekit.room import Room
+from servicekit.sqlite_file import Opened
 
 _log = logging.getLogger(__name__)
 
@@ -60,11 +62,13 @@ class Fences:
     def __init__(
         self,
         db: sqlite3.Connection,
+        room: Room,
         in_use: Callable[[str], bool],
         kept: timedelta,
         now: Callable[[], float],
     ) -> None:
         self._db = db
+        self._room = room
         self._in_use = in_use
         self._kept = kept.total_seconds()
         self._now = now
@@ -86,8 +90,8 @@ class Fences:
         """A token is kept for as long as the tool has something `in_use` of its uid, and
         then for `kept`. Raises `FencesTooNew`."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with closing(_connect(path)) as db:
-            fences = cls(db, in_use, kept, now)
+        with _opened(path) as (db, room):
+            fences = cls(db, room, in_use, kept, now)
             sweeper = asyncio.create_task(fences._sweep_for_ever())
             try:
                 yield fences
@@ -198,6 +202,7 @@ class Fences:
                 "UPDATE fence SET time = ? WHERE uid = ?", [(now, u) for (u,) in old]
             )
             self._db.executemany("DELETE FROM fence WHERE uid = ?", gone)
+        self._room.keep()
         return len(gone)
 
     async def _sweep_for_ever(self) -> None:
@@ -207,8 +212,8 @@ class Fences:
             await asyncio.sleep(_SWEEP_EVERY)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite_file.connect(
+def _opened(path: Path) -> AbstractContextManager[Opened]:
+    return sqlite_file.opened(
         path, schema=_SCHEMA, version=_VERSION, synchronous="FULL", too_new=FencesTooNew
     )
 

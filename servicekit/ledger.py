@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +25,8 @@ from cove.errors.v1.errors_pb2 import ErrorReason
 from servicekit import calls, sqlite_file
 from servicekit.config import StartError
 from servicekit.errors import AlreadyExists, ResourceExhausted, ServiceError
+from servicekit.room import Room
+from servicekit.sqlite_file import Opened
 
 _log = logging.getLogger(__name__)
 
@@ -65,8 +67,11 @@ class _Running:
 class Ledger:
     """The ledger of one tool: one SQLite file, one thread that uses it."""
 
-    def __init__(self, db: sqlite3.Connection, kept: timedelta, now: Callable[[], float]) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, room: Room, kept: timedelta, now: Callable[[], float]
+    ) -> None:
         self._db = db
+        self._room = room
         self._kept = kept.total_seconds()
         self._now = now
         self._thread = ThreadPoolExecutor(1, "ledger")
@@ -84,8 +89,8 @@ class Ledger:
     ) -> AsyncIterator[Self]:
         """Raises `LedgerTooNew`. On leaving, work that was begun has the grace to end."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with closing(_connect(path)) as db:
-            ledger = cls(db, kept, now)
+        with _opened(path) as (db, room):
+            ledger = cls(db, room, kept, now)
             sweeper = asyncio.create_task(ledger._sweep_for_ever())
             try:
                 yield ledger
@@ -176,13 +181,14 @@ class Ledger:
 
     async def _sweep_for_ever(self) -> None:
         while True:
-            with suppress(sqlite3.Error):
+            with suppress(sqlite3.Error, OSError):
                 await self.sweep()
+                await self._in_thread(self._room.keep)
             await asyncio.sleep(_SWEEP_EVERY)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite_file.connect(
+def _opened(path: Path) -> AbstractContextManager[Opened]:
+    return sqlite_file.opened(
         path, schema=_SCHEMA, version=_VERSION, synchronous="NORMAL", too_new=LedgerTooNew
     )
 

@@ -45,8 +45,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "FILTER_INVALID": "Correct the filter at the position told, with what is allowed there.",
     "ORDER_INVALID": "Name fields that are allowed, apart by commas, each with ` desc` or without.",
     "FIELD_IMMUTABLE": "Take the field out of the update mask.",
-    "QUOTA_EXCEEDED": "Delete what is not needed (`quota` says of what), wait where RetryInfo is "
-    "given, or have an administrator raise the quota.",
+    "QUOTA_EXCEEDED": "Delete what is not needed (`quota` says of what), wait as "
+    "RetryInfo says, or have an administrator raise the quota.",
     "WORKSPACE_NOT_FOUND": "Check the name; list the workspaces to see what there is.",
     "WORKSPACE_EXISTS": "Choose another workspace id, or use the workspace that is there.",
     "WORKSPACE_NOT_READY": "Wait until the workspace is READY, then retry.",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from cove_server.admin.archive import Archive, created
+from cove_server.admin.database import Registry, remove_database
 from cove_server.admin.errors import Refused
 from cove_server.admin.parts import Parts
 from services.registry import copying
@@ -26,8 +27,7 @@ class Asked:
     """What to back up, and where to."""
 
     state: Path
-    database: Path
-    token: Path
+    registry: Registry
     target: Path
     registry_only: bool = False
 
@@ -47,7 +47,7 @@ class _LeftOut:
 
 def backup(asked: Asked) -> dict[str, Any]:
     """Make it, whole or not at all. Returns its manifest. Raises `Refused`, OSError."""
-    if not asked.database.exists():
+    if not asked.registry.exists():
         raise Refused(f"{asked.state} has no registry", "Name the state directory with --state.")
     target = _named(asked.target)
     if os.path.lexists(target):
@@ -61,7 +61,7 @@ def _write(asked: Asked, file: BinaryIO) -> dict[str, Any]:
     spool = Path(f"{file.name}.registry")
     left_out, gone = _LeftOut(), list[str]()
     try:
-        copying.copy(asked.database, spool)
+        asked.registry.copy(spool)
         with Archive(file) as archive:
             parts = Parts(asked.state, archive, left_out.add)
             parts.folder("registry")
@@ -70,8 +70,9 @@ def _write(asked: Asked, file: BinaryIO) -> dict[str, Any]:
                 for mark in copying.marks(spool).values():
                     parts.environment(mark.uid)
                 parts.repositories()
-                gone = copying.settle(spool, asked.database)
-            for path, name in ((spool, "registry/registry.db"), (asked.token, "registry/token")):
+                gone = asked.registry.settle(spool)
+            token = asked.registry.token
+            for path, name in ((spool, "registry/registry.db"), (token, "registry/token")):
                 _add(archive, path, name)
             copied = copying.describe(spool)
             manifest = {
@@ -91,9 +92,7 @@ def _write(asked: Asked, file: BinaryIO) -> dict[str, Any]:
     except sqlite3.Error as error:
         raise Refused(f"the registry cannot be copied: {error}", "Run cove admin check.") from error
     finally:
-        spool.unlink(missing_ok=True)
-        for left in ("-journal", "-wal", "-shm"):
-            Path(f"{spool}{left}").unlink(missing_ok=True)
+        remove_database(spool)
     return manifest
 
 

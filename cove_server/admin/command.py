@@ -14,7 +14,7 @@ from cove_server.admin import backup, restore
 from cove_server.admin.database import registry_of
 from cove_server.admin.errors import Refused
 from cove_server.places import Places
-from servicekit.config import StartError
+from servicekit.config import ConfigError, StartError
 
 CANNOT: Final = 2
 
@@ -28,13 +28,12 @@ def make_backup(options: argparse.Namespace, env: Mapping[str, str]) -> int:
         manifest = backup.backup(
             backup.Asked(
                 state=places.state,
-                database=registry.database_path,
-                token=registry.token_path,
+                registry=registry,
                 target=options.target,
                 registry_only=options.registry,
             )
         )
-    except (Refused, StartError, OSError) as error:
+    except (Refused, ConfigError, StartError, OSError) as error:
         return _trouble(console, error)
     if options.json:
         console.json(manifest)
@@ -52,16 +51,15 @@ def restore_backup(options: argparse.Namespace, env: Mapping[str, str]) -> int:
     _reach_all()
     places = Places.choose(env, options.state, options.runtime)
     try:
-        database = registry_of(places, env).database_path
-        if database != places.state / "registry" / "registry.db":
-            raise Refused(
-                f"COVE_REGISTRY__DATABASE is {database}, outside the state directory",
-                "Restore without it, and move the database there.",
-            )
         done = restore.restore(
-            restore.Asked(source=options.source, places=places, replace=options.replace)
+            restore.Asked(
+                source=options.source,
+                places=places,
+                registry=registry_of(places, env),
+                replace=options.replace,
+            )
         )
-    except (Refused, StartError, OSError) as error:
+    except (Refused, ConfigError, StartError, OSError) as error:
         return _trouble(console, error)
     if options.json:
         console.json(done)

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from cove_server.admin import backup, moving, reading
+from cove_server.admin.database import Registry, remove_database
 from cove_server.admin.errors import Refused
 from cove_server.admin.laying import lay_out
 from cove_server.admin.parts import TOP
+from cove_server.admin.refs import drop_unknown
 from cove_server.errors import CannotStart
 from cove_server.places import Places
 from services.registry import copying
@@ -34,6 +36,7 @@ _REGISTRY: Final = "registry"
 class Asked:
     source: Path
     places: Places
+    registry: Registry
     replace: bool = False
 
 
@@ -53,7 +56,7 @@ def restore(asked: Asked) -> dict[str, Any]:
     state = asked.places.state
     try:
         with asked.places.held(take_over=1):
-            if _answers(asked.places.socket("launcher")):
+            if answers(asked.places.socket("launcher")):
                 raise Refused(
                     "a launcher runs, and maybe sandboxes", "cove up, and then end it, ends both."
                 )
@@ -67,8 +70,8 @@ def restore(asked: Asked) -> dict[str, Any]:
                     f"{state} has {', '.join(there)} already",
                     "Name an empty directory, or --replace: what is there is kept beside it.",
                 )
-            latest = _latest(state / "registry" / "registry.db")
-            revision = _lay_out(asked.source, state / moving.MAKING, manifest, latest)
+            asked.registry.check_fillable(manifest.sha256)
+            revision = _lay_out(asked, state / moving.MAKING, manifest)
             aside = f"replaced-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}"
             moving.move(state, names, aside)
             kept = state / aside
@@ -83,20 +86,29 @@ def restore(asked: Asked) -> dict[str, Any]:
         raise Refused(str(error), error.remedy) from error
 
 
-def _lay_out(source: Path, making: Path, manifest: reading.Manifest, latest: int) -> int:
-    """Make all that will be there, durably. Returns the revision that it begins with."""
+def _lay_out(asked: Asked, making: Path, manifest: reading.Manifest) -> int:
+    """Make all that will be there, durably. Returns the revision that it begins with.
+
+    A database elsewhere is filled last. Killed after that, the same restore goes on with it.
+    """
+    latest = _latest(asked.places.state / "registry" / "registry.db")
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir(mode=0o700)
     try:
-        lay_out(making, reading.entries(source))
+        lay_out(making, reading.entries(asked.source))
         for uid in manifest.gone:
             for home in _OF_THE_UID:
                 shutil.rmtree(making / home.format(uid), ignore_errors=True)
+        drop_unknown(making)
         # Above whatever any life of this registry can have given out, and as large as the
         # clock in microseconds: so also above that of a restore of the same backup before.
         later_than = max(latest, time.time_ns() // 1000)
-        revision = copying.renew(making / "registry" / "registry.db", later_than)
+        database = making / "registry" / "registry.db"
+        revision = copying.renew(database, later_than)
         _sync_all(making)
+        if (filled := asked.registry.fill(database, manifest.sha256)) is not None:
+            revision = filled
+            remove_database(database)
     except (StartError, sqlite3.Error) as error:
         raise Refused(f"the registry of the backup: {error}", "Use another backup.") from error
     except BaseException:
@@ -127,7 +139,8 @@ def _in_use(worktrees: Path) -> str:
     return ""
 
 
-def _answers(path: Path) -> bool:
+def answers(path: Path) -> bool:
+    """Whether somebody serves on a unix socket."""
     with socket.socket(socket.AF_UNIX) as peer:
         try:
             peer.connect(os.fspath(path))

@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import Any, Final
 
 from cove.cli.console import Console
-from cove_server.admin.database import registry_of
+from cove_server.admin.database import Registry, registry_of
 from cove_server.admin.errors import Refused
+from cove_server.admin.restore import answers
 from cove_server.check.finding import Finding
 from cove_server.check.look import Asked, Mended, look, mend
 from cove_server.errors import CannotStart
 from cove_server.places import Places
-from servicekit.config import StartError
+from servicekit.config import ConfigError, StartError
 from services.git.cell import Cells
 from services.git.mending import HOMES
 from services.provider.config import Config
 
 FOUND: Final = 1
 CANNOT: Final = 2
+_SERVICES: Final = ("registry", "git", "provider", "executor", "gateway")
 _STOP: Final = "End `cove up` first: what it does meanwhile would be mended too."
 
 
@@ -38,13 +40,15 @@ def check_state(options: argparse.Namespace, env: Mapping[str, str]) -> int:
         if not places.state.is_dir():
             raise Refused(f"{places.state} is not there", "Name the state directory with --state.")
         with ExitStack() as stack:
+            registry = registry_of(places, own)
             if options.repair:
                 stack.enter_context(places.held(take_over=1))
-            found = asyncio.run(_run(options, places, own))
+                _check_alone(places, registry)
+            found = asyncio.run(_run(options, places, registry, own))
     except CannotStart as error:
         console.trouble(str(error), _STOP)
         return CANNOT
-    except (Refused, StartError, OSError) as error:
+    except (Refused, ConfigError, StartError, OSError) as error:
         console.trouble(str(error), error.remedy if isinstance(error, Refused) else "")
         return CANNOT
     if options.json:
@@ -55,13 +59,13 @@ def check_state(options: argparse.Namespace, env: Mapping[str, str]) -> int:
 
 
 async def _run(
-    options: argparse.Namespace, places: Places, env: Mapping[str, str]
+    options: argparse.Namespace, places: Places, registry: Registry, env: Mapping[str, str]
 ) -> Sequence[Mended]:
     git = places.state / "git"
     async with Cells([git / name for name in HOMES]) as cells:
         asked = Asked(
             places=places,
-            database=registry_of(places, env).database_path,
+            registry=registry,
             provider=Config.from_env(env),
             cells=cells,
             deep=options.deep,
@@ -70,6 +74,15 @@ async def _run(
         if options.repair:
             return await mend(asked)
         return [Mended(each) for each in await look(asked)]
+
+
+def _check_alone(places: Places, registry: Registry) -> None:
+    """Raises `Refused` while services run that `cove up` did not start, here or on the database."""
+    running = [name for name in _SERVICES if answers(places.socket(name))]
+    if running:
+        raise Refused(f"{', '.join(running)} of the node runs", "Stop all services first.")
+    if registry.in_use():
+        raise Refused("a registry runs on the database", "Stop all that use it first.")
 
 
 def _runs(state: Path) -> bool:

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Final
 
 from cove.provider.v1 import provider_pb2
 from cove.registry.v1.registry_pb2 import Environment
+from cove_server.admin.database import Registry
 from cove_server.check.aside import Aside
 from cove_server.check.finding import Finding
 from cove_server.check.node import Node
@@ -21,9 +21,9 @@ _LOST: Final = "the files of the workspace were not on disk when they were looke
 
 
 class Environments:
-    def __init__(self, node: Node, database: Path, config: Config, aside: Aside) -> None:
+    def __init__(self, node: Node, registry: Registry, config: Config, aside: Aside) -> None:
         self._node = node
-        self._database = database
+        self._registry = registry
         self._config = config
         self._aside = aside
 
@@ -83,14 +83,16 @@ class Environments:
 
     def _failing(self, each: Environment) -> Callable[[], Awaitable[str]]:
         async def mend() -> str:
-            await mending.mark_failed(self._database, each, _REASON, _LOST)
+            async with self._registry.store() as store:
+                await mending.mark_failed(store, each, _REASON, _LOST)
             return "marked as failed"
 
         return mend
 
     def _forgetting(self, each: Environment) -> Callable[[], Awaitable[str]]:
         async def mend() -> str:
-            await mending.forget(self._database, each)
+            async with self._registry.store() as store:
+                await mending.forget(store, each)
             return "its record was removed"
 
         return mend
@@ -128,7 +130,8 @@ class Environments:
                     await asyncio.to_thread(keep, f"git/layers/{name}", uid, why)
             said = self._aside.move(f"git/worktrees/{uid}", uid, why)
             if environment is not None:
-                await mending.mark_failed(self._database, environment, _REASON, _LOST)
+                async with self._registry.store() as store:
+                    await mending.mark_failed(store, environment, _REASON, _LOST)
                 said += ", and the workspace is marked as failed"
             return said
 

@@ -81,14 +81,15 @@ async def sandboxes(node: Node, places: Places) -> list[Finding]:
 def groups(places: Places) -> Iterator[Finding]:
     """Control groups without a process, of a launcher that does not run."""
     name = group_name(places.runtime)
-    for root in _hierarchies():
+    for root in hierarchies():
         for base in _below(root, name):
             for group in sorted(base.iterdir()):
                 if group.is_dir() and valid_uid(group.name) and not _processes(group):
                     yield Finding("cgroup", str(group), "has no process", _emptying(group))
 
 
-def _hierarchies() -> Iterator[Path]:
+def hierarchies() -> Iterator[Path]:
+    """Where control groups are mounted."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split()
         if fields[fields.index("-") + 1] in ("cgroup", "cgroup2"):

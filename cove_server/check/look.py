@@ -3,11 +3,11 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Final
 
+from cove_server.admin.database import Registry
 from cove_server.admin.errors import Refused
 from cove_server.check import leftovers, node
 from cove_server.check.aside import Aside
@@ -30,7 +30,7 @@ _BACKUP: Final = "Restore a backup: cove admin restore FILE --replace."
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     places: Places
-    database: Path
+    registry: Registry
     provider: Config
     cells: Cells
     deep: bool = False
@@ -82,17 +82,14 @@ async def _mended(finding: Finding) -> Mended:
 
 async def _once(asked: Asked) -> list[Finding]:
     state = asked.places.state
-    if not asked.database.exists():
+    if not asked.registry.exists():
         raise Refused(f"{state} has no registry", "Name the state directory with --state.")
     try:
-        found = [_of_registry(asked.database, each) for each in mending.examine(asked.database)]
-        if any(each.kind == "registry-damaged" for each in found):
-            return found
-        seen = await asyncio.to_thread(
-            partial(node.read, state, asked.database, running=asked.running)
-        )
+        found, seen = await asyncio.to_thread(_seen, asked)
     except sqlite3.Error as error:
         return [Finding("registry-damaged", "registry.db", str(error), remedy=_BACKUP)]
+    if seen is None:
+        return found
     if seen.environments and not (state / "git" / "worktrees").is_dir():
         raise Refused(
             f"{state}/git/worktrees is not there, and the registry has workspaces",
@@ -101,9 +98,21 @@ async def _once(asked: Asked) -> list[Finding]:
     return [*found, *[each async for each in _of_node(asked, seen)]]
 
 
-def _of_registry(database: Path, each: mending.Disagreement) -> Finding:
+def _seen(asked: Asked) -> tuple[list[Finding], node.Node | None]:
+    """What is wrong with the registry alone; and the node, unless that is all there is to say."""
+    with ExitStack() as stack:
+        # The disk first: what is there and has a record then is no orphan.
+        disk = node.look(asked.places.state)
+        database = stack.enter_context(asked.registry.seen())
+        found = [_of_registry(asked.registry, each) for each in mending.examine(database)]
+        if any(each.kind == "registry-damaged" for each in found):
+            return found, None
+        return found, node.read(disk, database, running=asked.running)
+
+
+def _of_registry(registry: Registry, each: mending.Disagreement) -> Finding:
     async def mend() -> str:
-        mending.mend(database, [each])
+        await asyncio.to_thread(registry.mend, each.mend)
         return "set right"
 
     return Finding(each.kind, each.subject, each.found, mend if each.mend else None, _BACKUP)
@@ -123,7 +132,7 @@ async def _of_node(asked: Asked, seen: node.Node) -> AsyncIterator[Finding]:
             yield each
         for each in leftovers.groups(asked.places):
             yield each
-    for each in Environments(seen, asked.database, asked.provider, aside).look():
+    for each in Environments(seen, asked.registry, asked.provider, aside).look():
         yield each
     async for each in Git(seen, asked.cells, aside).look(deep=asked.deep):
         yield each

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from agent.handle import valid_uid
 from cove.registry.v1.registry_pb2 import Environment
@@ -51,22 +51,32 @@ class Node:
         return sorted(uid for uid in uids if uid not in self.environments)
 
 
-def read(state: Path, database: Path, *, running: bool) -> Node:
-    """Raises OSError, `sqlite3.Error` where one of them cannot be read.
+class Disk(NamedTuple):
+    """What the tools have of environments on disk."""
 
-    The disk is read before the registry: what is there and has a record then is no orphan.
-    """
-    found = _worktrees(state / "git" / "worktrees")
-    provisioned = _uids(state / "provider" / "environments")
-    executions = _uids(state / "executor" / "executions")
+    state: Path
+    worktrees: Mapping[str, Worktree]
+    provisioned: frozenset[str]
+    executions: frozenset[str]
+
+
+def look(state: Path) -> Disk:
+    """Raises OSError."""
+    return Disk(
+        state,
+        _worktrees(state / "git" / "worktrees"),
+        _uids(state / "provider" / "environments"),
+        _uids(state / "executor" / "executions"),
+    )
+
+
+def read(disk: Disk, database: Path, *, running: bool) -> Node:
+    """What the registry says of what was on the disk before. Raises `sqlite3.Error`."""
     environments = {each.uid: each for each in copying.environments(database)}
     busy = [uid for uid, each in environments.items() if each.operation and running]
     return Node(
-        state=state,
+        **disk._asdict(),
         environments=environments,
-        worktrees=found,
-        provisioned=provisioned,
-        executions=executions,
         running=running,
         busy=frozenset(busy),
     )
@@ -78,11 +88,13 @@ def _worktrees(root: Path) -> dict[str, Worktree]:
 
 def _worktree(folder: Path) -> Worktree:
     try:
-        record = worktrees.decoded((folder / "record.json").read_bytes())
+        record = worktrees.recorded(folder)
     except OSError as error:
         return Worktree(None, f"its record cannot be read: {error.strerror}")
     except (ValueError, KeyError, TypeError) as error:
         return Worktree(None, f"its record is damaged: {error}")
+    if record is None:
+        return Worktree(None, "its record is not there")
     if record.uid != folder.name:
         return Worktree(None, f"its record is that of {record.uid}")
     return Worktree(record)

@@ -3,6 +3,7 @@
 from typing import Final
 
 from cove.errors.v1.errors_pb2 import ErrorReason
+from servicekit.disk import DiskFull, full
 from servicekit.errors import (
     Aborted,
     AlreadyExists,
@@ -27,6 +28,7 @@ class GitFailed(Exception):
 # A file that became a device, or a directory, between git's looks at it.
 _REPLACED: Final = "mmap failed: No such device"
 _PROMISED: Final = ("from promisor remote", "lazy fetching disabled")
+_NO_ROOM: Final = ("No space left on device", "Disk quota exceeded")
 _NO_MEMORY: Final = ("out of memory", "cannot allocate memory", "unable to create thread")
 
 
@@ -56,6 +58,14 @@ def left_out() -> Exception:
 def is_out_of_memory(errors: str) -> bool:
     """Whether git ended, by its own words, because its cell's memory is bounded."""
     return any(words in errors.lower() for words in _NO_MEMORY)
+
+
+def is_of_room(error: BaseException) -> bool:
+    """Whether something failed, here or in a cell, as no space is left on the disk."""
+    if isinstance(error, OSError) and full(error.errno):
+        return True
+    said = error.errors if isinstance(error, GitFailed) else ""
+    return isinstance(error, DiskFull) or any(words in said for words in _NO_ROOM)
 
 
 class CellUnavailable(FailedPrecondition):

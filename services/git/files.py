@@ -137,6 +137,14 @@ def copy_from_cell(directory: Path, name: str, target: Path, owner: Identity) ->
     return True
 
 
+async def remove_but(directory: Path, *kept: str) -> None:
+    """Remove what is in a directory, as `remove_tree`, but for these names."""
+    with suppress(FileNotFoundError):
+        for name in await asyncio.to_thread(os.listdir, directory):
+            if name not in kept:
+                await remove_tree(directory / name)
+
+
 async def remove_tree(directory: Path) -> None:
     """Remove what a sandbox wrote: deeper than Python can walk, and without permissions."""
     if await asyncio.to_thread(_removed, directory):
@@ -159,7 +167,10 @@ async def remove_tree(directory: Path) -> None:
 def _removed(directory: Path) -> bool:
     """Whether it could be removed as it is, which follows no link."""
     try:
-        shutil.rmtree(directory)
+        if directory.is_symlink() or not directory.is_dir():
+            directory.unlink()
+        else:
+            shutil.rmtree(directory)
     except FileNotFoundError:
         return not os.path.lexists(directory)
     except (OSError, RecursionError):

@@ -14,6 +14,7 @@ from services.git.cell import Cells
 from services.git.errors import SnapshotExists, SnapshotNotFound, WorktreeExists
 from services.git.names import check_branch
 from services.git.record import Mode, Record, Records, Snapshot, State
+from services.git.removal import drop_refs
 from services.git.stacks import Stacks
 from services.git.workspace import Workspace
 from services.git.worktrees import Worktrees
@@ -97,7 +98,7 @@ class Forks:
             self._records.keep(replace(record, snapshots=left))
             if gone[0].head:
                 with workspace.repository.writing():
-                    await self._worktrees.drop_refs(workspace.repository, f"{uid}/snapshots/{name}")
+                    await drop_refs(workspace.repository, f"{uid}/snapshots/{name}")
             await self._stacks.release(gone[0].layers)
             return True
 

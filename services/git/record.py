@@ -5,7 +5,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,10 @@ from services.git.errors import BranchExists, WorktreeNotFound
 
 VERSION: Final = 2
 """Of what is on disk. Version 1 had an index and a view of .git in place of layers."""
+
+RECORD: Final = "record.json"
+REMOVING: Final = "removing.json"
+"""Its name when the worktree is being removed."""
 
 
 class State(StrEnum):
@@ -115,16 +119,16 @@ class Records:
         self._root.mkdir(exist_ok=True, mode=0o711)
         strays = []
         for directory in sorted(self._root.iterdir()):
-            data = _content(directory / "record.json")
-            if not data:
+            try:
+                record = recorded(directory)
+            except ValueError as error:  # Of a later version, or damaged: not to be guessed at.
+                raise StartError(f"{directory}: {error}: see cove admin check") from None
+            if record is None:
                 strays.append(directory)
                 continue
             files.sweep(directory)
             files.sweep(directory / "outside")
-            try:
-                self._note(decoded(data))
-            except ValueError as error:  # Of a later version, or damaged: not to be guessed at.
-                raise StartError(f"{directory}: {error}: see cove admin check") from None
+            self._note(record)
         return strays
 
     def __iter__(self) -> Iterator[Record]:
@@ -163,7 +167,7 @@ class Records:
         directory.mkdir(exist_ok=True, mode=0o711)
         data = json.dumps(asdict(record)).encode()
         former = self._records.get(record.uid)
-        path, whole = directory / "record.json", former is not None
+        path, whole = directory / RECORD, former is not None
         files.write(path, data, mode=0o600, durable=durable, whole=whole)
         if durable and (former is None or former.state is State.CREATING):
             files.sync_directory(self._root)
@@ -173,8 +177,19 @@ class Records:
     def sync(self, uid: str) -> None:
         """What was kept survives a power loss from now on, unless its directory is gone."""
         with suppress(FileNotFoundError):
-            files.sync(self.directory(uid) / "record.json")
+            files.sync(self.directory(uid) / RECORD)
             files.sync_directory(self.directory(uid))
+
+    def removing(self, record: Record) -> Record:
+        """Keep that it is being removed, for good. That takes no room: its record gets another
+        name."""
+        directory = self.directory(record.uid)
+        with suppress(FileNotFoundError):
+            (directory / RECORD).rename(directory / REMOVING)
+            files.sync_directory(directory)
+        record = replace(record, state=State.REMOVING, freezing="")
+        self._note(record)
+        return record
 
     def drop(self, uid: str) -> None:
         """Forget it; the caller has removed its directory."""
@@ -207,6 +222,15 @@ class Records:
         self._layers.update(_layers(record))
         self._records[record.uid] = record
         self._branches[_branch(record)] = record.uid
+
+
+def recorded(directory: Path) -> Record | None:
+    """The record of the worktree in a directory, if there is one. Raises as `decoded`."""
+    if data := _content(directory / RECORD):
+        return decoded(data)
+    if data := _content(directory / REMOVING):
+        return replace(decoded(data), state=State.REMOVING, freezing="")
+    return None
 
 
 def decoded(data: bytes) -> Record:

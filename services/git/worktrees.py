@@ -10,19 +10,33 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from servicekit.disk import DiskGuard
-from services.git import files, history, inside, partial, provenance, status
+from services.git import files, history, inside, partial, status
 from services.git.beside import beside
 from services.git.cell import Cells
 from services.git.checkouts import Checkouts
 from services.git.command import is_commit_id
-from services.git.errors import NoRemote, TooOld, UnsavedWork, WorktreeExists, WorktreeNotFound
+from services.git.errors import (
+    NoRemote,
+    TooOld,
+    UnsavedWork,
+    WorktreeExists,
+    WorktreeNotFound,
+    is_of_room,
+)
 from services.git.layout import Layout
 from services.git.local import Local
 from services.git.names import check_branch
-from services.git.record import VERSION, Mode, Record, Records, State
+from services.git.record import (
+    VERSION,
+    Mode,
+    Record,
+    Records,
+    State,
+)
 from services.git.remote import Remote, Rules, Scheme
+from services.git.removal import Removal
 from services.git.repositories import Caller, Repositories, Resolved
-from services.git.repository import Repository, head_ref
+from services.git.repository import Repository
 from services.git.stacks import Stacks
 from services.git.wanted import WARNINGS, Wanted, begin, is_same
 from services.git.workspace import Workspace
@@ -73,6 +87,7 @@ class Worktrees:
         self._making: dict[str, asyncio.Task[Record]] = {}
         self._checking: dict[str, asyncio.Task[None]] = {}
         self._workspaces: dict[str, Workspace] = {}
+        self._removal = Removal(records, repositories, checkouts, stacks, cells)
 
     def phase(self, uid: str) -> Phase:
         """How far a worktree is that is being made."""
@@ -164,7 +179,7 @@ class Worktrees:
                 return False
             if keep_unsaved and record.state is State.READY:
                 await self._saved(record)
-            await self.undo(self.records.keep(replace(record, state=State.REMOVING)))
+            await self.undo(self.records.removing(record))
             return True
 
     async def fetch(self, uid: str, caller: Caller) -> float:
@@ -206,13 +221,21 @@ class Worktrees:
             self._checking.pop(record.uid, None)
 
     async def _check_saved(self, record: Record) -> None:
+        try:
+            unsaved = await self._has_unsaved(record)
+        except Exception as error:
+            if not is_of_room(error):
+                raise
+            unsaved = True  # As far as can be seen on a full disk.
+        if unsaved:
+            raise UnsavedWork("the worktree has work that is nowhere else", uid=record.uid)
+
+    async def _has_unsaved(self, record: Record) -> bool:
         _, workspace = await self.ready(record.uid, record.tenant)
         async with workspace.lock:
             head = workspace.head
-            unsaved = (await status.read(workspace, head, limit=0)).total > 0
-            unsaved = unsaved or await history.is_only_here(workspace)
-        if unsaved:
-            raise UnsavedWork("the worktree has work that is nowhere else", uid=record.uid)
+            changed = (await status.read(workspace, head, limit=0)).total > 0
+            return changed or await history.is_only_here(workspace)
 
     async def _finish(
         self, record: Record, remote: Remote | None, caller: Caller, max_staleness: float
@@ -278,41 +301,8 @@ class Worktrees:
 
     async def undo(self, record: Record) -> None:
         """Remove everything of a worktree, and its repository if nobody else can use it."""
-        repository = self.repository_of(record)
-        directory = self.records.directory(record.uid)
         self._workspaces.pop(record.uid, None)
-        await self._cells.drop(directory)
-        async with self.repositories.locked(repository):
-            if (repository.path / "HEAD").exists():
-                await self._drop_branch(repository, record)
-            await files.remove_tree(directory)
-            self.records.drop(record.uid)
-            await self._stacks.release(
-                [*record.layers, *(name for one in record.snapshots for name in one.layers)]
-            )
-            alone = self.records.users_of(record.tenant, record.key) == 0
-            # One that was never fetched is of no use; one without origin is nobody's any more.
-            if alone and (not record.repository or not self.repositories.is_filled(repository)):
-                await repository.undisturbed()
-                await self._checkouts.forget(repository)
-                await self._cells.drop(repository.path)
-                await asyncio.to_thread(self.repositories.remove, repository)
-
-    async def drop_refs(self, repository: Repository, *names: str) -> None:
-        """Remove the branches of worktrees and snapshots, if they are there. Call it `writing`."""
-        found = [head_ref(name) for name in names if repository.head(name)]
-        if len(names) == len(found) == 1 and await repository.move(
-            found[0], repository.head(names[0]), ""
-        ):
-            return
-        if found:
-            await repository.update_refs([f"delete {ref}" for ref in found])
-
-    async def _drop_branch(self, repository: Repository, record: Record) -> None:
-        names = [record.uid, *(f"{record.uid}/snapshots/{one.id}" for one in record.snapshots)]
-        await self.drop_refs(repository, *names)
-        if await provenance.is_kept(repository, record.uid):
-            await repository.update_refs([f"delete {provenance.notes_ref(record.uid)}"])
+        await self._removal.run(record)
 
     async def _workspace(self, record: Record) -> Workspace:
         made = await self.layout.workspace(record)

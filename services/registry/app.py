@@ -12,6 +12,7 @@ from typing import Final
 from cove.registry.v1.access_pb2_grpc import add_AccessServiceServicer_to_server
 from cove.registry.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from cove.registry.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
+from servicekit.disk import DiskGuard
 from servicekit.paging import PageTokens
 from servicekit.server import Served, serving
 from services.registry import token
@@ -27,6 +28,7 @@ from services.registry.store import Clock, Store
 _log = logging.getLogger(__name__)
 
 _SWEEP_EVERY: Final = 60.0
+_DISK_LIMIT: Final = 0.9
 
 
 @asynccontextmanager
@@ -38,7 +40,8 @@ async def registry(config: Config, *, now: Clock | None = None) -> AsyncIterator
     await asyncio.to_thread(token.ensure, config.token_path)
     async with open_store(config, now) as store:
         tokens = PageTokens(await store.secret("page_tokens"))
-        servicer = RegistryServicer(store, Rules(store.now), tokens, config.heartbeat)
+        rules = Rules(store.now, admit=partial(_admit, config))
+        servicer = RegistryServicer(store, rules, tokens, config.heartbeat)
         access = AccessServicer(store.quotas, tokens, config.quota)
         audit = AuditServicer(store.trail, tokens)
         services = {
@@ -69,6 +72,12 @@ def open_store(config: Config, now: Clock | None) -> AbstractAsyncContextManager
             "COVE_REGISTRY__DATABASE: PostgreSQL needs asyncpg: pip install 'cove-server[postgres]'"
         ) from None
     return PostgresStore.open(config.database_url, now=now, retention=retention, limits=limits)
+
+
+def _admit(config: Config) -> None:
+    """What room is left on the disk is for what makes room. Raises `DiskFull`."""
+    if not config.database_url:
+        DiskGuard(config.database_path.parent, _DISK_LIMIT).check()
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ class Config(ServerConfig):
     database: str = field(default="", repr=False)
     """Path of the SQLite file of every environment, made if absent, 0600 in a folder of 0700;
     or `postgresql://user:password@host/database`, which several registries may share, see
-    docs/operations.md. Default: `registry/registry.db` in the state directory."""
+    docs/postgres.md. Default: `registry/registry.db` in the state directory."""
 
     token_file: Path | None = None
     """File (0600) with the token of the first user; made at the first start.

@@ -42,7 +42,7 @@ def copy(source: Path, target: Path) -> None:
     Its history is left out. Raises OSError, `sqlite3.Error`; then `target` may be there in part.
     """
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    with closing(reading(source)) as live, closing(_writing(target)) as db:
+    with closing(reading(source)) as live, closing(writing(target)) as db:
         live.backup(db)
         db.execute("PRAGMA journal_mode = DELETE")
         db.execute("DELETE FROM change")
@@ -70,7 +70,7 @@ def settle(target: Path, source: Path) -> list[str]:
     Returns the uids of those that are gone: nothing of theirs is needed.
     """
     now, gone = marks(source), []
-    with closing(_writing(target)) as db, closing(reading(source)) as live:
+    with closing(writing(target)) as db, closing(reading(source)) as live:
         db.execute("BEGIN IMMEDIATE")
         for uid, state in db.execute(f"SELECT {_MARK}").fetchall():
             if uid not in now:
@@ -101,7 +101,7 @@ def renew(path: Path, later_than: int) -> int:
     are larger than any that a tool has seen. Leases are over, and their tokens void. Brings the
     database to the newest schema; raises `StartError` when it is newer.
     """
-    with closing(_writing(path)) as db:
+    with closing(writing(path)) as db:
         migrate(db)
         db.execute("BEGIN IMMEDIATE")
         (latest,) = db.execute("SELECT latest FROM counter").fetchone()
@@ -133,10 +133,10 @@ RECOUNT: Final = """
     INSERT INTO quota (tenant, counted)
     SELECT tenant, sum(counted) FROM (
         SELECT tenant, counted FROM environment UNION ALL SELECT tenant, 0 FROM quota
-    ) GROUP BY tenant
+    ) AS each GROUP BY tenant
     ON CONFLICT (tenant) DO UPDATE SET counted = excluded.counted
 """
-"""Counts the workspaces of every tenant anew."""
+"""Counts the workspaces of every tenant anew, in either store."""
 
 
 def _void(db: sqlite3.Connection, record: Record, revision: int) -> None:
@@ -172,7 +172,8 @@ def _count(db: sqlite3.Connection, least: int) -> None:
     db.execute("UPDATE counter SET compacted = latest")
 
 
-def _writing(path: Path) -> sqlite3.Connection:
+def writing(path: Path) -> sqlite3.Connection:
+    """A connection that writes to a copy, which is there."""
     db = sqlite3.connect(f"file:{_quoted(path)}?mode=rw", uri=True, isolation_level=None)
     db.execute("PRAGMA synchronous = FULL")
     return db

@@ -4,25 +4,26 @@ What changes anything wants the registry to be stopped.
 """
 
 import sqlite3
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from cove.registry.v1 import registry_pb2 as pb
 from services.registry.copying import RECOUNT, reading
 from services.registry.database import connect
 from services.registry.rules import Rules
-from services.registry.sqlite import SqliteStore
-from services.registry.store import Change, Key, Record
+from services.registry.store import Key, Record, Store
 
 _COLUMNS: Final = ", ".join(Record._fields)
 _MENDED: Final = ("state", "operation", "lease_end", "revision", "create_time")
 """Columns that the document has as well."""
 _LONG: Final = 300
+
+Statement: TypeAlias = tuple[str, *tuple[str | int, ...]]
+"""SQL that both stores understand, with `?` where the values go that come after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,8 @@ class Disagreement:
     kind: str
     subject: str
     found: str
-    mend: Callable[[sqlite3.Connection], None] | None = None
-    """Run in a transaction; None: nothing but a backup helps."""
+    mend: tuple[Statement, ...] = ()
+    """Run in a transaction; none: nothing but a backup helps."""
 
 
 def examine(path: Path) -> Iterator[Disagreement]:
@@ -49,17 +50,16 @@ def examine(path: Path) -> Iterator[Disagreement]:
             yield from _document(Record(*row))
 
 
-def mend(path: Path, disagreements: list[Disagreement]) -> None:
-    """Mend what can be. The registry has to be stopped."""
+def mend(path: Path, statements: Sequence[Statement]) -> None:
+    """Run these in one transaction. The registry has to be stopped."""
     with closing(connect(path)) as db:
         db.execute("BEGIN IMMEDIATE")
-        for each in disagreements:
-            if each.mend:
-                each.mend(db)
+        for text, *values in statements:
+            db.execute(text, values)
         db.execute("COMMIT")
 
 
-async def mark_failed(path: Path, environment: pb.Environment, reason: str, message: str) -> None:
+async def mark_failed(store: Store, environment: pb.Environment, reason: str, message: str) -> None:
     """Move an environment to FAILED, as the registry would: watchers are told."""
     request = pb.UpdateEnvironmentStatusRequest(
         name=environment.name,
@@ -67,18 +67,15 @@ async def mark_failed(path: Path, environment: pb.Environment, reason: str, mess
         failure=pb.Failure(reason=reason, message=message),
         release_operation=True,
     )
-    await _change(path, environment, partial(Rules(time.time_ns).update_status, request))
+    change = partial(Rules(store.now).update_status, request)
+    await store.write(Key(environment.tenant, environment.name), change)
 
 
-async def forget(path: Path, environment: pb.Environment) -> None:
+async def forget(store: Store, environment: pb.Environment) -> None:
     """Remove a record, as the registry would; nothing stands behind it."""
     request = pb.DeregisterEnvironmentRequest(name=environment.name, uid=environment.uid)
-    await _change(path, environment, partial(Rules(time.time_ns).deregister, request))
-
-
-async def _change(path: Path, environment: pb.Environment, change: Change) -> None:
-    async with SqliteStore.open(path) as store:
-        await store.write(Key(environment.tenant, environment.name), change)
+    change = partial(Rules(store.now).deregister, request)
+    await store.write(Key(environment.tenant, environment.name), change)
 
 
 def _counter(db: sqlite3.Connection) -> Iterator[Disagreement]:
@@ -93,7 +90,7 @@ def _counter(db: sqlite3.Connection) -> Iterator[Disagreement]:
             "registry-counter",
             "latest",
             f"{latest}, and there is revision {newest}",
-            lambda db: _execute(db, "UPDATE counter SET latest = max(latest, ?)", newest),
+            (("UPDATE counter SET latest = ? WHERE latest < ?", newest, newest),),
         )
     if count != max(latest, last) - compacted or (
         count and (first, last) != (compacted + 1, latest)
@@ -103,14 +100,9 @@ def _counter(db: sqlite3.Connection) -> Iterator[Disagreement]:
             "change",
             f"{count} changes from {first} to {last}, where there should be those after"
             f" {compacted} up to {latest}",
-            _compact,
+            # Who follows it gets a new snapshot: better than one that misses something.
+            (("DELETE FROM change",), ("UPDATE counter SET compacted = latest",)),
         )
-
-
-def _compact(db: sqlite3.Connection) -> None:
-    """Who follows it gets a new snapshot: better than one that misses something."""
-    db.execute("DELETE FROM change")
-    db.execute("UPDATE counter SET compacted = latest")
 
 
 def _quotas(db: sqlite3.Connection) -> Iterator[Disagreement]:
@@ -125,7 +117,7 @@ def _quotas(db: sqlite3.Connection) -> Iterator[Disagreement]:
             "registry-quota",
             tenant,
             f"{known} workspaces are counted, and there are {there}",
-            lambda db: _execute(db, RECOUNT),
+            ((RECOUNT,),),
         )
 
 
@@ -156,18 +148,10 @@ def _document(record: Record) -> Iterator[Disagreement]:
             "registry-document", record.uid, f"{', '.join(wrong)} is another in the document"
         )
         return
+    update = f"UPDATE environment SET {' = ?, '.join(_MENDED)} = ? WHERE uid = ?"  # noqa: S608
     yield Disagreement(
         "registry-document",
         record.uid,
         f"{', '.join(wrong)} is another in the document",
-        lambda db: _execute(
-            db,
-            f"UPDATE environment SET {' = ?, '.join(_MENDED)} = ? WHERE uid = ?",  # noqa: S608
-            *should[3:],
-            record.uid,
-        ),
+        ((update, *should[3:], record.uid),),
     )
-
-
-def _execute(db: sqlite3.Connection, statement: str, *values: str | int) -> None:
-    db.execute(statement, values)

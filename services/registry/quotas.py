@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -15,6 +16,8 @@ UNLIMITED: Final = -1
 LIMITS: Final = ("workspaces", "active_environments", "executions", "disk_bytes")
 _ALL: Final = "limits"
 _PREFIX: Final = "limits."
+_RETRY: Final = timedelta(minutes=1)
+"""Nobody knows when a workspace goes."""
 
 
 class Quota(NamedTuple):
@@ -78,7 +81,7 @@ def admit(tenant: str, counted: int, limit: int, default: Limits) -> None:
     """Raises `QuotaExceeded` when `counted`, the new one among them, is more than it may have."""
     allowed = effective(limit, default.workspaces)
     if allowed and counted > allowed:
-        raise QuotaExceeded(tenant, "workspaces", allowed, counted - 1)
+        raise QuotaExceeded(tenant, "workspaces", allowed, counted - 1, retry_after=_RETRY)
 
 
 class Counts:

@@ -68,9 +68,16 @@ def new_uid() -> str:
 
 
 class Rules:
-    def __init__(self, now: Clock, make_uid: Callable[[], str] = new_uid) -> None:
+    def __init__(
+        self,
+        now: Clock,
+        make_uid: Callable[[], str] = new_uid,
+        admit: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`admit` raises when nothing new is to be registered."""
         self._now = now
         self._make_uid = make_uid
+        self._admit = admit
 
     def register(
         self,
@@ -82,6 +89,7 @@ class Rules:
     ) -> Outcome:
         if current:
             raise EnvironmentExists("the id is taken", name=key.name)
+        self._admit()
         now = self._now()
         message = pb.Environment(
             name=key.name,

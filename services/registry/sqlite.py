@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self, TypeVar
 
 from servicekit.quota import NONE, Limits
+from servicekit.room import Room
 from services.registry.database import Connection, commit, connect, decide, finish, lock, migrate
 from services.registry.errors import EnvironmentNotFound, WatcherTooSlow
 from services.registry.feed import Event, Feed
@@ -46,6 +47,8 @@ from services.registry.written import Job, Written, replayed, run
 T = TypeVar("T")
 
 _LOCK_WAIT: Final = 5.0
+_ROOM: Final = 8 << 20
+"""Enough for some thousand deletes on a full disk."""
 _KEY_BYTES: Final = 32
 _SNAPSHOT_PAGE: Final = 256
 _SNAPSHOT_LIMIT: Final = 30.0
@@ -70,12 +73,14 @@ class SqliteStore:
         writing: Connection,
         reading: sqlite3.Connection,
         *,
+        room: Room,
         connect: Callable[[], sqlite3.Connection],
         now: Clock,
         retention: Retention,
         limits: Limits,
     ) -> None:
         self._reading = reading
+        self._room = room
         self._connect = connect
         self._now = now
         self._retention = retention
@@ -108,13 +113,16 @@ class SqliteStore:
         async with AsyncExitStack() as stack:
             taken = await asyncio.to_thread(lock, path, lock_wait)
             stack.callback(os.close, taken)
+            room = stack.enter_context(Room.kept(path, _ROOM))
             writing = stack.enter_context(closing(reconnect()))
             await asyncio.to_thread(migrate, writing)
             reading = stack.enter_context(closing(reconnect()))
             reading.execute("PRAGMA query_only = ON")
+            await asyncio.to_thread(room.keep)
             store = cls(
                 writing,
                 reading,
+                room=room,
                 connect=reconnect,
                 now=now,
                 retention=retention or Retention(),
@@ -240,6 +248,7 @@ class SqliteStore:
                 timer.cancel()
 
     async def sweep(self) -> int:
+        await asyncio.to_thread(self._room.keep)
         return await self._run(lambda db: sweep(db, self._now(), self._retention))
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:

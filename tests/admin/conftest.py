@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from cove_server.admin.database import FileRegistry
 from cove_server.check.finding import Finding
 from cove_server.check.look import Asked, Mended, look, mend
 from cove_server.places import Places
 from services.git.cell import Cells
 from services.git.mending import HOMES
 from services.provider.config import Config
+from services.registry import config as registry
 from tests.support.repository import make_repository
 from tests.support.suite import Done, Suite, running_suite
 
@@ -56,6 +58,10 @@ class State:
         return self.path / "registry" / "registry.db"
 
     @property
+    def registry(self) -> FileRegistry:
+        return FileRegistry(registry.Config(state=self.path, runtime=self.path / "run"))
+
+    @property
     def worktree(self) -> Path:
         return self.path / "git" / "worktrees" / self.uid
 
@@ -88,7 +94,7 @@ class State:
         runtime = self.path / "run"
         return Asked(
             places=Places(self.path, runtime),
-            database=self.database,
+            registry=self.registry,
             provider=Config(state=self.path, runtime=runtime),
             cells=cells,
             deep=deep,

@@ -18,12 +18,14 @@ import pytest
 from cove.registry.v1 import registry_pb2 as pb
 from cove_server.admin import backup, moving, reading, restore
 from cove_server.admin.archive import Archive, created
+from cove_server.admin.database import FileRegistry
 from cove_server.admin.errors import Refused
 from cove_server.admin.laying import lay_out
 from cove_server.admin.walk import walk
 from cove_server.places import Places
 from servicekit.filters.filters import Filter
 from services.registry import copying
+from services.registry.config import Config
 from services.registry.errors import RevisionCompacted
 from services.registry.fields import FIELDS
 from services.registry.rules import Rules
@@ -39,16 +41,19 @@ pytestmark = pytest.mark.timeout(240)  # The first one waits for a whole suite.
 def restored(
     source: Path, state: Path, runtime: Path, *, replace: bool = False
 ) -> dict[str, object]:
-    places = Places(state, runtime)
-    return restore.restore(restore.Asked(source=source, places=places, replace=replace))
+    registry = FileRegistry(Config(state=state, runtime=runtime))
+    return restore.restore(
+        restore.Asked(
+            source=source, places=Places(state, runtime), registry=registry, replace=replace
+        )
+    )
 
 
 def backed_up(state: State, target: Path, *, registry_only: bool = False) -> dict[str, object]:
     return backup.backup(
         backup.Asked(
             state=state.path,
-            database=state.database,
-            token=state.database.with_name("token"),
+            registry=state.registry,
             target=target,
             registry_only=registry_only,
         )
@@ -211,7 +216,7 @@ def test_it_is_refused_while_somebody_has_the_state_directory(
         restored(worked.backup, state.path, short, replace=True)
 
 
-_KILLED = """
+KILLED = """
 import os, sys
 left = int(sys.argv.pop(1))
 def hook(event, _):
@@ -227,7 +232,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def killed_restore(worked: Worked, state: State, short: Path, renames: int) -> int:
-    argv = [sys.executable, "-P", "-c", _KILLED, str(renames), "admin", "restore"]
+    argv = [sys.executable, "-P", "-c", KILLED, str(renames), "admin", "restore"]
     argv += [str(worked.backup), "--replace", "--state", str(state.path), "--runtime", str(short)]
     return subprocess.run(argv, capture_output=True, timeout=60).returncode
 
@@ -287,6 +292,28 @@ async def test_who_followed_the_life_before_is_told_and_no_token_comes_again(
         claimed = pb.ClaimOperationResponse.FromString(answer).environment
         assert claimed.operation_holder == "two"
         assert claimed.fencing_token > first > token
+
+
+def test_refs_of_worktrees_that_came_or_went_meanwhile_are_taken_out(
+    short: Path, state: State, tmp_path: Path
+) -> None:
+    repository, nobody = state.repository(), "a" * 16
+    head = git(repository, "rev-parse", f"refs/cove/{state.uid}/head").strip()
+    names = (f"refs/cove/{nobody}/head", f"refs/cove/{nobody}/snapshots/one/head")
+    for name in names:
+        git(repository, "update-ref", name, head)
+    git(repository, "pack-refs", "--all")
+    loose = repository / "refs" / "notes" / "cove"
+    loose.mkdir(parents=True, exist_ok=True)
+    (loose / nobody).write_text(f"{head}\n")
+    backed_up(state, tmp_path / "backup.tar")
+    restored(tmp_path / "backup.tar", tmp_path / "again", short)
+    after = State(tmp_path / "again", state.uid, state.own, state.deleted).repository()
+    told = git(after, "for-each-ref", "--format=%(refname)").split()
+    assert [name for name in told if nobody in name] == []
+    assert f"refs/cove/{state.uid}/head" in told
+    before = git(repository, "for-each-ref", "--format=%(refname)").split()
+    assert set(before) - set(told) == {*names, f"refs/notes/cove/{nobody}"}
 
 
 async def test_who_is_deleted_meanwhile_is_not_in_it(state: State, tmp_path: Path) -> None:

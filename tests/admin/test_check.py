@@ -2,18 +2,25 @@
 
 import json
 import os
+import re
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from agent import formats
+from agent.launcher.cgroups import group_name
+from agent.launcher_client import LauncherClient
 from cove.registry.v1.registry_pb2 import Environment
+from cove_server.check import leftovers
 from services.git.record import decoded, layers_of
 from tests.admin.conftest import State
 from tests.support.repository import git
+from tests.support.suite import running_suite
 
 pytestmark = pytest.mark.timeout(240)  # The first one waits for a whole suite.
 _NOBODY = "a" * 16
@@ -127,6 +134,23 @@ def miscount(state: State) -> None:
     state.sql("UPDATE quota SET counted = counted + 3")
 
 
+def remove_the_checkout(state: State) -> None:
+    shutil.rmtree(next((state.path / "git" / "checkouts").glob("*/*/*")))
+
+
+def remove_the_files(state: State) -> None:
+    shutil.rmtree(state.worktree / "upper")
+
+
+def remove_a_layer(state: State) -> None:
+    record = decoded((state.worktree / "record.json").read_bytes())
+    shutil.rmtree(state.path / "git" / "layers" / layers_of(record)[0])
+
+
+def remove_the_repository(state: State) -> None:
+    shutil.rmtree(state.repository(state.own))
+
+
 DAMAGES: dict[str, tuple[Callable[[State], None], ...]] = {
     "worktree-unknown": (copy_worktree,),
     "worktree-missing": (remove_worktree, remove_kept_work),
@@ -146,6 +170,15 @@ DAMAGES: dict[str, tuple[Callable[[State], None], ...]] = {
     "registry-document": (change_a_column,),
     "registry-quota": (miscount,),
 }
+LOST: dict[str, Callable[[State], None]] = {
+    "checkout-missing": remove_the_checkout,
+    "files-missing": remove_the_files,
+    "layer-missing": remove_a_layer,
+    "repository-missing": remove_the_repository,
+}
+"""What only a backup, or the service, brings back."""
+BY_THEMSELVES = {"repository-damaged", "registry-damaged", "mount", "cgroup", "sandbox-unknown"}
+"""Kinds that have a test of their own below."""
 CASES = [(kind, damage) for kind, damages in DAMAGES.items() for damage in damages]
 
 
@@ -218,14 +251,31 @@ async def test_a_log_is_cut_and_kept(state: State) -> None:
     assert kept.read_bytes() == whole[:at] + b"\xff" * 24 + whole[at + 24 :]
 
 
-async def test_what_cannot_be_mended_is_left_and_told(state: State) -> None:
-    record = decoded((state.worktree / "record.json").read_bytes())
-    shutil.rmtree(state.path / "git" / "layers" / layers_of(record)[0])
-    [mended] = await state.mend()
-    assert (mended.finding.kind, mended.done, mended.problem) == ("layer-missing", "", "")
-    assert "backup" in mended.finding.remedy
-    assert [each.kind for each in await state.look()] == ["layer-missing"]
-    assert (state.worktree / "upper" / "later").exists()
+@pytest.mark.parametrize("kind", LOST)
+async def test_what_cannot_be_mended_is_left_and_told(state: State, kind: str) -> None:
+    LOST[kind](state)
+    mended = await state.mend()
+    assert {(each.finding.kind, each.done, each.problem) for each in mended} == {(kind, "", "")}
+    expected = "cove status" if kind == "checkout-missing" else "backup"
+    assert all(expected in each.finding.remedy for each in mended)
+    assert {each.kind for each in await state.look()} == {kind}
+    if kind != "files-missing":
+        assert (state.worktree / "upper" / "later").exists()
+
+
+def test_every_kind_that_is_documented_has_a_test() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    table, _, _ = page[page.index("| found | what it is") :].partition("\n\n")
+    rows = [line.split("|")[1] for line in table.splitlines()[2:] if line.startswith("|")]
+    documented = {name for row in rows for name in re.findall("`([a-z-]+)`", row)}
+    assert documented == DAMAGES.keys() | LOST.keys() | BY_THEMSELVES
+    sources = "".join(
+        path.read_text()
+        for folder in ("cove_server/check", "services/git", "services/registry")
+        for path in (Path(__file__).parents[2] / folder).glob("*.py")
+    )
+    made = re.compile(r'(?:Finding|Lack|Disagreement|_finding)\(\s*"([a-z]+(?:-[a-z]+)*)"')
+    assert {*made.findall(sources)} <= documented
 
 
 async def test_a_damaged_object_is_found_by_a_deep_look(state: State) -> None:
@@ -260,6 +310,49 @@ async def test_a_mount_is_named_and_unmounted(state: State) -> None:
     finally:
         subprocess.run(["umount", "-q", place], check=False)
     assert await state.look() == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes control groups here")
+async def test_a_control_group_without_processes_is_removed(state: State) -> None:
+    name = group_name(state.path / "run")
+    root = next(leftovers.hierarchies(), None)
+    if root is None:
+        pytest.skip("no control groups are mounted")
+    group = root / name / ("a" * 16)
+    try:
+        (group / "one").mkdir(parents=True)
+    except OSError as error:
+        pytest.skip(f"no control group can be made: {error}")
+    try:
+        assert [each.subject for each in await state.look()] == [str(group)]
+        assert [each.done for each in await state.mend()] == ["removed"]
+        assert not group.exists()
+    finally:
+        for path in (group / "one", group, root / name):
+            with suppress(FileNotFoundError):
+                path.rmdir()
+
+
+@pytest.mark.long
+async def test_a_sandbox_of_nobody_is_ended_and_its_files_are_kept(tmp_path: Path) -> None:
+    async with running_suite(tmp_path, arguments=["--keep"]) as suite:
+        async with suite.client() as cove:
+            made = await cove.workspaces.create(id="demo")
+            await made.start("sh", "-c", "echo work > file; exec sleep 600")
+            uid = (await made.refresh()).uid
+        assert await suite.stop() == 0
+        with closing(sqlite3.connect(suite.state / "registry" / "registry.db")) as db, db:
+            db.execute("DELETE FROM environment")
+        where = ("--runtime", str(suite.runtime), "--json")
+        checked = await suite.cove("admin", "check", *where)
+        kinds = {each["kind"] for each in json.loads(checked.text)["findings"]}
+        assert {"sandbox-unknown", "worktree-unknown"} <= kinds
+        mended = await suite.cove("admin", "check", "--repair", *where)
+        assert all(each["mended"] for each in json.loads(mended.text)["findings"])
+        async with LauncherClient.connect(suite.runtime / "launcher") as launcher:
+            assert not await launcher.list()
+        kept = suite.state / "lost+found" / uid / f"git--worktrees--{uid}"
+        assert (kept / "upper" / "file").read_text() == "work\n"
 
 
 async def test_files_that_are_not_mounted_are_no_missing_worktrees(state: State) -> None:

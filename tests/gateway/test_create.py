@@ -262,10 +262,11 @@ async def test_what_failed_while_the_registry_was_full_is_undone_before_that_is_
     assert not await stage.left()
 
 
+@pytest.mark.parametrize("id_", ["demo", ""])
 async def test_a_retry_joins_what_was_begun_anew_at_another_gateway(
-    stage: Stage, gateway: Gateway
+    stage: Stage, gateway: Gateway, id_: str
 ) -> None:
-    request = stage.create(request_id=str(uuid.uuid4()))
+    request = stage.create(id_, request_id=str(uuid.uuid4()))
     stage.provider.fail("ProvisionEnvironment", Unavailable("away"), times=1)
     assert (await failure(gateway.workspaces.CreateWorkspace(request))).reason
     held = stage.git.hold("CreateWorktree")

@@ -61,12 +61,12 @@ async def end(gateway: Gateway, id_: str, workspace: str = "demo") -> None:
     await gateway.executions.DeleteExecution(request)
 
 
-def exceeded(failed: Failure, quota: str, *, waiting_helps: bool) -> None:
+def exceeded(failed: Failure, quota: str) -> None:
     assert (failed.code, failed.reason) == (EXHAUSTED, "QUOTA_EXCEEDED")
     assert failed.info.metadata["quota"] == quota
     violation = failed.detail(error_details_pb2.QuotaFailure).violations[0]
     assert (violation.subject, violation.quota_metric) == ("tenants/default", quota)
-    assert (failed.detail(error_details_pb2.RetryInfo) is not None) == waiting_helps
+    assert failed.detail(error_details_pb2.RetryInfo).retry_delay.seconds > 0
     assert failed.detail(error_details_pb2.LocalizedMessage)
 
 
@@ -83,7 +83,7 @@ async def test_two_gateways_never_make_more_workspaces_than_allowed(
     failed = [Failure(each) for each in ends if isinstance(each, grpc.aio.AioRpcError)]
     assert len(failed) == 17
     for each in failed:
-        exceeded(each, "workspaces", waiting_helps=False)
+        exceeded(each, "workspaces")
     assert len([each for each in await stage.left() if each.startswith("worktree")]) == 3
     assert (await use(limited)).workspaces == 3
 
@@ -95,15 +95,9 @@ async def test_a_create_that_fails_gives_its_place_back(stage: Stage, limited: G
         failed = await failure(limited.workspaces.CreateWorkspace(bad))
         assert failed.reason == "REVISION_NOT_FOUND"
     await limited.workspaces.CreateWorkspace(stage.create())
-    exceeded(
-        await failure(limited.workspaces.CreateWorkspace(stage.create("more"))),
-        "workspaces",
-        waiting_helps=False,
-    )
+    exceeded(await failure(limited.workspaces.CreateWorkspace(stage.create("more"))), "workspaces")
     fork = pb.ForkWorkspaceRequest(name="workspaces/demo", workspace_id="fork")
-    exceeded(
-        await failure(limited.workspaces.ForkWorkspace(fork)), "workspaces", waiting_helps=False
-    )
+    exceeded(await failure(limited.workspaces.ForkWorkspace(fork)), "workspaces")
 
 
 async def test_a_deleted_workspace_needs_a_place_to_come_back(
@@ -116,7 +110,7 @@ async def test_a_deleted_workspace_needs_a_place_to_come_back(
     await limited.workspaces.CreateWorkspace(stage.create("other"))
     undelete = pb.UndeleteWorkspaceRequest(name="workspaces/demo")
     failed = await failure(limited.workspaces.UndeleteWorkspace(undelete))
-    exceeded(failed, "workspaces", waiting_helps=False)
+    exceeded(failed, "workspaces")
     other = pb.DeleteWorkspaceRequest(name="workspaces/other", force=True)
     await limited.workspaces.DeleteWorkspace(other)
     await limited.workspaces.UndeleteWorkspace(undelete)
@@ -135,14 +129,12 @@ async def test_of_commands_started_at_once_as_many_run_as_may(
     failed = [Failure(each) for each in ends if isinstance(each, grpc.aio.AioRpcError)]
     assert len(failed) == 8
     for each in failed:
-        exceeded(each, "executions", waiting_helps=True)
+        exceeded(each, "executions")
     assert (await use(limited)).executions == 2
     running = next(n for n, each in enumerate(ends) if not isinstance(each, BaseException))
     again = await limited.executions.StartExecution(start(f"x{running}"))  # It is there already.
     assert again.execution.state == executor_pb2.Execution.STATE_RUNNING
-    exceeded(
-        await failure(limited.executions.Execute(run("true"))), "executions", waiting_helps=True
-    )
+    exceeded(await failure(limited.executions.Execute(run("true"))), "executions")
     await end(limited, f"x{running}")
     await limited.executions.StartExecution(start("last"))
 
@@ -165,14 +157,14 @@ async def test_an_idle_sandbox_makes_room_and_a_busy_one_does_not(
     await limit(limited, active_environments=1)
     await limited.executions.Execute(run("true"))
     failed = await failure(limited.executions.Execute(run("true", "other")))
-    exceeded(failed, "active_environments", waiting_helps=True)  # One is not ended so early.
+    exceeded(failed, "active_environments")  # One is not ended so early.
     monkeypatch.setattr(stopping, "_SETTLED", 0.0)
     await limited.executions.Execute(run("true", "other"))
     assert await stage.active("other")
     assert not await stage.active("demo")
     await limited.executions.StartExecution(start("busy", workspace="other"))
     failed = await failure(limited.executions.Execute(run("true")))
-    exceeded(failed, "active_environments", waiting_helps=True)
+    exceeded(failed, "active_environments")
     assert (await use(limited)).active_environments == 1
     await limited.executions.Execute(run("true", "other"))  # It runs already.
     await end(limited, "busy", "other")
@@ -214,7 +206,7 @@ async def test_who_has_no_bytes_left_starts_nothing_and_can_make_room(
         limited.executions.Execute(run("true")),
         limited.executions.StartExecution(start()),
     ):
-        exceeded(await failure(call), "disk_bytes", waiting_helps=False)
+        exceeded(await failure(call), "disk_bytes")
     assert await stage.left() == before
     await limited.files.RemoveFile(pb.RemoveFileRequest(name="workspaces/demo", path="big"))
     await limited.executions.Execute(run("true"))

@@ -96,7 +96,8 @@ async def test_a_refusal_says_of_what_and_how_many(ada: Caller, access: Access) 
     violation = quota.violations[0]
     assert (violation.subject, violation.quota_metric) == ("tenants/acme", "workspaces")
     assert violation.quota_value == 1
-    assert not any(detail.Unpack(retry) for detail in status.details)  # Waiting does not help.
+    assert any(detail.Unpack(retry) for detail in status.details)
+    assert retry.retry_delay.seconds == 60
 
 
 async def test_another_tenant_has_room_of_its_own(

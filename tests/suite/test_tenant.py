@@ -33,7 +33,7 @@ async def test_a_quota_holds_whoever_sets_it(suite: Suite, http: httpx.AsyncClie
             with pytest.raises(ResourceExhausted) as caught:
                 await cove.workspaces.create(id="two")
             assert caught.value.reason == "ERROR_REASON_QUOTA_EXCEEDED"
-            assert caught.value.retry_after is None
+            assert caught.value.retry_after == 60
             assert "quota" in caught.value.remedy
             refused = await http.post("/workspaces?workspace_id=two", json={"spec": {}})
             assert refused.status_code == 429

@@ -4,13 +4,15 @@ A fixture is never written again: what was written by a version stays as that ve
 With a new version of a format make the next one, and leave the former for `test_formats.py`.
 """
 
+import asyncio
 import json
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,16 +21,23 @@ from agent.handle import Handle
 from agent.protocol import Facts, Mode, Overlay, SandboxSpec
 from agent.record import ExitKind, Result
 from cove.mount.v1.mount_pb2 import Mount
+from cove.registry.v1.audit_pb2 import AuditEntry
+from cove.registry.v1.registry_pb2 import Environment
 from cove_server.admin.archive import Archive, created
+from gateway.spool import Spool
+from servicekit.fencing import Fences
+from servicekit.ledger import Ledger
 from services.executor.ending import End, Reason
 from services.executor.hole import Hole
 from services.git.record import Mode as TreeMode
 from services.git.record import Record, Snapshot, State
 from services.registry.database import migrate
+from services.registry.migrate import migrations
 
 FIXTURES: Final = Path(__file__).parent / "fixtures"
 UID: Final = "abcdefghijklmnop"
 COMMIT: Final = "0123456789abcdef0123456789abcdef01234567"
+NEWEST: Final = max(each.number for each in migrations("sqlite"))
 
 
 def log() -> bytes:
@@ -103,11 +112,88 @@ def mount() -> bytes:
     ).SerializeToString(deterministic=True)
 
 
+def environment() -> Environment:
+    made = Environment(
+        name="environments/demo", uid=UID, tenant="default", state=Environment.STATE_READY,
+        revision=7, etag="7",
+    )  # fmt: skip
+    made.create_time.FromSeconds(1)
+    made.update_time.FromSeconds(2)
+    return made
+
+
+def rows(quoted: Callable[[bytes], str]) -> list[str]:
+    """One in each table of the registry that keeps something."""
+    document = quoted(environment().SerializeToString(deterministic=True))
+    key = f"'default', 'environments/demo', '{UID}'"
+    return [
+        "INSERT INTO environment (tenant, name, uid, state, operation, lease_start, lease_end,"
+        " revision, document, create_time, update_time, counted)"
+        f" VALUES ({key}, 2, 0, 0, 0, 7, {document}, 1000000000, 2000000000, 1)",
+        "INSERT INTO change (revision, time, tenant, name, uid, document, previous)"
+        f" VALUES (7, 3, {key}, {document}, 0)",
+        "INSERT INTO request (tenant, principal, rpc, request_id, time, digest, response)"
+        f" VALUES ('default', 'ada', 'rpc', 'one', 4, {quoted(b'd')}, {quoted(b'r')})",
+        "UPDATE counter SET latest = 7, compacted = 6",
+        f"INSERT INTO secret (name, value) VALUES ('page_tokens', {quoted(bytes(32))})",
+        "INSERT INTO quota (tenant, counted, workspaces) VALUES ('default', 1, 5)",
+        "INSERT INTO audit (id, tenant, time, principal, action, resource, code, document)"
+        f" VALUES ('one', 'default', 5, 'ada', 'rpc', 'workspaces/demo', 'OK', {quoted(b'')})",
+        "UPDATE audit_removed SET until = 1, count = 2",
+    ]
+
+
 def schema() -> bytes:
-    """Of the registry, with one row in each table that keeps something."""
+    """Of the registry, with rows."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
         migrate(db)
+        for statement in rows(lambda data: f"X'{data.hex()}'"):
+            db.execute(statement)
         return "\n".join(db.iterdump()).encode() + b"\n"
+
+
+def postgres() -> bytes:
+    """The same in PostgreSQL: what the migrations of then made, with rows."""
+    parts = ["CREATE TABLE migration (version INTEGER PRIMARY KEY)"]
+    for number, script in migrations("postgres"):
+        parts += [script.rstrip().removesuffix(";"), f"INSERT INTO migration VALUES ({number})"]
+    parts += rows(lambda data: f"'\\x{data.hex()}'::bytea")
+    return "".join(f"{part};\n" for part in parts).encode()
+
+
+def ledger() -> bytes:
+    return asyncio.run(_dump(Ledger.open, ("INSERT INTO entry VALUES"
+        " ('default', 'ada', 'rpc', 'one', X'64', X'72', 4e9)",)))  # fmt: skip
+
+
+def fences() -> bytes:
+    opened = partial(Fences.open, in_use=lambda _: True)
+    return asyncio.run(_dump(opened, (f"INSERT INTO fence VALUES ('{UID}', 7, 4e9)",)))
+
+
+async def _dump(
+    opened: Callable[[Path], AbstractAsyncContextManager[object]], statements: Sequence[str]
+) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file.db"
+        async with opened(path):
+            pass
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            for statement in statements:
+                db.execute(statement)
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            return "\n".join([*db.iterdump(), f"PRAGMA user_version = {version};", ""]).encode()
+
+
+def spool() -> bytes:
+    """A call that ended, and one whose gateway was killed."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = Spool(Path(folder) / "audit")
+        for name in ("ended", "begun"):
+            made.began(AuditEntry(id=name, action="rpc"))
+        made.ended(AuditEntry(id="ended", action="rpc", code="OK"))
+        made.close(empty=False)
+        return next((Path(folder) / "audit").iterdir()).read_bytes()
 
 
 def backup() -> bytes:
@@ -136,7 +222,11 @@ NOW: Final[dict[str, Callable[[], bytes]]] = {
     "facts.v2.json": facts,
     "worktree.v2.json": worktree,
     "mount.v2.bin": mount,
-    "schema.v1.sql": schema,
+    f"schema.v{NEWEST}.sql": schema,
+    f"postgres.v{NEWEST}.sql": postgres,
+    "ledger.v1.sql": ledger,
+    "fences.v1.sql": fences,
+    "spool.v1.bin": spool,
     "backup.v1.tar": backup,
 }
 

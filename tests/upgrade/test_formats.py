@@ -6,9 +6,11 @@ names the version, until the one before is among what is read, and the new one h
 
 import json
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from agent import LOG_VERSION, PROTOCOL_VERSION, frames
@@ -16,9 +18,16 @@ from agent.handle import Handle
 from agent.protocol import SPEC_VERSION, Facts, SandboxSpec
 from agent.record import Damage, Kind, LogReader, Result
 from cove.mount.v1.mount_pb2 import Mount
+from cove.provenance import Key as PublicKey
+from cove.provenance import verify
+from cove.registry.v1.registry_pb2 import Environment
 from cove_server.admin import backup, moving, reading
 from cove_server.admin.errors import Refused
+from gateway.spool import UNKNOWN, left
+from servicekit import calls
+from servicekit.calls import Fence
 from servicekit.errors import InvalidArgument
+from servicekit.fencing import Fences, FencesTooNew, LeaseTaken
 from servicekit.ledger import Ledger, LedgerTooNew
 from services.executor.ending import End
 from services.executor.hole import Hole
@@ -29,7 +38,16 @@ from services.provider.convert import worktree_of
 from services.provider.drivers.records import Records
 from services.registry.database import migrate
 from services.registry.errors import StartError
-from tests.upgrade.make import COMMIT, FIXTURES, NOW, UID
+from services.registry.store import Key
+from tests.registry.postgres import Postgres, running
+from tests.registry.stores import open_store
+from tests.upgrade.make import COMMIT, FIXTURES, NOW, UID, environment
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    with running() as server:
+        yield server
 
 
 def fixture(name: str) -> bytes:
@@ -52,8 +70,8 @@ def test_a_version_that_is_new_has_a_fixture() -> None:
 @pytest.mark.parametrize("name", [name for name in NOW if name not in ("backup.v1.tar",)])
 def test_what_is_written_now_is_as_it_was(name: str) -> None:
     """Bytes that an earlier service or agent reads."""
-    if name.startswith("schema."):
-        return  # Migrations are only ever added: see below.
+    if name.endswith(".sql"):
+        return  # Migrations are only ever added, and SQLite may say the same otherwise: see below.
     assert NOW[name]() == fixture(name)
 
 
@@ -164,15 +182,61 @@ def test_executions(tmp_path: Path) -> None:
         store.read(UID, "one")
 
 
+def made_of(dump: str, path: Path) -> Path:
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(fixture(dump).decode())
+    return path
+
+
 async def test_ledgers(tmp_path: Path) -> None:
-    async with Ledger.open(tmp_path / "ledger.db"):
+    path = made_of("ledger.v1.sql", tmp_path / "ledger.db")
+    async with Ledger.open(path):
         pass
+    with closing(sqlite3.connect(path)) as db:
+        columns = "tenant, principal, rpc, request_id, digest, response, created"
+        (row,) = db.execute(f"SELECT {columns} FROM entry").fetchall()
+        assert row == ("default", "ada", "rpc", "one", b"d", b"r", 4e9)
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (1,)
         db.execute("PRAGMA user_version = 2")
     with pytest.raises(LedgerTooNew, match="version 2; this program knows 1"):
         async with Ledger.open(tmp_path / "ledger.db"):
             pass
+
+
+async def test_fences(tmp_path: Path) -> None:
+    path = made_of("fences.v1.sql", tmp_path / "fences.db")
+    async with Fences.open(path, lambda _: True) as fences:
+        for token, taken in ((6, True), (7, False), (8, False)):
+            with (
+                calls.detached(fence=Fence(UID, token)),
+                pytest.raises(LeaseTaken) if taken else nullcontext(),
+            ):
+                await fences.guard(UID, noop)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 2")
+    with pytest.raises(FencesTooNew, match="version 2; this program knows 1"):
+        async with Fences.open(path, lambda _: True):
+            pass
+
+
+async def noop() -> None:
+    pass
+
+
+def test_entries_of_the_audit_log_on_their_way(tmp_path: Path) -> None:
+    (tmp_path / "one.spool").write_bytes(fixture("spool.v1.bin"))
+    (found,) = left(tmp_path)
+    assert [(each.id, each.code) for each in found.entries()] == [
+        ("ended", "OK"),
+        ("begun", UNKNOWN),
+    ]
+
+
+def test_provenance() -> None:
+    kept = json.loads(fixture("provenance.v1.json"))
+    proven = verify(kept["envelope"], PublicKey.load(kept["key"]), kept["commit"].encode())
+    assert (proven.uid, [each.id for each in proven.executions]) == (UID, ["one"])
 
 
 @pytest.mark.parametrize("dump", sorted(FIXTURES.glob("schema.v*.sql")), ids=lambda path: path.stem)
@@ -190,6 +254,30 @@ def test_databases_of_the_registry(dump: Path) -> None:
         old.execute("INSERT INTO migration VALUES (9999)")
         with pytest.raises(StartError, match="schema 9999"):
             migrate(old)
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+async def test_what_a_registry_had_is_there(
+    tmp_path: Path, store: str, request: pytest.FixtureRequest
+) -> None:
+    """With one row in each table, as version 3 of either database wrote them."""
+    if store == "sqlite":
+        database = str(made_of("schema.v3.sql", tmp_path / "registry.db"))
+    else:
+        database = request.getfixturevalue("postgres").fresh()
+        connection = await asyncpg.connect(database)
+        await connection.execute(fixture("postgres.v3.sql").decode())
+        await connection.close()
+    tmp_path.chmod(0o700)
+    async with open_store(database) as opened:
+        record = await opened.get(Key("default", "environments/demo"))
+        assert Environment.FromString(record.document) == environment()
+        assert (await opened.span()).latest == 7
+        assert [each.revision for each in await opened.history(6, 9)] == [7]
+        assert await opened.secret("page_tokens") == bytes(32)
+        quota = await opened.quotas.get("default")
+        assert (quota.counted, quota.workspaces) == (1, 5)
+        assert (await opened.trail.removed()).entries == 2
 
 
 def test_backups(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ class Disk:
         """Raises `QuotaExceeded` when it had as much as `limit`."""
         found = await self.measure(tenant, limit)
         if limit and found.bytes >= limit:
-            raise QuotaExceeded(tenant, "disk_bytes", limit, found.bytes)
+            raise QuotaExceeded(tenant, "disk_bytes", limit, found.bytes, retry_after=_RETRY)
         return found
 
     def _begin(self, tenant: str) -> "asyncio.Task[Measure]":

@@ -19,8 +19,7 @@ async def migrate(db: Connection) -> None:
     Raises `StartError` when the database is newer than this code.
     """
     async with db.transaction():
-        await db.execute(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
-        await db.execute(f"SELECT pg_advisory_xact_lock({_LOCK})", timeout=150)
+        await lock(db)
         await db.execute("CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY)")
         applied = [row[0] for row in await db.fetch("SELECT version FROM migration")]
         for number, script in missing(migrations("postgres"), applied):
@@ -28,6 +27,12 @@ async def migrate(db: Connection) -> None:
             if number == _TIMES:
                 await _fill_times(db)
             await db.execute("INSERT INTO migration VALUES ($1)", number)
+
+
+async def lock(db: Connection) -> None:
+    """Until the end of the transaction nobody else makes or changes the schema."""
+    await db.execute(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
+    await db.execute(f"SELECT pg_advisory_xact_lock({_LOCK})", timeout=150)
 
 
 async def _fill_times(db: Connection) -> None:

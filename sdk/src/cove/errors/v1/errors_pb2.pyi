@@ -75,8 +75,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_FIELD_IMMUTABLE: _ErrorReason.ValueType  # 109
     """The update mask names a field that cannot be updated. Metadata: `field`."""
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 114
-    """The tenant has as much as its quota allows. google.rpc.QuotaFailure says of what; RetryInfo is
-    there when waiting helps. Metadata: `quota`, `limit`, `used`.
+    """The tenant has as much as its quota allows. google.rpc.QuotaFailure says of what, RetryInfo when
+    to look again. Metadata: `quota`, `limit`, `used`.
     """
     ERROR_REASON_FILTER_INVALID: _ErrorReason.ValueType  # 110
     """The filter cannot be read, or compares what cannot be compared. Metadata: `position`, counted
@@ -348,8 +348,8 @@ ERROR_REASON_WATCHER_TOO_SLOW: ErrorReason.ValueType  # 108
 ERROR_REASON_FIELD_IMMUTABLE: ErrorReason.ValueType  # 109
 """The update mask names a field that cannot be updated. Metadata: `field`."""
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 114
-"""The tenant has as much as its quota allows. google.rpc.QuotaFailure says of what; RetryInfo is
-there when waiting helps. Metadata: `quota`, `limit`, `used`.
+"""The tenant has as much as its quota allows. google.rpc.QuotaFailure says of what, RetryInfo when
+to look again. Metadata: `quota`, `limit`, `used`.
 """
 ERROR_REASON_FILTER_INVALID: ErrorReason.ValueType  # 110
 """The filter cannot be read, or compares what cannot be compared. Metadata: `position`, counted
