@@ -147,7 +147,8 @@ class Customer:
         result = await self._insist(run, f"execute {mark} in {held.id}")
         end = result.execution.exit
         reason = str(end.WhichOneof("reason"))
-        held.ended[mark] = Ended(reason, end.code, result.stdout, not result.truncated)
+        whole = not result.truncated
+        held.ended[mark] = Ended(reason, end.code, result.stdout, result.stderr, whole)
         self.journal.told += 1
         if reason != "code" or end.code in NO_ROOM:
             return
