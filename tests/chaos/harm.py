@@ -17,6 +17,7 @@ REST: Final = 0.2, 1.8
 """Seconds between two."""
 FULL: Final = 0.5, 2.5
 STOPPED: Final = 0.5, 4.0
+AWAY: Final = 0.0, 2.0
 
 
 class Harm:
@@ -38,6 +39,8 @@ class Harm:
         }
         if standing.may_fill:
             self._kinds["disk"] = (0.6, self._disk)
+        if standing.database:
+            self._kinds["database"] = (1.5, self._database)
 
     async def go_on(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -86,6 +89,16 @@ class Harm:
         finally:
             self._standing.empty()
 
+    async def _database(self) -> None:
+        """All of PostgreSQL at once, which stays away for a while."""
+        database = self._standing.database
+        assert database
+        await asyncio.to_thread(database.stop, signal.SIGKILL)
+        try:
+            await asyncio.sleep(self._dice.uniform(*AWAY))
+        finally:
+            await asyncio.to_thread(database.start)
+
     def _kill(self, pid: int, name: str) -> None:
         if pid:
             with suppress(ProcessLookupError):
@@ -93,5 +106,5 @@ class Harm:
             self.done[name] += 1
 
     def _note(self, name: str) -> None:
-        if name in ("wire", "stop", "up", "disk"):
+        if name in ("wire", "stop", "up", "disk", "database"):
             self.done[name] += 1

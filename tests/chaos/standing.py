@@ -13,6 +13,7 @@ from typing import Final
 from agent.launcher_client import LauncherClient, PeerGone
 from agent.protocol import State
 from tests.durability.parts import Breaking
+from tests.registry.postgres import Postgres
 from tests.support.suite import Suite, running_suite
 
 DISK: Final = 1 << 30
@@ -45,11 +46,21 @@ class Wire:
 class Standing:
     """A suite that is started again where it was when `cove up` itself is killed."""
 
-    def __init__(self, disk: Path, may_fill: bool, runtime: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        disk: Path,
+        may_fill: bool,
+        runtime: Path,
+        env: Mapping[str, str],
+        database: Postgres | None = None,
+    ) -> None:
         self._disk = disk
         self.may_fill = may_fill
         self._runtime = runtime
-        self._env = env
+        self.database = database
+        self._env = dict(env)
+        if database:
+            self._env["COVE_REGISTRY__DATABASE"] = database.fresh()
         self._stack = AsyncExitStack()
         self.wire = Wire()
         self.logs: list[Path] = []
@@ -101,10 +112,12 @@ class Standing:
 
 
 @asynccontextmanager
-async def standing(folder: Path, env: Mapping[str, str]) -> AsyncIterator[Standing]:
-    """A suite on a disk of its own, behind a wire."""
+async def standing(
+    folder: Path, env: Mapping[str, str], database: Postgres | None = None
+) -> AsyncIterator[Standing]:
+    """A suite on a disk of its own, behind a wire; its registry in `database`, or in a file."""
     with _disk(folder / "disk") as may_fill, _runtime() as runtime:
-        made = Standing(folder / "disk", may_fill, runtime, env)
+        made = Standing(folder / "disk", may_fill, runtime, env, database)
         try:
             async with made.wire.open():
                 await made.start()

@@ -21,6 +21,7 @@ from tests.chaos.harm import Harm
 from tests.chaos.journal import Fate, Held, of_all
 from tests.chaos.standing import Standing, standing
 from tests.chaos.watchers import OfEnvironments, OfWorkspaces
+from tests.registry.postgres import Postgres, running
 from tests.support.repository import make_repository
 
 SEED = os.environ.get("COVE_CHAOS_SEED") or secrets.token_hex(4)
@@ -160,7 +161,7 @@ def _differing(these: Mapping[str, Message], those: Mapping[str, Message]) -> li
     return sorted(name for name in every if these.get(name) != those.get(name))
 
 
-async def rage(folder: Path, seconds: float) -> None:
+async def rage(folder: Path, seconds: float, database: Postgres | None = None) -> None:
     if not seconds:
         pytest.skip("no storm was asked for: CHAOS_SECONDS, CHAOS_TEST_SECONDS")
     origins = []
@@ -168,7 +169,7 @@ async def rage(folder: Path, seconds: float) -> None:
         made = folder / f"origin-{number}"
         make_repository(made, {f"d{each}/f": f"{number} {each}\n" for each in range(40)})
         origins.append(f"file://{made}")
-    async with standing(folder, ENV) as where:
+    async with standing(folder, ENV, database) as where:
         storm = Storm(where, origins, SEED)
         wrong: list[str] = ["it was not checked"]
         try:
@@ -183,7 +184,8 @@ async def rage(folder: Path, seconds: float) -> None:
                 for name, past in storm.environments.past.items():
                     if any(f"{name.rpartition('/')[2]}:" in each for each in wrong):
                         print(name, *past, sep="\n  ")  # noqa: T201
-                sizes = f"CHAOS_SECONDS={seconds:g} LONG='-k chaos'"
+                store = "postgresql" if database else "sqlite"
+                sizes = f"CHAOS_SECONDS={seconds:g} LONG='-k on_{store}'"
                 print(f"again: COVE_CHAOS_SEED={SEED} make test-long {sizes}")  # noqa: T201
         assert not wrong, "\n".join(wrong[:100])
         runtime = where.suite.runtime
@@ -197,5 +199,12 @@ async def test_a_short_storm(tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(3000)
-async def test_a_storm(tmp_path: Path) -> None:
+async def test_a_storm_on_sqlite(tmp_path: Path) -> None:
     await rage(tmp_path, SECONDS)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+async def test_a_storm_on_postgresql(tmp_path: Path) -> None:
+    with running() as database:
+        await rage(tmp_path, SECONDS, database)
