@@ -1,8 +1,11 @@
 """Failures of git."""
 
+import errno
+import logging
 from typing import Final
 
 from cove.errors.v1.errors_pb2 import ErrorReason
+from servicekit.disk import full
 from servicekit.errors import (
     Aborted,
     AlreadyExists,
@@ -13,6 +16,8 @@ from servicekit.errors import (
     ResourceExhausted,
     Unavailable,
 )
+
+_log = logging.getLogger(__name__)
 
 
 class GitFailed(Exception):
@@ -27,6 +32,14 @@ class GitFailed(Exception):
 # A file that became a device, or a directory, between git's looks at it.
 _REPLACED: Final = "mmap failed: No such device"
 _PROMISED: Final = ("from promisor remote", "lazy fetching disabled")
+# The last two are all that git says where it does not tell why a write failed.
+_FULL: Final = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "Out of diskspace",
+    "unable to write",
+    "couldn't write",
+)
 _NO_MEMORY: Final = ("out of memory", "cannot allocate memory", "unable to create thread")
 
 
@@ -38,6 +51,11 @@ def failed(command: str, code: int, errors: str) -> Exception:
             command=command,
             remedy="Remove what is very large: a .gitignore, a .gitattributes, a file of text.",
         )
+    if is_full(errors):
+        _log.warning("git cannot write", extra={"fields": {"errors": errors.strip()[-2000:]}})
+        lacking = full(errno.ENOSPC)
+        assert lacking
+        return lacking
     if any(words in errors for words in _PROMISED):
         return left_out()
     if _REPLACED in errors:
@@ -51,6 +69,11 @@ def left_out() -> Exception:
         "contents are needed that were left out when the workspace was made",
         remedy="Use a workspace without a filter, which has all contents.",
     )
+
+
+def is_full(errors: str) -> bool:
+    """Whether git, or an operation in a cell, ended as it could not write."""
+    return any(words in errors for words in _FULL)
 
 
 def is_out_of_memory(errors: str) -> bool:

@@ -284,18 +284,19 @@ class Worktrees:
         async with self.repositories.locked(repository):
             if (repository.path / "HEAD").exists():
                 await self._drop_branch(repository, record)
-            await files.remove_tree(directory)
-            self.records.drop(record.uid)
-            await self._stacks.release(
-                [*record.layers, *(name for one in record.snapshots for name in one.layers)]
-            )
-            alone = self.records.users_of(record.tenant, record.key) == 0
+            alone = self.records.users_of(record.tenant, record.key) == 1  # Which is this one.
             # One that was never fetched is of no use; one without origin is nobody's any more.
             if alone and (not record.repository or not self.repositories.is_filled(repository)):
                 await repository.undisturbed()
                 await self._checkouts.forget(repository)
                 await self._cells.drop(repository.path)
                 await asyncio.to_thread(self.repositories.remove, repository)
+            # Last, as whoever goes on after a crash knows all the rest by the record.
+            await files.remove_tree(directory)
+            self.records.drop(record.uid)
+            await self._stacks.release(
+                [*record.layers, *(name for one in record.snapshots for name in one.layers)]
+            )
 
     async def drop_refs(self, repository: Repository, *names: str) -> None:
         """Remove the branches of worktrees and snapshots, if they are there. Call it `writing`."""

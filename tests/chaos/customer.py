@@ -22,7 +22,7 @@ T = TypeVar("T")
 MOST: Final = 2
 """Workspaces that a client has at a time."""
 PATIENCE: Final = 5.0
-ANSWER: Final = 150.0
+ANSWER: Final = 240.0
 """Seconds in which whoever insists has an answer."""
 RUN: Final = """\
 printf '\\n%s\\n' {mark} >> ran || exit 9

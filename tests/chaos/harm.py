@@ -15,16 +15,20 @@ from tests.support.suite import SERVICES
 
 REST: Final = 0.2, 1.8
 """Seconds between two."""
+RESULTS: Final = 0, 2, 4, 8
+"""That clients are told between two: a busy machine gets no further by being hit more often."""
+_LOOK: Final = 0.05
 FULL: Final = 0.5, 2.5
 STOPPED: Final = 0.5, 4.0
 AWAY: Final = 0.0, 2.0
 
 
 class Harm:
-    """Kills, cuts, stops and fills until its time is over."""
+    """Kills, cuts, stops and fills until its time is over. `told` counts the clients' results."""
 
-    def __init__(self, standing: Standing, seed: str) -> None:
+    def __init__(self, standing: Standing, seed: str, told: Callable[[], int]) -> None:
         self._standing = standing
+        self._told = told
         self._dice = random.Random(seed)
         self.done: Counter[str] = Counter()
         self._kinds: dict[str, tuple[float, Callable[[], Awaitable[None]]]] = {
@@ -49,7 +53,10 @@ class Harm:
             (name,) = self._dice.choices(list(self._kinds), weights=weights)
             await self._kinds[name][1]()
             self._note(name)
+            wanted = self._told() + self._dice.choice(RESULTS)
             await asyncio.sleep(self._dice.uniform(*REST))
+            while self._told() < wanted and time.monotonic() < end:  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK)
 
     async def _service(self) -> None:
         name = self._dice.choice(SERVICES)

@@ -70,7 +70,7 @@ class Storm:
             for n in range(CLIENTS)
         ]
         self.journals = [each.journal for each in self.customers]
-        self.harm = Harm(where, f"{seed}/harm")
+        self.harm = Harm(where, f"{seed}/harm", lambda: sum(each.told for each in self.journals))
         self.workspaces, self.environments = OfWorkspaces(), OfEnvironments()
 
     async def rage(self, seconds: float) -> list[str]:
