@@ -12,6 +12,7 @@ from servicekit.errors import (
     InvalidArgument,
     NotFound,
     Precondition,
+    Unavailable,
 )
 
 _SOON: Final = timedelta(seconds=1)
@@ -19,6 +20,15 @@ _SOON: Final = timedelta(seconds=1)
 
 class OwnFault(Exception):
     """A tool refused what the gateway made itself. The caller gets INTERNAL."""
+
+
+class SandboxEnded(Unavailable):
+    """It was started for the call, and was killed before that reached it."""
+
+    reason = ErrorReason.ERROR_REASON_AGENT_UNAVAILABLE
+
+    def __init__(self, name: str) -> None:
+        super().__init__("the sandbox ended just then", retry_after=_SOON, name=name)
 
 
 class WorkspaceNotFound(NotFound):
