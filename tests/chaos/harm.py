@@ -17,6 +17,8 @@ REST: Final = 0.2, 1.8
 """Seconds between two."""
 RESULTS: Final = 0, 2, 4, 8
 """That clients are told between two: a busy machine gets no further by being hit more often."""
+FEWEST: Final = 6
+"""Harms in a storm, however busy the machine is."""
 _LOOK: Final = 0.05
 FULL: Final = 0.5, 2.5
 STOPPED: Final = 0.5, 4.0
@@ -54,8 +56,9 @@ class Harm:
             await self._kinds[name][1]()
             self._note(name)
             wanted = self._told() + self._dice.choice(RESULTS)
+            until = min(end, time.monotonic() + seconds / FEWEST)
             await asyncio.sleep(self._dice.uniform(*REST))
-            while self._told() < wanted and time.monotonic() < end:  # noqa: ASYNC110
+            while self._told() < wanted and time.monotonic() < until:  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK)
 
     async def _service(self) -> None:
