@@ -14,10 +14,12 @@ from agent.launcher_client import LauncherClient, PeerGone
 from agent.protocol import State
 from tests.durability.parts import Breaking
 from tests.registry.postgres import Postgres
-from tests.support.suite import Suite, running_suite
+from tests.support.suite import SERVICES, Suite, command_line, running_suite, until
 
 DISK: Final = 1 << 30
 """Bytes of the disk that may be filled."""
+LONG: Final = 120.0
+"""Seconds in which services have noticed that `cove up` is gone."""
 _UNBROKEN: Final = 1 << 60
 
 
@@ -77,8 +79,12 @@ class Standing:
 
     async def kill_all_of_it(self) -> None:
         """`cove up`, and so its services. Returns when they are there again."""
+        services = [self.suite.pid(name) for name in SERVICES]
         self.suite.process.send_signal(signal.SIGKILL)
         await self.suite.process.wait()
+        # They end by themselves, and `cove up` waits for them; but not for as long as a machine
+        # that does much else may need.
+        await until(lambda: not any(map(command_line, services)), "the services end", LONG)
         await self.start()
 
     async def agents(self) -> list[int]:
