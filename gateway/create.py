@@ -152,9 +152,14 @@ class Creations:
             except WorkspaceExists:
                 if before is None:
                     raise
-                if before.uid not in self._undone or await self._is_made_after_all(before):
+                if before.uid not in self._undone:
                     return before, False
-                raise
+                current = await self._records.find(names.workspace_name(before.name))
+                if current is None:
+                    continue  # It was still being undone, and is no more.
+                if current.uid != before.uid:
+                    raise
+                return self._made_after_all(current), False
             if registered.operation_holder == asked.holder:
                 return registered, True
             if registered.uid not in self._undone and not await self._is_anothers(registered):
@@ -162,17 +167,13 @@ class Creations:
             before = registered
             step = f"register/{before.uid}"
 
-    async def _is_made_after_all(self, before: Environment) -> bool:
-        """Whether the id is taken by what this request made: it could not be undone here, as the
-        registry was away, and another finished it. Raises `StillUndone` while it is undone."""
-        name = names.workspace_name(before.name)
-        current = await self._records.find(name)
-        if current is None or current.uid != before.uid:
-            return False
+    def _made_after_all(self, current: Environment) -> Environment:
+        """What this request made: it could not be undone here, as the registry was away, and
+        another finished it. Raises `StillUndone` while it is undone."""
         if current.state == State.STATE_DELETING:
-            raise StillUndone(current, name)
-        self._undone.pop(before.uid, None)
-        return True
+            raise StillUndone(current, names.workspace_name(current.name))
+        self._undone.pop(current.uid, None)
+        return current
 
     async def _is_anothers(self, registered: Environment) -> bool:
         """Whether the id was taken anew: by others, or by this request at another gateway."""

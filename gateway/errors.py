@@ -26,6 +26,15 @@ class NodeUnavailable(Unavailable):
     reason = ErrorReason.ERROR_REASON_NODE_UNAVAILABLE
 
 
+class SandboxEnded(Unavailable):
+    """It was started for the call, and was killed before that reached it."""
+
+    reason = ErrorReason.ERROR_REASON_AGENT_UNAVAILABLE
+
+    def __init__(self, name: str) -> None:
+        super().__init__("the sandbox ended just then", retry_after=_SOON, name=name)
+
+
 class WorkspaceNotFound(NotFound):
     reason = ErrorReason.ERROR_REASON_WORKSPACE_NOT_FOUND
 

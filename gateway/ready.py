@@ -12,7 +12,8 @@ from cove.registry.v1.registry_pb2 import Environment
 from gateway.activity import Activity
 from gateway.delete import not_ready
 from gateway.drivers import Drivers
-from gateway.names import words
+from gateway.errors import SandboxEnded
+from gateway.names import words, workspace_name
 from gateway.nodes import on_node_of
 from gateway.quotas import Quotas
 from gateway.records import Records, State
@@ -178,10 +179,12 @@ def _is_kept(environment: Environment) -> bool:
 @contextmanager
 def in_words_of(environment: Environment, asked: Any = None, request: Any = None) -> Iterator[None]:
     """Failures in the block name the workspace, and the request id of `request`, not what
-    the gateway sent behind."""
+    the gateway sent behind. Callers know of no dormant sandbox: it is started for them."""
     try:
         yield
     except grpc.aio.AioRpcError as error:
+        if reason(error) == ErrorReason.ERROR_REASON_ENVIRONMENT_DORMANT:
+            raise SandboxEnded(workspace_name(environment.name)) from error
         replaced = words(environment)
         if asked is not None and request.request_id:
             replaced[asked.request_id] = request.request_id

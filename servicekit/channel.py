@@ -16,7 +16,7 @@ import grpc
 from servicekit import calls
 from servicekit.identity import PRINCIPAL_KEY, TENANT_KEY, TOKEN_KEY
 from servicekit.quota import LIMITS_KEY
-from servicekit.status import told, untold
+from servicekit.status import away, told, untold
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
@@ -115,7 +115,7 @@ class Peer:
         timeout: float | None = None,
     ) -> Res:
         """Many requests, one answer. A failure of `requests` is raised as it is."""
-        sent = _Requests(requests)
+        sent = _Requests(requests, self._service)
         call = method(aiter(sent), timeout=_shorter(timeout), metadata=self._metadata())
         with self._ending(call), sent.raising():
             return await call
@@ -129,7 +129,7 @@ class Peer:
         timeout: float | None = None,
     ) -> AsyncIterator[AsyncIterator[Res]]:
         """Many requests, many answers, until the block ends."""
-        sent = _Requests(requests)
+        sent = _Requests(requests, self._service)
         call = method(aiter(sent), timeout=_shorter(timeout), metadata=self._metadata())
         with self._ending(call), sent.raising():
             yield aiter(call)
@@ -163,8 +163,9 @@ class Peer:
 class _Requests(Generic[Req]):
     """Requests whose failure gRPC would turn into a cancelled call."""
 
-    def __init__(self, requests: AsyncIterator[Req]) -> None:
+    def __init__(self, requests: AsyncIterator[Req], service: str) -> None:
         self._requests = requests
+        self._service = service
         self._error: Exception | None = None
 
     async def __aiter__(self) -> AsyncIterator[Req]:
@@ -179,11 +180,16 @@ class _Requests(Generic[Req]):
     def raising(self) -> Iterator[None]:
         try:
             yield
-        except (asyncio.CancelledError, grpc.aio.AioRpcError):
+        except (asyncio.CancelledError, grpc.aio.AioRpcError) as error:
             task = asyncio.current_task()
-            if self._error is None or (task and task.cancelling()):
+            if task and task.cancelling():
                 raise
-            raise self._error from None
+            if self._error is not None:
+                raise self._error from None
+            if isinstance(error, asyncio.CancelledError):
+                # gRPC's word for a service that broke off while it was told of the last request.
+                raise away(self._service) from None
+            raise
 
 
 @asynccontextmanager

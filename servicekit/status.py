@@ -108,6 +108,13 @@ def told(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
     return status if ours else None
 
 
+def away(service: str) -> errors.Unavailable:
+    """`service` broke off, or cannot be reached."""
+    return errors.Unavailable(
+        "a service behind this one is away", retry_after=_RETRY_SOON, service=service
+    )
+
+
 def untold(error: grpc.aio.AioRpcError, service: str) -> errors.ServiceError:
     """What a failure means that gRPC made itself, when calling `service`."""
     code, text = error.code(), error.details() or ""
@@ -116,9 +123,7 @@ def untold(error: grpc.aio.AioRpcError, service: str) -> errors.ServiceError:
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
         return MessageTooLarge("the message is too large", service=service)
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or text == _WRITE_FAILED:
-        return errors.Unavailable(
-            "a service behind this one is away", retry_after=_RETRY_SOON, service=service
-        )
+        return away(service)
     _log.error("%s answered %s without a reason: %s", service, code.name, text)
     return _internal_failure()
 

@@ -18,9 +18,8 @@ from services.git import conflicts, raw
 from services.git.cell import Bind, Cell
 from services.git.command import Where, together
 from services.git.conflicts import Conflict, Merged
-from services.git.errors import TooLarge, failed
+from services.git.errors import TooLarge, failed, is_full
 from services.git.mergetree import PLACE, TIMEOUT, Merging, many
-from services.git.process import Result
 from services.git.repository import Repository
 from services.git.transport import STORE
 
@@ -34,7 +33,6 @@ _MADE_BYTES: Final = 256 << 20
 _AT_ONCE: Final = 2
 _MADE: Final = "/run/cell/merged"
 _WORK: Final = "/run/cell/work"
-_FULL: Final = ("No space left on device", "unable to write")
 _QUICK: Final = (("core.fsync", "none"),)
 _NEEDED: Final = (2, 39)
 _BATCH: Final = 64
@@ -158,7 +156,7 @@ class _Place:
             self._cell(), together(*commands), stdin, timeout=TIMEOUT, limit=_LIMIT
         )
         if result.code != 0:
-            if _is_full(result):
+            if is_full(result.errors):
                 return None
             raise failed("merge-tree", result.code, result.errors)
         output = result.output[_ID * len(made) :]
@@ -183,10 +181,6 @@ class _Place:
         others = [f"{_WORK}/{number}" for number in range(len(self.objects))]
         alternates = ":".join([f"{STORE}/objects", *others])
         return replace(PLACE, objects=_MADE, alternates=alternates)
-
-
-def _is_full(result: Result) -> bool:
-    return any(words in result.errors for words in _FULL)
 
 
 def _read(output: bytes, pairs: Sequence[tuple[str, str]]) -> Iterator[Paths]:

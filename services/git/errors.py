@@ -1,5 +1,7 @@
 """Failures of git."""
 
+import errno
+import logging
 from typing import Final
 
 from cove.errors.v1.errors_pb2 import ErrorReason
@@ -15,6 +17,8 @@ from servicekit.errors import (
     Unavailable,
 )
 
+_log = logging.getLogger(__name__)
+
 
 class GitFailed(Exception):
     """A git command failed where it should not have: an error of ours or of the disk."""
@@ -28,7 +32,14 @@ class GitFailed(Exception):
 # A file that became a device, or a directory, between git's looks at it.
 _REPLACED: Final = "mmap failed: No such device"
 _PROMISED: Final = ("from promisor remote", "lazy fetching disabled")
-_NO_ROOM: Final = ("No space left on device", "Disk quota exceeded")
+# The last two are all that git says where it does not tell why a write failed.
+_FULL: Final = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "Out of diskspace",
+    "unable to write",
+    "couldn't write",
+)
 _NO_MEMORY: Final = ("out of memory", "cannot allocate memory", "unable to create thread")
 
 
@@ -40,6 +51,11 @@ def failed(command: str, code: int, errors: str) -> Exception:
             command=command,
             remedy="Remove what is very large: a .gitignore, a .gitattributes, a file of text.",
         )
+    if is_full(errors):
+        _log.warning("git cannot write", extra={"fields": {"errors": errors.strip()[-2000:]}})
+        lacking = full(errno.ENOSPC)
+        assert lacking
+        return lacking
     if any(words in errors for words in _PROMISED):
         return left_out()
     if _REPLACED in errors:
@@ -55,6 +71,11 @@ def left_out() -> Exception:
     )
 
 
+def is_full(errors: str) -> bool:
+    """Whether git, or an operation in a cell, ended as it could not write."""
+    return any(words in errors for words in _FULL)
+
+
 def is_out_of_memory(errors: str) -> bool:
     """Whether git ended, by its own words, because its cell's memory is bounded."""
     return any(words in errors.lower() for words in _NO_MEMORY)
@@ -65,7 +86,7 @@ def is_of_room(error: BaseException) -> bool:
     if isinstance(error, OSError) and full(error.errno):
         return True
     said = error.errors if isinstance(error, GitFailed) else ""
-    return isinstance(error, DiskFull) or any(words in said for words in _NO_ROOM)
+    return isinstance(error, DiskFull) or is_full(said)
 
 
 class CellUnavailable(FailedPrecondition):

@@ -8,7 +8,6 @@ inode number, times, size and owner. Files are as old as their commit, and so
 older than the index: a file that is changed later never looks unchanged.
 """
 
-import errno
 import re
 import time
 from collections.abc import Sequence
@@ -16,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from servicekit.disk import full
 from services.git import files, layers
 from services.git.cell import Bind, Cell, Cells, Identity
 from services.git.command import Command, Where, git, together
@@ -52,7 +50,6 @@ _DIFFERENCE_LIMIT: Final = 4 << 20
 _MARGIN: Final = 2
 """Seconds that files are older than their index, whatever the commit says."""
 # Of a write that failed git does not say why; mostly it is this.
-_FULL: Final = ("No space left on device", "Disk quota exceeded", "unable to write")
 _TOO_LONG: Final = re.compile(r"(?:create \w+|open file) '?(.*?)'?: File name too long")
 _INVALID_PATH: Final = re.compile(r"invalid path '(.*)'")
 
@@ -162,8 +159,6 @@ async def _run(cells: Cells, cell: Cell, commands: Sequence[Command], stdin: byt
 
 
 def _failure(command: Command, result: Result) -> Exception:
-    if any(words in result.errors for words in _FULL) and (lacking := full(errno.ENOSPC)):
-        return lacking
     if found := _INVALID_PATH.search(result.errors):
         return PathForbidden(
             "the commit has a path that git does not allow",

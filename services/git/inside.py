@@ -18,7 +18,7 @@ from servicekit.errors import ServiceError
 from services.git import dotgit, files
 from services.git.cell import Cell, Identity, timed_out_as
 from services.git.command import Command, Where, git
-from services.git.errors import Diverged, HeadMoved, InsideRejected
+from services.git.errors import Diverged, HeadMoved, InsideRejected, failed, is_full
 from services.git.process import close_all
 from services.git.record import Record, Records
 from services.git.repository import head_ref
@@ -134,6 +134,8 @@ async def _import(workspace: Workspace, found: str, head: str, most: int) -> Non
         done = await target.finish(limit=1 << 20)
     if packed.code or done.code:
         repository.doubt()
+        if is_full(done.errors):
+            raise failed(check.name, done.code, done.errors)
         raise InsideRejected(
             "git does not take what was committed inside",
             inside=found,

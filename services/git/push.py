@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from servicekit.disk import DiskFull
 from services.git import provenance
 from services.git.errors import (
     BranchCheckedOut,
@@ -114,7 +115,8 @@ class Pusher:
         """The origin's branch is where we put it: no need to ask."""
         async with self._repositories.locked(workspace.repository):
             update = f"update refs/remotes/origin/{branch} {head}"
-            await workspace.repository.update_refs([update])
+            with suppress(DiskFull):  # The next fetch notes it.
+                await workspace.repository.update_refs([update])
 
 
 @contextmanager

@@ -44,12 +44,6 @@ class Removal:
             await files.remove_but(directory, RECORD, REMOVING)
             dropped = await self._drop_branch(repository, record)
             self._records.drop(record.uid)
-            await self._stacks.release(layers_of(record))
-            if dropped:
-                await files.remove_tree(directory)
-                await self._drop_left(repository)
-            else:
-                self._left.append(record)
             alone = self._records.users_of(record.tenant, record.key) == 0
             # One that was never fetched is of no use; one without origin is nobody's any more.
             if alone and (not record.repository or not self._repositories.is_filled(repository)):
@@ -57,6 +51,15 @@ class Removal:
                 await self._checkouts.forget(repository)
                 await self._cells.drop(repository.path)
                 await asyncio.to_thread(self._repositories.remove, repository)
+            # Late, as whoever goes on after a crash knows all the rest by what is in it; layers
+            # that no record names are swept at the start.
+            if dropped:
+                await files.remove_tree(directory)
+            else:
+                self._left.append(record)
+            await self._stacks.release(layers_of(record))
+            if dropped:
+                await self._drop_left(repository)
 
     async def _drop_branch(self, repository: Repository, record: Record) -> bool:
         """Whether its refs are gone; they are not where there is no room to do it."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 from services.git import partial, refs
 from services.git.cell import Bind, Cell, Cells
 from services.git.command import Where, git
-from services.git.errors import CellLost, RevisionNotFound
+from services.git.errors import CellLost, RevisionNotFound, failed, is_full
 from services.git.partial import Partial
 from services.git.process import Result, close_all
 from services.git.transport import STORE
@@ -136,13 +136,18 @@ class Repository:
         return (await self.cells.run(self.cell(), command)).code == 0
 
     async def update_refs(self, instructions: Sequence[str]) -> bool:
-        """Apply lines of `update-ref --stdin` in one transaction; False if one lost a race."""
+        """Apply lines of `update-ref --stdin` in one transaction; False if one lost a race.
+
+        Raises `DiskFull`.
+        """
         command = git(Where(git_dir=STORE), "update-ref", ["--stdin"])
         stdin = "\n".join(["start", *instructions, "prepare", "commit", ""]).encode()
         with self.writing():
-            done = (await self.cells.run(self.cell(writable=True), command, stdin)).code == 0
-            self._unclean = self._unclean or not done
-        return done
+            result = await self.cells.run(self.cell(writable=True), command, stdin)
+            self._unclean = self._unclean or result.code != 0
+        if result.code and is_full(result.errors):
+            raise failed(command.name, result.code, result.errors)
+        return result.code == 0
 
     async def land(self, landing: dict[str, Any], pack: int, *, timeout: float) -> Result:
         """Take in what comes from the descriptor `pack`, which is closed, and move a ref.

@@ -8,11 +8,12 @@ from typing import Final
 
 from cove import status
 from cove.client import Client
-from cove.executor.v1.executor_pb2 import Chunk, Exit, Gap
+from cove.executions import Execution
+from cove.executor.v1.executor_pb2 import Chunk, Gap
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.registry.v1.registry_pb2 import Environment
 from cove.workspace import Workspace
-from tests.chaos.journal import Fate, Held
+from tests.chaos.journal import Ended, Fate, Held
 
 State = pb.Workspace.State
 AT_REST: Final = (
@@ -91,20 +92,32 @@ async def _wrong_runs(held: Held, workspace: Workspace) -> list[str]:
         strange = [each for each in lines if each.startswith("x-") and len(each) == 38]
         wrong += [f"{mark} was never asked for" for mark in strange if mark not in held.marks]
     for mark, told in held.ended.items():
-        end, output, gap = None, b"", False
         try:
-            async for event in workspace.executions.named(mark).output():
-                output += event.data if isinstance(event, Chunk) else b""
-                gap = gap or isinstance(event, Gap)
-                end = event if isinstance(event, Exit) else end
+            now = await _as_told(workspace.executions.named(mark))
         except status.CoveError as error:
             wrong.append(f"{mark} ended with {told.reason}, now {error.reason} {error}")
             continue
-        if end is None or (end.WhichOneof("reason"), end.code) != (told.reason, told.code):
-            wrong.append(f"{mark} ended {told.reason} {told.code}, now {end}")
-        elif told.whole and (gap or output != told.output):
-            wrong.append(f"{mark}: {len(told.output)} bytes of output, now {len(output)}, {gap=}")
+        if now is None or (now.reason, now.code) != (told.reason, told.code):
+            wrong.append(f"{mark} ended {told.reason} {told.code}, now {now}")
+        elif told.whole and now != told:
+            sizes = [(len(each.stdout), len(each.stderr)) for each in (told, now)]
+            wrong.append(f"{mark}: {sizes[0]} bytes of output, now {sizes[1]}, {now.whole=}")
     return wrong
+
+
+async def _as_told(execution: Execution) -> Ended | None:
+    """Its end and output as they are now; None when there is no end."""
+    written = {Chunk.STREAM_STDOUT: b"", Chunk.STREAM_STDERR: b""}
+    whole = True
+    async for event in execution.output():
+        if isinstance(event, Chunk):
+            written[event.stream] += event.data
+        elif isinstance(event, Gap):
+            whole = False
+        else:
+            stdout, stderr = written.values()
+            return Ended(str(event.WhichOneof("reason")), event.code, stdout, stderr, whole)
+    return None
 
 
 async def _half_run(held: Held, workspace: Workspace) -> list[str]:

@@ -22,7 +22,7 @@ T = TypeVar("T")
 MOST: Final = 2
 """Workspaces that a client has at a time."""
 PATIENCE: Final = 5.0
-ANSWER: Final = 150.0
+ANSWER: Final = 240.0
 """Seconds in which whoever insists has an answer."""
 RUN: Final = """\
 printf '\\n%s\\n' {mark} >> ran || exit 9
@@ -147,7 +147,8 @@ class Customer:
         result = await self._insist(run, f"execute {mark} in {held.id}")
         end = result.execution.exit
         reason = str(end.WhichOneof("reason"))
-        held.ended[mark] = Ended(reason, end.code, result.stdout, not result.truncated)
+        whole = not result.truncated
+        held.ended[mark] = Ended(reason, end.code, result.stdout, result.stderr, whole)
         self.journal.told += 1
         if reason != "code" or end.code in NO_ROOM:
             return

@@ -15,15 +15,22 @@ from tests.support.suite import SERVICES
 
 REST: Final = 0.2, 1.8
 """Seconds between two."""
+RESULTS: Final = 0, 2, 4, 8
+"""That clients are told between two: a busy machine gets no further by being hit more often."""
+FEWEST: Final = 6
+"""Harms in a storm, however busy the machine is."""
+_LOOK: Final = 0.05
 FULL: Final = 0.5, 2.5
 STOPPED: Final = 0.5, 4.0
+AWAY: Final = 0.0, 2.0
 
 
 class Harm:
-    """Kills, cuts, stops and fills until its time is over."""
+    """Kills, cuts, stops and fills until its time is over. `told` counts the clients' results."""
 
-    def __init__(self, standing: Standing, seed: str) -> None:
+    def __init__(self, standing: Standing, seed: str, told: Callable[[], int]) -> None:
         self._standing = standing
+        self._told = told
         self._dice = random.Random(seed)
         self.done: Counter[str] = Counter()
         self._kinds: dict[str, tuple[float, Callable[[], Awaitable[None]]]] = {
@@ -38,6 +45,8 @@ class Harm:
         }
         if standing.may_fill:
             self._kinds["disk"] = (0.6, self._disk)
+        if standing.database:
+            self._kinds["database"] = (1.5, self._database)
 
     async def go_on(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -46,7 +55,11 @@ class Harm:
             (name,) = self._dice.choices(list(self._kinds), weights=weights)
             await self._kinds[name][1]()
             self._note(name)
+            wanted = self._told() + self._dice.choice(RESULTS)
+            until = min(end, time.monotonic() + seconds / FEWEST)
             await asyncio.sleep(self._dice.uniform(*REST))
+            while self._told() < wanted and time.monotonic() < until:  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK)
 
     async def _service(self) -> None:
         name = self._dice.choice(SERVICES)
@@ -86,6 +99,16 @@ class Harm:
         finally:
             self._standing.empty()
 
+    async def _database(self) -> None:
+        """All of PostgreSQL at once, which stays away for a while."""
+        database = self._standing.database
+        assert database
+        await asyncio.to_thread(database.stop, signal.SIGKILL)
+        try:
+            await asyncio.sleep(self._dice.uniform(*AWAY))
+        finally:
+            await asyncio.to_thread(database.start)
+
     def _kill(self, pid: int, name: str) -> None:
         if pid:
             with suppress(ProcessLookupError):
@@ -93,5 +116,5 @@ class Harm:
             self.done[name] += 1
 
     def _note(self, name: str) -> None:
-        if name in ("wire", "stop", "up", "disk"):
+        if name in ("wire", "stop", "up", "disk", "database"):
             self.done[name] += 1

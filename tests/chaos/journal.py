@@ -22,9 +22,10 @@ class Ended:
 
     reason: str
     code: int
-    output: bytes
+    stdout: bytes
+    stderr: bytes
     whole: bool
-    """Whether it is all that the command wrote."""
+    """Whether that is all that the command wrote."""
 
 
 @dataclass(slots=True)

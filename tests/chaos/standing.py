@@ -13,10 +13,13 @@ from typing import Final
 from agent.launcher_client import LauncherClient, PeerGone
 from agent.protocol import State
 from tests.durability.parts import Breaking
-from tests.support.suite import Suite, running_suite
+from tests.registry.postgres import Postgres
+from tests.support.suite import SERVICES, Suite, command_line, running_suite, until
 
 DISK: Final = 1 << 30
 """Bytes of the disk that may be filled."""
+LONG: Final = 120.0
+"""Seconds in which services have noticed that `cove up` is gone."""
 _UNBROKEN: Final = 1 << 60
 
 
@@ -45,11 +48,21 @@ class Wire:
 class Standing:
     """A suite that is started again where it was when `cove up` itself is killed."""
 
-    def __init__(self, disk: Path, may_fill: bool, runtime: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        disk: Path,
+        may_fill: bool,
+        runtime: Path,
+        env: Mapping[str, str],
+        database: Postgres | None = None,
+    ) -> None:
         self._disk = disk
         self.may_fill = may_fill
         self._runtime = runtime
-        self._env = env
+        self.database = database
+        self._env = dict(env)
+        if database:
+            self._env["COVE_REGISTRY__DATABASE"] = database.fresh()
         self._stack = AsyncExitStack()
         self.wire = Wire()
         self.logs: list[Path] = []
@@ -66,8 +79,12 @@ class Standing:
 
     async def kill_all_of_it(self) -> None:
         """`cove up`, and so its services. Returns when they are there again."""
+        services = [self.suite.pid(name) for name in SERVICES]
         self.suite.process.send_signal(signal.SIGKILL)
         await self.suite.process.wait()
+        # They end by themselves, and `cove up` waits for them; but not for as long as a machine
+        # that does much else may need.
+        await until(lambda: not any(map(command_line, services)), "the services end", LONG)
         await self.start()
 
     async def agents(self) -> list[int]:
@@ -101,10 +118,12 @@ class Standing:
 
 
 @asynccontextmanager
-async def standing(folder: Path, env: Mapping[str, str]) -> AsyncIterator[Standing]:
-    """A suite on a disk of its own, behind a wire."""
+async def standing(
+    folder: Path, env: Mapping[str, str], database: Postgres | None = None
+) -> AsyncIterator[Standing]:
+    """A suite on a disk of its own, behind a wire; its registry in `database`, or in a file."""
     with _disk(folder / "disk") as may_fill, _runtime() as runtime:
-        made = Standing(folder / "disk", may_fill, runtime, env)
+        made = Standing(folder / "disk", may_fill, runtime, env, database)
         try:
             async with made.wire.open():
                 await made.start()

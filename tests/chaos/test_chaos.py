@@ -3,9 +3,10 @@
 import asyncio
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import grpc
 import pytest
@@ -21,16 +22,21 @@ from tests.chaos.harm import Harm
 from tests.chaos.journal import Fate, Held, of_all
 from tests.chaos.standing import Standing, standing
 from tests.chaos.watchers import OfEnvironments, OfWorkspaces
+from tests.registry.postgres import Postgres, running
 from tests.support.repository import make_repository
 
-SEED = os.environ.get("COVE_CHAOS_SEED") or secrets.token_hex(4)
-SECONDS = float(os.environ.get("COVE_CHAOS_SECONDS", "60"))
-FEW_SECONDS = float(os.environ.get("COVE_CHAOS_TEST_SECONDS", "0"))
-CLIENTS = 20
-GRACE = 2
-SETTLED = 90.0
+T = TypeVar("T")
+
+SEED: Final = os.environ.get("COVE_CHAOS_SEED") or secrets.token_hex(4)
+SECONDS: Final = float(os.environ.get("COVE_CHAOS_SECONDS", "60"))
+FEW_SECONDS: Final = float(os.environ.get("COVE_CHAOS_TEST_SECONDS", "25"))
+CLIENTS: Final = 20
+AT_A_TIME: Final = 4
+"""Workspaces that are checked, and deleted, at a time when all is over."""
+GRACE: Final = 2
+SETTLED: Final = 90.0
 """Seconds after the storm in which all must have come to rest."""
-ENV = {
+ENV: Final = {
     "COVE_GATEWAY__LEASE": "4",
     "COVE_GATEWAY__RECONCILE_INTERVAL": "1",
     "COVE_GATEWAY__ORPHAN_GRACE": str(GRACE),
@@ -64,7 +70,7 @@ class Storm:
             for n in range(CLIENTS)
         ]
         self.journals = [each.journal for each in self.customers]
-        self.harm = Harm(where, f"{seed}/harm")
+        self.harm = Harm(where, f"{seed}/harm", lambda: sum(each.told for each in self.journals))
         self.workspaces, self.environments = OfWorkspaces(), OfEnvironments()
 
     async def rage(self, seconds: float) -> list[str]:
@@ -102,10 +108,10 @@ class Storm:
         wrong += await asyncio.to_thread(checks.broken_repositories, self.where.suite.state)
         wrong += await self._views()
         async with self.where.suite.client(patience=60) as client:
-            for held in of_all(self.journals):
-                wrong += await self._wrong_with(held, client)
-            async for workspace in client.workspaces.list(show_deleted=True):
-                await workspace.delete(force=True, allow_missing=True)
+            checking = [self._wrong_with(each, client) for each in of_all(self.journals)]
+            wrong += [told for found in await _some_at_a_time(checking) for told in found]
+            left_ = [each async for each in client.workspaces.list(show_deleted=True)]
+            await _some_at_a_time(each.delete(force=True, allow_missing=True) for each in left_)
         wrong += await self._never_quiet()
         wrong += [f"{each.name} is left" for each in await records(self.where)]
         wrong += await self._views()
@@ -155,12 +161,25 @@ class Storm:
         return wrong
 
 
+async def _some_at_a_time(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """What each of them gives, in order."""
+    places = asyncio.Semaphore(AT_A_TIME)
+
+    async def one(each: Coroutine[Any, Any, T]) -> T:
+        async with places:
+            return await each
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(each)) for each in work]
+    return [each.result() for each in tasks]
+
+
 def _differing(these: Mapping[str, Message], those: Mapping[str, Message]) -> list[str]:
     every = these.keys() | those.keys()
     return sorted(name for name in every if these.get(name) != those.get(name))
 
 
-async def rage(folder: Path, seconds: float) -> None:
+async def rage(folder: Path, seconds: float, database: Postgres | None = None) -> None:
     if not seconds:
         pytest.skip("no storm was asked for: CHAOS_SECONDS, CHAOS_TEST_SECONDS")
     origins = []
@@ -168,7 +187,7 @@ async def rage(folder: Path, seconds: float) -> None:
         made = folder / f"origin-{number}"
         make_repository(made, {f"d{each}/f": f"{number} {each}\n" for each in range(40)})
         origins.append(f"file://{made}")
-    async with standing(folder, ENV) as where:
+    async with standing(folder, ENV, database) as where:
         storm = Storm(where, origins, SEED)
         wrong: list[str] = ["it was not checked"]
         try:
@@ -183,19 +202,27 @@ async def rage(folder: Path, seconds: float) -> None:
                 for name, past in storm.environments.past.items():
                     if any(f"{name.rpartition('/')[2]}:" in each for each in wrong):
                         print(name, *past, sep="\n  ")  # noqa: T201
-                sizes = f"CHAOS_SECONDS={seconds:g} LONG='-k chaos'"
+                store = "postgresql" if database else "sqlite"
+                sizes = f"CHAOS_SECONDS={seconds:g} LONG='-k on_{store}'"
                 print(f"again: COVE_CHAOS_SEED={SEED} make test-long {sizes}")  # noqa: T201
         assert not wrong, "\n".join(wrong[:100])
         runtime = where.suite.runtime
     assert not left.of_a_suite(runtime)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_a_short_storm(tmp_path: Path) -> None:
     await rage(tmp_path, FEW_SECONDS)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3000)
-async def test_a_storm(tmp_path: Path) -> None:
+async def test_a_storm_on_sqlite(tmp_path: Path) -> None:
     await rage(tmp_path, SECONDS)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+async def test_a_storm_on_postgresql(tmp_path: Path) -> None:
+    with running() as database:
+        await rage(tmp_path, SECONDS, database)

@@ -88,12 +88,18 @@ class Breaking:
         self._bytes_of_one = bytes_of_one
         self.broken = 0
         """Connections that were reset."""
+        self._listens = True
         self._relaying: set[asyncio.Task[None]] = set()
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._listens:  # It came while the door was being shut.
+            _reset(writer)
+            return
         relaying = asyncio.ensure_future(self._relay(reader, writer))
         self._relaying.add(relaying)
         relaying.add_done_callback(self._relaying.discard)
+        # Also of one that was ended before it began.
+        relaying.add_done_callback(lambda _: _reset(writer))
 
     async def end(self) -> None:
         """Reset all connections that there are."""
@@ -108,6 +114,7 @@ class Breaking:
         server = await asyncio.start_server(self.accept, "127.0.0.1", 0)
         async with server:
             yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            self._listens = False
             server.close()
             await self.end()
 
@@ -115,7 +122,6 @@ class Breaking:
         try:
             answers, requests = await asyncio.open_connection(*self.target)
         except OSError:
-            writer.close()
             return
         sending = asyncio.ensure_future(_copy(reader, requests, 1 << 60))
         try:
@@ -123,8 +129,7 @@ class Breaking:
                 self.broken += 1
         finally:
             sending.cancel()
-            for each in (writer, requests):
-                _reset(each)
+            _reset(requests)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most: int) -> bool:

@@ -188,6 +188,24 @@ async def test_a_dead_sandbox_loses_its_executions_and_no_output(
         await caller.signal(box, "one", 9, pb.SIGNAL_SCOPE_TREE)
 
 
+async def test_the_output_of_what_is_told_as_lost_grows_no_more(
+    node: Node, caller: Caller, box: Sandbox
+) -> None:
+    await caller.start(box, "one", "yes")
+    agent = await node.agent_pid(box)
+    following = asyncio.ensure_future(caller.output(box, "one"))
+    async for event in caller.read(box, "one"):
+        if event.chunk.offset > 1 << 20:
+            os.kill(agent, signal.SIGKILL)
+            break
+    told = (await caller.wait(box, "one")).exit
+    assert told.WhichOneof("reason") == "lost"
+    assert len(await following) == told.output_bytes
+    await node.end(box)
+    assert len(await caller.output(box, "one")) == told.output_bytes
+    assert (await caller.get(box, "one")).exit == told
+
+
 async def test_a_sandbox_that_died_unseen_lost_its_executions(node: Node, box: Sandbox) -> None:
     async with node.executor() as caller:
         await caller.start(box, "one", "echo x; sleep 60")

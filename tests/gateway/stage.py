@@ -115,8 +115,11 @@ class Stage:
         times: Times,
         proxies: list[Proxy],
         apart: "Service | None" = None,
+        beside: str = "",
     ) -> None:
         self._apart = apart
+        self.beside = beside
+        """Address of the other registry, where there are two."""
         self.state = state
         self.runtime = runtime
         self.repository = repository
@@ -140,9 +143,13 @@ class Stage:
             proxy.refused.clear()
 
     async def kill_registry(self) -> None:
-        """As a power cut would, where it is a process of its own; another one takes its place."""
+        """As a power cut would, where it is a process of its own."""
         assert self._apart
         await self._apart.kill()
+
+    async def start_registry(self) -> None:
+        """Another one in the place of the one that was killed."""
+        assert self._apart
         await self._apart.start()
 
     def reset_calls(self) -> None:
@@ -291,8 +298,11 @@ class Stage:
         return f"unix:{self.runtime}/p/{tool}"
 
     def direct(self, tool: str) -> grpc.aio.Channel:
-        """To a tool, past the network in between."""
-        return grpc.aio.insecure_channel(f"unix:{self.runtime}/{tool}", interceptors=[_Tenant()])
+        """To a tool, past the network in between; of two registries to the one beside."""
+        address = f"unix:{self.runtime}/{tool}"
+        if tool == "registry" and self.beside:
+            address = self.beside
+        return grpc.aio.insecure_channel(address, interceptors=[_Tenant()])
 
 
 class _Tenant(grpc.aio.UnaryUnaryClientInterceptor):
@@ -307,10 +317,11 @@ class _Tenant(grpc.aio.UnaryUnaryClientInterceptor):
 
 
 @asynccontextmanager
-async def staged(folder: Path, *, apart: bool = False) -> AsyncIterator[Stage]:
+async def staged(folder: Path, *, apart: bool = False, database: str = "") -> AsyncIterator[Stage]:
     """Launcher, registry, git, provider and executor, each behind a proxy.
 
-    With `apart` the registry is a process of its own.
+    With `apart` the registry is a process of its own; with a `database` of PostgreSQL, too, and
+    there is another on it: `Stage.beside`.
     """
     runtime = Path(tempfile.mkdtemp(prefix="cove-"))
     (runtime / "p").mkdir(mode=0o700)
@@ -326,11 +337,15 @@ async def staged(folder: Path, *, apart: bool = False) -> AsyncIterator[Stage]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(launcher(state, runtime))
             await stack.enter_async_context(egress(runtime))
-            service = Service("registry", state, runtime) if apart else None
-            if service:
+            service, beside = None, ""
+            if apart or database:
+                service = Service("registry", state, runtime, COVE_REGISTRY__DATABASE=database)
                 await service.start()
                 stack.push_async_callback(service.kill)
-            else:
+            if database:
+                other = RegistryConfig(**shared | {"runtime": runtime / "2"}, database=database)
+                beside = (await stack.enter_async_context(registry(other))).address
+            if not service:
                 await stack.enter_async_context(
                     registry(RegistryConfig(**shared), now=times.wall_ns)
                 )
@@ -346,7 +361,7 @@ async def staged(folder: Path, *, apart: bool = False) -> AsyncIterator[Stage]:
                 )
                 for tool in TOOLS
             ]
-            stage = Stage(state, runtime, repository, times, proxies, service)
+            stage = Stage(state, runtime, repository, times, proxies, service, beside)
             await stage.probe()
             yield stage
     finally:
@@ -356,9 +371,9 @@ async def staged(folder: Path, *, apart: bool = False) -> AsyncIterator[Stage]:
 class Service:
     """A service of the suite as a process of its own."""
 
-    def __init__(self, name: str, state: Path, runtime: Path) -> None:
+    def __init__(self, name: str, state: Path, runtime: Path, **env: str) -> None:
         self._name = name
-        self._env = {"COVE_STATE": str(state), "COVE_RUNTIME": str(runtime)}
+        self._env = {"COVE_STATE": str(state), "COVE_RUNTIME": str(runtime), **env}
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:

@@ -237,6 +237,23 @@ async def test_a_retry_while_its_create_is_being_undone_is_told_to_wait(stage: S
         assert (await _created(gateway, request)).state == READY
 
 
+async def test_a_retry_that_comes_while_the_last_of_it_is_undone_makes_it_anew(
+    stage: Stage,
+) -> None:
+    async with stage.gateway(lease=SHORT) as gateway:
+        request = stage.create(request_id=str(uuid.uuid4()))
+        stage.provider.fail("ProvisionEnvironment", Unavailable("away"), times=1)
+        stage.git.fail("RemoveWorktree", Unavailable("away"))
+        assert (await failure(gateway.workspaces.CreateWorkspace(request))).reason
+        looking = stage.registry.hold("GetEnvironment", correlation_id="retry")
+        retry = gateway.workspaces.CreateWorkspace(request, metadata=(("x-request-id", "retry"),))
+        await asyncio.wait_for(looking.reached.wait(), 5)
+        stage.git.heal()
+        await eventually(stage.empty)
+        stage.registry.heal()
+        assert (await retry).workspace.state == READY
+
+
 async def test_a_retry_joins_what_could_not_be_undone_and_was_finished(stage: Stage) -> None:
     async with stage.gateway(lease=SHORT) as gateway:
         request = stage.create(request_id=str(uuid.uuid4()))

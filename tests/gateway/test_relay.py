@@ -55,6 +55,24 @@ async def test_a_dormant_workspace_wakes_for_a_stream(stage: Stage, demo: Gatewa
     assert stage.provider.calls.count("ActivateEnvironment") == 1
 
 
+async def test_an_upload_whose_sandbox_ends_before_it_comes_is_to_be_repeated(
+    stage: Stage, demo: Gateway
+) -> None:
+    upload = [
+        pb.WriteFileRequest(header=pb.WriteFileHeader(name=DEMO, path="new.txt")),
+        pb.WriteFileRequest(data=b"new"),
+        pb.WriteFileRequest(end=executor_pb2.WriteFileEnd(bytes=3)),
+    ]
+    held = stage.executor.hold("WriteFile")
+    writing = asyncio.ensure_future(failure(demo.files.WriteFile(iter(upload))))
+    await asyncio.wait_for(held.reached.wait(), LIMIT)
+    await stage.end_sandbox("demo")
+    stage.executor.heal()
+    failed = await writing
+    assert (failed.code, failed.reason) == (grpc.StatusCode.UNAVAILABLE, "AGENT_UNAVAILABLE")
+    assert (await demo.files.WriteFile(iter(upload))).file.size == 3
+
+
 async def test_a_dormant_workspace_wakes_for_files(stage: Stage, demo: Gateway) -> None:
     request = pb.ReadFileRequest(name=DEMO, path="hello.txt")
     events = [event async for event in demo.files.ReadFile(request)]

@@ -1,8 +1,9 @@
-"""Gateways side by side, of which one is killed together with the registry."""
+"""Gateways side by side, of which one is killed together with its registry."""
 
 import time
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from typing import Any, Final
 
 import pytest
@@ -13,9 +14,10 @@ from tests.gateway.stage import LIMIT, Gateway, Stage, State, eventually, staged
 from tests.gateway.steps import Step, begun, run, steps
 from tests.gateway.test_crash import CREATE, DELETE, UNDO
 from tests.gateway.test_forks import FORK
+from tests.registry.postgres import running
 
 SESSION: Final = "session"
-LEASE: Final = 4.0
+LEASE: Final = 2.0
 """Seconds that the one that is killed holds what it was at."""
 READY: Final = State.STATE_READY
 
@@ -30,28 +32,37 @@ FEW: Final = [
     Step("create-provision", "provider", "ProvisionEnvironment", done=True),
     Step("delete-worktree", "git", "RemoveWorktree"),
     Step("fork-record", "registry", "UpdateEnvironment", done=True),
+    Step("undo-sandbox", "provider", "ReleaseEnvironment", done=True),
 ]
 ALL: Final = [step for kind, table in TABLES.items() for step in steps(table, kind)]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope=SESSION)
-async def apart(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    async with staged(tmp_path_factory.mktemp("apart"), apart=True) as stage:
-        yield stage
+async def apart(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stage]:
+    """One registry, which is started again, or two on one PostgreSQL, of which one stays dead."""
+    with ExitStack() as stack:
+        postgres = request.param == "postgres"
+        database = stack.enter_context(running()).fresh() if postgres else ""
+        folder = tmp_path_factory.mktemp("apart")
+        async with staged(folder, apart=True, database=database) as stage:
+            yield stage
 
 
-@pytest.mark.long
+@pytest.mark.parametrize("apart", ["postgres"], indirect=True)
 async def test_the_other_gateway_ends_what_one_was_at(apart: Stage) -> None:
     await _killed_mid_saga(apart, FEW)
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("apart", ["sqlite", "postgres"], indirect=True)
 async def test_the_other_gateway_ends_whatever_one_was_at(apart: Stage) -> None:
     await _killed_mid_saga(apart, ALL)
 
 
 async def _killed_mid_saga(stage: Stage, table: list[Step]) -> None:
-    async with stage.gateway() as other:
+    async with stage.gateway(**({"registry": stage.beside} if stage.beside else {})) as other:
         await other.workspaces.CreateWorkspace(stage.create("source"))
         for step in table:
             if _kind(step) == "delete":
@@ -65,6 +76,8 @@ async def _killed_mid_saga(stage: Stage, table: list[Step]) -> None:
                     ended.append(await begun(stage, victim, method, some))
             await victim.kill()
             await stage.kill_registry()
+            if not stage.beside:
+                await stage.start_registry()
             killed = time.monotonic()
             for each in ended:
                 await each
@@ -81,6 +94,8 @@ async def _killed_mid_saga(stage: Stage, table: list[Step]) -> None:
             name = record.name.replace("environments/", "workspaces/")
             await other.workspaces.DeleteWorkspace(pb.DeleteWorkspaceRequest(name=name, force=True))
         assert await stage.empty()
+    if stage.beside:
+        await stage.start_registry()
 
 
 def _stays(step: Step) -> bool:

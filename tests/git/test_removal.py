@@ -2,12 +2,16 @@
 
 import asyncio
 import os
+import subprocess
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import pytest
 
 from servicekit.disk import DiskFull
+from servicekit.status import to_status
 from services.git import files
 from services.git.draft import Draft
 from services.git.errors import (
@@ -20,6 +24,7 @@ from services.git.push import Target
 from services.git.record import Mode, State
 from services.git.remote import Rules
 from services.git.repository import Repository
+from services.git.stacks import EMPTY
 from tests.git.parts import (
     CALLER,
     OTHER,
@@ -208,3 +213,52 @@ async def test_a_removal_that_was_broken_off_is_finished(git: Parts, tmp_path: P
     async with parts(git.state, Rules(local_roots=[Path("/")])) as again:
         assert list(again.records) == []
         assert not list((git.state / "git" / "worktrees").iterdir())
+
+
+async def test_a_removal_that_breaks_off_at_the_end_leaves_no_repository(
+    git: Parts, mode: Mode | None
+) -> None:
+    if os.geteuid() != 0 or mode is Mode.PLAIN:
+        pytest.skip("an ordinary user can make no directory busy, and plain worktrees share none")
+    await git.create("")
+    _, workspace = await git.ready()
+    write(workspace, "new", "x")
+    leave(workspace)
+    await git.forks.snapshot(UID, "acme", "one", copy_live=False)
+    (layer,) = [each for each in (git.state / "git" / "layers").iterdir() if each.name != EMPTY]
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "x", str(layer)], check=True)
+    try:
+        with pytest.raises(OSError, match="cannot be removed"):
+            await git.worktrees.remove(UID, "acme")
+        assert left(git) == []
+    finally:
+        subprocess.run(["umount", "-l", str(layer)], check=True)
+
+
+async def test_a_full_disk_of_repositories_is_told_as_such(
+    git: Parts, source: Path, mode: Mode | None
+) -> None:
+    if os.geteuid() != 0 or mode is not None:
+        pytest.skip("an ordinary user can mount no small disk, and once is enough")
+    root = git.state / "git" / "repositories"
+    root.mkdir(exist_ok=True, mode=0o711)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "x", str(root)], check=True)
+    try:
+        await git.create(source)
+        record, workspace = await git.ready()
+        write(workspace, "new", os.urandom(64 << 10))
+        with (root / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
+            while True:
+                ballast.write(bytes(4096))
+        for refused in (
+            git.create(source, OTHER, branch="other", max_staleness=60),
+            git.committer.commit(record, workspace, Draft(message="More")),
+        ):
+            with pytest.raises((DiskFull, OSError)) as caught:
+                await refused
+            assert to_status(caught.value).code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+        (root / "ballast").unlink()
+        assert await git.committer.commit(record, workspace, Draft(message="More"))
+    finally:
+        await git.cells.__aexit__()
+        subprocess.run(["umount", "-l", str(root)], check=True)

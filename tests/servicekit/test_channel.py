@@ -297,6 +297,29 @@ async def test_a_failure_of_the_requests_is_raised_as_it_is(protos: Protos, tmp_
                 await made
 
 
+async def test_an_upload_that_grpc_itself_cancels_is_of_a_service_that_is_away(
+    protos: Protos, tmp_path: Path
+) -> None:
+    """It does so, rarely, when a connection ends just as it says that there are no more."""
+
+    async def requests() -> AsyncIterator[Any]:
+        yield protos.pb.SayRequest(text="a")
+        await asyncio.Event().wait()
+
+    def cancelled(*args: Any, **kwargs: Any) -> Any:
+        call = stub.Join(*args, **kwargs)
+        asyncio.get_running_loop().call_later(0.01, call.cancel)
+        return call
+
+    async with (
+        running(protos, tmp_path) as kit,
+        connected(kit.served.address, service="kit") as peer,
+    ):
+        stub = protos.grpc.KitServiceStub(peer.channel)
+        with pytest.raises(Unavailable):
+            await peer.upload(cancelled, requests())  # type: ignore[arg-type]
+
+
 class Alive:
     """Handlers of the back server that have not ended."""
 

@@ -183,7 +183,11 @@ class Connection:
             except asyncio.CancelledError:
                 if body.failure:  # gRPC makes a cancellation of it.
                     raise body.failure from None
-                raise
+                if (task := asyncio.current_task()) and task.cancelling():
+                    raise
+                # And of a gateway that broke off while it was told of the end.
+                await patience.wait(status.broken_off(self.endpoint.address))
+                pause = min(1.0, pause + _PAUSE)
             else:
                 self._reached = True
                 return response

@@ -158,21 +158,26 @@ def reason(error: grpc.aio.AioRpcError) -> ErrorReason.ValueType:
     return ErrorReason.Value(known.name) if known else ErrorReason.ERROR_REASON_UNSPECIFIED
 
 
+def broken_off(address: str, cause: str = "", correlation_id: str = "") -> "Unavailable":
+    """The gateway at `address` cannot be reached, or broke off."""
+    return Unavailable(
+        f"no answer from the gateway at {address}",
+        metadata={"cause": cause} if cause else {},
+        remedy="Start the suite with `cove up`, or say where it is with COVE_ADDRESS.",
+        request_id=correlation_id,
+        broken_off=True,
+    )
+
+
 def of(error: grpc.aio.AioRpcError, address: str) -> CoveError:
     """What a call to the gateway at `address` failed with, as an error of this module."""
     status = _status(error)
     text = error.details() or ""
     correlation_id = _text(error, _CORRELATION_KEY)
     info = _info(status)
-    broken_off = error.code() in _BROKEN_OFF or any(each in text for each in _BROKEN_OFF_TEXTS)
-    if broken_off and not info.reason:
-        return Unavailable(
-            f"no answer from the gateway at {address}",
-            metadata={"cause": text},
-            remedy="Start the suite with `cove up`, or say where it is with COVE_ADDRESS.",
-            request_id=correlation_id,
-            broken_off=True,
-        )
+    broken = error.code() in _BROKEN_OFF or any(each in text for each in _BROKEN_OFF_TEXTS)
+    if broken and not info.reason:
+        return broken_off(address, text, correlation_id)
     fields: list[Violation] = []
     remedy, retry_after = "", None
     bad, said = error_details_pb2.BadRequest(), error_details_pb2.LocalizedMessage()
