@@ -80,6 +80,13 @@ def options(lowers: Sequence[str], upper: str, work: str, xattrs: str) -> str:
     return made
 
 
+def open_work(work: str) -> None:
+    """Open the kernel's own directory in that of a mount to its owner: it is closed to everybody,
+    as would be whoever copies or removes the worktree."""
+    with contextlib.suppress(OSError):
+        os.chmod(f"{work}/work", 0o700)
+
+
 class Layers:
     """The directories of an overlay, opened. None of them may be a symlink.
 
@@ -107,9 +114,7 @@ class Layers:
         attach("overlay", target, "overlay", options=options(lowers, upper, work, xattrs))
         if os.statvfs(target).f_flag & os.ST_RDONLY:
             raise OSError(f"mount overlay at {target}: the kernel made it read-only")
-        # The kernel's own, closed to everybody, as would be whoever copies or removes the worktree.
-        with contextlib.suppress(OSError):
-            os.chmod(f"{work}/work", 0o700)
+        open_work(work)
 
     def close(self) -> None:
         for number in self._opened:

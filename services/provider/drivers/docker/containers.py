@@ -11,10 +11,11 @@ import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
+from weakref import WeakValueDictionary
 
-from agent import PROTOCOL_VERSION, SANDBOX_UID, overlay, stack
+from agent import overlay, stack
 from agent.launcher.start import open_lock
-from agent.protocol import SPEC_VERSION, Facts, Mode, Overlay, SandboxSpec, SandboxStatus, State
+from agent.protocol import Facts, Overlay, SandboxSpec, SandboxStatus, State
 from services.provider.drivers.docker import groups, shape
 from services.provider.drivers.docker.door import Door
 from services.provider.drivers.docker.engine import Container, Engine, EngineError
@@ -33,11 +34,17 @@ class StartFailed(Exception):
     """A container did not start; the message says why."""
 
 
+class NotOurs(Exception):
+    """A container has the name of one of ours, and is of another state directory, or version."""
+
+
 class Containers:
     """All that are ours: of this state directory, at one engine."""
 
-    def __init__(self, engine: Engine, runtime: Path, labels: Labels) -> None:
+    def __init__(self, engine: Engine, runtime: Path, labels: Labels, facts: Facts) -> None:
         self._engine = engine
+        self._facts = facts
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._sockets = runtime / "a"
         self._doors = runtime / "d"
         self._labels = labels
@@ -45,24 +52,34 @@ class Containers:
         for folder in (self._sockets, self._doors):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
+    async def facts(self) -> Facts:
+        """As the engine was found to be last, or what engines are mostly."""
+        return self._facts
+
+    def suppose(self, facts: Facts) -> None:
+        self._facts = facts
+
     async def start(self, spec: SandboxSpec, owner: Owner, made: shape.Made) -> SandboxStatus:
-        """Start one whose agent then answers, unless it runs. Raises StartFailed, EngineAway."""
-        if (found := await self._find(spec.uid)) and found.running:
-            return self._status(spec.uid, found)
-        try:
-            await self._remove(spec.uid)
-            await self._start(spec, owner, made)
-        except (EngineError, OSError) as error:
-            await self._remove(spec.uid)
-            raise StartFailed(str(error)) from error
-        except BaseException:
-            with contextlib.suppress(EngineError):
-                await asyncio.shield(self._remove(spec.uid))
-            raise
-        return await self.inspect(spec.uid)
+        """Start one whose agent then answers, unless it runs.
+
+        Raises StartFailed, and as `inspect`.
+        """
+        async with self._lock(spec.uid):
+            if (found := await self._find(spec.uid)) and found.running:
+                return self._status(spec.uid, found)
+            try:
+                await self._remove(spec.uid)
+                await self._start(spec, owner, made)
+            except (EngineError, OSError, StartFailed) as error:
+                await self._remove(spec.uid)
+                raise StartFailed(str(error)) from error
+            return await self.inspect(spec.uid)
 
     async def inspect(self, uid: str) -> SandboxStatus:
-        """What is there of `uid`; ABSENT when nothing runs. Raises EngineAway, EngineError."""
+        """What is there of `uid`; ABSENT when nothing runs.
+
+        Raises EngineAway, EngineError, NotOurs.
+        """
         found = await self._find(uid)
         return self._status(uid, found) if found else SandboxStatus(uid=uid)
 
@@ -84,9 +101,10 @@ class Containers:
 
     async def kill(self, uid: str) -> bool:
         """Kill it and remove what it left; true when one ran."""
-        found = await self._find(uid)
-        await self._remove(uid)
-        return bool(found and found.running)
+        async with self._lock(uid):
+            found = await self._find(uid)
+            await self._remove(uid)
+            return bool(found and found.running)
 
     async def freeze(self, uid: str, seconds: float) -> bool:
         """Hold all its processes still; false when none runs. They go on after `seconds`.
@@ -115,22 +133,36 @@ class Containers:
         await self._engine.unpause(found.identity)
         return True
 
+    async def frozen(self, uid: str) -> bool:
+        found = await self._find(uid)
+        return bool(found and found.paused)
+
     async def tidy(self, uid: str) -> None:
         """Remove what one that has ended by itself left."""
-        found = await self._find(uid)
-        if not (found and found.running):
-            await self._remove(uid)
+        async with self._lock(uid):
+            found = await self._find(uid)
+            if not (found and found.running):
+                await self._remove(uid)
+
+    async def thaw_forgotten(self) -> None:
+        """Let go on what an earlier provider held still, and did not live to thaw."""
+        for each in await self._engine.containers(self._labels.ours):
+            uid = self._labels.uid(each.labels)
+            if each.paused and uid not in self._thaws:
+                await self.thaw(uid)
 
     def _due(self, uid: str, loop: asyncio.AbstractEventLoop) -> None:
         task = loop.create_task(self.thaw(uid))
         self._thawing = task  # So that it is not collected.
 
     async def _find(self, uid: str) -> Container | None:
-        """Raises EngineError for one of our name that is not ours."""
         found = await self._engine.inspect(self._labels.name(uid))
         if found and self._labels.uid(found.labels) != uid:
-            raise EngineError(409, "a container of another state directory has its name")
+            raise NotOurs(uid)
         return found
+
+    def _lock(self, uid: str) -> asyncio.Lock:
+        return self._locks.setdefault(uid, asyncio.Lock())
 
     def _status(self, uid: str, found: Container) -> SandboxStatus:
         if not found.running:
@@ -159,7 +191,7 @@ class Containers:
             listener.bind(str(path))
             path.chmod(0o600)
             listener.listen(512)
-            async with Door.at(self._doors / spec.uid) as door:
+            with Door.at(self._doors / spec.uid) as door:
                 config = shape.config(
                     spec, made, labels, self._labels.name(spec.uid), self._doors / spec.uid
                 )
@@ -167,9 +199,7 @@ class Containers:
                 await self._engine.start(container)
                 await self._let_in(container, door, (listener.fileno(), lock))
             if spec.overlay:
-                # The kernel's own, closed to everybody, as would be whoever copies it or removes it.
-                with contextlib.suppress(OSError):
-                    os.chmod(f"{spec.overlay.work}/work", 0o700)
+                overlay.open_work(spec.overlay.work)
 
     async def _let_in(self, container: str, door: Door, descriptors: tuple[int, int]) -> None:
         """Raises StartFailed when it ends before, with what it said; or does not come."""
@@ -201,25 +231,6 @@ class Containers:
         await self._engine.remove_volume(self._labels.name(uid))
         for folder in (self._sockets, self._doors):
             (folder / uid).unlink(missing_ok=True)
-
-
-def facts(node: str, cgroup_version: str, problem: str) -> Facts:
-    """What containers are, in the launcher's words."""
-    method = f"cgroup_v{cgroup_version}"
-    return Facts(
-        version=PROTOCOL_VERSION,
-        mode=Mode.ROOT,
-        node=node,
-        sandbox_uid=SANDBOX_UID,
-        bwrap="",
-        memory=method,
-        pids=method,
-        cpu=method,
-        problem=problem,
-        spec=SPEC_VERSION,
-        way_out=True,
-        freeze=method,
-    )
 
 
 @contextlib.contextmanager
@@ -258,7 +269,7 @@ def _volume(over: Overlay) -> Mapping[str, str]:
     for path in (over.upper, over.work, *lowers):
         if _PLAIN & set(path):
             raise OSError(f"{path}: a path of a layer has a comma, a colon or a backslash in it")
-        if not os.path.isdir(path) or os.path.islink(path):
+        if Path(path).is_symlink() or not Path(path).is_dir():
             raise OSError(f"{path}: not a directory; where git was interrupted, try again")
     options = overlay.options(lowers, over.upper, over.work, over.xattrs)
     return {"type": "overlay", "device": "overlay", "o": f"{options},nosuid,nodev"}

@@ -4,8 +4,8 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -19,8 +19,8 @@ class Door:
         self._listener = listener
 
     @classmethod
-    @asynccontextmanager
-    async def at(cls, path: Path) -> AsyncIterator[Self]:
+    @contextmanager
+    def at(cls, path: Path) -> Iterator[Self]:
         """Open while the block runs; after it the path leads nowhere."""
         path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:

@@ -66,6 +66,7 @@ class Engine:
 
     def __init__(self, docker: Docker) -> None:
         self._docker = docker
+        self._volumes: Any = docker.volumes  # Which has no types.
 
     @classmethod
     @asynccontextmanager
@@ -193,18 +194,18 @@ class Engine:
     ) -> None:
         wanted = {"Name": name, "Driver": "local", "DriverOpts": options, "Labels": labels}
         async with _told():
-            await self._docker.volumes.create(wanted)
+            await self._volumes.create(wanted)
 
     async def volumes(self, label: str) -> list[str]:
         """Names of those that have the label `name=value`."""
         async with _told():
-            found = await self._docker.volumes.list(filters={"label": [label]})
+            found = await self._volumes.list(filters={"label": [label]})
         return [str(each["Name"]) for each in found["Volumes"] or ()]
 
     async def remove_volume(self, name: str) -> None:
         """One that is not there is no error."""
         async with _told(404):
-            await (await self._docker.volumes.get(name)).delete()
+            await (await self._volumes.get(name)).delete()
 
 
 @asynccontextmanager

@@ -31,8 +31,10 @@ def problem() -> str:
     except OSError as error:
         return f"the control groups of this machine cannot be seen: {error}"
     if not places or not all(os.access(place, os.W_OK) for place in places):
-        return "the control groups of this machine are not ours to write: run provider as root, " \
+        return (
+            "the control groups of this machine are not ours to write: run provider as root, "
             "with /sys/fs/cgroup writable and the process ids of the machine (`pid: host`)"
+        )
     return ""
 
 

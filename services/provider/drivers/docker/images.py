@@ -1,19 +1,21 @@
 """Images: what a name means today, kept by digest; and what of one the container must know."""
 
-import json
+import asyncio
 import logging
+import os
 import platform
 import re
+import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from agent import SANDBOX_UID
+from agent import SANDBOX_UID, installing
+from servicekit.errors import InvalidArgument
 from services.provider.drivers.docker.engine import Engine, EngineError
 from services.provider.errors import ImageUnavailable
-from servicekit.errors import InvalidArgument
 
 _log = logging.getLogger(__name__)
 
@@ -101,37 +103,24 @@ class Images:
             image=image.name,
         )
 
-    async def users(self, image: Image) -> dict[str, str]:
-        """Its lists of users and groups, with ours in them, by the name of the file in /etc."""
-        kept = self._folder / f"{image.identity.removeprefix('sha256:')}.json"
-        try:
-            return {**json.loads(kept.read_text())["users"]}
-        except (OSError, ValueError, KeyError, TypeError):
+    async def users(self, image: Image) -> Path:
+        """A folder with its lists of users and groups, `passwd` and `group`, and ours in them."""
+        kept = self._folder / image.identity.removeprefix("sha256:")
+        if not await asyncio.to_thread(kept.is_dir):
             found = await self._read_users(image)
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        writing = kept.with_suffix(".new")
-        writing.write_text(json.dumps({**asdict(image), "users": found}))
-        writing.rename(kept)
-        return found
+            await asyncio.to_thread(_write, kept, found)
+        return kept
 
     async def _read_users(self, image: Image) -> dict[str, str]:
         """From a container that is made for it and never started."""
-        wanted = {"Image": image.identity, "Entrypoint": ["-"], "HostConfig": {"NetworkMode": "none"}}
+        host = {"NetworkMode": "none"}
+        wanted = {"Image": image.identity, "Entrypoint": ["-"], "HostConfig": host}
         container = await self._engine.create("", wanted)
         try:
-            found = {}
-            for name, ours in _USERS.items():
-                text = (await self._engine.read(container, f"/etc/{name}", _MOST)).decode(
-                    errors="replace"
-                )
-                number = ours.split(":")[2]
-                lines = [
-                    line
-                    for line in text.splitlines()
-                    if line.split(":")[2:3] != [number] and not line.startswith("cove:")
-                ]
-                found[name] = "\n".join([*lines, ours, ""])
-            return found
+            return {
+                name: _with_ours(await self._engine.read(container, f"/etc/{name}", _MOST), ours)
+                for name, ours in _USERS.items()
+            }
         finally:
             await self._engine.remove(container)
 
@@ -145,7 +134,7 @@ class Images:
 
 
 class _Progress:
-    """Tells the log how a fetch goes on, now and then: a provision that waits has no other voice."""
+    """Tells the log how a fetch goes on, now and then: who waits for one has no other word."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -158,11 +147,33 @@ class _Progress:
             self._bytes[str(each["id"])] = int(detail.get("current", 0)), int(detail["total"])
         if time.monotonic() - self._said > _OFTEN:
             self._said = time.monotonic()
-            done, total = (sum(each) for each in zip(*self._bytes.values(), strict=True)) if (
-                self._bytes
-            ) else (0, 0)
+            done, total = (
+                (sum(each) for each in zip(*self._bytes.values(), strict=True))
+                if (self._bytes)
+                else (0, 0)
+            )
             fields = {"image": self._name, "bytes": done, "of": total}
             _log.info("fetching an image", extra={"fields": fields})
+
+
+def _with_ours(text: bytes, ours: str) -> str:
+    """A list of users or groups, without any other that has our name or number."""
+    name, _, number, *_ = ours.split(":")
+    lines = text.decode(errors="replace").splitlines()
+    others = [
+        each for each in lines if each.split(":")[0] != name and each.split(":")[2:3] != [number]
+    ]
+    return "\n".join([*others, ours, ""])
+
+
+def _write(folder: Path, files: Mapping[str, str]) -> None:
+    making = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir(parents=True)
+    for name, text in files.items():
+        (making / name).write_text(text)
+    installing.open_to_all(making)
+    installing.finished(making, folder)
 
 
 def _unavailable(name: str, error: EngineError) -> ImageUnavailable:

@@ -202,6 +202,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The handle was one of this environment, and the environment has gone on since: ask for the
     one in force now. Metadata: `uid`, `generation`.
     """
+    ERROR_REASON_IMAGE_UNAVAILABLE: _ErrorReason.ValueType  # 411
+    """The image is not there and cannot be fetched, is not made for this machine, or is gone.
+    Metadata: `image`, `cause`, `remedy`.
+    """
     ERROR_REASON_ENVIRONMENT_DORMANT: _ErrorReason.ValueType  # 500
     """The environment has no running sandbox: activate it, then retry. Metadata: `uid`."""
     ERROR_REASON_EXECUTION_NOT_FOUND: _ErrorReason.ValueType  # 501
@@ -468,6 +472,10 @@ Metadata: `uid`, `port`.
 ERROR_REASON_HANDLE_STALE: ErrorReason.ValueType  # 410
 """The handle was one of this environment, and the environment has gone on since: ask for the
 one in force now. Metadata: `uid`, `generation`.
+"""
+ERROR_REASON_IMAGE_UNAVAILABLE: ErrorReason.ValueType  # 411
+"""The image is not there and cannot be fetched, is not made for this machine, or is gone.
+Metadata: `image`, `cause`, `remedy`.
 """
 ERROR_REASON_ENVIRONMENT_DORMANT: ErrorReason.ValueType  # 500
 """The environment has no running sandbox: activate it, then retry. Metadata: `uid`."""
