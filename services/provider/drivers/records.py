@@ -36,8 +36,6 @@ class Record:
     """The digest that the name in `spec` stood for, by which the engine knows it."""
     image_source: str = ""
     """As a registry knows it; empty where it was never in one."""
-    engine: str = ""
-    """The identity of the engine that it was provisioned at."""
 
     def same(self, other: "Record") -> bool:
         """Whether it was asked for as `other` is. Its network may have changed since, and it
@@ -145,7 +143,6 @@ def _from_json(data: dict[str, Any]) -> Record:
         stop_revision=data.get("stop_revision", 0),
         image=data.get("image", ""),
         image_source=data.get("image_source", ""),
-        engine=data.get("engine", ""),
     )
 
 

@@ -19,10 +19,13 @@ from services.provider.errors import ImageUnavailable
 
 _log = logging.getLogger(__name__)
 
+_PART: Final = "[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
+_HOST: Final = "[A-Za-z0-9]+(?:[.-][A-Za-z0-9]+)*(?::[0-9]{1,5})?"
 _REFERENCE: Final = re.compile(
-    r"(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
-    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+    f"(?:{_HOST}/)?{_PART}(?:/{_PART})*"
+    "(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
+"""As the engine takes names; such a one leads nowhere else in its API."""
 _IDENTITY: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _MACHINES: Final = {"amd64": "x86_64", "arm64": "aarch64"}
 _MOST: Final = 1 << 20
