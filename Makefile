@@ -24,7 +24,7 @@ CHAOS_TEST_SECONDS ?= 0
 PYTEST_WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long test-compose check lint types layers protos-check lowest bench protos docs docs-site dist lock clean
+.PHONY: help setup demo up test test-long test-compose test-docker check lint types layers protos-check lowest bench protos docs docs-site dist lock clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,7 +48,7 @@ up: setup ## Start the suite and leave it running.
 
 test: setup ## Run every functional test (some 10 minutes on 2 cores).
 	COVE_CHAOS_TEST_SECONDS=$(CHAOS_TEST_SECONDS) \
-	  $(BIN)/pytest -m "not long" -n $(PYTEST_WORKERS) --dist loadfile
+	  $(BIN)/pytest -m "not long and not docker" -n $(PYTEST_WORKERS) --dist loadfile
 
 test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load. LONG=-k expression picks.
 	COVE_FUZZ_WORKTREES=$(FUZZ_WORKTREES) COVE_KILL_POINTS=$(KILL_POINTS) \
@@ -63,6 +63,9 @@ test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load.
 
 test-compose: setup ## Run the suite in containers, for real; as root, about 6 minutes.
 	@$(BIN)/python -m tests.compose
+
+test-docker: setup ## Run the driver docker on an engine of its own; as root, about 3 minutes.
+	$(BIN)/pytest -m docker tests/docker tests/drivers
 
 check: lint types layers protos-check docs-site lowest ## Check style, types, layers, protos, docs and lowest versions.
 

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import subprocess
 from datetime import timedelta
+from typing import Any
 
 import grpc
 import pytest
@@ -47,7 +48,7 @@ async def test_what_it_can(stage: Stage) -> None:
     ],
 )
 async def test_what_it_cannot_is_refused_and_nothing_is_made(
-    stage: Stage, spec: dict[str, object], expected: ErrorReason
+    stage: Stage, spec: dict[str, Any], expected: int
 ) -> None:
     uid = new_uid()
     with pytest.raises(grpc.aio.AioRpcError) as refused:
