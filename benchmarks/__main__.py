@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks import (
     create,
     density,
+    driver,
     ending,
     execute,
     memory,
@@ -28,13 +29,14 @@ ALL = {
     "create": create.run,
     "ending": ending.run,
     "density": density.run,
+    "driver": driver.run,
     "stream": stream.run,
     "memory": memory.run,
     "worktree": worktree.run,
     "registry": registry.run,
     "stores": stores.run,
 }
-DOCKER = ("execute", "create", "ending", "density")
+DOCKER = ("execute", "create", "ending", "density", "driver")
 
 
 async def main(names: list[str]) -> int:

@@ -12,8 +12,6 @@ BARE: Final = "cove-test/bare"
 """Busybox and nothing else: no Python, no libc, no list of users."""
 DEBIAN: Final = "cove-test/debian"
 """Of debootstrap, or what COVE_BASE_TAR has."""
-_APPLETS: Final = ("sh", "cat", "chmod", "dd", "echo", "env", "false", "grep", "id", "ls", "mkdir")
-_APPLETS_TOO: Final = ("mv", "nc", "ps", "rm", "sleep", "stty", "touch", "true", "wc", "wget")
 
 
 def make_bare(folder: Path, *files: str) -> Path:
@@ -21,8 +19,9 @@ def make_bare(folder: Path, *files: str) -> Path:
     (folder / "bin").mkdir(parents=True)
     shutil.copyfile(_busybox(folder.parent), folder / "bin/busybox")
     (folder / "bin/busybox").chmod(0o755)
-    for name in (*_APPLETS, *_APPLETS_TOO):
-        (folder / "bin" / name).symlink_to("busybox")
+    for name in _told(folder / "bin/busybox", "--list").decode().split():
+        if name != "busybox":
+            (folder / "bin" / name).symlink_to("busybox")
     for name in files:
         (folder / name).touch()
     return folder
@@ -69,7 +68,7 @@ def _busybox(folder: Path) -> Path:
     return there / "root/bin/busybox"
 
 
-def _told(*argv: str) -> bytes:
+def _told(*argv: str | Path) -> bytes:
     try:
         return subprocess.run(argv, capture_output=True).stdout
     except OSError:

@@ -65,6 +65,7 @@ class Contained:
         labels = Labels(_identity(self._folder))
         self._containers = Containers(engine, runtime, labels, _facts(settings.node, "1"))
         self._proven: Facts | None = None
+        self._proving = asyncio.Lock()
         self._library = Path()
 
     @classmethod
@@ -95,8 +96,10 @@ class Contained:
 
     async def probed(self) -> Facts:
         """What containers can do here, as the engine says; none is started for it."""
-        if self._proven:
-            return self._proven
+        async with self._proving:
+            return self._proven or await self._proved()
+
+    async def _proved(self) -> Facts:
         if not self._settings.socket.exists():
             raise SandboxUnavailable(
                 "there is no engine of containers at this socket",
