@@ -133,7 +133,7 @@ lock: ## Resolve the requirements anew.
 	@test -x .build/uv/bin/uv || { $(PYTHON) -m venv .build/uv && .build/uv/bin/pip install --quiet uv; }
 	$(COMPILE) $(EVERYTHING) --upgrade -o requirements.lock > /dev/null
 	$(COMPILE) $(EVERYTHING) --resolution lowest-direct -o requirements-lowest.lock > /dev/null
-	$(COMPILE) --extra postgres --group build -c requirements.lock -o requirements-server.lock > /dev/null
+	$(COMPILE) --extra docker --extra postgres --group build -c requirements.lock -o requirements-server.lock > /dev/null
 
 clean: ## Remove what was built; never touches a state directory.
 	rm -rf .venv .build .pytest_cache .mypy_cache .ruff_cache
