@@ -64,8 +64,9 @@ test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load.
 test-compose: setup ## Run the suite in containers, for real; as root, about 6 minutes.
 	@$(BIN)/python -m tests.compose
 
+# Once more on an image with more in it: `pytest -m docker tests/drivers`. COVE_BASE_TAR saves debootstrap.
 test-docker: setup ## Run the driver docker on an engine of its own; as root, about 3 minutes.
-	$(BIN)/pytest -m docker tests/docker tests/drivers
+	$(BIN)/pytest -m "docker and not long" tests/docker tests/drivers
 
 check: lint types layers protos-check docs-site lowest ## Check style, types, layers, protos, docs and lowest versions.
 

@@ -88,12 +88,10 @@ async def test_its_agent_is_reached_from_outside_only(stage: Stage, box: Sandbox
 
 
 async def test_memory_that_is_not_there_ends_the_command_and_not_the_agent(stage: Stage) -> None:
-    box = await stage.active(limits=pb.Limits(memory_bytes=64 << 20, processes=40))
+    box = await stage.active(limits=pb.Limits(memory_bytes=64 << 20))
     done = await stage.caller.execute(box, "x=a; while :; do x=$x$x; done")
     assert done.execution.exit.WhichOneof("reason") == "limit"
-    many = "i=0; while [ $i -lt 100 ]; do sleep 1000 & i=$((i+1)); done"
-    await stage.caller.execute(box, many)
-    assert await stage.said(box, "ps | grep -c '[s]leep 1000'; true") != "100\n"
+    assert await stage.said(box, "echo alive") == "alive\n"
     await stage.release(box)
 
 

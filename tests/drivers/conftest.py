@@ -19,14 +19,17 @@ from tests.suite.conftest import repository
 __all__ = ["repository"]
 
 MAKERS: Final[dict[str, Maker]] = {"local": local, "docker": docker, "docker-debian": docker_debian}
-ENGINES: Final = {"docker": pytest.mark.docker, "docker-debian": pytest.mark.docker}
+MARKS: Final = {
+    "docker": (pytest.mark.docker,),
+    "docker-debian": (pytest.mark.docker, pytest.mark.long),
+}
 """Those that start an engine have a target of `make` of their own."""
 
 
 @pytest_asyncio.fixture(
     scope="package",
     loop_scope="package",
-    params=[pytest.param(name, marks=ENGINES.get(name, ())) for name in MAKERS],
+    params=[pytest.param(name, marks=MARKS.get(name, ())) for name in MAKERS],
 )
 async def stage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

@@ -45,11 +45,13 @@ class Containers:
         self._engine = engine
         self._facts = facts
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._sockets = runtime / "a"
+        self._links = runtime / "a"
+        """Where executor looks. A link says by the folder that it leads to whose an agent is."""
+        self._sockets = runtime / "docker"
         self._doors = runtime / "d"
         self._labels = labels
         self._thaws: dict[str, asyncio.TimerHandle] = {}
-        for folder in (self._sockets, self._doors):
+        for folder in (self._links, self._sockets, self._doors):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def facts(self) -> Facts:
@@ -187,10 +189,10 @@ class Containers:
                 )
             listener = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             path = self._sockets / spec.uid
-            path.unlink(missing_ok=True)
             listener.bind(str(path))
             path.chmod(0o600)
             listener.listen(512)
+            (self._links / spec.uid).symlink_to(f"../{self._sockets.name}/{spec.uid}")
             with Door.at(self._doors / spec.uid) as door:
                 config = shape.config(
                     spec, made, labels, self._labels.name(spec.uid), self._doors / spec.uid
@@ -229,7 +231,7 @@ class Containers:
                 await self._engine.unpause(found.identity)
             await self._engine.remove(found.identity)
         await self._engine.remove_volume(self._labels.name(uid))
-        for folder in (self._sockets, self._doors):
+        for folder in (self._links, self._sockets, self._doors):
             (folder / uid).unlink(missing_ok=True)
 
 
