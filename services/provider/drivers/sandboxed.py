@@ -19,11 +19,8 @@ from servicekit.errors import ServiceError
 from services.provider.driver import (
     Capabilities,
     Capability,
-    Disk,
     Found,
-    Isolation,
     Limits,
-    Method,
     Mounting,
     Network,
     Observation,
@@ -33,7 +30,7 @@ from services.provider.driver import (
     Usage,
     Worktree,
 )
-from services.provider.drivers import stopping
+from services.provider.drivers import abilities, stopping
 from services.provider.drivers.making import Maker, Sandboxes
 from services.provider.drivers.networks import Networks
 from services.provider.drivers.places import Places as WorktreePlaces
@@ -50,21 +47,6 @@ from services.provider.errors import (
 )
 
 _GENERATION: Final = 1
-_CAN: Final = frozenset(
-    {
-        Capability.LIVE_OUTPUT,
-        Capability.INPUT,
-        Capability.TERMINAL,
-        Capability.SIGNALS,
-        Capability.BACKGROUND,
-        Capability.PARALLEL,
-        Capability.SECRETS,
-        Capability.PORTS,
-        Capability.PROCESS_LIMIT,
-        Capability.DISK_LIMIT,
-        Capability.OPEN_FILES_LIMIT,
-    }
-)
 
 
 class SandboxDriver:
@@ -104,26 +86,13 @@ class SandboxDriver:
 
     async def capabilities(self) -> Capabilities:
         facts, remedy = await self._maker.told()
-        isolation = Isolation.ROOT if facts.mode is Mode.ROOT else Isolation.USER
-        can = set(_CAN | self._maker.can)
-        if facts.freeze:
-            can.add(Capability.FREEZE)
-        if facts.way_out and await self._ways_out.available():
-            can.add(Capability.ALLOW_LIST)
-        methods = {Capability.MEMORY_LIMIT: facts.memory, Capability.CPU_LIMIT: facts.cpu}
-        can.update(name for name, method in methods.items() if method)
-        return Capabilities(
+        able = facts.way_out and await self._ways_out.available()
+        return abilities.of(
+            facts,
             driver=self.name,
-            node=facts.node,
-            isolation=Isolation.NONE if remedy else isolation,
-            memory=Method(facts.memory),
-            processes=Method(facts.pids),
-            cpu=Method(facts.cpu),
-            idle_timeout=self._idle_timeout,
-            disk=Disk.SOFT,
-            open_files=Method.RLIMIT,
-            can=frozenset(can),
+            can=self._maker.can.union({Capability.ALLOW_LIST} if able else ()),
             mounts=self.mounts,
+            idle_timeout=self._idle_timeout,
             remedy=remedy,
         )
 
