@@ -12,8 +12,8 @@ async def test_commands_find_what_is_in_the_image(stage: Stage, debian: str) -> 
     uid = new_uid()
     box = await stage.active(stage.layers(uid), uid=uid, image=DEBIAN)
     assert stage.docker.inspect(uid)["Image"] == debian
-    script = "import getpass, sys; print(getpass.getuser(), sys.prefix, open('d/f').read().strip())"
-    assert await stage.said(box, f'python3 -c "{script}"') == "cove /usr lower\n"
+    script = "import os, sys; print(os.getuid(), sys.prefix, open('d/f').read().strip())"
+    assert await stage.said(box, f'python3 -c "{script}"') == "60900 /usr lower\n"
     users = await stage.said(box, "getent passwd root cove | cut -d: -f1,3")
     assert users == "root:0\ncove:60900\n"
     agent = await stage.said(box, "tr '\\0' ' ' < /proc/1/cmdline")

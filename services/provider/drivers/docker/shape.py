@@ -47,6 +47,7 @@ def config(
         "Hostname": "cove",
         "Env": list(_NOT_FROM_THE_IMAGE),
         "Labels": dict(labels),
+        "StopSignal": "SIGKILL",
         "Healthcheck": {"Test": ["NONE"]},
         "NetworkDisabled": True,
         "HostConfig": {
