@@ -99,6 +99,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "what it can.",
     "DRIVER_UNKNOWN": "Name a driver that GetCapabilities lists, or none for the default.",
     "NOT_PROVISIONED": "Provision the environment first.",
+    "IMAGE_UNAVAILABLE": "Name an image for this kind of machine that the engine has or can fetch; "
+    "where the one that a workspace was made with is gone, bring it back to the engine and retry.",
     "HANDLE_STALE": "Ask the provider for the handle in force, and use that.",
     "HANDLE_INVALID": "Provision the environment again and use the new handle.",
     "ACTIVATION_FAILED": "Read the cause; correct the spec or the host, then retry.",
