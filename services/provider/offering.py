@@ -1,15 +1,19 @@
 """The drivers of a node, as its config names them."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from servicekit.config import StartError
 from servicekit.disk import DiskGuard
+from servicekit.errors import ServiceError
 from services.provider.config import Config
 from services.provider.drivers.local import Launched
 from services.provider.drivers.making import Maker
 from services.provider.drivers.sandboxed import SandboxDriver
 from services.provider.drivers.ways_out import WaysOut
+
+_log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -55,5 +59,15 @@ async def _maker(name: str, config: Config, stack: AsyncExitStack) -> Maker:
 
 
 async def restored(drivers: list[SandboxDriver]) -> bool:
-    """Have every driver restore the ways out of its sandboxes; whether all have them."""
-    return all([await each.restore_ways_out() for each in drivers])
+    """Have every driver restore the ways out of its sandboxes; whether all have them.
+
+    What one stands on may be away: that is nothing to the others.
+    """
+    done = []
+    for each in drivers:
+        try:
+            done.append(await each.restore_ways_out())
+        except ServiceError as error:
+            _log.warning("no ways out yet: %s", error, extra={"fields": {"driver": each.name}})
+            done.append(False)
+    return all(done)

@@ -18,7 +18,7 @@ from agent.launcher.start import open_lock
 from agent.protocol import Facts, Overlay, SandboxSpec, SandboxStatus, State
 from services.provider.drivers.docker import groups, shape
 from services.provider.drivers.docker.door import Door
-from services.provider.drivers.docker.engine import Container, Engine, EngineError
+from services.provider.drivers.docker.engine import Container, Engine, EngineAway, EngineError
 from services.provider.drivers.docker.labels import Labels, Owner
 
 _LOCK_PATIENCE: Final = 5.0
@@ -51,6 +51,7 @@ class Containers:
         self._doors = runtime / "d"
         self._labels = labels
         self._thaws: dict[str, asyncio.TimerHandle] = {}
+        self._thawing: set[asyncio.Task[None]] = set()
         for folder in (self._links, self._sockets, self._doors):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -116,13 +117,14 @@ class Containers:
         found = await self._find(uid)
         if not (found and found.running):
             return False
-        if not found.paused:
-            await self._engine.pause(found.identity)
         loop = asyncio.get_running_loop()
         if before := self._thaws.pop(uid, None):
             seconds = max(seconds, before.when() - loop.time())
             before.cancel()
+        # First, as what is paused and has none is taken for forgotten.
         self._thaws[uid] = loop.call_later(seconds, self._due, uid, loop)
+        if not found.paused:
+            await self._engine.pause(found.identity)
         return True
 
     async def thaw(self, uid: str) -> bool:
@@ -154,8 +156,14 @@ class Containers:
                 await self.thaw(uid)
 
     def _due(self, uid: str, loop: asyncio.AbstractEventLoop) -> None:
-        task = loop.create_task(self.thaw(uid))
-        self._thawing = task  # So that it is not collected.
+        task = loop.create_task(self._thaw_when_due(uid))
+        self._thawing.add(task)  # So that it is not collected.
+        task.add_done_callback(self._thawing.discard)
+
+    async def _thaw_when_due(self, uid: str) -> None:
+        """An engine that is away now, and had it held still, is asked again at the next look."""
+        with contextlib.suppress(EngineAway, EngineError, NotOurs):
+            await self.thaw(uid)
 
     async def _find(self, uid: str) -> Container | None:
         found = await self._engine.inspect(self._labels.name(uid))

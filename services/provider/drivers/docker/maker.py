@@ -193,15 +193,12 @@ class Contained:
         return ""
 
     async def _keep(self) -> None:
-        """Thaw what was forgotten, once; and tidy up, now and then."""
-        thawed = False
+        """Thaw what was forgotten, and tidy up, now and then."""
         while True:
             wait = _SOON
             try:
                 async with self.connected():
-                    if not thawed:
-                        await self._containers.thaw_forgotten()
-                        thawed = True
+                    await self._containers.thaw_forgotten()
                     for uid in await self._containers.left():
                         await self._containers.tidy(uid)
                 wait = _REST
