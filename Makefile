@@ -31,7 +31,7 @@ SPREAD := --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long test-compose check lint types layers protos-check lowest bench protos docs docs-site dist lock clean
+.PHONY: help setup demo up test test-long test-compose test-docker check lint types layers protos-check lowest bench protos docs docs-site dist lock clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,7 +55,7 @@ up: setup ## Start the suite and leave it running.
 
 test: setup ## Run every functional test (some 10 minutes on 2 cores).
 	COVE_CHAOS_TEST_SECONDS=$(CHAOS_TEST_SECONDS) \
-	  $(BIN)/pytest -m "not long" -n $(PYTEST_WORKERS) $(SPREAD)
+	  $(BIN)/pytest -m "not long and not docker" -n $(PYTEST_WORKERS) $(SPREAD)
 
 test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load. LONG=-k expression picks.
 	COVE_FUZZ_WORKTREES=$(FUZZ_WORKTREES) COVE_KILL_POINTS=$(KILL_POINTS) \
@@ -70,6 +70,10 @@ test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load.
 
 test-compose: setup ## Run the suite in containers, for real; as root, about 6 minutes.
 	@$(BIN)/python -m tests.compose
+
+# Once more on an image with more in it: `pytest -m docker tests/drivers`. COVE_BASE_TAR saves debootstrap.
+test-docker: setup ## Run the driver docker on an engine of its own; as root, about 3 minutes.
+	$(BIN)/pytest -m "docker and not long" tests/docker tests/drivers
 
 check: lint types layers protos-check docs-site lowest ## Check style, types, layers, protos, docs and lowest versions.
 
@@ -133,12 +137,12 @@ dist: setup ## Build both wheels into .build/dist, and try them.
 # No index address is written, so that every mirror serves.
 COMPILE := .build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-annotate --no-emit-package cove pyproject.toml sdk/pyproject.toml
-EVERYTHING := --extra dagger --extra mcp --extra postgres --group dev
+EVERYTHING := --extra dagger --extra docker --extra mcp --extra postgres --group dev
 lock: ## Resolve the requirements anew.
 	@test -x .build/uv/bin/uv || { $(PYTHON) -m venv .build/uv && .build/uv/bin/pip install --quiet uv; }
 	$(COMPILE) $(EVERYTHING) --upgrade -o requirements.lock > /dev/null
 	$(COMPILE) $(EVERYTHING) --resolution lowest-direct -o requirements-lowest.lock > /dev/null
-	$(COMPILE) --extra postgres --group build -c requirements.lock -o requirements-server.lock > /dev/null
+	$(COMPILE) --extra docker --extra postgres --group build -c requirements.lock -o requirements-server.lock > /dev/null
 
 clean: ## Remove what was built; never touches a state directory.
 	rm -rf .venv .build .pytest_cache .mypy_cache .ruff_cache

@@ -18,3 +18,6 @@ MOST_PREPARED = 4
 
 FEWEST_PROCESSES = 16
 """A sandbox that is allowed fewer processes prepares nothing, so that its limit is exact."""
+
+DOOR = "/.cove/door"
+"""Where an agent in a container, which no launcher has prepared, is given what it starts with."""

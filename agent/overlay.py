@@ -72,6 +72,21 @@ def attach(
         raise _failed(f"mount {kind}{' ' if kind else ''}at {target}")
 
 
+def options(lowers: Sequence[str], upper: str, work: str, xattrs: str) -> str:
+    """Of a mount of these paths, in which there is no comma and no colon. Raises OSError."""
+    made = f"lowerdir={':'.join(lowers)},upperdir={upper},workdir={work},{_OPTIONS[xattrs]}"
+    if len(os.fsencode(made)) > _LONGEST_OPTIONS:
+        raise OSError("the paths of the layers are too long together for the kernel")
+    return made
+
+
+def open_work(work: str) -> None:
+    """Open the kernel's own directory in that of a mount to its owner: it is closed to everybody,
+    as would be whoever copies or removes the worktree."""
+    with contextlib.suppress(OSError):
+        os.chmod(f"{work}/work", 0o700)
+
+
 class Layers:
     """The directories of an overlay, opened. None of them may be a symlink.
 
@@ -96,14 +111,10 @@ class Layers:
         Descriptors are shorter than paths, and have no colon.
         """
         upper, work, *lowers = (f"/proc/self/fd/{number}" for number in self._opened)
-        options = f"lowerdir={':'.join(lowers)},upperdir={upper},workdir={work},{_OPTIONS[xattrs]}"
-        assert len(options) <= _LONGEST_OPTIONS
-        attach("overlay", target, "overlay", options=options)
+        attach("overlay", target, "overlay", options=options(lowers, upper, work, xattrs))
         if os.statvfs(target).f_flag & os.ST_RDONLY:
             raise OSError(f"mount overlay at {target}: the kernel made it read-only")
-        # The kernel's own, closed to everybody, as would be whoever copies or removes the worktree.
-        with contextlib.suppress(OSError):
-            os.chmod(f"{work}/work", 0o700)
+        open_work(work)
 
     def close(self) -> None:
         for number in self._opened:

@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks import (
     create,
     density,
+    driver,
     ending,
     execute,
     memory,
@@ -30,6 +31,7 @@ ALL = {
     "create": create.run,
     "ending": ending.run,
     "density": density.run,
+    "driver": driver.run,
     "stream": stream.run,
     "memory": memory.run,
     "worktree": worktree.run,
@@ -37,7 +39,7 @@ ALL = {
     "nodes": nodes.run,
     "stores": stores.run,
 }
-DOCKER = ("execute", "create", "ending", "density")
+DOCKER = ("execute", "create", "ending", "density", "driver")
 GROUPS = {"docker": DOCKER, "ratios": (*DOCKER, "stream")}
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from tests.compose.daemon import daemon
 from tests.compose.machine import Cannot, make_base, require_root
 
-_IMAGE: Final = "bench"
+IMAGE: Final = "bench"
 _FOREVER: Final = ("sleep", "86400")
 
 
@@ -23,7 +23,7 @@ class Engine:
 
     async def create(self) -> str:
         """A container without network that does nothing; its id."""
-        wanted = {"Image": _IMAGE, "Cmd": _FOREVER, "HostConfig": {"NetworkMode": "none"}}
+        wanted = {"Image": IMAGE, "Cmd": _FOREVER, "HostConfig": {"NetworkMode": "none"}}
         answer = json.loads(await self._call("POST", "/containers/create", wanted))
         return str(answer["Id"])
 
@@ -94,5 +94,5 @@ def engine(folder: Path) -> Iterator[Engine | None]:
 
 
 def _import(address: str, base: Path) -> None:
-    command = f"tar -C '{base}' -c . | docker --host '{address}' import - {_IMAGE}"
+    command = f"tar -C '{base}' -c . | docker --host '{address}' import - {IMAGE}"
     subprocess.run(["sh", "-c", command], check=True, stdout=subprocess.DEVNULL, env=os.environ)

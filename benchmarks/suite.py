@@ -14,7 +14,7 @@ from pathlib import Path
 
 import grpc
 
-from benchmarks.engine import Engine
+from benchmarks.engine import IMAGE, Engine
 from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import (
@@ -45,15 +45,13 @@ class Suite:
     def executions(self) -> ExecutionServiceStub:
         return ExecutionServiceStub(self.channel)
 
-    async def create(self, repository: Path, name: str, revision: str = "") -> pb.Workspace:
-        request = pb.CreateWorkspaceRequest(
-            workspace_id=name,
-            workspace=pb.Workspace(
-                spec=registry_pb2.EnvironmentSpec(
-                    repository=f"file://{repository}", revision=revision
-                )
-            ),
+    async def create(
+        self, repository: Path, name: str, revision: str = "", driver: str = ""
+    ) -> pb.Workspace:
+        spec = registry_pb2.EnvironmentSpec(
+            repository=f"file://{repository}", revision=revision, driver=driver
         )
+        request = pb.CreateWorkspaceRequest(workspace_id=name, workspace=pb.Workspace(spec=spec))
         answer = await self.workspaces.CreateWorkspace(request, metadata=self.metadata)
         return answer.workspace
 
@@ -117,13 +115,27 @@ def tree(pid: int) -> list[int]:
     return found
 
 
+def _on(engine: Engine) -> dict[str, str]:
+    """Variables of a suite whose workspaces may stand on this engine too."""
+    return {
+        "COVE_DRIVERS": "local,docker",
+        "COVE_PROVIDER__DOCKER_SOCKET": str(engine.socket),
+        "COVE_PROVIDER__DOCKER_IMAGE": IMAGE,
+    }
+
+
 @asynccontextmanager
 async def suite(engine: Engine | None = None) -> AsyncIterator[Suite]:
     root = Path(tempfile.mkdtemp(prefix="cove-bench-"))
     up = await asyncio.create_subprocess_exec(
         str(Path(sys.executable).parent / "cove"),
         *("up", "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"),
-        env={**os.environ, "COVE_STATE": f"{root}/state", "COVE_RUNTIME": f"{root}/run"},
+        env={
+            **os.environ,
+            "COVE_STATE": f"{root}/state",
+            "COVE_RUNTIME": f"{root}/run",
+            **(_on(engine) if engine else {}),
+        },
         stdout=subprocess.PIPE,
         stderr=(root / "log").open("wb"),
     )

@@ -112,7 +112,8 @@ class _Suite:
 
     def _env(self) -> dict[str, str]:
         """Of every service. It reads the variables of its own name, and the shared ones."""
-        defaults = {"COVE_GIT__LOCAL_ROOTS": "/", "COVE_EXECUTOR__NODE": self._places.node()}
+        defaults = {"COVE_GIT__LOCAL_ROOTS": "/"}
+        defaults |= {f"COVE_{name}__NODE": self._places.node() for name in ("EXECUTOR", "PROVIDER")}
         env = {**defaults, **self._settings.env}
         env["COVE_STATE"] = os.fspath(self._places.state)
         env["COVE_RUNTIME"] = os.fspath(self._places.runtime)

@@ -99,6 +99,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "what it can.",
     "DRIVER_UNKNOWN": "Name a driver that GetCapabilities lists, or none for the default.",
     "NOT_PROVISIONED": "Provision the environment first.",
+    "IMAGE_UNAVAILABLE": "Name an image for this kind of machine that the engine has or can fetch; "
+    "where the one that a workspace was made with is gone, bring it back to the engine and retry.",
     "NODE_UNAVAILABLE": "Retry; if it stays, have the operator look at that node.",
     "NODE_LOST": "Wait for the node, or delete the workspace and create it anew. One that is "
     "made with `rebuild` is made again elsewhere by itself.",

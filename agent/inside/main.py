@@ -17,9 +17,9 @@ from agent.inside.connection import Connection
 from agent.inside.limits import Processes
 from agent.inside.requests import Requests
 
-_LOCK = 0
+LOCK = 0
 """Where the launcher left the lock of the worktree: held until we end, and by no command."""
-_LISTENER = 3
+LISTENER = 3
 _MAX_CLIENTS = 64
 _CLOSE_WAIT = 3600.0
 
@@ -28,7 +28,7 @@ class Agent:
     """The loop. `idle_timeout` in seconds, 0 is never."""
 
     def __init__(self, idle_timeout: float, processes: Processes) -> None:
-        self._listener = socket(fileno=_LISTENER)
+        self._listener = socket(fileno=LISTENER)
         self._listener.setblocking(False)
         self._clients: list[Connection] = []
         self._requests = Requests(processes)
@@ -53,7 +53,7 @@ class Agent:
         """One round of poll: whatever is ready is served."""
         poll = select.poll()
         serve = {}
-        for descriptor in (_LISTENER, self._woken):
+        for descriptor in (LISTENER, self._woken):
             poll.register(descriptor, select.POLLIN)
         for execution in self._requests.commands.executions.values():
             for stream in execution.streams:
@@ -103,7 +103,7 @@ class Agent:
                 follower.told()
             elif descriptor in pending:
                 continue  # Those are seen to in every round.
-            elif descriptor == _LISTENER:
+            elif descriptor == LISTENER:
                 self._accept()
             else:
                 os.read(self._woken, 4096)
@@ -206,7 +206,7 @@ def main() -> int:
     system.set_dumpable(0)
     system.default_signal(system.SIGINT)
     os.umask(0o022)
-    os.set_inheritable(_LOCK, False)
+    os.set_inheritable(LOCK, False)
     _, expected, idle_timeout, most, counted, _uid = sys.argv
     version = ".".join(map(str, sys.version_info[:3]))
     if version != expected:

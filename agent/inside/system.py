@@ -21,6 +21,8 @@ RENAME_NOREPLACE = 1
 TIOCSCTTY, TIOCSWINSZ = 0x540E, 0x5414
 
 _PR_SET_DUMPABLE = 4
+_PR_SET_SECCOMP, _SECCOMP_FILTER = 22, 2
+_STEP_BYTES = 8
 _PR_SET_NO_NEW_PRIVS = 38
 _SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 444, 445, 446
 _LANDLOCK_VERSION = 1
@@ -35,6 +37,12 @@ class _Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001
     """An int of C."""
 
     _type_ = "i"
+
+
+class _Char(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001
+    """A char of C."""
+
+    _type_ = "c"
 
 
 class _Function(_ctypes.CFuncPtr):
@@ -62,6 +70,18 @@ _renameat2 = _of_libc("renameat2")
 def set_dumpable(value: int) -> None:
     """With 0, nobody of our uid may trace us or read our memory and descriptors."""
     if _prctl(_PR_SET_DUMPABLE, value, 0, 0, 0) != 0:
+        raise _failed()
+
+
+def filter_calls(program: bytes) -> None:
+    """Have the kernel judge every system call from here on by this BPF, too. Raises OSError.
+
+    Whoever has no_new_privs may do so.
+    """
+    fields = {"_type_": _Char, "_length_": len(program)}
+    steps = type("_Steps", (_ctypes.Array,), fields).from_buffer_copy(program)  # type: ignore[attr-defined]
+    told = struct.pack("@HP", len(program) // _STEP_BYTES, _ctypes.addressof(steps))
+    if _prctl(_PR_SET_SECCOMP, _SECCOMP_FILTER, told, 0, 0) != 0:
         raise _failed()
 
 

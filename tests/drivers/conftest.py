@@ -11,21 +11,35 @@ from typing import Final
 import pytest
 import pytest_asyncio
 
+from tests.compose.machine import Cannot
+from tests.docker.standing import docker, docker_debian
 from tests.drivers.standing import Maker, Stage, local, staged
 from tests.suite.conftest import repository
 
 __all__ = ["repository"]
 
-MAKERS: Final[dict[str, Maker]] = {"local": local}
+MAKERS: Final[dict[str, Maker]] = {"local": local, "docker": docker, "docker-debian": docker_debian}
+MARKS: Final = {
+    "docker": (pytest.mark.docker,),
+    "docker-debian": (pytest.mark.docker, pytest.mark.long),
+}
+"""Those that start an engine have a target of `make` of their own."""
 
 
-@pytest_asyncio.fixture(scope="package", loop_scope="package", params=MAKERS)
+@pytest_asyncio.fixture(
+    scope="package",
+    loop_scope="package",
+    params=[pytest.param(name, marks=MARKS.get(name, ())) for name in MAKERS],
+)
 async def stage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stage]:
     path: Path = tmp_path_factory.mktemp(request.param)
-    async with staged(MAKERS[request.param], path) as made:
-        yield made
+    try:
+        async with staged(MAKERS[request.param], path) as made:
+            yield made
+    except Cannot as error:
+        pytest.skip(f"no {request.param} here: {error}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

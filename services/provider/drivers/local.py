@@ -1,403 +1,48 @@
 """The driver `local`: sandboxes on this node, made by its launcher."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
-from typing import Final
-from weakref import WeakValueDictionary
+from typing import Final, cast
 
 from agent.client import AgentClient
-from agent.handle import Handle
 from agent.launcher_client import LauncherClient, LauncherError, PeerGone, PeerTooOld, ProbeFailed
-from agent.protocol import Facts, Mode, Mount, SandboxSpec, SandboxStatus, State
-from agent.protocol import Limits as SandboxLimits
+from agent.protocol import Facts, SandboxSpec, State
 from servicekit import calls
-from servicekit.disk import DiskGuard
-from servicekit.errors import ServiceError, Unavailable
-from services.provider.driver import (
-    Capabilities,
-    Capability,
-    Disk,
-    Found,
-    Isolation,
-    Limits,
-    Method,
-    Mounting,
-    Network,
-    Observation,
-    Provisioned,
-    Spec,
-    Stopping,
-    Usage,
-    Worktree,
-)
-from services.provider.drivers import stopping
-from services.provider.drivers.networks import Networks
-from services.provider.drivers.places import Places as WorktreePlaces
-from services.provider.drivers.records import Record, Records, completed
-from services.provider.drivers.tenants import Disk as TenantDisk
-from services.provider.drivers.tenants import Places
-from services.provider.drivers.ways_out import WaysOut
-from services.provider.errors import (
-    ActivationFailed,
-    CapabilityMissing,
-    EnvironmentStopped,
-    HandleInvalid,
-    NotProvisioned,
-    ProvisionedDifferently,
-    SandboxUnavailable,
-)
+from servicekit.errors import Unavailable
+from services.provider.driver import Capability, Spec
+from services.provider.drivers.making import Sandboxes
+from services.provider.drivers.records import Record
+from services.provider.errors import ActivationFailed, SandboxUnavailable
 
-_GENERATION: Final = 1
-_CAN: Final = frozenset(
-    {
-        Capability.LIVE_OUTPUT,
-        Capability.INPUT,
-        Capability.TERMINAL,
-        Capability.SIGNALS,
-        Capability.BACKGROUND,
-        Capability.PARALLEL,
-        Capability.SECRETS,
-        Capability.PORTS,
-        Capability.PROCESS_LIMIT,
-        Capability.DISK_LIMIT,
-        Capability.OPEN_FILES_LIMIT,
-        Capability.OUTLIVES_SERVICES,
-    }
-)
 _ATTEMPTS: Final = 3
 """Starts of a sandbox whose agent was just going idle."""
 
 
-class LocalDriver:
-    """Environments on this node. All state is in `records` and at the launcher."""
+class Launched:
+    """Has the launcher make sandboxes."""
 
     name: Final = "local"
-    mounts: Final = frozenset(Mounting)
+    can: Final = frozenset({Capability.OUTLIVES_SERVICES})
 
-    def __init__(
-        self,
-        state: Path,
-        launcher: Path,
-        disk: DiskGuard,
-        *,
-        binds: tuple[Path, ...],
-        idle_timeout: timedelta,
-        processes: int,
-        ways_out: WaysOut,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        self._places = WorktreePlaces(state)
+    def __init__(self, launcher: Path) -> None:
         self._launcher = launcher
-        self._disk = disk
-        self._binds = binds
-        self._idle_timeout = idle_timeout
-        self._processes = processes
-        self._ways_out = ways_out
-        self._networks = Networks(ways_out)
-        self._now = now
-        self._records = Records(state / "provider" / "environments")
-        self._tenants = Places()
-        self._used = TenantDisk(state, self._records)
         self._proven: Facts | None = None
         self._probing: asyncio.Task[Facts] | None = None
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def capabilities(self) -> Capabilities:
-        remedy = ""
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[LauncherClient]:
         try:
-            facts = await self._probed()
-        except SandboxUnavailable as error:
-            remedy = error.remedy
-            async with self._connected() as launcher:
-                facts = await launcher.facts()
-        isolation = Isolation.ROOT if facts.mode is Mode.ROOT else Isolation.USER
-        can = set(_CAN)
-        if facts.freeze:
-            can.add(Capability.FREEZE)
-        if facts.way_out and await self._ways_out.available():
-            can.add(Capability.ALLOW_LIST)
-        methods = {Capability.MEMORY_LIMIT: facts.memory, Capability.CPU_LIMIT: facts.cpu}
-        can.update(name for name, method in methods.items() if method)
-        return Capabilities(
-            driver=self.name,
-            node=facts.node,
-            isolation=Isolation.NONE if remedy else isolation,
-            memory=Method(facts.memory),
-            processes=Method(facts.pids),
-            cpu=Method(facts.cpu),
-            idle_timeout=self._idle_timeout,
-            disk=Disk.SOFT,
-            open_files=Method.RLIMIT,
-            can=frozenset(can),
-            mounts=self.mounts,
-            remedy=remedy,
-        )
+            async with LauncherClient.connect(self._launcher) as launcher:
+                yield launcher
+        except (PeerGone, PeerTooOld) as error:
+            self._proven = None  # The next launcher may be able to do something else.
+            raise Unavailable("the launcher is away", service="launcher") from error
+        except LauncherError as error:
+            raise Unavailable("the launcher failed", service="launcher") from error
 
-    async def validate(self, spec: Spec) -> Spec:
-        return await self._checked(spec, await self._probed())
-
-    async def provision(self, uid: str, tenant: str, spec: Spec, worktree: Worktree) -> Provisioned:
-        facts = await self._probed()
-        wanted = Record(
-            uid=uid,
-            tenant=tenant,
-            spec=await self._checked(spec, facts),
-            worktree=worktree,
-            provision_time=self._now(),
-        )
-        self._places.place(uid, worktree, facts)
-        async with self._lock(uid):
-            existing = self._records.read(uid)
-            if existing and not existing.same(wanted):
-                raise ProvisionedDifferently("the uid has another environment", uid=uid)
-            if not existing:
-                self._disk.check()
-                await asyncio.to_thread(self._records.write, wanted)
-        return Provisioned(
-            handle=self._handle(uid, facts.node),
-            generation=_GENERATION,
-            driver=self.name,
-            node=facts.node,
-        )
-
-    async def activate(self, handle: bytes) -> bool:
-        facts = await self._probed()
-        uid = self._uid(handle, facts)
-        async with self._lock(uid):
-            record = self._record(uid)
-            if record.stopped:
-                raise EnvironmentStopped("the environment is stopped", uid=uid)
-            spec = self._sandbox(record, facts)
-            owner = facts.sandbox_uid if facts.mode is Mode.ROOT else None
-            self._records.make_folders(uid, owner)
-            limit = calls.current().limits.active_environments
-            async with (
-                self._connected() as launcher,
-                self._tenants.place(
-                    record,
-                    limit,
-                    partial(self._running, launcher, record.tenant),
-                    partial(stopping.end_one, launcher, facts.sandbox_uid),
-                ),
-            ):
-                started = await _activate(launcher, spec, facts.sandbox_uid)
-                if record.spec.network.rules:
-                    await self._networks.restored(record, launcher, facts)
-                return started
-
-    async def inspect(self, handle: bytes) -> Observation:
-        async with self._launcher_of(handle) as (launcher, uid, facts):
-            record = self._records.read(uid)
-            return self._observe(uid, record, await launcher.inspect(uid), facts.node)
-
-    async def suspend(self, handle: bytes, duration: timedelta, *, end_idle: bool) -> bool:
-        async with self._launcher_of(handle) as (launcher, uid, facts):
-            if end_idle and await stopping.ended(launcher, uid, facts.sandbox_uid):
-                return False
-            if not facts.freeze:
-                raise CapabilityMissing(
-                    "the launcher is older than this provider: it cannot freeze",
-                    remedy="End the launcher when nothing runs; a new one takes its place.",
-                    capability="freeze",
-                )
-            return await launcher.freeze(uid, duration.total_seconds())
-
-    async def resume(self, handle: bytes) -> bool:
-        async with self._launcher_of(handle) as (launcher, uid, facts):
-            return bool(facts.freeze) and await launcher.thaw(uid)
-
-    async def stop(
-        self, handle: bytes, revision: int, *, force: bool, quiet: timedelta
-    ) -> Stopping:
-        async with self._launcher_of(handle) as (launcher, uid, facts), self._lock(uid):
-            record = self._record(uid)
-            again = record.stopped and revision == record.stop_revision
-            if revision <= record.stop_revision and not again:
-                return Stopping(stopped=record.stopped, superseded=True)
-            # First of all: what ends must not be started anew.
-            await self._decide(record, revision, stopped=True)
-            try:
-                if force:
-                    await stopping.kill(launcher, uid, facts.sandbox_uid)
-                    return Stopping(stopped=True)
-                ended, quiet = await stopping.end(launcher, uid, facts.sandbox_uid, quiet)
-            except BaseException:
-                await asyncio.to_thread(self._records.write, record)
-                raise
-            if not ended:
-                await asyncio.to_thread(self._records.write, replace(record, stopped=False))
-            return Stopping(stopped=ended, quiet=quiet)
-
-    async def reopen(self, handle: bytes, revision: int) -> bool:
-        async with self._launcher_of(handle) as (_, uid, _), self._lock(uid):
-            record = self._record(uid)
-            if revision < record.stop_revision:
-                return False
-            await self._decide(record, revision, stopped=False)
-            return True
-
-    async def _decide(self, record: Record, revision: int, *, stopped: bool) -> None:
-        decided = replace(record, stopped=stopped, stop_revision=revision)
-        await asyncio.to_thread(self._records.write, decided)
-
-    async def update_network(
-        self, handle: bytes, network: Network, revision: int
-    ) -> tuple[bool, int]:
-        async with self._launcher_of(handle) as (launcher, uid, facts), self._lock(uid):
-            record = self._record(uid)
-            if revision < record.network_revision:
-                return True, 0
-            self._networks.form(network)
-            spec = replace(record.spec, network=network)
-            record = replace(record, spec=spec, network_revision=revision)
-            await asyncio.to_thread(self._records.write, record)
-            try:
-                return False, await self._networks.let(record, launcher, facts)
-            except ServiceError:
-                self._ways_out.later()
-                raise
-
-    async def restore_ways_out(self) -> bool:
-        """Give every sandbox that runs the way out that it should have; whether all have it."""
-        done = []
-        async with self._connected() as launcher:
-            facts = await launcher.facts()
-            running = {each.uid for each in await launcher.list()}
-            for uid in running.union(await self._ways_out.open_ways()):
-                async with self._lock(uid):
-                    record = self._records.read(uid)
-                    if record and record.spec.network.rules and uid in running:
-                        done.append(await self._networks.restored(record, launcher, facts))
-                    else:
-                        await self._ways_out.shut(uid)
-        return all(done)
-
-    async def release(self, uid: str) -> bool:
-        async with self._lock(uid):
-            if self._is_anothers(self._records.read(uid)):
-                return False
-            async with self._connected() as launcher:
-                killed = await launcher.kill(uid)
-            removed = await asyncio.to_thread(self._records.remove, uid)
-        return killed or removed
-
-    async def list(self) -> tuple[Observation, ...]:
-        async with self._connected() as launcher:
-            running = {status.uid: status for status in await launcher.list()}
-            node = (await launcher.facts()).node
-        uids = sorted({*self._records.uids(), *(uid for uid in running if len(uid) == 16)})
-        records = ((uid, self._records.read(uid)) for uid in uids)
-        return tuple(
-            self._observe(uid, record, running.get(uid), node)
-            for uid, record in records
-            if not self._is_anothers(record)
-        )
-
-    async def usage(self, tenant: str) -> Usage:
-        async with self._connected() as launcher:
-            active = await self._running(launcher, tenant)
-        found = await self._used.measure(tenant)
-        return Usage(active=len(active), disk_bytes=found.bytes, disk_time=found.time)
-
-    async def admit(self, tenant: str, disk_bytes: int) -> None:
-        if disk_bytes:
-            await self._used.admit(tenant, disk_bytes)
-
-    async def _running(self, launcher: LauncherClient, tenant: str) -> set[str]:
-        """Those of a tenant that have a sandbox."""
-        records = [self._records.read(each.uid) for each in await launcher.list()]
-        return {
-            each.uid
-            for each in records
-            if each and each.tenant == tenant and not self._is_anothers(each)
-        }
-
-    def _is_anothers(self, record: Record | None) -> bool:
-        """Whether it is another driver's; what has no record counts as ours."""
-        return record is not None and record.spec.driver != self.name
-
-    async def _checked(self, spec: Spec, facts: Facts) -> Spec:
-        """With defaults. Raises InvalidArgument, CapabilityMissing."""
-        await self._networks.check(spec.network, facts)
-        return self._complete(spec, facts)
-
-    def _complete(self, spec: Spec, facts: Facts) -> Spec:
-        limits = spec.limits
-        asked = {"memory": limits.memory_bytes, "cpu": limits.milli_cpus}
-        for name, method in (("memory", facts.memory), ("cpu", facts.cpu)):
-            if asked[name] and not method:
-                raise CapabilityMissing(
-                    f"this node cannot limit {name}",
-                    remedy="Leave the limit out, or run the launcher as root or in a delegated "
-                    "control group.",
-                    capability=name,
-                )
-        return completed(spec, self.name, self._processes)
-
-    def _record(self, uid: str) -> Record:
-        record = self._records.read(uid)
-        if record is None or not self._records.whole(uid):
-            raise NotProvisioned("nothing is provisioned for it", uid=uid)
-        return record
-
-    def _sandbox(self, record: Record, facts: Facts) -> SandboxSpec:
-        folder = self._records.folder(record.uid)
-        placed = self._places.place(record.uid, record.worktree, facts)
-        binds = [Mount(source=str(path), target=str(path)) for path in self._binds if path.exists()]
-        limits: Limits = record.spec.limits
-        return SandboxSpec(
-            uid=record.uid,
-            worktree=placed.tree,
-            overlay=placed.overlay,
-            lock=placed.lock,
-            home=str(folder / "home"),
-            tmp=str(folder / "tmp"),
-            mounts=(*binds, *placed.mounts),
-            limits=SandboxLimits(
-                memory_bytes=limits.memory_bytes,
-                pids=limits.processes,
-                cpu_millis=limits.milli_cpus,
-            ),
-            idle_timeout_seconds=self._idle_timeout.total_seconds(),
-        )
-
-    def _observe(
-        self, uid: str, record: Record | None, status: SandboxStatus | None, node: str
-    ) -> Observation:
-        active = status is not None and status.state is not State.ABSENT
-        if record is None or not self._records.whole(uid):
-            return Observation(uid=uid, state=Found.BROKEN, driver=self.name)
-        return Observation(
-            uid=uid,
-            handle=self._handle(uid, node),
-            generation=_GENERATION,
-            state=Found.ACTIVE if active else Found.DORMANT,
-            driver=self.name,
-            tenant=record.tenant,
-            provision_time=record.provision_time,
-            activate_time=datetime.fromtimestamp(status.started, UTC)
-            if status is not None and active
-            else None,
-        )
-
-    def _handle(self, uid: str, node: str) -> bytes:
-        return Handle(driver=self.name, node=node, uid=uid, generation=_GENERATION).encode()
-
-    def _uid(self, handle: bytes, facts: Facts) -> str:
-        try:
-            found = Handle.decode(handle)
-        except ValueError as error:
-            raise HandleInvalid("handle", str(error)) from error
-        if (found.driver, found.node) != (self.name, facts.node):
-            raise HandleInvalid("handle", "of another driver or node")
-        return found.uid
-
-    async def _probed(self) -> Facts:
+    async def probed(self) -> Facts:
         """What the launcher can do, after a sandbox was really made once, for all who ask."""
         if self._proven:
             return self._proven
@@ -407,8 +52,34 @@ class LocalDriver:
             self._probing.add_done_callback(self._probe_ended)
         return await asyncio.shield(self._probing)
 
+    async def told(self) -> tuple[Facts, str]:
+        try:
+            return await self.probed(), ""
+        except SandboxUnavailable as error:
+            async with self.connected() as launcher:
+                return await launcher.facts(), error.remedy
+
+    async def check(self, spec: Spec) -> None:
+        """All that a spec can say is checked against Facts."""
+
+    async def chosen(self, record: Record) -> Record:
+        return record
+
+    async def start(self, sandboxes: Sandboxes, record: Record, spec: SandboxSpec) -> bool:  # noqa: ARG002
+        launcher = cast("LauncherClient", sandboxes)
+        owner, said = (await launcher.facts()).sandbox_uid, ""
+        for _ in range(_ATTEMPTS):
+            before = await launcher.inspect(spec.uid)
+            status = await launcher.start(spec)
+            try:
+                async with AgentClient.connect(Path(status.socket), owner):
+                    return before.state is not State.RUNNING
+            except (PeerGone, PeerTooOld) as error:
+                said = await launcher.last_words(spec.uid) or str(error)
+        raise ActivationFailed("the sandbox did not start", cause=said[:500])
+
     async def _probe(self) -> Facts:
-        async with self._connected() as launcher:
+        async with self.connected() as launcher:
             try:
                 self._proven = await launcher.probe()
             except ProbeFailed as error:
@@ -423,41 +94,3 @@ class LocalDriver:
         self._probing = None
         if not task.cancelled():
             task.exception()  # Whoever waited may be gone: that is no error.
-
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[LauncherClient]:
-        try:
-            async with LauncherClient.connect(self._launcher) as launcher:
-                yield launcher
-        except (PeerGone, PeerTooOld) as error:
-            self._proven = None  # The next launcher may be able to do something else.
-            raise Unavailable("the launcher is away", service="launcher") from error
-        except LauncherError as error:
-            raise Unavailable("the launcher failed", service="launcher") from error
-
-    @asynccontextmanager
-    async def _launcher_of(self, handle: bytes) -> AsyncIterator[tuple[LauncherClient, str, Facts]]:
-        """The launcher that has it, the uid, and what that launcher can do."""
-        async with self._connected() as launcher:
-            facts = await launcher.facts()
-            uid = self._uid(handle, facts)
-            if not self._records.folder(uid).exists():
-                raise NotProvisioned("nothing is provisioned for it", uid=uid)
-            yield launcher, uid, facts
-
-    def _lock(self, uid: str) -> asyncio.Lock:
-        return self._locks.setdefault(uid, asyncio.Lock())
-
-
-async def _activate(launcher: LauncherClient, spec: SandboxSpec, uid: int) -> bool:
-    """Start it until its agent answers; false when it did so already."""
-    said = ""
-    for _ in range(_ATTEMPTS):
-        before = await launcher.inspect(spec.uid)
-        status = await launcher.start(spec)
-        try:
-            async with AgentClient.connect(Path(status.socket), uid):
-                return before.state is not State.RUNNING
-        except (PeerGone, PeerTooOld) as error:
-            said = await launcher.last_words(spec.uid) or str(error)
-    raise ActivationFailed("the sandbox did not start", cause=said[:500])

@@ -4,12 +4,13 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
+from agent.channel import PeerGone, PeerTooOld
 from agent.client import AgentClient
 from agent.egress.policy import Policy
-from agent.launcher_client import LauncherClient, PeerGone, PeerTooOld
 from agent.protocol import Facts, State
 from servicekit.errors import InvalidArgument, ServiceError, Unavailable
 from services.provider.driver import Network
+from services.provider.drivers.making import Sandboxes
 from services.provider.drivers.records import Record
 from services.provider.drivers.ways_out import WaysOut
 from services.provider.errors import CapabilityMissing
@@ -50,7 +51,7 @@ class Networks:
                     f"spec.network.allow[{number}].host", "not an address"
                 ) from error
 
-    async def let(self, record: Record, launcher: LauncherClient, facts: Facts) -> int:
+    async def let(self, record: Record, launcher: Sandboxes, facts: Facts) -> int:
         """Put the network of a record in force; says how many connections were cut.
 
         Raises what `WaysOut.let` does.
@@ -67,7 +68,7 @@ class Networks:
                 raise Unavailable("the agent does not answer", service="agent") from error
             return 0
 
-    async def restored(self, record: Record, launcher: LauncherClient, facts: Facts) -> bool:
+    async def restored(self, record: Record, launcher: Sandboxes, facts: Facts) -> bool:
         """As `let`; what fails now is tried again, and keeps nobody from running commands."""
         try:
             await self.let(record, launcher, facts)

@@ -32,6 +32,10 @@ class Record:
     """Whether no sandbox of it may be started."""
     stop_revision: int = 0
     """Of `stopped`."""
+    image: str = ""
+    """The digest that the name in `spec` stood for, by which the engine knows it."""
+    image_source: str = ""
+    """As a registry knows it; empty where it was never in one."""
 
     def same(self, other: "Record") -> bool:
         """Whether it was asked for as `other` is. Its network may have changed since, and it
@@ -141,6 +145,8 @@ def _from_json(data: dict[str, Any]) -> Record:
         network_revision=data.get("network_revision", 0),
         stopped=data.get("stopped", False),
         stop_revision=data.get("stop_revision", 0),
+        image=data.get("image", ""),
+        image_source=data.get("image_source", ""),
     )
 
 

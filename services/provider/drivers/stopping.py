@@ -7,9 +7,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from agent.channel import PeerGone, PeerTooOld
 from agent.client import AgentClient, AgentError
-from agent.launcher_client import LauncherClient, PeerGone, PeerTooOld
 from agent.protocol import State
+from services.provider.drivers.making import Sandboxes
 
 _LEAVING: Final = 5.0
 """Seconds in which an agent that leaves is gone."""
@@ -23,7 +24,7 @@ _WHO: Final = "suspend"
 """Who cancels the commands of what is stopped by force."""
 
 
-async def ended(launcher: LauncherClient, uid: str, owner: int) -> bool:
+async def ended(launcher: Sandboxes, uid: str, owner: int) -> bool:
     """Have its agent end, if nothing runs; true when nothing of it is left."""
     status = await launcher.inspect(uid)
     if status.state is State.ABSENT:
@@ -36,7 +37,7 @@ async def ended(launcher: LauncherClient, uid: str, owner: int) -> bool:
 
 
 async def end(
-    launcher: LauncherClient, uid: str, owner: int, quiet: timedelta
+    launcher: Sandboxes, uid: str, owner: int, quiet: timedelta
 ) -> tuple[bool, timedelta]:
     """As `ended`, if nothing has run for `quiet`; else for how long that is so."""
     status = await launcher.inspect(uid)
@@ -51,7 +52,7 @@ async def end(
         return (await launcher.inspect(uid)).state is State.ABSENT, timedelta(0)
 
 
-async def end_one(launcher: LauncherClient, owner: int, uids: Collection[str]) -> bool:
+async def end_one(launcher: Sandboxes, owner: int, uids: Collection[str]) -> bool:
     """End the oldest of these in which nothing runs; one that was just started is left alone."""
     found = [each for each in await launcher.list() if each.uid in uids]
     for each in sorted(found, key=lambda status: status.started):
@@ -60,7 +61,7 @@ async def end_one(launcher: LauncherClient, owner: int, uids: Collection[str]) -
     return False
 
 
-async def kill(launcher: LauncherClient, uid: str, owner: int) -> None:
+async def kill(launcher: Sandboxes, uid: str, owner: int) -> None:
     """End what runs in it, commands first, so that their exits say why; then the rest."""
     status = await launcher.inspect(uid)
     if status.state is State.ABSENT:
@@ -76,7 +77,7 @@ async def kill(launcher: LauncherClient, uid: str, owner: int) -> None:
     await launcher.kill(uid)
 
 
-async def _gone(launcher: LauncherClient, uid: str, agent: AgentClient) -> bool:
+async def _gone(launcher: Sandboxes, uid: str, agent: AgentClient) -> bool:
     await asyncio.wait_for(agent.gone.wait(), _LEAVING)
     for _ in range(_LOOKS):
         if (await launcher.inspect(uid)).state is State.ABSENT:

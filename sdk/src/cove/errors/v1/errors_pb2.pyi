@@ -202,6 +202,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The handle was one of this environment, and the environment has gone on since: ask for the
     one in force now. Metadata: `uid`, `generation`.
     """
+    ERROR_REASON_IMAGE_UNAVAILABLE: _ErrorReason.ValueType  # 411
+    """The image is not there and cannot be fetched, is not made for this machine, or is gone.
+    Metadata: `image`, `cause`, `remedy`.
+    """
     ERROR_REASON_NODE_UNAVAILABLE: _ErrorReason.ValueType  # 430
     """The node that the workspace is on does not answer. Metadata: `node`."""
     ERROR_REASON_NODE_LOST: _ErrorReason.ValueType  # 431
@@ -474,6 +478,10 @@ Metadata: `uid`, `port`.
 ERROR_REASON_HANDLE_STALE: ErrorReason.ValueType  # 410
 """The handle was one of this environment, and the environment has gone on since: ask for the
 one in force now. Metadata: `uid`, `generation`.
+"""
+ERROR_REASON_IMAGE_UNAVAILABLE: ErrorReason.ValueType  # 411
+"""The image is not there and cannot be fetched, is not made for this machine, or is gone.
+Metadata: `image`, `cause`, `remedy`.
 """
 ERROR_REASON_NODE_UNAVAILABLE: ErrorReason.ValueType  # 430
 """The node that the workspace is on does not answer. Metadata: `node`."""

@@ -135,6 +135,7 @@ class ProviderServiceServicer(object):
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: a limit cannot be enforced here, or
         the layers of the worktree cannot be mounted by this node's launcher.
         * FAILED_PRECONDITION, ERROR_REASON_SANDBOX_UNAVAILABLE: no sandbox can be made here.
+        * FAILED_PRECONDITION, ERROR_REASON_IMAGE_UNAVAILABLE: the image is not to be had.
         * ALREADY_EXISTS, ERROR_REASON_PROVISIONED_DIFFERENTLY: the uid has one of another spec.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
         * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
@@ -153,6 +154,7 @@ class ProviderServiceServicer(object):
         * FAILED_PRECONDITION, ERROR_REASON_SANDBOX_UNAVAILABLE: no sandbox can be made here.
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: the layers of the worktree cannot be
         mounted by this node's launcher.
+        * FAILED_PRECONDITION, ERROR_REASON_IMAGE_UNAVAILABLE: its image is gone from the engine.
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_STOPPED: StopEnvironment forbids it.
         * UNAVAILABLE, ERROR_REASON_ACTIVATION_FAILED: it did not start; retry.
         * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.

@@ -1,0 +1,57 @@
+"""By which we know what is ours at an engine that serves others, too."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from agent.handle import valid_uid
+
+_SCHEMA: Final = "1"
+_UID, _TENANT, _NODE, _STATE, _VERSION = (
+    f"dev.cove.{name}" for name in ("uid", "tenant", "node", "state", "schema")
+)
+_PREFIX: Final = "cove-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """For whom a container is."""
+
+    tenant: str
+    node: str
+
+
+class Labels:
+    """Those of one state directory, by its identity."""
+
+    def __init__(self, state: str) -> None:
+        self._state = state
+
+    @property
+    def ours(self) -> str:
+        """What everything of this state directory has."""
+        return f"{_STATE}={self._state}"
+
+    def name(self, uid: str) -> str:
+        """Of the container and of the volume of an environment."""
+        return f"{_PREFIX}{uid}"
+
+    def uid_of_name(self, name: str) -> str:
+        """Empty where it is no name of ours."""
+        uid = name.removeprefix(_PREFIX)
+        return uid if name.startswith(_PREFIX) and valid_uid(uid) else ""
+
+    def of(self, uid: str, owner: Owner) -> dict[str, str]:
+        return {
+            _UID: uid,
+            _TENANT: owner.tenant,
+            _NODE: owner.node,
+            _STATE: self._state,
+            _VERSION: _SCHEMA,
+        }
+
+    def uid(self, labels: Mapping[str, str]) -> str:
+        """The environment that labels are of; empty where they are not ours."""
+        uid = labels.get(_UID, "")
+        ours = (labels.get(_STATE), labels.get(_VERSION)) == (self._state, _SCHEMA)
+        return uid if ours and valid_uid(uid) else ""

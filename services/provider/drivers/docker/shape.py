@@ -1,0 +1,107 @@
+"""What a container is made like: the words of the Engine API."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from agent import DOOR, FEWEST_PROCESSES, MOST_PREPARED, SANDBOX_UID, bringing
+from agent.protocol import SandboxSpec
+
+_AGENT_ITSELF: Final = 1
+_NANO: Final = 1_000_000
+_NOT_FROM_THE_IMAGE: Final = ("LD_AUDIT=", "LD_LIBRARY_PATH=", "LD_PRELOAD=")
+"""What the loader of our agent would heed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What a container is made of, beside what every sandbox is."""
+
+    image: str
+    library: Path
+    """What `agent.bringing` made."""
+    users: Path
+    """A folder with the lists `passwd` and `group`."""
+    runtime: str = ""
+    """Of the engine's; empty is its own choice."""
+
+
+def config(
+    spec: SandboxSpec, made: Made, labels: Mapping[str, str], volume: str, door: Path
+) -> dict[str, Any]:
+    """A request that makes the container. It has no capability, no network and no way to more."""
+    idle = str(int(spec.idle_timeout_seconds * 1000))
+    limits = spec.limits
+    prepared = MOST_PREPARED * (limits.pids >= FEWEST_PROCESSES)
+    processes = limits.pids + _AGENT_ITSELF + prepared if limits.pids else None
+    mounts = [*_folders(spec, volume), *_files(made, door)]
+    mounts += [_bind(each.source, each.target, writable=each.writable) for each in spec.mounts]
+    return {
+        "Image": made.image,
+        # No limit of processes by user: it would count those of every container.
+        "Entrypoint": bringing.argv(idle, str(limits.pids), "1", spec.uid),
+        "Cmd": [],
+        "User": f"{SANDBOX_UID}:{SANDBOX_UID}",
+        "WorkingDir": "/",
+        "Hostname": "cove",
+        "Env": list(_NOT_FROM_THE_IMAGE),
+        "Labels": dict(labels),
+        "StopSignal": "SIGKILL",
+        "Healthcheck": {"Test": ["NONE"]},
+        "NetworkDisabled": True,
+        "HostConfig": {
+            "NetworkMode": "none",
+            "IpcMode": "private",
+            "CgroupnsMode": "private",
+            "ReadonlyRootfs": True,
+            "Privileged": False,
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "Memory": limits.memory_bytes,
+            "MemorySwap": limits.memory_bytes,
+            "NanoCpus": limits.cpu_millis * _NANO,
+            "PidsLimit": processes,
+            "ShmSize": spec.shm_bytes,
+            "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
+            "RestartPolicy": {"Name": "no"},
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "64k", "max-file": "1"}},
+            "Init": False,
+            "Mounts": mounts,
+            **({"Runtime": made.runtime} if made.runtime else {}),
+        },
+    }
+
+
+def _folders(spec: SandboxSpec, volume: str) -> list[dict[str, Any]]:
+    if spec.overlay:
+        workspace = {
+            "Type": "volume",
+            "Source": volume,
+            "Target": "/workspace",
+            "VolumeOptions": {"NoCopy": True},
+        }
+    else:
+        workspace = _bind(spec.worktree, "/workspace", writable=True)
+    return [
+        workspace,
+        _bind(spec.home, "/home/cove", writable=True),
+        _bind(spec.tmp, "/tmp", writable=True),  # noqa: S108 - the name of it inside.
+        _bind(spec.tmp, "/var/tmp", writable=True),  # noqa: S108
+    ]
+
+
+def _files(made: Made, door: Path) -> list[dict[str, Any]]:
+    users = [_bind(str(made.users / name), f"/etc/{name}") for name in ("passwd", "group")]
+    # Nothing can be done to a socket over a read-only mount but to connect to it.
+    return [*users, _bind(str(made.library), bringing.INSIDE), _bind(str(door), DOOR)]
+
+
+def _bind(source: str, target: str, *, writable: bool = False) -> dict[str, Any]:
+    return {
+        "Type": "bind",
+        "Source": source,
+        "Target": target,
+        "ReadOnly": not writable,
+        "BindOptions": {"Propagation": "rprivate"},
+    }

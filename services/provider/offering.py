@@ -1,0 +1,73 @@
+"""The drivers of a node, as its config names them."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from servicekit.config import StartError
+from servicekit.disk import DiskGuard
+from servicekit.errors import ServiceError
+from services.provider.config import Config
+from services.provider.drivers.local import Launched
+from services.provider.drivers.making import Maker
+from services.provider.drivers.sandboxed import SandboxDriver
+from services.provider.drivers.ways_out import WaysOut
+
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def offered(config: Config, ways_out: WaysOut) -> AsyncIterator[list[SandboxDriver]]:
+    """Those that can be asked for while the block runs, in the order of the config.
+
+    What they stand on may come later, and come back. Raises StartError.
+    """
+    disk = DiskGuard(config.state, config.disk_limit)
+    async with AsyncExitStack() as stack:
+        yield [
+            SandboxDriver(
+                await _maker(name, config, stack),
+                config.state,
+                disk,
+                binds=config.binds,
+                idle_timeout=config.idle_timeout,
+                processes=config.processes,
+                ways_out=ways_out,
+                unclaimed=name == config.drivers[0],
+            )
+            for name in config.drivers
+        ]
+
+
+async def _maker(name: str, config: Config, stack: AsyncExitStack) -> Maker:
+    if name == "local":
+        return Launched(config.runtime / "launcher")
+    try:
+        # Its client is of an extra, which a node without the driver need not have.
+        from services.provider.drivers.docker.maker import Contained, Settings
+    except ImportError as error:
+        raise StartError(
+            f"the driver docker needs {error.name}: install cove-server[docker]"
+        ) from None
+    settings = Settings(
+        socket=config.docker_socket,
+        image=config.docker_image,
+        runtime=config.docker_runtime,
+        node=config.node,
+    )
+    return await stack.enter_async_context(Contained.open(config.state, config.runtime, settings))
+
+
+async def restored(drivers: list[SandboxDriver]) -> bool:
+    """Have every driver restore the ways out of its sandboxes; whether all have them.
+
+    What one stands on may be away: that is nothing to the others.
+    """
+    done = []
+    for each in drivers:
+        try:
+            done.append(await each.restore_ways_out())
+        except ServiceError as error:
+            _log.warning("no ways out yet: %s", error, extra={"fields": {"driver": each.name}})
+            done.append(False)
+    return all(done)
