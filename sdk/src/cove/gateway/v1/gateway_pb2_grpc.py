@@ -149,6 +149,7 @@ class WorkspaceServiceServicer(object):
         What `failure` of one in STATE_FAILED names, besides what its create failed by:
 
         * in an answer, ERROR_REASON_WORKTREE_LOST: its files are gone from the node.
+        * in an answer, ERROR_REASON_NODE_LOST: its node is gone; when that is back, it is READY again.
         * in an answer, ERROR_REASON_ENVIRONMENT_LOST: its sandbox is gone, and cannot be made again.
         * in an answer, ERROR_REASON_OPERATION_TIMED_OUT: a delete or an update was given up.
         """
@@ -980,6 +981,8 @@ class ExecutionServiceServicer(object):
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many commands or sandboxes,
         or has as many bytes on disk, as it may have.
+        * UNAVAILABLE, ERROR_REASON_NODE_UNAVAILABLE: its node does not answer now. So of every RPC
+        about what is on a node.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

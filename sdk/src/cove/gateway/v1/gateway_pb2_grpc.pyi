@@ -50,6 +50,7 @@ class WorkspaceServiceStub:
     What `failure` of one in STATE_FAILED names, besides what its create failed by:
 
     * in an answer, ERROR_REASON_WORKTREE_LOST: its files are gone from the node.
+    * in an answer, ERROR_REASON_NODE_LOST: its node is gone; when that is back, it is READY again.
     * in an answer, ERROR_REASON_ENVIRONMENT_LOST: its sandbox is gone, and cannot be made again.
     * in an answer, ERROR_REASON_OPERATION_TIMED_OUT: a delete or an update was given up.
     """
@@ -229,6 +230,7 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         What `failure` of one in STATE_FAILED names, besides what its create failed by:
 
         * in an answer, ERROR_REASON_WORKTREE_LOST: its files are gone from the node.
+        * in an answer, ERROR_REASON_NODE_LOST: its node is gone; when that is back, it is READY again.
         * in an answer, ERROR_REASON_ENVIRONMENT_LOST: its sandbox is gone, and cannot be made again.
         * in an answer, ERROR_REASON_OPERATION_TIMED_OUT: a delete or an update was given up.
         """
@@ -502,6 +504,8 @@ class ExecutionServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
     * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many commands or sandboxes,
       or has as many bytes on disk, as it may have.
+    * UNAVAILABLE, ERROR_REASON_NODE_UNAVAILABLE: its node does not answer now. So of every RPC
+      about what is on a node.
     """
     StreamExecution: _aio.UnaryStreamMultiCallable[_gateway_pb2.StreamExecutionRequest, _gateway_pb2.StreamExecutionResponse]
     """Starts a command and streams its output.
@@ -680,6 +684,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_SUSPENDED: a caller suspended it.
         * RESOURCE_EXHAUSTED, ERROR_REASON_QUOTA_EXCEEDED: the tenant runs as many commands or sandboxes,
           or has as many bytes on disk, as it may have.
+        * UNAVAILABLE, ERROR_REASON_NODE_UNAVAILABLE: its node does not answer now. So of every RPC
+          about what is on a node.
         """
 
     @_abc_1.abstractmethod
