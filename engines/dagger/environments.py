@@ -1,0 +1,392 @@
+"""Environments as generations of containers: every command yields the next one, or nothing.
+
+One writer at a time. What a caller's handle says is compared with what is kept here, and both with
+what is inside the container: only when all agree is anything opened. A container that is gone, or
+another's, is never guessed at; it is made anew, from the image, the setup and the worktree.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+from weakref import WeakValueDictionary
+
+import dagger
+
+from engines.dagger import applying
+from engines.dagger.errors import (
+    CommandLost,
+    EngineDefect,
+    EngineFull,
+    EngineLost,
+    HandleInvalid,
+    HandleStale,
+    TooManyLayers,
+    failure,
+)
+from engines.dagger.heads import Head, Heads, Record
+from engines.dagger.images import Builder
+from engines.dagger.pool import Engine, Engines
+from engines.dagger.preview import Listener
+from engines.dagger.settings import Settings
+from engines.dagger.shim import CODE, ERR, OUT
+
+_log = logging.getLogger(__name__)
+
+ENV: Final = "AE_ENV"
+GENERATION: Final = "AE_GEN"
+"""Variables of every container of ours: whose it is, and which. They also make each call unlike
+all before, so that none is answered from the cache, but the same call sent again is."""
+WORKSPACE: Final = "/workspace"
+_ANCHOR: Final = "/.cove/environment"
+_GIT: Final = ".git"
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A command that is over, and what is in its files."""
+
+    head: Head
+    code: str
+    """As the shim wrote it."""
+    out: Path
+    err: Path
+
+
+class Environments:
+    """All of this node. Failures are those of `engines.dagger.errors`."""
+
+    def __init__(self, settings: Settings, engines: Engines) -> None:
+        self._settings = settings
+        self._engines = engines
+        self._scratch = settings.state / "scratch"
+        self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.images = settings.state / "images"
+        self.images.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.heads = Heads(settings.state / "environments")
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def writing(self, uid: str) -> asyncio.Lock:
+        """Held by whoever makes the next generation: two from one container would fork it."""
+        return self._locks.setdefault(uid, asyncio.Lock())
+
+    async def create(
+        self, uid: str, tenant: str, image: str, setup: Sequence[str], tree: str
+    ) -> Head:
+        """Make one, or find the one of that uid. Raises HandleInvalid when it is another."""
+        async with self.writing(uid):
+            image = image or self._settings.image
+            wanted = Record(
+                uid=uid,
+                tenant=tenant,
+                image=image,
+                digest="",
+                setup=tuple(setup),
+                tree=tree,
+                made=time.time(),
+            )
+            record, head = self.heads.record(uid), self.heads.head(uid)
+            if record and not record.same(wanted):
+                raise HandleInvalid("the uid has another environment")
+            if record and head:
+                return head
+            engine = self._engines.default()
+            if record is None:
+                async with engine.client() as client:
+                    digest = await Builder(client, self.images).resolve(image)
+                record = replace(wanted, digest=digest)
+            head = await self._made(engine, record, 1)
+            await asyncio.to_thread(self.heads.keep, record)
+            await asyncio.to_thread(self.heads.keep, head)
+            return head
+
+    async def opened(self, uid: str, handle: bytes = b"") -> Head:
+        """The newest generation, which is there and is its own.
+
+        An older handle of it is led to that: who had it does not know yet what has happened since.
+        Raises HandleStale when the engine does not have it; HandleInvalid for a handle that was
+        never given.
+        """
+        head = self.heads.head(uid)
+        if handle:
+            head = await self._compared(head, self._told(uid, handle))
+        if head is None:
+            raise HandleStale("nothing is kept of it on this node")
+        await self._verify(head)
+        return head
+
+    async def rebuild(self, uid: str) -> Head:
+        """Make it anew on its engine: image, setup, worktree. What else it had is gone."""
+        async with self.writing(uid):
+            record, head = self.heads.record(uid), self.heads.head(uid)
+            if record is None:
+                raise HandleStale("nothing is kept of it on this node")
+            engine = self._engines.named(head.engine) if head else self._engines.default()
+            made = await self._made(engine, record, (head.generation if head else 0) + 1)
+            await asyncio.to_thread(self.heads.keep, made)
+            return made
+
+    async def fork(self, head: Head, record: Record) -> Head:
+        """Another environment that begins as a generation of this one. Costs no copy.
+
+        Its worktree is `record.tree`, and is brought in before its first command.
+        """
+        engine = self._engines.named(head.engine)
+        await self._verify(head)
+        fresh = replace(head, uid=record.uid, epoch=secrets.token_hex(8), generation=1, dirty=True)
+        async with self.writing(record.uid), engine.client() as client:
+            container = _marked(_container(client, head), fresh)
+            fresh = replace(fresh, container=await _kept(container))
+        await asyncio.to_thread(self.heads.keep, record)
+        await asyncio.to_thread(self.heads.keep, fresh)
+        return fresh
+
+    async def snapshot(self, head: Head, path: Path) -> None:
+        """Write a generation to a tar of OCI, which outlives the engine."""
+        async with self._engines.named(head.engine).client() as client:
+            await self._verify(head)
+            await _container(client, head).as_tarball().export(str(path))
+
+    async def run(
+        self, head: Head, argv: Sequence[str], variables: Sequence[tuple[str, str]] = ()
+    ) -> "Run":
+        """Begin the next generation by a command; `variables` are secret. The caller holds
+        `writing`, and has `head` from `opened`."""
+        record = self.heads.record(head.uid)
+        if record is None:
+            raise HandleStale("nothing is kept of it on this node")
+        if head.layers >= self._settings.generations:
+            head = await self._compacted(head, record)
+        # From here on the worktree may get what this generation has not, should we be killed.
+        await asyncio.to_thread(self.heads.keep, replace(head, dirty=True))
+        return Run(self, head, record, tuple(argv), tuple(variables))
+
+    def touched(self, uid: str) -> None:
+        """Somebody is about to change the worktree: it is brought in before the next command."""
+        head = self.heads.head(uid)
+        if head and not head.dirty:
+            self.heads.keep(replace(head, dirty=True))
+
+    async def has_program(self, head: Head, program: str, path: str, cwd: str) -> bool:
+        """Whether there is something to run. What the worktree has new is not seen."""
+        names = [program] if "/" in program else [f"{each}/{program}" for each in path.split(":")]
+        async with self._engines.named(head.engine).client() as client:
+            container = _container(client, head)
+            asked = [name if name.startswith("/") else f"{cwd}/{name}" for name in names]
+            found = await asyncio.gather(*(container.exists(name) for name in asked))
+        return any(found)
+
+    def engine(self, head: Head) -> Engine:
+        return self._engines.named(head.engine)
+
+    @asynccontextmanager
+    async def scratch(self) -> AsyncIterator[Path]:
+        """A new directory, for what an engine writes to this host."""
+        folder = self._scratch / secrets.token_hex(8)
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            await asyncio.to_thread(applying.remove, folder)
+
+    def _told(self, uid: str, handle: bytes) -> Head:
+        try:
+            told = Head.of(handle, self._settings.node)
+        except ValueError as error:
+            raise HandleInvalid(str(error)) from error
+        if told.uid != uid:
+            raise HandleInvalid("of another environment")
+        self._engines.named(told.engine)
+        return told
+
+    async def _compared(self, kept: Head | None, told: Head) -> Head:
+        """Which of both counts. What is told and not kept must be proven by the engine."""
+        if kept and kept.generation >= told.generation:
+            known = (told.engine, told.epoch, told.container)
+            if (
+                kept.generation == told.generation
+                and (
+                    kept.engine,
+                    kept.epoch,
+                    kept.container,
+                )
+                != known
+            ):
+                raise HandleInvalid("not a handle that was given")
+            return kept
+        await self._verify(told)
+        await asyncio.to_thread(self.heads.keep, told)
+        return told
+
+    async def _verify(self, head: Head) -> None:
+        """Raises HandleStale unless its container is there and says that it is the one."""
+        async with self._engines.named(head.engine).client() as client:
+            container = _container(client, head)
+            try:
+                found = await asyncio.gather(
+                    container.env_variable(ENV), container.env_variable(GENERATION)
+                )
+            except dagger.QueryError as error:
+                known = failure(error.error.message)
+                if isinstance(known, EngineLost | EngineFull):
+                    raise known from error
+                raise HandleStale(f"the engine does not have it: {error}"[:300]) from error
+        if found != [f"{head.uid}.{head.epoch}", str(head.generation)]:
+            raise HandleStale("the engine has another in its place")
+
+    async def _made(self, engine: Engine, record: Record, generation: int) -> Head:
+        head = Head(
+            uid=record.uid,
+            engine=engine.name,
+            epoch=secrets.token_hex(8),
+            generation=generation,
+            container="",
+            layers=2,
+        )
+        async with engine.client() as client:
+            base = await Builder(client, self.images).built(record.digest, record.setup)
+            container = _marked(base.with_directory(WORKSPACE, _worktree(client, record)), head)
+            return replace(head, container=await _kept(container))
+
+    async def _compacted(self, head: Head, record: Record) -> Head:
+        """The same in one layer; or made anew, where the engine cannot mount it any more."""
+        try:
+            async with self.engine(head).client() as client:
+                container = _container(client, head)
+                flat = client.directory().with_directory("/", container.rootfs())
+                fresh = replace(
+                    head, generation=head.generation + 1, epoch=secrets.token_hex(8), layers=2
+                )
+                fresh = replace(
+                    fresh, container=await _kept(_marked(container.with_rootfs(flat), fresh))
+                )
+        except TooManyLayers:
+            fresh = await self._made(self.engine(head), record, head.generation + 1)
+        await asyncio.to_thread(self.heads.keep, fresh)
+        return fresh
+
+
+class Run:
+    """One command: begun by `Environments.run`."""
+
+    def __init__(
+        self,
+        environments: Environments,
+        head: Head,
+        record: Record,
+        argv: tuple[str, ...],
+        variables: tuple[tuple[str, str], ...],
+    ) -> None:
+        self._environments = environments
+        self._head = head
+        self._record = record
+        self._argv = argv
+        self._variables = variables
+
+    async def wait(self, folder: Path, listener: Listener | None = None) -> Ran:
+        """Run it, take its output into `folder` and what it changed into the worktree.
+
+        Cancelled, or with CommandLost, the environment is as it was before. It is sent once.
+        `listener` hears what is seen live.
+        """
+        async with self._environments.engine(self._head).session() as session:
+            if listener is None:
+                return await self._wait(session.client, folder)
+            with session.previews.heard(listener):
+                return await self._wait(session.client, folder)
+
+    async def _wait(self, client: dagger.Client, folder: Path) -> Ran:
+        head = self._head
+        before = _container(client, head)
+        if head.dirty:
+            before = before.without_directory(WORKSPACE).with_directory(
+                WORKSPACE, _worktree(client, self._record)
+            )
+        fresh = replace(
+            head,
+            generation=head.generation + 1,
+            layers=head.layers + (3 if head.dirty else 1),
+            dirty=False,
+        )
+        after = await self._after(client, before, fresh).sync()
+        fresh = replace(fresh, container=await after.id())
+        ran = await _collected(after, fresh, folder)
+        await self._export(before, after, folder / "changes")
+        await asyncio.to_thread(self._environments.heads.keep, fresh)
+        return ran
+
+    def _after(
+        self, client: dagger.Client, before: dagger.Container, fresh: Head
+    ) -> dagger.Container:
+        container = _identified(before, fresh)
+        for name, value in self._variables:
+            # The name is of the engine's, and shared by all its clients; the value is not.
+            secret = client.set_secret(f"{fresh.uid}.{fresh.generation}.{name}", value)
+            container = container.with_secret_variable(name, secret)
+        container = container.with_exec(
+            list(self._argv),
+            redirect_stdout=OUT,
+            redirect_stderr=ERR,
+            expect=dagger.ReturnType.ANY,
+        )
+        for name, _ in self._variables:
+            container = container.without_secret_variable(name)
+        return container
+
+    async def _export(
+        self, before: dagger.Container, after: dagger.Container, folder: Path
+    ) -> None:
+        work = after.directory(WORKSPACE)
+        if await work.exists(_GIT):  # The worktree has its own, which is git's business.
+            work = work.without_directory(_GIT)
+        changes = work.changes(before.directory(WORKSPACE))
+        if await changes.is_empty():
+            return
+        removed = await changes.removed_paths()
+        await changes.layer().export(str(folder))
+        await asyncio.to_thread(applying.apply, folder, removed, Path(self._record.tree))
+
+
+async def _collected(after: dagger.Container, fresh: Head, folder: Path) -> Ran:
+    try:
+        code = await after.file(CODE).contents()
+    except dagger.QueryError as error:
+        raise CommandLost("the command was killed with its shell", 137) from error
+    out, err = folder / "out", folder / "err"
+    await asyncio.gather(after.file(OUT).export(str(out)), after.file(ERR).export(str(err)))
+    return Ran(fresh, code, out, err)
+
+
+def _container(client: dagger.Client, head: Head) -> dagger.Container:
+    """By its name at the engine, which may be another's by now: verify it."""
+    return dagger.Container(client._ctx.select_id("Container", head.container))  # noqa: SLF001
+
+
+def _worktree(client: dagger.Client, record: Record) -> dagger.Directory:
+    return client.host().directory(record.tree, exclude=[_GIT], no_cache=True)
+
+
+def _identified(container: dagger.Container, head: Head) -> dagger.Container:
+    return container.with_env_variable(ENV, f"{head.uid}.{head.epoch}").with_env_variable(
+        GENERATION, str(head.generation)
+    )
+
+
+def _marked(container: dagger.Container, head: Head) -> dagger.Container:
+    """With its identity, and a last step that the engine keeps when the session is over."""
+    return _identified(container, head).with_new_file(
+        _ANCHOR, f"{head.uid} {head.epoch} {head.generation}\n"
+    )
+
+
+async def _kept(container: dagger.Container) -> str:
+    """Do it, and give its name. Raises EngineDefect, and what the SDK raises."""
+    found = await (await container.sync()).id()
+    if not found:
+        raise EngineDefect("the engine gave no name")
+    return str(found)
