@@ -42,7 +42,7 @@ class Environment:
         self._idle_timeout = idle_timeout
         self._loop = asyncio.get_running_loop()
         self._clients: dict[Connection, Relay] = {}
-        self._limits: dict[tuple[Connection, bytes], int] = {}
+        self._limits: dict[tuple[Connection, bytes], tuple[int, str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._worked_at = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
@@ -133,7 +133,7 @@ class Environment:
         elif kind == frames.LIMITS:
             try:
                 key, *told = frames.unpack(payload)
-                self._limits[client, key] = wire.limit(told)
+                self._limits[client, key] = wire.limits(told)
                 client.reply(frames.OK, number, b"")
             except (Refused, ValueError, IndexError) as error:
                 _refuse(client, number, error)
@@ -193,12 +193,16 @@ class Environment:
         fields = frames.unpack(payload)
         reply: bytes = b""
         if kind in wire.STARTS:
-            limit = self._limits.pop((client, fields[0]), 0)
+            limit, unable = self._limits.pop((client, fields[0]), (0, ""))
+            if unable:
+                raise Refused(frames.CANNOT, unable)
             log, result = descriptors[:2]
             asked = wire.asked(kind, fields)
             del descriptors[:2]
             found = await self.executions.start(asked, limit, log, result)
             reply = frames.pack(0, int(found))
+        elif kind in wire.INPUTS:
+            raise Refused(frames.CANNOT, "input")
         elif kind in (frames.CANCEL, frames.EXCEEDED):
             key, why, _ = fields
             cancelled = kind == frames.CANCEL
@@ -217,7 +221,7 @@ class Environment:
         elif kind == frames.PROCESSES:
             reply = b""
         elif kind == frames.HANDLE:
-            reply = frames.pack(await self._runner.handle(self.uid, fields[0]))
+            reply = await self._runner.handle(self.uid, fields[0])
         elif kind == frames.LEAVE:
             await self._left(client, number, fields)
             return
@@ -226,6 +230,8 @@ class Environment:
                 self._runner.touched(self.uid)
             await self._clients[client].ask(client, kind, number, payload, descriptors)
             return
+        elif kind in (frames.CONNECT, frames.LISTEN):
+            raise Refused(frames.CANNOT, "ports")
         else:
             raise Refused(frames.BAD_REQUEST, "unknown request")
         client.reply(frames.OK, number, reply)

@@ -102,6 +102,14 @@ class Executions:
             )
         ]
 
+    async def cancel(self, by: bytes) -> None:
+        """End all that runs, on behalf of somebody."""
+        running = [each for each in self._all.values() if not each.ended and each.task]
+        for each in running:
+            each.end(Ending(kind=formats.EXIT_CANCELLED, number=9, text=by))
+        if running:
+            await asyncio.wait([each.task for each in running if each.task])
+
     async def close(self) -> None:
         """End all that runs, whose executions are lost then."""
         tasks = [each.task for each in self._all.values() if each.task and not each.ended]

@@ -12,6 +12,13 @@ FILES = (
     *(frames.OPEN, frames.MAKE_DIRECTORY, frames.REMOVE, frames.RENAME),
     *(frames.READ_ARCHIVE, frames.WRITE_ARCHIVE, frames.WATCH, frames.END_HELPER),
 )
+_LIMITS = {
+    b"data": "memory_limit",
+    b"cpu": "cpu_limit",
+    b"fsize": "disk_limit",
+    b"nofile": "open_files_limit",
+    b"nproc": "process_limit",
+}
 _CHANGES = (frames.MAKE_DIRECTORY, frames.REMOVE, frames.RENAME, frames.WRITE_ARCHIVE)
 
 
@@ -22,7 +29,7 @@ def asked(kind: int, fields: list[bytes]) -> Asked:
         secrets = taken(fields, 1)
     key, cwd, merge, timeout, idle, grace, _, count, *rest = fields
     if int(idle):
-        raise Refused(frames.BAD_REQUEST, "no timeout of output")
+        raise Refused(frames.CANNOT, "live_output")
     argv = rest[: int(count)]
     if not argv or len(argv) != int(count):
         raise ValueError("no command")
@@ -47,11 +54,11 @@ def changes(kind: int, fields: list[bytes]) -> bool:
     return kind in _CHANGES
 
 
-def limit(fields: list[bytes]) -> int:
-    """Bytes of output, the one limit that a stand-in keeps. Raises Refused, ValueError."""
-    if len(fields) > 1:
-        raise Refused(frames.BAD_REQUEST, "unknown request")
-    return int(fields[0])
+def limits(fields: list[bytes]) -> tuple[int, str]:
+    """Bytes of output, the one limit that a stand-in keeps; and the capability that another one
+    needs. Raises ValueError."""
+    output, *pairs = fields
+    return int(output), next((_LIMITS[name] for name in pairs[::2] if name in _LIMITS), "")
 
 
 def _text(data: bytes) -> str:

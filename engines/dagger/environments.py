@@ -24,6 +24,7 @@ from engines.dagger.errors import (
     EngineDefect,
     EngineFull,
     EngineLost,
+    HandleBehind,
     HandleInvalid,
     HandleStale,
     TooManyLayers,
@@ -108,9 +109,8 @@ class Environments:
     async def opened(self, uid: str, handle: bytes = b"") -> Head:
         """The newest generation, which is there and is its own.
 
-        An older handle of it is led to that: who had it does not know yet what has happened since.
-        Raises HandleStale when the engine does not have it; HandleInvalid for a handle that was
-        never given.
+        Raises HandleBehind for a handle of an older one; HandleInvalid for one that was never
+        given; HandleStale when the engine does not have it: see `rebuild`.
         """
         head = self.heads.head(uid)
         if handle:
@@ -119,6 +119,15 @@ class Environments:
             raise HandleStale("nothing is kept of it on this node")
         await self._verify(head)
         return head
+
+    async def recovered(self, uid: str, handle: bytes = b"") -> tuple[Head, bool]:
+        """As `opened`; what the engine has lost is made anew, and then true."""
+        try:
+            return await self.opened(uid, handle), False
+        except HandleStale:
+            if handle and self._told(uid, handle) != self._known(uid):
+                raise
+            return await self.rebuild(uid), True
 
     async def rebuild(self, uid: str) -> Head:
         """Make it anew on its engine: image, setup, worktree. What else it had is gone."""
@@ -166,6 +175,13 @@ class Environments:
         await asyncio.to_thread(self.heads.keep, replace(head, dirty=True))
         return Run(self, head, record, tuple(argv), tuple(variables))
 
+    async def export(self, image: str, setup: Sequence[str], path: Path, *, docker: bool) -> None:
+        """Write an image after its setup to a tar, as `Builder.export`."""
+        async with self._engines.default().client() as client:
+            builder = Builder(client, self.images)
+            digest = await builder.resolve(image or self._settings.image)
+            await builder.export(digest, setup, path, docker=docker)
+
     def touched(self, uid: str) -> None:
         """Somebody is about to change the worktree: it is brought in before the next command."""
         head = self.heads.head(uid)
@@ -194,6 +210,11 @@ class Environments:
         finally:
             await asyncio.to_thread(applying.remove, folder)
 
+    def _known(self, uid: str) -> Head | None:
+        """As a handle would tell it."""
+        head = self.heads.head(uid)
+        return replace(head, dirty=True, layers=0) if head else None
+
     def _told(self, uid: str, handle: bytes) -> Head:
         try:
             told = Head.of(handle, self._settings.node)
@@ -206,17 +227,10 @@ class Environments:
 
     async def _compared(self, kept: Head | None, told: Head) -> Head:
         """Which of both counts. What is told and not kept must be proven by the engine."""
-        if kept and kept.generation >= told.generation:
-            known = (told.engine, told.epoch, told.container)
-            if (
-                kept.generation == told.generation
-                and (
-                    kept.engine,
-                    kept.epoch,
-                    kept.container,
-                )
-                != known
-            ):
+        if kept and kept.generation > told.generation:
+            raise HandleBehind(kept.generation)
+        if kept and kept.generation == told.generation:
+            if replace(told, dirty=kept.dirty, layers=kept.layers) != kept:
                 raise HandleInvalid("not a handle that was given")
             return kept
         await self._verify(told)

