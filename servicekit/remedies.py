@@ -100,6 +100,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "DRIVER_UNKNOWN": "Name a driver that GetCapabilities lists, or none for the default.",
     "NOT_PROVISIONED": "Provision the environment first.",
     "HANDLE_STALE": "Ask the provider for the handle in force, and use that.",
+    "BUILD_FAILED": "Read the cause; name another image, or mend the setup.",
     "HANDLE_INVALID": "Provision the environment again and use the new handle.",
     "ACTIVATION_FAILED": "Read the cause; correct the spec or the host, then retry.",
     "PROVISIONED_DIFFERENTLY": "Release the environment first, or repeat the call with the first "

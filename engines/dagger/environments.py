@@ -31,7 +31,7 @@ from engines.dagger.errors import (
     failure,
 )
 from engines.dagger.heads import Head, Heads, Record
-from engines.dagger.images import Builder
+from engines.dagger.images import USER, Builder
 from engines.dagger.pool import Engine, Engines
 from engines.dagger.preview import Listener
 from engines.dagger.settings import Settings
@@ -264,7 +264,10 @@ class Environments:
         )
         async with engine.client() as client:
             base = await Builder(client, self.images).built(record.digest, record.setup)
-            container = _marked(base.with_directory(WORKSPACE, _worktree(client, record)), head)
+            container = base.with_user(USER).with_directory(
+                WORKSPACE, _worktree(client, record), owner=USER
+            )
+            container = _marked(container, head)
             return replace(head, container=await _kept(container))
 
     async def _compacted(self, head: Head, record: Record) -> Head:
@@ -319,7 +322,7 @@ class Run:
         before = _container(client, head)
         if head.dirty:
             before = before.without_directory(WORKSPACE).with_directory(
-                WORKSPACE, _worktree(client, self._record)
+                WORKSPACE, _worktree(client, self._record), owner=USER
             )
         fresh = replace(
             head,

@@ -23,8 +23,11 @@ from engines.dagger.errors import (
 
 _LOCAL: Final = re.compile(r"(tar|rootfs):([A-Za-z0-9][A-Za-z0-9._-]{0,127})")
 _SHELL: Final = "/bin/sh"
+USER: Final = "60900:60900"
+"""As whom commands run; the setup runs as root."""
 _FOLDERS: Final = (
     "mkdir -p /workspace /home/cove /tmp /.cove && chmod 1777 /tmp && chmod 0700 /.cove"
+    f" && chown {USER} /workspace /home/cove /.cove"
 )
 _TAIL: Final = 2000
 

@@ -12,6 +12,7 @@ from servicekit.paging import PageTokens
 from servicekit.server import Served, serving
 from services.provider.config import Config
 from services.provider.driver import Driver
+from services.provider.drivers.dagger import DaggerDriver
 from services.provider.drivers.local import LocalDriver
 from services.provider.drivers.records import Records
 from services.provider.drivers.ways_out import WaysOut
@@ -33,7 +34,13 @@ async def provider(config: Config) -> AsyncIterator[Served]:
         processes=config.processes,
         ways_out=ways_out,
     )
-    made: Mapping[str, Driver] = {local.name: local}
+    dagger = DaggerDriver(
+        config.state,
+        config.runtime,
+        DiskGuard(config.state, config.disk_limit),
+        idle_timeout=config.idle_timeout,
+    )
+    made: Mapping[str, Driver] = {local.name: local, dagger.name: dagger}
     drivers = {str(name): made[name] for name in config.drivers}
     async with (
         Ledger.open(directory / "ledger.db") as ledger,

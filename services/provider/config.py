@@ -15,7 +15,7 @@ class Config(ServerConfig):
 
     service: ClassVar[str] = "provider"
 
-    drivers: tuple[Literal["local"], ...] = field(
+    drivers: tuple[Literal["local", "dagger"], ...] = field(
         default=("local",), metadata={"variable": "COVE_DRIVERS"}
     )
     """What environments of this node may stand on, separated by commas; the first where none is

@@ -48,3 +48,11 @@ class AgentTooOld(FailedPrecondition):
 
 class ProvisionedDifferently(AlreadyExists):
     reason = ErrorReason.ERROR_REASON_PROVISIONED_DIFFERENTLY
+
+
+class HandleStale(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_HANDLE_STALE
+
+
+class BuildFailed(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_BUILD_FAILED

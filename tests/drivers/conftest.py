@@ -11,15 +11,25 @@ from typing import Final
 import pytest
 import pytest_asyncio
 
+from tests.drivers.dagger_standing import dagger, dagger_engine
 from tests.drivers.standing import Maker, Stage, local, staged
 from tests.suite.conftest import repository
 
 __all__ = ["repository"]
 
-MAKERS: Final[dict[str, Maker]] = {"local": local}
+MAKERS: Final[dict[str, Maker]] = {
+    "local": local,
+    "dagger": dagger,
+    "dagger_engine": dagger_engine,
+}
+MARKS: Final = {"dagger_engine": pytest.mark.dagger_engine}
 
 
-@pytest_asyncio.fixture(scope="package", loop_scope="package", params=MAKERS)
+@pytest_asyncio.fixture(
+    scope="package",
+    loop_scope="package",
+    params=[pytest.param(each, marks=MARKS.get(each, ())) for each in MAKERS],
+)
 async def stage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stage]:

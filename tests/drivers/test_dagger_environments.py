@@ -190,8 +190,8 @@ async def test_an_engine_that_gives_its_names_anew_opens_no_other_environment(
     tmp_path: Path, engine: DoubleEngine
 ) -> None:
     async with bench(tmp_path / "node", engine) as node:
-        head = await node.create(UID, node.tree("one"))
-        await node.run(UID, "echo mine > /mine")
+        await node.create(UID, node.tree("one"))
+        head = (await node.run(UID, "echo mine > /mine")).head
         engine.kill()
         engine.start(cold=True)
         async with bench(tmp_path / "other", engine) as other:

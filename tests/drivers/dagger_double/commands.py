@@ -27,6 +27,7 @@ async def run(
     argv: Sequence[str],
     env: Mapping[str, str],
     workdir: str,
+    user: str,
     stdin: bytes,
     hear: Hear,
 ) -> tuple[int, bytes, bytes]:
@@ -35,8 +36,10 @@ async def run(
         raise EngineError(f'exec: "{argv[0]}": no such file or directory')
     given = {"PATH": _PATH, **env}
     variables = [part for name, value in given.items() for part in ("--setenv", name, value)]
+    uid, _, gid = (user or "0").partition(":")
     process = await asyncio.create_subprocess_exec(
-        *(bwrap(), "--unshare-pid", "--die-with-parent", "--clearenv", *variables),
+        *(bwrap(), "--unshare-user", "--uid", uid, "--gid", gid or uid),
+        *("--unshare-pid", "--die-with-parent", "--clearenv", *variables),
         *("--bind", str(root), "/", "--ro-bind", "/usr", "/usr", "--proc", "/proc"),
         *("--dev", "/dev", "--chdir", workdir, "--", *argv),
         stdin=asyncio.subprocess.PIPE,

@@ -162,7 +162,7 @@ class Fields:
         return replace(container, env={**container.env, name: value})
 
     def _container_with_user(self, _: Session, container: Container, name: str) -> Container:
-        return container
+        return replace(container, user=name)
 
     def _container_with_workdir(
         self, _: Session, container: Container, path: str, **__: Any
@@ -226,7 +226,7 @@ class Fields:
         hear = _hearing(session, TRACE.get())
         env = {**container.env, **hidden}
         code, out, err = await commands.run(
-            fresh, args, env, container.workdir, stdin.encode(), hear
+            fresh, args, env, container.workdir, container.user, stdin.encode(), hear
         )
         for value in hidden.values():
             out, err = (each.replace(value.encode(), b"***") for each in (out, err))

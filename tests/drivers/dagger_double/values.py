@@ -22,6 +22,7 @@ class Container:
     """Its snapshot: never changed once it is made."""
     env: Mapping[str, str] = field(default_factory=dict)
     workdir: str = "/"
+    user: str = ""
     layers: int = 0
     image: str = ""
     secrets: Mapping[str, str] = field(default_factory=dict)

@@ -202,6 +202,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The handle was one of this environment, and the environment has gone on since: ask for the
     one in force now. Metadata: `uid`, `generation`.
     """
+    ERROR_REASON_BUILD_FAILED: _ErrorReason.ValueType  # 420
+    """The image that an environment is to stand on cannot be had, or a command of its setup failed.
+    Metadata: `cause`, the end of what was said.
+    """
     ERROR_REASON_ENVIRONMENT_DORMANT: _ErrorReason.ValueType  # 500
     """The environment has no running sandbox: activate it, then retry. Metadata: `uid`."""
     ERROR_REASON_EXECUTION_NOT_FOUND: _ErrorReason.ValueType  # 501
@@ -468,6 +472,10 @@ Metadata: `uid`, `port`.
 ERROR_REASON_HANDLE_STALE: ErrorReason.ValueType  # 410
 """The handle was one of this environment, and the environment has gone on since: ask for the
 one in force now. Metadata: `uid`, `generation`.
+"""
+ERROR_REASON_BUILD_FAILED: ErrorReason.ValueType  # 420
+"""The image that an environment is to stand on cannot be had, or a command of its setup failed.
+Metadata: `cause`, the end of what was said.
 """
 ERROR_REASON_ENVIRONMENT_DORMANT: ErrorReason.ValueType  # 500
 """The environment has no running sandbox: activate it, then retry. Metadata: `uid`."""
