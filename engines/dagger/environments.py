@@ -11,17 +11,24 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
 from weakref import WeakValueDictionary
 
 import dagger
 
 from engines.dagger import applying
+from engines.dagger.command import Run
+from engines.dagger.containers import (
+    ENV,
+    GENERATION,
+    WORKSPACE,
+    container_of,
+    kept,
+    marked,
+    worktree,
+)
 from engines.dagger.errors import (
-    CommandLost,
-    EngineDefect,
     EngineFull,
     EngineLost,
     HandleBehind,
@@ -33,30 +40,9 @@ from engines.dagger.errors import (
 from engines.dagger.heads import Head, Heads, Record
 from engines.dagger.images import USER, Builder
 from engines.dagger.pool import Engine, Engines
-from engines.dagger.preview import Listener
 from engines.dagger.settings import Settings
-from engines.dagger.shim import CODE, ERR, OUT
 
 _log = logging.getLogger(__name__)
-
-ENV: Final = "AE_ENV"
-GENERATION: Final = "AE_GEN"
-"""Variables of every container of ours: whose it is, and which. They also make each call unlike
-all before, so that none is answered from the cache, but the same call sent again is."""
-WORKSPACE: Final = "/workspace"
-_ANCHOR: Final = "/.cove/environment"
-_GIT: Final = ".git"
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """A command that is over, and what is in its files."""
-
-    head: Head
-    code: str
-    """As the shim wrote it."""
-    out: Path
-    err: Path
 
 
 class Environments:
@@ -149,8 +135,8 @@ class Environments:
         await self._verify(head)
         fresh = replace(head, uid=record.uid, epoch=secrets.token_hex(8), generation=1, dirty=True)
         async with self.writing(record.uid), engine.client() as client:
-            container = _marked(_container(client, head), fresh)
-            fresh = replace(fresh, container=await _kept(container))
+            container = marked(container_of(client, head), fresh)
+            fresh = replace(fresh, container=await kept(container))
         await asyncio.to_thread(self.heads.keep, record)
         await asyncio.to_thread(self.heads.keep, fresh)
         return fresh
@@ -159,11 +145,11 @@ class Environments:
         """Write a generation to a tar of OCI, which outlives the engine."""
         async with self._engines.named(head.engine).client() as client:
             await self._verify(head)
-            await _container(client, head).as_tarball().export(str(path))
+            await container_of(client, head).as_tarball().export(str(path))
 
     async def run(
         self, head: Head, argv: Sequence[str], variables: Sequence[tuple[str, str]] = ()
-    ) -> "Run":
+    ) -> Run:
         """Begin the next generation by a command; `variables` are secret. The caller holds
         `writing`, and has `head` from `opened`."""
         record = self.heads.record(head.uid)
@@ -173,7 +159,7 @@ class Environments:
             head = await self._compacted(head, record)
         # From here on the worktree may get what this generation has not, should we be killed.
         await asyncio.to_thread(self.heads.keep, replace(head, dirty=True))
-        return Run(self, head, record, tuple(argv), tuple(variables))
+        return Run(self.engine(head), self.heads, head, record, tuple(argv), tuple(variables))
 
     async def export(self, image: str, setup: Sequence[str], path: Path, *, docker: bool) -> None:
         """Write an image after its setup to a tar, as `Builder.export`."""
@@ -192,7 +178,7 @@ class Environments:
         """Whether there is something to run. What the worktree has new is not seen."""
         names = [program] if "/" in program else [f"{each}/{program}" for each in path.split(":")]
         async with self._engines.named(head.engine).client() as client:
-            container = _container(client, head)
+            container = container_of(client, head)
             asked = [name if name.startswith("/") else f"{cwd}/{name}" for name in names]
             found = await asyncio.gather(*(container.exists(name) for name in asked))
         return any(found)
@@ -240,7 +226,7 @@ class Environments:
     async def _verify(self, head: Head) -> None:
         """Raises HandleStale unless its container is there and says that it is the one."""
         async with self._engines.named(head.engine).client() as client:
-            container = _container(client, head)
+            container = container_of(client, head)
             try:
                 found = await asyncio.gather(
                     container.env_variable(ENV), container.env_variable(GENERATION)
@@ -265,145 +251,24 @@ class Environments:
         async with engine.client() as client:
             base = await Builder(client, self.images).built(record.digest, record.setup)
             container = base.with_user(USER).with_directory(
-                WORKSPACE, _worktree(client, record), owner=USER
+                WORKSPACE, worktree(client, record), owner=USER
             )
-            container = _marked(container, head)
-            return replace(head, container=await _kept(container))
+            container = marked(container, head)
+            return replace(head, container=await kept(container))
 
     async def _compacted(self, head: Head, record: Record) -> Head:
         """The same in one layer; or made anew, where the engine cannot mount it any more."""
         try:
             async with self.engine(head).client() as client:
-                container = _container(client, head)
+                container = container_of(client, head)
                 flat = client.directory().with_directory("/", container.rootfs())
                 fresh = replace(
                     head, generation=head.generation + 1, epoch=secrets.token_hex(8), layers=2
                 )
                 fresh = replace(
-                    fresh, container=await _kept(_marked(container.with_rootfs(flat), fresh))
+                    fresh, container=await kept(marked(container.with_rootfs(flat), fresh))
                 )
         except TooManyLayers:
             fresh = await self._made(self.engine(head), record, head.generation + 1)
         await asyncio.to_thread(self.heads.keep, fresh)
         return fresh
-
-
-class Run:
-    """One command: begun by `Environments.run`."""
-
-    def __init__(
-        self,
-        environments: Environments,
-        head: Head,
-        record: Record,
-        argv: tuple[str, ...],
-        variables: tuple[tuple[str, str], ...],
-    ) -> None:
-        self._environments = environments
-        self._head = head
-        self._record = record
-        self._argv = argv
-        self._variables = variables
-
-    async def wait(self, folder: Path, listener: Listener | None = None) -> Ran:
-        """Run it, take its output into `folder` and what it changed into the worktree.
-
-        Cancelled, or with CommandLost, the environment is as it was before. It is sent once.
-        `listener` hears what is seen live.
-        """
-        async with self._environments.engine(self._head).session() as session:
-            if listener is None:
-                return await self._wait(session.client, folder)
-            with session.previews.heard(listener):
-                return await self._wait(session.client, folder)
-
-    async def _wait(self, client: dagger.Client, folder: Path) -> Ran:
-        head = self._head
-        before = _container(client, head)
-        if head.dirty:
-            before = before.without_directory(WORKSPACE).with_directory(
-                WORKSPACE, _worktree(client, self._record), owner=USER
-            )
-        fresh = replace(
-            head,
-            generation=head.generation + 1,
-            layers=head.layers + (3 if head.dirty else 1),
-            dirty=False,
-        )
-        after = await self._after(client, before, fresh).sync()
-        fresh = replace(fresh, container=await after.id())
-        ran = await _collected(after, fresh, folder)
-        await self._export(before, after, folder / "changes")
-        await asyncio.to_thread(self._environments.heads.keep, fresh)
-        return ran
-
-    def _after(
-        self, client: dagger.Client, before: dagger.Container, fresh: Head
-    ) -> dagger.Container:
-        container = _identified(before, fresh)
-        for name, value in self._variables:
-            # The name is of the engine's, and shared by all its clients; the value is not.
-            secret = client.set_secret(f"{fresh.uid}.{fresh.generation}.{name}", value)
-            container = container.with_secret_variable(name, secret)
-        container = container.with_exec(
-            list(self._argv),
-            redirect_stdout=OUT,
-            redirect_stderr=ERR,
-            expect=dagger.ReturnType.ANY,
-        )
-        for name, _ in self._variables:
-            container = container.without_secret_variable(name)
-        return container
-
-    async def _export(
-        self, before: dagger.Container, after: dagger.Container, folder: Path
-    ) -> None:
-        work = after.directory(WORKSPACE)
-        if await work.exists(_GIT):  # The worktree has its own, which is git's business.
-            work = work.without_directory(_GIT)
-        changes = work.changes(before.directory(WORKSPACE))
-        if await changes.is_empty():
-            return
-        removed = await changes.removed_paths()
-        await changes.layer().export(str(folder))
-        await asyncio.to_thread(applying.apply, folder, removed, Path(self._record.tree))
-
-
-async def _collected(after: dagger.Container, fresh: Head, folder: Path) -> Ran:
-    try:
-        code = await after.file(CODE).contents()
-    except dagger.QueryError as error:
-        raise CommandLost("the command was killed with its shell", 137) from error
-    out, err = folder / "out", folder / "err"
-    await asyncio.gather(after.file(OUT).export(str(out)), after.file(ERR).export(str(err)))
-    return Ran(fresh, code, out, err)
-
-
-def _container(client: dagger.Client, head: Head) -> dagger.Container:
-    """By its name at the engine, which may be another's by now: verify it."""
-    return dagger.Container(client._ctx.select_id("Container", head.container))  # noqa: SLF001
-
-
-def _worktree(client: dagger.Client, record: Record) -> dagger.Directory:
-    return client.host().directory(record.tree, exclude=[_GIT], no_cache=True)
-
-
-def _identified(container: dagger.Container, head: Head) -> dagger.Container:
-    return container.with_env_variable(ENV, f"{head.uid}.{head.epoch}").with_env_variable(
-        GENERATION, str(head.generation)
-    )
-
-
-def _marked(container: dagger.Container, head: Head) -> dagger.Container:
-    """With its identity, and a last step that the engine keeps when the session is over."""
-    return _identified(container, head).with_new_file(
-        _ANCHOR, f"{head.uid} {head.epoch} {head.generation}\n"
-    )
-
-
-async def _kept(container: dagger.Container) -> str:
-    """Do it, and give its name. Raises EngineDefect, and what the SDK raises."""
-    found = await (await container.sync()).id()
-    if not found:
-        raise EngineDefect("the engine gave no name")
-    return str(found)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engines.dagger import shim
-from engines.dagger.environments import Environments, Ran
+from engines.dagger.command import Ran
+from engines.dagger.environments import Environments
 from engines.dagger.heads import Head
 from engines.dagger.pool import Engines
 from engines.dagger.settings import Settings

@@ -42,7 +42,7 @@ def session() -> int:
     told = {"port": listener.getsockname()[1], "session_token": token}
     sys.stdout.write(json.dumps(told) + "\n")
     sys.stdout.flush()
-    watched = [0, engine]
+    watched: list[socket.socket | int] = [0, engine]
     while True:
         ready = select.select(watched, [], [])[0]
         if 0 in ready and not os.read(0, 4096):

@@ -90,7 +90,7 @@ class Fields:
     # Container: where it comes from
 
     def _container_from(self, _: Session, __: Container, address: str, **___: Any) -> Container:
-        name, _, digest = address.partition("@sha256:")
+        name, digest = (*address.split("@sha256:"), "")[:2]
         name = name.removeprefix("registry.test/").partition(":")[0]
         if name == "private":
             raise EngineError(
