@@ -10,6 +10,7 @@ from pathlib import Path
 
 from agent.standin.server import Server
 from engines.dagger.heads import DRIVER
+from engines.dagger.serving import Late
 from engines.dagger.settings import Settings
 
 
@@ -30,25 +31,16 @@ def main() -> int:
 
 
 async def _serve(settings: Settings) -> None:
-    # Here, not above: a node whose configuration is wrong says so without the SDK.
-    from engines.dagger.environments import Environments
-    from engines.dagger.pool import Engines
-    from engines.dagger.running import DaggerRunner
-    from engines.dagger.serving import Verbs
-
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    engines = Engines(settings)
-    environments = Environments(settings, engines)
-    runner = DaggerRunner(environments, settings.node)
-    verbs = Verbs(settings, engines, environments).all()
-    server = Server(DRIVER, settings.runtime, runner, verbs)
+    late = Late(settings)
+    server = Server(DRIVER, settings.runtime, late, late.verbs())
     try:
         await stop.wait()
     finally:
         await server.close()
-        await engines.close()
+        await late.close()
 
 
 def _options() -> argparse.Namespace:

@@ -168,12 +168,6 @@ class Environments:
             digest = await builder.resolve(image or self._settings.image)
             await builder.export(digest, setup, path, docker=docker)
 
-    def touched(self, uid: str) -> None:
-        """Somebody is about to change the worktree: it is brought in before the next command."""
-        head = self.heads.head(uid)
-        if head and not head.dirty:
-            self.heads.keep(replace(head, dirty=True))
-
     async def has_program(self, head: Head, program: str, path: str, cwd: str) -> bool:
         """Whether there is something to run. What the worktree has new is not seen."""
         names = [program] if "/" in program else [f"{each}/{program}" for each in path.split(":")]

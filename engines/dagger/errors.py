@@ -67,6 +67,8 @@ class CommandLost(DaggerFailure):
 
 
 class SetupFailed(DaggerFailure):
+    remedy = "Mend the setup; this is what it wrote last."
+
     def __init__(self, message: str, code: int, tail: str) -> None:
         super().__init__(message)
         self.code = code
@@ -74,11 +76,11 @@ class SetupFailed(DaggerFailure):
 
 
 class ImageNotFound(DaggerFailure):
-    pass
+    remedy = "Check the name; the image needs /bin/sh."
 
 
 class ImageDenied(DaggerFailure):
-    pass
+    remedy = "Give the engine credentials for the registry, or make the image public."
 
 
 class PathNotFound(DaggerFailure):

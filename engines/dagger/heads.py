@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -137,6 +137,12 @@ class Heads:
             os.fsync(file.fileno())
         writing.replace(folder / name)
         _sync(folder)
+
+    def touched(self, uid: str) -> None:
+        """Somebody is about to change the worktree: it is brought in before the next command."""
+        head = self.head(uid)
+        if head and not head.dirty:
+            self.keep(replace(head, dirty=True))
 
     def remove(self, uid: str) -> bool:
         """Forget an environment; whether there was one."""

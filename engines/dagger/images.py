@@ -15,7 +15,6 @@ from engines.dagger.connection import telling
 from engines.dagger.errors import (
     CommandLost,
     EngineUnavailable,
-    ImageDenied,
     ImageNotFound,
     PathNotFound,
     SetupFailed,
@@ -112,10 +111,3 @@ class Builder:
         if path.parent != self._images.resolve() or not right:
             raise ImageNotFound(f"this node has no {kind} of that name")
         return path
-
-
-def refused(error: ImageNotFound | ImageDenied) -> str:
-    """What to do about it."""
-    if isinstance(error, ImageDenied):
-        return "Give the engine credentials for the registry, or make the image public."
-    return "Check the name; the image needs /bin/sh."

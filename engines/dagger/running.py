@@ -26,7 +26,7 @@ _EIO, _ENOSPC, _ENOTCONN, _ESTALE = 5, 28, 107, 116
 
 
 class DaggerRunner:
-    """`agent.standin.runner.Runner` on an engine."""
+    """What `serving.Late` does of `agent.standin.runner.Runner` when the SDK is there."""
 
     def __init__(self, environments: Environments, node: str) -> None:
         self._environments = environments
@@ -70,9 +70,6 @@ class DaggerRunner:
                 return Ending(kind=formats.EXIT_TIMED_OUT, number=code, text=b"timeout")
             return _ending(code)
 
-    async def signal(self, *_: object) -> None:
-        raise Refused(frames.CANNOT, "signals")
-
     async def handle(self, uid: str, handle: bytes) -> bytes:
         try:
             head, anew = await self._environments.recovered(uid, handle)
@@ -81,9 +78,6 @@ class DaggerRunner:
             return head.handle(self._node)
         except DaggerFailure as error:
             raise refusal(error) from error
-
-    def touched(self, uid: str) -> None:
-        self._environments.touched(uid)
 
 
 def refusal(error: DaggerFailure) -> Refused:

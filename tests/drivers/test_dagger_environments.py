@@ -148,7 +148,7 @@ async def test_what_was_written_into_the_worktree_is_there_for_the_next_command(
     async with bench(tmp_path / "node", engine) as node:
         tree = node.tree(a_txt="old")
         await node.create(UID, tree)
-        node.environments.touched(UID)
+        node.environments.heads.touched(UID)
         (Path(tree) / "a.txt").unlink()
         (Path(tree) / "b.txt").write_text("new")
         assert (await node.run(UID, "ls; cat b.txt")).out == b"b.txt\nnew"
