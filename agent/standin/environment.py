@@ -202,7 +202,7 @@ class Environment:
             found = await self.executions.start(asked, limit, log, result)
             reply = frames.pack(0, int(found))
         elif kind in wire.INPUTS:
-            raise Refused(frames.CANNOT, "input")
+            raise Refused(frames.CANNOT, wire.input_of(kind, fields))
         elif kind in (frames.CANCEL, frames.EXCEEDED):
             key, why, _ = fields
             cancelled = kind == frames.CANCEL

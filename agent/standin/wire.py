@@ -47,6 +47,13 @@ def asked(kind: int, fields: list[bytes]) -> Asked:
     )
 
 
+def input_of(kind: int, fields: list[bytes]) -> str:
+    """The capability that a start with an input needs. Raises ValueError, IndexError."""
+    if kind == frames.START_OPEN_SECRETLY:
+        taken(fields, 1)
+    return "terminal" if int(fields[7]) == frames.TERMINAL else "input"
+
+
 def changes(kind: int, fields: list[bytes]) -> bool:
     """Whether a request about files may change any."""
     if kind == frames.OPEN:
