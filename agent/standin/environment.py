@@ -42,6 +42,8 @@ class Environment:
         self._idle_timeout = idle_timeout
         self._loop = asyncio.get_running_loop()
         self._clients: dict[Connection, Relay] = {}
+        self._descriptors: dict[Connection, int] = {}
+        """Of their sockets, also when these are closed: only then they are taken from the loop."""
         self._limits: dict[tuple[Connection, bytes], tuple[int, str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._worked_at = time.monotonic()
@@ -111,6 +113,7 @@ class Environment:
             return
         client = Connection(accepted)
         self._clients[client] = Relay(self._files)
+        self._descriptors[client] = accepted.fileno()
         self._loop.add_reader(accepted, self._receive, client)
 
     def _receive(self, client: Connection) -> None:
@@ -148,13 +151,12 @@ class Environment:
         if not client.open:
             self._drop(client)
         elif client.sending:
-            self._loop.add_writer(client.socket.fileno(), self._writable, client)
+            self._loop.add_writer(self._descriptors[client], self._writable, client)
 
     def _writable(self, client: Connection) -> None:
-        descriptor = client.socket.fileno()
         client.flush()
-        if descriptor >= 0 and not (client.open and client.sending):
-            self._loop.remove_writer(descriptor)
+        if not (client.open and client.sending):
+            self._loop.remove_writer(self._descriptors[client])
         self._flush(client)
 
     def _drop(self, client: Connection) -> None:
@@ -166,10 +168,9 @@ class Environment:
         task.add_done_callback(self._tasks.discard)
         for each in [each for each in self._limits if each[0] is client]:
             del self._limits[each]
-        descriptor = client.socket.fileno()
-        if descriptor >= 0:
-            self._loop.remove_reader(descriptor)
-            self._loop.remove_writer(descriptor)
+        descriptor = self._descriptors.pop(client)
+        self._loop.remove_reader(descriptor)
+        self._loop.remove_writer(descriptor)
         client.close()
 
     async def _answered(

@@ -50,7 +50,7 @@ class Server:
         }
         self._loop = asyncio.get_running_loop()
         self._environments: dict[str, Environment] = {}
-        self._clients: set[Connection] = set()
+        self._clients: dict[Connection, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._path = runtime / name
         (runtime / "a").mkdir(mode=0o700, exist_ok=True)
@@ -77,8 +77,8 @@ class Server:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        for client in self._clients:
-            self._loop.remove_reader(client.socket)
+        for client, descriptor in self._clients.items():
+            self._loop.remove_reader(descriptor)
             client.close()
 
     async def _hello(self, _: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +140,7 @@ class Server:
             accepted.close()
             return
         client = Connection(accepted)
-        self._clients.add(client)
+        self._clients[client] = accepted.fileno()
         self._loop.add_reader(accepted, self._receive, client, accepted.fileno())
 
     def _receive(self, client: Connection, descriptor: int) -> None:
@@ -150,7 +150,7 @@ class Server:
             self._keep(self._answer(client, number, payload))
         if not client.open:
             self._loop.remove_reader(descriptor)
-            self._clients.discard(client)
+            self._clients.pop(client, None)
 
     async def _answer(self, client: Connection, number: int, payload: bytes) -> None:
         try:

@@ -50,7 +50,15 @@ from services.provider.errors import (
     ProvisionedDifferently,
 )
 
-CAN: Final = frozenset({Capability.ATOMIC, Capability.SECRETS, Capability.IMAGE, Capability.SETUP})
+CAN: Final = frozenset(
+    {
+        Capability.ATOMIC,
+        Capability.SECRETS,
+        Capability.IMAGE,
+        Capability.SETUP,
+        Capability.OUTLIVES_SERVICES,
+    }
+)
 _LIMITS: Final = (
     ("memory_bytes", "memory_limit"),
     ("processes", "process_limit"),
