@@ -39,6 +39,7 @@ async def provider(config: Config) -> AsyncIterator[Served]:
         config.runtime,
         DiskGuard(config.state, config.disk_limit),
         idle_timeout=config.idle_timeout,
+        network=config.dagger_network,
     )
     made: Mapping[str, Driver] = {local.name: local, dagger.name: dagger}
     drivers = {str(name): made[name] for name in config.drivers}

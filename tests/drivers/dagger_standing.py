@@ -28,6 +28,7 @@ async def dagger(tmp_path: Path) -> AsyncIterator[Standing]:
         env = {
             "COVE_DAGGER__ENGINES": f"main={engine.address}",
             "COVE_DAGGER__IMAGE": "base",
+            "COVE_PROVIDER__DAGGER_NETWORK": "none",
             CLI: str(executable(folder)),
         }
         yield Standing(name="dagger", env=env, left=_left)
@@ -43,7 +44,11 @@ async def dagger_engine(tmp_path: Path) -> AsyncIterator[Standing]:
         pytest.skip(f"no real engine: {HOST} names none, or there is no Dagger CLI")
     image = os.environ.get(IMAGE, "docker.io/library/python:3.12-slim")
     env = {"COVE_DAGGER__ENGINES": f"main={os.environ[HOST]}", CLI: cli}
-    yield Standing(name="dagger", env={**env, "COVE_DAGGER__IMAGE": image}, left=_left)
+    yield Standing(
+        name="dagger",
+        env={**env, "COVE_DAGGER__IMAGE": image, "COVE_PROVIDER__DAGGER_NETWORK": "open"},
+        left=_left,
+    )
 
 
 async def _left(state: Path) -> list[str]:

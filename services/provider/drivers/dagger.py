@@ -66,6 +66,9 @@ _LIMITS: Final = (
     ("disk_bytes", "disk_limit"),
     ("open_files", "open_files_limit"),
 )
+_SAY: Final = (
+    "Set COVE_PROVIDER__DAGGER_NETWORK to `none`, where the engine has no way out, or to `open`."
+)
 _REMEDY: Final = "Leave it out, or name a driver that has it; GetCapabilities lists them."
 
 
@@ -82,6 +85,7 @@ class DaggerDriver:
         disk: DiskGuard,
         *,
         idle_timeout: timedelta,
+        network: str = "",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._worktrees = WorktreePlaces(state)
@@ -89,6 +93,7 @@ class DaggerDriver:
         self._standin = Standins(runtime / self.name)
         self._disk = disk
         self._idle_timeout = idle_timeout
+        self._network = network
         self._now = now
         self._records = Records(state / "provider" / "environments")
         self._tenants = Places()
@@ -103,6 +108,8 @@ class DaggerDriver:
             remedy = f"{facts['problem']}: {facts['remedy']}" if facts["problem"] else ""
         except Unavailable as error:
             remedy = f"{error.message}: start it, as `cove up` does with COVE_DRIVERS=dagger"
+        if not (remedy or self._network):
+            remedy = f"what commands reach is not said: {_SAY}"
         return Capabilities(
             driver=self.name,
             node=node,
@@ -122,6 +129,10 @@ class DaggerDriver:
                 raise _missing(f"an engine limits no {field}", capability)
         if spec.network.rules:
             raise _missing("an engine does not keep to a list of hosts", "allow_list")
+        if not self._network:
+            raise CapabilityMissing(
+                "an engine does not keep commands from its network", remedy=_SAY, capability="none"
+            )
         return replace(spec, driver=self.name, limits=Limits())
 
     async def provision(self, uid: str, tenant: str, spec: Spec, worktree: Worktree) -> Provisioned:

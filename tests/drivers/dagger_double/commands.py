@@ -39,7 +39,7 @@ async def run(
     uid, _, gid = (user or "0").partition(":")
     process = await asyncio.create_subprocess_exec(
         *(bwrap(), "--unshare-user", "--uid", uid, "--gid", gid or uid),
-        *("--unshare-pid", "--die-with-parent", "--clearenv", *variables),
+        *("--unshare-pid", "--unshare-net", "--die-with-parent", "--clearenv", *variables),
         *("--bind", str(root), "/", "--ro-bind", "/usr", "/usr", "--proc", "/proc"),
         # All files are of the one user that there is.
         *("--ro-bind", "/usr/bin/true", "/usr/bin/chown"),
