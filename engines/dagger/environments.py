@@ -230,7 +230,7 @@ class Environments:
                 if isinstance(known, EngineLost | EngineFull):
                     raise known from error
                 raise HandleStale(f"the engine does not have it: {error}"[:300]) from error
-        if found != [f"{head.uid}.{head.epoch}", str(head.generation)]:
+        if tuple(found) != (f"{head.uid}.{head.epoch}", str(head.generation)):
             raise HandleStale("the engine has another in its place")
 
     async def _made(self, engine: Engine, record: Record, generation: int) -> Head:

@@ -98,7 +98,8 @@ class Session:
 
     @property
     def client(self) -> dagger.Client:
-        return dagger.Client.from_connection(self.connection)
+        client: dagger.Client = dagger.Client.from_connection(self.connection)
+        return client
 
     @property
     def connection(self) -> Connection:

@@ -79,9 +79,9 @@ class _Bench:
         async with AgentClient.connect(self.folder / "a" / UID, os.getuid()) as client:
             yield client
 
-    async def ask(self, verb: str, **arguments: object) -> dict[str, object]:
+    async def ask(self, verb: str, uid: str = "") -> dict[str, object]:
         async with StandinClient.connect(self.folder / "double") as client:
-            return await client.ask(verb, **arguments)
+            return await client.ask(verb, uid=uid)
 
     def sinks(self, name: str) -> tuple[Sinks, Path]:
         folder = self.folder / name

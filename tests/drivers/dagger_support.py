@@ -10,6 +10,7 @@ from engines.dagger.command import Ran
 from engines.dagger.environments import Environments
 from engines.dagger.heads import Head
 from engines.dagger.pool import Engines
+from engines.dagger.preview import Listener
 from engines.dagger.settings import Settings
 from tests.drivers.dagger_double.process import DoubleEngine, executable
 
@@ -50,6 +51,14 @@ class Bench:
             run = await environments.run(head, argv)
             ran = await run.wait(folder)
             return Done(ran, ran.out.read_bytes(), ran.err.read_bytes())
+
+    async def preview(self, uid: str, command: list[str], listener: Listener) -> None:
+        """Run a command, and have `listener` hear it."""
+        environments = self.environments
+        argv = shim.argv(command, {}, "/workspace", timeout=0, merge=False)
+        async with environments.writing(uid), environments.scratch() as folder:
+            run = await environments.run(await environments.opened(uid), argv)
+            await run.wait(folder, listener)
 
 
 @dataclass

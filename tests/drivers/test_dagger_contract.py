@@ -17,7 +17,6 @@ from dagger._engine import _version
 from dagger.client import _core, _session, base
 
 import engines.dagger
-from engines.dagger import connection
 from engines.dagger.connection import Connection
 from engines.dagger.environments import Environments
 from engines.dagger.heads import Record
@@ -192,7 +191,7 @@ async def test_a_query_is_sent_once_and_with_whatever_client_of_http_is_installe
         await made.close()
     assert len(seen) == 1
     assert seen[0].startswith(b"POST /query ")
-    assert connection.httpx.__name__ == "httpx"
+    assert type(made._http).__module__.partition(".")[0] == "httpx"  # noqa: SLF001
 
 
 def test_versions_of_cli_and_engine_are_that_of_the_sdk() -> None:

@@ -180,9 +180,9 @@ async def test_a_forged_handle_opens_nothing(tmp_path: Path, engine: DoubleEngin
         for each in forged:
             with pytest.raises((HandleInvalid, HandleStale)):
                 await node.environments.opened(UID, each.handle(NODE))
-        for each in (b"", b"nonsense", head.handle("node-2"), _with_schema(head, "9")):
+        for broken in (b"", b"nonsense", head.handle("node-2"), _with_schema(head, "9")):
             with pytest.raises((HandleInvalid, HandleStale)):
-                await node.environments.opened(UID, each or b"x")
+                await node.environments.opened(UID, broken or b"x")
         assert await node.environments.opened(UID, head.handle(NODE)) == head
 
 

@@ -341,7 +341,8 @@ class LocalDriver:
 
     def _record(self, uid: str) -> Record:
         record = self._records.read(uid)
-        if record is None or not self._records.whole(uid):
+        foreign = self._is_anothers(record)
+        if record is None or foreign or not self._records.whole(uid):
             raise NotProvisioned("nothing is provisioned for it", uid=uid)
         return record
 

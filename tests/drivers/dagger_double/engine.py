@@ -77,7 +77,9 @@ class Engine:
             self._introspection.write_text(json.dumps(answer))
         return answer
 
-    def _field(self, source: Call | None, info: graphql.GraphQLResolveInfo, /, **given: Any) -> Any:
+    def _field(
+        self, source: Call | None, info: "graphql.GraphQLResolveInfo[Any]", /, **given: Any
+    ) -> Any:
         session: Session = info.context
         name, owner = info.field_name, info.parent_type.name
         if source is None and name == "node":
@@ -210,6 +212,10 @@ class Door:
         self._loop.remove_reader(client)
 
 
+def _say(text: bytes) -> None:
+    os.write(1, text)
+
+
 def main(folder: Path, path: Path, *, cold: bool, layers: int) -> int:
     if cold:
         (folder / "kept").unlink(missing_ok=True)
@@ -217,7 +223,7 @@ def main(folder: Path, path: Path, *, cold: bool, layers: int) -> int:
 
     async def serve() -> None:
         engine = Engine(folder, layers)
-        await Door(engine).serve(path, lambda: os.write(1, b"ready\n") and None)
+        await Door(engine).serve(path, lambda: _say(b"ready\n"))
         engine.stop()
 
     asyncio.run(serve())

@@ -101,7 +101,7 @@ class _Derived:
             names = (each.id for each in ast.walk(call.args[1]) if isinstance(each, ast.Name))
             name = next((each for each in names if each in annotations), None)
             kind = self._type(annotations[name], owner, argument=True) if name else "String"
-            yield f"{call.args[0].value}: {kind}"
+            yield f"{call.args[0].value!s}: {kind}"
 
     def _type(self, annotation: ast.expr | None, owner: str, *, argument: bool = False) -> str:
         text = "None" if annotation is None else ast.unparse(annotation).strip().strip("'\"")
