@@ -1,6 +1,7 @@
 """One command: from a generation of an environment to the next."""
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from engines.dagger.heads import Head, Heads, Record
 from engines.dagger.images import USER
 from engines.dagger.pool import Engine
 from engines.dagger.preview import Listener
+from engines.dagger.session import Session
 from engines.dagger.shim import CODE, ERR, OUT
 
 
@@ -53,12 +55,10 @@ class Run:
         `listener` hears what is seen live.
         """
         async with self._engine.session() as session:
-            if listener is None:
-                return await self._wait(session.client, folder)
-            with session.previews.heard(listener):
-                return await self._wait(session.client, folder)
+            return await self._wait(session, folder, listener)
 
-    async def _wait(self, client: dagger.Client, folder: Path) -> Ran:
+    async def _wait(self, session: Session, folder: Path, listener: Listener | None) -> Ran:
+        client = session.client
         head = self._head
         before = container_of(client, head)
         if head.dirty:
@@ -71,7 +71,9 @@ class Run:
             layers=head.layers + (3 if head.dirty else 1),
             dirty=False,
         )
-        after = await self._after(client, before, fresh).sync()
+        # What is asked for after it is told by the engine as if the command had written it.
+        with session.previews.heard(listener) if listener else nullcontext():
+            after = await self._after(client, before, fresh).sync()
         fresh = replace(fresh, container=await after.id())
         ran = await _collected(after, fresh, folder)
         await self._export(before, after, folder / "changes")

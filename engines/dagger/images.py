@@ -67,7 +67,7 @@ class Builder:
 
     def base(self, digest: str, setup: Sequence[str]) -> dagger.Container:
         """The container after the setup; nothing is done before it is asked for."""
-        container = self._from(digest).with_user("0").with_exec([_SHELL, "-c", _FOLDERS])
+        container = self._from(digest).with_user("0:0").with_exec([_SHELL, "-c", _FOLDERS])
         for command in setup:
             container = container.with_exec([_SHELL, "-c", command])
         return container

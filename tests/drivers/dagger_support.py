@@ -38,7 +38,9 @@ class Bench:
     async def create(
         self, uid: str, tree: str, *, image: str = "", setup: tuple[str, ...] = ()
     ) -> Head:
-        return await self.environments.create(uid, TENANT, image or "base", setup, tree)
+        return await self.environments.create(
+            uid, TENANT, image or self.settings.image or "base", setup, tree
+        )
 
     async def run(
         self, uid: str, script: str, *, handle: bytes = b"", timeout: float = 0

@@ -69,6 +69,7 @@ def _value(name: str, kind: Any, selected: graphql.SelectionSetNode | None) -> A
 class _Session:
     def __init__(self, made: _Answering) -> None:
         self.client = dagger.Client.from_connection(made)
+        self.previews = None
 
 
 class _Engines(Engines):

@@ -52,8 +52,8 @@ async def test_what_a_command_changed_outside_of_the_worktree_is_there_for_the_n
 ) -> None:
     async with bench(tmp_path / "node", engine) as node:
         await node.create(UID, node.tree())
-        await node.run(UID, "echo kept > /home/cove/note; echo tool > /tool")
-        assert (await node.run(UID, "cat /home/cove/note /tool")).out == b"kept\ntool\n"
+        await node.run(UID, "echo kept > /home/cove/note; echo tool > /home/cove/tool")
+        assert (await node.run(UID, "cat /home/cove/note /home/cove/tool")).out == b"kept\ntool\n"
 
 
 async def test_setup_is_run_once_for_all_environments_that_have_it(
@@ -191,7 +191,7 @@ async def test_an_engine_that_gives_its_names_anew_opens_no_other_environment(
 ) -> None:
     async with bench(tmp_path / "node", engine) as node:
         await node.create(UID, node.tree("one"))
-        head = (await node.run(UID, "echo mine > /mine")).head
+        head = (await node.run(UID, "echo mine > /home/cove/mine")).head
         engine.kill()
         engine.start(cold=True)
         async with bench(tmp_path / "other", engine) as other:
@@ -201,7 +201,7 @@ async def test_an_engine_that_gives_its_names_anew_opens_no_other_environment(
                 await _twice(node.environments.opened, UID, head.handle(NODE))
             made = await node.environments.rebuild(UID)
             assert made.generation > head.generation
-            assert (await node.run(UID, "ls /mine")).out == b""
+            assert (await node.run(UID, "ls /home/cove/mine")).out == b""
 
 
 async def test_an_engine_that_stopped_in_order_has_everything(
@@ -209,11 +209,11 @@ async def test_an_engine_that_stopped_in_order_has_everything(
 ) -> None:
     async with bench(tmp_path / "node", engine) as node:
         await node.create(UID, node.tree())
-        await node.run(UID, "echo mine > /mine")
+        await node.run(UID, "echo mine > /home/cove/mine")
         engine.stop()
         engine.start()
         await _twice(node.environments.opened, UID)
-        assert (await node.run(UID, "cat /mine")).out == b"mine\n"
+        assert (await node.run(UID, "cat /home/cove/mine")).out == b"mine\n"
 
 
 async def test_a_fork_begins_as_the_other_and_goes_its_own_way(
@@ -221,13 +221,15 @@ async def test_a_fork_begins_as_the_other_and_goes_its_own_way(
 ) -> None:
     async with bench(tmp_path / "node", engine) as node:
         await node.create(UID, node.tree("one", a_txt="a"))
-        head = (await node.run(UID, "echo tool > /tool")).head
+        head = (await node.run(UID, "echo tool > /home/cove/tool")).head
         record = node.environments.heads.record(UID)
         assert record
         twin = replace(record, uid=OTHER, tree=node.tree("two", b_txt="b"))
         forked = await node.environments.fork(head, twin)
-        assert (await node.run(OTHER, "cat /tool; ls; echo 2 > /tool")).out == b"tool\nb.txt\n"
-        assert (await node.run(UID, "cat /tool; ls")).out == b"tool\na.txt\n"
+        assert (
+            await node.run(OTHER, "cat /home/cove/tool; ls; echo 2 > /home/cove/tool")
+        ).out == b"tool\nb.txt\n"
+        assert (await node.run(UID, "cat /home/cove/tool; ls")).out == b"tool\na.txt\n"
         with pytest.raises(HandleInvalid):
             await node.environments.opened(UID, forked.handle(NODE))
 
@@ -238,8 +240,8 @@ async def test_layers_are_made_one_before_there_are_too_many(tmp_path: Path) -> 
         async with bench(tmp_path / "node", engine, generations=8) as node:
             await node.create(UID, node.tree())
             for number in range(20):
-                await node.run(UID, f"echo {number} >> /count")
-            assert len((await node.run(UID, "cat /count")).out.split()) == 20
+                await node.run(UID, f"echo {number} >> /home/cove/count")
+            assert len((await node.run(UID, "cat /home/cove/count")).out.split()) == 20
     finally:
         engine.kill()
 
