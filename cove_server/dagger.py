@@ -23,9 +23,7 @@ class Dagger(Companion):
     def __init__(self, places: Places, env: Mapping[str, str]) -> None:
         super().__init__(places, env)
         self._env |= {
-            name: value
-            for name, value in env.items()
-            if name.startswith(_PASSED) or name in _ALSO
+            name: value for name, value in env.items() if name.startswith(_PASSED) or name in _ALSO
         }
         self._node = places.node()
 
