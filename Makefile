@@ -143,6 +143,8 @@ lock: ## Resolve the requirements anew.
 	$(COMPILE) $(EVERYTHING) --upgrade -o requirements.lock > /dev/null
 	$(COMPILE) $(EVERYTHING) --resolution lowest-direct -o requirements-lowest.lock > /dev/null
 	$(COMPILE) --extra docker --extra postgres --group build -c requirements.lock -o requirements-server.lock > /dev/null
+	.build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-annotate -c requirements.lock -o requirements-dagger.lock deploy/dagger/requirements.in > /dev/null
 
 clean: ## Remove what was built; never touches a state directory.
 	rm -rf .venv .build .pytest_cache .mypy_cache .ruff_cache

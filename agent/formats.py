@@ -15,6 +15,9 @@ MAX_RECORD = 256 << 10
 """Payload bytes of one record at most."""
 
 KIND_START, KIND_CHUNK, KIND_GAP, KIND_EXIT = 1, 2, 3, 4
+KIND_PREVIEW = 5
+"""Output as it was seen live by a stand-in: not exact, and none of the output's bytes. What a
+reader gets for good follows, in chunks."""
 STDOUT, STDERR, TERMINAL = 1, 2, 3
 
 GAP = struct.Struct("<Q")

@@ -27,6 +27,7 @@ class Kind(IntEnum):
     CHUNK = formats.KIND_CHUNK
     GAP = formats.KIND_GAP
     EXIT = formats.KIND_EXIT
+    PREVIEW = formats.KIND_PREVIEW
 
 
 class Stream(IntEnum):
@@ -68,7 +69,7 @@ class Record:
     size: int
     """Bytes of output it stands for: of a CHUNK what `payload` holds, of a GAP what was lost."""
     payload: bytes
-    """Of a CHUNK the output, of an EXIT what `Result.decode` reads."""
+    """Of a CHUNK or PREVIEW the output, of an EXIT what `Result.decode` reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,4 +247,6 @@ def _plausible(size: int, kind: int, stream: int) -> bool:
             return size == formats.GAP.size and stream == Stream.NONE
         case Kind.EXIT:
             return size <= formats.RESULT_SIZE and stream == Stream.NONE
+        case Kind.PREVIEW:
+            return 0 < size <= formats.MAX_RECORD and stream in (1, 2)
     return False

@@ -14,6 +14,8 @@ from typing import Final, TypeVar
 import servicekit  # noqa: F401 - sets what gRPC reads when it is imported.
 from cove import health
 from cove.endpoint import FILE
+from cove_server.companion import Companion
+from cove_server.dagger import Dagger
 from cove_server.egress import Egress
 from cove_server.errors import CannotStart
 from cove_server.launcher import Launcher
@@ -77,12 +79,14 @@ class _Suite:
     async def run(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._signalled)
-        launcher = Launcher(self._places, self._settings.env)
-        egress = Egress(self._places, self._settings.env)
+        env = self._settings.env
+        companions: list[Companion] = [Launcher(self._places, env), Egress(self._places, env)]
+        if Dagger.name in env.get("COVE_DRIVERS", "").replace(" ", "").split(","):
+            companions.append(Dagger(self._places, env))
         try:
             async with asyncio.timeout(_READY):
-                await self._unless_stopped(launcher.start())
-                await self._unless_stopped(egress.start())
+                for each in companions:
+                    await self._unless_stopped(each.start())
                 started = await self._unless_stopped(self._start())
             self._tell(started)
             await self._stop.wait()
@@ -93,8 +97,8 @@ class _Suite:
         finally:
             (self._places.state / FILE).unlink(missing_ok=True)
             await self._drain()
-            await launcher.stop(keep=self._settings.keep)
-            await egress.stop(keep=self._settings.keep)
+            for each in companions:
+                await each.stop(keep=self._settings.keep)
 
     async def _start(self) -> dict[str, str]:
         """Start all services; returns the address of each."""

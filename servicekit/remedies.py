@@ -105,6 +105,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "NODE_LOST": "Wait for the node, or delete the workspace and create it anew. One that is "
     "made with `rebuild` is made again elsewhere by itself.",
     "HANDLE_STALE": "Ask the provider for the handle in force, and use that.",
+    "BUILD_FAILED": "Read the cause; name another image, or mend the setup.",
     "HANDLE_INVALID": "Provision the environment again and use the new handle.",
     "ACTIVATION_FAILED": "Read the cause; correct the spec or the host, then retry.",
     "PROVISIONED_DIFFERENTLY": "Release the environment first, or repeat the call with the first "

@@ -47,6 +47,10 @@ class Log:
             return
         self.offset += len(data)
 
+    def preview(self, stream: int, data: bytes) -> None:
+        """What is seen live, and comes again as chunks. On a full disk it is left out."""
+        self._append(formats.KIND_PREVIEW, stream, data)
+
     def finish(self, body: tuple[int, ...], text: bytes) -> None:
         """Write the result and then the last record.
 

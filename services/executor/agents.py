@@ -54,6 +54,7 @@ class Agents:
         drivers: Collection[str] = (_LOCAL,),
     ) -> None:
         self._sockets = runtime / "a"
+        self._beside = runtime / "f"
         self._node = node
         self._drivers = frozenset(drivers)
         self._agent_uids = frozenset((agent_uid, os.geteuid()))
@@ -106,6 +107,9 @@ class Agents:
         except ValueError:
             raise HandleInvalid("handle", "not a handle of a known version") from None
         if found.driver not in self._drivers:
+            raise HandleInvalid("handle", "of another driver", driver=found.driver)
+        if found.driver == _LOCAL and (self._beside / found.uid).exists():
+            # An agent beside a stand-in: the environment is that driver's.
             raise HandleInvalid("handle", "of another driver", driver=found.driver)
         if self._node and found.node != self._node:
             raise HandleInvalid("handle", "of another node", node=found.node)

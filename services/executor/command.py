@@ -73,6 +73,15 @@ def _duration(ns: int) -> timedelta | None:
     return timedelta(milliseconds=-(-ns // _MILLISECOND_NS)) if ns else None
 
 
+def cannot(error: AgentError) -> CapabilityMissing:
+    """What a caller is told when the driver has no such thing."""
+    return CapabilityMissing(
+        f"environments of this driver cannot do this: {error}",
+        remedy="Leave it out, or make the workspace with a driver that has the capability.",
+        capability=str(error),
+    )
+
+
 def refusal(error: AgentError, spec: Spec) -> ServiceError:
     """What a caller is told when the agent did not start it."""
     program = _argv(spec)[0]
@@ -90,11 +99,7 @@ def refusal(error: AgentError, spec: Spec) -> ServiceError:
         case ErrorCode.BAD_REQUEST if spec.has_input and str(error) == _UNKNOWN:
             return AgentTooOld("the agent knows nothing of input")
         case ErrorCode.CANNOT:
-            return CapabilityMissing(
-                f"environments of this driver cannot do this: {error}",
-                remedy="Leave it out, or make the workspace with a driver that has the capability.",
-                capability=str(error),
-            )
+            return cannot(error)
         case ErrorCode.UNPROTECTED:
             return SecretsUnprotected("the kernel cannot keep secrets of one command from others")
         case ErrorCode.BAD_REQUEST if spec.secrets and str(error) == _UNKNOWN:

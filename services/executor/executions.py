@@ -10,6 +10,7 @@ from typing import Final
 
 from agent.client import AgentError, ErrorCode, InputState, Scope
 from services.executor.agents import Agents
+from services.executor.command import cannot
 from services.executor.ending import End, Usage
 from services.executor.errors import (
     AgentUnavailable,
@@ -207,6 +208,8 @@ class Executions:
         except EnvironmentDormant:
             raise ExecutionEnded("its sandbox has ended", name=record.name) from None
         except AgentError as error:
+            if error.code is ErrorCode.CANNOT:
+                raise cannot(error) from error
             if error.code not in (ErrorCode.EXECUTION_NOT_FOUND, ErrorCode.OS_ERROR):
                 raise AgentUnavailable("the agent cannot", name=record.name) from error
             raise ExecutionEnded("the execution has ended", name=record.name) from error

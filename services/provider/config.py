@@ -15,7 +15,7 @@ class Config(ServerConfig):
 
     service: ClassVar[str] = "provider"
 
-    drivers: tuple[Literal["docker", "local"], ...] = field(
+    drivers: tuple[Literal["dagger", "docker", "local"], ...] = field(
         default=("local",), metadata={"variable": "COVE_DRIVERS"}
     )
     """What environments of this node may stand on, separated by commas; the first where none is
@@ -34,6 +34,11 @@ class Config(ServerConfig):
     egress_networks: tuple[str, ...] = ()
     """Networks that are not public, as `10.1.0.0/16`, whose hosts workspaces may reach all the
     same if their own list names them; separated by commas. Loopback is this host's own."""
+
+    dagger_network: Literal["", "none", "open"] = ""
+    """What commands on a Dagger engine reach, which Cove can neither see nor limit: `none`, where
+    the engine has no way out but to its registry, or `open`: whatever the engine does. Until it is
+    said, the driver `dagger` makes no environment."""
 
     disk_limit: float = 0.9
     """From which share of the disk on, as `df` counts it, nothing new is provisioned."""

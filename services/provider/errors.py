@@ -52,3 +52,11 @@ class ProvisionedDifferently(AlreadyExists):
 
 class ImageUnavailable(FailedPrecondition):
     reason = ErrorReason.ERROR_REASON_IMAGE_UNAVAILABLE
+
+
+class HandleStale(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_HANDLE_STALE
+
+
+class BuildFailed(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_BUILD_FAILED

@@ -8,6 +8,8 @@ from servicekit.config import StartError
 from servicekit.disk import DiskGuard
 from servicekit.errors import ServiceError
 from services.provider.config import Config
+from services.provider.driver import Driver
+from services.provider.drivers.dagger import DaggerDriver
 from services.provider.drivers.local import Launched
 from services.provider.drivers.making import Maker
 from services.provider.drivers.sandboxed import SandboxDriver
@@ -17,26 +19,39 @@ _log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def offered(config: Config, ways_out: WaysOut) -> AsyncIterator[list[SandboxDriver]]:
+async def offered(config: Config, ways_out: WaysOut) -> AsyncIterator[list[Driver]]:
     """Those that can be asked for while the block runs, in the order of the config.
 
     What they stand on may come later, and come back. Raises StartError.
     """
     disk = DiskGuard(config.state, config.disk_limit)
     async with AsyncExitStack() as stack:
-        yield [
-            SandboxDriver(
-                await _maker(name, config, stack),
-                config.state,
-                disk,
-                binds=config.binds,
-                idle_timeout=config.idle_timeout,
-                processes=config.processes,
-                ways_out=ways_out,
-                unclaimed=name == config.drivers[0],
+        drivers: list[Driver] = []
+        for name in config.drivers:
+            if name == DaggerDriver.name:
+                drivers.append(
+                    DaggerDriver(
+                        config.state,
+                        config.runtime,
+                        disk,
+                        idle_timeout=config.idle_timeout,
+                        network=config.dagger_network,
+                    )
+                )
+                continue
+            drivers.append(
+                SandboxDriver(
+                    await _maker(name, config, stack),
+                    config.state,
+                    disk,
+                    binds=config.binds,
+                    idle_timeout=config.idle_timeout,
+                    processes=config.processes,
+                    ways_out=ways_out,
+                    unclaimed=name == config.drivers[0],
+                )
             )
-            for name in config.drivers
-        ]
+        yield drivers
 
 
 async def _maker(name: str, config: Config, stack: AsyncExitStack) -> Maker:
@@ -58,13 +73,15 @@ async def _maker(name: str, config: Config, stack: AsyncExitStack) -> Maker:
     return await stack.enter_async_context(Contained.open(config.state, config.runtime, settings))
 
 
-async def restored(drivers: list[SandboxDriver]) -> bool:
+async def restored(drivers: list[Driver]) -> bool:
     """Have every driver restore the ways out of its sandboxes; whether all have them.
 
     What one stands on may be away: that is nothing to the others.
     """
     done = []
     for each in drivers:
+        if not isinstance(each, SandboxDriver):
+            continue
         try:
             done.append(await each.restore_ways_out())
         except ServiceError as error:

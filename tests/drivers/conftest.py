@@ -13,17 +13,27 @@ import pytest_asyncio
 
 from tests.compose.machine import Cannot
 from tests.docker.standing import docker, docker_debian
+from tests.drivers.dagger_standing import dagger, dagger_engine
 from tests.drivers.standing import Maker, Stage, local, staged
 from tests.suite.conftest import repository
 
 __all__ = ["repository"]
 
-MAKERS: Final[dict[str, Maker]] = {"local": local, "docker": docker, "docker-debian": docker_debian}
+MAKERS: Final[dict[str, Maker]] = {
+    "local": local,
+    "docker": docker,
+    "docker-debian": docker_debian,
+    "dagger": dagger,
+    "dagger_engine": dagger_engine,
+}
 MARKS: Final = {
     "docker": (pytest.mark.docker,),
     "docker-debian": (pytest.mark.docker, pytest.mark.long),
+    "dagger": (pytest.mark.long,),
+    "dagger_engine": (pytest.mark.long, pytest.mark.dagger_engine),
 }
-"""Those that start an engine have a target of `make` of their own."""
+"""Those that start an engine have a target of `make` of their own; the others take longer than
+there is time for in `make test`."""
 
 
 @pytest_asyncio.fixture(

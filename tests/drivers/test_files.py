@@ -35,8 +35,8 @@ async def test_removed_and_moved_files_are_so_for_commands(stage: Stage) -> None
         await workspace.execute(script="mkdir d; echo 1 > d/one; echo 2 > two", check=True)
         await workspace.files.remove("d", recursive=True)
         await workspace.files.move("two", "moved")
-        seen = await workspace.execute(script="ls -A; cat moved")
-        assert seen.text.split() == [".git", "moved", "2"]
+        seen = await workspace.execute(script="ls; cat moved")
+        assert seen.text.split() == ["moved", "2"]
         await workspace.execute("rm", "moved", check=True)
         with pytest.raises(NotFound):
             await workspace.files.read("moved")

@@ -212,6 +212,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The node that the workspace is on is gone; when it comes back, so does the workspace.
     Metadata: `node`.
     """
+    ERROR_REASON_BUILD_FAILED: _ErrorReason.ValueType  # 420
+    """The image that an environment is to stand on cannot be had, or a command of its setup failed.
+    Metadata: `cause`, the end of what was said.
+    """
     ERROR_REASON_ENVIRONMENT_DORMANT: _ErrorReason.ValueType  # 500
     """The environment has no running sandbox: activate it, then retry. Metadata: `uid`."""
     ERROR_REASON_EXECUTION_NOT_FOUND: _ErrorReason.ValueType  # 501
@@ -488,6 +492,10 @@ ERROR_REASON_NODE_UNAVAILABLE: ErrorReason.ValueType  # 430
 ERROR_REASON_NODE_LOST: ErrorReason.ValueType  # 431
 """The node that the workspace is on is gone; when it comes back, so does the workspace.
 Metadata: `node`.
+"""
+ERROR_REASON_BUILD_FAILED: ErrorReason.ValueType  # 420
+"""The image that an environment is to stand on cannot be had, or a command of its setup failed.
+Metadata: `cause`, the end of what was said.
 """
 ERROR_REASON_ENVIRONMENT_DORMANT: ErrorReason.ValueType  # 500
 """The environment has no running sandbox: activate it, then retry. Metadata: `uid`."""

@@ -1,0 +1,1 @@
+"""What drivers share about an engine that environments stand on. Knows no service's API."""

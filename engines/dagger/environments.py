@@ -1,0 +1,268 @@
+"""Environments as generations of containers: every command yields the next one, or nothing.
+
+One writer at a time. What a caller's handle says is compared with what is kept here, and both with
+what is inside the container: only when all agree is anything opened. A container that is gone, or
+another's, is never guessed at; it is made anew, from the image, the setup and the worktree.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import dagger
+
+from engines.dagger import applying
+from engines.dagger.command import Run
+from engines.dagger.containers import (
+    ENV,
+    GENERATION,
+    WORKSPACE,
+    container_of,
+    kept,
+    marked,
+    worktree,
+)
+from engines.dagger.errors import (
+    EngineFull,
+    EngineLost,
+    HandleBehind,
+    HandleInvalid,
+    HandleStale,
+    TooManyLayers,
+    failure,
+)
+from engines.dagger.heads import Head, Heads, Record
+from engines.dagger.images import USER, Builder
+from engines.dagger.pool import Engine, Engines
+from engines.dagger.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+class Environments:
+    """All of this node. Failures are those of `engines.dagger.errors`."""
+
+    def __init__(self, settings: Settings, engines: Engines) -> None:
+        self._settings = settings
+        self._engines = engines
+        self._scratch = settings.state / "scratch"
+        self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.images = settings.state / "images"
+        self.images.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.heads = Heads(settings.state / "environments")
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def writing(self, uid: str) -> asyncio.Lock:
+        """Held by whoever makes the next generation: two from one container would fork it."""
+        return self._locks.setdefault(uid, asyncio.Lock())
+
+    async def create(
+        self, uid: str, tenant: str, image: str, setup: Sequence[str], tree: str
+    ) -> Head:
+        """Make one, or find the one of that uid. Raises HandleInvalid when it is another."""
+        async with self.writing(uid):
+            image = image or self._settings.image
+            wanted = Record(
+                uid=uid,
+                tenant=tenant,
+                image=image,
+                digest="",
+                setup=tuple(setup),
+                tree=tree,
+                made=time.time(),
+            )
+            record, head = self.heads.record(uid), self.heads.head(uid)
+            if record and not record.same(wanted):
+                raise HandleInvalid("the uid has another environment")
+            if record and head:
+                return head
+            engine = self._engines.default()
+            if record is None:
+                async with engine.client() as client:
+                    digest = await Builder(client, self.images).resolve(image)
+                record = replace(wanted, digest=digest)
+            head = await self._made(engine, record, 1)
+            await asyncio.to_thread(self.heads.keep, record)
+            await asyncio.to_thread(self.heads.keep, head)
+            return head
+
+    async def opened(self, uid: str, handle: bytes = b"") -> Head:
+        """The newest generation, which is there and is its own.
+
+        Raises HandleBehind for a handle of an older one; HandleInvalid for one that was never
+        given; HandleStale when the engine does not have it: see `rebuild`.
+        """
+        head = self.heads.head(uid)
+        if handle:
+            head = await self._compared(head, self._told(uid, handle))
+        if head is None:
+            raise HandleStale("nothing is kept of it on this node")
+        await self._verify(head)
+        return head
+
+    async def recovered(self, uid: str, handle: bytes = b"") -> tuple[Head, bool]:
+        """As `opened`; what the engine has lost is made anew, and then true."""
+        try:
+            return await self.opened(uid, handle), False
+        except HandleStale:
+            if handle and self._told(uid, handle) != self._known(uid):
+                raise
+            return await self.rebuild(uid), True
+
+    async def rebuild(self, uid: str) -> Head:
+        """Make it anew on its engine: image, setup, worktree. What else it had is gone."""
+        async with self.writing(uid):
+            record, head = self.heads.record(uid), self.heads.head(uid)
+            if record is None:
+                raise HandleStale("nothing is kept of it on this node")
+            engine = self._engines.named(head.engine) if head else self._engines.default()
+            made = await self._made(engine, record, (head.generation if head else 0) + 1)
+            await asyncio.to_thread(self.heads.keep, made)
+            return made
+
+    async def fork(self, head: Head, record: Record) -> Head:
+        """Another environment that begins as a generation of this one. Costs no copy.
+
+        Its worktree is `record.tree`, and is brought in before its first command.
+        """
+        engine = self._engines.named(head.engine)
+        await self._verify(head)
+        fresh = replace(head, uid=record.uid, epoch=secrets.token_hex(8), generation=1, dirty=True)
+        async with self.writing(record.uid), engine.client() as client:
+            container = marked(container_of(client, head), fresh)
+            fresh = replace(fresh, container=await kept(container))
+        await asyncio.to_thread(self.heads.keep, record)
+        await asyncio.to_thread(self.heads.keep, fresh)
+        return fresh
+
+    async def snapshot(self, head: Head, path: Path) -> None:
+        """Write a generation to a tar of OCI, which outlives the engine."""
+        async with self._engines.named(head.engine).client() as client:
+            await self._verify(head)
+            await container_of(client, head).as_tarball().export(str(path))
+
+    async def run(
+        self, head: Head, argv: Sequence[str], variables: Sequence[tuple[str, str]] = ()
+    ) -> Run:
+        """Begin the next generation by a command; `variables` are secret. The caller holds
+        `writing`, and has `head` from `opened`."""
+        record = self.heads.record(head.uid)
+        if record is None:
+            raise HandleStale("nothing is kept of it on this node")
+        if head.layers >= self._settings.generations:
+            head = await self._compacted(head, record)
+        # From here on the worktree may get what this generation has not, should we be killed.
+        await asyncio.to_thread(self.heads.keep, replace(head, dirty=True))
+        return Run(self.engine(head), self.heads, head, record, tuple(argv), tuple(variables))
+
+    async def export(self, image: str, setup: Sequence[str], path: Path, *, docker: bool) -> None:
+        """Write an image after its setup to a tar, as `Builder.export`."""
+        async with self._engines.default().client() as client:
+            builder = Builder(client, self.images)
+            digest = await builder.resolve(image or self._settings.image)
+            await builder.export(digest, setup, path, docker=docker)
+
+    async def has_program(self, head: Head, program: str, path: str, cwd: str) -> bool:
+        """Whether there is something to run. What the worktree has new is not seen."""
+        names = [program] if "/" in program else [f"{each}/{program}" for each in path.split(":")]
+        async with self._engines.named(head.engine).client() as client:
+            container = container_of(client, head)
+            asked = [name if name.startswith("/") else f"{cwd}/{name}" for name in names]
+            found = await asyncio.gather(*(container.exists(name) for name in asked))
+        return any(found)
+
+    def engine(self, head: Head) -> Engine:
+        return self._engines.named(head.engine)
+
+    @asynccontextmanager
+    async def scratch(self) -> AsyncIterator[Path]:
+        """A new directory, for what an engine writes to this host."""
+        folder = self._scratch / secrets.token_hex(8)
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            await asyncio.to_thread(applying.remove, folder)
+
+    def _known(self, uid: str) -> Head | None:
+        """As a handle would tell it."""
+        head = self.heads.head(uid)
+        return replace(head, dirty=True, layers=0) if head else None
+
+    def _told(self, uid: str, handle: bytes) -> Head:
+        try:
+            told = Head.of(handle, self._settings.node)
+        except ValueError as error:
+            raise HandleInvalid(str(error)) from error
+        if told.uid != uid:
+            raise HandleInvalid("of another environment")
+        self._engines.named(told.engine)
+        return told
+
+    async def _compared(self, kept: Head | None, told: Head) -> Head:
+        """Which of both counts. What is told and not kept must be proven by the engine."""
+        if kept and kept.generation > told.generation:
+            raise HandleBehind(kept.generation)
+        if kept and kept.generation == told.generation:
+            if replace(told, dirty=kept.dirty, layers=kept.layers) != kept:
+                raise HandleInvalid("not a handle that was given")
+            return kept
+        await self._verify(told)
+        await asyncio.to_thread(self.heads.keep, told)
+        return told
+
+    async def _verify(self, head: Head) -> None:
+        """Raises HandleStale unless its container is there and says that it is the one."""
+        async with self._engines.named(head.engine).client() as client:
+            container = container_of(client, head)
+            try:
+                found = await asyncio.gather(
+                    container.env_variable(ENV), container.env_variable(GENERATION)
+                )
+            except dagger.QueryError as error:
+                known = failure(error.error.message)
+                if isinstance(known, EngineLost | EngineFull):
+                    raise known from error
+                raise HandleStale(f"the engine does not have it: {error}"[:300]) from error
+        if tuple(found) != (f"{head.uid}.{head.epoch}", str(head.generation)):
+            raise HandleStale("the engine has another in its place")
+
+    async def _made(self, engine: Engine, record: Record, generation: int) -> Head:
+        head = Head(
+            uid=record.uid,
+            engine=engine.name,
+            epoch=secrets.token_hex(8),
+            generation=generation,
+            container="",
+            layers=2,
+        )
+        async with engine.client() as client:
+            base = await Builder(client, self.images).built(record.digest, record.setup)
+            container = base.with_user(USER).with_directory(
+                WORKSPACE, worktree(client, record), owner=USER
+            )
+            container = marked(container, head)
+            return replace(head, container=await kept(container))
+
+    async def _compacted(self, head: Head, record: Record) -> Head:
+        """The same in one layer; or made anew, where the engine cannot mount it any more."""
+        try:
+            async with self.engine(head).client() as client:
+                container = container_of(client, head)
+                flat = client.directory().with_directory("/", container.rootfs())
+                fresh = replace(
+                    head, generation=head.generation + 1, epoch=secrets.token_hex(8), layers=2
+                )
+                fresh = replace(
+                    fresh, container=await kept(marked(container.with_rootfs(flat), fresh))
+                )
+        except TooManyLayers:
+            fresh = await self._made(self.engine(head), record, head.generation + 1)
+        await asyncio.to_thread(self.heads.keep, fresh)
+        return fresh

@@ -1,0 +1,63 @@
+"""Asks the stand-in of a driver, and tells what it refuses."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from agent.standin.client import PeerGone, PeerTooOld, StandinClient, StandinError
+from servicekit.errors import ServiceError, Unavailable
+from services.provider.errors import (
+    BuildFailed,
+    HandleInvalid,
+    HandleStale,
+    ProvisionedDifferently,
+    SandboxUnavailable,
+)
+
+BUILD: Final = 590.0
+"""Seconds that an image and its setup may take: a little less than a create has."""
+
+
+class Standins:
+    """The stand-in at one socket."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def ask(self, verb: str, timeout: float = 30.0, **arguments: Any) -> dict[str, Any]:
+        """Its answer. Raises Unavailable, HandleInvalid, HandleStale, BuildFailed and the like."""
+        async with self._connected() as standin:
+            try:
+                return await standin.ask(verb, timeout, **arguments)
+            except StandinError as error:
+                raise _told(error, str(arguments.get("uid", ""))) from error
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[StandinClient]:
+        try:
+            async with StandinClient.connect(self._path) as standin:
+                yield standin
+        except (PeerGone, PeerTooOld) as error:
+            raise Unavailable(
+                f"the {self._path.name} stand-in is away", service=self._path.name
+            ) from error
+
+
+def _told(error: StandinError, uid: str) -> ServiceError:
+    said = str(error)
+    match error.reason:
+        case "behind":
+            return HandleStale("the environment has gone on since", uid=uid, generation=said)
+        case "invalid":
+            return HandleInvalid("handle", said)
+        case "differs":
+            return ProvisionedDifferently("the uid has another environment", uid=uid)
+        case "image_not_found" | "image_denied" | "setup_failed":
+            return BuildFailed(
+                "the image or its setup cannot be had", remedy=error.remedy, cause=said[-1000:]
+            )
+        case "unavailable":
+            return SandboxUnavailable(said, remedy=error.remedy, cause=said)
+        case _:
+            return Unavailable("the engine failed", service="dagger", cause=said[:300])
