@@ -1,7 +1,8 @@
-"""Write docs/errors.md and docs/configuration.md from what they describe.
+"""Write docs/errors.md, docs/configuration.md and the table of docs/drivers.md.
 
 Causes are the comments in errors.proto, remedies those that servers send; the
-settings are the fields of every `Config` and the docstrings below them.
+settings are the fields of every `Config` and the docstrings below them; what drivers can is
+what they say.
 `--check` writes nothing and fails when a page is not up to date.
 """
 
@@ -18,12 +19,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
+from scripts.driver_table import table
 from servicekit.config import ByteSize, ServerConfig, required, variable
 from servicekit.remedies import REMEDIES
 
 ROOT: Final = Path(__file__).parent.parent
 ERRORS: Final = ROOT / "docs" / "errors.md"
 CONFIGURATION: Final = ROOT / "docs" / "configuration.md"
+DRIVERS: Final = ROOT / "docs" / "drivers.md"
 PROTO: Final = ROOT / "protos" / "cove" / "errors" / "v1" / "errors.proto"
 
 SERVICES: Final = (
@@ -88,8 +91,12 @@ units (`512KiB`, `2GiB`); lists are separated by commas. An empty variable is on
 """
 
 
+_TABLE: Final = re.compile(r"(?<=<!-- table -->\n).*?(?=<!-- end -->)", re.DOTALL)
+"""The part of docs/drivers.md that is written here."""
+
+
 def main(arguments: list[str]) -> int:
-    pages = {ERRORS: errors_page(), CONFIGURATION: configuration_page()}
+    pages = {ERRORS: errors_page(), CONFIGURATION: configuration_page(), DRIVERS: drivers_page()}
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
     if "--check" in arguments:
         for path in stale:
@@ -125,6 +132,10 @@ def errors_page() -> str:
             if number // 100 == section:
                 parts.append(f"| `{name}` | {_cell(cause)} | {_cell(REMEDIES.get(name, ''))} |\n")
     return "".join(parts)
+
+
+def drivers_page() -> str:
+    return _TABLE.sub(lambda _: table(), DRIVERS.read_text())
 
 
 def configuration_page() -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from cove.registry.v1 import registry_pb2
 from cove.status import CoveError, FailedPrecondition, InvalidArgument
+from scripts.driver_table import BY_THE_MACHINE, CERTAIN
 from services.provider.driver import Capability
 from tests.drivers.standing import Stage
 
@@ -20,6 +21,11 @@ SPECS: Final[dict[str, dict[str, Any]]] = {
     "allow_list": {"network": ["example.org:443"]},
 }
 """What asks for a capability without naming it."""
+
+
+async def test_it_can_what_the_page_of_drivers_says(stage: Stage) -> None:
+    name = stage.standing.name
+    assert CERTAIN[name] <= stage.can <= CERTAIN[name] | BY_THE_MACHINE[name]
 
 
 @pytest.mark.parametrize("capability", sorted(Capability))

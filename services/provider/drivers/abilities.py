@@ -6,7 +6,16 @@ from typing import Final
 from agent.protocol import Facts, Mode
 from services.provider.driver import Capabilities, Capability, Disk, Isolation, Method, Mounting
 
-_BY_THE_AGENT: Final = frozenset(
+BY_HOST: Final = frozenset(
+    {
+        Capability.FREEZE,
+        Capability.MEMORY_LIMIT,
+        Capability.CPU_LIMIT,
+        Capability.ALLOW_LIST,
+    }
+)
+"""What they can where the host, or the engine, lets them."""
+BY_THE_AGENT: Final = frozenset(
     {
         Capability.LIVE_OUTPUT,
         Capability.INPUT,
@@ -49,7 +58,7 @@ def of(
         idle_timeout=idle_timeout,
         disk=Disk.SOFT,
         open_files=Method.RLIMIT,
-        can=_BY_THE_AGENT | can | {name for name, method in found.items() if method},
+        can=BY_THE_AGENT | can | {name for name, method in found.items() if method},
         mounts=mounts,
         remedy=remedy,
     )
