@@ -101,6 +101,17 @@ class Agents:
                 ) from None
             raise HandleInvalid("handle", "it is not of this environment") from error
 
+    async def moved(self, uid: str) -> bytes:
+        """The handle in force after a command, where handles move; empty where they do not, or
+        nobody tells now: the provider does when it is asked."""
+        if not (self._beside / uid).exists():
+            return b""
+        try:
+            async with self.awake(uid) as agent:
+                return await agent.handle(b"")
+        except (AgentError, AgentUnavailable, AgentTooOld, EnvironmentDormant):
+            return b""
+
     def _read(self, handle: bytes) -> Handle:
         try:
             found = Handle.decode(handle)

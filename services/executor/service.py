@@ -5,6 +5,7 @@ from contextlib import aclosing
 from typing import Final
 
 from agent.client import Scope
+from agent.handle import Handle
 from agent.record import Stream
 from cove.executor.v1 import executor_pb2 as pb
 from cove.executor.v1.executor_pb2_grpc import ExecutorServiceServicer
@@ -68,7 +69,9 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
     ) -> pb.WaitExecutionResponse:
         record = await self._executions.find(*parts(request.name))
         ended = await self._executions.wait(record)
-        return pb.WaitExecutionResponse(execution=convert.execution(ended))
+        answer = pb.WaitExecutionResponse(execution=convert.execution(ended))
+        await self._tell_handle(record, answer.execution.exit)
+        return answer
 
     async def DeleteExecution(
         self, request: pb.DeleteExecutionRequest, context: Context
@@ -114,7 +117,9 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
                     case Stopped(offset):
                         yield pb.ReadOutputResponse(end=pb.Heartbeat(offset=offset))
                     case Ended(end):
-                        yield pb.ReadOutputResponse(exit=convert.exit_of(end))
+                        told = convert.exit_of(end)
+                        await self._tell_handle(record, told)
+                        yield pb.ReadOutputResponse(exit=told)
 
     async def SignalExecution(
         self, request: pb.SignalExecutionRequest, context: Context
@@ -134,11 +139,18 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
         if ended is None or ended.output_bytes:
             await self._collect(record, outputs)
         ended = ended or await self._executions.wait(record)
-        return pb.ExecuteResponse(
+        answer = pb.ExecuteResponse(
             execution=convert.execution(ended),
             stdout=outputs[Stream.STDOUT].message(),
             stderr=outputs[Stream.STDERR].message(),
         )
+        await self._tell_handle(record, answer.execution.exit)
+        return answer
+
+    async def _tell_handle(self, record: Record, told: pb.Exit) -> None:
+        """Which handle the environment has after a command, where that moved it."""
+        if handle := await self._agents.moved(record.uid):
+            told.handle, told.generation = handle, Handle.decode(handle).generation
 
     async def _collect(self, record: Record, outputs: Mapping[Stream, Bounded]) -> None:
         events = self._outputs.read(record, 0, follow=True)
@@ -173,7 +185,9 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
                             yield pb.StreamExecutionResponse(heartbeat=beat)
                         case Ended(end):
                             ended = True
-                            yield pb.StreamExecutionResponse(exit=convert.exit_of(end))
+                            told = convert.exit_of(end)
+                            await self._tell_handle(record, told)
+                            yield pb.StreamExecutionResponse(exit=told)
         finally:
             # A server that stops ends the stream too, but then the caller has not left.
             if request.cancel_on_disconnect and not ended and not self._stopping.is_set():

@@ -10,6 +10,8 @@ from cove.errors.v1.errors_pb2 import ErrorReason
 from cove.executor.v1 import executor_pb2
 from cove.executor.v1.executor_pb2_grpc import ExecutorServiceStub, FileServiceStub
 from cove.provider.v1 import provider_pb2
+from cove.registry.v1 import registry_pb2
+from cove.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from servicekit.status import reason
 from tests.drivers.standing import Stage
 
@@ -109,3 +111,17 @@ async def test_a_stale_one_opens_nothing_and_callers_never_notice(stage: Stage) 
         assert Handle.decode(after).generation > Handle.decode(before).generation
         await _opens_nothing(stage, before)
         assert (await workspace.execute("cat", "file")).text == "x\n"
+
+
+async def test_the_record_has_the_handle_in_force_when_a_command_has_ended(stage: Stage) -> None:
+    """Where handles move, the answer tells the next one, and the gateway notes it."""
+    async with await stage.create() as workspace:
+        await workspace.execute(script="echo x > file", check=True)
+        name = workspace.name.replace("workspaces/", "environments/")
+        address = stage.suite.address("registry")
+        async with grpc.aio.insecure_channel(address) as channel:
+            answer = await RegistryServiceStub(channel).GetEnvironment(
+                registry_pb2.GetEnvironmentRequest(name=name),
+                metadata=(("cove-principal", "admin"), ("cove-tenant", "default")),
+            )
+        assert answer.environment.handle == await _handle(stage, workspace.message.uid)
