@@ -7,7 +7,7 @@ Which node a workspace is on its record says; here is only what can be asked aga
 import asyncio
 import logging
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -33,6 +33,8 @@ _PATIENCE: Final = 2.0
 """Seconds that it has to answer."""
 _SILENT: Final = 5.0
 """After so many without an answer a node is gone."""
+_UNTOLD: Final = 5.0
+"""Seconds in which a workspace that was placed on a node may not be there yet."""
 _RESOLVE: Final = 5.0
 """Seconds between two questions to DNS."""
 _HANDFUL: Final = 1.0
@@ -59,13 +61,15 @@ class Node:
     drivers: Sequence[provider_pb2.Capabilities] = ()
     default: str = ""
     environments: int = 0
-    """That it told of, and those that were placed on it since."""
+    """That it told of."""
+    placed: deque[float] = field(default_factory=deque)
+    """When those were placed on it that it may not tell of yet, of `time.monotonic()`."""
     processors: int = 1
     closing: AsyncExitStack = field(repr=False)
 
     @property
     def load(self) -> float:
-        return self.environments / self.processors
+        return (self.environments + len(self.placed)) / self.processors
 
     @property
     def there(self) -> bool:
@@ -206,7 +210,7 @@ class Nodes:
         chosen = next((each for each in able if each.name == self._had.get(key)), least)
         if chosen.load > least.load + _HANDFUL:
             chosen = least
-        chosen.environments += 1  # Until it tells itself.
+        chosen.placed.append(time.monotonic())
         self._had[key] = chosen.name
         self._had.move_to_end(key)
         if len(self._had) > _REMEMBERED:
@@ -242,6 +246,8 @@ class Nodes:
         node.drivers, node.default = told.drivers, told.capabilities.default_driver
         node.processors = max(1, told.processors)
         node.environments = told.environments
+        while node.placed and node.placed[0] < begun - _UNTOLD:
+            node.placed.popleft()
         node.heard = begun
         self._known.add(node.name)
 

@@ -58,7 +58,7 @@ async def test_each_is_written_or_refused_by_itself(ada: Caller) -> None:
             BatchWrite(update=pb.UpdateEnvironmentRequest(
                 environment=pb.Environment(name=one.name), update_mask=FieldMask(paths=["uid"]))),
             BatchWrite(update_status=pb.UpdateEnvironmentStatusRequest(
-                name=two.name, state=State.STATE_READY)),
+                name=two.name, state=State.STATE_SUSPENDED)),
         )
     )  # fmt: skip
     reasons = [reason_name(each.error) if each.HasField("error") else "" for each in answer.results]
