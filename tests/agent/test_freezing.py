@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -245,8 +245,9 @@ def sleeper() -> Iterator["subprocess.Popen[bytes]"]:
         ["sh", "-c", "sleep 1000 & sleep 1000 & wait"], start_new_session=True
     )
     yield process
-    os.killpg(process.pid, signal.SIGCONT)
-    os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # It may have been killed before it had children.
+        os.killpg(process.pid, signal.SIGCONT)
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
