@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -18,6 +19,9 @@ pytestmark = pytest.mark.timeout(300)
 _SETTLED = (Workspace.STATE_READY, Workspace.STATE_SUSPENDED, Workspace.STATE_DELETED)
 
 
+_DATABASE: Final = "COVE_REGISTRY__DATABASE"
+
+
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
     with running() as server:
@@ -25,7 +29,7 @@ def postgres() -> Iterator[Postgres]:
 
 
 def variables(database: str) -> dict[str, str]:
-    return {"COVE_REGISTRY__DATABASE": database} if database else {}
+    return {_DATABASE: database} if database else {}
 
 
 @asynccontextmanager
@@ -38,7 +42,9 @@ async def suite_of(folder: Path, database: str) -> AsyncIterator[Suite]:
 async def admin(suite: Suite, database: str, *arguments: str, state: Path | None = None) -> Done:
     """`cove admin`, for a state directory on which nothing runs unless it is that of the suite."""
     where = ("--state", str(state or suite.state), "--runtime", str(suite.runtime))
-    before, suite.env = suite.env, {**suite.env, **variables(database)}
+    before = suite.env
+    others = {name: value for name, value in before.items() if name != _DATABASE}
+    suite.env = others | variables(database)
     try:
         return await suite.cove("admin", *arguments, *where, "--json")
     finally:
