@@ -208,6 +208,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The node that the workspace is on is gone; when it comes back, so does the workspace.
     Metadata: `node`.
     """
+    ERROR_REASON_COMMITS_MISSING: _ErrorReason.ValueType  # 432
+    """Commits are needed that this node has not, and cannot fetch. Metadata: `commit`."""
+    ERROR_REASON_COMMITS_INVALID: _ErrorReason.ValueType  # 433
+    """The commits of a workspace that one node sent to another are damaged or not complete.
+    Metadata: `commit`, `cause`.
+    """
     ERROR_REASON_ENVIRONMENT_DORMANT: _ErrorReason.ValueType  # 500
     """The environment has no running sandbox: activate it, then retry. Metadata: `uid`."""
     ERROR_REASON_EXECUTION_NOT_FOUND: _ErrorReason.ValueType  # 501
@@ -480,6 +486,12 @@ ERROR_REASON_NODE_UNAVAILABLE: ErrorReason.ValueType  # 430
 ERROR_REASON_NODE_LOST: ErrorReason.ValueType  # 431
 """The node that the workspace is on is gone; when it comes back, so does the workspace.
 Metadata: `node`.
+"""
+ERROR_REASON_COMMITS_MISSING: ErrorReason.ValueType  # 432
+"""Commits are needed that this node has not, and cannot fetch. Metadata: `commit`."""
+ERROR_REASON_COMMITS_INVALID: ErrorReason.ValueType  # 433
+"""The commits of a workspace that one node sent to another are damaged or not complete.
+Metadata: `commit`, `cause`.
 """
 ERROR_REASON_ENVIRONMENT_DORMANT: ErrorReason.ValueType  # 500
 """The environment has no running sandbox: activate it, then retry. Metadata: `uid`."""
