@@ -36,6 +36,7 @@ from gateway.quotas import Quotas
 from gateway.ready import Workspaces
 from gateway.reconcile import Reconciler, reconciling
 from gateway.records import Records
+from gateway.replicas import Replicas
 from gateway.rest.app import RestConfig, rest
 from gateway.saga import Saga
 from gateway.sources import SourceServicer
@@ -63,8 +64,13 @@ async def gateway(config: Config, *, clock: Clock | None = None) -> AsyncIterato
         witnesses = Witnesses(trail, TENANT)
         records = Records(behind.registry)
         deadlines = Deadlines(config.create_limit, config.operation_limit)
-        async with Operations.open(records, config.lease, deadlines) as operations:
-            parts = Parts(config, behind, records, operations, deadlines, clock or Clock())
+        async with (
+            Operations.open(records, config.lease, deadlines) as operations,
+            Replicas.open(behind, records, Teardown(behind)) as replicas,
+        ):
+            parts = Parts(
+                config, behind, records, operations, replicas, deadlines, clock or Clock()
+            )
             async with (
                 noting(parts.activity),
                 serving(
@@ -85,6 +91,7 @@ class Parts:
         behind: Tools,
         records: Records,
         operations: Operations,
+        replicas: Replicas,
         deadlines: Deadlines,
         clock: Clock,
     ) -> None:
@@ -95,7 +102,9 @@ class Parts:
         copies = Copies(behind, records, stills)
         drivers = Drivers(behind, records)
         saga = Saga(behind, records, teardown, copies, drivers, config.progress_interval)
-        deletions = Deletions(records, operations, teardown, config.undelete_window, clock)
+        deletions = Deletions(
+            records, operations, teardown, replicas, config.undelete_window, clock
+        )
         quotas = Quotas(behind)
         workspaces = Workspaces(behind, records, self.activity, suspensions, quotas, drivers)
         updates = Updates(behind, records, operations)
@@ -117,7 +126,7 @@ class Parts:
         )
         self._executions = ExecutionServicer(behind, workspaces)
         self._files = FileServicer(behind, workspaces)
-        self._sources = SourceServicer(behind, records, workspaces, stills)
+        self._sources = SourceServicer(behind, records, workspaces, stills, replicas)
         self._access = AccessServicer(quotas)
         self._audit = AuditServicer(behind)
         self.reconciler = Reconciler(
@@ -132,7 +141,8 @@ class Parts:
             life=Life(behind, records, suspensions, deletions, clock),
             clock=clock,
             nodes=behind.nodes,
-            strays=Strays(behind.nodes, records, saga),
+            strays=Strays(behind.nodes, records, saga, replicas),
+            replicas=replicas,
         )
 
     def services(self) -> dict[str, Callable[[grpc.aio.Server], None]]:

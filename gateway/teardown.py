@@ -42,10 +42,15 @@ class Teardown:
         request = executor_pb2.DeleteExecutionsRequest(parent=f"{names.ENVIRONMENTS}{uid}")
         await executor.unary(executor.rpc.DeleteExecutions, request, timeout=_SECONDS)
 
-    async def worktree(self, uid: str, *, keep_unsaved: bool) -> None:
-        """The files and the branch. With `keep_unsaved` git refuses to lose work."""
+    async def worktree(self, uid: str, *, keep_unsaved: bool, keep_commits: bool = False) -> None:
+        """The files and the branch. With `keep_unsaved` git refuses to lose work.
+
+        With `keep_commits` those stay that the node keeps for a workspace of another one.
+        """
         if self._gone():
             return
         git = self._tools.git
-        request = git_pb2.RemoveWorktreeRequest(uid=uid, keep_unsaved=keep_unsaved)
+        request = git_pb2.RemoveWorktreeRequest(
+            uid=uid, keep_unsaved=keep_unsaved, keep_commits=keep_commits
+        )
         await git.unary(git.rpc.RemoveWorktree, request, timeout=_SECONDS)

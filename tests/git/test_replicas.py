@@ -310,7 +310,8 @@ async def test_killed_at_any_point_it_is_kept_or_not_and_a_retry_does_it(
         early += await other.cut_off(send(other, parts(header, sent[1])), moment)
         kept = (await other.worktrees()).get(uid)
         assert kept is None or kept.kept_commit in ("", last)
-        await other.fsck()
+        if all((path / "HEAD").exists() for path in other.git.glob("repositories/*/*.git")):
+            await other.fsck()  # Else one was not even begun.
         assert await send(other, parts(header, sent[1])) == last
         asked = pb.RemoveWorktreeRequest(uid=uid)
         removing: Callable[[], Awaitable[Any]] = lambda: other.stub.RemoveWorktree(  # noqa: E731
