@@ -106,7 +106,7 @@ class Replicas:
             and not lost
             and not self._nodes.gone(second)
         )
-        if settled:
+        if settled or self._second(environment) is None:
             return
         if lost:
             environment.copy_commit = ""

@@ -142,6 +142,19 @@ async def test_a_commit_that_nobody_pushed_comes_back(cluster: Cluster, reposito
 
 
 @pytest.mark.long
+async def test_where_the_origin_cannot_be_asked_all_is_sent(
+    cluster: Cluster, repository: Path
+) -> None:
+    workspace = await cluster.client.workspaces.create(repository, rebuild=True)
+    repository.rename(repository.with_name("away"))
+    commit = await _commit(workspace, "saved")
+    _, copies = await _where(cluster, workspace)
+    assert [*copies.values()] == [commit]
+    await workspace.delete(force=True)
+    await _nothing_is_left(cluster, workspace)
+
+
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_a_second_node_that_is_gone_is_replaced(cluster: Cluster, repository: Path) -> None:
     workspace = await cluster.client.workspaces.create(rebuild=True)
