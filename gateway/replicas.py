@@ -18,7 +18,7 @@ from cove.git.v1 import git_pb2
 from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
 from gateway.deadlines import said
-from gateway.errors import LeaseLost, OwnFault, WorkspaceNotFound
+from gateway.errors import OwnFault, WorkspaceNotFound
 from gateway.nodes import Node
 from gateway.orphans import Found, Key
 from gateway.records import Operation, Records, State
@@ -51,7 +51,7 @@ class Replicas:
         self._teardown = teardown
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], str] = {}
         self._seen: dict[str, tuple[object, ...]] = {}
         """By uid: what there was to see of it when its commits were kept last."""
 
@@ -63,28 +63,27 @@ class Replicas:
         try:
             yield replicas
         finally:
-            for task in replicas._tasks:
+            tasks = [*replicas._tasks]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*replicas._tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def kept(self, environment: Environment) -> str:
         """Have its commits kept; what its caller should know, if they are not yet."""
         if not self._concerns(environment):
             return ""
         task = self.begin(environment)
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                await asyncio.shield(task)
-        except _FAILURES as error:
-            why = "it takes longer" if isinstance(error, TimeoutError) else _told(error)
-            return f"the commit is on no second node yet, which goes on: {why}"
-        return ""
+        await asyncio.wait([task], timeout=_PATIENCE)
+        if task.done() and (task.cancelled() or task.exception() is None):
+            return ""
+        why = _told(task.exception()) if task.done() else "it takes longer"
+        return f"the commit is on no second node yet, which goes on: {why}"
 
     def begin(self, environment: Environment) -> "asyncio.Task[None]":
         """Have its commits kept. What it raises is in the log, too."""
         with calls.detached():
             task = asyncio.create_task(self._keep(environment))
-        self._tasks.add(task)
+        self._tasks[task] = environment.uid
         task.add_done_callback(lambda done: self._ended(environment, done))
         return task
 
@@ -126,6 +125,9 @@ class Replicas:
 
     async def release(self, environment: Environment) -> None:
         """Keep no copy of it. What cannot be removed now goes as an orphan does."""
+        for task, uid in self._tasks.items():
+            if uid == environment.uid:
+                task.cancel()
         async with self._locks.setdefault(environment.uid, asyncio.Lock()):
             current = await self._current(environment)
             if current and current.copy_node not in ("", current.node):
@@ -231,7 +233,7 @@ class Replicas:
         return self._nodes.several and environment.spec.rebuild and held
 
     def _ended(self, environment: Environment, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
+        del self._tasks[task]
         if task.cancelled() or (error := task.exception()) is None:
             return
         self._seen.pop(environment.uid, None)
@@ -274,7 +276,5 @@ def _is_origins(environment: Environment, commit: str) -> bool:
     return commit == made and not environment.copy_commit and not environment.HasField("source")
 
 
-def _told(error: BaseException) -> str:
-    if isinstance(error, LeaseLost | OwnFault):
-        return "internal error"
+def _told(error: BaseException | None) -> str:
     return said(error) if isinstance(error, Exception) else "internal error"

@@ -44,10 +44,13 @@ class KeptCommits:
         self.root.mkdir(exist_ok=True, mode=0o700)
         files.sweep(self.root)
         for path in self.root.glob("*.json"):
-            values = json.loads(path.read_bytes())
-            if values["version"] > VERSION:
-                raise StartError(f"{path}: of version {values['version']}, {VERSION} is known here")
-            self._kept[values["uid"]] = Kept(**values)
+            try:
+                values = json.loads(path.read_bytes())
+                if values["version"] > VERSION:
+                    raise ValueError(f"of version {values['version']}; {VERSION} is known here")
+                self._kept[values["uid"]] = Kept(**values)
+            except (ValueError, KeyError, TypeError) as error:  # Not to be guessed at.
+                raise StartError(f"{path}: {error}") from None
 
     def find(self, uid: str) -> Kept | None:
         return self._kept.get(uid)

@@ -23,6 +23,7 @@ from services.git.credentials import Credentials
 from services.git.errors import (
     CommitsInvalid,
     CommitsMissing,
+    RepositoryNotFound,
     RepositoryTooLarge,
     RevisionNotFound,
     WorktreeExists,
@@ -125,14 +126,14 @@ class Replicas:
         """
         await self._cells.require()
         self._disk.check()
-        remote = self._rules.parse(wanted.repository) if wanted.repository else None
+        remote = self._origin(wanted)
         async with self._worktrees.locked(wanted.uid):
-            found = self._claimed(wanted, tenant, remote)
+            found = self._claimed(wanted, tenant)
             kept = found or Kept(
                 uid=wanted.uid,
                 tenant=tenant,
                 asked=wanted.repository,
-                repository=remote.url if remote else "",
+                repository=remote.url if remote else wanted.repository,
                 key=key_of(wanted, remote),
                 create_time=self._clock(),
             )
@@ -153,12 +154,18 @@ class Replicas:
             await self._release(kept)
             return True
 
-    def _claimed(self, wanted: Wanted, tenant: str, remote: Remote | None) -> Kept | None:
+    def _origin(self, wanted: Wanted) -> Remote | None:
+        """None where there is none, or none any more: then all has to come."""
+        try:
+            return self._rules.parse(wanted.repository) if wanted.repository else None
+        except RepositoryNotFound:
+            return None
+
+    def _claimed(self, wanted: Wanted, tenant: str) -> Kept | None:
         """What is kept of the uid already. Raises `WorktreeExists` if that is another's."""
         found, record = self.kept.find(wanted.uid), self._worktrees.records.find(wanted.uid)
-        origin = (tenant, remote.url if remote else "")
         for other in (found, record):
-            if other is not None and (other.tenant, other.repository) != origin:
+            if other and (other.tenant, other.asked) != (tenant, wanted.repository):
                 raise WorktreeExists("the uid has a worktree of other input", uid=wanted.uid)
         return found
 

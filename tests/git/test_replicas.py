@@ -189,6 +189,8 @@ async def test_what_is_wrong_changes_nothing(
         ("UPLOAD_INCOMPLETE", parts(header, thin[1], end=1)),
         ("INVALID_FIELD", whole[1:]),
         ("INVALID_FIELD", [whole[0], *whole]),
+        ("INVALID_FIELD", parts(_with(header, commit="main"), thin[1])),
+        ("INVALID_FIELD", parts(_with(header, prerequisites=["main"]), thin[1])),
         ("COMMITS_MISSING", parts(none, thin[1])),
         ("COMMITS_MISSING", parts(_with(header, prerequisites=["2" * 40]), thin[1])),
         ("COMMITS_INVALID", parts(header, bytes(flipped))),
