@@ -195,8 +195,9 @@ class Replicas:
             if size:
                 await self._index(repository, commit, pack)
             await self._check(repository, commit)
-            if not await repository.update_refs([f"update {kept_ref(kept.uid)} {commit}"]):
-                raise OSError("the ref of kept commits cannot be written")
+            with repository.writing():
+                if not await repository.move(kept_ref(kept.uid), self.commit(kept), commit):
+                    raise OSError("the ref of kept commits cannot be written")
         return commit
 
     async def _fetch(
@@ -265,9 +266,10 @@ class Replicas:
     async def _release(self, kept: Kept) -> None:
         repository = self._repositories.find(kept.tenant, kept.key)
         async with self._repositories.locked(repository):
-            deleting = [f"delete {kept_ref(kept.uid)}"]
-            if self.commit(kept) and not await repository.update_refs(deleting):
-                raise OSError("the ref of kept commits cannot be removed")
+            if last := self.commit(kept):
+                with repository.writing():
+                    if not await repository.move(kept_ref(kept.uid), last, ""):
+                        raise OSError("the ref of kept commits cannot be removed")
             self.kept.drop(kept.uid)
             await self._worktrees.tidy(repository, kept.tenant, kept.key, kept.repository)
 
