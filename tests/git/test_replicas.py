@@ -274,6 +274,7 @@ async def test_too_much_is_refused_before_it_is_taken_in(
     assert not left(other, uid)
 
 
+@pytest.mark.long
 async def test_a_part_of_an_origin_is_kept_as_the_same_part(
     nodes: tuple[Node, Node], source: Path, uid: str
 ) -> None:
