@@ -45,12 +45,10 @@ class KeptCommits:
         files.sweep(self.root)
         for path in self.root.glob("*.json"):
             try:
-                values = json.loads(path.read_bytes())
-                if values["version"] > VERSION:
-                    raise ValueError(f"of version {values['version']}; {VERSION} is known here")
-                self._kept[values["uid"]] = Kept(**values)
+                kept = decoded(path.read_bytes())
             except (ValueError, KeyError, TypeError) as error:  # Not to be guessed at.
                 raise StartError(f"{path}: {error}") from None
+            self._kept[kept.uid] = kept
 
     def find(self, uid: str) -> Kept | None:
         return self._kept.get(uid)
@@ -78,3 +76,12 @@ class KeptCommits:
 
     def _path(self, uid: str) -> Path:
         return self.root / f"{uid}.json"
+
+
+def decoded(data: bytes) -> Kept:
+    """As it was written. Raises ValueError, TypeError and KeyError for what is none, or of a
+    later version."""
+    values = json.loads(data)
+    if values["version"] > VERSION:
+        raise ValueError(f"kept commits of version {values['version']}; {VERSION} is known here")
+    return Kept(**values)

@@ -22,6 +22,7 @@ from cove.mount.v1.mount_pb2 import Mount
 from cove_server.admin.archive import Archive, created
 from services.executor.ending import End, Reason
 from services.executor.hole import Hole
+from services.git.kept import Kept
 from services.git.record import Mode as TreeMode
 from services.git.record import Record, Snapshot, State
 from services.registry.database import migrate
@@ -91,6 +92,18 @@ def worktree() -> bytes:
     return json.dumps(asdict(record), indent=1).encode()
 
 
+def kept() -> bytes:
+    made = Kept(
+        uid=UID,
+        tenant="default",
+        asked="https://example.org/app.git",
+        repository="https://example.org/app.git",
+        key="0123456789abcdef0123456789abcdef",
+        create_time=1.5,
+    )
+    return json.dumps(asdict(made), indent=1).encode()
+
+
 def mount() -> bytes:
     return Mount(
         version=2,
@@ -135,6 +148,7 @@ NOW: Final[dict[str, Callable[[], bytes]]] = {
     "sandbox.v2.json": sandbox,
     "facts.v2.json": facts,
     "worktree.v2.json": worktree,
+    "kept.v1.json": kept,
     "mount.v2.bin": mount,
     "schema.v1.sql": schema,
     "backup.v1.tar": backup,
