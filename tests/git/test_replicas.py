@@ -13,6 +13,7 @@ import pytest_asyncio
 from cove.errors.v1.errors_pb2 import ErrorReason
 from cove.git.v1 import git_pb2 as pb
 from servicekit import status
+from services.git import mending
 from tests.git.node import ACME, Moment, Node
 from tests.git.parts import add_commit, make_source, run_git
 
@@ -162,6 +163,8 @@ async def test_an_own_repository_is_kept_whole_and_nothing_is_left_of_it(
     assert await refused(exported(one, uid)) == "REVISION_NOT_FOUND"
     first = await commit(one, uid, "first")
     assert await imported(other, uid, "", await exported(one, uid)) == first
+    (repository,) = other.git.glob(f"repositories/acme/own-{uid}.git")
+    assert not mending.unknown_refs(repository, [])
     await other.kill()
     await other.start()
     assert (await other.worktrees())[uid].kept_commit == first
