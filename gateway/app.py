@@ -39,6 +39,7 @@ from gateway.quotas import Quotas
 from gateway.ready import Workspaces
 from gateway.reconcile import Reconciler, reconciling
 from gateway.records import Records
+from gateway.replicas import Replicas
 from gateway.rest.app import RestConfig, rest
 from gateway.saga import Saga
 from gateway.sources import SourceServicer
@@ -66,9 +67,14 @@ async def gateway(config: Config, *, clock: Clock | None = None) -> AsyncIterato
         witnesses = Witnesses(trail, TENANT)
         records = Records(behind.registry)
         deadlines = Deadlines(config.create_limit, config.operation_limit)
-        async with Operations.open(records, config.lease, deadlines) as operations:
+        async with (
+            Operations.open(records, config.lease, deadlines) as operations,
+            Replicas.open(behind, records, Teardown(behind)) as replicas,
+        ):
             acts = Acts(trail, TENANT)
-            parts = Parts(config, behind, records, operations, deadlines, clock or Clock(), acts)
+            parts = Parts(
+                config, behind, records, operations, replicas, deadlines, clock or Clock(), acts
+            )
             async with (
                 following(records.memory, records.follow),
                 noting(parts.activity),
@@ -90,6 +96,7 @@ class Parts:
         behind: Tools,
         records: Records,
         operations: Operations,
+        replicas: Replicas,
         deadlines: Deadlines,
         clock: Clock,
         acts: Acts,
@@ -102,7 +109,9 @@ class Parts:
         handles = Handles(records)
         drivers = Drivers(behind, handles)
         saga = Saga(behind, records, teardown, copies, drivers, config.progress_interval)
-        deletions = Deletions(records, operations, teardown, config.undelete_window, clock)
+        deletions = Deletions(
+            records, operations, teardown, replicas, config.undelete_window, clock
+        )
         quotas = Quotas(behind)
         workspaces = Workspaces(behind, records, self.activity, suspensions, quotas, drivers)
         updates = Updates(behind, records, operations)
@@ -124,7 +133,7 @@ class Parts:
         )
         self._executions = ExecutionServicer(behind, workspaces, handles)
         self._files = FileServicer(behind, workspaces, handles)
-        self._sources = SourceServicer(behind, records, workspaces, stills)
+        self._sources = SourceServicer(behind, records, workspaces, stills, replicas)
         self._access = AccessServicer(quotas)
         self._audit = AuditServicer(behind)
         self.reconciler = Reconciler(
@@ -139,7 +148,8 @@ class Parts:
             life=Life(behind, records, suspensions, deletions, clock),
             clock=clock,
             nodes=behind.nodes,
-            strays=Strays(behind.nodes, records, saga),
+            strays=Strays(behind.nodes, records, saga, replicas),
+            replicas=replicas,
             acts=acts,
         )
 

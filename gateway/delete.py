@@ -17,6 +17,7 @@ from gateway.clock import Clock
 from gateway.errors import LeaseLost, WorkspaceNotFound, WorkspaceNotReady
 from gateway.operations import Operations, Result
 from gateway.records import Cause, Operation, Records, State
+from gateway.replicas import Replicas
 from gateway.saga import PROVISIONED, Saga
 from gateway.teardown import Teardown
 from servicekit import calls
@@ -34,12 +35,14 @@ class Deletions:
         records: Records,
         operations: Operations,
         teardown: Teardown,
+        replicas: Replicas,
         undelete_window: timedelta,
         clock: Clock,
     ) -> None:
         self._records = records
         self._operations = operations
         self._teardown = teardown
+        self._replicas = replicas
         self._undelete_window = undelete_window
         self._clock = clock
 
@@ -85,6 +88,7 @@ class Deletions:
             return await self._records.move(
                 claimed, State.STATE_DELETED, purge_time=purge_time, release=True
             )
+        await self._replicas.release(claimed)
         await self._records.deregister(claimed)
         return None
 

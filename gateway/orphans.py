@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Final, NamedTuple, TypeAlias
 
 import grpc
@@ -14,6 +15,7 @@ from cove.executor.v1 import executor_pb2
 from cove.git.v1 import git_pb2
 from cove.options.v1.options_pb2 import Role
 from cove.provider.v1 import provider_pb2
+from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
 from gateway.acts import Acts
 from gateway.errors import OwnFault
@@ -42,9 +44,19 @@ class Found:
     incomplete: bool = False
     """Whether its worktree was never finished, and so holds no work."""
     worktree: bool = False
+    kept_commit: str = ""
+    """What is kept here of its commits, while it is on another node."""
     provisioned: bool = False
+    active: bool = False
+    """Whether a sandbox of it runs."""
+    executed: bool = False
     handle: bytes = b""
     generation: int = 0
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether there are commits and nothing else."""
+        return not (self.worktree or self.provisioned or self.executed)
 
 
 Key: TypeAlias = tuple[str, str]
@@ -89,45 +101,91 @@ class Orphans:
     async def _look(self) -> dict[str, Found]:
         found: dict[str, Found] = {}
         async for worktree in self._worktrees():
-            incomplete = worktree.state == git_pb2.Worktree.STATE_CREATING
-            found[worktree.uid] = Found(worktree.tenant, incomplete, worktree=True)
+            state = git_pb2.Worktree.State
+            found[worktree.uid] = Found(
+                worktree.tenant,
+                worktree.state == state.STATE_CREATING,
+                worktree=worktree.state != state.STATE_COMMITS_ONLY,
+                kept_commit=worktree.kept_commit,
+            )
         async for observation in self._provisioned():
             found[observation.uid] = replace(
                 found.get(observation.uid, Found(observation.tenant)),
                 provisioned=True,
+                active=observation.state == provider_pb2.Observation.STATE_ACTIVE,
                 handle=observation.handle,
                 generation=observation.generation,
             )
         async for uid in self._executed():
-            found.setdefault(uid, Found(""))
+            found[uid] = replace(found.get(uid, Found("")), executed=True)
         return found
 
-    async def remove(self, found: Mapping[Key, Found], known: Collection[Key]) -> None:
-        """Remove what was found and has no record there, once its grace is over."""
+    async def remove(
+        self,
+        found: Mapping[Key, Found],
+        known: Collection[Key],
+        copies: Collection[Key],
+        moved: Mapping[str, Environment],
+    ) -> None:
+        """Remove what was found and has no record there, once its grace is over.
+
+        Of what is in `copies` the commits stay. Of what has `moved`, its record by its uid, what
+        was not committed is lost.
+        """
         now = time.monotonic()
-        self._seen = {key: self._seen.get(key, now) for key in found if key not in known}
+        orphans = [
+            key
+            for key, each in found.items()
+            if key not in known and not (key in copies and each.is_copy)
+        ]
+        self._seen = {key: self._seen.get(key, now) for key in orphans}
         for key, since in self._seen.items():
             if now - since < self._grace:
                 continue
             node, uid = key
             try:
                 with calls.detached(node=node):
-                    await self._remove(uid, found[key])
+                    await self._remove(uid, found[key], moved.get(uid), keep_commits=key in copies)
             except (ServiceError, grpc.aio.AioRpcError) as error:
                 if reason(error) == ErrorReason.ERROR_REASON_UNSAVED_WORK:
                     _log.warning("keeping a worktree without record", extra=_fields(uid))
                 else:
                     _log.warning("cannot remove an orphan: %s", error, extra=_fields(uid))
 
-    async def _remove(self, uid: str, found: Found) -> None:
+    async def _remove(
+        self, uid: str, found: Found, moved: Environment | None, *, keep_commits: bool
+    ) -> None:
         _log.info("removing an orphan", extra=_fields(uid))
         began = time.monotonic()
         with calls.detached(identity=Identity(_PRINCIPAL, found.tenant, Role.ROLE_SERVICE)):
             there = await self._teardown.sandbox(uid)
             there |= await self._teardown.executions(uid)
-            there |= await self._teardown.worktree(uid, keep_unsaved=not found.incomplete)
+            removing = partial(self._teardown.worktree, uid, keep_commits=keep_commits)
+            try:
+                there |= await removing(keep_unsaved=not found.incomplete)
+            except grpc.aio.AioRpcError as error:
+                unsaved = reason(error) == ErrorReason.ERROR_REASON_UNSAVED_WORK
+                if not unsaved or moved is None or not await self._followed(moved):
+                    raise
+                there |= await removing(keep_unsaved=False)
             if there:  # Else another gateway was faster, and tells of it.
                 self._acts.removed(uid, found.tenant, time.monotonic() - began)
+
+    async def _followed(self, moved: Environment) -> bool:
+        """Whether all that was committed here is where the workspace is now."""
+        git = self._tools.git
+        asked = git_pb2.GetWorktreeRequest(uid=moved.uid)
+        head = (await git.unary(git.rpc.GetWorktree, asked)).worktree.head_commit
+        sending = git_pb2.ExportCommitsRequest(uid=moved.uid, commit=head, have=[head])
+        try:
+            with calls.detached(node=moved.node):
+                async with git.stream(git.rpc.ExportCommits, sending) as events:
+                    await anext(events)
+        except grpc.aio.AioRpcError as error:
+            if reason(error) == ErrorReason.ERROR_REASON_REVISION_NOT_FOUND:
+                return False
+            raise
+        return True
 
     async def _worktrees(self) -> AsyncIterator[git_pb2.Worktree]:
         git = self._tools.git

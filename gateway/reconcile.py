@@ -6,6 +6,7 @@ operation to one of them, and to remove an orphan twice changes nothing.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from gateway.nodes import Nodes
 from gateway.operations import Operations, Result
 from gateway.orphans import ITSELF, Found, Key, Orphans
 from gateway.records import Cause, Operation, Records, State
+from gateway.replicas import Replicas
 from gateway.saga import Saga
 from gateway.strays import Strays
 from gateway.updates import Updates
@@ -71,9 +73,11 @@ class Reconciler:
         nodes: Nodes,
         strays: Strays,
         acts: Acts,
+        replicas: Replicas,
     ) -> None:
         self._nodes = nodes
         self._strays = strays
+        self._replicas = replicas
         self._records = records
         self._operations = operations
         self._saga = saga
@@ -122,17 +126,28 @@ class Reconciler:
             looked = await self._orphans.candidates()
             await self._life.look()
             known: set[Key] = set()
+            copies: set[Key] = set()
+            places = Counter(uid for _, uid in looked.found)
+            moved: dict[str, Environment] = {}
             async for environment in self._records.everything():
                 key = self._nodes.key(environment), environment.uid
                 known.add(key)
+                if environment.copy_node:
+                    copies.add((environment.copy_node, environment.uid))
+                if environment.spec.rebuild and places[environment.uid] > 1:
+                    moved[environment.uid] = environment
                 takeover = self._due(environment, self._clock.now())
                 if takeover is None and key[0] in looked.nodes:
                     takeover = await self._compared(environment, looked.found.get(key))
                 if takeover:
                     await self._take_over(environment, takeover)
+                    continue
+                with calls.detached(identity=_owner(environment)):
+                    self._replicas.look(environment, looked.found, looked.nodes)
             await self._losses.advanced()
-            self._losses.forget({uid for _, uid in known})
-            await self._orphans.remove(looked.found, known)
+            for each in (self._losses, self._replicas):
+                each.forget({uid for _, uid in known})
+            await self._orphans.remove(looked.found, known, copies, moved)
 
     async def _compared(self, environment: Environment, found: Found | None) -> Takeover | None:
         """What to do about a record at rest, given what the tools have of it."""

@@ -116,7 +116,8 @@ class Saga:
 
         What is made goes into `environment`. Raises what stands in the way; nothing is left then.
         """
-        wanted = [environment.head_commit, environment.worktree.base_commit, ""]
+        base = environment.worktree.base_commit
+        wanted = [environment.head_commit, environment.copy_commit, base, ""]
         lost = environment.node
         try:
             for revision in dict.fromkeys(wanted):
@@ -126,6 +127,7 @@ class Saga:
                 except grpc.aio.AioRpcError as error:
                     if not revision or reason(error) not in _NOT_HERE:
                         raise
+            environment.worktree.base_commit = base
             if environment.head_commit != wanted[0]:
                 environment.warnings.append(f"commits after {environment.head_commit} are lost")
             environment.warnings.append(
@@ -135,7 +137,9 @@ class Saga:
         except BaseException:
             with suppress(ServiceError, grpc.aio.AioRpcError):
                 await self._teardown.sandbox(environment.uid)
-                await self._teardown.worktree(environment.uid, keep_unsaved=False)
+                await self._teardown.worktree(
+                    environment.uid, keep_unsaved=False, keep_commits=True
+                )
             raise
 
     async def provision(self, environment: Environment, request_id: str) -> None:

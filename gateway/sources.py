@@ -16,6 +16,7 @@ from gateway import names
 from gateway.provenance import Accounts
 from gateway.ready import Workspaces, in_words_of
 from gateway.records import Records
+from gateway.replicas import Replicas
 from gateway.still import Stills
 from gateway.tools import Tools, retold
 from servicekit.errors import ServiceError
@@ -26,12 +27,18 @@ _log = logging.getLogger(__name__)
 
 class SourceServicer(SourceServiceServicer):
     def __init__(
-        self, tools: Tools, records: Records, workspaces: Workspaces, stills: Stills
+        self,
+        tools: Tools,
+        records: Records,
+        workspaces: Workspaces,
+        stills: Stills,
+        replicas: Replicas,
     ) -> None:
         self._git = tools.git
         self._records = records
         self._workspaces = workspaces
         self._stills = stills
+        self._replicas = replicas
         self._accounts = Accounts(tools)
         self._nodes = tools.nodes
 
@@ -83,7 +90,10 @@ class SourceServicer(SourceServiceServicer):
             async with self._as_of(environment, request.consistency):
                 answer = await self._git.unary(self._rpc.CreateCommit, asked)
         await self._note_head(environment, answer.commit.id)
-        return pb.CreateCommitResponse(commit=answer.commit, skipped=answer.skipped)
+        told = await self._replicas.kept(environment)
+        return pb.CreateCommitResponse(
+            commit=answer.commit, skipped=answer.skipped, warnings=[told] if told else []
+        )
 
     async def GetProvenance(
         self, request: pb.GetProvenanceRequest, context: Context
@@ -221,6 +231,7 @@ class SourceServicer(SourceServiceServicer):
         )
         with in_words_of(environment, asked, request):
             answer = await self._git.unary(self._rpc.MergeBranch, asked)
+        await self._replicas.kept(environment)
         return pb.MergeBranchResponse(
             remote=answer.remote,
             target=answer.target,

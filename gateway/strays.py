@@ -14,6 +14,7 @@ from gateway.errors import LeaseLost
 from gateway.life import Due
 from gateway.nodes import Nodes
 from gateway.records import Operation, Records, State
+from gateway.replicas import Replicas
 from gateway.saga import MADE, Saga
 from gateway.tools import transient
 from servicekit import calls
@@ -27,10 +28,11 @@ _HELD: Final = (State.STATE_READY, State.STATE_SUSPENDED)
 
 
 class Strays:
-    def __init__(self, nodes: Nodes, records: Records, saga: Saga) -> None:
+    def __init__(self, nodes: Nodes, records: Records, saga: Saga, replicas: Replicas) -> None:
         self._nodes = nodes
         self._records = records
         self._saga = saga
+        self._replicas = replicas
         self._room = asyncio.Semaphore(_AT_ONCE)
 
     def due(self, environment: Environment) -> Due | None:
@@ -80,7 +82,9 @@ class Strays:
         made.CopyFrom(claimed)
         async with self._room:
             try:
-                made.node = self._nodes.place(claimed.spec, without=(claimed.node,))
+                made.node = self._replicas.at(claimed) or self._nodes.place(
+                    claimed.spec, without=(claimed.node,)
+                )
                 with calls.detached(node=made.node):
                     await self._saga.remake(made)
             except (ServiceError, grpc.aio.AioRpcError) as error:
@@ -90,7 +94,9 @@ class Strays:
                 return None
         written = await self._records.update(made, MADE, fencing_token=made.fencing_token)
         _log.warning("made again on %s", made.node, extra=_fields(claimed))
-        return await self._records.release(written)
+        released = await self._records.release(written)
+        self._replicas.begin(released)
+        return released
 
 
 def _is_stray(environment: Environment) -> bool:

@@ -44,11 +44,16 @@ class Teardown:
         rpc = executor.rpc.DeleteExecutions
         return (await executor.unary(rpc, request, timeout=_SECONDS)).removed > 0
 
-    async def worktree(self, uid: str, *, keep_unsaved: bool) -> bool:
+    async def worktree(self, uid: str, *, keep_unsaved: bool, keep_commits: bool = False) -> bool:
         """The files and the branch. With `keep_unsaved` git refuses to lose work. Whether
-        anything was there."""
+        anything was there.
+
+        With `keep_commits` those stay that the node keeps for a workspace of another one.
+        """
         if self._gone():
             return False
         git = self._tools.git
-        request = git_pb2.RemoveWorktreeRequest(uid=uid, keep_unsaved=keep_unsaved)
+        request = git_pb2.RemoveWorktreeRequest(
+            uid=uid, keep_unsaved=keep_unsaved, keep_commits=keep_commits
+        )
         return (await git.unary(git.rpc.RemoveWorktree, request, timeout=_SECONDS)).existed

@@ -104,6 +104,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "NODE_UNAVAILABLE": "Retry; if it stays, have the operator look at that node.",
     "NODE_LOST": "Wait for the node, or delete the workspace and create it anew. One that is "
     "made with `rebuild` is made again elsewhere by itself.",
+    "COMMITS_MISSING": "Send the commits with all that they need.",
+    "COMMITS_INVALID": "Look at the repository of the sending node with `git fsck`.",
     "HANDLE_STALE": "Ask the provider for the handle in force, and use that.",
     "BUILD_FAILED": "Read the cause; name another image, or mend the setup.",
     "HANDLE_INVALID": "Provision the environment again and use the new handle.",

@@ -19,6 +19,7 @@ from cove_server.places import Places
 _PATTERNS: Final = (
     *(".restore.json.new", "*.new", "registry/.token.*"),
     *("git/layers/.*", "git/worktrees/.*", "git/worktrees/*/.*", "git/worktrees/*/outside/.*"),
+    "git/kept/.*",
     *("git/repositories/*/.*", "git/repositories/*/*.git/.*"),
     *("git/checkouts/.*", "git/checkouts/*/.*", "git/checkouts/*/*/.*"),
     *("provider/environments/*/record.new", "executor/executions/.*", "executor/executions/*/.*"),

@@ -37,6 +37,7 @@ from services.git.provenance import Notary
 from services.git.push import Pusher
 from services.git.record import Mode, Records
 from services.git.remote import Rules
+from services.git.replicas import Replicas
 from services.git.repositories import Repositories
 from services.git.service import GitServicer
 from services.git.signing import Signer
@@ -115,6 +116,7 @@ async def git(config: Config) -> AsyncIterator[Served]:
             pusher=pusher,
             merger=Merger(targets, merging, server, disk),
             foresight=Foresight(worktrees, Collisions(merging), disk),
+            replicas=Replicas(worktrees, cells, rules, disk, config.max_repository_bytes),
             ledger=ledger,
             fences=fences,
             tokens=PageTokens.load(directory / "page.key"),

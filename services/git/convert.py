@@ -14,6 +14,7 @@ from services.git import diff, history, provenance
 from services.git.changes import Skipped
 from services.git.credentials import Credentials
 from services.git.draft import Draft, Person, check_draft
+from services.git.kept import Kept
 from services.git.record import Mode, Record, Snapshot, State
 from services.git.status import Change, Entry
 from services.git.workspace import Paths
@@ -85,6 +86,18 @@ def worktree(record: Record, head: str, phase: Phase) -> pb.Worktree:
         snapshots=map(snapshot, record.snapshots),
         provenance_time=time(record.provenance_time) if record.provenance_time else None,
         provenance_running=record.provenance_running,
+    )
+
+
+def kept(record: Kept, commit: str) -> pb.Worktree:
+    """Commits that are kept of a worktree on another node."""
+    return pb.Worktree(
+        uid=record.uid,
+        tenant=record.tenant,
+        repository=record.repository,
+        state=pb.Worktree.STATE_COMMITS_ONLY,
+        create_time=time(record.create_time),
+        kept_commit=commit,
     )
 
 

@@ -149,6 +149,20 @@ class RemoteUnavailable(Unavailable):
     reason = ErrorReason.ERROR_REASON_REMOTE_UNAVAILABLE
 
 
+class CommitsMissing(FailedPrecondition):
+    reason = ErrorReason.ERROR_REASON_COMMITS_MISSING
+
+
+class CommitsInvalid(InvalidArgument):
+    """What another node sent is not what git takes."""
+
+    reason = ErrorReason.ERROR_REASON_COMMITS_INVALID
+
+
+class UploadIncomplete(Aborted):
+    reason = ErrorReason.ERROR_REASON_UPLOAD_INCOMPLETE
+
+
 class WorktreeNotFound(NotFound):
     reason = ErrorReason.ERROR_REASON_WORKTREE_NOT_FOUND
 

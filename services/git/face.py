@@ -17,6 +17,7 @@ from services.git.merge import Merger
 from services.git.provenance import Notary
 from services.git.push import Pusher
 from services.git.record import Record
+from services.git.replicas import Replicas
 from services.git.repositories import Caller
 from services.git.worktrees import Worktrees
 
@@ -32,6 +33,7 @@ class Parts:
     forks: Forks
     merger: Merger
     foresight: Foresight
+    replicas: Replicas
     ledger: Ledger
     fences: Fences
     tokens: PageTokens
@@ -49,6 +51,7 @@ class Face:
         self._forks = parts.forks
         self._merger = parts.merger
         self._foresight = parts.foresight
+        self._replicas = parts.replicas
         self._ledger = parts.ledger
         self._fences = parts.fences
         self._tokens = parts.tokens
@@ -56,7 +59,10 @@ class Face:
 
     def _worktree(self, record: Record) -> pb.Worktree:
         head = self._worktrees.repository_of(record).head(record.uid)
-        return convert.worktree(record, head, self._worktrees.phase(record.uid))
+        worktree = convert.worktree(record, head, self._worktrees.phase(record.uid))
+        if kept := self._replicas.kept.find(record.uid):
+            worktree.kept_commit = self._replicas.commit(kept)
+        return worktree
 
     def _mount(self, record: Record) -> mount_pb2.Mount:
         objects = self._worktrees.repository_of(record).objects

@@ -1,13 +1,16 @@
 """RPCs that make worktrees, keep them as they are, and remove them."""
 
+import heapq
 import itertools
+from collections.abc import Iterator
 from typing import Final
 
 from cove.git.v1 import git_pb2 as pb
 from servicekit.status import Context
 from services.git import convert, forks
 from services.git.face import Face, caller, tenant
-from services.git.record import State
+from services.git.kept import Kept
+from services.git.record import Record, State
 from services.git.wanted import Wanted
 
 _PAGE: Final = 100
@@ -49,6 +52,8 @@ class WorktreesFace(Face):
             existed = await self._worktrees.remove(
                 request.uid, tenant(), keep_unsaved=request.keep_unsaved
             )
+            if not request.keep_commits:
+                existed |= await self._replicas.release(request.uid, tenant())
             return pb.RemoveWorktreeResponse(existed=existed)
 
         async def fenced() -> pb.RemoveWorktreeResponse:
@@ -71,15 +76,27 @@ class WorktreesFace(Face):
     ) -> pb.ListWorktreesResponse:
         page = self._tokens.page(request, default=_PAGE, maximum=_MAX_PAGE)
         of = tenant()
-        after = self._worktrees.records.after(page.after, of)
-        found = list(itertools.islice(after, page.size + 1))
+        found = list(itertools.islice(self._after(page.after, of), page.size + 1))
         shown = found[: page.size]
         more = self._tokens.next(request, after=shown[-1].uid) if len(found) > page.size else ""
         return pb.ListWorktreesResponse(
-            worktrees=[self._worktree(record) for record in shown],
+            worktrees=shown,
             next_page_token=more,
             page_size=page.size,
         )
+
+    def _after(self, uid: str, of: str) -> Iterator[pb.Worktree]:
+        """Worktrees, and commits that are kept of others, in the order of their uids."""
+        records = self._worktrees.records
+        both: Iterator[Record | Kept] = heapq.merge(
+            records.after(uid, of), self._replicas.kept.after(uid, of), key=lambda one: one.uid
+        )
+        for _, group in itertools.groupby(both, key=lambda one: one.uid):
+            one = next(group)  # The worktree, where there are both.
+            if isinstance(one, Record):
+                yield self._worktree(one)
+            else:
+                yield convert.kept(one, self._replicas.commit(one))
 
     async def SnapshotWorktree(
         self, request: pb.SnapshotWorktreeRequest, context: Context

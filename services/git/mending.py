@@ -14,7 +14,7 @@ from services.git.cell import Cells
 from services.git.command import Where, git
 from services.git.record import Mode, Record, State, layers_of
 from services.git.repositories import folder
-from services.git.repository import Repository, head_ref
+from services.git.repository import Repository, head_ref, kept_ref
 from services.git.stacks import EMPTY
 from services.git.transport import STORE
 
@@ -85,8 +85,11 @@ def unknown_layers(root: Path, records: Sequence[Record]) -> list[str]:
 
 
 def unknown_refs(path: Path, records: Sequence[Record]) -> Mapping[str, str]:
-    """Refs of worktrees and snapshots, of this repository, that are not there."""
-    known = set[str]()
+    """Refs of worktrees and snapshots, of this repository, that are not there.
+
+    Those of commits that are kept for other nodes are known by the records beside them.
+    """
+    known = {kept_ref(kept.stem) for kept in path.parents[2].glob("kept/*.json")}
     for each in records:
         known |= {head_ref(each.uid), provenance.notes_ref(each.uid)}
         known |= {head_ref(f"{each.uid}/snapshots/{one.id}") for one in each.snapshots}

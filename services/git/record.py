@@ -13,6 +13,7 @@ from typing import Final
 from servicekit.config import StartError
 from services.git import files
 from services.git.errors import BranchExists, WorktreeNotFound
+from services.git.kept import KeptCommits
 
 VERSION: Final = 2
 """Of what is on disk. Version 1 had an index and a view of .git in place of layers."""
@@ -108,6 +109,8 @@ class Records:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self.kept = KeptCommits(root.with_name("kept"))
+        """Of worktrees that are on other nodes."""
         self._records: dict[str, Record] = {}
         self._branches: dict[tuple[str, str, str], str] = {}
         self._users: Counter[tuple[str, str]] = Counter()
@@ -117,6 +120,7 @@ class Records:
     def load(self) -> list[Path]:
         """Read what is on disk. Returns directories without a record: half-removed ones."""
         self._root.mkdir(exist_ok=True, mode=0o711)
+        self.kept.load()
         strays = []
         for directory in sorted(self._root.iterdir()):
             try:
@@ -201,8 +205,8 @@ class Records:
             del self._order[bisect_left(self._order, uid)]
 
     def users_of(self, tenant: str, key: str) -> int:
-        """How many worktrees a repository has."""
-        return self._users[tenant, key]
+        """How many worktrees a repository has, with those that it keeps commits for."""
+        return self._users[tenant, key] + self.kept.users_of(tenant, key)
 
     def stand_on(self, layer: str) -> bool:
         """Whether a worktree or a snapshot needs a frozen layer."""

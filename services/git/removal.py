@@ -44,13 +44,7 @@ class Removal:
             await files.remove_but(directory, RECORD, REMOVING)
             dropped = await self._drop_branch(repository, record)
             self._records.drop(record.uid)
-            alone = self._records.users_of(record.tenant, record.key) == 0
-            # One that was never fetched is of no use; one without origin is nobody's any more.
-            if alone and (not record.repository or not self._repositories.is_filled(repository)):
-                await repository.undisturbed()
-                await self._checkouts.forget(repository)
-                await self._cells.drop(repository.path)
-                await asyncio.to_thread(self._repositories.remove, repository)
+            await self.tidy(repository, record.tenant, record.key, record.repository)
             # Late, as whoever goes on after a crash knows all the rest by what is in it; layers
             # that no record names are swept at the start.
             if dropped:
@@ -60,6 +54,16 @@ class Removal:
             await self._stacks.release(layers_of(record))
             if dropped:
                 await self._drop_left(repository)
+
+    async def tidy(self, repository: Repository, tenant: str, key: str, origin: str) -> None:
+        """Remove a repository that nobody can use any more. Call it locked."""
+        alone = self._records.users_of(tenant, key) == 0
+        # One that was never fetched is of no use; one without origin is nobody's any more.
+        if alone and (not origin or not self._repositories.is_filled(repository)):
+            await repository.undisturbed()
+            await self._checkouts.forget(repository)
+            await self._cells.drop(repository.path)
+            await asyncio.to_thread(self._repositories.remove, repository)
 
     async def _drop_branch(self, repository: Repository, record: Record) -> bool:
         """Whether its refs are gone; they are not where there is no room to do it."""

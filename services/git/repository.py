@@ -33,6 +33,11 @@ def head_ref(uid: str) -> str:
     return f"refs/cove/{uid}/head"
 
 
+def kept_ref(uid: str) -> str:
+    """The ref of what is kept of a worktree that is on another node."""
+    return f"refs/cove/{uid}/kept"
+
+
 class Repository:
     """One object store. Everything done to it is done by commands in cells."""
 

@@ -39,15 +39,12 @@ class Wanted:
 
 def begin(wanted: Wanted, caller: Caller, remote: Remote | None, moment: float) -> Record:
     """The record of a worktree that is going to be made, at `moment` in Unix seconds."""
-    key = remote.key if remote else f"own-{wanted.uid}"
-    if remote and (part := partial.wanted(wanted.depth, wanted.filter, wanted.revision)):
-        key = part.key(remote.key)
     return Record(
         uid=wanted.uid,
         tenant=caller.tenant,
         asked=wanted.repository,
         repository=remote.url if remote else "",
-        key=key,
+        key=key_of(wanted, remote),
         depth=wanted.depth,
         filter=wanted.filter,
         plain=wanted.plain,
@@ -55,6 +52,14 @@ def begin(wanted: Wanted, caller: Caller, remote: Remote | None, moment: float) 
         branch=wanted.branch,
         create_time=moment,
     )
+
+
+def key_of(wanted: Wanted, remote: Remote | None) -> str:
+    """Names its repository among those of a tenant."""
+    if remote is None:
+        return f"own-{wanted.uid}"
+    part = partial.wanted(wanted.depth, wanted.filter, wanted.revision)
+    return part.key(remote.key) if part else remote.key
 
 
 def is_same(record: Record, wanted: Wanted, caller: Caller) -> bool:

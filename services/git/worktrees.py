@@ -10,7 +10,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from servicekit.disk import DiskGuard
-from services.git import files, history, inside, partial, status
+from services.git import files, history, inside, partial, refs, status
 from services.git.beside import beside
 from services.git.cell import Cells
 from services.git.checkouts import Checkouts
@@ -23,6 +23,7 @@ from services.git.errors import (
     WorktreeNotFound,
     is_of_room,
 )
+from services.git.kept import Kept
 from services.git.layout import Layout
 from services.git.local import Local
 from services.git.names import check_branch
@@ -36,7 +37,7 @@ from services.git.record import (
 from services.git.remote import Remote, Rules, Scheme
 from services.git.removal import Removal
 from services.git.repositories import Caller, Repositories, Resolved
-from services.git.repository import Repository
+from services.git.repository import Repository, kept_ref
 from services.git.stacks import Stacks
 from services.git.wanted import WARNINGS, Wanted, begin, is_same
 from services.git.workspace import Workspace
@@ -138,13 +139,20 @@ class Worktrees:
                 return found
             await self._cells.require()
             self._disk.check()
-            remote = self._rules.parse(wanted.repository) if wanted.repository else None
+            kept = await self._kept(wanted, caller.tenant)
+            asked = wanted.repository if kept is None else ""
+            remote = self._rules.parse(asked) if asked else None
+            record = begin(wanted, caller, remote, self._clock())
+            if kept:
+                record = replace(record, repository=kept.repository, key=kept.key)
             record = found or self.records.keep(
                 # Lost to a power loss, the directory without a record is removed at start.
-                begin(wanted, caller, remote, self._clock()),
+                record,
                 durable=False,
             )
-            making = asyncio.create_task(self._finish(record, remote, caller, wanted.max_staleness))
+            making = asyncio.create_task(
+                self._finish(record, remote, caller, wanted.max_staleness, kept)
+            )
             self._making[wanted.uid] = making
             try:
                 return await making
@@ -168,7 +176,7 @@ class Worktrees:
         making = self._making.get(uid)
         if known is not None and making is not None and tenant in ("", known.tenant):
             making.cancel()
-            async with self.locked(uid):
+            async with self.locked(uid):  # Nothing is left of it then.
                 return True
         checking = self._checking.get(uid)
         if not keep_unsaved and checking is not None and known and tenant in ("", known.tenant):
@@ -238,7 +246,12 @@ class Worktrees:
             return changed or await history.is_only_here(workspace)
 
     async def _finish(
-        self, record: Record, remote: Remote | None, caller: Caller, max_staleness: float
+        self,
+        record: Record,
+        remote: Remote | None,
+        caller: Caller,
+        max_staleness: float,
+        kept: Kept | None,
     ) -> Record:
         repository = self.repository_of(record)
 
@@ -253,7 +266,8 @@ class Worktrees:
             async with self.repositories.locked(repository):
                 part = partial.wanted(record.depth, record.filter, record.revision)
                 self.repositories.make(repository, part if remote else None)
-                resolved = Resolved(commit="", time=self._clock())
+                commit = record.revision if kept else ""
+                resolved = Resolved(commit=commit, time=self._clock())
                 if remote is not None:
                     progress("asking the remote", 0, 0)
                     resolved = await self.repositories.resolve(
@@ -293,6 +307,19 @@ class Worktrees:
             )
             return self.records.keep(ready)
 
+    async def _kept(self, wanted: Wanted, tenant: str) -> Kept | None:
+        """What is kept of it, if what is wanted is among that: nobody need be asked for it."""
+        kept, commit = self.records.kept.find(wanted.uid), wanted.revision
+        if kept is None or not is_commit_id(commit):
+            return None
+        if (kept.tenant, kept.asked) != (tenant, wanted.repository):
+            return None
+        repository = self.repositories.find(kept.tenant, kept.key)
+        last = refs.find(repository.path, kept_ref(kept.uid))
+        if not last:
+            return None
+        return kept if last == commit or await repository.is_ancestor(commit, last) else None
+
     async def _is_dirty(self, remote: Remote | None) -> bool | None:
         """Whether there is uncommitted work in a repository of this machine: it is not taken."""
         if remote is None or remote.scheme is not Scheme.FILE:
@@ -303,6 +330,10 @@ class Worktrees:
         """Remove everything of a worktree, and its repository if nobody else can use it."""
         self._workspaces.pop(record.uid, None)
         await self._removal.run(record)
+
+    async def tidy(self, repository: Repository, tenant: str, key: str, origin: str) -> None:
+        """Remove a repository that nobody can use any more. Call it locked."""
+        await self._removal.tidy(repository, tenant, key, origin)
 
     async def _workspace(self, record: Record) -> Workspace:
         made = await self.layout.workspace(record)

@@ -11,6 +11,7 @@ FIELDS: Final = Fields(
         *("name", "uid", "creator", "labels", "state", "operation", "operation_holder"),
         *("create_time", "update_time", "delete_time", "purge_time", "lease_expire_time"),
         *("driver", "node", "head_commit", "warnings", "failure", "failure.reason", "progress"),
+        *("copy_node", "copy_commit"),
         *("progress.phase", "keep_on_failure", "revision", "handle_generation"),
         *("spec.repository", "spec.revision", "spec.branch", "spec.driver", "spec.depth"),
         *("spec.filter", "spec.network", "spec.limits.memory_bytes", "spec.limits.processes"),

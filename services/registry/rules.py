@@ -58,6 +58,8 @@ _UPDATABLE: Final = frozenset(
         "spec.ttl",
         "spec.idle_timeout",
         "last_active_time",
+        "copy_node",
+        "copy_commit",
     }
 )
 

@@ -76,8 +76,10 @@ def test_every_mutator_takes_a_request_id(method: MethodDescriptor) -> None:
     if method.name == "Attach":  # Each part of its stream is one of other RPCs.
         fields |= set(method.input_type.nested_types_by_name["Input"].fields_by_name)
     # Leases carry their fencing token, activation its handle, input how many bytes are before
-    # it, entries their ids, counting anew changes nothing that is right: all idempotent by it.
+    # it, entries their ids, packs a commit, counting anew changes nothing that is right: all
+    # idempotent by it.
     known = {"request_id", "fencing_token", "handle", "offset", "entries", "dry_run"}
+    known.add("prerequisites")
     assert fields & known, method.full_name
 
 

@@ -148,6 +148,17 @@ async def test_an_update_writes_what_its_mask_names(ada: Caller) -> None:
     assert not written.head_commit
     assert written.revision > made.revision
     assert written.etag != made.etag
+
+
+async def test_who_has_a_copy_is_written_and_selected_by(ada: Caller) -> None:
+    await ada.register("other")
+    made = await ada.register("demo")
+    copied = pb.Environment(name=made.name, copy_node="east", copy_commit="0" * 40)
+    written = await ada.update(copied, "copy_node", "copy_commit")
+    assert (written.copy_node, written.copy_commit) == ("east", "0" * 40)
+    chosen = f'copy_node = "east" AND copy_commit = "{"0" * 40}"'
+    found = await ada(pb.ListEnvironmentsRequest(filter=chosen))
+    assert [each.name for each in found.environments] == [made.name]
     cleared = await ada.update(pb.Environment(name=made.name), "worktree", "labels")
     assert not cleared.HasField("worktree")
     assert not cleared.labels

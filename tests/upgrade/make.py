@@ -29,6 +29,7 @@ from servicekit.fencing import Fences
 from servicekit.ledger import Ledger
 from services.executor.ending import End, Reason
 from services.executor.hole import Hole
+from services.git.kept import Kept
 from services.git.record import Mode as TreeMode
 from services.git.record import Record, Snapshot, State
 from services.registry.database import migrate
@@ -98,6 +99,18 @@ def worktree() -> bytes:
         last_skipped=(("a", "why"),),
     )
     return json.dumps(asdict(record), indent=1).encode()
+
+
+def kept() -> bytes:
+    made = Kept(
+        uid=UID,
+        tenant="default",
+        asked="https://example.org/app.git",
+        repository="https://example.org/app.git",
+        key="0123456789abcdef0123456789abcdef",
+        create_time=1.5,
+    )
+    return json.dumps(asdict(made), indent=1).encode()
 
 
 def mount() -> bytes:
@@ -221,6 +234,7 @@ NOW: Final[dict[str, Callable[[], bytes]]] = {
     "sandbox.v2.json": sandbox,
     "facts.v2.json": facts,
     "worktree.v2.json": worktree,
+    "kept.v1.json": kept,
     "mount.v2.bin": mount,
     f"schema.v{NEWEST}.sql": schema,
     f"postgres.v{NEWEST}.sql": postgres,

@@ -32,8 +32,8 @@ from servicekit.ledger import Ledger, LedgerTooNew
 from services.executor.ending import End
 from services.executor.hole import Hole
 from services.executor.store import Store
+from services.git import kept, shelf
 from services.git import record as worktrees
-from services.git import shelf
 from services.provider.convert import worktree_of
 from services.provider.drivers.records import Records
 from services.registry.database import migrate
@@ -63,7 +63,7 @@ def bumped(name: str, version: int) -> bytes:
 def test_a_version_that_is_new_has_a_fixture() -> None:
     """Fails when a version was raised: then read what was before, and freeze what is now."""
     assert (PROTOCOL_VERSION, LOG_VERSION, SPEC_VERSION) == (1, 1, 2)
-    assert (worktrees.VERSION, backup.VERSION) == (2, 1)
+    assert (worktrees.VERSION, backup.VERSION, kept.VERSION) == (2, 1, 1)
     assert [name for name in NOW if not (FIXTURES / name).exists()] == []
 
 
@@ -127,6 +127,12 @@ def test_sandboxes_and_what_a_launcher_can_do() -> None:
     assert Facts.from_json(later).spec == 2
     with pytest.raises(TypeError, match="of_later"):
         SandboxSpec.from_json({**second, "of_later": True})
+
+
+def test_kept_commits() -> None:
+    assert kept.decoded(fixture("kept.v1.json")).uid == UID
+    with pytest.raises(ValueError, match="version 2"):
+        kept.decoded(bumped("kept.v1.json", 2))
 
 
 def test_worktrees() -> None:

@@ -72,8 +72,8 @@ class Workspaces:
         `image` names the root file system of its programs, by name or digest, and `setup` are
         shell scripts that are run on it, once for all who name the same ones. It `requires`
         capabilities by their names: `client.capabilities()` lists those of each driver. With
-        `rebuild` it is made again on another node when its own is gone, from its last commit that
-        can be had there; what was not committed is lost then.
+        `rebuild` it is made again on another node when its own is gone, from its last commit,
+        which a second node keeps; what was not committed is lost then.
 
         `ttl`, in seconds from now, is when it is deleted by itself, its unsaved work kept as
         `delete` keeps it. With an `idle_timeout` it is suspended when for so long nobody has used

@@ -131,6 +131,8 @@ async def commit(cove: Client, options: argparse.Namespace, console: Console) ->
     for skipped in answer.skipped:
         path = quoted(skipped.path, skipped.raw_path)
         console.note(f"left out: {path}: {printable(skipped.reason)}")
+    for warning in answer.warnings:
+        console.note(printable(warning))
     if console.as_json:
         console.json(answer)
     else:

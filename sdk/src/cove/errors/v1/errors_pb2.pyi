@@ -216,6 +216,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The image that an environment is to stand on cannot be had, or a command of its setup failed.
     Metadata: `cause`, the end of what was said.
     """
+    ERROR_REASON_COMMITS_MISSING: _ErrorReason.ValueType  # 432
+    """Commits are needed that this node has not, and cannot fetch. Metadata: `commit`."""
+    ERROR_REASON_COMMITS_INVALID: _ErrorReason.ValueType  # 433
+    """The commits of a workspace that one node sent to another are damaged or not complete.
+    Metadata: `commit`, `cause`.
+    """
     ERROR_REASON_ENVIRONMENT_DORMANT: _ErrorReason.ValueType  # 500
     """The environment has no running sandbox: activate it, then retry. Metadata: `uid`."""
     ERROR_REASON_EXECUTION_NOT_FOUND: _ErrorReason.ValueType  # 501
@@ -496,6 +502,12 @@ Metadata: `node`.
 ERROR_REASON_BUILD_FAILED: ErrorReason.ValueType  # 420
 """The image that an environment is to stand on cannot be had, or a command of its setup failed.
 Metadata: `cause`, the end of what was said.
+"""
+ERROR_REASON_COMMITS_MISSING: ErrorReason.ValueType  # 432
+"""Commits are needed that this node has not, and cannot fetch. Metadata: `commit`."""
+ERROR_REASON_COMMITS_INVALID: ErrorReason.ValueType  # 433
+"""The commits of a workspace that one node sent to another are damaged or not complete.
+Metadata: `commit`, `cause`.
 """
 ERROR_REASON_ENVIRONMENT_DORMANT: ErrorReason.ValueType  # 500
 """The environment has no running sandbox: activate it, then retry. Metadata: `uid`."""

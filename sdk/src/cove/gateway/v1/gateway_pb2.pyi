@@ -3198,6 +3198,7 @@ class CreateCommitResponse(_message.Message):
 
     COMMIT_FIELD_NUMBER: _builtins.int
     SKIPPED_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def commit(self) -> _git_pb2.Commit:
         """The new commit, now the head of the branch."""
@@ -3206,15 +3207,22 @@ class CreateCommitResponse(_message.Message):
     def skipped(self) -> _containers.RepeatedCompositeFieldContainer[_git_pb2.SkippedPath]:
         """What it leaves out."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Facts that the caller should know, such as that the commit of a workspace with `rebuild` is
+        on no second node yet.
+        """
+
     def __init__(
         self,
         *,
         commit: _git_pb2.Commit | None = ...,
         skipped: _abc.Iterable[_git_pb2.SkippedPath] | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "skipped", b"skipped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "skipped", b"skipped", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

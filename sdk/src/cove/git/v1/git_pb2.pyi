@@ -159,6 +159,8 @@ class Worktree(_message.Message):
         """Being made; `phase` says how far."""
         STATE_READY: Worktree._State.ValueType  # 2
         """Complete."""
+        STATE_COMMITS_ONLY: Worktree._State.ValueType  # 3
+        """There are no files: of a worktree on another node `kept_commit` is kept here."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """How far it is."""
@@ -169,6 +171,8 @@ class Worktree(_message.Message):
     """Being made; `phase` says how far."""
     STATE_READY: Worktree.State.ValueType  # 2
     """Complete."""
+    STATE_COMMITS_ONLY: Worktree.State.ValueType  # 3
+    """There are no files: of a worktree on another node `kept_commit` is kept here."""
 
     UID_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
@@ -185,6 +189,7 @@ class Worktree(_message.Message):
     PROVENANCE_TIME_FIELD_NUMBER: _builtins.int
     PROVENANCE_RUNNING_FIELD_NUMBER: _builtins.int
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
+    KEPT_COMMIT_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """The uid of its environment."""
     tenant: _builtins.str
@@ -207,6 +212,10 @@ class Worktree(_message.Message):
     """How much of the phase is done, in units of `phase_total`."""
     phase_total: _builtins.int
     """How much the phase is; 0 while unknown."""
+    kept_commit: _builtins.str
+    """The commit that ImportCommits has kept of it; empty: none yet, where the state is
+    STATE_COMMITS_ONLY, else none.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was first asked for."""
@@ -241,10 +250,11 @@ class Worktree(_message.Message):
         provenance_time: _timestamp_pb2.Timestamp | None = ...,
         provenance_running: _abc.Iterable[_builtins.str] | None = ...,
         snapshots: _abc.Iterable[Global___Snapshot] | None = ...,
+        kept_commit: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "provenance_time", b"provenance_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_commit", b"base_commit", "branch", b"branch", "create_time", b"create_time", "head_commit", b"head_commit", "phase", b"phase", "phase_done", b"phase_done", "phase_total", b"phase_total", "provenance_running", b"provenance_running", "provenance_time", b"provenance_time", "repository", b"repository", "revision", b"revision", "snapshots", b"snapshots", "state", b"state", "tenant", b"tenant", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_commit", b"base_commit", "branch", b"branch", "create_time", b"create_time", "head_commit", b"head_commit", "kept_commit", b"kept_commit", "phase", b"phase", "phase_done", b"phase_done", "phase_total", b"phase_total", "provenance_running", b"provenance_running", "provenance_time", b"provenance_time", "repository", b"repository", "revision", b"revision", "snapshots", b"snapshots", "state", b"state", "tenant", b"tenant", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -372,6 +382,7 @@ class RemoveWorktreeRequest(_message.Message):
     UID_FIELD_NUMBER: _builtins.int
     KEEP_UNSAVED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    KEEP_COMMITS_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """The uid of the environment. Required."""
     keep_unsaved: _builtins.bool
@@ -380,16 +391,19 @@ class RemoveWorktreeRequest(_message.Message):
     """
     request_id: _builtins.str
     """A UUID of the caller's making, the same in every retry."""
+    keep_commits: _builtins.bool
+    """Leave what ImportCommits has kept of it."""
     def __init__(
         self,
         *,
         uid: _builtins.str = ...,
         keep_unsaved: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        keep_commits: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_unsaved", b"keep_unsaved", "request_id", b"request_id", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_commits", b"keep_commits", "keep_unsaved", b"keep_unsaved", "request_id", b"request_id", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2581,3 +2595,231 @@ class ForkWorktreeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ForkWorktreeResponse: _TypeAlias = ForkWorktreeResponse  # noqa: Y015
+
+@_typing.final
+class ExportCommitsRequest(_message.Message):
+    """Request of ExportCommits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    HAVE_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    """The uid of the environment. Required."""
+    commit: _builtins.str
+    """The last commit to be sent, 40 hex digits; empty means the head of the branch."""
+    @_builtins.property
+    def have(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Commits that the other side has, with all that they need. Those that are not known here
+        do no harm.
+        """
+
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        commit: _builtins.str = ...,
+        have: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "have", b"have", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportCommitsRequest: _TypeAlias = ExportCommitsRequest  # noqa: Y015
+
+@_typing.final
+class ExportedCommits(_message.Message):
+    """What ExportCommits sends first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMIT_FIELD_NUMBER: _builtins.int
+    PREREQUISITES_FIELD_NUMBER: _builtins.int
+    commit: _builtins.str
+    """The last commit."""
+    @_builtins.property
+    def prerequisites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the pack needs at the other side, of `have`."""
+
+    def __init__(
+        self,
+        *,
+        commit: _builtins.str = ...,
+        prerequisites: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "prerequisites", b"prerequisites"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportedCommits: _TypeAlias = ExportedCommits  # noqa: Y015
+
+@_typing.final
+class PackEnd(_message.Message):
+    """What comes at the end of a pack."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BYTES_FIELD_NUMBER: _builtins.int
+    bytes: _builtins.int
+    """How many bytes the pack has."""
+    def __init__(
+        self,
+        *,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PackEnd: _TypeAlias = PackEnd  # noqa: Y015
+
+@_typing.final
+class ExportCommitsResponse(_message.Message):
+    """Answer of ExportCommits: the header first, then data, at last the end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """A piece of the pack. None comes where `commit` is itself a prerequisite."""
+    @_builtins.property
+    def header(self) -> Global___ExportedCommits:
+        """The first message, exactly once."""
+
+    @_builtins.property
+    def end(self) -> Global___PackEnd:
+        """The last message, exactly once."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___ExportedCommits | None = ...,
+        data: _builtins.bytes = ...,
+        end: Global___PackEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "data", "end"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___ExportCommitsResponse: _TypeAlias = ExportCommitsResponse  # noqa: Y015
+
+@_typing.final
+class ImportCommitsHeader(_message.Message):
+    """What ImportCommits is sent first. `repository`, `revision`, `depth` and `filter` are those with
+    which CreateWorktree made the worktree.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    REPOSITORY_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    PREREQUISITES_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    """The uid of the environment. Required."""
+    repository: _builtins.str
+    """URL of the repository; empty for one without origin."""
+    revision: _builtins.str
+    """Branch, tag or commit."""
+    depth: _builtins.int
+    """Commits of history; 0 means all."""
+    filter: _builtins.str
+    """Which contents; empty means all."""
+    commit: _builtins.str
+    """The last commit, 40 hex digits. Required."""
+    @_builtins.property
+    def prerequisites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Commits that the pack needs and does not hold."""
+
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        repository: _builtins.str = ...,
+        revision: _builtins.str = ...,
+        depth: _builtins.int = ...,
+        filter: _builtins.str = ...,
+        commit: _builtins.str = ...,
+        prerequisites: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "depth", b"depth", "filter", b"filter", "prerequisites", b"prerequisites", "repository", b"repository", "revision", b"revision", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportCommitsHeader: _TypeAlias = ImportCommitsHeader  # noqa: Y015
+
+@_typing.final
+class ImportCommitsRequest(_message.Message):
+    """Request of ImportCommits: the header first, then data, at last the end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """A piece of the pack."""
+    @_builtins.property
+    def header(self) -> Global___ImportCommitsHeader:
+        """The first message, exactly once."""
+
+    @_builtins.property
+    def end(self) -> Global___PackEnd:
+        """The last message, exactly once."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___ImportCommitsHeader | None = ...,
+        data: _builtins.bytes = ...,
+        end: Global___PackEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "data", "end"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___ImportCommitsRequest: _TypeAlias = ImportCommitsRequest  # noqa: Y015
+
+@_typing.final
+class ImportCommitsResponse(_message.Message):
+    """Answer of ImportCommits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMIT_FIELD_NUMBER: _builtins.int
+    commit: _builtins.str
+    """The commit that is kept now: the one that was sent, or a later one that has it in its history."""
+    def __init__(
+        self,
+        *,
+        commit: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportCommitsResponse: _TypeAlias = ImportCommitsResponse  # noqa: Y015

@@ -132,6 +132,16 @@ class GitServiceStub(object):
                 request_serializer=cove_dot_git_dot_v1_dot_git__pb2.MergeBranchRequest.SerializeToString,
                 response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.MergeBranchResponse.FromString,
                 _registered_method=True)
+        self.ExportCommits = channel.unary_stream(
+                '/cove.git.v1.GitService/ExportCommits',
+                request_serializer=cove_dot_git_dot_v1_dot_git__pb2.ExportCommitsRequest.SerializeToString,
+                response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.ExportCommitsResponse.FromString,
+                _registered_method=True)
+        self.ImportCommits = channel.stream_unary(
+                '/cove.git.v1.GitService/ImportCommits',
+                request_serializer=cove_dot_git_dot_v1_dot_git__pb2.ImportCommitsRequest.SerializeToString,
+                response_deserializer=cove_dot_git_dot_v1_dot_git__pb2.ImportCommitsResponse.FromString,
+                _registered_method=True)
 
 
 class GitServiceServicer(object):
@@ -143,7 +153,8 @@ class GitServiceServicer(object):
     def CreateWorktree(self, request, context):
         """Makes the worktree of an environment: clones or fetches the repository when
         needed, resolves the revision, checks it out on a branch of its own. Idempotent
-        by uid: what is there already, whole or in part, is finished and returned.
+        by uid: what is there already, whole or in part, is finished and returned. A full commit
+        id that ImportCommits has kept of this uid needs no contact with the remote.
 
         * INVALID_ARGUMENT, ERROR_REASON_REMOTE_FORBIDDEN: a URL that is not allowed here.
         * INVALID_ARGUMENT, ERROR_REASON_BRANCH_INVALID: git allows no such branch name.
@@ -163,7 +174,8 @@ class GitServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RemoveWorktree(self, request, context):
-        """Removes a worktree with its branch. Idempotent; says whether anything was there.
+        """Removes a worktree with its branch, and the commits that ImportCommits has kept of the
+        uid. Idempotent; says whether anything was there.
 
         * FAILED_PRECONDITION, ERROR_REASON_UNSAVED_WORK: `keep_unsaved` is set and there is some.
         * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
@@ -182,7 +194,8 @@ class GitServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListWorktrees(self, request, context):
-        """Lists the worktrees of this node, all tenants, in the order of their uids.
+        """Lists the worktrees of this node, all tenants, in the order of their uids; among them those
+        of which only commits are kept, as STATE_COMMITS_ONLY.
 
         * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
         """
@@ -416,6 +429,40 @@ class GitServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportCommits(self, request, context):
+        """Streams the commits of a worktree for ImportCommits on another node: the header, then a pack in
+        pieces, at last `end`. What was committed inside is taken over first.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        * NOT_FOUND, ERROR_REASON_REVISION_NOT_FOUND: the branch has no such commit, or none at all.
+        * FAILED_PRECONDITION, ERROR_REASON_COMMITS_MISSING: the repository holds a part of its origin
+        only, and nothing of `have`: there is no whole to be sent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportCommits(self, request_iterator, context):
+        """Keeps commits of an environment whose worktree is on another node, until RemoveWorktree: the
+        header, then the pack in pieces, at last `end`. Everything is checked, and nothing of it is kept
+        before that. A repository that is not here is fetched from its origin, where that needs no
+        credentials. Commits that are kept already stay what is kept. Idempotent.
+
+        * FAILED_PRECONDITION, ERROR_REASON_COMMITS_MISSING: a prerequisite is not here and cannot be
+        fetched; send without it.
+        * INVALID_ARGUMENT, ERROR_REASON_COMMITS_INVALID: the pack is damaged, or git does not take what it
+        holds, or something that it needs is neither in it nor here.
+        * ABORTED, ERROR_REASON_UPLOAD_INCOMPLETE: it stopped before `end`, or is not as long as that says.
+        * ALREADY_EXISTS, ERROR_REASON_WORKTREE_EXISTS: the uid is of another tenant or repository.
+        * INVALID_ARGUMENT, ERROR_REASON_REMOTE_FORBIDDEN: a URL that is not allowed here.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_REPOSITORY_TOO_LARGE: over the size limit.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        * FAILED_PRECONDITION, ERROR_REASON_SANDBOX_UNAVAILABLE: no cell can be made here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GitServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -513,6 +560,16 @@ def add_GitServiceServicer_to_server(servicer, server):
                     servicer.MergeBranch,
                     request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.MergeBranchRequest.FromString,
                     response_serializer=cove_dot_git_dot_v1_dot_git__pb2.MergeBranchResponse.SerializeToString,
+            ),
+            'ExportCommits': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportCommits,
+                    request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.ExportCommitsRequest.FromString,
+                    response_serializer=cove_dot_git_dot_v1_dot_git__pb2.ExportCommitsResponse.SerializeToString,
+            ),
+            'ImportCommits': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportCommits,
+                    request_deserializer=cove_dot_git_dot_v1_dot_git__pb2.ImportCommitsRequest.FromString,
+                    response_serializer=cove_dot_git_dot_v1_dot_git__pb2.ImportCommitsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1031,6 +1088,60 @@ class GitService(object):
             '/cove.git.v1.GitService/MergeBranch',
             cove_dot_git_dot_v1_dot_git__pb2.MergeBranchRequest.SerializeToString,
             cove_dot_git_dot_v1_dot_git__pb2.MergeBranchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportCommits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cove.git.v1.GitService/ExportCommits',
+            cove_dot_git_dot_v1_dot_git__pb2.ExportCommitsRequest.SerializeToString,
+            cove_dot_git_dot_v1_dot_git__pb2.ExportCommitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportCommits(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/cove.git.v1.GitService/ImportCommits',
+            cove_dot_git_dot_v1_dot_git__pb2.ImportCommitsRequest.SerializeToString,
+            cove_dot_git_dot_v1_dot_git__pb2.ImportCommitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,7 +22,8 @@ class GitServiceStub:
     CreateWorktree: _aio.UnaryUnaryMultiCallable[_git_pb2.CreateWorktreeRequest, _git_pb2.CreateWorktreeResponse]
     """Makes the worktree of an environment: clones or fetches the repository when
     needed, resolves the revision, checks it out on a branch of its own. Idempotent
-    by uid: what is there already, whole or in part, is finished and returned.
+    by uid: what is there already, whole or in part, is finished and returned. A full commit
+    id that ImportCommits has kept of this uid needs no contact with the remote.
 
     * INVALID_ARGUMENT, ERROR_REASON_REMOTE_FORBIDDEN: a URL that is not allowed here.
     * INVALID_ARGUMENT, ERROR_REASON_BRANCH_INVALID: git allows no such branch name.
@@ -38,7 +39,8 @@ class GitServiceStub:
     * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
     """
     RemoveWorktree: _aio.UnaryUnaryMultiCallable[_git_pb2.RemoveWorktreeRequest, _git_pb2.RemoveWorktreeResponse]
-    """Removes a worktree with its branch. Idempotent; says whether anything was there.
+    """Removes a worktree with its branch, and the commits that ImportCommits has kept of the
+    uid. Idempotent; says whether anything was there.
 
     * FAILED_PRECONDITION, ERROR_REASON_UNSAVED_WORK: `keep_unsaved` is set and there is some.
     * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
@@ -49,7 +51,8 @@ class GitServiceStub:
     * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
     """
     ListWorktrees: _aio.UnaryUnaryMultiCallable[_git_pb2.ListWorktreesRequest, _git_pb2.ListWorktreesResponse]
-    """Lists the worktrees of this node, all tenants, in the order of their uids.
+    """Lists the worktrees of this node, all tenants, in the order of their uids; among them those
+    of which only commits are kept, as STATE_COMMITS_ONLY.
 
     * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
     """
@@ -218,6 +221,32 @@ class GitServiceStub:
       while it was merged.
     * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
     """
+    ExportCommits: _aio.UnaryStreamMultiCallable[_git_pb2.ExportCommitsRequest, _git_pb2.ExportCommitsResponse]
+    """Streams the commits of a worktree for ImportCommits on another node: the header, then a pack in
+    pieces, at last `end`. What was committed inside is taken over first.
+
+    * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+    * NOT_FOUND, ERROR_REASON_REVISION_NOT_FOUND: the branch has no such commit, or none at all.
+    * FAILED_PRECONDITION, ERROR_REASON_COMMITS_MISSING: the repository holds a part of its origin
+      only, and nothing of `have`: there is no whole to be sent.
+    """
+    ImportCommits: _aio.StreamUnaryMultiCallable[_git_pb2.ImportCommitsRequest, _git_pb2.ImportCommitsResponse]
+    """Keeps commits of an environment whose worktree is on another node, until RemoveWorktree: the
+    header, then the pack in pieces, at last `end`. Everything is checked, and nothing of it is kept
+    before that. A repository that is not here is fetched from its origin, where that needs no
+    credentials. Commits that are kept already stay what is kept. Idempotent.
+
+    * FAILED_PRECONDITION, ERROR_REASON_COMMITS_MISSING: a prerequisite is not here and cannot be
+      fetched; send without it.
+    * INVALID_ARGUMENT, ERROR_REASON_COMMITS_INVALID: the pack is damaged, or git does not take what it
+      holds, or something that it needs is neither in it nor here.
+    * ABORTED, ERROR_REASON_UPLOAD_INCOMPLETE: it stopped before `end`, or is not as long as that says.
+    * ALREADY_EXISTS, ERROR_REASON_WORKTREE_EXISTS: the uid is of another tenant or repository.
+    * INVALID_ARGUMENT, ERROR_REASON_REMOTE_FORBIDDEN: a URL that is not allowed here.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_REPOSITORY_TOO_LARGE: over the size limit.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+    * FAILED_PRECONDITION, ERROR_REASON_SANDBOX_UNAVAILABLE: no cell can be made here.
+    """
 
 class GitServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps repositories, makes a worktree per environment, and does git on it from
@@ -233,7 +262,8 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_git_pb2.CreateWorktreeResponse]:
         """Makes the worktree of an environment: clones or fetches the repository when
         needed, resolves the revision, checks it out on a branch of its own. Idempotent
-        by uid: what is there already, whole or in part, is finished and returned.
+        by uid: what is there already, whole or in part, is finished and returned. A full commit
+        id that ImportCommits has kept of this uid needs no contact with the remote.
 
         * INVALID_ARGUMENT, ERROR_REASON_REMOTE_FORBIDDEN: a URL that is not allowed here.
         * INVALID_ARGUMENT, ERROR_REASON_BRANCH_INVALID: git allows no such branch name.
@@ -255,7 +285,8 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _git_pb2.RemoveWorktreeRequest,
         context: _aio.ServicerContext[_git_pb2.RemoveWorktreeRequest, _abc.Awaitable[_git_pb2.RemoveWorktreeResponse]],
     ) -> _abc.Awaitable[_git_pb2.RemoveWorktreeResponse]:
-        """Removes a worktree with its branch. Idempotent; says whether anything was there.
+        """Removes a worktree with its branch, and the commits that ImportCommits has kept of the
+        uid. Idempotent; says whether anything was there.
 
         * FAILED_PRECONDITION, ERROR_REASON_UNSAVED_WORK: `keep_unsaved` is set and there is some.
         * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
@@ -278,7 +309,8 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _git_pb2.ListWorktreesRequest,
         context: _aio.ServicerContext[_git_pb2.ListWorktreesRequest, _abc.Awaitable[_git_pb2.ListWorktreesResponse]],
     ) -> _abc.Awaitable[_git_pb2.ListWorktreesResponse]:
-        """Lists the worktrees of this node, all tenants, in the order of their uids.
+        """Lists the worktrees of this node, all tenants, in the order of their uids; among them those
+        of which only commits are kept, as STATE_COMMITS_ONLY.
 
         * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
         """
@@ -536,6 +568,44 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         * ABORTED, ERROR_REASON_HEAD_MOVED: the target is not at `expected_target_head`, or moved
           while it was merged.
         * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportCommits(
+        self,
+        request: _git_pb2.ExportCommitsRequest,
+        context: _aio.ServicerContext[_git_pb2.ExportCommitsRequest, _abc.AsyncIterator[_git_pb2.ExportCommitsResponse]],
+    ) -> _abc.AsyncIterator[_git_pb2.ExportCommitsResponse]:
+        """Streams the commits of a worktree for ImportCommits on another node: the header, then a pack in
+        pieces, at last `end`. What was committed inside is taken over first.
+
+        * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
+        * NOT_FOUND, ERROR_REASON_REVISION_NOT_FOUND: the branch has no such commit, or none at all.
+        * FAILED_PRECONDITION, ERROR_REASON_COMMITS_MISSING: the repository holds a part of its origin
+          only, and nothing of `have`: there is no whole to be sent.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportCommits(
+        self,
+        request_iterator: _abc.AsyncIterator[_git_pb2.ImportCommitsRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_git_pb2.ImportCommitsRequest], _abc.Awaitable[_git_pb2.ImportCommitsResponse]],
+    ) -> _abc.Awaitable[_git_pb2.ImportCommitsResponse]:
+        """Keeps commits of an environment whose worktree is on another node, until RemoveWorktree: the
+        header, then the pack in pieces, at last `end`. Everything is checked, and nothing of it is kept
+        before that. A repository that is not here is fetched from its origin, where that needs no
+        credentials. Commits that are kept already stay what is kept. Idempotent.
+
+        * FAILED_PRECONDITION, ERROR_REASON_COMMITS_MISSING: a prerequisite is not here and cannot be
+          fetched; send without it.
+        * INVALID_ARGUMENT, ERROR_REASON_COMMITS_INVALID: the pack is damaged, or git does not take what it
+          holds, or something that it needs is neither in it nor here.
+        * ABORTED, ERROR_REASON_UPLOAD_INCOMPLETE: it stopped before `end`, or is not as long as that says.
+        * ALREADY_EXISTS, ERROR_REASON_WORKTREE_EXISTS: the uid is of another tenant or repository.
+        * INVALID_ARGUMENT, ERROR_REASON_REMOTE_FORBIDDEN: a URL that is not allowed here.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_REPOSITORY_TOO_LARGE: over the size limit.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        * FAILED_PRECONDITION, ERROR_REASON_SANDBOX_UNAVAILABLE: no cell can be made here.
         """
 
 def add_GitServiceServicer_to_server(servicer: GitServiceServicer, server: _aio.Server) -> None: ...

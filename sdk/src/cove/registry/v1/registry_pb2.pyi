@@ -223,6 +223,8 @@ class Environment(_message.Message):
     SUSPEND_TIME_FIELD_NUMBER: _builtins.int
     OPERATION_START_TIME_FIELD_NUMBER: _builtins.int
     STATE_START_TIME_FIELD_NUMBER: _builtins.int
+    COPY_NODE_FIELD_NUMBER: _builtins.int
+    COPY_COMMIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `environments/{id}`; unique per tenant."""
     uid: _builtins.str
@@ -257,6 +259,10 @@ class Environment(_message.Message):
     """What the creator's caller chose for a create that fails: whether the record is kept. Immutable."""
     cause: Global___Environment.Cause.ValueType
     """Why it is suspended, deleting or deleted, or is about to be. Output only."""
+    copy_node: _builtins.str
+    """The node that keeps a copy of its commits; empty: none does."""
+    copy_commit: _builtins.str
+    """The commit up to which that has them."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Small facts of the caller's to select by."""
@@ -376,10 +382,12 @@ class Environment(_message.Message):
         suspend_time: _timestamp_pb2.Timestamp | None = ...,
         operation_start_time: _timestamp_pb2.Timestamp | None = ...,
         state_start_time: _timestamp_pb2.Timestamp | None = ...,
+        copy_node: _builtins.str = ...,
+        copy_commit: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "expire_time", b"expire_time", "failure", b"failure", "last_active_time", b"last_active_time", "lease_expire_time", b"lease_expire_time", "mount", b"mount", "operation_start_time", b"operation_start_time", "progress", b"progress", "purge_time", b"purge_time", "source", b"source", "spec", b"spec", "state_start_time", b"state_start_time", "suspend_time", b"suspend_time", "update_time", b"update_time", "worktree", b"worktree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "cause", b"cause", "create_time", b"create_time", "creator", b"creator", "delete_time", b"delete_time", "driver", b"driver", "etag", b"etag", "expire_time", b"expire_time", "failure", b"failure", "fencing_token", b"fencing_token", "handle", b"handle", "handle_generation", b"handle_generation", "head_commit", b"head_commit", "keep_on_failure", b"keep_on_failure", "labels", b"labels", "last_active_time", b"last_active_time", "lease_expire_time", b"lease_expire_time", "mount", b"mount", "name", b"name", "node", b"node", "operation", b"operation", "operation_holder", b"operation_holder", "operation_start_time", b"operation_start_time", "progress", b"progress", "purge_time", b"purge_time", "revision", b"revision", "source", b"source", "spec", b"spec", "state", b"state", "state_start_time", b"state_start_time", "suspend_time", b"suspend_time", "tenant", b"tenant", "uid", b"uid", "update_time", b"update_time", "warnings", b"warnings", "worktree", b"worktree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "cause", b"cause", "copy_commit", b"copy_commit", "copy_node", b"copy_node", "create_time", b"create_time", "creator", b"creator", "delete_time", b"delete_time", "driver", b"driver", "etag", b"etag", "expire_time", b"expire_time", "failure", b"failure", "fencing_token", b"fencing_token", "handle", b"handle", "handle_generation", b"handle_generation", "head_commit", b"head_commit", "keep_on_failure", b"keep_on_failure", "labels", b"labels", "last_active_time", b"last_active_time", "lease_expire_time", b"lease_expire_time", "mount", b"mount", "name", b"name", "node", b"node", "operation", b"operation", "operation_holder", b"operation_holder", "operation_start_time", b"operation_start_time", "progress", b"progress", "purge_time", b"purge_time", "revision", b"revision", "source", b"source", "spec", b"spec", "state", b"state", "state_start_time", b"state_start_time", "suspend_time", b"suspend_time", "tenant", b"tenant", "uid", b"uid", "update_time", b"update_time", "warnings", b"warnings", "worktree", b"worktree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -475,8 +483,8 @@ class EnvironmentSpec(_message.Message):
     driver has `image`. Empty means what the driver has by itself.
     """
     rebuild: _builtins.bool
-    """When the node it is on is gone, make it again on another one, from its last commit that can
-    be had there. What was not committed is lost then, and so are home and /tmp.
+    """When the node it is on is gone, make it again on another one, from its last commit, which
+    is kept on a second node for that. What was not committed is lost then, and so are home and /tmp.
     """
     @_builtins.property
     def limits(self) -> Global___Limits:
@@ -1047,7 +1055,7 @@ class UpdateEnvironmentRequest(_message.Message):
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Fields to write: of labels, annotations, worktree, mount, handle, handle_generation, driver,
         node, progress, failure, head_commit, warnings, spec.network, spec.ttl, spec.idle_timeout,
-        last_active_time. Required.
+        last_active_time, copy_node, copy_commit. Required.
         """
 
     def __init__(
