@@ -169,7 +169,10 @@ class Records:
             raise BranchExists("another worktree has the branch", branch=record.branch)
         directory = self.directory(record.uid)
         directory.mkdir(exist_ok=True, mode=0o711)
-        data = json.dumps(asdict(record)).encode()
+        values = asdict(record)
+        if not record.plain:  # So that an earlier version reads it.
+            del values["plain"]
+        data = json.dumps(values).encode()
         former = self._records.get(record.uid)
         path, whole = directory / RECORD, former is not None
         files.write(path, data, mode=0o600, durable=durable, whole=whole)

@@ -138,6 +138,7 @@ class ProviderServiceServicer(object):
         * FAILED_PRECONDITION, ERROR_REASON_IMAGE_UNAVAILABLE: the image is not to be had.
         * ALREADY_EXISTS, ERROR_REASON_PROVISIONED_DIFFERENTLY: the uid has one of another spec.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
+        * FAILED_PRECONDITION, ERROR_REASON_BUILD_FAILED: the image cannot be had, or its setup failed.
         * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
