@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from servicekit.config import StartError
 from services.git import files
@@ -169,10 +169,7 @@ class Records:
             raise BranchExists("another worktree has the branch", branch=record.branch)
         directory = self.directory(record.uid)
         directory.mkdir(exist_ok=True, mode=0o711)
-        values = asdict(record)
-        if not record.plain:  # So that an earlier version reads it.
-            del values["plain"]
-        data = json.dumps(values).encode()
+        data = json.dumps(written(record)).encode()
         former = self._records.get(record.uid)
         path, whole = directory / RECORD, former is not None
         files.write(path, data, mode=0o600, durable=durable, whole=whole)
@@ -238,6 +235,14 @@ def recorded(directory: Path) -> Record | None:
     if data := _content(directory / REMOVING):
         return replace(decoded(data), state=State.REMOVING, freezing="")
     return None
+
+
+def written(record: Record) -> dict[str, Any]:
+    """As `decoded` reads it; so does an earlier version, where nothing new is used."""
+    values = asdict(record)
+    if not record.plain:
+        del values["plain"]
+    return values
 
 
 def decoded(data: bytes) -> Record:

@@ -31,7 +31,7 @@ from services.executor.ending import End, Reason
 from services.executor.hole import Hole
 from services.git.kept import Kept
 from services.git.record import Mode as TreeMode
-from services.git.record import Record, Snapshot, State
+from services.git.record import Record, Snapshot, State, written
 from services.registry.database import migrate
 from services.registry.migrate import migrations
 
@@ -98,7 +98,7 @@ def worktree() -> bytes:
         snapshots=(Snapshot(id="one", layers=("layeraaaaaaaaaaa",), head=COMMIT, time=2.5),),
         last_skipped=(("a", "why"),),
     )
-    return json.dumps(asdict(record), indent=1).encode()
+    return json.dumps(written(record), indent=1).encode()
 
 
 def kept() -> bytes:
