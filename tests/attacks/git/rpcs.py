@@ -118,17 +118,20 @@ class Target:
         yield "GetWorktreeStatus", self.workspace.status
         yield "CreateCommit", lambda: self.call("CreateCommit", commit=pb.Commit(message="Again"))
 
-    async def call(self, rpc: str, **fields: Any) -> Message:
-        """A call of the service itself."""
+    async def call(self, rpc: str, **fields: Any) -> Message | list[Message]:
+        """A call of the service itself; of one that streams, all that comes."""
         descriptor = _SERVICE.methods_by_name[rpc].input_type
         given = {"uid": self.uid, "request_id": str(uuid.uuid4()), **_FIELDS.get(rpc, {}), **fields}
         known = {name: value for name, value in given.items() if name in descriptor.fields_by_name}
         request = getattr(pb, descriptor.name)(**known)
         method = getattr(self.git, rpc)
-        answer: Message = await method(request, metadata=self._metadata, timeout=PATIENCE)
+        asked = method(request, metadata=self._metadata, timeout=PATIENCE)
+        if _SERVICE.methods_by_name[rpc].server_streaming:
+            return [event async for event in asked]
+        answer: Message = await asked
         return answer
 
-    async def fork(self) -> Message:
+    async def fork(self) -> Message | list[Message]:
         """Fork it, and remove the fork."""
         uid = "".join(secrets.choice("abcdefgh234567") for _ in range(16))
         try:
