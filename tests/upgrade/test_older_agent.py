@@ -23,6 +23,7 @@ from cove.executor.v1.executor_pb2 import Chunk, Exit
 from cove_server.places import Places
 from tests.support.repository import make_repository
 from tests.support.suite import Suite, listening, running_suite, until
+from tests.support.unpacking import unpack
 from tests.upgrade.make import FIXTURES
 
 pytestmark = pytest.mark.timeout(240)
@@ -40,7 +41,7 @@ def runtime() -> Iterator[Path]:
 async def older_launcher(folder: Path, state: Path, runtime: Path) -> AsyncIterator[int]:
     """Its pid. It and all its sandboxes are gone after the block."""
     with tarfile.open(FIXTURES / "agent.v1.tar.xz") as tar:
-        tar.extractall(folder, filter="data")
+        unpack(tar, folder)
     for each in (state, runtime):
         each.mkdir(mode=0o700, exist_ok=True)
     argv = [sys.executable, "-P", "-m", "agent.launcher", "--node", Places(state, runtime).node()]

@@ -110,7 +110,7 @@ class Fields:
         def unpack(fresh: Path) -> None:
             try:
                 with tarfile.open(source.path) as archive:
-                    archive.extractall(fresh, filter="tar")
+                    unpack(archive, fresh)
             except tarfile.TarError as error:
                 raise EngineError("archive/tar: invalid tar header") from error
 
