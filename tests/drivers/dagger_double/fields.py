@@ -107,14 +107,14 @@ class Fields:
         return Container(made, {"IMAGE": name}, layers=1, image=image)
 
     def _container_import(self, _: Session, __: Container, source: File, **___: Any) -> Container:
-        def unpack(fresh: Path) -> None:
+        def unpacked(fresh: Path) -> None:
             try:
                 with tarfile.open(source.path) as archive:
                     unpack(archive, fresh)
             except tarfile.TarError as error:
                 raise EngineError("archive/tar: invalid tar header") from error
 
-        return Container(self._snapshots.changed(None, unpack), layers=1)
+        return Container(self._snapshots.changed(None, unpacked), layers=1)
 
     def _container_with_rootfs(
         self, _: Session, container: Container, directory: Directory
