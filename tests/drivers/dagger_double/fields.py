@@ -21,6 +21,7 @@ from tests.drivers.dagger_double.values import (
     Plain,
     Secret,
 )
+from tests.support.unpacking import unpack
 
 Arguments = dict[str, Any]
 _IMAGES = ("base", "python")
