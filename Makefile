@@ -20,6 +20,7 @@ FUZZ_ARCHIVES ?= 1500
 DATABASE_KILLS ?= 20
 CHAOS_SECONDS ?= 600
 HISTORY_LIVES ?= 60
+NODE_WORKSPACES ?= 300
 # And how long the storm in `make test` is; 0 is none (decision 0027).
 CHAOS_TEST_SECONDS ?= 25
 PYTEST_WORKERS ?= 3
@@ -66,6 +67,7 @@ test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load.
 	  COVE_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) COVE_FUZZ_ARCHIVES=$(FUZZ_ARCHIVES) \
 	  COVE_DATABASE_KILLS=$(DATABASE_KILLS) \
 	  COVE_CHAOS_SECONDS=$(CHAOS_SECONDS) COVE_HISTORY_LIVES=$(HISTORY_LIVES) \
+	  COVE_NODE_WORKSPACES=$(NODE_WORKSPACES) \
 	  $(BIN)/pytest -m long -n $(LONG_WORKERS) $(SPREAD) $(LONG) || test $$? -eq 5
 
 test-compose: setup ## Run the suite in containers, for real; as root, about 6 minutes.
