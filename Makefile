@@ -68,7 +68,7 @@ test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load.
 	  COVE_DATABASE_KILLS=$(DATABASE_KILLS) \
 	  COVE_CHAOS_SECONDS=$(CHAOS_SECONDS) COVE_HISTORY_LIVES=$(HISTORY_LIVES) \
 	  COVE_NODE_WORKSPACES=$(NODE_WORKSPACES) \
-	  $(BIN)/pytest -m long -n $(LONG_WORKERS) $(SPREAD) $(LONG) || test $$? -eq 5
+	  $(BIN)/pytest -m "long and not docker" -n $(LONG_WORKERS) $(SPREAD) $(LONG) || test $$? -eq 5
 
 test-compose: setup ## Run the suite in containers, for real; as root, about 6 minutes.
 	@$(BIN)/python -m tests.compose
