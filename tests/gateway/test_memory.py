@@ -49,7 +49,8 @@ async def behind_its_back(stage: Stage, value: str) -> None:
     request = registry_pb2.UpdateEnvironmentRequest(environment=environment)
     request.update_mask.paths.append("labels")
     async with stage.direct("registry") as channel:
-        await RegistryServiceStub(channel).UpdateEnvironment(request)
+        # gRPC may still remember that nobody was there a moment ago.
+        await RegistryServiceStub(channel).UpdateEnvironment(request, wait_for_ready=True)
 
 
 async def test_what_was_read_is_not_asked_for_again(stage: Stage, gateway: Gateway) -> None:
