@@ -31,8 +31,13 @@ _EVERY: Final = 1.0
 """Seconds between two questions to a node."""
 _PATIENCE: Final = 2.0
 """Seconds that it has to answer."""
-_SILENT: Final = 5.0
-"""After so many without an answer a node is gone."""
+_SILENT: Final = 4.0
+"""So far apart are the first and the last of the questions that a node left without an answer
+when it counts as gone,"""
+_MISSED: Final = 3
+"""and so many they are at least: time in which this gateway itself stood still does not count."""
+_ROUNDS: Final = 10
+"""After so many rounds of questions a node that never answered counts as gone, too."""
 _UNTOLD: Final = 5.0
 """Seconds in which a workspace that was placed on a node may not be there yet."""
 _RESOLVE: Final = 5.0
@@ -56,8 +61,11 @@ class Node:
     """The executor, for ForwardPort."""
     name: str = ""
     """As its provider tells it; empty until it has."""
-    heard: float = -1e9
-    """When it last answered, of `time.monotonic()`."""
+    heard: bool = False
+    """Whether it has answered ever."""
+    missed: list[float] = field(default_factory=list)
+    """When the questions were asked that it has left without an answer since it last answered, the
+    first and the latest ones, of `time.monotonic()`."""
     drivers: Sequence[provider_pb2.Capabilities] = ()
     default: str = ""
     environments: int = 0
@@ -74,7 +82,8 @@ class Node:
     @property
     def there(self) -> bool:
         """Whether it answered lately."""
-        return time.monotonic() - self.heard < _SILENT
+        gone = len(self.missed) >= _MISSED and self.missed[-1] - self.missed[0] >= _SILENT
+        return self.heard and not gone
 
     def can(self, spec: EnvironmentSpec) -> bool:
         """Whether it has what a spec names, as far as it tells in advance."""
@@ -97,7 +106,7 @@ class Nodes:
         """On which node a tenant's workspaces of a repository were made last."""
         self._known: set[str] = set()
         """Names of those that have answered ever."""
-        self._began = time.monotonic()
+        self._rounds = 0
         self.changed = asyncio.Event()
         """Set when a node has come or gone; who looks clears it."""
         self._there: frozenset[str] = frozenset()
@@ -170,12 +179,9 @@ class Nodes:
         return self.several and name not in {each.name for each in self.answering()}
 
     def gone(self, name: str) -> bool:
-        """Whether it has not answered for so long that it counts as lost.
-
-        Of a node that never answered this gateway it is known no sooner than after that time.
-        """
-        waited = time.monotonic() - self._began > 2 * _SILENT
-        return bool(name) and self.silent(name) and (name in self._known or waited)
+        """Whether it has not answered for so long that it counts as lost."""
+        sure = name in self._known or self._rounds >= _ROUNDS
+        return bool(name) and self.silent(name) and sure
 
     @contextmanager
     def at(self, node: Node) -> Iterator[None]:
@@ -218,20 +224,29 @@ class Nodes:
         return chosen.name
 
     async def _watch(self) -> None:
-        """Ask them all, for ever."""
+        """Ask them all, for ever: nobody would notice that nobody asks."""
         resolved = time.monotonic()
         while True:
-            if time.monotonic() - resolved > _RESOLVE:
-                await self._resolve()
-                resolved = time.monotonic()
             begun = time.monotonic()
-            await asyncio.gather(*map(self._ask, [*self._nodes.values()]))
-            there = frozenset(each.name for each in self.answering())
-            if there != self._there:
-                _log.info("nodes that answer: %s", ", ".join(sorted(there)) or "none")
-                self._there = there
-                self.changed.set()
+            try:
+                resolved = await self._round(resolved)
+            except Exception:
+                _log.exception("the nodes cannot be asked")
             await asyncio.sleep(max(0.0, begun + _EVERY - time.monotonic()))
+
+    async def _round(self, resolved: float) -> float:
+        """Look them up if it is time, and ask each; when they were looked up last."""
+        if time.monotonic() - resolved > _RESOLVE:
+            await self._resolve()
+            resolved = time.monotonic()
+        await asyncio.gather(*map(self._ask, [*self._nodes.values()]))
+        self._rounds += 1
+        there = frozenset(each.name for each in self.answering())
+        if there != self._there:
+            _log.info("nodes that answer: %s", ", ".join(sorted(there)) or "none")
+            self._there = there
+            self.changed.set()
+        return resolved
 
     async def _ask(self, node: Node) -> None:
         stub = ProviderServiceStub(node.provider.channel)
@@ -241,6 +256,7 @@ class Nodes:
             told = await node.provider.unary(stub.GetCapabilities, asked, timeout=_PATIENCE)
         except (ServiceError, grpc.aio.AioRpcError) as error:
             _log.debug("the node %s does not answer: %s", node.host, error)
+            node.missed = [*node.missed[:_MISSED], begun]
             return
         node.name = told.capabilities.node
         node.drivers, node.default = told.drivers, told.capabilities.default_driver
@@ -248,7 +264,8 @@ class Nodes:
         node.environments = told.environments
         while node.placed and node.placed[0] < begun - _UNTOLD:
             node.placed.popleft()
-        node.heard = begun
+        node.heard = True
+        node.missed.clear()
         self._known.add(node.name)
 
     async def _resolve(self) -> None:

@@ -8,14 +8,12 @@ from typing import Final
 
 from services.provider.driver import Capability
 from services.provider.drivers import dagger
-from services.provider.drivers.abilities import BY_HOST, BY_THE_AGENT
+from services.provider.drivers.abilities import BY_HOST, BY_THE_AGENT, WITH_IMAGES
 from services.provider.drivers.local import Launched
 
-_IMAGES: Final = frozenset({Capability.IMAGE, Capability.OUTLIVES_SERVICES})
 CERTAIN: Final[Mapping[str, frozenset[Capability]]] = {
     "local": BY_THE_AGENT | Launched.can,
-    # As of `docker.maker.Contained.can`, whose module needs the client of an engine.
-    "docker": BY_THE_AGENT | _IMAGES,
+    "docker": BY_THE_AGENT | WITH_IMAGES,
     "dagger": dagger.CAN,
 }
 """By driver, what its environments can wherever they are."""

@@ -50,6 +50,10 @@ class Process:
         told: list[str] = json.loads(line)["addresses"]
         return told
 
+    def send(self, number: signal.Signals) -> None:
+        assert self._process
+        self._process.send_signal(number)
+
     async def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         if self._process and self._process.returncode is None:
             self._process.send_signal(number)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -24,6 +25,8 @@ MANY: Final = int(os.environ.get("COVE_NODE_WORKSPACES", "300"))
 READY, FAILED = pb.Workspace.STATE_READY, pb.Workspace.STATE_FAILED
 WITHIN: Final = 10.0
 """Seconds in which what is lost is told of."""
+STILL: Final = 7.0
+BUSY: Final = 2.0
 LIMIT: Final = 60.0
 LOST: Final = "ERROR_REASON_NODE_LOST"
 
@@ -139,3 +142,30 @@ async def test_a_node_is_lost_and_comes_back(cluster: Cluster, repository: Path)
 @pytest.mark.timeout(900)
 async def test_one_of_three_nodes_is_lost_with_many(cluster: Cluster, repository: Path) -> None:
     await _lose_one(cluster, repository, MANY)
+
+
+@pytest.mark.long
+async def test_a_gateway_that_stood_still_takes_no_node_for_lost(
+    cluster: Cluster, repository: Path
+) -> None:
+    """When it goes on it has heard of no node for long, and asks: that alone says nothing."""
+    made = await _spread(cluster, repository, 6)
+    where = await _at(cluster)
+    gateway = cluster.processes["gateway"]
+    providers = [node.tools["provider"] for node in cluster.nodes.values()]
+    gateway.send(signal.SIGSTOP)
+    for each in providers:
+        each.send(signal.SIGSTOP)
+    await asyncio.sleep(STILL)  # The time for which it stands still is what is tested.
+    gateway.send(signal.SIGCONT)
+    # It reconciles once a second, and the nodes are still busy with something else.
+    until = time.monotonic() + BUSY
+    while time.monotonic() < until:
+        assert {each.state for each in (await _states(cluster)).values()} == {READY}
+        await asyncio.sleep(0.1)
+    for each in providers:
+        each.send(signal.SIGCONT)
+    for workspace in made:
+        assert (await workspace.execute("echo", "here")).text == "here\n"
+        assert not (await workspace.refresh()).warnings
+    assert await _at(cluster) == where

@@ -16,7 +16,8 @@ from agent.client import AgentClient
 from agent.protocol import SPEC_VERSION, Facts, Mode, SandboxSpec, State
 from servicekit import calls
 from servicekit.errors import InvalidArgument, ServiceError, Unavailable
-from services.provider.driver import Capability, Spec
+from services.provider.driver import Spec
+from services.provider.drivers.abilities import WITH_IMAGES
 from services.provider.drivers.docker import engine as engines
 from services.provider.drivers.docker import groups
 from services.provider.drivers.docker.containers import Containers, NotOurs, StartFailed
@@ -55,7 +56,7 @@ class Contained:
     """Keeps nothing but what the engine was found to be; a new one is looked at again."""
 
     name: Final = "docker"
-    can: Final = frozenset({Capability.IMAGE, Capability.OUTLIVES_SERVICES})
+    can: Final = WITH_IMAGES
 
     def __init__(self, engine: Engine, state: Path, runtime: Path, settings: Settings) -> None:
         self._engine = engine
