@@ -229,7 +229,8 @@ class Environment:
         elif kind in wire.FILES:
             if wire.changes(kind, fields):
                 self._runner.touched(self.uid)
-            await self._clients[client].ask(client, kind, number, payload, descriptors)
+            if relay := self._clients.get(client):  # Else nobody waits for it any more.
+                await relay.ask(client, kind, number, payload, descriptors)
             return
         elif kind in (frames.CONNECT, frames.LISTEN):
             raise Refused(frames.CANNOT, "ports")
@@ -252,8 +253,9 @@ class Environment:
         leaves = not self.executions.running and quiet >= wanted
         if leaves:
             self.shut()
-            with suppress(Refused):  # It is gone already.
-                await self._clients[client].leave()
+            if relay := self._clients.get(client):
+                with suppress(Refused):  # It is gone already.
+                    await relay.leave()
         told = (int(leaves), quiet if not self.executions.running else 0)
         client.reply(frames.OK, number, frames.pack(*(told if fields else told[:1])))
         if leaves:
