@@ -33,6 +33,7 @@ from services.git.local import Local
 from services.git.maintenance import Maintenance
 from services.git.merge import Merger
 from services.git.mergetree import Merging
+from services.git.origins import Origins
 from services.git.provenance import Notary
 from services.git.push import Pusher
 from services.git.record import Mode, Records
@@ -73,7 +74,8 @@ async def git(config: Config) -> AsyncIterator[Served]:
     cells = Cells(homes)
     local = Local(cells, rules, config.state)
     transport = Transport(cells, rules, bounds, local, authorities.read(config.ca_file))
-    repositories = Repositories(homes[0], cells, transport, config.access_ttl.total_seconds())
+    repositories = Repositories(homes[0], cells)
+    origins = Origins(cells, transport, config.access_ttl.total_seconds())
     disk = DiskGuard(directory, _DISK_LIMIT)
     records = Records(homes[1])
     checkouts = Checkouts(
@@ -83,6 +85,7 @@ async def git(config: Config) -> AsyncIterator[Served]:
     worktrees = Worktrees(
         records,
         repositories,
+        origins,
         checkouts,
         stacks,
         Layout(records, repositories, checkouts, homes[3], cells),
@@ -106,7 +109,7 @@ async def git(config: Config) -> AsyncIterator[Served]:
         stack.push_async_callback(_ended, maintenance)
         notary = Notary(Signer.load(directory / "signing.key"), records, server.name, server.email)
         pusher = Pusher(rules, transport, repositories)
-        targets = Targets(rules, repositories, pusher)
+        targets = Targets(rules, repositories, origins, pusher)
         merging = Merging(cells)
         parts = Parts(
             worktrees=worktrees,

@@ -14,11 +14,11 @@ from services.git.commit import Committer
 from services.git.foresight import Foresight
 from services.git.forks import Forks
 from services.git.merge import Merger
+from services.git.origins import Caller
 from services.git.provenance import Notary
 from services.git.push import Pusher
 from services.git.record import Record
 from services.git.replicas import Replicas
-from services.git.repositories import Caller
 from services.git.worktrees import Worktrees
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from servicekit.errors import ServiceError
-from services.git import origin
+from services.git import local_repository
 from services.git.cell import Bind, Cell, Cells, Identity, owner_of
 from services.git.command import Command, Where, git
 from services.git.errors import OutputTooLarge, RepositoryNotFound
-from services.git.origin import Origin
+from services.git.local_repository import LocalRepository
 from services.git.process import close_all
 from services.git.remote import Remote, Rules
 
@@ -82,7 +82,7 @@ class Local:
             found = self._find(remote)
         except RepositoryNotFound:
             return False
-        head = origin.short_text(found.own / "HEAD").strip()
+        head = local_repository.short_text(found.own / "HEAD").strip()
         if found.tree is None or _HEAD.fullmatch(head) is None:
             return False if found.tree is None else None
         parts = {
@@ -111,8 +111,8 @@ class Local:
             return None
         return bool(result.output) if result.code == 0 else None
 
-    def _find(self, remote: Remote) -> Origin:
-        found = origin.find(Path(remote.path))
+    def _find(self, remote: Remote) -> LocalRepository:
+        found = local_repository.find(Path(remote.path))
         if found is None or not self._is_allowed(found.common):
             raise RepositoryNotFound("no repository is there", repository=remote.url)
         return found
@@ -121,10 +121,10 @@ class Local:
         # One that has our state inside would show it.
         return self._rules.is_open(directory) and not self._state.is_relative_to(directory)
 
-    def _alternates(self, found: Origin) -> list[Path]:
-        return list(origin.alternates(found, self._is_allowed))
+    def _alternates(self, found: LocalRepository) -> list[Path]:
+        return list(local_repository.alternates(found, self._is_allowed))
 
-    def _cell(self, found: Origin, *, writing: bool = False) -> Cell:
+    def _cell(self, found: LocalRepository, *, writing: bool = False) -> Cell:
         return Cell(
             identity=self._owner(found),
             memory=MEMORY,
@@ -134,7 +134,7 @@ class Local:
             ],
         )
 
-    def _owner(self, found: Origin) -> Identity:
+    def _owner(self, found: LocalRepository) -> Identity:
         return owner_of(found.common) if self._cells.privileged else self._cells.keeper
 
 

@@ -17,8 +17,8 @@ from services.git.draft import Draft, Person, message_text, people
 from services.git.errors import HeadMoved, MergeConflict, NonFastForward, WorktreeNotFound
 from services.git.landed import Landing
 from services.git.mergetree import Merging, Relation
+from services.git.origins import Caller
 from services.git.record import Record
-from services.git.repositories import Caller
 from services.git.repository import Repository
 from services.git.targets import Target, Targets, name_of
 from services.git.workspace import Workspace

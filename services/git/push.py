@@ -18,9 +18,10 @@ from services.git.errors import (
     RevisionNotFound,
 )
 from services.git.names import check_branch
+from services.git.origins import Caller
 from services.git.record import Record
 from services.git.remote import Remote, Rules
-from services.git.repositories import Caller, Repositories
+from services.git.repositories import Repositories
 from services.git.transport import Transport
 from services.git.workspace import Workspace
 

@@ -31,8 +31,8 @@ from services.git.errors import (
 )
 from services.git.kept import Kept
 from services.git.local import MEMORY
+from services.git.origins import Caller
 from services.git.remote import Remote, Rules
-from services.git.repositories import Caller
 from services.git.repository import Repository, kept_ref
 from services.git.transport import STORE, size_of
 from services.git.wanted import Wanted, key_of
@@ -65,6 +65,7 @@ class Replicas:
     ) -> None:
         self._worktrees = worktrees
         self._repositories = worktrees.repositories
+        self._origins = worktrees.origins
         self.kept = worktrees.records.kept
         self._cells = cells
         self._rules = rules
@@ -213,10 +214,10 @@ class Replicas:
             """Nobody looks."""
 
         try:
-            await self._repositories.resolve(
+            await self._origins.resolve(
                 repository, remote, commit, caller, max_staleness=0, progress=progress
             )
-            await self._repositories.complete(repository, remote, commit, caller, progress)
+            await self._origins.complete(repository, remote, commit, caller, progress)
         except RepositoryTooLarge:
             raise
         except ServiceError as error:

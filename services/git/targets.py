@@ -14,11 +14,12 @@ from services.git.errors import (
     RevisionNotFound,
 )
 from services.git.names import check_branch
+from services.git.origins import Caller, Origins
 from services.git.push import Pusher
 from services.git.push import Target as Pushed
 from services.git.record import Record
 from services.git.remote import Rules
-from services.git.repositories import Caller, Repositories
+from services.git.repositories import Repositories
 from services.git.repository import Repository
 from services.git.workspace import Workspace
 
@@ -40,11 +41,13 @@ class Targets:
         self,
         rules: Rules,
         repositories: Repositories,
+        origins: Origins,
         pusher: Pusher,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._rules = rules
         self._repositories = repositories
+        self._origins = origins
         self._pusher = pusher
         self._clock = clock
 
@@ -56,7 +59,7 @@ class Targets:
             return Target(name=name, head=head, time=self._clock())
         if not head:
             raise _missing(name)
-        return Target(name=name, head=head, time=self._repositories.asked_at(repository))
+        return Target(name=name, head=head, time=self._origins.asked_at(repository))
 
     async def fresh(
         self, record: Record, workspace: Workspace, name: str, caller: Caller
@@ -68,7 +71,7 @@ class Targets:
             return await self.known(record, repository, name)
         remote = self._rules.parse(record.repository)
         async with self._repositories.locked(repository):
-            head, moment = await self._repositories.branch(repository, remote, name, caller)
+            head, moment = await self._origins.branch(repository, remote, name, caller)
         if not head:
             raise _missing(name)
         return Target(name=name, head=head, time=moment)

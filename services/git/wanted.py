@@ -6,9 +6,9 @@ from types import MappingProxyType
 from typing import Final
 
 from services.git import partial
+from services.git.origins import Caller
 from services.git.record import Record
 from services.git.remote import Remote
-from services.git.repositories import Caller
 
 WARNINGS: Final[Mapping[bool | None, tuple[str, ...]]] = MappingProxyType(
     {

@@ -27,6 +27,7 @@ from services.git.kept import Kept
 from services.git.layout import Layout
 from services.git.local import Local
 from services.git.names import check_branch
+from services.git.origins import Caller, Origins, Resolved
 from services.git.record import (
     VERSION,
     Mode,
@@ -36,7 +37,7 @@ from services.git.record import (
 )
 from services.git.remote import Remote, Rules, Scheme
 from services.git.removal import Removal
-from services.git.repositories import Caller, Repositories, Resolved
+from services.git.repositories import Repositories
 from services.git.repository import Repository, kept_ref
 from services.git.stacks import Stacks
 from services.git.wanted import WARNINGS, Wanted, begin, is_same
@@ -59,6 +60,7 @@ class Worktrees:
         self,
         records: Records,
         repositories: Repositories,
+        origins: Origins,
         checkouts: Checkouts,
         stacks: Stacks,
         layout: Layout,
@@ -73,6 +75,7 @@ class Worktrees:
         """`most_commits` may be made inside between two looks at a worktree."""
         self.records = records
         self.repositories = repositories
+        self.origins = origins
         self._checkouts = checkouts
         self._stacks = stacks
         self.layout = layout
@@ -198,7 +201,7 @@ class Worktrees:
         repository = workspace.repository
         remote = self._rules.parse(record.repository)
         async with self.repositories.locked(repository):
-            _, moment = await self.repositories.freshen(repository, remote, caller, lambda *_: None)
+            _, moment = await self.origins.freshen(repository, remote, caller, lambda *_: None)
         return moment
 
     async def load(self) -> None:
@@ -270,7 +273,7 @@ class Worktrees:
                 resolved = Resolved(commit=commit, time=self._clock())
                 if remote is not None:
                     progress("asking the remote", 0, 0)
-                    resolved = await self.repositories.resolve(
+                    resolved = await self.origins.resolve(
                         repository,
                         remote,
                         record.revision,
@@ -278,7 +281,7 @@ class Worktrees:
                         max_staleness=max_staleness,
                         progress=progress,
                     )
-                    await self.repositories.complete(
+                    await self.origins.complete(
                         repository, remote, resolved.commit, caller, progress
                     )
                 progress("checking out", 0, 0)

@@ -29,11 +29,12 @@ from services.git.layout import Layout
 from services.git.local import Local
 from services.git.merge import Merger
 from services.git.mergetree import Merging
+from services.git.origins import Caller, Origins
 from services.git.process import Running
 from services.git.push import Pusher
 from services.git.record import Mode, Record, Records
 from services.git.remote import Remote, Rules
-from services.git.repositories import Caller, Repositories
+from services.git.repositories import Repositories
 from services.git.stacks import Stacks
 from services.git.targets import Targets
 from services.git.transport import Bounds, Transport
@@ -243,7 +244,8 @@ async def parts(
     bounds = Bounds(timeout=60, repository_bytes=repository_bytes)
     local = Local(cells, rules, state)
     transport = CountingTransport(cells, rules, bounds, local, authorities)
-    repositories = Repositories(homes[0], cells, transport, access_ttl=300)
+    repositories = Repositories(homes[0], cells)
+    origins = Origins(cells, transport, access_ttl=300)
     disk = DiskGuard(directory, 0.9, measure=lambda _: disk_used)
     records = Records(homes[1])
     checkouts = Checkouts(homes[2], cells, 1 << 30, partial(in_use, records, repositories))
@@ -252,6 +254,7 @@ async def parts(
     worktrees = Worktrees(
         records,
         repositories,
+        origins,
         checkouts,
         stacks,
         Layout(records, repositories, checkouts, homes[3], cells),
@@ -274,7 +277,7 @@ async def parts(
             worktrees,
             committer,
             pusher,
-            Merger(Targets(rules, repositories, pusher), merging, SERVER, disk),
+            Merger(Targets(rules, repositories, origins, pusher), merging, SERVER, disk),
             forks,
             transport,
             local,

@@ -9,9 +9,9 @@ import pytest
 from services.git.credentials import Credentials
 from services.git.draft import Draft
 from services.git.errors import AccessDenied, RemoteForbidden, RepositoryNotFound
+from services.git.origins import Caller
 from services.git.push import Target
 from services.git.remote import Rules
-from services.git.repositories import Caller
 from tests.git.parts import CALLER, Parts, parts, run_git, write
 from tests.git.sshd import Sshd, serving
 

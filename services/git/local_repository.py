@@ -12,7 +12,7 @@ _ALTERNATES: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+class LocalRepository:
     """A repository: `common` has its objects, `own` the HEAD and index of this worktree of it."""
 
     common: Path
@@ -21,13 +21,13 @@ class Origin:
     """The worktree; None for a bare repository."""
 
 
-def find(path: Path) -> Origin | None:
+def find(path: Path) -> LocalRepository | None:
     """The repository at `path`, also by the `.git` file of a linked worktree; None: there is none.
 
     It may say that it is anywhere: check where it is before it is used.
     """
     if (path / "objects").is_dir() and (path / "HEAD").is_file():
-        return Origin(common=path, own=path, tree=None)
+        return LocalRepository(common=path, own=path, tree=None)
     own = path / ".git"
     if own.is_file():
         own = path / short_text(own).removeprefix("gitdir:").strip()
@@ -36,12 +36,12 @@ def find(path: Path) -> Origin | None:
     if not (common / "objects").is_dir():
         return None
     inside = own.is_relative_to(common)
-    return Origin(common=common, own=own if inside else common, tree=path)
+    return LocalRepository(common=common, own=own if inside else common, tree=path)
 
 
-def alternates(origin: Origin, allowed: Callable[[Path], bool]) -> Iterator[Path]:
+def alternates(repository: LocalRepository, allowed: Callable[[Path], bool]) -> Iterator[Path]:
     """Directories of objects that the repository borrows from others, where that is allowed."""
-    todo, seen = [origin.common / "objects"], set[Path]()
+    todo, seen = [repository.common / "objects"], set[Path]()
     while todo and len(seen) < _ALTERNATES:
         objects = todo.pop()
         for line in short_text(objects / "info" / "alternates").splitlines():
