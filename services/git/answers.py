@@ -13,7 +13,9 @@ from services.git.errors import (
     RepositoryTooLarge,
     RevisionNotFound,
     ShallowRefused,
+    is_full_here,
     is_out_of_memory,
+    no_room,
 )
 from services.git.remote import Remote
 
@@ -113,6 +115,8 @@ def failure(remote: Remote, errors: str) -> Exception:
 
     if is_out_of_memory(errors):
         return RepositoryTooLarge("git needs more memory for the repository than it may have")
+    if is_full_here(errors):
+        return no_room(errors)
     if has("returned error: 30", "redirect"):
         return RemoteForbidden(
             "repository",

@@ -32,14 +32,9 @@ class GitFailed(Exception):
 # A file that became a device, or a directory, between git's looks at it.
 _REPLACED: Final = "mmap failed: No such device"
 _PROMISED: Final = ("from promisor remote", "lazy fetching disabled")
-# The last two are all that git says where it does not tell why a write failed.
-_FULL: Final = (
-    "No space left on device",
-    "Disk quota exceeded",
-    "Out of diskspace",
-    "unable to write",
-    "couldn't write",
-)
+_NO_ROOM: Final = ("No space left on device", "Disk quota exceeded", "Out of diskspace")
+# All that git says where it does not tell why a write failed.
+_NOT_WRITTEN: Final = ("unable to write", "couldn't write")
 _NO_MEMORY: Final = ("out of memory", "cannot allocate memory", "unable to create thread")
 
 
@@ -52,15 +47,20 @@ def failed(command: str, code: int, errors: str) -> Exception:
             remedy="Remove what is very large: a .gitignore, a .gitattributes, a file of text.",
         )
     if is_full(errors):
-        _log.warning("git cannot write", extra={"fields": {"errors": errors.strip()[-2000:]}})
-        lacking = full(errno.ENOSPC)
-        assert lacking
-        return lacking
+        return no_room(errors)
     if any(words in errors for words in _PROMISED):
         return left_out()
     if _REPLACED in errors:
         return TreeChanges("a file was replaced while git read it", command=command)
     return GitFailed(command, code, errors)
+
+
+def no_room(errors: str) -> Exception:
+    """Git could not write here."""
+    _log.warning("git cannot write", extra={"fields": {"errors": errors.strip()[-2000:]}})
+    lacking = full(errno.ENOSPC)
+    assert lacking
+    return lacking
 
 
 def left_out() -> Exception:
@@ -73,7 +73,13 @@ def left_out() -> Exception:
 
 def is_full(errors: str) -> bool:
     """Whether git, or an operation in a cell, ended as it could not write."""
-    return any(words in errors for words in _FULL)
+    return any(words in errors for words in (*_NO_ROOM, *_NOT_WRITTEN))
+
+
+def is_full_here(errors: str) -> bool:
+    """As `is_full`, of a conversation with a remote, which may have no room of its own."""
+    own = (line for line in errors.splitlines() if not line.startswith("remote:"))
+    return any(words in line for line in own for words in _NO_ROOM)
 
 
 def is_out_of_memory(errors: str) -> bool:

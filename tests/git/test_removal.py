@@ -247,11 +247,15 @@ async def test_a_full_disk_of_repositories_is_told_as_such(
         await git.create(source)
         record, workspace = await git.ready()
         write(workspace, "new", os.urandom(64 << 10))
+        (source / "noise").write_bytes(os.urandom(1 << 20))
+        run_git(source, "add", "noise")
+        run_git(source, "commit", "-qm", "More than there is room for")
         with (root / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
             while True:
                 ballast.write(bytes(4096))
         for refused in (
             git.create(source, OTHER, branch="other", max_staleness=60),
+            git.create(source, OTHER, branch="other"),
             git.committer.commit(record, workspace, Draft(message="More")),
         ):
             with pytest.raises((DiskFull, OSError)) as caught:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from servicekit.disk import DiskFull
 from services.git import answers, status
 from services.git.credentials import Credentials
 from services.git.draft import Draft
@@ -211,3 +212,10 @@ def test_words_of_a_remote_that_cannot_cut_are_understood() -> None:
         "fatal: dumb http transport does not support shallow capabilities",
     ):
         assert isinstance(answers.failure(remote, words), ShallowRefused)
+
+
+def test_a_full_disk_of_the_remote_is_not_taken_for_ours() -> None:
+    remote = Rules().parse("https://example.org/app.git")
+    words = "error: file write error (No space left on device)"
+    assert isinstance(answers.failure(remote, words), DiskFull)
+    assert isinstance(answers.failure(remote, f"remote: {words}"), RemoteUnavailable)
