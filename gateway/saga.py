@@ -33,8 +33,8 @@ from servicekit.status import reason
 
 _log = logging.getLogger(__name__)
 
-_CLONE_SECONDS: Final = 660.0
-_STEP_SECONDS: Final = 60.0
+_STEP_SECONDS: Final = 660.0
+"""More than a step may take: a clone, or an image and its setup."""
 _AGAIN_SECONDS: Final = 0.5
 FIELDS: Final = {
     **{name: f"workspace.spec.{name}" for name in ("repository", "revision", "branch")},
@@ -186,7 +186,7 @@ class Saga:
         )
         following = asyncio.create_task(self._follow(environment))
         try:
-            made = await git.unary(git.rpc.CreateWorktree, request, timeout=_CLONE_SECONDS)
+            made = await git.unary(git.rpc.CreateWorktree, request, timeout=_STEP_SECONDS)
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)

@@ -15,7 +15,7 @@ BY_HOST: Final = frozenset(
     }
 )
 """What they can where the host, or the engine, lets them."""
-WITH_IMAGES: Final = frozenset({Capability.IMAGE, Capability.OUTLIVES_SERVICES})
+WITH_IMAGES: Final = frozenset({Capability.IMAGE, Capability.SETUP, Capability.OUTLIVES_SERVICES})
 """What those can besides that are made from images."""
 BY_THE_AGENT: Final = frozenset(
     {

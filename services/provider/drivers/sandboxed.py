@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
 
-from agent.handle import Handle
+from agent.handle import Handle, valid_uid
 from agent.protocol import Facts, Mode, Mount, SandboxSpec, SandboxStatus, State
 from agent.protocol import Limits as SandboxLimits
 from servicekit import calls
@@ -227,7 +227,9 @@ class SandboxDriver:
         async with self._maker.connected() as launcher:
             facts = await launcher.facts()
             running = {each.uid for each in await launcher.list()}
-            for uid in running.union(await self._ways_out.open_ways()):
+            # Those of setups that run have other names, and end by themselves.
+            ways = filter(valid_uid, await self._ways_out.open_ways())
+            for uid in running.union(ways):
                 async with self._lock(uid):
                     record = self._records.read(uid)
                     if self._is_anothers(record):
