@@ -63,7 +63,14 @@ class Environments:
         return self._locks.setdefault(uid, asyncio.Lock())
 
     async def create(
-        self, uid: str, tenant: str, image: str, setup: Sequence[str], tree: str
+        self,
+        uid: str,
+        tenant: str,
+        image: str,
+        setup: Sequence[str],
+        tree: str,
+        *,
+        rebuild: bool = False,
     ) -> Head:
         """Make one, or find the one of that uid. Raises HandleInvalid when it is another."""
         async with self.writing(uid):
@@ -76,13 +83,14 @@ class Environments:
                 setup=tuple(setup),
                 tree=tree,
                 made=time.time(),
+                rebuild=rebuild,
             )
             record, head = self.heads.record(uid), self.heads.head(uid)
             if record and not record.same(wanted):
                 raise HandleInvalid("the uid has another environment")
             if record and head:
                 return head
-            engine = self._engines.default()
+            engine = await self._engines.answering()
             if record is None:
                 async with engine.client() as client:
                     digest = await Builder(client, self.images).resolve(image)
@@ -107,21 +115,48 @@ class Environments:
         return head
 
     async def recovered(self, uid: str, handle: bytes = b"") -> tuple[Head, bool]:
-        """As `opened`; what the engine has lost is made anew, and then true."""
+        """As `opened`; what the engine has lost is made anew, and then true.
+
+        Where the engine itself does not answer, on another one, if its record allows that.
+        """
+        before, engine = self.heads.head(uid), None
         try:
             return await self.opened(uid, handle), False
         except HandleStale:
             if handle and self._told(uid, handle) != self._known(uid):
                 raise
-            return await self.rebuild(uid), True
+        except EngineLost:
+            if handle and self._told(uid, handle) != self._known(uid):
+                raise
+            engine = await self._another(uid)
+            if engine is None:
+                raise
+        return await self.rebuild(uid, before, engine), True
 
-    async def rebuild(self, uid: str) -> Head:
-        """Make it anew on its engine: image, setup, worktree. What else it had is gone."""
+    async def _another(self, uid: str) -> Engine | None:
+        """An engine on which it may be made anew, as its own is surely away; else None."""
+        record, head = self.heads.record(uid), self.heads.head(uid)
+        if not (record and record.rebuild and head):
+            return None
+        if await self._engines.named(head.engine).answers():
+            return None
+        return await self._engines.other(head.engine)
+
+    async def rebuild(
+        self, uid: str, before: Head | None = None, engine: Engine | None = None
+    ) -> Head:
+        """Make it anew: image, setup, worktree. What else it had is gone.
+
+        On its engine, or on the one that is given; not if somebody did since it was `before`.
+        """
         async with self.writing(uid):
             record, head = self.heads.record(uid), self.heads.head(uid)
             if record is None:
                 raise HandleStale("nothing is kept of it on this node")
-            engine = self._engines.named(head.engine) if head else self._engines.default()
+            if before and head and head.generation > before.generation:
+                return head
+            if engine is None:
+                engine = self._engines.named(head.engine) if head else self._engines.default()
             made = await self._made(engine, record, (head.generation if head else 0) + 1)
             await asyncio.to_thread(self.heads.keep, made)
             return made

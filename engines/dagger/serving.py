@@ -139,6 +139,7 @@ class Late:
             request["image"],
             request["setup"],
             request["tree"],
+            rebuild=bool(request.get("rebuild")),
         )
         return self._told(head.handle(self._settings.node), head.generation)
 

@@ -143,6 +143,8 @@ class Spec:
     """Shell scripts that are run on the image, once for all who name the same ones."""
     required: frozenset[str] = frozenset()
     """Names of capabilities, of whatever driver."""
+    rebuild: bool = False
+    """Whether it may be made anew elsewhere on this node when what it stands on is lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -162,6 +162,7 @@ class DaggerDriver:
                 image=spec.image,
                 setup=list(spec.setup),
                 tree=placed.tree,
+                rebuild=spec.rebuild,
             )
             if not existing:
                 await asyncio.to_thread(self._records.write, wanted)

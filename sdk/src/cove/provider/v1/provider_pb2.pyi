@@ -230,11 +230,16 @@ class Spec(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     SETUP_FIELD_NUMBER: _builtins.int
     REQUIRED_CAPABILITIES_FIELD_NUMBER: _builtins.int
+    REBUILD_FIELD_NUMBER: _builtins.int
     driver: _builtins.str
     """Driver; empty means the default."""
     image: _builtins.str
     """What its programs see as their root file system: an image by its name or digest, for drivers
     that have `image`. Empty means what the driver has by itself.
+    """
+    rebuild: _builtins.bool
+    """Whether it may be made anew elsewhere on this node when what it stands on is lost, say on
+    another engine. What it had outside of its worktree is gone then.
     """
     @_builtins.property
     def limits(self) -> Global___Limits:
@@ -263,10 +268,11 @@ class Spec(_message.Message):
         image: _builtins.str = ...,
         setup: _abc.Iterable[_builtins.str] | None = ...,
         required_capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        rebuild: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "network", b"network"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver", b"driver", "image", b"image", "limits", b"limits", "network", b"network", "required_capabilities", b"required_capabilities", "setup", b"setup"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver", b"driver", "image", b"image", "limits", b"limits", "network", b"network", "rebuild", b"rebuild", "required_capabilities", b"required_capabilities", "setup", b"setup"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
