@@ -140,6 +140,7 @@ class Late:
             request["setup"],
             request["tree"],
             rebuild=bool(request.get("rebuild")),
+            source=str(request.get("source", "")),
         )
         return self._told(head.handle(self._settings.node), head.generation)
 

@@ -27,6 +27,7 @@ BY_THE_AGENT: Final = frozenset(
         Capability.PARALLEL,
         Capability.SECRETS,
         Capability.PORTS,
+        Capability.GIT,
         Capability.PROCESS_LIMIT,
         Capability.DISK_LIMIT,
         Capability.OPEN_FILES_LIMIT,

@@ -56,6 +56,7 @@ CAN: Final = frozenset(
         Capability.SECRETS,
         Capability.IMAGE,
         Capability.SETUP,
+        Capability.FORK_STATE,
         Capability.OUTLIVES_SERVICES,
     }
 )
@@ -135,7 +136,9 @@ class DaggerDriver:
             )
         return replace(spec, driver=self.name, limits=Limits())
 
-    async def provision(self, uid: str, tenant: str, spec: Spec, worktree: Worktree) -> Provisioned:
+    async def provision(
+        self, uid: str, tenant: str, spec: Spec, worktree: Worktree, source: str = ""
+    ) -> Provisioned:
         if worktree.upper:
             raise InvalidArgument("mount.mode", "an engine takes one directory")
         async with self._connected() as launcher:
@@ -163,6 +166,7 @@ class DaggerDriver:
                 setup=list(spec.setup),
                 tree=placed.tree,
                 rebuild=spec.rebuild,
+                source=source,
             )
             if not existing:
                 await asyncio.to_thread(self._records.write, wanted)

@@ -99,7 +99,14 @@ class SandboxDriver:
     async def validate(self, spec: Spec) -> Spec:
         return await self._checked(spec, await self._maker.probed())
 
-    async def provision(self, uid: str, tenant: str, spec: Spec, worktree: Worktree) -> Provisioned:
+    async def provision(
+        self,
+        uid: str,
+        tenant: str,
+        spec: Spec,
+        worktree: Worktree,
+        source: str = "",  # noqa: ARG002 - a fork is its worktree.
+    ) -> Provisioned:
         facts = await self._maker.probed()
         wanted = Record(
             uid=uid,
