@@ -9,7 +9,7 @@ from servicekit.disk import DiskGuard
 from servicekit.errors import ServiceError
 from services.provider.config import Config
 from services.provider.driver import Driver
-from services.provider.drivers.dagger import DaggerDriver
+from services.provider.drivers.dagger.driver import DaggerDriver
 from services.provider.drivers.local import Launched
 from services.provider.drivers.making import Maker
 from services.provider.drivers.sandboxed import SandboxDriver

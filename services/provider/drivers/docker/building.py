@@ -11,7 +11,7 @@ from servicekit.errors import Unavailable
 from services.provider.drivers.docker import shape
 from services.provider.drivers.docker.door import Door
 from services.provider.drivers.docker.engine import Engine, EngineError
-from services.provider.drivers.standins import BUILD
+from services.provider.drivers.making import BUILD
 from services.provider.drivers.ways_out import WaysOut
 from services.provider.errors import BuildFailed
 
