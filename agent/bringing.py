@@ -64,13 +64,13 @@ def bring(folder: Path) -> Path:
     return installing.finished(making, target)
 
 
-def argv(*arguments: str) -> list[str]:
+def argv(*arguments: str, module: str = "entrance") -> list[str]:
     """Of an agent that comes in through its door; the arguments are those of `agent.inside.main`,
-    after the version of Python."""
+    after the version of Python. Or of another `module` of `agent.inside`."""
     program, version = f"{INSIDE}/python/bin/python", ".".join(map(str, sys.version_info[:3]))
     bootstrap = (
         f"import sys; sys.path.insert(0, '{INSIDE}'); "
-        "from agent.inside.entrance import main; sys.exit(main())"
+        f"from agent.inside.{module} import main; sys.exit(main())"
     )
     loader = [f"{INSIDE}/python/loader", "--library-path", f"{INSIDE}/python/shared"]
     flags = ["--argv0", program, program, "-I", "-S", "-E", "-c", bootstrap]

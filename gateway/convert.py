@@ -109,6 +109,7 @@ def provider_spec(spec: EnvironmentSpec) -> provider_pb2.Spec:
         image=spec.image,
         setup=spec.setup,
         required_capabilities=spec.required_capabilities,
+        rebuild=spec.rebuild,
     )
 
 

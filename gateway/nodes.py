@@ -7,39 +7,26 @@ Which node a workspace is on its record says; here is only what can be asked aga
 import asyncio
 import logging
 import time
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
 from typing import Final, Self
 
-import grpc
-
 from cove.gateway.v1 import gateway_pb2 as pb
-from cove.provider.v1 import provider_pb2
-from cove.provider.v1.provider_pb2_grpc import ProviderServiceStub
 from cove.registry.v1.registry_pb2 import Environment, EnvironmentSpec
 from gateway.config import Config
 from gateway.errors import NodeUnavailable
+from gateway.node import Node
 from servicekit import calls
 from servicekit.channel import Peer, connected
-from servicekit.errors import ServiceError, Unavailable
+from servicekit.errors import Unavailable
 
 _log = logging.getLogger(__name__)
 
 _EVERY: Final = 1.0
 """Seconds between two questions to a node."""
-_PATIENCE: Final = 2.0
-"""Seconds that it has to answer."""
-_SILENT: Final = 4.0
-"""So far apart are the first and the last of the questions that a node left without an answer
-when it counts as gone,"""
-_MISSED: Final = 3
-"""and so many they are at least: time in which this gateway itself stood still does not count."""
 _ROUNDS: Final = 10
 """After so many rounds of questions a node that never answered counts as gone, too."""
-_UNTOLD: Final = 5.0
-"""Seconds in which a workspace that was placed on a node may not be there yet."""
 _RESOLVE: Final = 5.0
 """Seconds between two questions to DNS."""
 _HANDFUL: Final = 1.0
@@ -47,52 +34,6 @@ _HANDFUL: Final = 1.0
 still get the next of a repository that it has already."""
 _REMEMBERED: Final = 10_000
 _DNS: Final = "dns:"
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Node:
-    """One machine, with tools of its own."""
-
-    host: str
-    git: Peer
-    provider: Peer
-    executor: Peer
-    ports: Peer
-    """The executor, for ForwardPort."""
-    name: str = ""
-    """As its provider tells it; empty until it has."""
-    heard: bool = False
-    """Whether it has answered ever."""
-    missed: list[float] = field(default_factory=list)
-    """When the questions were asked that it has left without an answer since it last answered, the
-    first and the latest ones, of `time.monotonic()`."""
-    drivers: Sequence[provider_pb2.Capabilities] = ()
-    default: str = ""
-    environments: int = 0
-    """That it told of."""
-    placed: deque[float] = field(default_factory=deque)
-    """When those were placed on it that it may not tell of yet, of `time.monotonic()`."""
-    processors: int = 1
-    closing: AsyncExitStack = field(repr=False)
-
-    @property
-    def load(self) -> float:
-        return (self.environments + len(self.placed)) / self.processors
-
-    @property
-    def there(self) -> bool:
-        """Whether it answered lately."""
-        gone = len(self.missed) >= _MISSED and self.missed[-1] - self.missed[0] >= _SILENT
-        return self.heard and not gone
-
-    def can(self, spec: EnvironmentSpec) -> bool:
-        """Whether it has what a spec names, as far as it tells in advance."""
-        wanted = spec.driver or self.default
-        for each in self.drivers:
-            if each.driver == wanted:
-                missing = frozenset(spec.required_capabilities).difference(each.capabilities)
-                return not each.remedy and not missing
-        return False
 
 
 class Nodes:
@@ -239,7 +180,9 @@ class Nodes:
         if time.monotonic() - resolved > _RESOLVE:
             await self._resolve()
             resolved = time.monotonic()
-        await asyncio.gather(*map(self._ask, [*self._nodes.values()]))
+        asked = [*self._nodes.values()]
+        await asyncio.gather(*(each.ask() for each in asked))
+        self._known.update(each.name for each in asked if each.heard)
         self._rounds += 1
         there = frozenset(each.name for each in self.answering())
         if there != self._there:
@@ -247,26 +190,6 @@ class Nodes:
             self._there = there
             self.changed.set()
         return resolved
-
-    async def _ask(self, node: Node) -> None:
-        stub = ProviderServiceStub(node.provider.channel)
-        asked = provider_pb2.GetCapabilitiesRequest()
-        begun = time.monotonic()
-        try:
-            told = await node.provider.unary(stub.GetCapabilities, asked, timeout=_PATIENCE)
-        except (ServiceError, grpc.aio.AioRpcError) as error:
-            _log.debug("the node %s does not answer: %s", node.host, error)
-            node.missed = [*node.missed[:_MISSED], begun]
-            return
-        node.name = told.capabilities.node
-        node.drivers, node.default = told.drivers, told.capabilities.default_driver
-        node.processors = max(1, told.processors)
-        node.environments = told.environments
-        while node.placed and node.placed[0] < begun - _UNTOLD:
-            node.placed.popleft()
-        node.heard = True
-        node.missed.clear()
-        self._known.add(node.name)
 
     async def _resolve(self) -> None:
         """Take up the nodes that there are now, and give up those that are no more."""

@@ -23,7 +23,7 @@ from servicekit.status import reason
 
 T = TypeVar("T")
 
-_ACTIVATE_SECONDS: Final = 60.0
+_ACTIVATE_SECONDS: Final = 660.0
 _STARTS: Final = 2
 _TRIES: Final = 3
 _REMEDIES: Final = {

@@ -19,7 +19,7 @@ from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
 from gateway.deadlines import said
 from gateway.errors import OwnFault, WorkspaceNotFound
-from gateway.nodes import Node
+from gateway.node import Node
 from gateway.orphans import Found, Key
 from gateway.records import Operation, Records, State
 from gateway.teardown import Teardown

@@ -33,8 +33,8 @@ from servicekit.status import reason
 
 _log = logging.getLogger(__name__)
 
-_CLONE_SECONDS: Final = 660.0
-_STEP_SECONDS: Final = 60.0
+_STEP_SECONDS: Final = 660.0
+"""More than a step may take: a clone, or an image and its setup."""
 _AGAIN_SECONDS: Final = 0.5
 FIELDS: Final = {
     **{name: f"workspace.spec.{name}" for name in ("repository", "revision", "branch")},
@@ -92,7 +92,8 @@ class Saga:
                 with _step("worktree"):
                     await self._make_worktree(made, credentials, request_id)
                 with _step("provision"):
-                    await self.provision(made, request_id)
+                    source = "" if made.source.snapshot_id else made.source.uid
+                    await self.provision(made, request_id, source)
             with _step("record"):
                 await self._records.update(made, MADE, fencing_token=made.fencing_token)
                 return await self._records.move(made, State.STATE_READY, release=True)
@@ -142,14 +143,18 @@ class Saga:
                 )
             raise
 
-    async def provision(self, environment: Environment, request_id: str) -> None:
-        """Have the provider make its part; what it answers goes into `environment`."""
+    async def provision(self, environment: Environment, request_id: str, source: str = "") -> None:
+        """Have the provider make its part; what it answers goes into `environment`.
+
+        `source` is what it is forked from, as that is now.
+        """
         provider = self._tools.provider
         request = provider_pb2.ProvisionEnvironmentRequest(
             uid=environment.uid,
             spec=provider_spec(environment.spec),
             mount=environment.mount,
             request_id=_derived(request_id, environment, "provision"),
+            source_uid=source,
         )
         made = await provider.unary(
             provider.rpc.ProvisionEnvironment, request, timeout=_STEP_SECONDS
@@ -186,7 +191,7 @@ class Saga:
         )
         following = asyncio.create_task(self._follow(environment))
         try:
-            made = await git.unary(git.rpc.CreateWorktree, request, timeout=_CLONE_SECONDS)
+            made = await git.unary(git.rpc.CreateWorktree, request, timeout=_STEP_SECONDS)
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)

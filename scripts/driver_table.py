@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import Final
 
 from services.provider.driver import Capability
-from services.provider.drivers import dagger
 from services.provider.drivers.abilities import BY_HOST, BY_THE_AGENT, WITH_IMAGES
+from services.provider.drivers.dagger.abilities import CAN
 from services.provider.drivers.local import Launched
 
 CERTAIN: Final[Mapping[str, frozenset[Capability]]] = {
     "local": BY_THE_AGENT | Launched.can,
     "docker": BY_THE_AGENT | WITH_IMAGES,
-    "dagger": dagger.CAN,
+    "dagger": CAN,
 }
 """By driver, what its environments can wherever they are."""
 BY_THE_MACHINE: Final[Mapping[str, frozenset[Capability]]] = {

@@ -15,13 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-import dagger
-
 from engines.dagger import applying
 from engines.dagger.command import Run
 from engines.dagger.containers import (
-    ENV,
-    GENERATION,
     WORKSPACE,
     container_of,
     kept,
@@ -29,17 +25,15 @@ from engines.dagger.containers import (
     worktree,
 )
 from engines.dagger.errors import (
-    EngineFull,
     EngineLost,
-    HandleBehind,
     HandleInvalid,
     HandleStale,
     TooManyLayers,
-    failure,
 )
 from engines.dagger.heads import Head, Heads, Record
 from engines.dagger.images import USER, Builder
 from engines.dagger.pool import Engine, Engines
+from engines.dagger.proving import Proofs
 from engines.dagger.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -56,6 +50,7 @@ class Environments:
         self.images = settings.state / "images"
         self.images.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.heads = Heads(settings.state / "environments")
+        self._proofs = Proofs(settings.node, self.heads, engines)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def writing(self, uid: str) -> asyncio.Lock:
@@ -63,29 +58,44 @@ class Environments:
         return self._locks.setdefault(uid, asyncio.Lock())
 
     async def create(
-        self, uid: str, tenant: str, image: str, setup: Sequence[str], tree: str
+        self,
+        uid: str,
+        tenant: str,
+        image: str,
+        setup: Sequence[str],
+        tree: str,
+        *,
+        rebuild: bool = False,
+        source: str = "",
     ) -> Head:
-        """Make one, or find the one of that uid. Raises HandleInvalid when it is another."""
+        """Make one, or find the one of that uid. Raises HandleInvalid when it is another.
+
+        As a fork of `source` where there is that one, of the same tenant, image and setup.
+        """
+        wanted = Record(
+            uid=uid,
+            tenant=tenant,
+            image=image or self._settings.image,
+            digest="",
+            setup=tuple(setup),
+            tree=tree,
+            made=time.time(),
+            rebuild=rebuild,
+        )
         async with self.writing(uid):
-            image = image or self._settings.image
-            wanted = Record(
-                uid=uid,
-                tenant=tenant,
-                image=image,
-                digest="",
-                setup=tuple(setup),
-                tree=tree,
-                made=time.time(),
-            )
             record, head = self.heads.record(uid), self.heads.head(uid)
             if record and not record.same(wanted):
                 raise HandleInvalid("the uid has another environment")
             if record and head:
                 return head
-            engine = self._engines.default()
+            origin = self.heads.record(source) if source else None
+            if record is None and origin and origin.same(replace(wanted, tree=origin.tree)):
+                begin, _ = await self.recovered(source)
+                return await self._forked(begin, replace(wanted, digest=origin.digest))
+            engine = await self._engines.answering()
             if record is None:
                 async with engine.client() as client:
-                    digest = await Builder(client, self.images).resolve(image)
+                    digest = await Builder(client, self.images).resolve(wanted.image)
                 record = replace(wanted, digest=digest)
             head = await self._made(engine, record, 1)
             await asyncio.to_thread(self.heads.keep, record)
@@ -98,30 +108,49 @@ class Environments:
         Raises HandleBehind for a handle of an older one; HandleInvalid for one that was never
         given; HandleStale when the engine does not have it: see `rebuild`.
         """
-        head = self.heads.head(uid)
-        if handle:
-            head = await self._compared(head, self._told(uid, handle))
-        if head is None:
-            raise HandleStale("nothing is kept of it on this node")
-        await self._verify(head)
-        return head
+        return await self._proofs.opened(uid, handle)
 
     async def recovered(self, uid: str, handle: bytes = b"") -> tuple[Head, bool]:
-        """As `opened`; what the engine has lost is made anew, and then true."""
+        """As `opened`; what the engine has lost is made anew, and then true.
+
+        Where the engine itself does not answer, on another one, if its record allows that.
+        """
+        before, engine = self.heads.head(uid), None
         try:
             return await self.opened(uid, handle), False
-        except HandleStale:
-            if handle and self._told(uid, handle) != self._known(uid):
+        except (HandleStale, EngineLost) as error:
+            if handle and not self._proofs.newest(uid, handle):
                 raise
-            return await self.rebuild(uid), True
+            if isinstance(error, EngineLost):
+                engine = await self._another(uid)
+                if engine is None:
+                    raise
+        return await self.rebuild(uid, before, engine), True
 
-    async def rebuild(self, uid: str) -> Head:
-        """Make it anew on its engine: image, setup, worktree. What else it had is gone."""
+    async def _another(self, uid: str) -> Engine | None:
+        """An engine on which it may be made anew, as its own is surely away; else None."""
+        record, head = self.heads.record(uid), self.heads.head(uid)
+        if not (record and record.rebuild and head):
+            return None
+        if await self._engines.named(head.engine).answers():
+            return None
+        return await self._engines.other(head.engine)
+
+    async def rebuild(
+        self, uid: str, before: Head | None = None, engine: Engine | None = None
+    ) -> Head:
+        """Make it anew: image, setup, worktree. What else it had is gone.
+
+        On its engine, or on the one that is given; not if somebody did since it was `before`.
+        """
         async with self.writing(uid):
             record, head = self.heads.record(uid), self.heads.head(uid)
             if record is None:
                 raise HandleStale("nothing is kept of it on this node")
-            engine = self._engines.named(head.engine) if head else self._engines.default()
+            if before and head and head.generation > before.generation:
+                return head
+            if engine is None:
+                engine = self._engines.named(head.engine) if head else self._engines.default()
             made = await self._made(engine, record, (head.generation if head else 0) + 1)
             await asyncio.to_thread(self.heads.keep, made)
             return made
@@ -131,20 +160,13 @@ class Environments:
 
         Its worktree is `record.tree`, and is brought in before its first command.
         """
-        engine = self._engines.named(head.engine)
-        await self._verify(head)
-        fresh = replace(head, uid=record.uid, epoch=secrets.token_hex(8), generation=1, dirty=True)
-        async with self.writing(record.uid), engine.client() as client:
-            container = marked(container_of(client, head), fresh)
-            fresh = replace(fresh, container=await kept(container))
-        await asyncio.to_thread(self.heads.keep, record)
-        await asyncio.to_thread(self.heads.keep, fresh)
-        return fresh
+        async with self.writing(record.uid):
+            return await self._forked(head, record)
 
     async def snapshot(self, head: Head, path: Path) -> None:
         """Write a generation to a tar of OCI, which outlives the engine."""
         async with self._engines.named(head.engine).client() as client:
-            await self._verify(head)
+            await self._proofs.verify(head)
             await container_of(client, head).as_tarball().export(str(path))
 
     async def run(
@@ -190,48 +212,16 @@ class Environments:
         finally:
             await asyncio.to_thread(applying.remove, folder)
 
-    def _known(self, uid: str) -> Head | None:
-        """As a handle would tell it."""
-        head = self.heads.head(uid)
-        return replace(head, dirty=True, layers=0) if head else None
-
-    def _told(self, uid: str, handle: bytes) -> Head:
-        try:
-            told = Head.of(handle, self._settings.node)
-        except ValueError as error:
-            raise HandleInvalid(str(error)) from error
-        if told.uid != uid:
-            raise HandleInvalid("of another environment")
-        self._engines.named(told.engine)
-        return told
-
-    async def _compared(self, kept: Head | None, told: Head) -> Head:
-        """Which of both counts. What is told and not kept must be proven by the engine."""
-        if kept and kept.generation > told.generation:
-            raise HandleBehind(kept.generation)
-        if kept and kept.generation == told.generation:
-            if replace(told, dirty=kept.dirty, layers=kept.layers) != kept:
-                raise HandleInvalid("not a handle that was given")
-            return kept
-        await self._verify(told)
-        await asyncio.to_thread(self.heads.keep, told)
-        return told
-
-    async def _verify(self, head: Head) -> None:
-        """Raises HandleStale unless its container is there and says that it is the one."""
-        async with self._engines.named(head.engine).client() as client:
-            container = container_of(client, head)
-            try:
-                found = await asyncio.gather(
-                    container.env_variable(ENV), container.env_variable(GENERATION)
-                )
-            except dagger.QueryError as error:
-                known = failure(error.error.message)
-                if isinstance(known, EngineLost | EngineFull):
-                    raise known from error
-                raise HandleStale(f"the engine does not have it: {error}"[:300]) from error
-        if tuple(found) != (f"{head.uid}.{head.epoch}", str(head.generation)):
-            raise HandleStale("the engine has another in its place")
+    async def _forked(self, head: Head, record: Record) -> Head:
+        await self._proofs.verify(head)
+        fresh = replace(head, uid=record.uid, epoch=secrets.token_hex(8), generation=1, dirty=True)
+        async with self.engine(head).client() as client:
+            container = marked(container_of(client, head), fresh)
+            fresh = replace(fresh, container=await kept(container))
+        # In this order: without a record it is none, and is forked again.
+        await asyncio.to_thread(self.heads.keep, fresh)
+        await asyncio.to_thread(self.heads.keep, record)
+        return fresh
 
     async def _made(self, engine: Engine, record: Record, generation: int) -> Head:
         head = Head(

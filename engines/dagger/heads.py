@@ -42,6 +42,8 @@ class Record:
     stopped: bool = False
     revision: int = 0
     """Of `stopped`."""
+    rebuild: bool = False
+    """Whether it may be made anew on another engine when its own does not answer."""
 
     def same(self, other: "Record") -> bool:
         return (self.tenant, self.image, self.setup, self.tree) == (

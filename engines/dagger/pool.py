@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import Final
 
 import dagger
 
@@ -12,6 +13,9 @@ from engines.dagger.connection import telling
 from engines.dagger.errors import EngineLost, HandleInvalid
 from engines.dagger.session import Session
 from engines.dagger.settings import Settings
+
+_AWAY: Final = 15.0
+"""Seconds for which an engine without an answer is not asked by who can do with another."""
 
 
 class Engine:
@@ -29,6 +33,17 @@ class Engine:
         self._sessions: list[Session] = []
         self._starting = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
+        self._away_until = 0.0
+
+    async def answers(self) -> bool:
+        """Whether it does now. One that has just not answered is not asked again for a while."""
+        if time.monotonic() < self._away_until:
+            return False
+        with suppress(EngineLost):
+            async with self.client() as client:
+                await client.version()
+            return True
+        return False
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
@@ -72,10 +87,17 @@ class Engine:
         async with self._starting:
             found = self._free()
             if found is None:
-                found = await Session.open(self._settings, self._address, self._env)
+                found = await self._opened()
                 self._sessions.append(found)
             found.users += 1
             return found
+
+    async def _opened(self) -> Session:
+        try:
+            return await Session.open(self._settings, self._address, self._env)
+        except EngineLost:
+            self._away_until = time.monotonic() + _AWAY
+            raise
 
     def _free(self) -> Session | None:
         young = [each for each in self._sessions if not self._old(each)]
@@ -123,9 +145,23 @@ class Engines:
         return self._known[name]
 
     def default(self) -> Engine:
-        """Raises EngineUnavailable."""
+        """The first. Raises EngineUnavailable."""
         self._settings.usable()
         return next(iter(self._known.values()))
+
+    async def answering(self) -> Engine:
+        """The first that answers, or the first where none does. Raises EngineUnavailable."""
+        first = self.default()
+        if len(self._known) == 1:
+            return first
+        return await self.other() or first
+
+    async def other(self, than: str = "") -> Engine | None:
+        """The first that answers, of all but one. Raises EngineUnavailable."""
+        for name, each in self._known.items():
+            if name != than and await each.answers():
+                return each
+        return None
 
     async def version(self) -> str:
         """Of the first engine. Raises EngineUnavailable, EngineLost."""

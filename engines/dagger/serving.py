@@ -139,6 +139,8 @@ class Late:
             request["image"],
             request["setup"],
             request["tree"],
+            rebuild=bool(request.get("rebuild")),
+            source=str(request.get("source", "")),
         )
         return self._told(head.handle(self._settings.node), head.generation)
 

@@ -85,7 +85,7 @@ def _place_after(event: Any) -> int | None:
             return int(event.to)
         case executor_pb2.Exit():
             return int(event.output_bytes)
-        case executor_pb2.Heartbeat():
+        case executor_pb2.Heartbeat() | executor_pb2.Preview():
             return int(event.offset)
         case _Watch.SnapshotEnd() | _Watch.Put() | _Watch.Delete() | _Watch.Heartbeat():
             return int(event.revision)

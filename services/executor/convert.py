@@ -11,7 +11,7 @@ from agent.record import Stream
 from cove.executor.v1 import executor_pb2 as pb
 from services.executor.ending import End, Reason, Usage
 from services.executor.executions import Snapshot
-from services.executor.output import Chunk, Gap, Missing
+from services.executor.output import Chunk, Gap, Missing, Preview
 from services.executor.record import Limits, Spec, State
 from services.executor.retention import Retention
 from services.executor.using import Sample
@@ -190,6 +190,16 @@ def chunk(found: Chunk) -> pb.Chunk:
         offset=found.offset,
         time=_time(found.time_ns),
         data=found.data,
+    )
+
+
+def preview(found: Preview) -> pb.Preview:
+    return pb.Preview(
+        stream=_STREAMS.get(found.stream, pb.Chunk.STREAM_STDOUT),
+        offset=found.offset,
+        time=_time(found.time_ns),
+        data=found.data,
+        position=found.position,
     )
 
 

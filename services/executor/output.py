@@ -45,6 +45,17 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Preview:
+    """What was seen live, and comes again as chunks; `position` grows from one to the next."""
+
+    stream: Stream
+    offset: int
+    time_ns: int
+    data: bytes
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
 class Gap:
     """Output from offset `begin` up to `end` is missing."""
 
@@ -74,7 +85,7 @@ class Ended:
     end: End
 
 
-Event = Chunk | Gap | Heartbeat | Stopped | Ended
+Event = Chunk | Preview | Gap | Heartbeat | Stopped | Ended
 
 
 class Marks:
@@ -162,7 +173,7 @@ class Outputs:
                     # First how far it is: so when it has ended, all that it wrote is there.
                     progress = self._store.progress(record)
                     records = await self._records(log, record)
-                    for event in _merged(records, told):
+                    for event in _merged(records, told, live=progress.end is None):
                         yield event
                     if records:
                         told = max(told, min(log.offset, _MOST))
@@ -235,10 +246,14 @@ def _holds(log: OpenLog, offset: int) -> bool:
     return reached >= offset
 
 
-def _merged(records: list[LogRecord | Left], told: int) -> Iterator[Event]:
-    """What of the records was not told yet; gaps that adjoin as one."""
+def _merged(records: list[LogRecord | Left], told: int, *, live: bool) -> Iterator[Event]:
+    """What of the records was not told yet; gaps that adjoin as one, previews only while `live`."""
     gap: Gap | None = None
     for found in records:
+        if live and not isinstance(found, Left) and found.kind is Kind.PREVIEW:
+            seen = found.time_ns, found.payload, found.position
+            yield Preview(found.stream, found.offset, *seen)
+            continue
         for event in _events(found, told):
             if isinstance(event, Gap) and (gap is None or gap.why is event.why):
                 gap = Gap(gap.begin if gap else event.begin, event.end, event.why)

@@ -19,7 +19,7 @@ from services.executor.errors import ExecutionNotFound
 from services.executor.face import parts
 from services.executor.face_input import InputFace
 from services.executor.forwarding import forward
-from services.executor.output import Chunk, Ended, Gap, Heartbeat, Stopped
+from services.executor.output import Chunk, Ended, Gap, Heartbeat, Preview, Stopped
 from services.executor.record import Record
 from services.executor.selecting import selection
 
@@ -110,6 +110,8 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
                 match event:
                     case Chunk():
                         yield pb.ReadOutputResponse(chunk=convert.chunk(event))
+                    case Preview():
+                        yield pb.ReadOutputResponse(preview=convert.preview(event))
                     case Gap():
                         yield pb.ReadOutputResponse(gap=convert.gap(event))
                     case Heartbeat(offset):
@@ -178,6 +180,8 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
                     match event:
                         case Chunk():
                             yield pb.StreamExecutionResponse(chunk=convert.chunk(event))
+                        case Preview():
+                            yield pb.StreamExecutionResponse(preview=convert.preview(event))
                         case Gap():
                             yield pb.StreamExecutionResponse(gap=convert.gap(event))
                         case Heartbeat(offset):

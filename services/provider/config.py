@@ -56,6 +56,10 @@ class Config(ServerConfig):
     docker_runtime: str = ""
     """Which of its runtimes the engine is to use, as `runsc`. Empty: its own choice."""
 
+    docker_setup_age: timedelta = timedelta(days=14)
+    """After how long without use the image of a setup is removed from the engine. One that an
+    environment stands on stays."""
+
     def __post_init__(self) -> None:
         ServerConfig.__post_init__(self)
         if not self.drivers:

@@ -115,6 +115,7 @@ def spec_of(spec: pb.Spec) -> Spec:
         image=spec.image,
         setup=tuple(spec.setup),
         required=frozenset(spec.required_capabilities),
+        rebuild=spec.rebuild,
     )
 
 
@@ -135,6 +136,7 @@ def spec_to_proto(spec: Spec) -> pb.Spec:
         image=spec.image,
         setup=spec.setup,
         required_capabilities=sorted(spec.required),
+        rebuild=spec.rebuild,
     )
 
 

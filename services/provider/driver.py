@@ -60,6 +60,10 @@ class Capability(StrEnum):
     """Programs see an image of the caller's choice as their root file system."""
     SETUP = "setup"
     """Scripts that are run on the image once, for all who name the same."""
+    GIT = "git"
+    """Programs see the worktree's repository, and commits that they make are taken over."""
+    FORK_STATE = "fork_state"
+    """A fork begins with what its source has outside of the worktree, too."""
     MEMORY_LIMIT = "memory_limit"
     """Memory of all processes together."""
     PROCESS_LIMIT = "process_limit"
@@ -143,6 +147,8 @@ class Spec:
     """Shell scripts that are run on the image, once for all who name the same ones."""
     required: frozenset[str] = frozenset()
     """Names of capabilities, of whatever driver."""
+    rebuild: bool = False
+    """Whether it may be made anew elsewhere on this node when what it stands on is lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,8 +234,12 @@ class Driver(Protocol):
         """The spec with defaults. Raises CapabilityMissing, SandboxUnavailable."""
         ...
 
-    async def provision(self, uid: str, tenant: str, spec: Spec, worktree: Worktree) -> Provisioned:
-        """Also raises InvalidArgument for the worktree, ProvisionedDifferently, DiskFull.
+    async def provision(
+        self, uid: str, tenant: str, spec: Spec, worktree: Worktree, source: str = ""
+    ) -> Provisioned:
+        """Make it; with FORK_STATE as `source`, another uid, is now, where that is like it.
+
+        Also raises InvalidArgument for the worktree, ProvisionedDifferently, DiskFull.
 
         CapabilityMissing, too, for a worktree that cannot be mounted here.
         """

@@ -9,7 +9,7 @@ from servicekit.disk import DiskGuard
 from servicekit.errors import ServiceError
 from services.provider.config import Config
 from services.provider.driver import Driver
-from services.provider.drivers.dagger import DaggerDriver
+from services.provider.drivers.dagger.driver import DaggerDriver
 from services.provider.drivers.local import Launched
 from services.provider.drivers.making import Maker
 from services.provider.drivers.sandboxed import SandboxDriver
@@ -41,7 +41,7 @@ async def offered(config: Config, ways_out: WaysOut) -> AsyncIterator[list[Drive
                 continue
             drivers.append(
                 SandboxDriver(
-                    await _maker(name, config, stack),
+                    await _maker(name, config, stack, ways_out),
                     config.state,
                     disk,
                     binds=config.binds,
@@ -54,7 +54,7 @@ async def offered(config: Config, ways_out: WaysOut) -> AsyncIterator[list[Drive
         yield drivers
 
 
-async def _maker(name: str, config: Config, stack: AsyncExitStack) -> Maker:
+async def _maker(name: str, config: Config, stack: AsyncExitStack, ways_out: WaysOut) -> Maker:
     if name == "local":
         return Launched(config.runtime / "launcher")
     try:
@@ -69,8 +69,11 @@ async def _maker(name: str, config: Config, stack: AsyncExitStack) -> Maker:
         image=config.docker_image,
         runtime=config.docker_runtime,
         node=config.node,
+        setup_age=config.docker_setup_age,
     )
-    return await stack.enter_async_context(Contained.open(config.state, config.runtime, settings))
+    return await stack.enter_async_context(
+        Contained.open(config.state, config.runtime, settings, ways_out)
+    )
 
 
 async def restored(drivers: list[Driver]) -> bool:

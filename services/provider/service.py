@@ -89,6 +89,7 @@ class ProviderServicer(ProviderServiceServicer):
             calls.current().identity.tenant,
             spec,
             convert.worktree_of(request.mount),
+            request.source_uid,
         )
         return pb.ProvisionEnvironmentResponse(
             handle=made.handle, generation=made.generation, driver=made.driver, node=made.node

@@ -9,7 +9,7 @@ from typing import Final
 from cove import status
 from cove.client import Client
 from cove.executions import Execution
-from cove.executor.v1.executor_pb2 import Chunk, Gap
+from cove.executor.v1.executor_pb2 import Chunk, Exit, Gap
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.registry.v1.registry_pb2 import Environment
 from cove.workspace import Workspace
@@ -114,7 +114,7 @@ async def _as_told(execution: Execution) -> Ended | None:
             written[event.stream] += event.data
         elif isinstance(event, Gap):
             whole = False
-        else:
+        elif isinstance(event, Exit):
             stdout, stderr = written.values()
             return Ended(str(event.WhichOneof("reason")), event.code, stdout, stderr, whole)
     return None

@@ -14,7 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.compose.daemon import Suite, daemon, image, up
+from cove.client import Client
+from tests.compose import drivers
+from tests.compose.daemon import SERVICES, Suite, daemon, image, running, up
 from tests.compose.drive import Published, drive
 from tests.compose.machine import (
     Cannot,
@@ -69,6 +71,17 @@ def _run(folder: Path, compose: str) -> None:
             published = Published(grpc=f"127.0.0.1:{grpc}", http=f"127.0.0.1:{http}", token=token)
             say("all containers are healthy")
             asyncio.run(drive(suite, published, repository))
+        env |= drivers.ENV | {"COVE_DOCKER_SOCKET": address.removeprefix("unix://")}
+        suite = Suite(context, compose, env, drivers.OPTIONS, (*SERVICES, "dagger"))
+        drivers.make_engine(suite, context)
+        with drivers.directories(folder), running(suite):
+            say("all containers are healthy, with the profiles of the drivers")
+            asyncio.run(_on_drivers(suite, published, repository))
+
+
+async def _on_drivers(suite: Suite, published: Published, repository: Path) -> None:
+    async with Client(published.grpc, published.token, patience=120.0) as cove:
+        await drivers.drive_drivers(cove, suite, repository)
 
 
 def _repository(folder: Path) -> Path:

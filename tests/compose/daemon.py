@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,11 +20,19 @@ _PERIOD: Final = 0.2
 
 
 class Suite:
-    """What is in `docker-compose.yml`, brought up."""
+    """What is in `docker-compose.yml`, brought up; or in the files that `options` name."""
 
-    def __init__(self, context: Path, compose: str, env: dict[str, str]) -> None:
+    def __init__(
+        self,
+        context: Path,
+        compose: str,
+        env: dict[str, str],
+        options: Sequence[str] = (),
+        services: Sequence[str] = SERVICES,
+    ) -> None:
+        self._services = services
         self._context = context
-        self._compose = compose
+        self._compose = (compose, "--project-name", "cove-test", *options)
         self._env = env
 
     def docker(self, *argv: str) -> str:
@@ -33,7 +41,7 @@ class Suite:
 
     def compose(self, *argv: str) -> str:
         """The same of docker-compose."""
-        return self._run(self._compose, "--project-name", "cove-test", *argv)
+        return self._run(*self._compose, *argv)
 
     def inside(self, service: str, *argv: str, stdin: str = "") -> str:
         """What a program says in the container of a service. Raises `RuntimeError`."""
@@ -45,13 +53,13 @@ class Suite:
     def healthy(self) -> None:
         """Wait until all say that they are. Raises `RuntimeError` when they do not in time."""
         give_up = time.monotonic() + _HEALTHY
-        ids = [self.container(service) for service in SERVICES]
+        ids = [self.container(service) for service in self._services]
         while True:
             found = self.docker("inspect", "-f", "{{.State.Health.Status}}", *ids).split()
             if set(found) == {"healthy"}:
                 return
             if time.monotonic() > give_up:
-                raise RuntimeError(f"not healthy: {dict(zip(SERVICES, found, strict=True))}")
+                raise RuntimeError(f"not healthy: {dict(zip(self._services, found, strict=True))}")
             time.sleep(_PERIOD)
 
     def restart(self, service: str) -> None:
@@ -133,6 +141,13 @@ def up(suite: Suite, bases: Mapping[str, Path]) -> Iterator[None]:
     say("importing the bases, building an image for each service without network")
     for name, tar in bases.items():
         suite.docker("import", str(tar), image(name))
+    with running(suite):
+        yield
+
+
+@contextlib.contextmanager
+def running(suite: Suite) -> Iterator[None]:
+    """The same, of bases that are there."""
     suite.compose("build")
     try:
         say("docker-compose up")

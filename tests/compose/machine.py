@@ -17,13 +17,17 @@ MIRROR: Final = os.environ.get("DEBIAN_MIRROR") or "http://deb.debian.org/debian
 _RELEASE: Final = "bookworm"
 _PACKAGES: Final = ("python3", "python3-venv", "ca-certificates")
 _PROGRAMS: Final = ("dockerd", "docker", "debootstrap", "ip", "iptables", "git", "tar")
-_CONTEXT: Final = ("agent", "cove_server", "deploy", "gateway", "sdk", "servicekit", "services")
+_CONTEXT: Final = (
+    *("agent", "cove_server", "deploy", "engines", "gateway", "sdk", "servicekit", "services"),
+)
 _FILES: Final = (
     ".dockerignore",
     "Dockerfile",
     "LICENSE",
+    "docker-compose.docker.yml",
     "docker-compose.yml",
     "pyproject.toml",
+    "requirements-dagger.lock",
     "requirements-server.lock",
 )
 _AUTHORITIES: Final = "etc/ssl/certs/ca-certificates.crt"
@@ -126,16 +130,18 @@ def make_context(folder: Path, base: Path) -> None:
         shutil.copytree(ROOT / name, folder / name, ignore=_NOT_OURS)
     for name in _FILES:
         shutil.copyfile(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "tests/compose/double", folder / "double")
     _make_secrets(folder)
     say("fetching wheels")
     work = base / "root/wheels"
     work.mkdir()
-    shutil.copyfile(folder / "requirements-server.lock", work / "lock")
-    _inside(
-        base,
-        "cd /root/wheels && python3 -m venv pip && pip/bin/pip download -q --no-cache-dir"
-        " --disable-pip-version-check --require-hashes --only-binary :all: -r lock",
+    fetch = (
+        "pip/bin/pip download -q --no-cache-dir --disable-pip-version-check --require-hashes"
+        " --only-binary :all: -r"
     )
+    for name in ("requirements-server.lock", "requirements-dagger.lock"):
+        shutil.copyfile(folder / name, work / name)
+        _inside(base, f"cd /root/wheels && python3 -m venv pip && {fetch} {name}")
     for wheel in work.glob("*.whl"):
         shutil.move(wheel, folder / "deploy/wheels")
     shutil.rmtree(work)

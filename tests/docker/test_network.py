@@ -40,3 +40,15 @@ async def test_a_list_is_what_a_container_reaches(suite: Suite) -> None:
             assert (await workspace.execute(script=get, check=True)).text == ""
         async with await cove.workspaces.create() as workspace:
             assert (await workspace.execute(script=get, check=True)).text == ""
+
+
+async def test_a_setup_reaches_what_its_workspace_may(suite: Suite) -> None:
+    async with outside() as server, suite.client() as cove:
+        get = f"wget -q -O /dev/null http://{HERE}:{server.port}/ && echo reached > /etc/seen; true"
+        see = "cat /etc/seen; true"
+        async with await cove.workspaces.create(
+            network=[f"{HERE}:{server.port}"], setup=[get]
+        ) as workspace:
+            assert (await workspace.execute(script=see, check=True)).text == "reached\n"
+        async with await cove.workspaces.create(setup=[get, "true"]) as workspace:
+            assert (await workspace.execute(script=see, check=True)).text == ""

@@ -36,11 +36,16 @@ class Bench:
         return str(tree)
 
     async def create(
-        self, uid: str, tree: str, *, image: str = "", setup: tuple[str, ...] = ()
+        self,
+        uid: str,
+        tree: str,
+        *,
+        image: str = "",
+        setup: tuple[str, ...] = (),
+        rebuild: bool = False,
     ) -> Head:
-        return await self.environments.create(
-            uid, TENANT, image or self.settings.image or "base", setup, tree
-        )
+        image = image or self.settings.image or "base"
+        return await self.environments.create(uid, TENANT, image, setup, tree, rebuild=rebuild)
 
     async def run(
         self, uid: str, script: str, *, handle: bytes = b"", timeout: float = 0

@@ -111,7 +111,7 @@ async def test_every_query_that_is_built_is_valid(tmp_path: Path) -> None:
     head = every.heads.head("a" * 16)
     assert head
     # What the answers say is not true: that nothing was opened by them is another test.
-    every._verify = _nothing  # type: ignore[assignment,method-assign]  # noqa: SLF001
+    every._proofs.verify = _nothing  # type: ignore[assignment,method-assign]  # noqa: SLF001
     for dirty in (True, False):
         each = replace(head, dirty=dirty, layers=1)
         run = await every.run(each, ["true"], (("NAME", "value"),))

@@ -44,6 +44,31 @@ async def test_a_fork_has_everything_and_goes_its_own_way(stage: Stage, reposito
             assert fork.message.driver == stage.standing.name
 
 
+async def test_a_fork_has_the_rest_too_where_the_driver_says_so(
+    stage: Stage, repository: Path
+) -> None:
+    async with await stage.create(repository) as workspace:
+        await workspace.execute(script="echo of-both > ~/note", check=True)
+        async with await workspace.fork() as fork:
+            expected = "of-both\n" if "fork_state" in stage.can else ""
+            assert (await fork.execute(script="cat ~/note README | head -n 1")).text.replace(
+                "hello\n", ""
+            ) == expected
+            await fork.execute(script="echo fork > ~/note", check=True)
+            assert (await workspace.execute(script="cat ~/note")).text == "of-both\n"
+
+
+async def test_git_is_inside_where_the_driver_says_so(stage: Stage, repository: Path) -> None:
+    async with await stage.create(repository) as workspace:
+        look = "cat .git/HEAD && ls -d $(cat .git/objects/info/alternates)"
+        seen = await workspace.execute(script=look)
+        if "git" in stage.can:
+            assert seen.check().text.startswith("ref: refs/heads/")
+        else:
+            assert seen.exit_status != 0
+            assert (await workspace.execute("ls", "-A")).check().text == "README\n"
+
+
 async def test_a_snapshot_keeps_how_it_was(stage: Stage, repository: Path) -> None:
     async with await stage.create(repository) as workspace:
         await workspace.execute(script="echo then > state", check=True)

@@ -23,6 +23,7 @@ from cove.executor.v1.executor_pb2 import (
     File,
     FileChange,
     Output,
+    Preview,
     ReadFileEnd,
     WatchEnd,
     WatchHeartbeat,
@@ -75,6 +76,7 @@ class Gateway(rpc.WorkspaceServiceServicer, rpc.ExecutionServiceServicer, rpc.Fi
         self.silent = False
         self.overlap = 0
         self.skip = 0
+        self.previews: list[bytes] = []
         self.etag = ETAG
         self.left = asyncio.Event()
         self.present: set[str] = set()
@@ -150,6 +152,8 @@ class Gateway(rpc.WorkspaceServiceServicer, rpc.ExecutionServiceServicer, rpc.Fi
             end = len(self.output)
             offset = request.from_offset if request.from_offset >= 0 else end + request.from_offset
             begin = max(0, offset - self.overlap) + (self.skip if offset else 0)
+            for at, each in enumerate(self.previews if offset < end else ()):
+                yield pb.ReadOutputResponse(preview=Preview(data=each, position=at + 1))
             while begin < end and offset < end:
                 data = self.output[begin : begin + PIECE]
                 chunk = Chunk(stream=Chunk.STREAM_STDOUT, offset=begin, data=data)

@@ -12,7 +12,7 @@ from cove.client import Client
 from cove.connection import Connection
 from cove.endpoint import Endpoint
 from cove.errors.v1.errors_pb2 import ErrorReason
-from cove.executor.v1.executor_pb2 import Chunk, Exit, Gap
+from cove.executor.v1.executor_pb2 import Chunk, Exit, Gap, Preview
 from cove.output import Event, read_output
 from tests.sdk.double import ETAG, Gateway, broken_off, made, serving, told
 
@@ -66,6 +66,16 @@ async def test_missing_bytes_are_a_gap(cove: Client, gateway: Gateway) -> None:
     assert isinstance(first, Chunk)
     assert isinstance(gap, Gap)
     assert (getattr(gap, "from"), gap.to) == (10, 15)
+
+
+async def test_a_preview_comes_once_and_only_to_who_asks(cove: Client, gateway: Gateway) -> None:
+    gateway.output, gateway.fragile, gateway.previews = OUTPUT[:60], True, [b"one", b"two"]
+    assert content(await collected(cove)) == OUTPUT[:60]
+    execution = cove.workspaces.named("demo").executions.named("e")
+    events = [event async for event in execution.output(previews=True)]
+    seen = [event.data for event in events if isinstance(event, Preview)]
+    assert seen == [b"one", b"two"]
+    assert content([each for each in events if not isinstance(each, Preview)]) == OUTPUT[:60]
 
 
 async def test_output_goes_on_when_the_gateway_is_back(address: str) -> None:

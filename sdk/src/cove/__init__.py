@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cove.executor.v1.executor_pb2 import ExecutionLimits as ExecutionLimits
     from cove.executor.v1.executor_pb2 import Exit as Exit
     from cove.executor.v1.executor_pb2 import Gap as Gap
+    from cove.executor.v1.executor_pb2 import Preview as Preview
     from cove.executor.v1.executor_pb2 import UsageSample as UsageSample
     from cove.git.v1.git_pb2 import DiffEnd as DiffEnd
     from cove.git.v1.git_pb2 import DiffFile as DiffFile
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
 _NAMES: Final = {
     "cove.client": ("Client",),
     "cove.executions": ("CommandFailed", "Execution", "Result", "exit_status"),
-    "cove.executor.v1.executor_pb2": ("Chunk", "ExecutionLimits", "Exit", "Gap", "UsageSample"),
+    "cove.executor.v1.executor_pb2": (
+        "Chunk", "ExecutionLimits", "Exit", "Gap", "Preview", "UsageSample",
+    ),
     "cove.git.v1.git_pb2": ("DiffEnd", "DiffFile", "DiffPatch"),
     "cove.status": (
         "Aborted", "AlreadyExists", "CoveError", "DeadlineExceeded", "FailedPrecondition",

@@ -174,15 +174,22 @@ class Execution:
         self.message = (await self._connection.unary(self._stub.WaitExecution, request)).execution
         return self.message
 
-    def output(self, from_offset: int = 0, *, follow: bool = True) -> AsyncGenerator[Event, None]:
+    def output(
+        self, from_offset: int = 0, *, follow: bool = True, previews: bool = False
+    ) -> AsyncGenerator[Event, None]:
         """Its output from a byte on, as it comes, and at last its `Exit`.
 
         After a drop it goes on at the byte where it was: nothing comes twice, and what is
         missing is a `Gap`. A negative offset counts from the end; one beyond it raises
         `OutOfRange`. Without `follow` it ends where the output ends now, without an `Exit` when
         the command still runs.
+
+        Where the driver has no `live_output` all of it comes at the end. With `previews` there is
+        a `Preview` of what is seen of it meanwhile, which is none of it, and may lack parts.
         """
-        return read_output(self._connection, self.name, from_offset, follow=follow)
+        return read_output(
+            self._connection, self.name, from_offset, follow=follow, previews=previews
+        )
 
     async def write(
         self,

@@ -5,12 +5,12 @@ from typing import TypeAlias
 
 from cove import status
 from cove.connection import Connection
-from cove.executor.v1.executor_pb2 import Chunk, Exit, Gap
+from cove.executor.v1.executor_pb2 import Chunk, Exit, Gap, Preview
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import ExecutionServiceStub
 
-Event: TypeAlias = Chunk | Gap | Exit
-"""A part of the output, a part that is missing, or how the command ended."""
+Event: TypeAlias = Chunk | Gap | Preview | Exit
+"""A part of the output, a part that is missing, what was seen live, or how the command ended."""
 
 
 async def read_output(
@@ -19,18 +19,20 @@ async def read_output(
     from_offset: int = 0,
     *,
     follow: bool = True,
+    previews: bool = False,
 ) -> AsyncGenerator[Event, None]:
     """Yield the output of an execution from an offset on, and at last its `Exit`.
 
     `name` may also be what starts the execution, and returns its name.
     After a drop it goes on at the byte where it was; each piece of progress refills the
     patience. No byte comes twice, and what is missing is a `Gap`. Without `follow` it ends where
-    the output ends now, without an `Exit` when the command still runs.
+    the output ends now, without an `Exit` when the command still runs. Where output is not live,
+    `previews` are what was seen of it meanwhile, each once; the output itself comes after them.
     """
     name = name if isinstance(name, str) else await name()
     stub = ExecutionServiceStub(connection.channel)
     patience = connection.patience()
-    position = Position(from_offset)
+    position, seen = Position(from_offset), 0
     while True:
         request = pb.ReadOutputRequest(name=name, from_offset=position.offset, follow=follow)
         patience.begin()
@@ -45,6 +47,9 @@ async def read_output(
                         case "gap":
                             for gap in position.gap(answer.gap):
                                 yield gap
+                        case "preview" if previews and answer.preview.position > seen:
+                            seen = answer.preview.position
+                            yield answer.preview
                         case "heartbeat":
                             position.at(answer.heartbeat.offset)
                         case "exit":

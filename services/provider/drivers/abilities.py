@@ -15,7 +15,7 @@ BY_HOST: Final = frozenset(
     }
 )
 """What they can where the host, or the engine, lets them."""
-WITH_IMAGES: Final = frozenset({Capability.IMAGE, Capability.OUTLIVES_SERVICES})
+WITH_IMAGES: Final = frozenset({Capability.IMAGE, Capability.SETUP, Capability.OUTLIVES_SERVICES})
 """What those can besides that are made from images."""
 BY_THE_AGENT: Final = frozenset(
     {
@@ -27,6 +27,7 @@ BY_THE_AGENT: Final = frozenset(
         Capability.PARALLEL,
         Capability.SECRETS,
         Capability.PORTS,
+        Capability.GIT,
         Capability.PROCESS_LIMIT,
         Capability.DISK_LIMIT,
         Capability.OPEN_FILES_LIMIT,

@@ -1,11 +1,14 @@
 """What makes sandboxes, each with an agent in it: all that such drivers differ by."""
 
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Final, Protocol
 
 from agent.protocol import Facts, SandboxSpec, SandboxStatus
 from services.provider.driver import Capability, Spec
 from services.provider.drivers.records import Record
+
+BUILD: Final = 590.0
+"""Seconds that an image and its setup may take: a little less than a create has."""
 
 
 class Sandboxes(Protocol):

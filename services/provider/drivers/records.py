@@ -48,7 +48,8 @@ class Record:
 
 
 def _lasting(spec: Spec) -> Spec:
-    return replace(spec, network=Network())
+    # A record of an earlier version does not say whether it may be rebuilt.
+    return replace(spec, network=Network(), rebuild=False)
 
 
 class Records:
@@ -139,6 +140,7 @@ def _from_json(data: dict[str, Any]) -> Record:
             image=spec.get("image", ""),
             setup=tuple(spec.get("setup", ())),
             required=frozenset(spec.get("required", ())),
+            rebuild=spec.get("rebuild", False),
         ),
         worktree=Worktree(**{**worktree, "lowers": tuple(worktree.get("lowers", ()))}),
         provision_time=datetime.fromisoformat(data["provision_time"]).astimezone(UTC),

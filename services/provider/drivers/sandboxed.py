@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
 
-from agent.handle import Handle
-from agent.protocol import Facts, Mode, Mount, SandboxSpec, SandboxStatus, State
-from agent.protocol import Limits as SandboxLimits
+from agent.handle import valid_uid
+from agent.protocol import Facts, Mode, SandboxSpec
 from servicekit import calls
 from servicekit.disk import DiskGuard
 from servicekit.errors import ServiceError
 from services.provider.driver import (
     Capabilities,
     Capability,
-    Found,
-    Limits,
     Mounting,
     Network,
     Observation,
@@ -30,9 +27,10 @@ from services.provider.driver import (
     Usage,
     Worktree,
 )
-from services.provider.drivers import abilities, stopping
+from services.provider.drivers import abilities, deciding, shaping, stopping
 from services.provider.drivers.making import Maker, Sandboxes
 from services.provider.drivers.networks import Networks
+from services.provider.drivers.own import GENERATION, Own
 from services.provider.drivers.places import Places as WorktreePlaces
 from services.provider.drivers.records import Record, Records, completed
 from services.provider.drivers.tenants import Disk as TenantDisk
@@ -41,12 +39,8 @@ from services.provider.drivers.ways_out import WaysOut
 from services.provider.errors import (
     CapabilityMissing,
     EnvironmentStopped,
-    HandleInvalid,
-    NotProvisioned,
     ProvisionedDifferently,
 )
-
-_GENERATION: Final = 1
 
 
 class SandboxDriver:
@@ -80,6 +74,7 @@ class SandboxDriver:
         """Whether what has no record, and no sandbox, counts as ours."""
         self._now = now
         self._records = Records(state / "provider" / "environments")
+        self._own = Own(self.name, self._records)
         self._tenants = Places()
         self._used = TenantDisk(state, self._records)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -99,7 +94,14 @@ class SandboxDriver:
     async def validate(self, spec: Spec) -> Spec:
         return await self._checked(spec, await self._maker.probed())
 
-    async def provision(self, uid: str, tenant: str, spec: Spec, worktree: Worktree) -> Provisioned:
+    async def provision(
+        self,
+        uid: str,
+        tenant: str,
+        spec: Spec,
+        worktree: Worktree,
+        source: str = "",  # noqa: ARG002 - a fork is its worktree.
+    ) -> Provisioned:
         facts = await self._maker.probed()
         wanted = Record(
             uid=uid,
@@ -118,17 +120,17 @@ class SandboxDriver:
                 wanted = await self._maker.chosen(wanted)
                 await asyncio.to_thread(self._records.write, wanted)
         return Provisioned(
-            handle=self._handle(uid, facts.node),
-            generation=_GENERATION,
+            handle=self._own.handle(uid, facts.node),
+            generation=GENERATION,
             driver=self.name,
             node=facts.node,
         )
 
     async def activate(self, handle: bytes) -> bool:
         facts = await self._maker.probed()
-        uid = self._uid(handle, facts)
+        uid = self._own.uid(handle, facts)
         async with self._lock(uid):
-            record = self._record(uid)
+            record = self._own.record(uid)
             if record.stopped:
                 raise EnvironmentStopped("the environment is stopped", uid=uid)
             spec = self._sandbox(record, facts)
@@ -152,7 +154,7 @@ class SandboxDriver:
     async def inspect(self, handle: bytes) -> Observation:
         async with self._launcher_of(handle) as (launcher, uid, facts):
             record = self._records.read(uid)
-            return self._observe(uid, record, await launcher.inspect(uid), facts.node)
+            return self._own.observe(uid, record, await launcher.inspect(uid), facts.node)
 
     async def suspend(self, handle: bytes, duration: timedelta, *, end_idle: bool) -> bool:
         async with self._launcher_of(handle) as (launcher, uid, facts):
@@ -174,41 +176,24 @@ class SandboxDriver:
         self, handle: bytes, revision: int, *, force: bool, quiet: timedelta
     ) -> Stopping:
         async with self._launcher_of(handle) as (launcher, uid, facts), self._lock(uid):
-            record = self._record(uid)
-            again = record.stopped and revision == record.stop_revision
-            if revision <= record.stop_revision and not again:
-                return Stopping(stopped=record.stopped, superseded=True)
-            # First of all: what ends must not be started anew.
-            await self._decide(record, revision, stopped=True)
-            try:
-                if force:
-                    await stopping.kill(launcher, uid, facts.sandbox_uid)
-                    return Stopping(stopped=True)
-                ended, quiet = await stopping.end(launcher, uid, facts.sandbox_uid, quiet)
-            except BaseException:
-                await asyncio.to_thread(self._records.write, record)
-                raise
-            if not ended:
-                await asyncio.to_thread(self._records.write, replace(record, stopped=False))
-            return Stopping(stopped=ended, quiet=quiet)
+
+            async def end() -> tuple[bool, timedelta]:
+                if not force:
+                    return await stopping.end(launcher, uid, facts.sandbox_uid, quiet)
+                await stopping.kill(launcher, uid, facts.sandbox_uid)
+                return True, timedelta(0)
+
+            return await deciding.stop(self._records, self._own.record(uid), revision, end)
 
     async def reopen(self, handle: bytes, revision: int) -> bool:
         async with self._launcher_of(handle) as (_, uid, _), self._lock(uid):
-            record = self._record(uid)
-            if revision < record.stop_revision:
-                return False
-            await self._decide(record, revision, stopped=False)
-            return True
-
-    async def _decide(self, record: Record, revision: int, *, stopped: bool) -> None:
-        decided = replace(record, stopped=stopped, stop_revision=revision)
-        await asyncio.to_thread(self._records.write, decided)
+            return await deciding.reopen(self._records, self._own.record(uid), revision)
 
     async def update_network(
         self, handle: bytes, network: Network, revision: int
     ) -> tuple[bool, int]:
         async with self._launcher_of(handle) as (launcher, uid, facts), self._lock(uid):
-            record = self._record(uid)
+            record = self._own.record(uid)
             if revision < record.network_revision:
                 return True, 0
             self._networks.form(network)
@@ -227,10 +212,12 @@ class SandboxDriver:
         async with self._maker.connected() as launcher:
             facts = await launcher.facts()
             running = {each.uid for each in await launcher.list()}
-            for uid in running.union(await self._ways_out.open_ways()):
+            # Those of setups that run have other names, and end by themselves.
+            ways = filter(valid_uid, await self._ways_out.open_ways())
+            for uid in running.union(ways):
                 async with self._lock(uid):
                     record = self._records.read(uid)
-                    if self._is_anothers(record):
+                    if self._own.is_anothers(record):
                         continue
                     if record and record.spec.network.rules and uid in running:
                         done.append(await self._networks.restored(record, launcher, facts))
@@ -240,7 +227,7 @@ class SandboxDriver:
 
     async def release(self, uid: str) -> bool:
         async with self._lock(uid):
-            if self._is_anothers(self._records.read(uid)):
+            if self._own.is_anothers(self._records.read(uid)):
                 return False
             async with self._maker.connected() as launcher:
                 killed = await launcher.kill(uid)
@@ -254,9 +241,9 @@ class SandboxDriver:
         uids = sorted({*self._records.uids(), *(uid for uid in running if len(uid) == 16)})
         records = ((uid, self._records.read(uid)) for uid in uids)
         return tuple(
-            self._observe(uid, record, running.get(uid), node)
+            self._own.observe(uid, record, running.get(uid), node)
             for uid, record in records
-            if (uid in running or self._unclaimed if record is None else self._is_ours(record))
+            if (uid in running or self._unclaimed if record is None else self._own.is_ours(record))
         )
 
     async def usage(self, tenant: str) -> Usage:
@@ -273,105 +260,31 @@ class SandboxDriver:
         """Those of a tenant that have a sandbox."""
         records = [self._records.read(each.uid) for each in await launcher.list()]
         return {
-            each.uid for each in records if each and each.tenant == tenant and self._is_ours(each)
+            each.uid
+            for each in records
+            if each and each.tenant == tenant and self._own.is_ours(each)
         }
-
-    def _is_ours(self, record: Record) -> bool:
-        return record.spec.driver == self.name
-
-    def _is_anothers(self, record: Record | None) -> bool:
-        """Whether it is another driver's for sure."""
-        return record is not None and not self._is_ours(record)
 
     async def _checked(self, spec: Spec, facts: Facts) -> Spec:
         """With defaults. Raises InvalidArgument, CapabilityMissing."""
         await self._maker.check(spec)
         await self._networks.check(spec.network, facts)
-        return self._complete(spec, facts)
-
-    def _complete(self, spec: Spec, facts: Facts) -> Spec:
-        limits = spec.limits
-        asked = {"memory": limits.memory_bytes, "cpu": limits.milli_cpus}
-        for name, method in (("memory", facts.memory), ("cpu", facts.cpu)):
-            if asked[name] and not method:
-                raise CapabilityMissing(
-                    f"this node cannot limit {name}",
-                    remedy="Leave the limit out, or run the launcher as root or in a delegated "
-                    "control group.",
-                    capability=name,
-                )
+        shaping.check_limits(spec.limits, facts)
         return completed(spec, self.name, self._processes)
-
-    def _record(self, uid: str) -> Record:
-        record = self._records.read(uid)
-        if record is None or not self._records.whole(uid):
-            raise NotProvisioned("nothing is provisioned for it", uid=uid)
-        if not self._is_ours(record):
-            raise HandleInvalid("handle", "the environment is another driver's")
-        return record
 
     def _sandbox(self, record: Record, facts: Facts) -> SandboxSpec:
         folder = self._records.folder(record.uid)
         placed = self._places.place(record.uid, record.worktree, facts)
-        binds = [Mount(source=str(path), target=str(path)) for path in self._binds if path.exists()]
-        limits: Limits = record.spec.limits
-        return SandboxSpec(
-            uid=record.uid,
-            worktree=placed.tree,
-            overlay=placed.overlay,
-            lock=placed.lock,
-            home=str(folder / "home"),
-            tmp=str(folder / "tmp"),
-            mounts=(*binds, *placed.mounts),
-            limits=SandboxLimits(
-                memory_bytes=limits.memory_bytes,
-                pids=limits.processes,
-                cpu_millis=limits.milli_cpus,
-            ),
-            idle_timeout_seconds=self._idle_timeout.total_seconds(),
-        )
-
-    def _observe(
-        self, uid: str, record: Record | None, status: SandboxStatus | None, node: str
-    ) -> Observation:
-        active = status is not None and status.state is not State.ABSENT
-        if record is None or not self._records.whole(uid):
-            return Observation(uid=uid, state=Found.BROKEN, driver=self.name)
-        return Observation(
-            uid=uid,
-            handle=self._handle(uid, node),
-            generation=_GENERATION,
-            state=Found.ACTIVE if active else Found.DORMANT,
-            driver=self.name,
-            tenant=record.tenant,
-            provision_time=record.provision_time,
-            activate_time=datetime.fromtimestamp(status.started, UTC)
-            if status is not None and active
-            else None,
-        )
-
-    def _handle(self, uid: str, node: str) -> bytes:
-        return Handle(driver=self.name, node=node, uid=uid, generation=_GENERATION).encode()
-
-    def _uid(self, handle: bytes, facts: Facts) -> str:
-        try:
-            found = Handle.decode(handle)
-        except ValueError as error:
-            raise HandleInvalid("handle", str(error)) from error
-        if (found.driver, found.node) != (self.name, facts.node):
-            raise HandleInvalid("handle", "of another driver or node")
-        return found.uid
+        idle = self._idle_timeout.total_seconds()
+        return shaping.sandbox(record, folder, placed, self._binds, idle)
 
     @asynccontextmanager
     async def _launcher_of(self, handle: bytes) -> AsyncIterator[tuple[Sandboxes, str, Facts]]:
         """The launcher that has it, the uid, and what that launcher can do."""
         async with self._maker.connected() as launcher:
             facts = await launcher.facts()
-            uid = self._uid(handle, facts)
-            if not self._records.has(uid):
-                raise NotProvisioned("nothing is provisioned for it", uid=uid)
-            if self._is_anothers(self._records.read(uid)):
-                raise HandleInvalid("handle", "the environment is another driver's")
+            uid = self._own.uid(handle, facts)
+            self._own.check(uid)
             yield launcher, uid, facts
 
     def _lock(self, uid: str) -> asyncio.Lock:

@@ -84,17 +84,24 @@ class WaysOut:
             except (AgentError, PeerGone) as error:
                 await self.shut(uid)
                 raise _failure(uid, error) from error
-            way = WayOut(
-                uid=uid,
-                rules=[(each.host, each.ports) for each in network.rules],
-                networks=self._networks,
-                request_id=calls.current().correlation_id,
-            )
-            async with self._connected() as client:
-                return await client.open(way, agent.pid, (descriptor, agent.pidfd))
+            return await self.open(uid, network, agent.pid, (descriptor, agent.pidfd))
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
+
+    async def open(self, uid: str, network: Network, pid: int, descriptors: tuple[int, int]) -> int:
+        """As `let`, of whoever has that pid; the listener and a pidfd stay the caller's.
+
+        It ends with that process. Raises Unavailable.
+        """
+        way = WayOut(
+            uid=uid,
+            rules=[(each.host, each.ports) for each in network.rules],
+            networks=self._networks,
+            request_id=calls.current().correlation_id,
+        )
+        async with self._connected() as client:
+            return await client.open(way, pid, descriptors)
 
     async def shut(self, uid: str, agent: AgentClient | None = None) -> int:
         """Nothing gets out of it any more. Raises Unavailable."""

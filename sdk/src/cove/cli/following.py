@@ -8,9 +8,10 @@ from typing import Final, TypeAlias
 
 from cove.attachment import AttachEvent, InputState
 from cove.cli.console import Console, printable
+from cove.cli.seen import Seen
 from cove.ending import limit, remarks
 from cove.executions import Execution, exit_status
-from cove.executor.v1.executor_pb2 import Chunk, Exit, Gap
+from cove.executor.v1.executor_pb2 import Chunk, Exit, Gap, Preview
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.output import Event
 from cove.status import CoveError
@@ -87,15 +88,17 @@ class Following:
 
 async def show(events: Events, console: Console) -> int:
     """Write the output as it comes; returns the exit status."""
+    seen = Seen(console)
     async with aclosing(events):
         async for event in events:
             if console.as_json:
                 console.json(_as_message(event))
             match event:
-                case Chunk() if not console.as_json:
+                case Chunk() | Preview() if not console.as_json:
                     to_error = event.stream == Chunk.STREAM_STDERR
                     write = console.write_error if to_error else console.write
-                    await asyncio.to_thread(write, event.data)
+                    new = seen.chunk(event) if isinstance(event, Chunk) else seen.preview(event)
+                    await asyncio.to_thread(write, new)
                 case Gap() if not console.as_json:
                     missing = event.to - getattr(event, "from")
                     reason = Gap.Reason.Name(event.reason).removeprefix("REASON_").lower()
@@ -109,8 +112,10 @@ async def show(events: Events, console: Console) -> int:
     return _STILL_RUNNING
 
 
-def _as_message(event: AttachEvent) -> pb.AttachResponse:
+def _as_message(event: Event | AttachEvent) -> pb.AttachResponse | pb.ReadOutputResponse:
     match event:
+        case Preview():
+            return pb.ReadOutputResponse(preview=event)
         case Chunk():
             return pb.AttachResponse(chunk=event)
         case Gap():

@@ -74,7 +74,8 @@ async def execute(cove: Client, options: argparse.Namespace, console: Console) -
         keys = options.detach_keys
         return await sit(execution, console, workspace=options.workspace, keys=keys)
     again = f"cove logs -f {options.workspace} {execution.id}"
-    status = await Following(execution, console, again).follow(execution.output())
+    output = execution.output(previews=console.is_terminal)
+    status = await Following(execution, console, again).follow(output)
     if not warned:
         _warn_of_input(console)
     return status
@@ -118,7 +119,8 @@ def _warn_of_input(console: Console) -> bool:
 async def logs(cove: Client, options: argparse.Namespace, console: Console) -> int:
     execution = cove.workspaces.named(options.workspace).executions.named(options.execution)
     offset = -options.tail if options.tail else options.offset
-    await show(execution.output(offset, follow=options.follow), console)
+    previews = console.is_terminal
+    await show(execution.output(offset, follow=options.follow, previews=previews), console)
     return 0
 
 

@@ -92,6 +92,16 @@ class Engine:
         async with _told():
             return await self._docker.images.inspect(name)
 
+    async def images(self, label: str) -> list[dict[str, Any]]:
+        """All that have the label `name=value`."""
+        async with _told():
+            return list(await self._docker.images.list(filters={"label": [label]}))
+
+    async def remove_image(self, name: str) -> None:
+        """One that is not there, or that a container runs from, is no error."""
+        async with _told(404, 409):
+            await self._docker.images.delete(name)
+
     async def pull(self, name: str, told: Callable[[Mapping[str, Any]], None]) -> None:
         """Fetch an image from its registry; `told` hears of the progress."""
         async with _told():
@@ -122,10 +132,19 @@ class Engine:
         async with _told():
             await self._docker.containers.container(container).start()
 
-    async def ended(self, container: str) -> None:
-        """Wait until it does not run."""
+    async def ended(self, container: str) -> int:
+        """Wait until it does not run; the code of its program."""
         async with _told():
-            await self._docker.containers.container(container).wait(timeout=None)
+            found = await self._docker.containers.container(container).wait(timeout=None)
+        return int(found["StatusCode"])
+
+    async def commit(self, container: str, repository: str, tag: str) -> str:
+        """Make an image of what a container has become; its digest."""
+        async with _told():
+            made = await self._docker.containers.container(container).commit(
+                repository=repository, tag=tag
+            )
+        return str(made["Id"])
 
     async def inspect(self, container: str) -> Container | None:
         """By name or identity."""
@@ -184,7 +203,7 @@ class Engine:
     async def last_words(self, container: str) -> str:
         async with _told(404):
             lines = await self._docker.containers.container(container).log(
-                stderr=True, tail=_LAST_WORDS
+                stdout=True, stderr=True, tail=_LAST_WORDS
             )
             return "".join(lines).strip()
         return ""

@@ -10,6 +10,7 @@ _SCHEMA: Final = "1"
 _UID, _TENANT, _NODE, _STATE, _VERSION = (
     f"dev.cove.{name}" for name in ("uid", "tenant", "node", "state", "schema")
 )
+_SETUP: Final = "dev.cove.setup"
 _PREFIX: Final = "cove-"
 
 
@@ -55,3 +56,13 @@ class Labels:
         uid = labels.get(_UID, "")
         ours = (labels.get(_STATE), labels.get(_VERSION)) == (self._state, _SCHEMA)
         return uid if ours and valid_uid(uid) else ""
+
+    def of_setup(self, key: str) -> dict[str, str]:
+        """Of an image after a setup, and of the container that becomes one."""
+        return {_SETUP: key, _STATE: self._state, _VERSION: _SCHEMA}
+
+    def setup(self, labels: Mapping[str, str]) -> str:
+        """The setup that labels are of; empty where they are not ours, or of an environment, which
+        has those of its image, too."""
+        ours = (labels.get(_STATE), labels.get(_VERSION)) == (self._state, _SCHEMA)
+        return labels.get(_SETUP, "") if ours and _UID not in labels else ""

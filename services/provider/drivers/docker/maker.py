@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Final, Self, cast
 
@@ -18,15 +19,17 @@ from servicekit import calls
 from servicekit.errors import InvalidArgument, ServiceError, Unavailable
 from services.provider.driver import Spec
 from services.provider.drivers.abilities import WITH_IMAGES
+from services.provider.drivers.docker import building, groups
 from services.provider.drivers.docker import engine as engines
-from services.provider.drivers.docker import groups
 from services.provider.drivers.docker.containers import Containers, NotOurs, StartFailed
 from services.provider.drivers.docker.engine import Engine, EngineAway, EngineError
 from services.provider.drivers.docker.images import Image, Images, check_name
 from services.provider.drivers.docker.labels import Labels, Owner
+from services.provider.drivers.docker.setups import Setups, key_of
 from services.provider.drivers.docker.shape import Made
 from services.provider.drivers.making import Sandboxes
-from services.provider.drivers.records import Record
+from services.provider.drivers.records import Record, Records
+from services.provider.drivers.ways_out import WaysOut
 from services.provider.errors import ActivationFailed, HandleInvalid, SandboxUnavailable
 
 _log = logging.getLogger(__name__)
@@ -50,6 +53,8 @@ class Settings:
     runtime: str = ""
     """Of the engine's; empty: its own choice."""
     node: str = ""
+    setup_age: timedelta = timedelta(days=14)
+    """After how long without use the image of a setup is removed."""
 
 
 class Contained:
@@ -58,23 +63,30 @@ class Contained:
     name: Final = "docker"
     can: Final = WITH_IMAGES
 
-    def __init__(self, engine: Engine, state: Path, runtime: Path, settings: Settings) -> None:
+    def __init__(
+        self, engine: Engine, state: Path, runtime: Path, settings: Settings, ways_out: WaysOut
+    ) -> None:
         self._engine = engine
         self._folder = state / "provider" / "docker"
         self._settings = settings
         self._images = Images(engine, self._folder / "images")
         labels = Labels(_identity(self._folder))
         self._containers = Containers(engine, runtime, labels, _facts(settings.node, "1"))
+        builder = building.Builder(engine, runtime / "d", ways_out)
+        self._setups = Setups(engine, builder, self._folder / "setups", labels)
+        self._records = Records(state / "provider" / "environments")
         self._proven: Facts | None = None
         self._proving = asyncio.Lock()
         self._library = Path()
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, state: Path, runtime: Path, settings: Settings) -> AsyncIterator[Self]:
+    async def open(
+        cls, state: Path, runtime: Path, settings: Settings, ways_out: WaysOut
+    ) -> AsyncIterator[Self]:
         """Usable while the block runs. The engine may come later, and come back."""
         async with Engine.open(settings.socket) as engine:
-            made = cls(engine, state, runtime, settings)
+            made = cls(engine, state, runtime, settings, ways_out)
             with calls.detached():
                 keeping = asyncio.create_task(made._keep())
             try:
@@ -136,24 +148,20 @@ class Contained:
         """With the digest that the name of its image stands for now."""
         async with self.connected():
             image = await self._images.resolve(record.spec.image or self._settings.image)
-            await self._images.users(image)
-        return replace(record, image=image.identity, image_source=image.source)
+            record = replace(record, image=image.identity, image_source=image.source)
+            await self._images.users(await self._stood_on(record))
+        return record
 
     async def start(self, sandboxes: Sandboxes, record: Record, spec: SandboxSpec) -> bool:
         containers = cast("Containers", sandboxes)
-        image = Image(name=record.spec.image, identity=record.image, source=record.image_source)
+        image = _base(record)
         owner = Owner(tenant=record.tenant, node=self._settings.node)
         said = ""
         for _ in range(_ATTEMPTS):
             before = await containers.inspect(spec.uid)
             if before.state is State.ABSENT:
-                await self._images.have(image)
-            made = Made(
-                image=image.identity,
-                library=self._library,
-                users=await self._images.users(image),
-                runtime=self._settings.runtime,
-            )
+                image = await self._stood_on(record)
+            made = await self._made(image)
             try:
                 status = await containers.start(spec, owner, made)
             except StartFailed as error:
@@ -171,6 +179,23 @@ class Contained:
                     # Nobody listens: whoever started it did not live to hand it all it needs.
                     await containers.kill(spec.uid)
         raise ActivationFailed("the agent does not answer", cause=said[:500])
+
+    async def _stood_on(self, record: Record) -> Image:
+        """What its containers are made from, which the engine has then; of a setup that is gone,
+        it is run again. Raises ImageUnavailable, BuildFailed."""
+        base = _base(record)
+        await self._images.have(base)
+        if not record.spec.setup:
+            return base
+        return await self._setups.built(record, await self._made(base))
+
+    async def _made(self, image: Image) -> Made:
+        return Made(
+            image=image.identity,
+            library=self._library,
+            users=await self._images.users(image),
+            runtime=self._settings.runtime,
+        )
 
     def _problem(self, found: engines.Facts) -> str:
         """Why no container can be made, with the remedy."""
@@ -202,12 +227,23 @@ class Contained:
                     await self._containers.thaw_forgotten()
                     for uid in await self._containers.left():
                         await self._containers.tidy(uid)
+                    await self._setups.tidy()
+                    await self._setups.expire(self._settings.setup_age, self._keys_in_use)
                 wait = _REST
             except ServiceError:
                 pass  # At the next look.
             except Exception:
                 _log.exception("what containers left cannot be looked after")
             await asyncio.sleep(wait)
+
+    def _keys_in_use(self) -> set[str]:
+        """Of setups that environments were made with."""
+        records = map(self._records.read, self._records.uids())
+        return {key_of(each) for each in records if each and each.spec.driver == self.name}
+
+
+def _base(record: Record) -> Image:
+    return Image(name=record.spec.image, identity=record.image, source=record.image_source)
 
 
 def _facts(node: str, cgroup_version: str) -> Facts:

@@ -6,12 +6,40 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent import DOOR, FEWEST_PROCESSES, MOST_PREPARED, SANDBOX_UID, bringing
+from agent.egress import PORT
 from agent.protocol import SandboxSpec
+from services.provider.driver import Limits, Network
 
 _AGENT_ITSELF: Final = 1
 _NANO: Final = 1_000_000
 _NOT_FROM_THE_IMAGE: Final = ("LD_AUDIT=", "LD_LIBRARY_PATH=", "LD_PRELOAD=")
 """What the loader of our agent would heed."""
+_ALONE: Final = {
+    "NetworkMode": "none",
+    "IpcMode": "private",
+    "CgroupnsMode": "private",
+    "Privileged": False,
+    "CapDrop": ["ALL"],
+    "SecurityOpt": ["no-new-privileges"],
+    "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
+    "RestartPolicy": {"Name": "no"},
+    "LogConfig": {"Type": "json-file", "Config": {"max-size": "64k", "max-file": "1"}},
+    "Init": False,
+}
+"""Of every container of ours."""
+_SETUP_CAPABILITIES: Final = (
+    *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP", "SETGID", "SETUID"),
+)
+_SETUP_ENV: Final = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "DEBIAN_FRONTEND": "noninteractive",
+}
+_PROXIES: Final = tuple(
+    spelled
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    for spelled in (name, name.lower())
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +53,15 @@ class Made:
     """A folder with the lists `passwd` and `group`."""
     runtime: str = ""
     """Of the engine's; empty is its own choice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Building:
+    """What is to become of an image, and within which bounds."""
+
+    setup: tuple[str, ...]
+    limits: Limits
+    network: Network
 
 
 def config(
@@ -51,23 +88,51 @@ def config(
         "Healthcheck": {"Test": ["NONE"]},
         "NetworkDisabled": True,
         "HostConfig": {
-            "NetworkMode": "none",
-            "IpcMode": "private",
-            "CgroupnsMode": "private",
+            **_ALONE,
             "ReadonlyRootfs": True,
-            "Privileged": False,
-            "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges"],
             "Memory": limits.memory_bytes,
             "MemorySwap": limits.memory_bytes,
             "NanoCpus": limits.cpu_millis * _NANO,
             "PidsLimit": processes,
             "ShmSize": spec.shm_bytes,
-            "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
-            "RestartPolicy": {"Name": "no"},
-            "LogConfig": {"Type": "json-file", "Config": {"max-size": "64k", "max-file": "1"}},
-            "Init": False,
             "Mounts": mounts,
+            **({"Runtime": made.runtime} if made.runtime else {}),
+        },
+    }
+
+
+def setup_config(
+    wanted: Building, made: Made, labels: Mapping[str, str], door: Path
+) -> dict[str, Any]:
+    """A request for a container that becomes an image: root runs scripts in it, and may write.
+
+    It has no network either, and of root's capabilities those that packages are installed with.
+    """
+    limits = wanted.limits
+    port = PORT if wanted.network.rules else 0
+    env = [f"{name}={value}" for name, value in _SETUP_ENV.items()]
+    env += [f"{name}=http://127.0.0.1:{port}" for name in _PROXIES if port]
+    return {
+        "Image": made.image,
+        "Entrypoint": bringing.argv(str(port), *wanted.setup, module="setup"),
+        "Cmd": [],
+        "User": "0:0",
+        "WorkingDir": "/",
+        "Hostname": "cove",
+        "Env": [*_NOT_FROM_THE_IMAGE, *env],
+        "Labels": dict(labels),
+        "StopSignal": "SIGKILL",
+        "Healthcheck": {"Test": ["NONE"]},
+        "NetworkDisabled": True,
+        "HostConfig": {
+            **_ALONE,
+            "ReadonlyRootfs": False,
+            "CapAdd": list(_SETUP_CAPABILITIES),
+            "Memory": limits.memory_bytes,
+            "MemorySwap": limits.memory_bytes,
+            "NanoCpus": limits.milli_cpus * _NANO,
+            "PidsLimit": limits.processes or None,
+            "Mounts": _ours(made, door),
             **({"Runtime": made.runtime} if made.runtime else {}),
         },
     }
@@ -93,8 +158,12 @@ def _folders(spec: SandboxSpec, volume: str) -> list[dict[str, Any]]:
 
 def _files(made: Made, door: Path) -> list[dict[str, Any]]:
     users = [_bind(str(made.users / name), f"/etc/{name}") for name in ("passwd", "group")]
+    return [*users, *_ours(made, door)]
+
+
+def _ours(made: Made, door: Path) -> list[dict[str, Any]]:
     # Nothing can be done to a socket over a read-only mount but to connect to it.
-    return [*users, _bind(str(made.library), bringing.INSIDE), _bind(str(door), DOOR)]
+    return [_bind(str(made.library), bringing.INSIDE), _bind(str(door), DOOR)]
 
 
 def _bind(source: str, target: str, *, writable: bool = False) -> dict[str, Any]:

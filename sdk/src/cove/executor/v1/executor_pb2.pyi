@@ -970,6 +970,51 @@ class Chunk(_message.Message):
 Global___Chunk: _TypeAlias = Chunk  # noqa: Y015
 
 @_typing.final
+class Preview(_message.Message):
+    """Output as it was seen while its command ran, where the driver has no `live_output`. It may lack
+    parts, and is none of the output's bytes: all of that comes as chunks when the command has ended.
+    Not sent any more when it has.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    stream: Global___Chunk.Stream.ValueType
+    """Where it came from."""
+    offset: _builtins.int
+    """How many bytes of output are before it: where a reader goes on that has had it."""
+    data: _builtins.bytes
+    """What was seen."""
+    position: _builtins.int
+    """Grows from each to the next. A reader that goes on at an offset gets again what it has had, and
+    tells it by this.
+    """
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was seen."""
+
+    def __init__(
+        self,
+        *,
+        stream: Global___Chunk.Stream.ValueType = ...,
+        offset: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        data: _builtins.bytes = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "offset", b"offset", "position", b"position", "stream", b"stream", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Preview: _TypeAlias = Preview  # noqa: Y015
+
+@_typing.final
 class Gap(_message.Message):
     """Output that is missing."""
 
@@ -1469,6 +1514,7 @@ class ReadOutputResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     EXIT_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def chunk(self) -> Global___Chunk:
         """A part of the output."""
@@ -1489,6 +1535,10 @@ class ReadOutputResponse(_message.Message):
     def end(self) -> Global___Heartbeat:
         """The last event without `follow`, when the command has not ended."""
 
+    @_builtins.property
+    def preview(self) -> Global___Preview:
+        """What will be a part of the output, perhaps."""
+
     def __init__(
         self,
         *,
@@ -1497,12 +1547,13 @@ class ReadOutputResponse(_message.Message):
         heartbeat: Global___Heartbeat | None = ...,
         exit: Global___Exit | None = ...,
         end: Global___Heartbeat | None = ...,
+        preview: Global___Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "event", b"event", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "event", b"event", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "event", b"event", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "event", b"event", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["chunk", "gap", "heartbeat", "exit", "end"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["chunk", "gap", "heartbeat", "exit", "end", "preview"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -1891,6 +1942,7 @@ class StreamExecutionResponse(_message.Message):
     GAP_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     EXIT_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def execution(self) -> Global___Execution:
         """The first event: the execution, started."""
@@ -1911,6 +1963,10 @@ class StreamExecutionResponse(_message.Message):
     def exit(self) -> Global___Exit:
         """The last event."""
 
+    @_builtins.property
+    def preview(self) -> Global___Preview:
+        """What will be a part of the output, perhaps."""
+
     def __init__(
         self,
         *,
@@ -1919,12 +1975,13 @@ class StreamExecutionResponse(_message.Message):
         gap: Global___Gap | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         exit: Global___Exit | None = ...,
+        preview: Global___Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "execution", b"execution", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "execution", b"execution", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "execution", b"execution", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "execution", b"execution", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["execution", "chunk", "gap", "heartbeat", "exit"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["execution", "chunk", "gap", "heartbeat", "exit", "preview"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

@@ -1741,6 +1741,7 @@ class ReadOutputResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     EXIT_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def chunk(self) -> _executor_pb2.Chunk:
         """A part of the output."""
@@ -1761,6 +1762,10 @@ class ReadOutputResponse(_message.Message):
     def end(self) -> _executor_pb2.Heartbeat:
         """The last event without `follow`, when the command has not ended."""
 
+    @_builtins.property
+    def preview(self) -> _executor_pb2.Preview:
+        """What will be a part of the output, perhaps."""
+
     def __init__(
         self,
         *,
@@ -1769,12 +1774,13 @@ class ReadOutputResponse(_message.Message):
         heartbeat: _executor_pb2.Heartbeat | None = ...,
         exit: _executor_pb2.Exit | None = ...,
         end: _executor_pb2.Heartbeat | None = ...,
+        preview: _executor_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "event", b"event", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "event", b"event", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "event", b"event", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "event", b"event", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["chunk", "gap", "heartbeat", "exit", "end"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["chunk", "gap", "heartbeat", "exit", "end", "preview"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -2065,6 +2071,7 @@ class StreamExecutionResponse(_message.Message):
     GAP_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     EXIT_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def execution(self) -> _executor_pb2.Execution:
         """The first event: the execution, started."""
@@ -2085,6 +2092,10 @@ class StreamExecutionResponse(_message.Message):
     def exit(self) -> _executor_pb2.Exit:
         """The last event."""
 
+    @_builtins.property
+    def preview(self) -> _executor_pb2.Preview:
+        """What will be a part of the output, perhaps."""
+
     def __init__(
         self,
         *,
@@ -2093,12 +2104,13 @@ class StreamExecutionResponse(_message.Message):
         gap: _executor_pb2.Gap | None = ...,
         heartbeat: _executor_pb2.Heartbeat | None = ...,
         exit: _executor_pb2.Exit | None = ...,
+        preview: _executor_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "execution", b"execution", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "execution", b"execution", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "execution", b"execution", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "execution", b"execution", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["execution", "chunk", "gap", "heartbeat", "exit"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["execution", "chunk", "gap", "heartbeat", "exit", "preview"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

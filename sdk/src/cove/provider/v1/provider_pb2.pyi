@@ -182,8 +182,8 @@ class Capabilities(_message.Message):
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What its environments can do, of: `live_output`, `input`, `terminal`, `signals`, `background`,
         `parallel`, `atomic`, `secrets`, `ports`, `allow_list`, `freeze`, `image`, `setup`,
-        `memory_limit`, `process_limit`, `cpu_limit`, `disk_limit`, `open_files_limit`,
-        `outlives_services`. docs/drivers.md says what each is.
+        `git`, `fork_state`, `memory_limit`, `process_limit`, `cpu_limit`, `disk_limit`,
+        `open_files_limit`, `outlives_services`. docs/drivers.md says what each is.
         """
 
     @_builtins.property
@@ -230,11 +230,16 @@ class Spec(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     SETUP_FIELD_NUMBER: _builtins.int
     REQUIRED_CAPABILITIES_FIELD_NUMBER: _builtins.int
+    REBUILD_FIELD_NUMBER: _builtins.int
     driver: _builtins.str
     """Driver; empty means the default."""
     image: _builtins.str
     """What its programs see as their root file system: an image by its name or digest, for drivers
     that have `image`. Empty means what the driver has by itself.
+    """
+    rebuild: _builtins.bool
+    """Whether it may be made anew elsewhere on this node when what it stands on is lost, say on
+    another engine. What it had outside of its worktree is gone then.
     """
     @_builtins.property
     def limits(self) -> Global___Limits:
@@ -263,10 +268,11 @@ class Spec(_message.Message):
         image: _builtins.str = ...,
         setup: _abc.Iterable[_builtins.str] | None = ...,
         required_capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        rebuild: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "network", b"network"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver", b"driver", "image", b"image", "limits", b"limits", "network", b"network", "required_capabilities", b"required_capabilities", "setup", b"setup"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver", b"driver", "image", b"image", "limits", b"limits", "network", b"network", "rebuild", b"rebuild", "required_capabilities", b"required_capabilities", "setup", b"setup"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -566,10 +572,15 @@ class ProvisionEnvironmentRequest(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     MOUNT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_UID_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """The uid of the environment. Required."""
     request_id: _builtins.str
     """A UUID of the caller's making, the same in every retry."""
+    source_uid: _builtins.str
+    """The environment that it is a fork of, as that is now, for drivers that have `fork_state`; others
+    leave it out of account, as they do one that is of another tenant, image or setup.
+    """
     @_builtins.property
     def spec(self) -> Global___Spec:
         """What it is to stand on."""
@@ -585,10 +596,11 @@ class ProvisionEnvironmentRequest(_message.Message):
         spec: Global___Spec | None = ...,
         mount: _mount_pb2.Mount | None = ...,
         request_id: _builtins.str = ...,
+        source_uid: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["mount", b"mount", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mount", b"mount", "request_id", b"request_id", "spec", b"spec", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mount", b"mount", "request_id", b"request_id", "source_uid", b"source_uid", "spec", b"spec", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -156,6 +156,8 @@ class ProviderServiceServicer(object):
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: the layers of the worktree cannot be
         mounted by this node's launcher.
         * FAILED_PRECONDITION, ERROR_REASON_IMAGE_UNAVAILABLE: its image is gone from the engine.
+        * FAILED_PRECONDITION, ERROR_REASON_BUILD_FAILED: what its setup made is gone, and running it
+        again failed.
         * FAILED_PRECONDITION, ERROR_REASON_ENVIRONMENT_STOPPED: StopEnvironment forbids it.
         * UNAVAILABLE, ERROR_REASON_ACTIVATION_FAILED: it did not start; retry.
         * ABORTED, ERROR_REASON_LEASE_LOST: a later holder's token was here.

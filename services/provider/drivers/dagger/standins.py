@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from agent.standin.client import PeerGone, PeerTooOld, StandinClient, StandinError
 from servicekit.errors import ServiceError, Unavailable
@@ -14,9 +14,6 @@ from services.provider.errors import (
     ProvisionedDifferently,
     SandboxUnavailable,
 )
-
-BUILD: Final = 590.0
-"""Seconds that an image and its setup may take: a little less than a create has."""
 
 
 class Standins:
