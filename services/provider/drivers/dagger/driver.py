@@ -1,4 +1,4 @@
-"""Environments on a Dagger engine: their records are here, where they are now the stand-in keeps."""
+"""Environments on a Dagger engine: records are here; where they are now, the stand-in keeps."""
 
 import asyncio
 from collections.abc import Callable, Collection
