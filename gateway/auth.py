@@ -4,14 +4,13 @@ import hmac
 import logging
 import os
 import stat
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from cove.options.v1.options_pb2 import Role
 from servicekit.config import ConfigError
 from servicekit.errors import Unauthenticated
-from servicekit.identity import Identity
+from servicekit.identity import Caller, Identity
 
 _log = logging.getLogger(__name__)
 
@@ -42,8 +41,8 @@ class TokenAuthenticator:
         except OSError as error:
             raise ConfigError(f"{self._path}: cannot be read: {error.strerror}") from None
 
-    async def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
-        scheme, _, shown = metadata.get("authorization", "").partition(" ")
+    async def authenticate(self, caller: Caller) -> Identity:
+        scheme, _, shown = caller.metadata.get("authorization", "").partition(" ")
         token = self._current()
         matches = hmac.compare_digest(shown.strip().encode(), token)
         if scheme.lower() != "bearer" or not token or not matches:
@@ -67,7 +66,7 @@ class TokenAuthenticator:
 class NoAuthenticator:
     """Lets in whoever connects."""
 
-    async def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
+    async def authenticate(self, caller: Caller) -> Identity:
         return _ANYONE
 
 

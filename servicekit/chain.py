@@ -20,7 +20,7 @@ from google.rpc import status_pb2
 from cove.options.v1.options_pb2 import Role
 from servicekit import calls
 from servicekit.errors import DeadlineExceeded, PermissionDenied, ServiceError
-from servicekit.identity import Authenticator
+from servicekit.identity import Authenticator, Caller
 from servicekit.observer import Calls, Observer
 from servicekit.policy import Policy, policy_of
 from servicekit.quota import Limits
@@ -192,13 +192,14 @@ class Rpc:
 
     async def _admitted(self, run: Run, received: Any, context: Context, witness: Witness) -> Any:
         metadata = text_metadata(context)
-        peer = context.peer()
+        caller = Caller.of(metadata, context)
+        peer = caller.peer
         call = calls.from_metadata(self._path, metadata)
         # Whoever reaches a unix socket is of the suite, and may speak for another.
         call.source = metadata.get(calls.SOURCE_KEY, peer) if peer.startswith(_UNIX) else peer
         call.reads = self._policy.reads
         calls.begin(call)
-        call.identity = await self._authenticator.authenticate(metadata, peer)
+        call.identity = await self._authenticator.authenticate(caller)
         if call.identity.role == Role.ROLE_SERVICE:
             call.limits = Limits.of(metadata)
             call.fence = calls.fence_of(metadata)
@@ -312,7 +313,7 @@ def _guard(
 
     async def run(requests: Any, context: Context) -> None:
         try:
-            await authenticator.authenticate(text_metadata(context), context.peer())
+            await authenticator.authenticate(Caller.of(text_metadata(context), context))
         except Exception as error:
             status = to_status(error)
             packed = ((DETAILS_KEY, status.SerializeToString()),)

@@ -3,7 +3,9 @@
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, Self
+
+import grpc
 
 from cove.options.v1.options_pb2 import Role
 from servicekit.errors import Unauthenticated
@@ -11,6 +13,8 @@ from servicekit.errors import Unauthenticated
 PRINCIPAL_KEY: Final = "cove-principal"
 TENANT_KEY: Final = "cove-tenant"
 _SERVICE: Final = Role.ROLE_SERVICE
+_UNIX: Final = "unix:"
+_URIS: Final = "peer_uri"
 TOKEN_KEY: Final = "cove-service-token"  # noqa: S105 - the name of a header, not a secret.
 
 
@@ -23,11 +27,34 @@ class Identity:
     role: Role.ValueType
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What is seen of a caller before it is known who it is."""
+
+    metadata: Mapping[str, str]
+    """Headers by lower-case name."""
+
+    peer: str
+    """As gRPC names it, for example `unix:` or `ipv4:1.2.3.4:5`."""
+
+    certificate: tuple[str, ...] = ()
+    """URIs (SPIFFE ids) in the certificate that the peer showed and TLS has verified."""
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, str], context: "grpc.aio.ServicerContext[Any, Any]") -> Self:
+        """Who makes the call of `context`."""
+        peer = context.peer()
+        if peer.startswith(_UNIX):  # Has no TLS: need not be asked.
+            return cls(metadata, peer)
+        uris = context.auth_context().get(_URIS, ())
+        return cls(metadata, peer, tuple(uri.decode("utf-8", "replace") for uri in uris))
+
+
 class Authenticator(Protocol):
     """Decides who a caller is."""
 
-    async def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
-        """Raises `Unauthenticated`. `peer` is gRPC's, for example `unix:` or `ipv4:1.2.3.4:5`."""
+    async def authenticate(self, caller: Caller) -> Identity:
+        """Raises `Unauthenticated`."""
         ...
 
 
@@ -42,8 +69,9 @@ class ServiceAuthenticator:
     def __init__(self, token: str = "") -> None:
         self._token = token.encode()
 
-    async def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
-        if not peer.startswith("unix:"):
+    async def authenticate(self, caller: Caller) -> Identity:
+        metadata = caller.metadata
+        if not caller.peer.startswith(_UNIX):
             shown = metadata.get(TOKEN_KEY, "").encode()
             if not self._token or not hmac.compare_digest(shown, self._token):
                 raise Unauthenticated("no valid service token")

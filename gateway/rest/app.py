@@ -33,7 +33,7 @@ from gateway.rest.terminal import ATTACH, Terminal
 from gateway.rest.transcode import IF_MATCH, IF_NONE_MATCH, answer_of, request_of
 from servicekit import calls
 from servicekit.errors import PermissionDenied, Unauthenticated
-from servicekit.identity import Authenticator
+from servicekit.identity import Authenticator, Caller
 
 HEALTH: Final = "/healthz"
 READY: Final = "/readyz"
@@ -205,7 +205,7 @@ class Rest:
         token = token if token.isascii() and token.isprintable() else ""
         if self._authenticator:
             try:
-                await self._authenticator.authenticate({"authorization": token}, "http")
+                await self._authenticator.authenticate(Caller({"authorization": token}, "http"))
             except Unauthenticated:
                 self._stranger(path, calls.current())
                 raise

@@ -19,7 +19,7 @@ from cove.git.v1 import git_pb2
 from cove.options.v1.options_pb2 import Role
 from servicekit import calls, errors
 from servicekit.config import ServerConfig
-from servicekit.identity import Identity
+from servicekit.identity import Caller, Identity
 
 TOKEN = "a-token"
 CHUNK = 64 << 10
@@ -31,8 +31,8 @@ class Config(ServerConfig):
 
 
 class Bearer:
-    async def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
-        if metadata.get("authorization") != f"Bearer {TOKEN}":
+    async def authenticate(self, caller: Caller) -> Identity:
+        if caller.metadata.get("authorization") != f"Bearer {TOKEN}":
             raise errors.Unauthenticated("no valid token")
         return Identity("admin", "default", Role.ROLE_ADMIN)
 

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from cove.errors.v1.errors_pb2 import ErrorReason
 from cove.options.v1.options_pb2 import Role
 from servicekit import calls
 from servicekit.errors import FailedPrecondition, NotFound, Precondition, Unauthenticated
-from servicekit.identity import Identity
+from servicekit.identity import Caller, Identity
 from tests.servicekit.failing import failure
 from tests.servicekit.kit import Kit, Protos, running
 
@@ -218,8 +218,8 @@ async def test_an_rpc_without_access_option_is_refused(protos: Protos, tmp_path:
 class Readers:
     """Knows one token, of a reader."""
 
-    async def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
-        if metadata.get("authorization") != "Bearer t":
+    async def authenticate(self, caller: Caller) -> Identity:
+        if caller.metadata.get("authorization") != "Bearer t":
             raise Unauthenticated("no valid token")
         return Identity("ada", "acme", Role.ROLE_READER)
 
