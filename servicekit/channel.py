@@ -8,7 +8,7 @@ of a `Peer` cancel in `finally`, and pass on who calls and how long they wait.
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Final, Generic, TypeVar
 
 import grpc
@@ -16,11 +16,13 @@ import grpc
 from servicekit import calls
 from servicekit.identity import PRINCIPAL_KEY, TENANT_KEY, TOKEN_KEY
 from servicekit.quota import LIMITS_KEY
+from servicekit.secured import Secure, secured
 from servicekit.status import away, told, untold
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
 
+_UNIX: Final = "unix:"
 _MAX_RECEIVED: Final = 64 << 20
 
 _AHEAD: Final = 256 << 10
@@ -198,16 +200,21 @@ async def connected(
     *,
     service: str,
     token: str = "",
+    secure: Secure | None = None,
     narrow: bool = False,
     keeps_entries: bool = False,
 ) -> AsyncIterator[Peer]:
-    """A `Peer` at `host:port` or `unix:/path`; it need not be up yet.
+    """A `Peer` at `host:port` or `unix:/path`; it need not be up yet. `secure`: TCP is TLS.
 
     `narrow`: for streams that stand still with what was sent; a channel keeps megabytes of each
     otherwise. `keeps_entries`: it is told the entry of the audit log that a call has.
     """
     options = (*_OPTIONS, *_NARROW) if narrow else _OPTIONS
-    async with grpc.aio.insecure_channel(target, options=options) as channel:
+    async with AsyncExitStack() as stack:
+        if secure and not target.startswith(_UNIX):
+            target = await stack.enter_async_context(secured(target, service, secure))
+        opened = grpc.aio.insecure_channel(target, options=options)
+        channel = await stack.enter_async_context(opened)
         yield Peer(channel, service, token, keeps_entries=keeps_entries)
 
 

@@ -74,6 +74,21 @@ class ServerConfig:
     """File (0600) with the secret that callers over TCP prove themselves with. Without
     it only callers on a unix socket are trusted."""
 
+    certificate_file: Path | None = None
+    """File (PEM) with the certificate that is shown over TCP, and those between it and its
+    authority. With it all TCP is TLS. Read again when it changes, as the next two are."""
+
+    key_file: Path | None = None
+    """File (0600, PEM, without password) with the key of the certificate."""
+
+    client_ca_file: Path | None = None
+    """File (PEM) with the authorities of callers' certificates; with it a caller by gRPC over
+    TCP must show one."""
+
+    peers: tuple[str, ...] = ()
+    """SPIFFE ids of those who may call over TCP, separated by commas: of the gateways. Required
+    with `CLIENT_CA_FILE`, as anybody else may have a certificate of the same authority."""
+
     admin_address: str = ""
     """Where Prometheus metrics are served over HTTP: a loopback `host:port` or
     `unix:/path`. Empty: nowhere."""
@@ -96,6 +111,18 @@ class ServerConfig:
             path_length = len(os.fsencode(address.removeprefix("unix:")))
             if address.startswith("unix:") and path_length > _MAX_SOCKET_PATH:
                 raise ConfigError(f"{address}: longer than {_MAX_SOCKET_PATH} bytes")
+        together(self, "certificate_file", "key_file")
+        if self.client_ca_file and not self.certificate_file:
+            raise ConfigError(f"{self.name_of('certificate_file')}: required with a CLIENT_CA_FILE")
+
+    def name_of(self, name: str) -> str:
+        """The variable of a field that has no other."""
+        return f"COVE_{self.service.upper()}__{name.upper()}"
+
+    @property
+    def ports(self) -> tuple[tuple[str, bool], ...]:
+        """Where to listen, and whether callers over TCP must show a certificate there."""
+        return tuple((each, self.client_ca_file is not None) for each in self.addresses)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -136,6 +163,13 @@ def from_env(cls: type[C], env: Mapping[str, str]) -> C:
         except ConfigError as error:
             problems.append(str(error))
     raise ConfigError("\n".join(sorted(filter(None, problems))))
+
+
+def together(config: ServerConfig, one: str, other: str) -> None:
+    """Raises `ConfigError` if only one of two fields is set."""
+    for name, without in ((one, other), (other, one)):
+        if getattr(config, name) and not getattr(config, without):
+            raise ConfigError(f"{config.name_of(without)}: required with {name.upper()}")
 
 
 def variable(cls: type[ServerConfig], item: "Field[Any]") -> str:

@@ -1,7 +1,7 @@
 """Who calls: what a caller must show, and what is then known of it."""
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self
 
@@ -40,6 +40,12 @@ class Caller:
     certificate: tuple[str, ...] = ()
     """URIs (SPIFFE ids) in the certificate that the peer showed and TLS has verified."""
 
+    @property
+    def spiffe_id(self) -> str:
+        """The name in the certificate. Empty where there is none, or not exactly one: SPIFFE
+        allows one."""
+        return self.certificate[0] if len(self.certificate) == 1 else ""
+
     @classmethod
     def of(cls, metadata: Mapping[str, str], context: "grpc.aio.ServicerContext[Any, Any]") -> Self:
         """Who makes the call of `context`."""
@@ -63,16 +69,25 @@ class ServiceAuthenticator:
 
     A caller on a unix socket is believed: gRPC does not show the credentials of a
     peer, so the file system checks them, as the socket is 0600 in a directory
-    that only its owner can change. Any other caller must show the service token.
+    that only its owner can change. Any other caller must show the service token where there is
+    one, and a certificate of one of `peers`, SPIFFE ids, where there are some.
     """
 
-    def __init__(self, token: str = "") -> None:
+    def __init__(self, token: str = "", peers: Sequence[str] = ()) -> None:
         self._token = token.encode()
+        self._peers = frozenset(peers)
 
     async def authenticate(self, caller: Caller) -> Identity:
         metadata = caller.metadata
         if not caller.peer.startswith(_UNIX):
-            shown = metadata.get(TOKEN_KEY, "").encode()
-            if not self._token or not hmac.compare_digest(shown, self._token):
-                raise Unauthenticated("no valid service token")
+            self._check(caller)
         return Identity(metadata.get(PRINCIPAL_KEY, ""), metadata.get(TENANT_KEY, ""), _SERVICE)
+
+    def _check(self, caller: Caller) -> None:
+        if self._peers and caller.spiffe_id not in self._peers:
+            raise Unauthenticated("no certificate of a known caller")
+        shown = caller.metadata.get(TOKEN_KEY, "").encode()
+        if self._token and not hmac.compare_digest(shown, self._token):
+            raise Unauthenticated("no valid service token")
+        if not self._token and not self._peers:
+            raise Unauthenticated("no caller over TCP is known here")

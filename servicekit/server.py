@@ -1,9 +1,10 @@
 """Starts and stops a gRPC server the same way in every service and test."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import grpc
@@ -20,8 +21,10 @@ from servicekit.identity import Authenticator, ServiceAuthenticator
 from servicekit.observer import Observer
 from servicekit.secrets import read_secret
 from servicekit.sockets import listen
+from servicekit.tls import certificates_of, server_credentials
 from servicekit.witness import Witnesses, nobody
 
+_UNIX: Final = "unix:"
 _REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 
 
@@ -67,9 +70,7 @@ async def serving(
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     _add_reflection(server, [*services, HEALTH, reflection.SERVICE_NAME, _REFLECTION_V1])
     try:
-        addresses = tuple(
-            listen(address, server.add_insecure_port) for address in config.addresses
-        )  # TLS is the mesh's.
+        addresses = tuple(listen(*port) for port in _ports(config, server))
         await server.start()
         for name in ("", *services):
             health.set(name, SERVING)
@@ -82,13 +83,32 @@ async def serving(
         observer.flush()
 
 
+def _ports(
+    config: ServerConfig, server: grpc.aio.Server
+) -> Iterator[tuple[str, Callable[[str], int]]]:
+    """Each address, and what has the server listen there."""
+    certificates = certificates_of(config)
+    for address, mutual in config.ports:
+        if certificates is None or address.startswith(_UNIX):
+            yield address, server.add_insecure_port
+        else:
+            credentials = server_credentials(certificates, mutual=mutual)
+            yield address, partial(server.add_secure_port, server_credentials=credentials)
+
+
 def _for_tools(config: ServerConfig) -> ServiceAuthenticator:
     token = read_secret(config.service_token_file) if config.service_token_file else ""
-    over_tcp = [address for address in config.addresses if not address.startswith("unix:")]
-    if over_tcp and not token:
-        name = f"COVE_{config.service.upper()}__SERVICE_TOKEN_FILE"
-        raise ConfigError(f"{name}: required to listen on {over_tcp[0]}")
-    return ServiceAuthenticator(token)
+    over_tcp = [address for address in config.addresses if not address.startswith(_UNIX)]
+    if config.client_ca_file and not config.peers:
+        raise ConfigError(f"{config.name_of('peers')}: required with a CLIENT_CA_FILE")
+    if config.peers and not config.client_ca_file:
+        raise ConfigError(f"{config.name_of('client_ca_file')}: required with PEERS")
+    if over_tcp and not token and not config.peers:
+        raise ConfigError(
+            f"{config.name_of('service_token_file')}: required to listen on {over_tcp[0]}, "
+            "or a CLIENT_CA_FILE and PEERS"
+        )
+    return ServiceAuthenticator(token, config.peers)
 
 
 def _options(config: ServerConfig) -> list[tuple[str, int]]:
