@@ -29,6 +29,8 @@ from gateway.drivers import Drivers
 from gateway.executions import ExecutionServicer
 from gateway.files import FileServicer
 from gateway.handles import Handles
+from gateway.identity.certificates import CertificateAuthenticator, Handed
+from gateway.identity.several import Applies, Several
 from gateway.life import Life
 from gateway.limits import LifeLimits
 from gateway.losses import Losses
@@ -40,7 +42,7 @@ from gateway.ready import Workspaces
 from gateway.reconcile import Reconciler, reconciling
 from gateway.records import Records
 from gateway.replicas import Replicas
-from gateway.rest.app import RestConfig, rest
+from gateway.rest.app import RestConfig, Tls, rest
 from gateway.saga import Saga
 from gateway.sources import SourceServicer
 from gateway.still import Stills
@@ -54,12 +56,14 @@ from gateway.witness import Witnesses
 from gateway.workspaces import WorkspaceServicer
 from servicekit.identity import Authenticator
 from servicekit.server import Served, serving
+from servicekit.tls import certificates_of
 
 
 @asynccontextmanager
 async def gateway(config: Config, *, clock: Clock | None = None) -> AsyncIterator[Served]:
     """Serves while the block runs. The tools need not be up yet."""
-    authenticator = _authenticator(config)
+    handed = Handed()
+    authenticator = _authenticator(config, handed)
     async with (
         tools(config) as behind,
         Trail.open(behind.audit, config.runtime / "audit") as trail,
@@ -82,7 +86,7 @@ async def gateway(config: Config, *, clock: Clock | None = None) -> AsyncIterato
                     config, parts.services(), authenticator=authenticator, witnesses=witnesses
                 ) as served,
                 reconciling(parts.reconciler, config.reconcile_interval),
-                _http(config, served, authenticator, witnesses) as complete,
+                _http(config, served, authenticator, witnesses, handed) as complete,
             ):
                 yield complete
 
@@ -174,17 +178,25 @@ class Parts:
         }
 
 
-def _authenticator(config: Config) -> Authenticator:
+def _authenticator(config: Config, handed: Handed) -> Authenticator:
     if config.no_auth:
         return NoAuthenticator()
-    authenticator = TokenAuthenticator(config.token_path)
-    authenticator.check()
-    return authenticator
+    by_file = TokenAuthenticator(config.token_path)
+    by_file.check()
+    asked: list[tuple[Applies, Authenticator]] = []
+    if config.certificates_file:
+        by_certificate = CertificateAuthenticator(config.certificates_file, handed)
+        asked.append((by_certificate.applies, by_certificate))
+    return Several(asked, by_file)
 
 
 @asynccontextmanager
 async def _http(
-    config: Config, served: Served, authenticator: Authenticator, witnesses: Witnesses
+    config: Config,
+    served: Served,
+    authenticator: Authenticator,
+    witnesses: Witnesses,
+    handed: Handed,
 ) -> AsyncIterator[Served]:
     """HTTP is served through the gateway's own gRPC socket: one stack of checks decides."""
     if not config.http:
@@ -192,9 +204,10 @@ async def _http(
         return
     settings = RestConfig(
         address=config.http,
-        target=served.addresses[-1],
+        target=next(each for each in served.addresses if each.startswith("unix:")),
         grace=config.shutdown_grace,
         local_only=config.no_auth,
     )
-    async with rest(settings, authenticator, witnesses.stranger) as address:
+    tls = Tls(certificates, handed) if (certificates := certificates_of(config)) else None
+    async with rest(settings, authenticator, witnesses.stranger, tls) as address:
         yield replace(served, http=address)

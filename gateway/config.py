@@ -6,11 +6,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
 
-from servicekit.config import ConfigError, ServerConfig
+from servicekit.config import ConfigError, ServerConfig, together
 
 _UNIX = "unix:"
 _NODE = "{node}"
 _OF_NODES = ("git", "provider", "executor")
+_IDS = ("registry_id", "git_id", "provider_id", "executor_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,16 @@ class Config(ServerConfig):
 
     http: str = ""
     """Where callers reach it by HTTP, `host:port`. Port 0 takes a free one. Empty: nowhere."""
+
+    mtls: str = ""
+    """Where callers reach it by gRPC who show a certificate of `CLIENT_CA_FILE`, `host:port`.
+    At `GRPC` none is asked for, and at `HTTP` who shows none is let in by a token. Empty:
+    nowhere."""
+
+    certificates_file: Path | None = None
+    """File that says who those callers are, in lines of a SPIFFE id (with `/*` at its end: all
+    below it), a tenant, and `reader`, `writer` or `admin`; the first that fits decides. Read
+    again when it changes."""
 
     token_file: Path | None = None
     """File (0600) with the token that callers show; read again when it changes.
@@ -49,6 +60,29 @@ class Config(ServerConfig):
 
     executor: str = ""
     """Address of the executor, likewise."""
+
+    tools_ca_file: Path | None = None
+    """File (PEM) with the authorities of the certificates of the registry, git, provider and
+    executor. With it TCP to them is TLS. Read again when it changes, as the next two are."""
+
+    tools_certificate_file: Path | None = None
+    """File (PEM) with the certificate that they are shown. Default: `CERTIFICATE_FILE`."""
+
+    tools_key_file: Path | None = None
+    """File (0600, PEM) with the key of that. Default: `KEY_FILE`."""
+
+    registry_id: str = ""
+    """SPIFFE id that the registry must have. Empty: its certificate must be for the name of its
+    host."""
+
+    git_id: str = ""
+    """SPIFFE id that git must have, likewise; `{node}` in it stands for each of the nodes."""
+
+    provider_id: str = ""
+    """SPIFFE id that the provider must have, likewise."""
+
+    executor_id: str = ""
+    """SPIFFE id that the executor must have, likewise."""
 
     lease: timedelta = timedelta(seconds=60)
     """How long an operation stays this gateway's when nothing more is heard of it."""
@@ -79,6 +113,8 @@ class Config(ServerConfig):
 
     def __post_init__(self) -> None:
         ServerConfig.__post_init__(self)  # super() does not work in a class with slots.
+        together(self, "tools_certificate_file", "tools_key_file")
+        self._check_tls()
         for name in _OF_NODES if self.nodes else ():
             if _NODE not in getattr(self, name):
                 raise ConfigError(
@@ -94,9 +130,38 @@ class Config(ServerConfig):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where to listen for gRPC, the one for callers first."""
-        inner = self.address or (f"{_UNIX}{self.runtime}/{self.service}",)
-        return (self.grpc, *inner) if self.grpc else inner
+        """Where to listen for gRPC, those for callers first."""
+        return tuple(address for address, _ in self.ports)
+
+    @property
+    def ports(self) -> tuple[tuple[str, bool], ...]:
+        inner = self.address or (self._socket,)
+        if self.http and not any(each.startswith(_UNIX) for each in inner):
+            inner = (*inner, self._socket)  # What HTTP is served through.
+        known = self.client_ca_file is not None
+        ports = ((self.grpc, False), (self.mtls, True), *((each, known) for each in inner))
+        return tuple(port for port in ports if port[0])
+
+    @property
+    def _socket(self) -> str:
+        return f"{_UNIX}{self.runtime}/{self.service}"
+
+    def _check_tls(self) -> None:
+        if self.peers:
+            raise ConfigError(
+                f"{self.name_of('peers')}: callers are in {self.name_of('certificates_file')}"
+            )
+        shown = self.tools_certificate_file or self.certificate_file
+        for name, without, missing in (
+            ("mtls", "client_ca_file", not self.client_ca_file),
+            ("mtls", "certificates_file", not self.certificates_file),
+            ("certificates_file", "client_ca_file", not self.client_ca_file),
+            ("tools_ca_file", "tools_certificate_file", not shown),
+            ("tools_certificate_file", "tools_ca_file", not self.tools_ca_file),
+            *((each, "tools_ca_file", not self.tools_ca_file) for each in _IDS),
+        ):
+            if getattr(self, name) and missing:
+                raise ConfigError(f"{self.name_of(without)}: required with {name.upper()}")
 
     @property
     def token_path(self) -> Path:
@@ -110,6 +175,11 @@ class Config(ServerConfig):
     def at(self, name: str, node: str) -> str:
         """Address of git, provider or executor of a node."""
         return self.tool(name).replace(_NODE, node)
+
+    def id_of(self, name: str, node: str) -> str:
+        """SPIFFE id of a tool of a node; empty where the name of its host counts."""
+        found: str = getattr(self, f"{name}_id")
+        return found.replace(_NODE, node)
 
 
 def _local(address: str) -> bool:

@@ -17,8 +17,9 @@ from cove.registry.v1.registry_pb2 import Environment, EnvironmentSpec
 from gateway.config import Config
 from gateway.errors import NodeUnavailable
 from gateway.node import Node
+from gateway.reach import Reach
 from servicekit import calls
-from servicekit.channel import Peer, connected
+from servicekit.channel import Peer
 from servicekit.errors import Unavailable
 
 _log = logging.getLogger(__name__)
@@ -39,9 +40,9 @@ _DNS: Final = "dns:"
 class Nodes:
     """All that this gateway knows of."""
 
-    def __init__(self, config: Config, token: str) -> None:
+    def __init__(self, config: Config, reach: Reach) -> None:
         self._config = config
-        self._token = token
+        self._reach = reach
         self._nodes: dict[str, Node] = {}
         self._had: OrderedDict[tuple[str, str], str] = OrderedDict()
         """On which node a tenant's workspaces of a repository were made last."""
@@ -54,9 +55,9 @@ class Nodes:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, config: Config, token: str) -> AsyncIterator[Self]:
+    async def open(cls, config: Config, reach: Reach) -> AsyncIterator[Self]:
         """They need not be up yet."""
-        nodes = cls(config, token)
+        nodes = cls(config, reach)
         watching: list[asyncio.Task[None]] = []
         try:
             if config.nodes:
@@ -207,10 +208,7 @@ class Nodes:
         async with AsyncExitStack() as stack:
 
             async def peer(tool: str, *, narrow: bool = False) -> Peer:
-                address = self._config.at(tool, host)
-                return await stack.enter_async_context(
-                    connected(address, service=tool, token=self._token, narrow=narrow)
-                )
+                return await stack.enter_async_context(self._reach.to(tool, host, narrow=narrow))
 
             self._nodes[host] = Node(
                 host=host,

@@ -19,9 +19,9 @@ from cove.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from gateway.config import Config
 from gateway.errors import LeaseLost, OwnFault
 from gateway.nodes import Nodes
-from servicekit.channel import Peer, connected
+from gateway.reach import Reach
+from servicekit.channel import Peer
 from servicekit.errors import ServiceError
-from servicekit.secrets import read_secret
 from servicekit.status import DETAILS_KEY, DOMAIN, reason_of, told
 
 S = TypeVar("S")
@@ -122,12 +122,10 @@ class Tools:
 @asynccontextmanager
 async def tools(config: Config) -> AsyncIterator[Tools]:
     """The tools at their addresses; they need not be up yet."""
-    token = read_secret(config.service_token_file) if config.service_token_file else ""
+    reach = Reach(config)
     async with (
-        connected(
-            config.tool("registry"), service="registry", token=token, keeps_entries=True
-        ) as registry,
-        Nodes.open(config, token) as nodes,
+        reach.to("registry", keeps_entries=True) as registry,
+        Nodes.open(config, reach) as nodes,
     ):
         yield Tools(
             nodes=nodes,

@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from cove.gateway.v1 import gateway_pb2
+from gateway.identity.certificates import Handed
 from gateway.rest import document
 from gateway.rest.archives import PACK, UNPACK, Archives
 from gateway.rest.backend import Backend, backend
@@ -34,6 +35,7 @@ from gateway.rest.transcode import IF_MATCH, IF_NONE_MATCH, answer_of, request_o
 from servicekit import calls
 from servicekit.errors import PermissionDenied, Unauthenticated
 from servicekit.identity import Authenticator, Caller
+from servicekit.tls import Certificates
 
 HEALTH: Final = "/healthz"
 READY: Final = "/readyz"
@@ -70,27 +72,38 @@ class RestConfig:
     """How long open requests may go on when it stops."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """What HTTPS needs."""
+
+    certificates: Certificates
+    handed: Handed
+
+
 @asynccontextmanager
 async def rest(
     config: RestConfig,
     authenticator: Authenticator | None = None,
     stranger: Callable[[str, calls.Call], None] = lambda _path, _call: None,
+    tls: Tls | None = None,
 ) -> AsyncIterator[str]:
     """Serve HTTP while the block runs. Yields where, with the real port.
 
     `authenticator` refuses strangers before anything of their body is read; the
     decision is made behind, and `stranger` is told of each, with the path of the RPC.
+    With `tls` it is HTTPS.
     Raises `AddressError`. Leave the block before what serves `target` stops.
     """
     routes = Routes.of(gateway_pb2.DESCRIPTOR.services_by_name.values())
     async with (
         backend(config.target) as behind,
         listening(
-            Rest(config, routes, behind, authenticator, stranger),
+            Rest(config, routes, behind, authenticator, stranger, tls.handed if tls else None),
             config.address,
             idle=max(1, int(config.idle_timeout.total_seconds())),
             grace=config.grace.total_seconds(),
             drain=behind.drain,
+            certificates=tls.certificates if tls else None,
         ) as address,
     ):
         yield address
@@ -106,8 +119,10 @@ class Rest:
         behind: Backend,
         authenticator: Authenticator | None,
         stranger: Callable[[str, calls.Call], None],
+        handed: Handed | None,
     ) -> None:
         self._config = config
+        self._handed = handed
         self._stranger = stranger
         self._authenticator = authenticator
         self._routes = routes
@@ -162,11 +177,11 @@ class Rest:
         if self._config.local_only:
             _refuse_browsers(exchange.headers)
         if exchange.path == document.PATH:
-            await self._admit(exchange.headers, "")
+            await self._admit(exchange, "")
             await self._document.answer(exchange)
             return
         match = self._routes.find(exchange.method, exchange.path)
-        token = await self._admit(exchange.headers, match.route.path)
+        token = await self._admit(exchange, match.route.path)
         if match.route.rpc.full_name == ATTACH:
             raise UpgradeRequired(exchange.path)
         if raw := self._raw.get(match.route.rpc.full_name):
@@ -185,7 +200,7 @@ class Rest:
             match = self._routes.find("GET", terminal.path)
             if match.route.rpc.full_name != ATTACH:
                 raise RouteNotFound("this path is not for WebSockets", path=terminal.path)
-            token = await self._admit(terminal.headers, match.route.path)
+            token = await self._admit(terminal, match.route.path)
             await terminal.serve(self._behind, match, token)
         except ClientLeft:
             return
@@ -199,13 +214,16 @@ class Rest:
                 return
             await terminal.refuse(error, ((calls.CORRELATION_KEY, call.correlation_id),))
 
-    async def _admit(self, headers: Mapping[str, str], path: str) -> str:
-        """The token of a caller who is known. Raises `Unauthenticated`."""
-        token = headers.get("authorization", "")
+    async def _admit(self, request: Exchange | Terminal, path: str) -> str:
+        """What a caller who is known is known by. Raises `Unauthenticated`."""
+        token = request.headers.get("authorization", "")
+        if not token and self._handed:
+            token = self._handed.authorization(request.certificate)
         token = token if token.isascii() and token.isprintable() else ""
         if self._authenticator:
+            metadata = {"authorization": token} if token else {}
             try:
-                await self._authenticator.authenticate(Caller({"authorization": token}, "http"))
+                await self._authenticator.authenticate(Caller(metadata, "http"))
             except Unauthenticated:
                 self._stranger(path, calls.current())
                 raise

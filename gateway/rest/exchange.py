@@ -14,6 +14,7 @@ Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers: TypeAlias = Iterable[tuple[str, str]]
 
+CERTIFICATE: Final = "certificate"
 JSON: Final = "application/json"
 # Nobody is to keep answers, or to take them for a page.
 _ALWAYS: Final = (("cache-control", "no-store"), ("x-content-type-options", "nosniff"))
@@ -23,6 +24,12 @@ def source(scope: Scope) -> str:
     """From where a connection comes, as gRPC names peers."""
     host, port = scope.get("client") or ("", 0)
     return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+
+def certificate(scope: Scope) -> tuple[str, ...]:
+    """The URIs in the certificate that a client has shown."""
+    found: tuple[str, ...] = scope.get("state", {}).get(CERTIFICATE, ())
+    return found
 
 
 class ClientLeft(Exception):
@@ -36,6 +43,7 @@ class Exchange:
         self.method: str = scope["method"]
         self.path: str = scope["raw_path"].decode("ascii", "replace")
         self.query: bytes = scope["query_string"]
+        self.certificate = certificate(scope)
         self.headers: dict[str, str] = {}
         for name, value in scope["headers"]:
             self._add_header(name.decode("latin-1"), value.decode("latin-1"))

@@ -11,8 +11,10 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from gateway.rest.exchange import CERTIFICATE
 from gateway.rest.terminal import MAX_MESSAGE
 from servicekit.sockets import AddressError
+from servicekit.tls import Certificates, ServerContext, uris
 
 _MAX_HEAD: Final = 64 << 10
 _MAX_CONNECTIONS: Final = 4096
@@ -25,7 +27,13 @@ _BACKLOG: Final = 512
 
 @asynccontextmanager
 async def listening(
-    app: Any, address: str, *, idle: int, grace: float, drain: Callable[[], None]
+    app: Any,
+    address: str,
+    *,
+    idle: int,
+    grace: float,
+    drain: Callable[[], None],
+    certificates: Certificates | None = None,
 ) -> AsyncIterator[str]:
     """Serve an ASGI app at `host:port` while the block runs; yields that, with the real port.
 
@@ -52,6 +60,9 @@ async def listening(
         h11_max_incomplete_event_size=_MAX_HEAD,
         limit_concurrency=_MAX_CONNECTIONS,
     )
+    if certificates:
+        config.load()
+        config.ssl = ServerContext.of(certificates)
     server = _Server(config, grace)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
@@ -82,7 +93,24 @@ class _Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """As uvicorn's, with a limit to how long a client may take for its handshake."""
+        config, loop = self.config, asyncio.get_running_loop()
+
+        def connection() -> asyncio.Protocol:
+            return _Protocol(config=config, server_state=self.server_state, app_state={})
+
+        limit = config.timeout_keep_alive if config.ssl else None
+        self.servers = [
+            await loop.create_server(
+                connection,
+                sock=each,
+                backlog=_BACKLOG,
+                ssl=config.ssl,
+                ssl_handshake_timeout=limit,
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
         self.ready.set()
 
     async def main_loop(self) -> None:
@@ -130,6 +158,7 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.app_state = {CERTIFICATE: uris(transport)}
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:

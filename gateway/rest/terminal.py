@@ -11,7 +11,17 @@ from typing import Any, Final
 
 from gateway.rest.backend import Backend
 from gateway.rest.errors import answer_to, invalid, status_json, status_of
-from gateway.rest.exchange import JSON, ClientLeft, Headers, Receive, Scope, Send, source, to_json
+from gateway.rest.exchange import (
+    JSON,
+    ClientLeft,
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    certificate,
+    source,
+    to_json,
+)
 from gateway.rest.fields import fill, parse, put_path, query_json
 from gateway.rest.routes import Match
 from gateway.rest.transcode import to_dict
@@ -34,6 +44,7 @@ class Terminal:
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
         self.source = source(scope)
+        self.certificate = certificate(scope)
         self._query: bytes = scope["query_string"]
         self._receive = receive
         self._sending = send

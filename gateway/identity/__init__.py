@@ -1,0 +1,1 @@
+"""Who a caller from outside is, by what it shows."""

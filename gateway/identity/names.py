@@ -1,0 +1,27 @@
+"""The names under which callers are known, whatever an issuer calls them."""
+
+import hashlib
+import re
+from typing import Final
+from urllib.parse import quote
+
+from cove.options.v1.options_pb2 import Role
+
+ROLES: Final = {
+    "reader": Role.ROLE_READER,
+    "writer": Role.ROLE_WRITER,
+    "admin": Role.ROLE_ADMIN,
+}
+TENANT: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
+_LONGEST: Final = 128
+_DIGITS: Final = 32
+
+
+def principal(name: str) -> str:
+    """At most 128 characters that a header can have; other names never become the same one."""
+    name = quote(name, safe=_PRINTABLE)
+    if len(name) <= _LONGEST:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGITS]
+    return f"{name[: _LONGEST - _DIGITS - 1]}~{digest}"
