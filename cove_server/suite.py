@@ -105,8 +105,17 @@ class _Suite:
         await asyncio.gather(*(self._service(name).start() for name in _TOOLS))
         await self._service("gateway").start()
         found = {name: f"unix:{self._places.socket(name)}" for name in self._services}
-        await asyncio.gather(*(_healthy(address) for address in [*found.values(), self._grpc]))
+        await asyncio.gather(*(_healthy(address) for address in [*found.values(), *self._open]))
         return found
+
+    @property
+    def _is_secure(self) -> bool:
+        return bool(self._settings.env.get("COVE_GATEWAY__CERTIFICATE_FILE"))
+
+    @property
+    def _open(self) -> list[str]:
+        """Where the gateway can be asked without TLS, besides its socket."""
+        return [] if self._is_secure else [self._grpc]
 
     def _service(self, name: str) -> Service:
         module = "gateway" if name == "gateway" else f"services.{name}"
@@ -130,9 +139,10 @@ class _Suite:
     def _tell(self, services: Mapping[str, str]) -> None:
         """Write where the suite is: for `cove` into the state directory, and as one line."""
         token = Path(self._settings.env.get("COVE_GATEWAY__TOKEN_FILE") or self._places.token)
+        scheme = "https://" if self._is_secure else ""
         ready = {
-            "grpc": self._grpc,
-            "http": self._http,
+            "grpc": f"{scheme}{self._grpc}",
+            "http": f"{scheme}{self._http}",
             "token_file": None if self._settings.no_auth else os.fspath(token),
             "state": os.fspath(self._places.state),
         }

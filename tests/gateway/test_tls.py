@@ -4,7 +4,6 @@ import shutil
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,70 +17,13 @@ from cove.gateway.v1 import gateway_pb2_grpc as rpc
 from cove.registry.v1 import registry_pb2
 from cove.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from gateway.app import gateway
-from gateway.config import Config
 from servicekit.config import ConfigError
 from servicekit.server import Served
 from services.registry.app import registry
 from services.registry.config import Config as RegistryConfig
+from tests.gateway.pki import BOT, HOST, READER, RULES, TOKEN, Pki, serving
 from tests.servicekit.failing import Failure, failure
-from tests.support.certificates import Authority, Paths
-
-TOKEN: Final = "the-token"
-BOT, READER = "spiffe://acme.test/ci/bot", "spiffe://acme.test/dashboard"
-RULES: Final = f"""\
-# who                        tenant   may
-{READER}                      acme     reader   # and nothing else
-spiffe://acme.test/ci/*       acme     admin
-"""
-Host: Final = ("localhost", "127.0.0.1")
-
-
-@dataclass
-class Pki:
-    """Authorities of the gateway's own certificate, of its callers, and of the services."""
-
-    folder: Path
-
-    def __post_init__(self) -> None:
-        self.public = Authority(self.folder, "public")
-        self.callers = Authority(self.folder, "callers")
-        self.inner = Authority(self.folder, "inner")
-        self.front = self.public.certify(hosts=Host)
-        self.bot = self.callers.certify(BOT)
-        self.reader = self.callers.certify(READER)
-        self.rules = self.folder / "rules"
-        self.rules.write_text(RULES)
-        self.token = self.folder / "token"
-        self.token.touch(mode=0o600)
-        self.token.write_text(TOKEN)
-
-    def config(self, folder: Path, **changes: Any) -> Config:
-        settings: dict[str, Any] = {
-            "state": folder / "state",
-            "runtime": folder / "run",
-            "grpc": "127.0.0.1:0",
-            "mtls": "127.0.0.1:0",
-            "http": "127.0.0.1:0",
-            "certificate_file": self.front.certificate,
-            "key_file": self.front.key,
-            "client_ca_file": self.callers.path,
-            "certificates_file": self.rules,
-            "token_file": self.token,
-        }
-        return Config(**settings | changes)
-
-    def credentials(self, shown: Paths | None = None) -> grpc.ChannelCredentials:
-        roots = self.public.path.read_bytes()
-        if shown is None:
-            return grpc.ssl_channel_credentials(roots)
-        key, certificate = shown.key.read_bytes(), shown.certificate.read_bytes()
-        return grpc.ssl_channel_credentials(roots, key, certificate)
-
-    def context(self, shown: Paths | None = None) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=str(self.public.path))
-        if shown:
-            context.load_cert_chain(shown.certificate, shown.key)
-        return context
+from tests.support.certificates import Authority
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +33,7 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def served(tmp_path: Path, pki: Pki) -> AsyncIterator[Served]:
-    async with _served(tmp_path, pki.config(tmp_path)) as served:
+    async with serving(tmp_path, pki.config(tmp_path)) as served:
         async with grpc.aio.insecure_channel(f"unix:{tmp_path}/run/registry") as channel:
             for tenant in ("default", "acme"):
                 await _register(channel, tenant)
@@ -107,13 +49,6 @@ async def _register(channel: grpc.aio.Channel, tenant: str) -> None:
     request.lease.FromSeconds(3600)
     metadata = (("cove-tenant", tenant), ("cove-principal", "test"))
     await RegistryServiceStub(channel).RegisterEnvironment(request, metadata=metadata)
-
-
-@asynccontextmanager
-async def _served(folder: Path, config: Config) -> AsyncIterator[Served]:
-    inner = RegistryConfig(state=folder / "state", runtime=folder / "run")
-    async with registry(inner), gateway(config) as served:
-        yield served
 
 
 class Caller:
@@ -201,7 +136,7 @@ async def test_the_rules_are_read_again(tmp_path: Path, pki: Pki) -> None:
     rules = tmp_path / "rules"
     shutil.copy(pki.rules, rules)
     async with (
-        _served(tmp_path, pki.config(tmp_path, certificates_file=rules)) as served,
+        serving(tmp_path, pki.config(tmp_path, certificates_file=rules)) as served,
         calling(served.addresses[1], pki.credentials(pki.reader)) as caller,
     ):
         await caller.list()
@@ -240,20 +175,20 @@ async def test_https(served: Served, pki: Pki) -> None:
 async def test_https_shows_what_was_renewed_and_forgets_an_authority(
     tmp_path: Path, pki: Pki
 ) -> None:
-    own = pki.public.certify(hosts=Host)
+    own = pki.public.certify(hosts=HOST)
     trusted = tmp_path / "trusted.pem"
     shutil.copy(pki.callers.path, trusted)
     config = pki.config(
         tmp_path, certificate_file=own.certificate, key_file=own.key, client_ca_file=trusted
     )
     old = pki.context(pki.bot)
-    async with _served(tmp_path, config) as served:
+    async with serving(tmp_path, config) as served:
         url = f"https://{served.http}/workspaces"
         async with httpx.AsyncClient(verify=old) as standing:
             assert (await standing.get(url)).status_code == 200
             later = Authority(tmp_path / "later")
             shutil.copy(later.path, trusted)
-            own.replace(later.certify(hosts=Host))
+            own.replace(later.certify(hosts=HOST))
             assert (await standing.get(url)).status_code == 200  # Its connection stands.
         async with httpx.AsyncClient(verify=old) as client:
             with pytest.raises(httpx.TransportError):

@@ -28,10 +28,12 @@ PATIENCE: Final = 30.0
 class Client:
     """One connection to a gateway. Use it as an async context manager, or `close` it.
 
-    `address` is `host:port` or `unix:/path`. Without arguments the gateway is found by
-    COVE_ADDRESS and COVE_TOKEN, or by what `cove up` left in its state directory, `state` or
-    COVE_STATE; `Unavailable` is raised when nothing runs on the one that is named. It belongs to
-    the event loop in which it is made.
+    `address` is `host:port`, `https://host:port` or `unix:/path`. Without arguments the gateway is
+    found by COVE_ADDRESS and COVE_TOKEN, or by what `cove up` left in its state directory, `state`
+    or COVE_STATE; `Unavailable` is raised when nothing runs on the one that is named. With
+    `https://` it is checked by the authorities in COVE_CA_FILE, else by public ones, and shown the
+    certificate in COVE_CERTIFICATE_FILE and COVE_KEY_FILE if there is one. It belongs to the event
+    loop in which it is made.
 
     A call is repeated for `patience` seconds while the gateway is away (3 when it never
     answered), which never does anything twice; then it raises `Unavailable`. Every other

@@ -18,7 +18,7 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
-from cove import status
+from cove import secure, status
 from cove.endpoint import Endpoint
 from cove.gateway.v1 import gateway_pb2
 from cove.options.v1 import options_pb2
@@ -113,7 +113,7 @@ class Connection:
     ) -> None:
         _need_running_loop()
         self.endpoint = endpoint
-        self.channel = grpc.aio.insecure_channel(endpoint.address, options=_OPTIONS + options)
+        self.channel = secure.channel(endpoint.address, endpoint.tls, _OPTIONS + options)
         self._patience = patience
         self._silence = silence
         self._reached = False

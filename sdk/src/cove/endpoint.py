@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from cove import status
+from cove import secure, status
+from cove.secure import Tls
 
 FILE: Final = "endpoint.json"
 """What `cove up` writes into its state directory while it runs."""
@@ -20,9 +21,12 @@ class Endpoint:
     """Where a gateway is, and what it wants to be shown."""
 
     address: str
-    """`host:port` or `unix:/path`."""
+    """`host:port`, `https://host:port` or `unix:/path`."""
 
     token: str = field(default="", repr=False)
+
+    tls: Tls | None = field(default=None, repr=False)
+    """None: without."""
 
     services: Mapping[str, str] = field(default_factory=dict)
     """Addresses of the services behind it, where this user can reach them."""
@@ -37,10 +41,13 @@ def find(
 ) -> Endpoint:
     """What is given wins, then COVE_ADDRESS and COVE_TOKEN, then the state directory.
 
-    The token of the state directory is sent to the gateway of that directory only. Raises
-    `Unavailable` when a state directory is named and no suite runs on it.
+    The token of the state directory is sent to the gateway of that directory only. An address
+    with `https://` is spoken to over TLS, as COVE_CA_FILE, COVE_CERTIFICATE_FILE and
+    COVE_KEY_FILE say. Raises `Unavailable` when a state directory is named and no suite runs on
+    it, and `InvalidArgument` when those files cannot be used.
     """
-    address = address or env.get("COVE_ADDRESS") or None
+    given = address or env.get("COVE_ADDRESS") or ""
+    address = given or None
     token = token if token is not None else env.get("COVE_TOKEN")
     token = token.strip() if token is not None else None  # A line end cannot be sent.
     left = _left(state or state_directory(env))
@@ -56,7 +63,26 @@ def find(
     ours = address == left.get("grpc")
     if token is None:
         token = _read(Path(left["token_file"])) if ours and left.get("token_file") else ""
-    return Endpoint(address=address, token=token, services=left.get("services", {}) if ours else {})
+    return Endpoint(
+        address=address,
+        token=token,
+        tls=_tls(env, address, given=bool(given)),
+        services=left.get("services", {}) if ours else {},
+    )
+
+
+def _tls(env: Mapping[str, str], address: str, *, given: bool) -> Tls | None:
+    if secure.is_secure(address):
+        return Tls.of(env)
+    if given and secure.wanted(env) and not address.startswith("unix:"):
+        # A token is not to go in the clear where somebody meant TLS.
+        raise status.InvalidArgument(
+            "the address is one without TLS, and files for TLS are named",
+            metadata={"address": address},
+            remedy=f"Write https://{secure.target(address)}, or unset COVE_CA_FILE, "
+            "COVE_CERTIFICATE_FILE and COVE_KEY_FILE.",
+        )
+    return None
 
 
 def state_directory(env: Mapping[str, str]) -> Path:

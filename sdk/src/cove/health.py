@@ -7,12 +7,14 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health_pb2
 
+from cove import secure
 from cove.endpoint import Endpoint
 from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2
 from cove.git.v1 import git_pb2
 from cove.provider.v1 import provider_pb2
 from cove.registry.v1 import registry_pb2
+from cove.secure import Tls
 
 SERVING: Final = "SERVING"
 UNREACHABLE: Final = "UNREACHABLE"
@@ -32,13 +34,19 @@ async def check(endpoint: Endpoint) -> Mapping[str, str]:
     for process, address in endpoint.services.items():
         if process in _FILES:
             asked += [(address, each) for each in _names(_FILES[process])]
-    states = await asyncio.gather(*(ask(address, name) for address, name in asked))
+    states = await asyncio.gather(*(_ask(*each, endpoint) for each in asked))
     return {name: state for (_, name), state in zip(asked, states, strict=True)}
 
 
-async def ask(address: str, service: str = "", timeout: float = _TIMEOUT) -> str:
+async def _ask(address: str, service: str, endpoint: Endpoint) -> str:
+    return await ask(address, service, tls=endpoint.tls if address == endpoint.address else None)
+
+
+async def ask(
+    address: str, service: str = "", timeout: float = _TIMEOUT, *, tls: Tls | None = None
+) -> str:
     """What the server at `address` says of a service; of all it serves without a name."""
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with secure.channel(address, tls) as channel:
         method = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,

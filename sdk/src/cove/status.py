@@ -14,6 +14,7 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from cove.errors.v1.errors_pb2 import ErrorReason
+from cove.handshake import explain
 
 _DOMAIN: Final = "cove"
 _DETAILS_KEY: Final = "grpc-status-details-bin"
@@ -160,10 +161,14 @@ def reason(error: grpc.aio.AioRpcError) -> ErrorReason.ValueType:
 
 def broken_off(address: str, cause: str = "", correlation_id: str = "") -> "Unavailable":
     """The gateway at `address` cannot be reached, or broke off."""
-    return Unavailable(
+    message, remedy = explain(address, cause) or (
         f"no answer from the gateway at {address}",
+        "Start the suite with `cove up`, or say where it is with COVE_ADDRESS.",
+    )
+    return Unavailable(
+        message,
         metadata={"cause": cause} if cause else {},
-        remedy="Start the suite with `cove up`, or say where it is with COVE_ADDRESS.",
+        remedy=remedy,
         request_id=correlation_id,
         broken_off=True,
     )

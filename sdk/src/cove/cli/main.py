@@ -29,7 +29,8 @@ Isolated, git-backed workspaces: make one from a repository, run commands in it,
 commit, push, throw it away.
 
 The gateway is found by COVE_ADDRESS and COVE_TOKEN, or by what `cove up` left in its state
-directory. `cove help COMMAND` says more of each command."""
+directory. COVE_CA_FILE, COVE_CERTIFICATE_FILE and COVE_KEY_FILE are for one over TLS, https://HOST:PORT.
+`cove help COMMAND` says more of each command."""
 _EXAMPLES: Final = """\
 Examples:
   cove up &                        # the whole suite, on this machine

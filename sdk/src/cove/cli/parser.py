@@ -148,7 +148,11 @@ class Commands:
     def of(cls, parser: argparse.ArgumentParser) -> "Commands":
         common = Parser(add_help=False)
         option = common.add_argument_group("connection").add_argument
-        option("--address", metavar="ADDR", help="the gateway, host:port (COVE_ADDRESS)")
+        option(
+            "--address",
+            metavar="ADDR",
+            help="the gateway, host:port or https://host:port (COVE_ADDRESS)",
+        )
         option(
             "--state", type=Path, metavar="DIR", help="state directory of `cove up` (COVE_STATE)"
         )
