@@ -30,7 +30,9 @@ from gateway.executions import ExecutionServicer
 from gateway.files import FileServicer
 from gateway.handles import Handles
 from gateway.identity.certificates import CertificateAuthenticator, Handed
+from gateway.identity.jwt import JwtAuthenticator
 from gateway.identity.several import Applies, Several
+from gateway.identity.trusted import trusted
 from gateway.life import Life
 from gateway.limits import LifeLimits
 from gateway.losses import Losses
@@ -63,11 +65,12 @@ from servicekit.tls import certificates_of
 async def gateway(config: Config, *, clock: Clock | None = None) -> AsyncIterator[Served]:
     """Serves while the block runs. The tools need not be up yet."""
     handed = Handed()
-    authenticator = _authenticator(config, handed)
     async with (
+        trusted(config) as by_jwt,
         tools(config) as behind,
         Trail.open(behind.audit, config.runtime / "audit") as trail,
     ):
+        authenticator = _authenticator(config, handed, by_jwt)
         witnesses = Witnesses(trail, TENANT)
         records = Records(behind.registry)
         deadlines = Deadlines(config.create_limit, config.operation_limit)
@@ -178,12 +181,16 @@ class Parts:
         }
 
 
-def _authenticator(config: Config, handed: Handed) -> Authenticator:
+def _authenticator(
+    config: Config, handed: Handed, by_jwt: JwtAuthenticator | None
+) -> Authenticator:
     if config.no_auth:
         return NoAuthenticator()
     by_file = TokenAuthenticator(config.token_path)
     by_file.check()
     asked: list[tuple[Applies, Authenticator]] = []
+    if by_jwt:
+        asked.append((by_jwt.applies, by_jwt))
     if config.certificates_file:
         by_certificate = CertificateAuthenticator(config.certificates_file, handed)
         asked.append((by_certificate.applies, by_certificate))

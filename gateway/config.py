@@ -4,13 +4,14 @@ import ipaddress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from servicekit.config import ConfigError, ServerConfig, together
 
 _UNIX = "unix:"
 _NODE = "{node}"
 _OF_NODES = ("git", "provider", "executor")
+_OF_JWT = ("jwt_audience", "jwt_keys_file", "jwt_ca_file", "jwt_tenant_claim", "jwt_role_claim")
 _IDS = ("registry_id", "git_id", "provider_id", "executor_id")
 
 
@@ -36,6 +37,39 @@ class Config(ServerConfig):
     """File that says who those callers are, in lines of a SPIFFE id (with `/*` at its end: all
     below it), a tenant, and `reader`, `writer` or `admin`; the first that fits decides. Read
     again when it changes."""
+
+    jwt_issuer: str = ""
+    """Issuer (`iss`) of the tokens, JWTs, that callers may show: of OpenID Connect. Its keys are
+    fetched from where it says at `/.well-known/openid-configuration`. Empty: no JWTs."""
+
+    jwt_audience: str = ""
+    """What must be in `aud` of each. Required with an issuer."""
+
+    jwt_keys_file: Path | None = None
+    """File with the issuer's keys (JWKS), read again when it changes; then nothing is fetched."""
+
+    jwt_ca_file: Path | None = None
+    """File (PEM) with authorities by which the issuer is checked besides the system's."""
+
+    jwt_principal_claim: str = "sub"
+    """The claim that names the caller. A name with dots is one, or the way to one."""
+
+    jwt_tenant_claim: str = ""
+    """The claim that names the tenant. Empty: all are of `JWT_TENANT`."""
+
+    jwt_tenant: str = "default"
+    """The tenant where no claim names it."""
+
+    jwt_role_claim: str = ""
+    """The claim with the role, or with a list of roles or groups, of which the highest counts.
+    Empty: all have `JWT_ROLE`."""
+
+    jwt_roles: tuple[str, ...] = ()
+    """What the values of the claim mean, as `value=reader`, `value=writer` or `value=admin`,
+    separated by commas; others mean nothing. Empty: they are these words themselves."""
+
+    jwt_role: Literal["reader", "writer", "admin"] = "reader"
+    """The role where no claim names it."""
 
     token_file: Path | None = None
     """File (0600) with the token that callers show; read again when it changes.
@@ -114,7 +148,7 @@ class Config(ServerConfig):
     def __post_init__(self) -> None:
         ServerConfig.__post_init__(self)  # super() does not work in a class with slots.
         together(self, "tools_certificate_file", "tools_key_file")
-        self._check_tls()
+        self._check_identity()
         for name in _OF_NODES if self.nodes else ():
             if _NODE not in getattr(self, name):
                 raise ConfigError(
@@ -146,7 +180,7 @@ class Config(ServerConfig):
     def _socket(self) -> str:
         return f"{_UNIX}{self.runtime}/{self.service}"
 
-    def _check_tls(self) -> None:
+    def _check_identity(self) -> None:
         if self.peers:
             raise ConfigError(
                 f"{self.name_of('peers')}: callers are in {self.name_of('certificates_file')}"
@@ -159,6 +193,8 @@ class Config(ServerConfig):
             ("tools_ca_file", "tools_certificate_file", not shown),
             ("tools_certificate_file", "tools_ca_file", not self.tools_ca_file),
             *((each, "tools_ca_file", not self.tools_ca_file) for each in _IDS),
+            ("jwt_issuer", "jwt_audience", not self.jwt_audience),
+            *((each, "jwt_issuer", not self.jwt_issuer) for each in _OF_JWT),
         ):
             if getattr(self, name) and missing:
                 raise ConfigError(f"{self.name_of(without)}: required with {name.upper()}")
