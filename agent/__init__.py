@@ -5,7 +5,11 @@ what it imports (`frames`, `formats`, `removal`) load only what starts in millis
 """
 
 SANDBOX_UID = 60900
-"""User and group id of everything in a sandbox when the launcher is root."""
+"""User and group id of everything in a sandbox when the launcher is root: inside always, outside
+unless the worktree is of another user, that of its tenant."""
+
+KEEPER_UID = SANDBOX_UID + 1
+"""User and group id of the repositories, which no sandbox may write."""
 
 PROTOCOL_VERSION = 1
 """Of the agent's and the launcher's sockets; a peer with another major version is refused."""

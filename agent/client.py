@@ -68,7 +68,8 @@ class AgentClient(FileRequests, InputRequests):
     @classmethod
     @asynccontextmanager
     async def connect(cls, path: Path, *uids: int, timeout: float = TIMEOUT) -> AsyncIterator[Self]:
-        """Connect to the agent that listens at `path` and must run as one of `uids`.
+        """Connect to the agent that listens at `path` and must run as one of `uids`; or, where
+        the launcher gave the socket to another user, as that one.
 
         Raises PeerGone when there is none (dormant, or just gone), PeerTooOld.
         """
@@ -82,7 +83,7 @@ class AgentClient(FileRequests, InputRequests):
             try:
                 # Answering once more proves that the pid was not reused before pidfd_open.
                 await channel.request(frames.HELLO, b"", timeout)
-                if channel.pid != pid or channel.uid not in uids:
+                if channel.pid != pid or channel.uid not in _allowed(path, uids):
                     raise PeerGone("somebody else answered")
                 yield cls(channel, pidfd)
             finally:
@@ -259,3 +260,12 @@ class AgentClient(FileRequests, InputRequests):
         """
         reply = await self._ask(frames.HANDLE, frames.pack(handle), timeout)
         return reply.payload
+
+
+def _allowed(path: Path, uids: tuple[int, ...]) -> tuple[int, ...]:
+    """Sockets are in folders that only root can change, where anybody but root owns one."""
+    try:
+        owner = path.stat().st_uid
+    except OSError as error:
+        raise PeerGone("the agent went away") from error
+    return uids if os.geteuid() != 0 or owner == 0 else (owner,)

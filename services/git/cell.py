@@ -7,12 +7,12 @@ it talks to a remote, no network. It ends when the service ends.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
-from agent import SANDBOX_UID
+from agent import KEEPER_UID, SANDBOX_UID
 from services.git import program
 from services.git.command import Command, Where, git
 from services.git.entrance import Entrance, unavailable
@@ -34,11 +34,16 @@ __all__ = ["MADE", "Bind", "Cell", "Cells", "Identity", "owner_of", "timed_out_a
 class Cells:
     """Makes cells. As root they run as users without rights, else as the service's own user.
 
-    All directories that cells are given as binds lie below `homes`.
+    All directories that cells are given as binds lie below `homes`. `uid_of` gives tenants users
+    of their own.
     """
 
     def __init__(
-        self, homes: Sequence[Path], bwrap: Path | None = None, bounds: Bounds | None = None
+        self,
+        homes: Sequence[Path],
+        bwrap: Path | None = None,
+        bounds: Bounds | None = None,
+        uid_of: Callable[[str], int] | None = None,
     ) -> None:
         self._root = os.geteuid() == 0
         self._pool = Pool(bounds or Bounds())
@@ -46,8 +51,9 @@ class Cells:
         self._works = False
         own = Identity(os.geteuid(), os.getegid())
         self.sandbox = Identity(SANDBOX_UID, SANDBOX_UID) if self._root else own
-        """Owns worktrees; runs every command that looks at one."""
-        self.keeper = Identity(SANDBOX_UID + 1, SANDBOX_UID + 1) if self._root else own
+        """Of those who have no other: owns worktrees, runs every command that looks at one."""
+        self._uid_of = uid_of
+        self.keeper = Identity(KEEPER_UID, KEEPER_UID) if self._root else own
         """Owns repositories, which no sandbox may write."""
 
     async def __aenter__(self) -> "Cells":
@@ -56,6 +62,18 @@ class Cells:
     async def __aexit__(self, *_: object) -> None:
         await self._pool.close()
         self._entrance.close()
+
+    def sandbox_of(self, tenant: str) -> Identity:
+        """Owns the worktrees of a tenant, which is named by its folder; runs every command that
+        looks at one. Raises `ResourceExhausted`."""
+        if self._uid_of is None:
+            return self.sandbox
+        uid = self._uid_of(tenant)
+        return Identity(uid, uid)
+
+    def mode_of(self, owner: Identity) -> int:
+        """Of the directory of a worktree: of no concern to others, where those have other uids."""
+        return 0o755 if owner == self.sandbox else 0o700
 
     @property
     def privileged(self) -> bool:

@@ -163,14 +163,13 @@ class _Place:
         return await asyncio.to_thread(lambda: [*_read(output, pairs)])
 
     def _cell(self) -> Cell:
-        cells = self.repository.cells
         binds = [Bind(source=self.repository.path, target=STORE)]
         binds += [
             Bind(source=path, target=f"{_WORK}/{number}")
             for number, path in enumerate(self.objects)
         ]
         return Cell(
-            identity=cells.sandbox,
+            identity=self.repository.sandbox,
             binds=binds,
             files=raw.files(self.made),
             memories={_MADE: _MADE_BYTES},

@@ -1,6 +1,6 @@
 """Settings of git."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar, Final
@@ -43,6 +43,10 @@ class Config(ServerConfig):
     checkout_cache: ByteSize = _DEFAULT_CHECKOUTS
     """How much disk the checkouts may take that worktrees are layers over. The least recently used
     go first; those in use never do."""
+
+    sandbox_uids: str = field(default="", metadata={"variable": "COVE_PROVIDER__SANDBOX_UIDS"})
+    """Uids outside, `first-last`, of which each tenant's sandboxes get one of their own; see
+    docs/security.md. Only as root. Empty: all are of one user."""
 
     committer_name: str = "Cove"
     """Name of the committer of every commit, and of its author where none is given."""

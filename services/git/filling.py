@@ -73,7 +73,7 @@ class Filled:
 async def date(cells: Cells, repository: Repository, commit: str) -> int:
     """When `commit` was made, in seconds since the epoch. Raises `RevisionNotFound`."""
     command = git(_where(), "rev-list", ["--no-walk", "--timestamp"], values=[commit])
-    result = await cells.run(_cell(cells, repository), command)
+    result = await cells.run(_cell(repository), command)
     moment, _, found = result.output.decode("ascii", "replace").strip().partition(" ")
     if result.code != 0 or found != commit or not moment.isdigit():
         raise RevisionNotFound("the repository has no such commit", revision=commit)
@@ -86,7 +86,7 @@ async def difference(
     """How `commit` differs from `lower`; None when that is much, or `lower` is gone."""
     command = git(_where(), "diff-tree", values=[lower, commit])
     try:
-        result = await cells.run(_cell(cells, repository), command, limit=_DIFFERENCE_LIMIT)
+        result = await cells.run(_cell(repository), command, limit=_DIFFERENCE_LIMIT)
     except OutputTooLarge:
         return None
     return layers.read(result.output) if result.code == 0 else None
@@ -105,7 +105,7 @@ async def fill(
     Raises `PathForbidden`, `DiskFull`, and `PermissionError` where `over` another
     one is not possible, as the service may not make whiteouts.
     """
-    lay_out(tree, cells.sandbox)
+    lay_out(tree, repository.sandbox)
     where = _where(index=True)
     if over is None:
         stdin, tolerance = b"", list[str]()
@@ -114,7 +114,7 @@ async def fill(
             git(where, "checkout-index", ["-a", "-f"]),
         )
     else:
-        _lay_over(tree, over, cells.sandbox)
+        _lay_over(tree, over, repository.sandbox)
         stdin = b"".join(path + b"\0" for path in over.difference.written)
         tolerance = ["--ignore-missing"]
         take = (
@@ -125,7 +125,7 @@ async def fill(
     refresh = git(where, "update-index", [*tolerance, "--refresh"])
     return await _run(
         cells,
-        _cell(cells, repository, tree),
+        _cell(repository, tree),
         [*take, _aged(moment, refresh), refresh, *_counted(refresh)],
         stdin,
     )
@@ -196,7 +196,7 @@ def _lay_over(tree: Path, over: Over, owner: Identity) -> None:
         raise OSError("a checkout has no index")
 
 
-def _cell(cells: Cells, repository: Repository, tree: Path | None = None) -> Cell:
+def _cell(repository: Repository, tree: Path | None = None) -> Cell:
     if tree is None:
         return repository.cell()
     binds = [
@@ -204,7 +204,7 @@ def _cell(cells: Cells, repository: Repository, tree: Path | None = None) -> Cel
         Bind(source=tree, target=_TREE, writable=True),
     ]
     return Cell(
-        identity=cells.sandbox,
+        identity=repository.sandbox,
         binds=binds,
         directories=[f"{_GIT}/{name}" for name in ("refs", "objects", "info")],
         files={

@@ -164,14 +164,14 @@ class Forks:
             )
 
     async def _finish(self, record: Record, workspace: Workspace) -> Record:
-        directory, sandbox = self._records.directory(record.uid), self._cells.sandbox
+        directory, sandbox = self._records.directory(record.uid), workspace.repository.sandbox
         for left in [path for path in directory.iterdir() if path.is_dir()]:
             await files.remove_tree(left)
         paths = self._worktrees.layout.paths(record)
         if record.mode is Mode.PLAIN:
             await self._stacks.copy_to(record.layers[0], paths.tree)
         else:
-            files.make_directory(paths.tree, sandbox)
+            files.make_directory(paths.tree, sandbox, self._cells.mode_of(sandbox))
             files.make_directory(paths.work, sandbox)
             self._stacks.write(directory, record.layers)
         paths.outside.mkdir()

@@ -102,7 +102,7 @@ def check_followed(workspace: Workspace) -> None:
 
 async def _import(workspace: Workspace, found: str, head: str, most: int) -> None:
     repository, cells = workspace.repository, workspace.cells
-    files.make_directory(workspace.paths.scratch, cells.sandbox)
+    files.make_directory(workspace.paths.scratch, repository.sandbox)
     known = await repository.refs("refs/remotes/origin/")
     have = [commit for commit in (head, *list(known.values())[:_EXCLUDED]) if commit]
     wanted = "\n".join([found, *(f"^{commit}" for commit in have), ""]).encode()

@@ -9,6 +9,7 @@ from services.git.errors import WorktreeNotFound
 from services.git.record import Mode, Record, Records
 from services.git.repositories import Repositories
 from services.git.repository import Repository
+from services.git.sandbox import Identity
 from services.git.stacks import EMPTY
 from services.git.workspace import Paths, Workspace
 
@@ -33,20 +34,28 @@ class Layout:
     def load(self) -> None:
         """Have what all worktrees need."""
         self.layers.mkdir(exist_ok=True, mode=0o711)
-        empty = self.layers / EMPTY
-        empty.mkdir(exist_ok=True)
-        filling.lay_out(empty, self._cells.sandbox)
+        self._empty(self._cells.sandbox)
+
+    def _empty(self, owner: Identity) -> Path:
+        """What stands in for the checkout of a repository without a commit; made if absent."""
+        path = self.layers / (EMPTY if owner == self._cells.sandbox else f"{EMPTY}-{owner.uid}")
+        if not path.exists() or owner == self._cells.sandbox:
+            path.mkdir(exist_ok=True)
+            filling.lay_out(path, owner)
+        return path
 
     async def lay_out(self, record: Record, repository: Repository, commit: str) -> None:
         """Make the directories of a worktree, without what was left of an earlier attempt."""
         directory = self._records.directory(record.uid)
         for left in [path for path in directory.iterdir() if path.is_dir()]:
             await files.remove_tree(left)
-        sandbox = self._cells.sandbox
+        sandbox = repository.sandbox
         plain = record.mode is Mode.PLAIN
-        files.make_directory(directory / ("tree" if plain else "upper"), sandbox)
+        tree, mode = directory / ("tree" if plain else "upper"), self._cells.mode_of(sandbox)
+        files.make_directory(tree, sandbox, mode)
         if plain:
-            await self._fill(repository, commit, directory / "tree")
+            await self._fill(repository, commit, tree)
+            tree.chmod(mode)
         else:
             files.make_directory(directory / "work", sandbox)
             if commit:
@@ -59,7 +68,7 @@ class Layout:
 
     async def _fill(self, repository: Repository, commit: str, tree: Path) -> None:
         if not commit:
-            filling.lay_out(tree, self._cells.sandbox)
+            filling.lay_out(tree, repository.sandbox)
             return
         moment = await filling.date(self._cells, repository, commit)
         await filling.fill(self._cells, repository, commit, tree, moment)
@@ -68,7 +77,7 @@ class Layout:
         """Raises `WorktreeNotFound` where the checkout is gone."""
         lowers: tuple[Path, ...] = ()
         if record.mode is not Mode.PLAIN:
-            lowers = (self.layers / EMPTY,)
+            lowers = (self._empty(self._repository_of(record).sandbox),)
             if record.checkout:
                 found = self._checkouts.find(self._repository_of(record), record.checkout)
                 if found is None:

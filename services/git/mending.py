@@ -77,10 +77,11 @@ def _whole(home: Path, commit: str) -> bool:
 
 def unknown_layers(root: Path, records: Sequence[Record]) -> list[str]:
     """Names of frozen layers that nobody stands on."""
-    known = {EMPTY, *(name for each in records for name in layers_of(each))}
+    known = {*(name for each in records for name in layers_of(each))}
     with suppress(FileNotFoundError):
         names = (path.name for path in (root / "layers").iterdir())
-        return sorted(name for name in names if name not in known and not name.startswith("."))
+        ours = (name for name in names if not name.startswith((".", EMPTY)))
+        return sorted(name for name in ours if name not in known)
     return []
 
 

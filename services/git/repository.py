@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.git import partial, refs
-from services.git.cell import Bind, Cell, Cells
+from services.git.cell import Bind, Cell, Cells, Identity
 from services.git.command import Where, git
 from services.git.errors import CellLost, RevisionNotFound, failed, is_full
 from services.git.partial import Partial
@@ -60,6 +60,11 @@ class Repository:
     def partial(self) -> Partial | None:
         """What of its origin it holds; None: all."""
         return partial.read(self.path)
+
+    @property
+    def sandbox(self) -> Identity:
+        """Who the sandboxes of its tenant are."""
+        return self.cells.sandbox_of(self.path.parent.name)
 
     @property
     def objects(self) -> Path:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from services.git import files, flat
-from services.git.cell import Cells
+from services.git.cell import Cells, owner_of
 from services.git.errors import InUse, TreeChanges
 from services.git.record import Record, Records
 from services.git.workspace import Workspace
@@ -48,7 +48,7 @@ class Stacks:
             if record.freezing:
                 await self._freeze(record)
         for path in list(self._root.iterdir()):
-            if path.name != EMPTY and not self._records.stand_on(path.name):
+            if not path.name.startswith(EMPTY) and not self._records.stand_on(path.name):
                 await files.remove_tree(path)
 
     async def frozen(
@@ -111,7 +111,8 @@ class Stacks:
         if not layer.exists():
             upper.rename(layer)
             files.sync_directory(self._root)
-        files.make_directory(upper, self._cells.sandbox)
+        owner = owner_of(layer)
+        files.make_directory(upper, owner, self._cells.mode_of(owner))
         files.sync_directory(directory)
         return self._records.keep(replace(record, layers=layers, freezing=""))
 

@@ -121,7 +121,7 @@ class Workspace:
         binds.append(Bind(source=self.repository.objects, target=_STORE))
         binds.append(Bind(source=self.paths.scratch, target=_SCRATCH, writable=True))
         return Cell(
-            identity=self.cells.sandbox,
+            identity=self.repository.sandbox,
             binds=binds,
             constants={
                 f"{_GIT}/refs/": b"",
@@ -160,7 +160,7 @@ class Workspace:
             "head": head,
             **more,
         }
-        files.make_directory(self.paths.scratch, self.cells.sandbox)
+        files.make_directory(self.paths.scratch, self.repository.sandbox)
         answer, _ = await self.cells.call(self.cell(), name, payload, descriptors, timeout=_TIMEOUT)
         if name == "changes":
             self._answered = (question, answer) if is_settled(scans, began) else None

@@ -31,6 +31,11 @@ class Config(ServerConfig):
     processes: int = 4096
     """How many processes and threads an environment may have where its spec does not say."""
 
+    sandbox_uids: str = ""
+    """Uids outside, `first-last`, of which each tenant's sandboxes get one of their own; git, which
+    gives them out, is told by the same variable. Only as root, and with the driver `local` alone.
+    Empty: all are of one user."""
+
     egress_networks: tuple[str, ...] = ()
     """Networks that are not public, as `10.1.0.0/16`, whose hosts workspaces may reach all the
     same if their own list names them; separated by commas. Loopback is this host's own."""
@@ -68,6 +73,8 @@ class Config(ServerConfig):
             raise ConfigError("COVE_DRIVERS: names a driver twice")
         if "docker" in self.drivers and not self.node:
             raise ConfigError("COVE_PROVIDER__NODE: the driver docker needs it")
+        if self.sandbox_uids and self.drivers != ("local",):
+            raise ConfigError("COVE_PROVIDER__SANDBOX_UIDS: only with the driver local alone")
         for each in self.egress_networks:
             try:
                 ip_network(each)

@@ -11,6 +11,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from agent.handle import valid_uid
+from agent.owner import user_of
 from agent.protocol import Facts, Mode, SandboxSpec
 from servicekit import calls
 from servicekit.disk import DiskGuard
@@ -134,7 +135,7 @@ class SandboxDriver:
             if record.stopped:
                 raise EnvironmentStopped("the environment is stopped", uid=uid)
             spec = self._sandbox(record, facts)
-            owner = facts.sandbox_uid if facts.mode is Mode.ROOT else None
+            owner = user_of(spec.workspace) if facts.mode is Mode.ROOT else None
             self._records.make_folders(uid, owner)
             limit = calls.current().limits.active_environments
             async with (
