@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Final
 
-from services.provider.driver import Capability
+from services.provider.capabilities import Capability
 from services.provider.drivers.abilities import BY_HOST, BY_THE_AGENT, WITH_IMAGES
 from services.provider.drivers.dagger.abilities import CAN
 from services.provider.drivers.local import Launched

@@ -11,21 +11,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from cove.mount.v1 import mount_pb2
 from cove.provider.v1 import provider_pb2 as pb
 from servicekit.errors import InvalidArgument
-from services.provider.driver import (
+from services.provider.capabilities import (
     Capabilities,
     Capability,
     Disk,
-    Found,
     Isolation,
-    Limits,
     Method,
     Mounting,
-    Network,
-    Observation,
-    Rule,
-    Spec,
-    Worktree,
 )
+from services.provider.driver import Found, Limits, Network, Observation, Rule, Spec, Worktree
 
 _MOUNT_VERSIONS: Final = (1, 2)
 _XATTRS: Final = {

@@ -17,7 +17,8 @@ from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
 from servicekit.status import Context
 from services.provider import convert
-from services.provider.driver import Capability, Driver, Spec
+from services.provider.capabilities import Capability
+from services.provider.driver import Driver, Spec
 from services.provider.errors import CapabilityMissing, DriverUnknown, HandleInvalid
 
 R = TypeVar("R")

@@ -7,7 +7,7 @@ import pytest
 from cove.registry.v1 import registry_pb2
 from cove.status import CoveError, FailedPrecondition, InvalidArgument
 from scripts.driver_table import BY_THE_MACHINE, CERTAIN
-from services.provider.driver import Capability
+from services.provider.capabilities import Capability
 from tests.drivers.standing import Stage
 
 SPECS: Final[dict[str, dict[str, Any]]] = {

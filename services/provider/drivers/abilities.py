@@ -4,7 +4,14 @@ from datetime import timedelta
 from typing import Final
 
 from agent.protocol import Facts, Mode
-from services.provider.driver import Capabilities, Capability, Disk, Isolation, Method, Mounting
+from services.provider.capabilities import (
+    Capabilities,
+    Capability,
+    Disk,
+    Isolation,
+    Method,
+    Mounting,
+)
 
 BY_HOST: Final = frozenset(
     {

@@ -11,7 +11,8 @@ from agent.launcher_client import LauncherClient, LauncherError, PeerGone, PeerT
 from agent.protocol import Facts, SandboxSpec, State
 from servicekit import calls
 from servicekit.errors import Unavailable
-from services.provider.driver import Capability, Spec
+from services.provider.capabilities import Capability
+from services.provider.driver import Spec
 from services.provider.drivers.making import Sandboxes
 from services.provider.drivers.records import Record
 from services.provider.errors import ActivationFailed, SandboxUnavailable

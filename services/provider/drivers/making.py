@@ -4,7 +4,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
 from agent.protocol import Facts, SandboxSpec, SandboxStatus
-from services.provider.driver import Capability, Spec
+from services.provider.capabilities import Capability
+from services.provider.driver import Spec
 from services.provider.drivers.records import Record
 
 BUILD: Final = 590.0

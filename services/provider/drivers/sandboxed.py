@@ -16,10 +16,8 @@ from agent.protocol import Facts, Mode, SandboxSpec
 from servicekit import calls
 from servicekit.disk import DiskGuard
 from servicekit.errors import ServiceError
+from services.provider.capabilities import Capabilities, Capability, Mounting
 from services.provider.driver import (
-    Capabilities,
-    Capability,
-    Mounting,
     Network,
     Observation,
     Provisioned,

@@ -3,7 +3,8 @@ freeze, or to limit."""
 
 from typing import Final
 
-from services.provider.driver import Capability, Spec
+from services.provider.capabilities import Capability
+from services.provider.driver import Spec
 from services.provider.errors import CapabilityMissing
 
 CAN: Final = frozenset(

@@ -12,13 +12,10 @@ from agent.handle import Handle
 from servicekit import calls
 from servicekit.disk import DiskGuard
 from servicekit.errors import InvalidArgument, Unavailable
+from services.provider.capabilities import Capabilities, Isolation, Method, Mounting
 from services.provider.driver import (
-    Capabilities,
     Found,
-    Isolation,
     Limits,
-    Method,
-    Mounting,
     Network,
     Observation,
     Provisioned,
