@@ -31,8 +31,14 @@ REMEDIES: Final[Mapping[str, str]] = {
     "DISK_FULL": "Delete workspaces or executions that are not needed, or have the operator add "
     "space.",
     "SHUTTING_DOWN": _WAIT,
+    "SHARE_LIMITED": "Name the shared workspace, or use a token of the whole tenant.",
+    "AUTHENTICATION_LIMIT": "Wait for the time given in RetryInfo; if your token is valid, find "
+    "out who else behind your address sends ones that are not.",
     "DATABASE_UNAVAILABLE": "Retry with the same request id; if it lasts, have the operator look "
     "after the database.",
+    "TOKEN_NOT_FOUND": "Check the name; list the tokens.",
+    "TOKEN_EXISTS": "Choose another id.",
+    "TOKEN_LIMIT": "Revoke tokens that are not needed.",
     "ENVIRONMENT_NOT_FOUND": "Check the name; it may have been deleted.",
     "ENVIRONMENT_EXISTS": "Choose another id, or use the environment that is there.",
     "ETAG_MISMATCH": _READ_AGAIN,

@@ -42,7 +42,7 @@ async def registry(config: Config, *, now: Clock | None = None) -> AsyncIterator
         tokens = PageTokens(await store.secret("page_tokens"))
         rules = Rules(store.now, admit=partial(_admit, config))
         servicer = RegistryServicer(store, rules, tokens, config.heartbeat)
-        access = AccessServicer(store.quotas, tokens, config.quota)
+        access = AccessServicer(store.quotas, store.tokens, tokens, config.quota)
         audit = AuditServicer(store.trail, tokens)
         services = {
             "cove.registry.v1.RegistryService": partial(

@@ -65,7 +65,8 @@ def marks(path: Path) -> dict[str, Mark]:
 
 
 def settle(target: Path, source: Path) -> list[str]:
-    """Take over from the live database who has been deleted since the copy was made.
+    """Take over from the live database who has been deleted since the copy was made, and which
+    tokens were revoked.
 
     Returns the uids of those that are gone: nothing of theirs is needed.
     """
@@ -78,6 +79,7 @@ def settle(target: Path, source: Path) -> list[str]:
                 gone.append(uid)
             elif now[uid].state != state and now[uid].state in _LEAVING:
                 _replace(db, live, uid)
+        _revoke(db, live)
         _count(db, 0)
         db.execute(RECOUNT)
         db.execute("COMMIT")
@@ -160,6 +162,20 @@ def _replace(db: sqlite3.Connection, live: sqlite3.Connection, uid: str) -> None
     db.execute("DELETE FROM environment WHERE uid = ?", (uid,))
     if row:
         db.execute(f"INSERT INTO environment ({_COLUMNS}) VALUES ({_PLACES})", row)  # noqa: S608
+
+
+def _revoke(db: sqlite3.Connection, live: sqlite3.Connection) -> None:
+    """What was revoked stays so. A live database of before there were tokens has none."""
+    if not live.execute("SELECT 1 FROM sqlite_schema WHERE name = 'token'").fetchone():
+        return
+    if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'token'").fetchone():
+        return
+    ended = live.execute("SELECT revoke_time, tenant, id FROM token WHERE revoke_time > 0")
+    for revoke_time, *key in ended.fetchall():
+        db.execute(
+            "UPDATE token SET revoke_time = ? WHERE tenant = ? AND id = ?", (revoke_time, *key)
+        )
+        db.execute("DELETE FROM token_hash WHERE tenant = ? AND id = ?", key)
 
 
 def _count(db: sqlite3.Connection, least: int) -> None:

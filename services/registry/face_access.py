@@ -1,7 +1,7 @@
-"""gRPC face of the quotas, and of the audit log."""
+"""gRPC face of the quotas, of the tokens, and of the audit log."""
 
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from cove.registry.v1 import access_pb2 as pb
 from cove.registry.v1 import audit_pb2
@@ -14,6 +14,8 @@ from servicekit.status import Context
 from services.registry.quotas import Quotas, message, updated
 from services.registry.rules import digest
 from services.registry.store import RequestId
+from services.registry.tokens import NAMES, Tokens, draft, revoked
+from services.registry.tokens import message as token_message
 from services.registry.trail import Entry, Place, Trail, Wanted
 
 _DEFAULT_PAGE: Final = 100
@@ -23,9 +25,10 @@ _MAX_PAGE: Final = 1000
 class AccessServicer(AccessServiceServicer):
     """`limits` are those of a tenant that has none of its own."""
 
-    def __init__(self, quotas: Quotas, tokens: PageTokens, limits: Limits) -> None:
+    def __init__(self, quotas: Quotas, tokens: Tokens, pages: PageTokens, limits: Limits) -> None:
         self._quotas = quotas
         self._tokens = tokens
+        self._pages = pages
         self._limits = limits
 
     async def GetQuota(self, request: pb.GetQuotaRequest, context: Context) -> pb.GetQuotaResponse:
@@ -42,13 +45,13 @@ class AccessServicer(AccessServiceServicer):
     async def ListQuotas(
         self, request: pb.ListQuotasRequest, context: Context
     ) -> pb.ListQuotasResponse:
-        asked = self._tokens.page(request, default=_DEFAULT_PAGE, maximum=_MAX_PAGE)
+        asked = self._pages.page(request, default=_DEFAULT_PAGE, maximum=_MAX_PAGE)
         found = await self._quotas.page(asked.after, asked.size + 1)
         shown = found[: asked.size]
         more = len(found) > asked.size
         return pb.ListQuotasResponse(
             quotas=[message(each, self._limits) for each in shown],
-            next_page_token=self._tokens.next(request, after=shown[-1].tenant) if more else "",
+            next_page_token=self._pages.next(request, after=shown[-1].tenant) if more else "",
             page_size=asked.size,
         )
 
@@ -64,6 +67,48 @@ class AccessServicer(AccessServiceServicer):
                 for each in wrong
             ]
         )
+
+    async def CreateToken(
+        self, request: pb.CreateTokenRequest, context: Context
+    ) -> pb.CreateTokenResponse:
+        identity = calls.current().identity
+        asked = draft(request, identity.tenant, identity.principal)
+        request.ClearField("hash")  # Each retry has one of its own.
+        answer = await self._tokens.create(asked, _request_id(request))
+        return pb.CreateTokenResponse.FromString(answer)
+
+    async def ListTokens(
+        self, request: pb.ListTokensRequest, context: Context
+    ) -> pb.ListTokensResponse:
+        asked = self._pages.page(request, default=_DEFAULT_PAGE, maximum=_MAX_PAGE)
+        tenant = calls.current().identity.tenant
+        found = await self._tokens.page(
+            tenant, asked.after, asked.size + 1, ended=request.show_ended
+        )
+        shown = found[: asked.size]
+        more = len(found) > asked.size
+        return pb.ListTokensResponse(
+            tokens=[token_message(each) for each in shown],
+            next_page_token=self._pages.next(request, after=shown[-1].id) if more else "",
+            page_size=asked.size,
+        )
+
+    async def RevokeToken(
+        self, request: pb.RevokeTokenRequest, context: Context
+    ) -> pb.RevokeTokenResponse:
+        tenant, id_ = calls.current().identity.tenant, request.name.removeprefix(NAMES)
+        change = partial(revoked, request)
+        answer = await self._tokens.change(tenant, id_, change, _request_id(request))
+        return pb.RevokeTokenResponse.FromString(answer)
+
+    async def LookUpTokens(
+        self, request: pb.LookUpTokensRequest, context: Context
+    ) -> pb.LookUpTokensResponse:
+        answer = pb.LookUpTokensResponse()
+        for each in await self._tokens.valid(request.hashes):
+            found = answer.found.add(hash=each.hash, token=token_message(each.token))
+            found.remaining.FromNanoseconds(each.remaining)
+        return answer
 
 
 class AuditServicer(AuditServiceServicer):
@@ -117,7 +162,7 @@ def _place(after: str) -> Place | None:
     return Place(int(time), id_)
 
 
-def _request_id(request: pb.UpdateQuotaRequest) -> RequestId | None:
+def _request_id(request: Any) -> RequestId | None:
     if not request.request_id:
         return None
     identity = calls.current().identity

@@ -46,6 +46,7 @@ def examine(path: Path) -> Iterator[Disagreement]:
             return
         yield from _counter(db)
         yield from _quotas(db)
+        yield from _tokens(db)
         for row in db.execute(f"SELECT {_COLUMNS} FROM environment ORDER BY uid"):  # noqa: S608
             yield from _document(Record(*row))
 
@@ -118,6 +119,22 @@ def _quotas(db: sqlite3.Connection) -> Iterator[Disagreement]:
             tenant,
             f"{known} workspaces are counted, and there are {there}",
             ((RECOUNT,),),
+        )
+
+
+def _tokens(db: sqlite3.Connection) -> Iterator[Disagreement]:
+    """Whoever has the secret of such a hash would not be let in: nothing is lost with it."""
+    rows = db.execute(
+        "SELECT tenant, id, count(*) FROM token_hash h WHERE NOT EXISTS (SELECT 1 FROM token t"
+        " WHERE t.tenant = h.tenant AND t.id = h.id AND t.revoke_time = 0) GROUP BY tenant, id"
+    )
+    for tenant, id_, count in rows.fetchall():
+        delete = "DELETE FROM token_hash WHERE tenant = ? AND id = ?"
+        yield Disagreement(
+            "registry-token",
+            f"{tenant}/{id_}",
+            f"{count} hashes of a token that is not there, or revoked",
+            ((delete, tenant, id_),),
         )
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from services.registry.sqlite_tenants import sweep_audit
+from services.registry.sqlite_tokens import sweep_tokens
 
 PART: Final = 1000
 
@@ -41,7 +42,8 @@ def sweep(db: sqlite3.Connection, now: int, retention: Retention) -> int:
         (now - ns(retention.requests_age), PART),
     ).rowcount
     audited = sweep_audit(db, now - ns(retention.audit_age))
-    return changes + requests + audited
+    ended = sweep_tokens(db, now - ns(retention.audit_age))
+    return changes + requests + audited + ended
 
 
 def ns(duration: timedelta) -> int:

@@ -26,6 +26,7 @@ from services.registry.retention import Retention, ns, sweep
 from services.registry.selecting import HISTORY, PLACEHOLDER, statement
 from services.registry.sqlite_rows import COLUMNS, apply, find, remember
 from services.registry.sqlite_tenants import SqliteQuotas, SqliteTrail, append
+from services.registry.sqlite_tokens import SqliteTokens
 from services.registry.store import (
     BY_NAME,
     Answer,
@@ -87,6 +88,7 @@ class SqliteStore:
         self._limits = limits
         self.quotas = SqliteQuotas(reading, self._run, self._once)
         self.trail = SqliteTrail(reading, self._run)
+        self.tokens = SqliteTokens(reading, self._run, self._once, now)
         (latest,) = reading.execute("SELECT latest FROM counter").fetchone()
         self._feed = Feed(latest)
         self._writing = writing

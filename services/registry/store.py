@@ -15,6 +15,7 @@ from services.registry.feed import Event, Feed
 
 if TYPE_CHECKING:  # They are made of what is here.
     from services.registry.quotas import Quotas
+    from services.registry.tokens import Tokens
     from services.registry.trail import Entry, Trail
 
 Clock: TypeAlias = Callable[[], int]
@@ -218,6 +219,11 @@ class Store(Protocol):
     @property
     def trail(self) -> "Trail":
         """The audit log."""
+        ...
+
+    @property
+    def tokens(self) -> "Tokens":
+        """By what callers are known."""
         ...
 
     async def secret(self, name: str) -> bytes:

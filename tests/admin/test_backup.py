@@ -326,6 +326,21 @@ async def test_who_is_deleted_meanwhile_is_not_in_it(state: State, tmp_path: Pat
     assert copying.marks(copy) == copying.marks(state.database)
 
 
+async def test_a_token_that_is_revoked_meanwhile_is_so_in_it(state: State, tmp_path: Path) -> None:
+    for id_ in ("kept", "ended"):
+        token = f"('default', '{id_}', 1, '', '', '', 'admin', 1, 9, 0)"
+        state.sql(f"INSERT INTO token VALUES {token}")
+        state.sql("INSERT INTO token_hash VALUES (?, 'default', ?, 1)", id_.encode(), id_)
+    copy = tmp_path / "copy.db"
+    copying.copy(state.database, copy)
+    state.sql("UPDATE token SET revoke_time = 5 WHERE id = 'ended'")
+    state.sql("DELETE FROM token_hash WHERE id = 'ended'")
+    copying.settle(copy, state.database)
+    with closing(sqlite3.connect(copy)) as db:
+        assert db.execute("SELECT id FROM token_hash").fetchall() == [("kept",)]
+        assert db.execute("SELECT id FROM token WHERE revoke_time = 5").fetchall() == [("ended",)]
+
+
 def test_a_file_is_as_it_was(tmp_path: Path) -> None:
     source, target = tmp_path / "git", tmp_path / "target"
     source.mkdir()

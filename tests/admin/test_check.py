@@ -134,6 +134,10 @@ def miscount(state: State) -> None:
     state.sql("UPDATE quota SET counted = counted + 3")
 
 
+def keep_a_hash_of_no_token(state: State) -> None:
+    state.sql("INSERT INTO token_hash VALUES (x'00', 'default', 'none', 1)")
+
+
 def remove_the_checkout(state: State) -> None:
     shutil.rmtree(next((state.path / "git" / "checkouts").glob("*/*/*")))
 
@@ -169,6 +173,7 @@ DAMAGES: dict[str, tuple[Callable[[State], None], ...]] = {
     "registry-history": (make_a_hole_in_the_history,),
     "registry-document": (change_a_column,),
     "registry-quota": (miscount,),
+    "registry-token": (keep_a_hash_of_no_token,),
 }
 LOST: dict[str, Callable[[State], None]] = {
     "checkout-missing": remove_the_checkout,

@@ -110,6 +110,7 @@ DAMAGES = {
     "registry-history": "INSERT INTO {}.change VALUES (5, 1, 't', 'n', 'u', NULL, 0)",
     "registry-document": "UPDATE {}.environment SET state = 4 WHERE uid = '{uid}'",
     "registry-quota": "UPDATE {}.quota SET counted = counted + 3",
+    "registry-token": r"INSERT INTO {}.token_hash VALUES ('\x00', 'default', 'none', 1)",
 }
 
 

@@ -36,6 +36,7 @@ from services.registry.database import migrate
 from services.registry.migrate import migrations
 
 FIXTURES: Final = Path(__file__).parent / "fixtures"
+_LATE: Final = 4 * 10**18
 UID: Final = "abcdefghijklmnop"
 COMMIT: Final = "0123456789abcdef0123456789abcdef01234567"
 NEWEST: Final = max(each.number for each in migrations("sqlite"))
@@ -153,6 +154,11 @@ def rows(quoted: Callable[[bytes], str]) -> list[str]:
         "INSERT INTO audit (id, tenant, time, principal, action, resource, code, document)"
         f" VALUES ('one', 'default', 5, 'ada', 'rpc', 'workspaces/demo', 'OK', {quoted(b'')})",
         "UPDATE audit_removed SET until = 1, count = 2",
+        "INSERT INTO token (tenant, id, role, workspace, workspace_uid, description, creator,"
+        " create_time, expire_time, revoke_time)"
+        f" VALUES ('default', 'ci', 2, 'environments/demo', '{UID}', 'd', 'ada', 1, {_LATE}, 0)",
+        "INSERT INTO token_hash (hash, tenant, id, time)"
+        f" VALUES ({quoted(bytes(32))}, 'default', 'ci', 1)",
     ]
 
 

@@ -262,17 +262,18 @@ def test_databases_of_the_registry(dump: Path) -> None:
             migrate(old)
 
 
+@pytest.mark.parametrize("version", [3, 4])
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
 async def test_what_a_registry_had_is_there(
-    tmp_path: Path, store: str, request: pytest.FixtureRequest
+    tmp_path: Path, store: str, version: int, request: pytest.FixtureRequest
 ) -> None:
-    """With one row in each table, as version 3 of either database wrote them."""
+    """With one row in each table, as that version of either database wrote them."""
     if store == "sqlite":
-        database = str(made_of("schema.v3.sql", tmp_path / "registry.db"))
+        database = str(made_of(f"schema.v{version}.sql", tmp_path / "registry.db"))
     else:
         database = request.getfixturevalue("postgres").fresh()
         connection = await asyncpg.connect(database)
-        await connection.execute(fixture("postgres.v3.sql").decode())
+        await connection.execute(fixture(f"postgres.v{version}.sql").decode())
         await connection.close()
     tmp_path.chmod(0o700)
     async with open_store(database) as opened:
@@ -284,6 +285,9 @@ async def test_what_a_registry_had_is_there(
         quota = await opened.quotas.get("default")
         assert (quota.counted, quota.workspaces) == (1, 5)
         assert (await opened.trail.removed()).entries == 2
+        if version >= 4:
+            (found,) = await opened.tokens.valid([bytes(32)])
+            assert (found.token.id, found.token.workspace_uid) == ("ci", UID)
 
 
 def test_backups(tmp_path: Path) -> None:

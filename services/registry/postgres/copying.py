@@ -20,7 +20,10 @@ from services.registry.migrate import migrations
 from services.registry.postgres import migrate as postgres
 from services.registry.postgres.database import Connection, Database, is_away, started
 
-_TABLES: Final = ("environment", "request", "counter", "secret", "quota", "audit", "audit_removed")
+_TABLES: Final = (
+    *("environment", "request", "counter", "secret", "quota", "audit", "audit_removed"),
+    *("token", "token_hash"),
+)
 _BATCH: Final = 500
 _WAIT: Final = 10.0
 _LONG: Final = 3600

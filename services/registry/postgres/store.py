@@ -16,6 +16,7 @@ from services.registry.postgres.follow import SINCE, SPAN, Follower
 from services.registry.postgres.migrate import migrate
 from services.registry.postgres.snapshot import PostgresSnapshot, Snapshots
 from services.registry.postgres.tenants import PostgresQuotas, PostgresTrail, sweep_audit
+from services.registry.postgres.tokens import PostgresTokens, sweep_tokens
 from services.registry.retention import PART, Retention, ns
 from services.registry.selecting import PLACEHOLDER, numbered, ordering, statement
 from services.registry.store import (
@@ -57,6 +58,7 @@ class PostgresStore:
     ) -> None:
         self.quotas = PostgresQuotas(database, now, retention)
         self.trail = PostgresTrail(database)
+        self.tokens = PostgresTokens(database, now, retention)
         self._database = database
         self._retention = retention
         self._clock = now
@@ -201,7 +203,8 @@ class PostgresStore:
                 PART,
             )
             audited = await sweep_audit(db, now - ns(self._retention.audit_age))
-        return audited + sum(int(each.split()[1]) for each in (changes, requests))
+            ended = await sweep_tokens(db, now - ns(self._retention.audit_age))
+        return audited + ended + sum(int(each.split()[1]) for each in (changes, requests))
 
     async def secret(self, name: str) -> bytes:
         async def work(db: Connection) -> bytes:

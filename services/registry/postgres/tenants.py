@@ -31,11 +31,11 @@ _CORRECT: Final = (
     "INSERT INTO quota (tenant, counted) VALUES ($1, $2)"
     " ON CONFLICT (tenant) DO UPDATE SET counted = excluded.counted"
 )
-_ANSWERED: Final = (
+ANSWERED: Final = (
     "SELECT digest, response FROM request WHERE tenant = $1 AND principal = $2 AND rpc = $3"
     " AND request_id = $4 AND time > $5"
 )
-_REMEMBER: Final = (
+REMEMBER: Final = (
     "INSERT INTO request (tenant, principal, rpc, request_id, time, digest, response)"
     " VALUES ($1, $2, $3, $4, $5, $6, $7)"
     " ON CONFLICT (tenant, principal, rpc, request_id) DO UPDATE SET"
@@ -68,14 +68,14 @@ class PostgresQuotas:
                 await db.execute(LOCK)
                 now = self._clock() if self._clock else await db.fetchval(f"SELECT {NOW}")
                 since = now - ns(self._retention.requests_age)
-                if request and (row := await db.fetchrow(_ANSWERED, *request[:4], since)):
+                if request and (row := await db.fetchrow(ANSWERED, *request[:4], since)):
                     return replayed(request, *row)
                 current = await _quota(db, tenant)
                 wanted, response = change(current, now)
                 if wanted != current:
                     await db.execute(_UPDATE, *wanted)
                 if request:
-                    await db.execute(_REMEMBER, *request[:4], now, request.digest, response)
+                    await db.execute(REMEMBER, *request[:4], now, request.digest, response)
                 return response
 
         return await self._database.read(work)

@@ -54,6 +54,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The disk of the state directory is nearly full; new work is refused."""
     ERROR_REASON_SHUTTING_DOWN: _ErrorReason.ValueType  # 14
     """The service is stopping; retry on another, or when it is back."""
+    ERROR_REASON_SHARE_LIMITED: _ErrorReason.ValueType  # 15
+    """The token is a share of one workspace, and this is not within it. Metadata: `workspace`."""
+    ERROR_REASON_AUTHENTICATION_LIMIT: _ErrorReason.ValueType  # 16
+    """Too many tokens that are not valid came from there: no further ones are looked up for a while."""
     ERROR_REASON_ENVIRONMENT_NOT_FOUND: _ErrorReason.ValueType  # 100
     """No environment has this name. Metadata: `name`."""
     ERROR_REASON_ENVIRONMENT_EXISTS: _ErrorReason.ValueType  # 101
@@ -88,6 +92,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The database of the registry is away, restarting or out of resources. It
     is not known whether a write was done: the same request id finds out.
     """
+    ERROR_REASON_TOKEN_NOT_FOUND: _ErrorReason.ValueType  # 119
+    """No token has this name. Metadata: `name`."""
+    ERROR_REASON_TOKEN_EXISTS: _ErrorReason.ValueType  # 120
+    """The id of the token is taken. Metadata: `name`."""
+    ERROR_REASON_TOKEN_LIMIT: _ErrorReason.ValueType  # 121
+    """The tenant has as many valid tokens as it may have. Metadata: `limit`."""
     ERROR_REASON_WORKSPACE_NOT_FOUND: _ErrorReason.ValueType  # 200
     """No workspace has this name. Metadata: `name`."""
     ERROR_REASON_WORKSPACE_EXISTS: _ErrorReason.ValueType  # 201
@@ -341,6 +351,10 @@ ERROR_REASON_DISK_FULL: ErrorReason.ValueType  # 13
 """The disk of the state directory is nearly full; new work is refused."""
 ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 14
 """The service is stopping; retry on another, or when it is back."""
+ERROR_REASON_SHARE_LIMITED: ErrorReason.ValueType  # 15
+"""The token is a share of one workspace, and this is not within it. Metadata: `workspace`."""
+ERROR_REASON_AUTHENTICATION_LIMIT: ErrorReason.ValueType  # 16
+"""Too many tokens that are not valid came from there: no further ones are looked up for a while."""
 ERROR_REASON_ENVIRONMENT_NOT_FOUND: ErrorReason.ValueType  # 100
 """No environment has this name. Metadata: `name`."""
 ERROR_REASON_ENVIRONMENT_EXISTS: ErrorReason.ValueType  # 101
@@ -375,6 +389,12 @@ ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 118
 """The database of the registry is away, restarting or out of resources. It
 is not known whether a write was done: the same request id finds out.
 """
+ERROR_REASON_TOKEN_NOT_FOUND: ErrorReason.ValueType  # 119
+"""No token has this name. Metadata: `name`."""
+ERROR_REASON_TOKEN_EXISTS: ErrorReason.ValueType  # 120
+"""The id of the token is taken. Metadata: `name`."""
+ERROR_REASON_TOKEN_LIMIT: ErrorReason.ValueType  # 121
+"""The tenant has as many valid tokens as it may have. Metadata: `limit`."""
 ERROR_REASON_WORKSPACE_NOT_FOUND: ErrorReason.ValueType  # 200
 """No workspace has this name. Metadata: `name`."""
 ERROR_REASON_WORKSPACE_EXISTS: ErrorReason.ValueType  # 201

@@ -2661,7 +2661,7 @@ class SourceService(object):
 
 
 class AccessServiceStub(object):
-    """What the caller's tenant may have.
+    """What the caller's tenant may have, and the tokens by which its callers are known.
     """
 
     def __init__(self, channel):
@@ -2670,6 +2670,21 @@ class AccessServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.CreateToken = channel.unary_unary(
+                '/cove.gateway.v1.AccessService/CreateToken',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.CreateTokenRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.CreateTokenResponse.FromString,
+                _registered_method=True)
+        self.ListTokens = channel.unary_unary(
+                '/cove.gateway.v1.AccessService/ListTokens',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ListTokensRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ListTokensResponse.FromString,
+                _registered_method=True)
+        self.RevokeToken = channel.unary_unary(
+                '/cove.gateway.v1.AccessService/RevokeToken',
+                request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.RevokeTokenRequest.SerializeToString,
+                response_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.RevokeTokenResponse.FromString,
+                _registered_method=True)
         self.GetQuota = channel.unary_unary(
                 '/cove.gateway.v1.AccessService/GetQuota',
                 request_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetQuotaRequest.SerializeToString,
@@ -2683,8 +2698,44 @@ class AccessServiceStub(object):
 
 
 class AccessServiceServicer(object):
-    """What the caller's tenant may have.
+    """What the caller's tenant may have, and the tokens by which its callers are known.
     """
+
+    def CreateToken(self, request, context):
+        """Makes a token: who shows its secret acts in the caller's tenant, with its role. One with a
+        `workspace` is a share: it reaches that workspace, by RPCs that name it, and ends with it.
+        The secret is in this answer and nowhere else. A retry with the same request id finds the same
+        token and brings a secret of its own: all that were answered are valid.
+
+        * ALREADY_EXISTS, ERROR_REASON_TOKEN_EXISTS: the id is taken.
+        * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: the workspace does not exist, or is deleted.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_TOKEN_LIMIT: the tenant has as many as it may have.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTokens(self, request, context):
+        """Lists the tokens of the caller's tenant, in the order of their names. No secret is in it.
+
+        * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeToken(self, request, context):
+        """Ends a token for good: within 5 s no gateway knows it any more, and streams that it opened
+        end. One that has ended is answered as it is.
+
+        * NOT_FOUND, ERROR_REASON_TOKEN_NOT_FOUND: nothing has this name.
+        * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
+        * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetQuota(self, request, context):
         """Returns what the caller's tenant may have, and has.
@@ -2708,6 +2759,21 @@ class AccessServiceServicer(object):
 
 def add_AccessServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'CreateToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateToken,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.CreateTokenRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.CreateTokenResponse.SerializeToString,
+            ),
+            'ListTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTokens,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ListTokensRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.ListTokensResponse.SerializeToString,
+            ),
+            'RevokeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeToken,
+                    request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.RevokeTokenRequest.FromString,
+                    response_serializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.RevokeTokenResponse.SerializeToString,
+            ),
             'GetQuota': grpc.unary_unary_rpc_method_handler(
                     servicer.GetQuota,
                     request_deserializer=cove_dot_gateway_dot_v1_dot_gateway__pb2.GetQuotaRequest.FromString,
@@ -2727,8 +2793,89 @@ def add_AccessServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccessService(object):
-    """What the caller's tenant may have.
+    """What the caller's tenant may have, and the tokens by which its callers are known.
     """
+
+    @staticmethod
+    def CreateToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.AccessService/CreateToken',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.CreateTokenRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.CreateTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.AccessService/ListTokens',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.ListTokensRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.ListTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.gateway.v1.AccessService/RevokeToken',
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.RevokeTokenRequest.SerializeToString,
+            cove_dot_gateway_dot_v1_dot_gateway__pb2.RevokeTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetQuota(request,

@@ -1259,9 +1259,33 @@ class SourceServiceServicer(metaclass=_abc_1.ABCMeta):
 def add_SourceServiceServicer_to_server(servicer: SourceServiceServicer, server: _aio.Server) -> None: ...
 
 class AccessServiceStub:
-    """What the caller's tenant may have."""
+    """What the caller's tenant may have, and the tokens by which its callers are known."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    CreateToken: _aio.UnaryUnaryMultiCallable[_gateway_pb2.CreateTokenRequest, _gateway_pb2.CreateTokenResponse]
+    """Makes a token: who shows its secret acts in the caller's tenant, with its role. One with a
+    `workspace` is a share: it reaches that workspace, by RPCs that name it, and ends with it.
+    The secret is in this answer and nowhere else. A retry with the same request id finds the same
+    token and brings a secret of its own: all that were answered are valid.
+
+    * ALREADY_EXISTS, ERROR_REASON_TOKEN_EXISTS: the id is taken.
+    * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+    * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: the workspace does not exist, or is deleted.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_TOKEN_LIMIT: the tenant has as many as it may have.
+    """
+    ListTokens: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListTokensRequest, _gateway_pb2.ListTokensResponse]
+    """Lists the tokens of the caller's tenant, in the order of their names. No secret is in it.
+
+    * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
+    """
+    RevokeToken: _aio.UnaryUnaryMultiCallable[_gateway_pb2.RevokeTokenRequest, _gateway_pb2.RevokeTokenResponse]
+    """Ends a token for good: within 5 s no gateway knows it any more, and streams that it opened
+    end. One that has ended is answered as it is.
+
+    * NOT_FOUND, ERROR_REASON_TOKEN_NOT_FOUND: nothing has this name.
+    * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
+    * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+    """
     GetQuota: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetQuotaRequest, _gateway_pb2.GetQuotaResponse]
     """Returns what the caller's tenant may have, and has."""
     UpdateQuota: _aio.UnaryUnaryMultiCallable[_gateway_pb2.UpdateQuotaRequest, _gateway_pb2.UpdateQuotaResponse]
@@ -1274,7 +1298,49 @@ class AccessServiceStub:
     """
 
 class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What the caller's tenant may have."""
+    """What the caller's tenant may have, and the tokens by which its callers are known."""
+
+    @_abc_1.abstractmethod
+    def CreateToken(
+        self,
+        request: _gateway_pb2.CreateTokenRequest,
+        context: _aio.ServicerContext[_gateway_pb2.CreateTokenRequest, _abc.Awaitable[_gateway_pb2.CreateTokenResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.CreateTokenResponse]:
+        """Makes a token: who shows its secret acts in the caller's tenant, with its role. One with a
+        `workspace` is a share: it reaches that workspace, by RPCs that name it, and ends with it.
+        The secret is in this answer and nowhere else. A retry with the same request id finds the same
+        token and brings a secret of its own: all that were answered are valid.
+
+        * ALREADY_EXISTS, ERROR_REASON_TOKEN_EXISTS: the id is taken.
+        * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: the workspace does not exist, or is deleted.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_TOKEN_LIMIT: the tenant has as many as it may have.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTokens(
+        self,
+        request: _gateway_pb2.ListTokensRequest,
+        context: _aio.ServicerContext[_gateway_pb2.ListTokensRequest, _abc.Awaitable[_gateway_pb2.ListTokensResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.ListTokensResponse]:
+        """Lists the tokens of the caller's tenant, in the order of their names. No secret is in it.
+
+        * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeToken(
+        self,
+        request: _gateway_pb2.RevokeTokenRequest,
+        context: _aio.ServicerContext[_gateway_pb2.RevokeTokenRequest, _abc.Awaitable[_gateway_pb2.RevokeTokenResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.RevokeTokenResponse]:
+        """Ends a token for good: within 5 s no gateway knows it any more, and streams that it opened
+        end. One that has ended is answered as it is.
+
+        * NOT_FOUND, ERROR_REASON_TOKEN_NOT_FOUND: nothing has this name.
+        * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
+        * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        """
 
     @_abc_1.abstractmethod
     def GetQuota(

@@ -26,17 +26,17 @@ from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63ove/options/v1/options.proto\x12\x0f\x63ove.options.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"?\n\x06\x41\x63\x63\x65ss\x12#\n\x04role\x18\x01 \x01(\x0e\x32\x15.cove.options.v1.Role\x12\x10\n\x08resource\x18\x02 \x01(\t\"~\n\x08\x44\x65\x61\x64line\x12+\n\x08\x64uration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x61\x64\x64\x65\x64_field\x18\x02 \x01(\t\x12\x30\n\radded_default\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration*`\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_READER\x10\x01\x12\x0f\n\x0bROLE_WRITER\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x12\x10\n\x0cROLE_SERVICE\x10\x04:I\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xc1\x9c\x03 \x01(\x0b\x32\x17.cove.options.v1.Access:M\n\x08\x64\x65\x61\x64line\x12\x1e.google.protobuf.MethodOptions\x18\xc2\x9c\x03 \x01(\x0b\x32\x19.cove.options.v1.Deadlineb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63ove/options/v1/options.proto\x12\x0f\x63ove.options.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"Q\n\x06\x41\x63\x63\x65ss\x12#\n\x04role\x18\x01 \x01(\x0e\x32\x15.cove.options.v1.Role\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\x10\n\x08unshared\x18\x03 \x01(\x08\"~\n\x08\x44\x65\x61\x64line\x12+\n\x08\x64uration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x61\x64\x64\x65\x64_field\x18\x02 \x01(\t\x12\x30\n\radded_default\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration*`\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_READER\x10\x01\x12\x0f\n\x0bROLE_WRITER\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x12\x10\n\x0cROLE_SERVICE\x10\x04:I\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xc1\x9c\x03 \x01(\x0b\x32\x17.cove.options.v1.Access:M\n\x08\x64\x65\x61\x64line\x12\x1e.google.protobuf.MethodOptions\x18\xc2\x9c\x03 \x01(\x0b\x32\x19.cove.options.v1.Deadlineb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cove.options.v1.options_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=309
-  _globals['_ROLE']._serialized_end=405
+  _globals['_ROLE']._serialized_start=327
+  _globals['_ROLE']._serialized_end=423
   _globals['_ACCESS']._serialized_start=116
-  _globals['_ACCESS']._serialized_end=179
-  _globals['_DEADLINE']._serialized_start=181
-  _globals['_DEADLINE']._serialized_end=307
+  _globals['_ACCESS']._serialized_end=197
+  _globals['_DEADLINE']._serialized_start=199
+  _globals['_DEADLINE']._serialized_end=325
 # @@protoc_insertion_point(module_scope)

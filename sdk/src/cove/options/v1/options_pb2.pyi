@@ -62,21 +62,27 @@ class Access(_message.Message):
 
     ROLE_FIELD_NUMBER: _builtins.int
     RESOURCE_FIELD_NUMBER: _builtins.int
+    UNSHARED_FIELD_NUMBER: _builtins.int
     role: Global___Role.ValueType
     """The least role a caller needs."""
     resource: _builtins.str
     """Field of the request that names the resource the role is needed on, for
-    example `name` or `parent`; empty means the tenant itself.
+    example `name` or `parent`; empty means the tenant itself, which no share reaches.
+    """
+    unshared: _builtins.bool
+    """Whether a share may not call it although it names the shared workspace: for what decides on
+    the workspace itself, or makes another one of it.
     """
     def __init__(
         self,
         *,
         role: Global___Role.ValueType = ...,
         resource: _builtins.str = ...,
+        unshared: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource", "role", b"role", "unshared", b"unshared"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class AccessServiceStub(object):
-    """Says what each tenant may have, and counts its workspaces. It lives in the registry, which
-    decides the number of workspaces in the transaction that registers one.
+    """Says what each tenant may have, counts its workspaces, and keeps its tokens. It lives in the
+    registry, which decides the number of workspaces in the transaction that registers one.
     """
 
     def __init__(self, channel):
@@ -56,11 +56,31 @@ class AccessServiceStub(object):
                 request_serializer=cove_dot_registry_dot_v1_dot_access__pb2.RecountQuotasRequest.SerializeToString,
                 response_deserializer=cove_dot_registry_dot_v1_dot_access__pb2.RecountQuotasResponse.FromString,
                 _registered_method=True)
+        self.CreateToken = channel.unary_unary(
+                '/cove.registry.v1.AccessService/CreateToken',
+                request_serializer=cove_dot_registry_dot_v1_dot_access__pb2.CreateTokenRequest.SerializeToString,
+                response_deserializer=cove_dot_registry_dot_v1_dot_access__pb2.CreateTokenResponse.FromString,
+                _registered_method=True)
+        self.ListTokens = channel.unary_unary(
+                '/cove.registry.v1.AccessService/ListTokens',
+                request_serializer=cove_dot_registry_dot_v1_dot_access__pb2.ListTokensRequest.SerializeToString,
+                response_deserializer=cove_dot_registry_dot_v1_dot_access__pb2.ListTokensResponse.FromString,
+                _registered_method=True)
+        self.RevokeToken = channel.unary_unary(
+                '/cove.registry.v1.AccessService/RevokeToken',
+                request_serializer=cove_dot_registry_dot_v1_dot_access__pb2.RevokeTokenRequest.SerializeToString,
+                response_deserializer=cove_dot_registry_dot_v1_dot_access__pb2.RevokeTokenResponse.FromString,
+                _registered_method=True)
+        self.LookUpTokens = channel.unary_unary(
+                '/cove.registry.v1.AccessService/LookUpTokens',
+                request_serializer=cove_dot_registry_dot_v1_dot_access__pb2.LookUpTokensRequest.SerializeToString,
+                response_deserializer=cove_dot_registry_dot_v1_dot_access__pb2.LookUpTokensResponse.FromString,
+                _registered_method=True)
 
 
 class AccessServiceServicer(object):
-    """Says what each tenant may have, and counts its workspaces. It lives in the registry, which
-    decides the number of workspaces in the transaction that registers one.
+    """Says what each tenant may have, counts its workspaces, and keeps its tokens. It lives in the
+    registry, which decides the number of workspaces in the transaction that registers one.
     """
 
     def GetQuota(self, request, context):
@@ -102,6 +122,51 @@ class AccessServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateToken(self, request, context):
+        """Keeps a token of the caller's tenant, as the hash of its secret, which is never here. A retry
+        with the same `request_id` finds the same token, and keeps the hash that it brings beside the
+        ones before: whichever answer a caller gets has a secret that is valid.
+
+        * ALREADY_EXISTS, ERROR_REASON_TOKEN_EXISTS: the tenant has one of this id.
+        * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        * NOT_FOUND, ERROR_REASON_ENVIRONMENT_NOT_FOUND: the tenant has no workspace of that name and
+        uid, or it is deleted.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_TOKEN_LIMIT: the tenant has as many as it may have.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left for the database.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTokens(self, request, context):
+        """Lists the tokens of the caller's tenant, in the order of their names.
+
+        * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeToken(self, request, context):
+        """Ends a token of the caller's tenant for good. One that has ended is answered as it is.
+
+        * NOT_FOUND, ERROR_REASON_TOKEN_NOT_FOUND: the tenant has none of this name.
+        * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
+        * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: no space is left for the database.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LookUpTokens(self, request, context):
+        """Finds the tokens, of whatever tenant, that are valid now and have these hashes. One that is
+        revoked, expired, or of a workspace that is deleted is not found, as one that never was.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccessServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -125,6 +190,26 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     request_deserializer=cove_dot_registry_dot_v1_dot_access__pb2.RecountQuotasRequest.FromString,
                     response_serializer=cove_dot_registry_dot_v1_dot_access__pb2.RecountQuotasResponse.SerializeToString,
             ),
+            'CreateToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateToken,
+                    request_deserializer=cove_dot_registry_dot_v1_dot_access__pb2.CreateTokenRequest.FromString,
+                    response_serializer=cove_dot_registry_dot_v1_dot_access__pb2.CreateTokenResponse.SerializeToString,
+            ),
+            'ListTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTokens,
+                    request_deserializer=cove_dot_registry_dot_v1_dot_access__pb2.ListTokensRequest.FromString,
+                    response_serializer=cove_dot_registry_dot_v1_dot_access__pb2.ListTokensResponse.SerializeToString,
+            ),
+            'RevokeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeToken,
+                    request_deserializer=cove_dot_registry_dot_v1_dot_access__pb2.RevokeTokenRequest.FromString,
+                    response_serializer=cove_dot_registry_dot_v1_dot_access__pb2.RevokeTokenResponse.SerializeToString,
+            ),
+            'LookUpTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.LookUpTokens,
+                    request_deserializer=cove_dot_registry_dot_v1_dot_access__pb2.LookUpTokensRequest.FromString,
+                    response_serializer=cove_dot_registry_dot_v1_dot_access__pb2.LookUpTokensResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'cove.registry.v1.AccessService', rpc_method_handlers)
@@ -134,8 +219,8 @@ def add_AccessServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccessService(object):
-    """Says what each tenant may have, and counts its workspaces. It lives in the registry, which
-    decides the number of workspaces in the transaction that registers one.
+    """Says what each tenant may have, counts its workspaces, and keeps its tokens. It lives in the
+    registry, which decides the number of workspaces in the transaction that registers one.
     """
 
     @staticmethod
@@ -236,6 +321,114 @@ class AccessService(object):
             '/cove.registry.v1.AccessService/RecountQuotas',
             cove_dot_registry_dot_v1_dot_access__pb2.RecountQuotasRequest.SerializeToString,
             cove_dot_registry_dot_v1_dot_access__pb2.RecountQuotasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.registry.v1.AccessService/CreateToken',
+            cove_dot_registry_dot_v1_dot_access__pb2.CreateTokenRequest.SerializeToString,
+            cove_dot_registry_dot_v1_dot_access__pb2.CreateTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.registry.v1.AccessService/ListTokens',
+            cove_dot_registry_dot_v1_dot_access__pb2.ListTokensRequest.SerializeToString,
+            cove_dot_registry_dot_v1_dot_access__pb2.ListTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.registry.v1.AccessService/RevokeToken',
+            cove_dot_registry_dot_v1_dot_access__pb2.RevokeTokenRequest.SerializeToString,
+            cove_dot_registry_dot_v1_dot_access__pb2.RevokeTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LookUpTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cove.registry.v1.AccessService/LookUpTokens',
+            cove_dot_registry_dot_v1_dot_access__pb2.LookUpTokensRequest.SerializeToString,
+            cove_dot_registry_dot_v1_dot_access__pb2.LookUpTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,
