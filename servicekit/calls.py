@@ -58,6 +58,9 @@ class Call:
     identity: Identity = _NOBODY
     fence: Fence | None = None
 
+    acting_for: str = ""
+    """The tenant that the caller of HTTP's side names, as an operator may."""
+
     source: str = ""
     """From where it came, as gRPC names peers: `ipv4:192.0.2.1:4711`, `unix:`."""
 

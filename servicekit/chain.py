@@ -1,16 +1,16 @@
 """What every call of this suite goes through, in one interceptor.
 
-In this order: correlation id, identity, role, form and rules of the request,
-deadline, the handler; then the status, and the observer, whatever happened. One
-wrapper per RPC is made and kept. Health speaks for itself, and reflection wants
-an identity only.
+In this order: correlation id, identity, role, form and rules of the request, what a
+share reaches, deadline, the handler; then the status, and the observer, whatever
+happened. One wrapper per RPC is made and kept. Health speaks for itself, and
+reflection wants an identity only.
 """
 
 import asyncio
 import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -20,11 +20,13 @@ from google.rpc import status_pb2
 from cove.options.v1.options_pb2 import Role
 from servicekit import calls
 from servicekit.errors import DeadlineExceeded, PermissionDenied, ServiceError
-from servicekit.identity import Authenticator, Caller
+from servicekit.identity import Authenticator, Caller, Identity
 from servicekit.observer import Calls, Observer
-from servicekit.policy import Policy, policy_of
+from servicekit.policy import Policy, method_of, policy_of
 from servicekit.quota import Limits
-from servicekit.status import DETAILS_KEY, Context, ShuttingDown, reason_name, to_status
+from servicekit.reach import Reach
+from servicekit.status import DETAILS_KEY, Context, reason_name, to_status
+from servicekit.streams import LASTS, Streams
 from servicekit.validation import Reader
 from servicekit.witness import Witness, Witnesses, nobody
 
@@ -33,7 +35,6 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 Run: TypeAlias = Callable[[Any, Context, Witness], Awaitable[Any]]
 
 _UNIX: Final = "unix:"
-_NO_ROLE: Final = Role.ROLE_UNSPECIFIED
 _OURS: Final = "/cove."
 _REFLECTION: Final = "/grpc.reflection."
 _NO_PUSHBACK: Final = ("grpc-retry-pushback-ms", "-1")
@@ -61,6 +62,10 @@ class Chain(grpc.aio.ServerInterceptor):
     def drain(self) -> None:
         self._streams.drain()
 
+    def checked(self) -> AbstractAsyncContextManager[None]:
+        """While the block runs, streams end whose callers are not let in any more."""
+        return self._streams.checked(self._authenticator)
+
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
@@ -85,12 +90,15 @@ class Chain(grpc.aio.ServerInterceptor):
         if path.startswith(_REFLECTION):
             run = _guard(self._authenticator, behavior)
             return make(run, handler.request_deserializer, handler.response_serializer)
+        policy = policy_of(path)
         rpc = Rpc(
             path=path,
-            policy=policy_of(path),
+            policy=policy,
+            reach=Reach(policy, method_of(path).input_type),
             behavior=behavior,
             reader=Reader(handler.request_deserializer, self._validator, self._max_message_size),
             request_streaming=handler.request_streaming,
+            streaming=handler.request_streaming or handler.response_streaming,
             authenticator=self._authenticator,
             observed=self._observer.of(path),
             witness=self._witnesses(path),
@@ -101,25 +109,6 @@ class Chain(grpc.aio.ServerInterceptor):
         return make(run, None, handler.response_serializer)
 
 
-class Streams:
-    """The calls of RPCs without deadline: they would make every stop last its whole grace."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self.draining = False
-
-    def add(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.add(task)
-
-    def discard(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-
-    def drain(self) -> None:
-        self.draining = True
-        for task in self._tasks:
-            task.cancel()
-
-
 class Rpc:
     """One RPC and all that its calls go through."""
 
@@ -128,9 +117,11 @@ class Rpc:
         *,
         path: str,
         policy: Policy,
+        reach: Reach,
         behavior: Callable[[Any, Context], Any],
         reader: Reader,
         request_streaming: bool,
+        streaming: bool,
         authenticator: Authenticator,
         observed: Calls,
         witness: Callable[[], Witness],
@@ -138,9 +129,11 @@ class Rpc:
     ) -> None:
         self._path = path
         self._policy = policy
+        self._reach = reach
         self._behavior = behavior
         self._reader = reader
         self._request_streaming = request_streaming
+        self._streaming = streaming
         self._authenticator = authenticator
         self._observed = observed
         self._witness = witness
@@ -204,22 +197,32 @@ class Rpc:
             call.limits = Limits.of(metadata)
             call.fence = calls.fence_of(metadata)
             call.entry = calls.entry_of(metadata)
-        if self._policy.role == _NO_ROLE or call.identity.role < self._policy.role:
+        try:
+            self._reach.admit(call.identity)
+        except PermissionDenied:
             if not self._request_streaming:
                 with suppress(ServiceError):  # For whom looks on, to see what it was about.
                     witness.asked(self._reader.read(received))
-            role = Role.Name(self._policy.role)
-            raise PermissionDenied("the identity may not call this", role=role)
+            raise
         request = self._read(call, received, witness)
         limit = self._policy.limit(request)
         left = context.time_remaining()
         if left is not None:
             call.deadline = time.monotonic() + left
-        if limit is None:
-            return await self._unlimited(run, request, context, witness)
-        if left is not None and left <= limit:
-            return await run(request, context, witness)
-        call.deadline = time.monotonic() + limit
+        holding = (
+            self._streams.hold(caller, context, endless=limit is None)
+            if limit is None or limit > LASTS or self._streaming
+            else nullcontext()
+        )
+        with holding:
+            if limit is None or (left is not None and left <= limit):
+                return await run(request, context, witness)
+            call.deadline = time.monotonic() + limit
+            return await self._limited(limit, run, request, context, witness)
+
+    async def _limited(
+        self, limit: float, run: Run, request: Any, context: Context, witness: Witness
+    ) -> Any:
         try:
             async with asyncio.timeout(limit) as timer:
                 return await run(request, context, witness)
@@ -231,30 +234,17 @@ class Rpc:
     def _read(self, call: calls.Call, received: Any, witness: Witness) -> Any:
         if self._request_streaming:
             witness.admitted(call, None)
-            return self._checked(received, witness)
+            return self._checked(received, witness, call.identity)
         try:
             request = self._reader.read(received)
         except ServiceError:
             witness.admitted(call, None)
             raise
+        if call.identity.workspace:
+            witness.asked(request)
+        self._reach.check(call.identity, request)
         witness.admitted(call, request)
         return request
-
-    async def _unlimited(self, run: Run, request: Any, context: Context, witness: Witness) -> Any:
-        task = asyncio.current_task()
-        assert task is not None
-        if self._streams.draining:
-            raise ShuttingDown("the service is stopping")
-        self._streams.add(task)
-        try:
-            return await run(request, context, witness)
-        except asyncio.CancelledError:
-            if not self._streams.draining or context.cancelled():
-                raise
-            task.uncancel()
-            raise ShuttingDown("the service is stopping") from None
-        finally:
-            self._streams.discard(task)
 
     async def _answer(self, request: Any, context: Context, witness: Witness) -> Any:
         response = await self._behavior(request, context)
@@ -274,11 +264,12 @@ class Rpc:
                 await context.write(response)
 
     async def _checked(
-        self, received: AsyncIterator[bytes], witness: Witness
+        self, received: AsyncIterator[bytes], witness: Witness, identity: Identity
     ) -> AsyncIterator[Any]:
         async for data in received:
             request = self._reader.read(data)
             witness.asked(request)
+            self._reach.check(identity, request)
             yield request
 
     def _trailing(self, context: Context) -> tuple[tuple[str, str | bytes], ...]:

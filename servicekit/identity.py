@@ -26,6 +26,15 @@ class Identity:
     tenant: str
     role: Role.ValueType
 
+    workspace: str = ""
+    """Id of the one workspace that a share reaches; empty: all of the tenant."""
+
+    workspace_uid: str = ""
+    """Its uid: another workspace that gets the id is not reached."""
+
+    operator: bool = False
+    """Whether it may act for other tenants."""
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:

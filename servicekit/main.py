@@ -5,6 +5,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -33,6 +34,7 @@ def main(
     When it serves, one line of JSON on the standard output says where. 2: the
     config is wrong; 1: it cannot start; both are told on the standard error.
     """
+    _never_dumped()
     try:
         config = load(os.environ)
         logs.set_up(config.service, config.log_level)
@@ -44,6 +46,14 @@ def main(
         sys.stderr.write(f"{error}\n")
         return _CANNOT_START
     return 0
+
+
+def _never_dumped() -> None:
+    """A core would have every secret that passes through here. A limit of 1, too small for any,
+    also keeps the kernel from handing one to a program, which 0 does not: see core(5)."""
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    limit = 0 if most == 0 else 1
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
 
 
 async def _run(service: str, app: AbstractAsyncContextManager[Served]) -> None:

@@ -27,16 +27,30 @@ class Policy:
     reads: bool = False
     """Whether it changes nothing."""
 
+    resource: str = ""
+    """Field that names what the role is needed on; empty: the tenant itself."""
+
+    unshared: bool = False
+    """Whether no share of a workspace may call it, whatever it names."""
+
+
+def method_of(path: str) -> MethodDescriptor:
+    """An RPC by its path, `/package.Service/Method`."""
+    name = path.removeprefix("/").replace("/", ".")
+    return descriptor_pool.Default().FindMethodByName(name)
+
 
 def policy_of(path: str) -> Policy:
-    """The policy of an RPC by its path, `/package.Service/Method`."""
-    name = path.removeprefix("/").replace("/", ".")
-    method = descriptor_pool.Default().FindMethodByName(name)
+    """The policy of an RPC by its path."""
+    method = method_of(path)
     options = method.GetOptions()
+    access = options.Extensions[options_pb2.access]
     return Policy(
-        role=options.Extensions[options_pb2.access].role,
+        role=access.role,
         limit=_limit(method),
         reads=options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS,
+        resource=access.resource,
+        unshared=access.unshared,
     )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -74,7 +74,9 @@ async def serving(
         await server.start()
         for name in ("", *services):
             health.set(name, SERVING)
-        async with admin(config.admin_address, registry):
+        # Who calls a tool is of the suite, and stays that.
+        checking = chain.checked() if authenticator else nullcontext()
+        async with admin(config.admin_address, registry), checking:
             yield Served(addresses=addresses, health=health)
     finally:
         health.stop()
