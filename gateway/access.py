@@ -8,6 +8,7 @@ from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import AccessServiceServicer, AuditServiceServicer
 from cove.registry.v1 import access_pb2, audit_pb2
 from gateway.quotas import Quotas
+from gateway.tokens import Tokens
 from gateway.tools import Tools
 from servicekit.status import Context
 
@@ -15,8 +16,24 @@ _LIMITS: Final = "limits."
 
 
 class AccessServicer(AccessServiceServicer):
-    def __init__(self, quotas: Quotas) -> None:
+    def __init__(self, quotas: Quotas, tokens: Tokens) -> None:
         self._quotas = quotas
+        self._tokens = tokens
+
+    async def CreateToken(
+        self, request: pb.CreateTokenRequest, context: Context
+    ) -> pb.CreateTokenResponse:
+        return await self._tokens.create(request)
+
+    async def ListTokens(
+        self, request: pb.ListTokensRequest, context: Context
+    ) -> pb.ListTokensResponse:
+        return await self._tokens.list(request)
+
+    async def RevokeToken(
+        self, request: pb.RevokeTokenRequest, context: Context
+    ) -> pb.RevokeTokenResponse:
+        return await self._tokens.revoke(request)
 
     async def GetQuota(self, request: pb.GetQuotaRequest, context: Context) -> pb.GetQuotaResponse:
         return pb.GetQuotaResponse(quota=await self._quotas.get())

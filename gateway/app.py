@@ -18,7 +18,6 @@ from cove.gateway.v1.gateway_pb2_grpc import (
 from gateway.access import AccessServicer, AuditServicer
 from gateway.activity import Activity, noting
 from gateway.acts import Acts
-from gateway.auth import TENANT, NoAuthenticator, TokenAuthenticator
 from gateway.clock import Clock
 from gateway.config import Config
 from gateway.copies import Copies
@@ -29,7 +28,10 @@ from gateway.drivers import Drivers
 from gateway.executions import ExecutionServicer
 from gateway.files import FileServicer
 from gateway.handles import Handles
+from gateway.identity.acting import Acting
+from gateway.identity.bearer import BearerAuthenticator
 from gateway.identity.certificates import CertificateAuthenticator, Handed
+from gateway.identity.file import INSTALLATION, FileAuthenticator, NoAuthenticator
 from gateway.identity.jwt import JwtAuthenticator
 from gateway.identity.several import Applies, Several
 from gateway.identity.trusted import trusted
@@ -51,6 +53,7 @@ from gateway.still import Stills
 from gateway.strays import Strays
 from gateway.suspend import Suspensions
 from gateway.teardown import Teardown
+from gateway.tokens import LookUp, Tokens
 from gateway.tools import Tools, tools
 from gateway.trail import Trail
 from gateway.updates import Updates
@@ -64,23 +67,30 @@ from servicekit.tls import certificates_of
 @asynccontextmanager
 async def gateway(config: Config, *, clock: Clock | None = None) -> AsyncIterator[Served]:
     """Serves while the block runs. The tools need not be up yet."""
+    file = FileAuthenticator(config.token_path)
+    if not config.no_auth:
+        file.check()
     handed = Handed()
+    by_certificate = _by_certificate(config, handed)
     async with (
         trusted(config) as by_jwt,
         tools(config) as behind,
         Trail.open(behind.audit, config.runtime / "audit") as trail,
+        BearerAuthenticator.open(LookUp(behind)) as bearer,
     ):
-        authenticator = _authenticator(config, handed, by_jwt)
-        witnesses = Witnesses(trail, TENANT)
+        authenticator = _authenticator(config, file, bearer, by_jwt, by_certificate)
+        witnesses = Witnesses(trail, INSTALLATION)
         records = Records(behind.registry)
         deadlines = Deadlines(config.create_limit, config.operation_limit)
         async with (
             Operations.open(records, config.lease, deadlines) as operations,
             Replicas.open(behind, records, Teardown(behind)) as replicas,
         ):
-            acts = Acts(trail, TENANT)
+            acts = Acts(trail, INSTALLATION)
+            tokens = Tokens(behind, records, bearer.forget)
             parts = Parts(
-                config, behind, records, operations, replicas, deadlines, clock or Clock(), acts
+                *(config, behind, records, operations, replicas, deadlines),
+                *(clock or Clock(), acts, tokens),
             )
             async with (
                 following(records.memory, records.follow),
@@ -107,6 +117,7 @@ class Parts:
         deadlines: Deadlines,
         clock: Clock,
         acts: Acts,
+        tokens: Tokens,
     ) -> None:
         self.activity = Activity(records, clock, config.activity_interval)
         suspensions = Suspensions(behind, records, operations, self.activity, clock)
@@ -141,7 +152,7 @@ class Parts:
         self._executions = ExecutionServicer(behind, workspaces, handles)
         self._files = FileServicer(behind, workspaces, handles)
         self._sources = SourceServicer(behind, records, workspaces, stills, replicas)
-        self._access = AccessServicer(quotas)
+        self._access = AccessServicer(quotas, tokens)
         self._audit = AuditServicer(behind)
         self.reconciler = Reconciler(
             records=records,
@@ -182,19 +193,26 @@ class Parts:
 
 
 def _authenticator(
-    config: Config, handed: Handed, by_jwt: JwtAuthenticator | None
+    config: Config,
+    file: FileAuthenticator,
+    bearer: BearerAuthenticator,
+    by_jwt: JwtAuthenticator | None,
+    by_certificate: CertificateAuthenticator | None,
 ) -> Authenticator:
     if config.no_auth:
-        return NoAuthenticator()
-    by_file = TokenAuthenticator(config.token_path)
-    by_file.check()
-    asked: list[tuple[Applies, Authenticator]] = []
+        return Acting(NoAuthenticator())
+    asked: list[tuple[Applies, Authenticator]] = [(bearer.applies, bearer)]
     if by_jwt:
         asked.append((by_jwt.applies, by_jwt))
-    if config.certificates_file:
-        by_certificate = CertificateAuthenticator(config.certificates_file, handed)
+    if by_certificate:
         asked.append((by_certificate.applies, by_certificate))
-    return Several(asked, by_file)
+    return Acting(Several(asked, file))
+
+
+def _by_certificate(config: Config, handed: Handed) -> CertificateAuthenticator | None:
+    if config.no_auth or not config.certificates_file:
+        return None
+    return CertificateAuthenticator(config.certificates_file, handed)
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ WORKSPACES: Final = "workspaces/"
 ENVIRONMENTS: Final = "environments/"
 EXECUTIONS: Final = "/executions/"
 SNAPSHOTS: Final = "/snapshots/"
+TOKENS: Final = "tokens/"
 
 
 def environment_name(workspace: str) -> str:
@@ -87,6 +88,11 @@ def execution_id(asked: str, request_id: str) -> str:
 def snapshot_id(asked: str, request_id: str) -> str:
     """The id of a new snapshot, likewise."""
     return asked or _made_id(request_id, "snapshot")
+
+
+def token_id(asked: str, request_id: str) -> str:
+    """The id of a new token, likewise."""
+    return asked or _made_id(request_id, "token")
 
 
 def _made_id(request_id: str, step: str) -> str:

@@ -48,6 +48,9 @@ class Records:
 
     async def get(self, workspace: str) -> pb.Environment:
         """As it is in the registry now."""
+        return _reached(await self._get(workspace), workspace)
+
+    async def _get(self, workspace: str) -> pb.Environment:
         key = _key(workspace)
         request = pb.GetEnvironmentRequest(name=key.name)
         with self.memory.loading(key) as load:
@@ -66,7 +69,7 @@ class Records:
         That is what this gateway has written, or later.
         """
         known = self.memory.find(_key(workspace)) if calls.current().reads else None
-        return known or await self.get(workspace)
+        return _reached(known, workspace) if known else await self.get(workspace)
 
     async def find(self, workspace: str) -> pb.Environment | None:
         """None: nothing has the name."""
@@ -279,6 +282,13 @@ class Records:
             if caller_request_id:
                 words[request_id_of(request)] = caller_request_id
             raise retold(error, words=words) from None
+
+
+def _reached(environment: pb.Environment, workspace: str) -> pb.Environment:
+    """Raises `WorkspaceNotFound` for a share of what had the name before."""
+    if calls.current().identity.workspace_uid in ("", environment.uid):
+        return environment
+    raise WorkspaceNotFound(names.WORKSPACES + workspace.rpartition("/")[2])
 
 
 def _key(name: str) -> Key:

@@ -25,13 +25,16 @@ _CHILDREN: Final = {
     "workspace_id": names.WORKSPACES,
     "execution_id": names.EXECUTIONS,
     "snapshot_id": names.SNAPSHOTS,
+    "token_id": names.TOKENS,
 }
+_NAMED: Final = (names.WORKSPACES, names.TOKENS)
 _LONGEST: Final = 256
 _LONGEST_ID: Final = 128
 
 
 class Witnesses:
-    """Makes who looks on at the calls of one gateway. `tenant` is that of strangers."""
+    """Makes who looks on at the calls of one gateway. What is refused to somebody who is not known
+    is told to `tenant`."""
 
     def __init__(self, trail: Trail, tenant: str) -> None:
         self._trail = trail
@@ -118,7 +121,7 @@ class _Witness:
         for field in self._rpc.answers:
             if response.HasField(field.name):
                 found = getattr(response, field.name)
-                if found.name.startswith(names.WORKSPACES):
+                if found.name.startswith(_NAMED):
                     self._resource = found.name
                     self._uid = getattr(found, "uid", "")
                     return

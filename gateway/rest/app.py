@@ -34,7 +34,7 @@ from gateway.rest.terminal import ATTACH, Terminal
 from gateway.rest.transcode import IF_MATCH, IF_NONE_MATCH, answer_of, request_of
 from servicekit import calls
 from servicekit.errors import PermissionDenied, Unauthenticated
-from servicekit.identity import Authenticator, Caller
+from servicekit.identity import TENANT_KEY, Authenticator, Caller
 from servicekit.tls import Certificates
 
 HEALTH: Final = "/healthz"
@@ -43,6 +43,8 @@ FIXED: Final = (HEALTH, READY, document.PATH)
 """The paths that no RPC is behind."""
 
 _READING: Final = ("GET", "HEAD")
+_NO_TENANT: Final = "?"
+"""In place of what gRPC takes in no header: it is no tenant either."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,12 +222,15 @@ class Rest:
         if not token and self._handed:
             token = self._handed.authorization(request.certificate)
         token = token if token.isascii() and token.isprintable() else ""
+        call = calls.current()
+        tenant = request.headers.get(TENANT_KEY, "")
+        call.acting_for = tenant if tenant.isascii() and tenant.isprintable() else _NO_TENANT
         if self._authenticator:
             metadata = {"authorization": token} if token else {}
             try:
-                await self._authenticator.authenticate(Caller(metadata, "http"))
+                await self._authenticator.authenticate(Caller(metadata, call.source))
             except Unauthenticated:
-                self._stranger(path, calls.current())
+                self._stranger(path, call)
                 raise
         return token
 

@@ -1,7 +1,7 @@
 """The gateway's own gRPC socket, as HTTP's side sees it.
 
-The caller's token goes along, and nothing else of what the caller says of
-itself: one stack of interceptors decides, for gRPC and HTTP alike.
+The caller's token goes along, and for whom an operator acts, and nothing else of what the
+caller says of itself: one stack of interceptors decides, for gRPC and HTTP alike.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2
 from gateway.rest.errors import ShuttingDown
 from gateway.rest.routes import Route
 from servicekit import calls
+from servicekit.identity import TENANT_KEY
 
 T = TypeVar("T")
 
@@ -144,5 +145,6 @@ def _metadata(token: str) -> tuple[tuple[str, str], ...]:
         (calls.CORRELATION_KEY, call.correlation_id),
         (calls.TRACE_KEY, call.traceparent),
         (calls.SOURCE_KEY, call.source),
+        (TENANT_KEY, call.acting_for),
     )
     return tuple(pair for pair in pairs if pair[1])

@@ -48,11 +48,13 @@ class Route:
     @property
     def creates(self) -> bool:
         """Whether it adds to a collection: the caller may choose the id of what is answered."""
-        return (
-            self.http_method == "POST"
-            and self.response_body != ""
-            and _has(self.rpc.input_type, f"{self.response_body}_id")
-        )
+        return self.http_method == "POST" and _has(self.rpc.input_type, f"{self.resource}_id")
+
+    @property
+    def resource(self) -> str:
+        """Field of the response that is the resource; where more is answered, as of a new token its
+        secret, it is named as in the request."""
+        return self.response_body or self.body
 
     @property
     def endless(self) -> bool:

@@ -70,7 +70,7 @@ def answer_of(route: Route, request: Any, response: Any) -> tuple[int, Any, list
     code = 200
     if route.creates:
         code = 202 if _accepted(request) else 201
-        headers.append(("location", f"/{shown.name}"))
+        headers.append(("location", f"/{getattr(response, route.resource).name}"))
     return code, to_dict(shown), headers
 
 

@@ -40,7 +40,7 @@ def routes() -> Routes:
 
 
 def match_of(routes: Routes, operation: Operation) -> Match:
-    values = {"workspace": "a", "execution": "a", "snapshot": "a", "path": "a/b"}
+    values = {"workspace": "a", "execution": "a", "snapshot": "a", "token": "a", "path": "a/b"}
     return routes.find(operation.method, path_with(operation.path, values))
 
 
@@ -113,7 +113,13 @@ async def test_it_is_served_with_an_etag(front: Front) -> None:
 async def test_only_what_it_calls_public_answers_to_a_stranger(front: Front) -> None:
     async with httpx.AsyncClient(base_url=f"http://{front.address}") as stranger:
         for operation in API.operations:
-            values = {"workspace": "a", "execution": "a", "snapshot": "a", "path": "a"}
+            values = {
+                "workspace": "a",
+                "execution": "a",
+                "snapshot": "a",
+                "token": "a",
+                "path": "a",
+            }
             path = path_with(operation.path, values)
             answer = await stranger.request(operation.method, path)
             public = operation.said.get("security") == []
@@ -208,7 +214,13 @@ async def violated(front: Front, operation: Operation, wrong: Wrong) -> list[str
     content = operation.said.get("requestBody", {}).get("content", {})
     if body is None and "application/json" in content:
         body = BREAKER.sample(content["application/json"]["schema"])
-    values = {"workspace": "a", "execution": "a", "snapshot": "a", "path": "a"} | wrong.values
+    values = {
+        "workspace": "a",
+        "execution": "a",
+        "snapshot": "a",
+        "token": "a",
+        "path": "a",
+    } | wrong.values
     quoted = {name: quote(value, safe="") for name, value in values.items()}
     answer = await front.client.request(
         operation.method,

@@ -67,7 +67,7 @@ def test_every_rpc_of_the_gateway_has_a_route_and_none_hides_another(routes: Rou
 def test_what_is_created_is_told_from_what_is_only_posted(routes: Routes) -> None:
     creating = {route.rpc.name for route in routes if route.creates}
     assert creating == {
-        *("CreateWorkspace", "ForkWorkspace"),
+        *("CreateToken", "CreateWorkspace", "ForkWorkspace"),
         *("SnapshotWorkspace", "StartExecution"),
     }
 

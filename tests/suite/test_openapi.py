@@ -329,6 +329,14 @@ async def _tenant(held: httpx.AsyncClient) -> None:
     limits = {"limits": {"workspaces": "1000"}}
     assert (await held.patch("/quota", json=limits)).json()["limits"] == limits["limits"]
     assert (await held.get("/audit?resource=workspaces/api&pageSize=1")).is_success
+    made = await held.post("/tokens?tokenId=api", json={"role": "ROLE_READER", "ttl": "60s"})
+    assert (made.status_code, made.headers["location"]) == (201, "/tokens/api")
+    assert made.json()["secret"].startswith("cove_")
+    again = await held.post("/tokens?tokenId=api", json={"role": "ROLE_READER"})
+    assert again.status_code == 409
+    assert (await held.get("/tokens")).json()["tokens"]
+    assert (await held.post("/tokens/api:revoke", json={})).json()["revokeTime"]
+    assert (await held.post("/tokens/none:revoke", json={})).status_code == 404
 
 
 async def _health_and_document(held: httpx.AsyncClient) -> None:

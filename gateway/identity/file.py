@@ -1,4 +1,4 @@
-"""Who a caller from outside is."""
+"""Who shows the token that the operator has in a file; and anybody, where that is allowed."""
 
 import hmac
 import logging
@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Final
 
 from cove.options.v1.options_pb2 import Role
+from gateway.identity.shown import bearer
 from servicekit.config import ConfigError
 from servicekit.errors import Unauthenticated
 from servicekit.identity import Caller, Identity
 
 _log = logging.getLogger(__name__)
 
-TENANT: Final = "default"
-"""The one that there is."""
-_ADMIN: Final = Identity("admin", TENANT, Role.ROLE_ADMIN)
-_ANYONE: Final = Identity("anonymous", TENANT, Role.ROLE_ADMIN)
+INSTALLATION: Final = "default"
+"""The tenant of the operator, to which also belongs what no tenant is known of."""
+_ADMIN: Final = Identity("admin", INSTALLATION, Role.ROLE_ADMIN, operator=True)
+_ANYONE: Final = Identity("anonymous", INSTALLATION, Role.ROLE_ADMIN, operator=True)
 
 
-class TokenAuthenticator:
+class FileAuthenticator:
     """Lets in who shows the token in the file: `authorization: Bearer <token>`.
 
     The file is read again when it changes, so that a token can be replaced while
@@ -42,10 +43,9 @@ class TokenAuthenticator:
             raise ConfigError(f"{self._path}: cannot be read: {error.strerror}") from None
 
     async def authenticate(self, caller: Caller) -> Identity:
-        scheme, _, shown = caller.metadata.get("authorization", "").partition(" ")
         token = self._current()
-        matches = hmac.compare_digest(shown.strip().encode(), token)
-        if scheme.lower() != "bearer" or not token or not matches:
+        matches = hmac.compare_digest(bearer(caller).encode(), token)
+        if not token or not matches:
             raise Unauthenticated("no valid token")
         return _ADMIN
 

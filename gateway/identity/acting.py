@@ -1,0 +1,33 @@
+"""In which tenant a known caller acts: its own, or the one that an operator names."""
+
+import re
+from dataclasses import replace
+from typing import Final
+
+from servicekit.errors import InvalidArgument, PermissionDenied
+from servicekit.identity import TENANT_KEY, Authenticator, Caller, Identity
+
+_TENANT: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+class Acting:
+    """Operators may name a tenant in the header `cove-tenant`. Whoever else does, and believes to
+    act there, is refused."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+
+    async def authenticate(self, caller: Caller) -> Identity:
+        """Raises `PermissionDenied` and `InvalidArgument` for the tenant."""
+        identity = await self._authenticator.authenticate(caller)
+        asked = caller.metadata.get(TENANT_KEY, "")
+        if asked in ("", identity.tenant):
+            return identity
+        if not identity.operator:
+            raise PermissionDenied(
+                "only an operator acts for another tenant",
+                remedy="Leave out the header `cove-tenant`, or use a token of that tenant.",
+            )
+        if not _TENANT.fullmatch(asked):
+            raise InvalidArgument(TENANT_KEY, "not a DNS-1123 label")
+        return replace(identity, tenant=asked)
