@@ -18,6 +18,7 @@ from cove import (
     source,
     sync,
     tenant,
+    tokens,
     workspace,
     workspaces,
 )
@@ -37,6 +38,7 @@ FACADES: Mapping[type, type] = {
     source.Source: sync.Source,
     snapshots.Snapshots: sync.Snapshots,
     tenant.Tenant: sync.Tenant,
+    tokens.Tokens: sync.Tokens,
     forwarding.Forward: sync.Forward,
 }
 
@@ -96,7 +98,7 @@ def _objects(cove: Any) -> list[Any]:
     execution = demo.executions.named("e")
     parts = [demo.executions, execution, demo.files, demo.source, demo.snapshots]
     parts.append(_seat(execution))
-    return [cove, cove.workspaces, cove.tenant, demo, *parts]
+    return [cove, cove.workspaces, cove.tenant, cove.tokens, demo, *parts]
 
 
 def _seat(execution: Any) -> Any:

@@ -19,6 +19,7 @@ from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import SourceServiceStub, WorkspaceServiceStub
 from cove.health import check
 from cove.tenant import Tenant
+from cove.tokens import Tokens
 from cove.workspaces import Workspaces
 
 PATIENCE: Final = 30.0
@@ -38,6 +39,8 @@ class Client:
     A call is repeated for `patience` seconds while the gateway is away (3 when it never
     answered), which never does anything twice; then it raises `Unavailable`. Every other
     failure is raised at once, as the subclass of `CoveError` that is named for its code.
+
+    `acting_for` or COVE_TENANT is the tenant in which an operator acts; others may leave it out.
     """
 
     def __init__(
@@ -47,11 +50,13 @@ class Client:
         *,
         state: Path | None = None,
         patience: float = PATIENCE,
+        acting_for: str | None = None,
     ) -> None:
-        endpoint = find(os.environ, address=address, token=token, state=state)
+        endpoint = find(os.environ, address=address, token=token, state=state, tenant=acting_for)
         self._connection = Connection(endpoint, patience)
         self.workspaces = Workspaces(self._connection)
         self.tenant = Tenant(self._connection)
+        self.tokens = Tokens(self._connection)
 
     async def __aenter__(self) -> Self:
         return self

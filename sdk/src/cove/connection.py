@@ -236,10 +236,12 @@ class Connection:
         return failed
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
-        correlation = ("x-request-id", str(uuid.uuid4()))
-        if not self.endpoint.token:
-            return (correlation,)
-        return (correlation, ("authorization", f"Bearer {self.endpoint.token}"))
+        pairs = (
+            ("x-request-id", str(uuid.uuid4())),
+            ("authorization", f"Bearer {self.endpoint.token}" if self.endpoint.token else ""),
+            ("cove-tenant", self.endpoint.tenant),
+        )
+        return tuple(pair for pair in pairs if pair[1])
 
 
 class Answers(Generic[Res]):

@@ -25,6 +25,8 @@ class Endpoint:
 
     token: str = field(default="", repr=False)
 
+    tenant: str = ""
+    """In which an operator acts; empty: the caller's own."""
     tls: Tls | None = field(default=None, repr=False)
     """None: without."""
 
@@ -38,8 +40,9 @@ def find(
     address: str | None = None,
     token: str | None = None,
     state: Path | None = None,
+    tenant: str | None = None,
 ) -> Endpoint:
-    """What is given wins, then COVE_ADDRESS and COVE_TOKEN, then the state directory.
+    """What is given wins, then COVE_ADDRESS, COVE_TOKEN and COVE_TENANT, then the state directory.
 
     The token of the state directory is sent to the gateway of that directory only. An address
     with `https://` is spoken to over TLS, as COVE_CA_FILE, COVE_CERTIFICATE_FILE and
@@ -66,6 +69,7 @@ def find(
     return Endpoint(
         address=address,
         token=token,
+        tenant=tenant if tenant is not None else env.get("COVE_TENANT", ""),
         tls=_tls(env, address, given=bool(given)),
         services=left.get("services", {}) if ours else {},
     )

@@ -26,6 +26,7 @@ from cove import (
     snapshots,
     source,
     tenant,
+    tokens,
     workspace,
     workspaces,
 )
@@ -258,6 +259,14 @@ class Tenant(Facade[tenant.Tenant]):
     audit = iterate(tenant.Tenant.audit)
 
 
+class Tokens(Facade[tokens.Tokens]):
+    """All tokens of the tenant. For administrators."""
+
+    create = call(tokens.Tokens.create)
+    list = iterate(tokens.Tokens.list)
+    revoke = call(tokens.Tokens.revoke)
+
+
 class Workspaces(Facade[workspaces.Workspaces]):
     """All workspaces of the caller."""
 
@@ -287,11 +296,17 @@ class Client(Facade[client.Client]):
         *,
         state: Path | None = None,
         patience: float = client.PATIENCE,
+        acting_for: str | None = None,
     ) -> None:
-        loop = Loop(lambda: client.Client(address, token, state=state, patience=patience))
+        loop = Loop(
+            lambda: client.Client(
+                address, token, state=state, patience=patience, acting_for=acting_for
+            )
+        )
         super().__init__(loop, loop.inside)
         self.workspaces = Workspaces(loop, loop.inside.workspaces)
         self.tenant = Tenant(loop, loop.inside.tenant)
+        self.tokens = Tokens(loop, loop.inside.tokens)
 
     def __enter__(self) -> Self:
         return self

@@ -81,7 +81,9 @@ def _asked(
     async def answer() -> list[str]:
         async with (
             asyncio.timeout(_PATIENCE),
-            Client(options.address, state=options.state, patience=0) as cove,
+            Client(
+                options.address, state=options.state, patience=0, acting_for=options.tenant
+            ) as cove,
         ):
             return [each async for each in ask(cove, *arguments)]
 

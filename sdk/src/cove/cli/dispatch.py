@@ -31,7 +31,9 @@ def with_client(handler: str, options: argparse.Namespace) -> int:
     console = _console(options)
 
     async def run() -> int:
-        async with Client(options.address, state=options.state) as client:
+        async with Client(
+            options.address, state=options.state, acting_for=options.tenant
+        ) as client:
             status: int = await loaded(handler)(client, options, console)
             return status
 

@@ -12,7 +12,16 @@ from typing import Final
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-from cove.cli.commands import agents, files, information, running, source, tenant, workspaces
+from cove.cli.commands import (
+    agents,
+    files,
+    information,
+    running,
+    source,
+    tenant,
+    tokens,
+    workspaces,
+)
 from cove.cli.console import Console
 from cove.cli.errors import Failure
 from cove.cli.parser import Commands, Parser, meant
@@ -72,7 +81,7 @@ def command_line(arguments: Sequence[str] = ()) -> tuple[argparse.ArgumentParser
     """
     parser = _TopParser(prog="cove", description=_DESCRIPTION, usage="cove COMMAND [ARGUMENT ...]")
     commands = Commands.of(parser)
-    for module in (workspaces, running, files, source, agents, tenant, information):
+    for module in (workspaces, running, files, source, agents, tenant, tokens, information):
         module.add(commands)
     if not arguments or arguments[0] not in commands.parsers:
         _add_what_is_installed(parser, commands)

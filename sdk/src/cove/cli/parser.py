@@ -156,6 +156,9 @@ class Commands:
         option(
             "--state", type=Path, metavar="DIR", help="state directory of `cove up` (COVE_STATE)"
         )
+        option(
+            "--tenant", metavar="NAME", help="for operators: whose tenant to act in (COVE_TENANT)"
+        )
         common.add_argument("--json", action="store_true", help="write JSON")
         actions = parser.add_subparsers(
             metavar="COMMAND",
