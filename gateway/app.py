@@ -29,10 +29,9 @@ from gateway.drivers import Drivers
 from gateway.executions import ExecutionServicer
 from gateway.files import FileServicer
 from gateway.handles import Handles
-from gateway.identity.certificates import CertificateAuthenticator, Handed
-from gateway.identity.jwt import JwtAuthenticator
-from gateway.identity.several import Applies, Several
-from gateway.identity.trusted import trusted
+from gateway.identity.certificates import Handed
+from gateway.identity.several import Several
+from gateway.identity.trusted import ways
 from gateway.life import Life
 from gateway.limits import LifeLimits
 from gateway.losses import Losses
@@ -65,12 +64,15 @@ from servicekit.tls import certificates_of
 async def gateway(config: Config, *, clock: Clock | None = None) -> AsyncIterator[Served]:
     """Serves while the block runs. The tools need not be up yet."""
     handed = Handed()
+    by_file = TokenAuthenticator(config.token_path)
+    if not config.no_auth:
+        by_file.check()
     async with (
-        trusted(config) as by_jwt,
+        ways(config, handed) as others,
         tools(config) as behind,
         Trail.open(behind.audit, config.runtime / "audit") as trail,
     ):
-        authenticator = _authenticator(config, handed, by_jwt)
+        authenticator = NoAuthenticator() if config.no_auth else Several(others, by_file)
         witnesses = Witnesses(trail, TENANT)
         records = Records(behind.registry)
         deadlines = Deadlines(config.create_limit, config.operation_limit)
@@ -179,22 +181,6 @@ class Parts:
                 add_AuditServiceServicer_to_server, self._audit
             ),
         }
-
-
-def _authenticator(
-    config: Config, handed: Handed, by_jwt: JwtAuthenticator | None
-) -> Authenticator:
-    if config.no_auth:
-        return NoAuthenticator()
-    by_file = TokenAuthenticator(config.token_path)
-    by_file.check()
-    asked: list[tuple[Applies, Authenticator]] = []
-    if by_jwt:
-        asked.append((by_jwt.applies, by_jwt))
-    if config.certificates_file:
-        by_certificate = CertificateAuthenticator(config.certificates_file, handed)
-        asked.append((by_certificate.applies, by_certificate))
-    return Several(asked, by_file)
 
 
 @asynccontextmanager
