@@ -30,11 +30,10 @@ from gateway.files import FileServicer
 from gateway.handles import Handles
 from gateway.identity.acting import Acting
 from gateway.identity.bearer import BearerAuthenticator
-from gateway.identity.certificates import CertificateAuthenticator, Handed
+from gateway.identity.certificates import Handed
 from gateway.identity.file import INSTALLATION, FileAuthenticator, NoAuthenticator
-from gateway.identity.jwt import JwtAuthenticator
-from gateway.identity.several import Applies, Several
-from gateway.identity.trusted import trusted
+from gateway.identity.several import Several
+from gateway.identity.trusted import ways
 from gateway.life import Life
 from gateway.limits import LifeLimits
 from gateway.losses import Losses
@@ -71,14 +70,15 @@ async def gateway(config: Config, *, clock: Clock | None = None) -> AsyncIterato
     if not config.no_auth:
         file.check()
     handed = Handed()
-    by_certificate = _by_certificate(config, handed)
     async with (
-        trusted(config) as by_jwt,
+        ways(config, handed) as others,
         tools(config) as behind,
         Trail.open(behind.audit, config.runtime / "audit") as trail,
         BearerAuthenticator.open(LookUp(behind)) as bearer,
     ):
-        authenticator = _authenticator(config, file, bearer, by_jwt, by_certificate)
+        asked = [(bearer.applies, bearer), *others]
+        known = NoAuthenticator() if config.no_auth else Several(asked, file)
+        authenticator = Acting(known)
         witnesses = Witnesses(trail, INSTALLATION)
         records = Records(behind.registry)
         deadlines = Deadlines(config.create_limit, config.operation_limit)
@@ -190,29 +190,6 @@ class Parts:
                 add_AuditServiceServicer_to_server, self._audit
             ),
         }
-
-
-def _authenticator(
-    config: Config,
-    file: FileAuthenticator,
-    bearer: BearerAuthenticator,
-    by_jwt: JwtAuthenticator | None,
-    by_certificate: CertificateAuthenticator | None,
-) -> Authenticator:
-    if config.no_auth:
-        return Acting(NoAuthenticator())
-    asked: list[tuple[Applies, Authenticator]] = [(bearer.applies, bearer)]
-    if by_jwt:
-        asked.append((by_jwt.applies, by_jwt))
-    if by_certificate:
-        asked.append((by_certificate.applies, by_certificate))
-    return Acting(Several(asked, file))
-
-
-def _by_certificate(config: Config, handed: Handed) -> CertificateAuthenticator | None:
-    if config.no_auth or not config.certificates_file:
-        return None
-    return CertificateAuthenticator(config.certificates_file, handed)
 
 
 @asynccontextmanager

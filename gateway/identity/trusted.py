@@ -1,18 +1,36 @@
-"""The issuer of tokens that the gateway trusts, as it is configured."""
+"""Whom the gateway trusts to say who a caller is, as it is configured."""
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from gateway.config import Config
+from gateway.identity.certificates import CertificateAuthenticator, Handed
 from gateway.identity.jwt import Claims, JwtAuthenticator
 from gateway.identity.keys import FetchedKeys, FileKeys, is_safe
 from gateway.identity.names import ROLES, TENANT
+from gateway.identity.several import Applies
 from servicekit.config import ConfigError
+from servicekit.identity import Authenticator
 
 
 @asynccontextmanager
-async def trusted(config: Config) -> AsyncIterator[JwtAuthenticator | None]:
+async def ways(
+    config: Config, handed: Handed
+) -> AsyncIterator[Sequence[tuple[Applies, Authenticator]]]:
+    """Those by which others than Cove itself say who a caller is. Raises `ConfigError`."""
+    found: list[tuple[Applies, Authenticator]] = []
+    if config.certificates_file:
+        by_certificate = CertificateAuthenticator(config.certificates_file, handed)
+        found.append((by_certificate.applies, by_certificate))
+    async with _trusted(config) as by_jwt:
+        if by_jwt:
+            found.append((by_jwt.applies, by_jwt))
+        yield found
+
+
+@asynccontextmanager
+async def _trusted(config: Config) -> AsyncIterator[JwtAuthenticator | None]:
     """None where there is none. Raises `ConfigError`. The issuer need not be up."""
     if not config.jwt_issuer:
         yield None
