@@ -24,6 +24,7 @@ from servicekit.identity import Authenticator, Caller
 from servicekit.observer import Calls, Observer
 from servicekit.policy import Policy, policy_of
 from servicekit.quota import Limits
+from servicekit.spans import Recorder
 from servicekit.status import DETAILS_KEY, Context, ShuttingDown, reason_name, to_status
 from servicekit.validation import Reader
 from servicekit.witness import Witness, Witnesses, nobody
@@ -49,17 +50,23 @@ class Chain(grpc.aio.ServerInterceptor):
         observer: Observer,
         max_message_size: int,
         witnesses: Witnesses = nobody,
+        recorder: Recorder | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._observer = observer
         self._max_message_size = max_message_size
         self._witnesses = witnesses
+        self._recorder = recorder
         self._validator = protovalidate.Validator()
         self._handlers: dict[str, Handler] = {}
         self._streams = Streams()
 
     def drain(self) -> None:
         self._streams.drain()
+
+    def flush(self) -> None:
+        """Tell of the calls that ended last."""
+        self._observer.flush()
 
     async def intercept_service(
         self,
@@ -95,6 +102,7 @@ class Chain(grpc.aio.ServerInterceptor):
             observed=self._observer.of(path),
             witness=self._witnesses(path),
             streams=self._streams,
+            recorder=self._recorder,
         )
         # Requests stay bytes until the caller is known: see `Reader`.
         run = rpc.stream if handler.response_streaming else rpc.unary
@@ -135,6 +143,7 @@ class Rpc:
         observed: Calls,
         witness: Callable[[], Witness],
         streams: Streams,
+        recorder: Recorder | None,
     ) -> None:
         self._path = path
         self._policy = policy
@@ -145,6 +154,7 @@ class Rpc:
         self._observed = observed
         self._witness = witness
         self._streams = streams
+        self._recorder = recorder
 
     async def unary(self, received: Any, context: Context) -> Any:
         return await self._watched(self._answer, received, context)
@@ -194,7 +204,7 @@ class Rpc:
         metadata = text_metadata(context)
         caller = Caller.of(metadata, context)
         peer = caller.peer
-        call = calls.from_metadata(self._path, metadata)
+        call = calls.from_metadata(self._path, metadata, self._recorder)
         # Whoever reaches a unix socket is of the suite, and may speak for another.
         call.source = metadata.get(calls.SOURCE_KEY, peer) if peer.startswith(_UNIX) else peer
         call.reads = self._policy.reads

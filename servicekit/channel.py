@@ -151,7 +151,7 @@ class Peer:
         call = calls.current()
         pairs: tuple[tuple[str, str | bytes], ...] = (
             (calls.CORRELATION_KEY, call.correlation_id),
-            (calls.TRACE_KEY, call.traceparent),
+            (calls.TRACE_KEY, call.traceparent if call.traced else ""),
             (PRINCIPAL_KEY, call.identity.principal),
             (TENANT_KEY, call.identity.tenant),
             (calls.FENCING_KEY, "{}/{}".format(*call.fence) if call.fence else ""),

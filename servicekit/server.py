@@ -19,6 +19,7 @@ from servicekit.health import SERVICE as HEALTH
 from servicekit.health import SERVING, Health
 from servicekit.identity import Authenticator, ServiceAuthenticator
 from servicekit.observer import Observer
+from servicekit.otlp import recording
 from servicekit.secrets import read_secret
 from servicekit.sockets import listen
 from servicekit.tls import certificates_of, server_credentials
@@ -61,8 +62,25 @@ async def serving(
     leaving: NOT_SERVING, endless streams end, the rest has the grace to end.
     """
     registry = metrics or CollectorRegistry()
-    observer = Observer(registry)
-    chain = Chain(authenticator or _for_tools(config), observer, config.max_message_size, witnesses)
+    async with recording(config, registry) as recorder:
+        chain = Chain(
+            authenticator or _for_tools(config),
+            Observer(registry),
+            config.max_message_size,
+            witnesses,
+            recorder,
+        )
+        async with _served(config, services, chain, registry) as served:
+            yield served
+
+
+@asynccontextmanager
+async def _served(
+    config: ServerConfig,
+    services: Mapping[str, Callable[[grpc.aio.Server], None]],
+    chain: Chain,
+    registry: CollectorRegistry,
+) -> AsyncIterator[Served]:
     server = grpc.aio.server(interceptors=[chain], options=_options(config))
     for add in services.values():
         add(server)
@@ -80,7 +98,7 @@ async def serving(
         health.stop()
         chain.drain()
         await asyncio.shield(server.stop(config.shutdown_grace.total_seconds()))
-        observer.flush()
+        chain.flush()
 
 
 def _ports(

@@ -21,7 +21,7 @@ from agent.client import (
     PeerTooOld,
     Sinks,
 )
-from servicekit import calls
+from servicekit import calls, tracing
 from servicekit.disk import DiskGuard, full
 from services.executor.agents import Agents, absent
 from services.executor.background import Background
@@ -141,8 +141,9 @@ class Starter:
                     raise told from error
                 raise
             try:
-                if not (prepared and await self._run(agent, record, variables, methods)):
-                    await self._launch(record, variables)
+                with tracing.span("execution start", uid=uid):
+                    if not (prepared and await self._run(agent, record, variables, methods)):
+                        await self._launch(record, variables)
             finally:
                 draft.close()
             return record

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from agent import KEEPER_UID, SANDBOX_UID
+from servicekit import tracing
 from services.git import program
 from services.git.command import Command, Where, git
 from services.git.entrance import Entrance, unavailable
@@ -141,7 +142,7 @@ class Cells:
         """
         if not cell.is_kept:
             raise ValueError("operations are done in cells that are kept")
-        with timed_out_as(name):
+        with timed_out_as(name), tracing.span(f"git cell {name}"):
             async with asyncio.timeout(timeout), AsyncExitStack() as stack:
                 await self._entrance.require()
                 warm = await self._kept(stack, cell, beyond=True)
@@ -166,6 +167,7 @@ class Cells:
         """Start a command; it is gone when the block ends."""
         await self._entrance.require()
         async with AsyncExitStack() as stack:
+            stack.enter_context(tracing.span(f"git {command.name}"))
             running = None
             if cell.is_kept:
                 running = await self._started_warm(stack, cell, command, stdin, stdout, descriptors)

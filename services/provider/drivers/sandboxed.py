@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from agent.handle import valid_uid
 from agent.owner import user_of
 from agent.protocol import Facts, Mode, SandboxSpec
-from servicekit import calls
+from servicekit import calls, tracing
 from servicekit.disk import DiskGuard
 from servicekit.errors import ServiceError
 from services.provider.capabilities import Capabilities, Capability, Mounting
@@ -145,7 +145,8 @@ class SandboxDriver:
                     partial(stopping.end_one, launcher, facts.sandbox_uid),
                 ),
             ):
-                started = await self._maker.start(launcher, record, spec)
+                with tracing.span("sandbox start", uid=uid, driver=self.name):
+                    started = await self._maker.start(launcher, record, spec)
                 if record.spec.network.rules:
                     await self._networks.restored(record, launcher, facts)
                 return started
