@@ -95,11 +95,13 @@ async def _registry(
         "COVE_STATE": str(folder / "s"),
         "COVE_RUNTIME": str(folder / "r"),
     }
-    async with _process("-m", "services.registry", env=env) as (_, pid):
-        async with grpc.aio.insecure_channel(f"unix:{folder}/r/registry") as channel:
-            stub = RegistryServiceStub(channel)
-            await stub.RegisterEnvironment(registration(0), metadata=SERVICE_METADATA)
-            yield stub, pid
+    async with (
+        _process("-m", "services.registry", env=env) as (_, pid),
+        grpc.aio.insecure_channel(f"unix:{folder}/r/registry") as channel,
+    ):
+        stub = RegistryServiceStub(channel)
+        await stub.RegisterEnvironment(registration(0), metadata=SERVICE_METADATA)
+        yield stub, pid
 
 
 @asynccontextmanager

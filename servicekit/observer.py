@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.registry import Collector
 
 from servicekit.calls import Call
+from servicekit.metrics import BUCKETS
 from servicekit.spans import Kind, Span
 
 _log = logging.getLogger("servicekit.calls")
@@ -24,10 +25,6 @@ _FAULTS: Final = frozenset(
     ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 )
 """With these a server has failed, by the semantic conventions; with others its caller has."""
-_BUCKETS: Final = (
-    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
-    *(0.5, 1, 2.5, 5, 10, 30, 120, 600),
-)
 
 
 class Observer:
@@ -46,7 +43,7 @@ class Observer:
             "How long calls took.",
             ["method"],
             registry=registry,
-            buckets=_BUCKETS,
+            buckets=BUCKETS,
         )
         self._open = Gauge("cove_calls_open", "Calls going on.", ["method"], registry=registry)
         self._ended: list[tuple[float, Call, str, str, float]] = []

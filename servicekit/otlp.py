@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -21,6 +20,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from servicekit import tracing
 from servicekit.config import ServerConfig, StartError
+from servicekit.release import release
 from servicekit.spans import Kind, Recorder, Span
 
 _log = logging.getLogger(__name__)
@@ -214,11 +214,3 @@ def _resource(service: str) -> dict[str, str | int]:
         "host.name": socket.gethostname(),
         "process.pid": os.getpid(),
     }
-
-
-def release() -> str:
-    """The version of this suite; `unknown` in an image that holds no distribution."""
-    try:
-        return version("cove-server")
-    except PackageNotFoundError:
-        return "unknown"

@@ -15,9 +15,10 @@ from prometheus_client import CollectorRegistry
 from servicekit.admin import admin
 from servicekit.chain import Chain
 from servicekit.config import ConfigError, ServerConfig
+from servicekit.health import NOT_SERVING, SERVING, Health
 from servicekit.health import SERVICE as HEALTH
-from servicekit.health import SERVING, Health
 from servicekit.identity import Authenticator, ServiceAuthenticator
+from servicekit.metrics import add_common
 from servicekit.observer import Observer
 from servicekit.otlp import recording
 from servicekit.secrets import read_secret
@@ -54,14 +55,17 @@ async def serving(
     authenticator: Authenticator | None = None,
     metrics: CollectorRegistry | None = None,
     witnesses: Witnesses = nobody,
+    ready: bool = True,
 ) -> AsyncIterator[Served]:
     """Serve `services`, by full name, while the block runs.
 
     Every server has health checks and reflection, so that meshes and grpcurl work.
+    Without `ready` its health says so until somebody else sets it.
     Without an `authenticator` the server is a tool, known to the suite only. On
     leaving: NOT_SERVING, endless streams end, the rest has the grace to end.
     """
     registry = metrics or CollectorRegistry()
+    add_common(registry, config)
     async with recording(config, registry) as recorder:
         chain = Chain(
             authenticator or _for_tools(config),
@@ -70,7 +74,8 @@ async def serving(
             witnesses,
             recorder,
         )
-        async with _served(config, services, chain, registry) as served:
+        status = SERVING if ready else NOT_SERVING
+        async with _served(config, services, chain, registry, status) as served:
             yield served
 
 
@@ -80,6 +85,7 @@ async def _served(
     services: Mapping[str, Callable[[grpc.aio.Server], None]],
     chain: Chain,
     registry: CollectorRegistry,
+    status: int,
 ) -> AsyncIterator[Served]:
     server = grpc.aio.server(interceptors=[chain], options=_options(config))
     for add in services.values():
@@ -91,7 +97,7 @@ async def _served(
         addresses = tuple(listen(*port) for port in _ports(config, server))
         await server.start()
         for name in ("", *services):
-            health.set(name, SERVING)
+            health.set(name, status)
         async with admin(config.admin_address, registry):
             yield Served(addresses=addresses, health=health)
     finally:

@@ -25,9 +25,12 @@ async def test_spans_within_a_call_hang_below_it(protos: Protos, tmp_path: Path)
             with tracing.span("inner"):
                 return calls.current().traceparent
 
-    async with collecting() as collector:
-        async with running(protos, tmp_path, say=say, traces=collector.url) as kit:
-            answer = await kit.stub.Say(kit.pb.SayRequest(), metadata=(("traceparent", GIVEN),))
+    async with (
+        collecting() as collector,
+        running(protos, tmp_path, say=say, traces=collector.url) as kit,
+    ):
+        answer = await kit.stub.Say(kit.pb.SayRequest(), metadata=(("traceparent", GIVEN),))
+        await collector.until(lambda: len(collector.spans) == 3)
     inner, outer, call = (
         next(each for each in collector.spans if each.name == name)
         for name in ("inner", "outer", f"{SERVICE}/Say")
@@ -45,10 +48,13 @@ async def test_what_a_span_raises_is_told_without_its_words(protos: Protos, tmp_
         with tracing.span("lookup"):
             raise NotFound("no such hunter2", name="hunter2")
 
-    async with collecting() as collector:
-        async with running(protos, tmp_path, say=say, traces=collector.url) as kit:
-            with pytest.raises(grpc.aio.AioRpcError):
-                await kit.stub.Say(kit.pb.SayRequest(), metadata=(("traceparent", GIVEN),))
+    async with (
+        collecting() as collector,
+        running(protos, tmp_path, say=say, traces=collector.url) as kit,
+    ):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await kit.stub.Say(kit.pb.SayRequest(), metadata=(("traceparent", GIVEN),))
+        await collector.until(lambda: len(collector.spans) == 2)
     (lookup,) = [each for each in collector.spans if each.name == "lookup"]
     assert (lookup.code, lookup.attributes["error.type"]) == (2, "NotFound")
     assert not [data for data in collector.raw if b"hunter2" in data]
@@ -58,11 +64,13 @@ async def test_what_a_span_raises_is_told_without_its_words(protos: Protos, tmp_
 async def test_the_ratio_is_of_calls_that_come_without_a_trace(
     protos: Protos, tmp_path: Path, ratio: float, few: int, many: int
 ) -> None:
-    async with collecting() as collector:
-        settings = {"traces": collector.url, "traces_ratio": ratio}
-        async with running(protos, tmp_path, **settings) as kit:
-            for _ in range(100):
-                await kit.stub.Say(kit.pb.SayRequest())
+    async with (
+        collecting() as collector,
+        running(protos, tmp_path, traces=collector.url, traces_ratio=ratio) as kit,
+    ):
+        for _ in range(100):
+            await kit.stub.Say(kit.pb.SayRequest())
+        # What is left when it stops is sent then.
     assert few <= len(collector.spans) <= many
     assert len({each.trace for each in collector.spans}) == len(collector.spans)
 
