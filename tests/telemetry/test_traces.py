@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 
 import grpc
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import ExecutionServiceStub, WorkspaceServiceStub
+from tests.support.repository import make_repository
 from tests.support.suite import Suite
 from tests.telemetry.collector import Collector, Seen
 
@@ -41,20 +43,27 @@ async def run(suite: Suite, workspace: str, shown: Sequence[tuple[str, str]], **
     return answer.stdout.text.strip()
 
 
-async def create(suite: Suite, workspace: str, shown: Sequence[tuple[str, str]]) -> None:
+async def create(
+    suite: Suite, workspace: str, shown: Sequence[tuple[str, str]], *, repository: str = ""
+) -> None:
+    request = pb.CreateWorkspaceRequest(workspace_id=workspace)
+    if repository:
+        request.workspace.spec.repository = repository
     async with grpc.aio.insecure_channel(suite.grpc) as channel:
-        await WorkspaceServiceStub(channel).CreateWorkspace(
-            pb.CreateWorkspaceRequest(workspace_id=workspace), metadata=tuple(shown)
-        )
+        await WorkspaceServiceStub(channel).CreateWorkspace(request, metadata=tuple(shown))
 
 
 def below(spans: Sequence[Seen], span: Seen) -> list[Seen]:
     return [each for each in spans if each.parent == span.id]
 
 
-async def test_one_trace_from_the_caller_to_the_command(suite: Suite, collector: Collector) -> None:
+async def test_one_trace_from_the_caller_to_the_command(
+    suite: Suite, collector: Collector, tmp_path: Path
+) -> None:
     trace, span, shown = parent()
-    await create(suite, "traced", headers(suite, shown, "create-traced"))
+    make_repository(tmp_path / "app")
+    url = f"file://{tmp_path}/app"
+    await create(suite, "traced", headers(suite, shown, "create-traced"), repository=url)
     told = await run(suite, "traced", headers(suite, shown, "run-traced"))
 
     def complete() -> bool:
