@@ -17,7 +17,7 @@ from cove_server.ports import reserved
 from tests.operation.clients import Tally, Worker
 from tests.support.suite import Suite, running_suite, until
 
-ROUNDS: Final = int(os.environ.get("COVE_ROLLING_ROUNDS", "4"))
+ROUNDS: Final = int(os.environ.get("COVE_ROLLING_ROUNDS", "2"))
 WORKERS: Final = 4
 _BOUND: Final = 60.0
 _POLL: Final = 0.02
@@ -90,7 +90,7 @@ async def restart(suite: Suite, service: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(120 + 60 * ROUNDS)
 async def test_no_call_fails_in_a_rolling_restart(tmp_path: Path) -> None:
     """All services in turn, and two gateways behind one list of addresses, under load."""
     tally = Tally()
