@@ -133,6 +133,14 @@ async def test_dashboard_and_alerts_ask_for_what_there_is(scraped: dict[str, Sam
             assert labels <= PROMETHEUS.union(*(known[name] for name, _ in names)), expression
 
 
+@on_the_suite
+async def test_every_metric_is_on_the_page(scraped: dict[str, Samples]) -> None:
+    page = (ROOT / "docs" / "observability.md").read_text()
+    told = {name for samples in scraped.values() for name in samples}
+    names = {re.sub("_(bucket|sum|count|created)$", "", name) for name in told}
+    assert not {name for name in names - {""} if name not in page and f"{name}_total" not in page}
+
+
 def test_the_dashboard_is_whole() -> None:
     board = json.loads(DASHBOARD.read_text())
     identities = [panel["id"] for panel in board["panels"]]
