@@ -178,7 +178,7 @@ def from_metadata(
         traced=bool(given),
     )
     if recorder is not None:
-        call.traceparent, call.parent, sampled = recorder.begin(given)
+        call.traceparent, call.parent, sampled = recorder.begin(call.traceparent, given=call.traced)
         call.traced = True
         call.recorder = recorder if sampled else None
     return call
@@ -206,7 +206,7 @@ def new_correlation_id() -> str:
 
 
 def untraced(correlation_id: str) -> str:
-    """A trace that nobody samples: it ties the logs of all services together, and each of them
-    makes the same one of the correlation id."""
+    """For a call that came without: each service makes the same trace of the correlation id, so
+    that the logs of all of them are tied together, and nobody samples it yet."""
     trace = hashlib.blake2s(correlation_id.encode(), digest_size=16).hexdigest()
     return f"00-{trace}-{os.urandom(8).hex()}-00"

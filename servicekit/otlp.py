@@ -57,15 +57,14 @@ class Traces:
         self._many = asyncio.Event()
         self._told = False
 
-    def begin(self, given: str) -> tuple[str, str, bool]:
-        if given:
-            trace, sampled = tracing.trace_of(given), tracing.is_sampled(given)
-            if not sampled:
-                return given, "", False
-            return tracing.written(trace, sampled=True), tracing.span_of(given), True
-        trace = os.urandom(16).hex()
-        sampled = int(trace[16:], 16) < self._bound
-        return tracing.written(trace, sampled=sampled), "", sampled
+    def begin(self, traceparent: str, *, given: bool) -> tuple[str, str, bool]:
+        trace = tracing.trace_of(traceparent)
+        if not given:
+            sampled = int(trace[16:], 16) < self._bound
+            return tracing.written(trace, sampled=sampled), "", sampled
+        if not tracing.is_sampled(traceparent):
+            return traceparent, "", False
+        return tracing.written(trace, sampled=True), tracing.span_of(traceparent), True
 
     def record(self, span: Span) -> None:
         if len(self._waiting) >= _LIMIT:

@@ -41,8 +41,8 @@ class Span:
 class Recorder(Protocol):
     """Decides which traces are recorded, and takes their spans."""
 
-    def begin(self, given: str) -> tuple[str, str, bool]:
-        """A span below the one of `given`, or the first one where that is empty.
+    def begin(self, traceparent: str, *, given: bool) -> tuple[str, str, bool]:
+        """A span of this trace: below that one if the caller has `given` it, else the first.
 
         Its traceparent, the id of its parent, and whether it is to be recorded.
         """

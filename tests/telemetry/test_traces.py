@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 
 from cove.executor.v1 import executor_pb2
@@ -190,3 +191,21 @@ async def test_who_samples_decides_and_the_command_may_overrule(
     await run(suite, "unsampled", headers(suite, other[2]))
     await collector.until(lambda: bool(collector.of(other[0])))
     assert not collector.of(trace)
+
+
+async def test_http_is_of_the_same_trace(suite: Suite, collector: Collector) -> None:
+    trace, span, shown = parent()
+    async with httpx.AsyncClient(
+        base_url=f"http://{suite.http}",
+        headers={"authorization": f"Bearer {suite.token}"},
+        trust_env=False,
+    ) as http:
+        await http.get("/workspaces", headers={"traceparent": shown})
+        answer = await http.get("/workspaces", headers={"x-request-id": "without-a-trace"})
+    made = answer.headers["traceparent"].split("-")[1]
+    await collector.until(lambda: any(each.parent == span for each in collector.of(trace)))
+    (first,) = [each for each in collector.of(trace) if each.parent == span]
+    assert first.name == "cove.gateway.v1.WorkspaceService/ListWorkspaces"
+    lines = [json.loads(line) for line in suite.log.read_text().splitlines()]
+    logged = {each["trace_id"] for each in lines if each.get("request_id") == "without-a-trace"}
+    assert logged == {made}
