@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -14,7 +15,7 @@ from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import ExecutionServiceStub, WorkspaceServiceStub
 from tests.support.repository import make_repository
-from tests.support.suite import Suite
+from tests.support.suite import Suite, until
 from tests.telemetry.collector import Collector, Seen
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -170,7 +171,9 @@ async def test_the_log_has_the_ids_of_the_trace(suite: Suite, collector: Collect
     await collector.until(
         lambda: any("CreateWorkspace" in each.name for each in collector.of(trace))
     )
-    lines = [json.loads(line) for line in suite.log.read_text().splitlines() if trace in line]
+    gateway = "WorkspaceService/CreateWorkspace"
+    await until(lambda: any(gateway in str(each) for each in lines_of(suite, trace)), "its line")
+    lines = lines_of(suite, trace)
     assert {line["service"] for line in lines} >= {"gateway", "registry", "git", "provider"}
     assert {line["request_id"] for line in lines} == {"create-logged"}
     logged = {line["method"].lstrip("/") for line in lines if line["message"] == "call"}
@@ -206,6 +209,11 @@ async def test_http_is_of_the_same_trace(suite: Suite, collector: Collector) -> 
     await collector.until(lambda: any(each.parent == span for each in collector.of(trace)))
     (first,) = [each for each in collector.of(trace) if each.parent == span]
     assert first.name == "cove.gateway.v1.WorkspaceService/ListWorkspaces"
-    lines = [json.loads(line) for line in suite.log.read_text().splitlines()]
-    logged = {each["trace_id"] for each in lines if each.get("request_id") == "without-a-trace"}
-    assert logged == {made}
+    await until(lambda: bool(lines_of(suite, "without-a-trace")), "the line of the call")
+    assert {each["trace_id"] for each in lines_of(suite, "without-a-trace")} == {made}
+
+
+def lines_of(suite: Suite, text: str) -> list[dict[str, Any]]:
+    """Whole lines of the log with this in them."""
+    whole = suite.log.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in whole if text in line and line.endswith("\n")]
