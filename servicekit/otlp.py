@@ -26,6 +26,7 @@ from servicekit.spans import Kind, Recorder, Span
 _log = logging.getLogger(__name__)
 
 _EXPORT: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+_UNIX: Final = "unix:"
 _SCOPE: Final = "cove"
 _LIMIT: Final = 16_384
 """Spans that wait, at most."""
@@ -150,6 +151,8 @@ async def recording(
 
 
 def _channel(url: str) -> grpc.aio.Channel:
+    if url.startswith(_UNIX):
+        return grpc.aio.insecure_channel(url)
     parts = urlsplit(url)
     if parts.scheme == "https":
         return grpc.aio.secure_channel(parts.netloc, grpc.ssl_channel_credentials())

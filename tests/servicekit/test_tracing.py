@@ -49,7 +49,7 @@ async def test_what_a_span_raises_is_told_without_its_words(protos: Protos, tmp_
             raise NotFound("no such hunter2", name="hunter2")
 
     async with (
-        collecting() as collector,
+        collecting(f"unix:{tmp_path}/otlp") as collector,
         running(protos, tmp_path, say=say, traces=collector.url) as kit,
     ):
         with pytest.raises(grpc.aio.AioRpcError):

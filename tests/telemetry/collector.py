@@ -62,7 +62,8 @@ class Collector:
 
 
 @asynccontextmanager
-async def collecting() -> AsyncIterator[Collector]:
+async def collecting(address: str = "") -> AsyncIterator[Collector]:
+    """On a port of its own, or on `unix:/path`."""
     collector = Collector()
     server = grpc.aio.server()
     handler: Any = grpc.unary_unary_rpc_method_handler(collector.export)
@@ -70,9 +71,9 @@ async def collecting() -> AsyncIterator[Collector]:
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(service, {"Export": handler}),)
     )
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(address or "127.0.0.1:0")
     await server.start()
-    collector.url = f"http://127.0.0.1:{port}"
+    collector.url = address or f"http://127.0.0.1:{port}"
     try:
         yield collector
     finally:
