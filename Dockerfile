@@ -38,7 +38,7 @@ RUN python3 packages.py "${SERVICE}" > own.txt \
     --root own -r own.txt
 RUN into="/build/own$(echo /opt/cove/lib/python3*/site-packages)" && mkdir -p "${into}" own/opt/cove/bin && cd code \
  && server="servicekit buf cove/__init__.py cove/errors cove/options" \
- && tool="${server} services/__init__.py services/${SERVICE} cove/mount cove/${SERVICE}" \
+ && tool="${server} services/__init__.py services/${SERVICE} cove/mount cove/${SERVICE} $(echo cove_server-*.dist-info)" \
  && case "${SERVICE}" in \
       launcher) cp -a --parents agent "${into}" ;; \
       registry) cp -a --parents ${tool} "${into}" ;; \

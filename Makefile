@@ -21,6 +21,7 @@ DATABASE_KILLS ?= 20
 CHAOS_SECONDS ?= 600
 HISTORY_LIVES ?= 60
 NODE_WORKSPACES ?= 300
+ROLLING_ROUNDS ?= 20
 # And how long the storm in `make test` is; 0 is none (decision 0027).
 CHAOS_TEST_SECONDS ?= 25
 PYTEST_WORKERS ?= 3
@@ -67,7 +68,7 @@ test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load.
 	  COVE_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) COVE_FUZZ_ARCHIVES=$(FUZZ_ARCHIVES) \
 	  COVE_DATABASE_KILLS=$(DATABASE_KILLS) \
 	  COVE_CHAOS_SECONDS=$(CHAOS_SECONDS) COVE_HISTORY_LIVES=$(HISTORY_LIVES) \
-	  COVE_NODE_WORKSPACES=$(NODE_WORKSPACES) \
+	  COVE_NODE_WORKSPACES=$(NODE_WORKSPACES) COVE_ROLLING_ROUNDS=$(ROLLING_ROUNDS) \
 	  $(BIN)/pytest -m "long and not docker" -n $(LONG_WORKERS) $(SPREAD) $(LONG) || test $$? -eq 5
 
 test-compose: setup ## Run the suite in containers, for real; as root, about 6 minutes.
@@ -139,12 +140,12 @@ dist: setup ## Build both wheels into .build/dist, and try them.
 # No index address is written, so that every mirror serves.
 COMPILE := .build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-annotate --no-emit-package cove pyproject.toml sdk/pyproject.toml
-EVERYTHING := --extra dagger --extra docker --extra mcp --extra postgres --group dev
+EVERYTHING := --extra dagger --extra docker --extra mcp --extra otel --extra postgres --group dev
 lock: ## Resolve the requirements anew.
 	@test -x .build/uv/bin/uv || { $(PYTHON) -m venv .build/uv && .build/uv/bin/pip install --quiet uv; }
 	$(COMPILE) $(EVERYTHING) --upgrade -o requirements.lock > /dev/null
 	$(COMPILE) $(EVERYTHING) --resolution lowest-direct -o requirements-lowest.lock > /dev/null
-	$(COMPILE) --extra docker --extra postgres --group build -c requirements.lock -o requirements-server.lock > /dev/null
+	$(COMPILE) --extra docker --extra otel --extra postgres --group build -c requirements.lock -o requirements-server.lock > /dev/null
 	.build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-annotate -c requirements.lock -o requirements-dagger.lock deploy/dagger/requirements.in > /dev/null
 

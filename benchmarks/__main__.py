@@ -21,6 +21,7 @@ from benchmarks import (
     registry,
     stores,
     stream,
+    tracing,
     worktree,
 )
 from benchmarks.engine import engine
@@ -38,6 +39,7 @@ ALL = {
     "registry": registry.run,
     "nodes": nodes.run,
     "stores": stores.run,
+    "tracing": tracing.run,
 }
 DOCKER = ("execute", "create", "ending", "density", "driver")
 GROUPS = {"docker": DOCKER, "ratios": (*DOCKER, "stream")}

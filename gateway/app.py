@@ -38,9 +38,11 @@ from gateway.life import Life
 from gateway.limits import LifeLimits
 from gateway.losses import Losses
 from gateway.memory import following
+from gateway.metrics import collected
 from gateway.operations import Operations
 from gateway.orphans import Orphans
 from gateway.quotas import Quotas
+from gateway.readiness import readiness, telling
 from gateway.ready import Workspaces
 from gateway.reconcile import Reconciler, reconciling
 from gateway.records import Records
@@ -92,12 +94,26 @@ async def gateway(config: Config, *, clock: Clock | None = None) -> AsyncIterato
                 *(config, behind, records, operations, replicas, deadlines),
                 *(clock or Clock(), acts, tokens),
             )
+            ready = readiness(behind)
             async with (
                 following(records.memory, records.follow),
                 noting(parts.activity),
                 serving(
-                    config, parts.services(), authenticator=authenticator, witnesses=witnesses
+                    config,
+                    parts.services(),
+                    authenticator=authenticator,
+                    witnesses=witnesses,
+                    metrics=collected(
+                        operations=operations,
+                        memory=records.memory,
+                        trail=trail,
+                        reconciler=parts.reconciler,
+                        readiness=ready,
+                        nodes=behind.nodes,
+                    ),
+                    ready=False,
                 ) as served,
+                telling(ready, served.health, parts.services()),
                 reconciling(parts.reconciler, config.reconcile_interval),
                 _http(config, served, authenticator, witnesses, handed) as complete,
             ):

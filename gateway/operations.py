@@ -60,6 +60,11 @@ class Operations:
         self._count += 1
         return f"{self._name}-{self._count}"
 
+    @property
+    def going_on(self) -> int:
+        """How many go on."""
+        return len(self._running)
+
     def running(self, uid: str) -> asyncio.Task[Result] | None:
         return self._running.get(uid)
 

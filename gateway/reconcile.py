@@ -6,6 +6,7 @@ operation to one of them, and to remove an orphan twice changes nothing.
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -89,6 +90,8 @@ class Reconciler:
         self._life = life
         self._clock = clock
         self._acts = acts
+        self.looked = 0.0
+        """When all records were last looked through, in seconds since 1970; 0: not yet."""
 
     async def run(self, interval: timedelta) -> None:
         """For ever. What is taken over does not hold up the next round; one that could
@@ -97,6 +100,7 @@ class Reconciler:
             pause = min(interval.total_seconds(), _SOON_SECONDS)
             try:
                 await self.look()
+                self.looked = time.time()
                 pause = interval.total_seconds()
             except (ServiceError, grpc.aio.AioRpcError) as error:
                 _log.warning("cannot reconcile now: %s", error)

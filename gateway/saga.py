@@ -27,7 +27,7 @@ from gateway.errors import LeaseLost, WorkspaceNotFound
 from gateway.records import Records, State
 from gateway.teardown import Teardown
 from gateway.tools import Tools, retold, transient
-from servicekit import calls
+from servicekit import calls, tracing
 from servicekit.errors import ServiceError
 from servicekit.status import reason
 
@@ -283,7 +283,8 @@ def _derived(request_id: str, environment: Environment, step: str) -> str:
 @contextmanager
 def _step(name: str) -> Iterator[None]:
     try:
-        yield
+        with tracing.span(f"create {name}"):
+            yield
     except ServiceError as error:
         error.metadata["step"] = name
         raise

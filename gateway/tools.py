@@ -68,6 +68,10 @@ class Tool(Generic[S]):
             found = self._rpcs[peer] = self._stub(peer.channel)
         return found
 
+    async def answers(self) -> bool:
+        """Whether it says, within 2 seconds, that it serves."""
+        return await self._peer.answers()
+
     async def unary(
         self,
         method: grpc.aio.UnaryUnaryMultiCallable[Req, Res],

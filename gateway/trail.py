@@ -70,6 +70,11 @@ class Trail:
                         await trail._send_some()
             trail._spool.close(empty=not (trail._unsent or trail._begun))
 
+    @property
+    def unsent(self) -> int:
+        """Entries that the registry does not have yet."""
+        return len(self._unsent)
+
     def began(self, entry: AuditEntry) -> None:
         """Raises `Unavailable` when the call must not be made, as nobody could tell of it."""
         if len(self._unsent) >= _UNSENT:

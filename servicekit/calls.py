@@ -4,6 +4,7 @@ It is kept in a context variable: each RPC runs in a task, and each task has
 variables of its own, so nothing has to be handed down or cleaned up.
 """
 
+import hashlib
 import os
 import re
 import time
@@ -17,6 +18,7 @@ from cove.options.v1.options_pb2 import Role
 from servicekit.errors import InvalidArgument
 from servicekit.identity import Identity
 from servicekit.quota import NONE, Limits
+from servicekit.spans import Recorder
 
 CORRELATION_KEY: Final = "x-request-id"
 TRACE_KEY: Final = "traceparent"
@@ -55,6 +57,17 @@ class Call:
 
     correlation_id: str = ""
     traceparent: str = ""
+    """Of the span that is worked on, as W3C writes it."""
+
+    traced: bool = False
+    """Whether the caller, or the sampling of a service, gave the trace: then it is passed on."""
+
+    recorder: Recorder | None = None
+    """Takes the spans of a trace that is sampled."""
+
+    parent: str = ""
+    """The span of the caller, where this call has one of its own."""
+
     identity: Identity = _NOBODY
     fence: Fence | None = None
 
@@ -109,6 +122,11 @@ def about(uid: str, node: str = "") -> None:
     _current.set(replace(_current.get(), uid=uid, node=node))
 
 
+def spanning(traceparent: str) -> None:
+    """The current call is in this span from now on."""
+    _current.set(replace(_current.get(), traceparent=traceparent))
+
+
 @contextmanager
 def detached(
     *,
@@ -124,6 +142,7 @@ def detached(
     call a new correlation id is made.
     """
     now = current()
+    correlation_id = correlation_id or now.correlation_id or new_correlation_id()
     call = replace(
         now,
         deadline=None,
@@ -132,8 +151,8 @@ def detached(
         fence=fence or now.fence,
         node=now.node if node is None else node,
         entry=now.entry if entry is None else entry,
-        correlation_id=correlation_id or now.correlation_id or new_correlation_id(),
-        traceparent=now.traceparent or new_traceparent(),
+        correlation_id=correlation_id,
+        traceparent=now.traceparent or untraced(correlation_id),
     )
     token = _current.set(call)
     try:
@@ -142,17 +161,30 @@ def detached(
         _current.reset(token)
 
 
-def from_metadata(method: str, metadata: Mapping[str, str]) -> Call:
-    """The call that these headers begin. Ids that are missing or malformed are made."""
+def from_metadata(
+    method: str, metadata: Mapping[str, str], recorder: Recorder | None = None
+) -> Call:
+    """The call that these headers begin. Ids that are missing or malformed are made.
+
+    With a `recorder` it may be a span of its own.
+    """
     correlation_id = metadata.get(CORRELATION_KEY, "")
-    traceparent = metadata.get(TRACE_KEY, "")
-    return Call(
+    if not _CORRELATION.fullmatch(correlation_id):
+        correlation_id = new_correlation_id()
+    given = metadata.get(TRACE_KEY, "")
+    if given and not _TRACE.fullmatch(given):
+        given = ""
+    call = Call(
         method=method,
-        correlation_id=correlation_id
-        if _CORRELATION.fullmatch(correlation_id)
-        else new_correlation_id(),
-        traceparent=traceparent if _TRACE.fullmatch(traceparent) else new_traceparent(),
+        correlation_id=correlation_id,
+        traceparent=given or untraced(correlation_id),
+        traced=bool(given),
     )
+    if recorder is not None:
+        call.traceparent, call.parent, sampled = recorder.begin(call.traceparent, given=call.traced)
+        call.traced = True
+        call.recorder = recorder if sampled else None
+    return call
 
 
 def fence_of(metadata: Mapping[str, str]) -> Fence | None:
@@ -176,6 +208,8 @@ def new_correlation_id() -> str:
     return os.urandom(16).hex()
 
 
-def new_traceparent() -> str:
-    """A trace that nobody samples: it still ties the logs of all services together."""
-    return f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-00"
+def untraced(correlation_id: str) -> str:
+    """For a call that came without: each service makes the same trace of the correlation id, so
+    that the logs of all of them are tied together, and nobody samples it yet."""
+    trace = hashlib.blake2s(correlation_id.encode(), digest_size=16).hexdigest()
+    return f"00-{trace}-{os.urandom(8).hex()}-00"

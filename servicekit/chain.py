@@ -25,6 +25,7 @@ from servicekit.observer import Calls, Observer
 from servicekit.policy import Policy, method_of, policy_of
 from servicekit.quota import Limits
 from servicekit.reach import Reach
+from servicekit.spans import Recorder
 from servicekit.status import DETAILS_KEY, Context, reason_name, to_status
 from servicekit.streams import LASTS, Streams
 from servicekit.validation import Reader
@@ -50,11 +51,13 @@ class Chain(grpc.aio.ServerInterceptor):
         observer: Observer,
         max_message_size: int,
         witnesses: Witnesses = nobody,
+        recorder: Recorder | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._observer = observer
         self._max_message_size = max_message_size
         self._witnesses = witnesses
+        self._recorder = recorder
         self._validator = protovalidate.Validator()
         self._handlers: dict[str, Handler] = {}
         self._streams = Streams()
@@ -65,6 +68,10 @@ class Chain(grpc.aio.ServerInterceptor):
     def checked(self) -> AbstractAsyncContextManager[None]:
         """While the block runs, streams end whose callers are not let in any more."""
         return self._streams.checked(self._authenticator)
+
+    def flush(self) -> None:
+        """Tell of the calls that ended last."""
+        self._observer.flush()
 
     async def intercept_service(
         self,
@@ -103,6 +110,7 @@ class Chain(grpc.aio.ServerInterceptor):
             observed=self._observer.of(path),
             witness=self._witnesses(path),
             streams=self._streams,
+            recorder=self._recorder,
         )
         # Requests stay bytes until the caller is known: see `Reader`.
         run = rpc.stream if handler.response_streaming else rpc.unary
@@ -126,6 +134,7 @@ class Rpc:
         observed: Calls,
         witness: Callable[[], Witness],
         streams: Streams,
+        recorder: Recorder | None,
     ) -> None:
         self._path = path
         self._policy = policy
@@ -138,6 +147,7 @@ class Rpc:
         self._observed = observed
         self._witness = witness
         self._streams = streams
+        self._recorder = recorder
 
     async def unary(self, received: Any, context: Context) -> Any:
         return await self._watched(self._answer, received, context)
@@ -187,7 +197,7 @@ class Rpc:
         metadata = text_metadata(context)
         caller = Caller.of(metadata, context)
         peer = caller.peer
-        call = calls.from_metadata(self._path, metadata)
+        call = calls.from_metadata(self._path, metadata, self._recorder)
         # Whoever reaches a unix socket is of the suite, and may speak for another.
         call.source = metadata.get(calls.SOURCE_KEY, peer) if peer.startswith(_UNIX) else peer
         call.reads = self._policy.reads

@@ -12,8 +12,10 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Final, Generic, TypeVar
 
 import grpc
+from grpc_health.v1 import health_pb2
 
 from servicekit import calls
+from servicekit.health import SERVING
 from servicekit.identity import PRINCIPAL_KEY, TENANT_KEY, TOKEN_KEY
 from servicekit.quota import LIMITS_KEY
 from servicekit.secured import Secure, secured
@@ -24,6 +26,9 @@ Res = TypeVar("Res")
 
 _UNIX: Final = "unix:"
 _MAX_RECEIVED: Final = 64 << 20
+
+_CHECK: Final = "/grpc.health.v1.Health/Check"
+_PATIENCE: Final = 2.0
 
 _AHEAD: Final = 256 << 10
 """Bytes that come of one stream before they are asked for."""
@@ -83,6 +88,21 @@ class Peer:
         self._keeps_entries = keeps_entries
         self._service = service
         self._token = token
+
+    async def answers(self) -> bool:
+        """Whether it says, within 2 seconds, that it serves."""
+        check: Any = self.channel.unary_unary(
+            _CHECK,
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        call = check(health_pb2.HealthCheckRequest(), timeout=_PATIENCE)
+        try:
+            return bool((await call).status == SERVING)
+        except grpc.aio.AioRpcError:
+            return False
+        finally:
+            call.cancel()
 
     async def unary(
         self,
@@ -151,7 +171,7 @@ class Peer:
         call = calls.current()
         pairs: tuple[tuple[str, str | bytes], ...] = (
             (calls.CORRELATION_KEY, call.correlation_id),
-            (calls.TRACE_KEY, call.traceparent),
+            (calls.TRACE_KEY, call.traceparent if call.traced else ""),
             (PRINCIPAL_KEY, call.identity.principal),
             (TENANT_KEY, call.identity.tenant),
             (calls.FENCING_KEY, "{}/{}".format(*call.fence) if call.fence else ""),

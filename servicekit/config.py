@@ -35,6 +35,9 @@ _MAX_SOCKET_PATH: Final = 100
 _INJECTED: Final = re.compile(
     r".*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
+_COLLECTOR: Final = re.compile(
+    r"https?://[^/@:\s]+(:\d+)?/?|https?://\[[0-9a-f:]+\]:\d+/?|unix:/.+"
+)
 _DURATION: Final = re.compile(r"(?=.)((?P<d>\d+)d)?((?P<h>\d+)h)?((?P<m>\d+)m)?((?P<s>\d+)s)?")
 _SIZE: Final = re.compile(r"(\d+)\s*([KMGT]i?)?B?")
 _UNITS: Final[Mapping[str, int]] = {"": 1} | {
@@ -93,6 +96,14 @@ class ServerConfig:
     """Where Prometheus metrics are served over HTTP: a loopback `host:port` or
     `unix:/path`. Empty: nowhere."""
 
+    traces: str = field(default="", metadata={"variable": "COVE_TRACES"})
+    """Collector of traces that takes OTLP over gRPC: `http://host:port`, `https://host:port` or
+    `unix:/path`. Empty: no traces. Needs the extra `otel`."""
+
+    traces_ratio: float = field(default=1.0, metadata={"variable": "COVE_TRACES_RATIO"})
+    """Which part of the calls that come without a `traceparent` is traced, 0 to 1. Of one that
+    comes with it the caller decides."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least level that is logged."""
 
@@ -107,6 +118,10 @@ class ServerConfig:
             path: Path = getattr(self, name)
             if not path.is_absolute():
                 raise ConfigError(f"COVE_{name.upper()}: not an absolute path: {path}")
+        if self.traces and not _COLLECTOR.fullmatch(self.traces):
+            raise ConfigError("COVE_TRACES: not http://host:port, https://host:port or unix:/path")
+        if not 0 <= self.traces_ratio <= 1:
+            raise ConfigError("COVE_TRACES_RATIO: not from 0 to 1")
         for address in self.addresses:
             path_length = len(os.fsencode(address.removeprefix("unix:")))
             if address.startswith("unix:") and path_length > _MAX_SOCKET_PATH:

@@ -28,7 +28,13 @@ class Health(health_pb2_grpc.HealthServicer):
 
     def set(self, service: str, status: int) -> None:
         """After `stop`, nothing but NOT_SERVING is kept."""
-        self._statuses[service] = NOT_SERVING if self._stopping else status
+        status = NOT_SERVING if self._stopping else status
+        if self._statuses.get(service) == status:
+            return
+        self._statuses[service] = status
+        self._wake()
+
+    def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -37,6 +43,7 @@ class Health(health_pb2_grpc.HealthServicer):
         self._stopping = True
         for service in self._statuses:
             self.set(service, NOT_SERVING)
+        self._wake()  # Also where all said so before.
 
     async def Check(  # noqa: N802
         self, request: health_pb2.HealthCheckRequest, context: Context

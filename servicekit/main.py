@@ -7,9 +7,10 @@ import logging
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, TypeVar
 
 from servicekit import logs
@@ -68,6 +69,16 @@ async def _run(service: str, app: AbstractAsyncContextManager[Served]) -> None:
         line = json.dumps(ready | ({"http": served.http} if served.http else {}))
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
+        _notify("READY=1")
         _log.info("serving", extra={"fields": {"addresses": served.addresses}})
         await stop.wait()
+        _notify("STOPPING=1")
         _log.info("stopping")
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, where it asks for that (`Type=notify`). It only informs."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if path.startswith(("/", "@")):
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+            supervisor.sendto(state.encode(), path.replace("@", "\0", 1))

@@ -15,14 +15,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.registry import Collector
 
 from servicekit.calls import Call
+from servicekit.metrics import BUCKETS
+from servicekit.spans import Kind, Span
 
 _log = logging.getLogger("servicekit.calls")
 
 _BATCH_SECONDS: Final = 0.05
-_BUCKETS: Final = (
-    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
-    *(0.5, 1, 2.5, 5, 10, 30, 120, 600),
+_FAULTS: Final = frozenset(
+    ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 )
+"""With these a server has failed, by the semantic conventions; with others its caller has."""
 
 
 class Observer:
@@ -31,14 +33,17 @@ class Observer:
     def __init__(self, registry: CollectorRegistry) -> None:
         registry.register(_Flush(self.flush))  # Asked first, as it was registered first.
         self._calls = Counter(
-            "cove_calls", "Calls that ended, by code.", ["method", "code"], registry=registry
+            "cove_calls",
+            "Calls that ended, by code and reason.",
+            ["method", "code", "reason"],
+            registry=registry,
         )
         self._seconds = Histogram(
             "cove_call_seconds",
             "How long calls took.",
             ["method"],
             registry=registry,
-            buckets=_BUCKETS,
+            buckets=BUCKETS,
         )
         self._open = Gauge("cove_calls_open", "Calls going on.", ["method"], registry=registry)
         self._ended: list[tuple[float, Call, str, str, float]] = []
@@ -50,6 +55,7 @@ class Observer:
         return calls
 
     def ended(self, call: Call, code: str, reason: str, seconds: float) -> None:
+        """The span of the call is made with its line in the log: of the same ids and times."""
         self._ended.append((time.time(), call, code, reason, seconds))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_BATCH_SECONDS, self.flush)
@@ -60,8 +66,10 @@ class Observer:
         ended, self._ended, self._timer = self._ended, [], None
         logged = _log.isEnabledFor(logging.INFO)
         for left, (when, call, code, reason, seconds) in enumerate(ended, start=1 - len(ended)):
-            self._calls.labels(call.method, code).inc()
+            self._calls.labels(call.method, code, reason).inc()
             self._seconds.labels(call.method).observe(seconds)
+            if call.recorder is not None:
+                call.recorder.record(_span(when, call, code, reason, seconds))
             if logged:
                 _tell(when, call, code, reason, seconds, more=left < 0)
 
@@ -90,6 +98,36 @@ class _Flush(Collector):
     def collect(self) -> Iterator[Metric]:
         self._flush()
         return iter(())
+
+
+def _span(when: float, call: Call, code: str, reason: str, seconds: float) -> Span:
+    """Names are those of OpenTelemetry's semantic conventions, and of ours below `cove.`."""
+    method = call.method[1:]
+    attributes = {
+        "rpc.system.name": "grpc",
+        "rpc.method": method,
+        "rpc.response.status_code": code,
+        "cove.request_id": call.correlation_id,
+    }
+    told = {
+        "error.type": "" if code == "OK" else reason or code,
+        "cove.principal": call.identity.principal,
+        "cove.tenant": call.identity.tenant,
+        "cove.uid": call.uid,
+        "cove.node": call.node,
+    }
+    attributes.update((key, value) for key, value in told.items() if value)
+    ended = int(when * 1e9)
+    return Span(
+        method,
+        Kind.SERVER,
+        call.traceparent,
+        call.parent,
+        ended - int(seconds * 1e9),
+        ended,
+        attributes,
+        (reason or code) if code in _FAULTS else "",
+    )
 
 
 def _tell(when: float, call: Call, code: str, reason: str, seconds: float, *, more: bool) -> None:

@@ -15,10 +15,12 @@ from prometheus_client import CollectorRegistry
 from servicekit.admin import admin
 from servicekit.chain import Chain
 from servicekit.config import ConfigError, ServerConfig
+from servicekit.health import NOT_SERVING, SERVING, Health
 from servicekit.health import SERVICE as HEALTH
-from servicekit.health import SERVING, Health
 from servicekit.identity import Authenticator, ServiceAuthenticator
+from servicekit.metrics import add_common
 from servicekit.observer import Observer
+from servicekit.otlp import recording
 from servicekit.secrets import read_secret
 from servicekit.sockets import listen
 from servicekit.tls import certificates_of, server_credentials
@@ -53,16 +55,40 @@ async def serving(
     authenticator: Authenticator | None = None,
     metrics: CollectorRegistry | None = None,
     witnesses: Witnesses = nobody,
+    ready: bool = True,
 ) -> AsyncIterator[Served]:
     """Serve `services`, by full name, while the block runs.
 
     Every server has health checks and reflection, so that meshes and grpcurl work.
+    Without `ready` its health says so until somebody else sets it.
     Without an `authenticator` the server is a tool, known to the suite only. On
     leaving: NOT_SERVING, endless streams end, the rest has the grace to end.
     """
     registry = metrics or CollectorRegistry()
-    observer = Observer(registry)
-    chain = Chain(authenticator or _for_tools(config), observer, config.max_message_size, witnesses)
+    add_common(registry, config)
+    async with recording(config, registry) as recorder:
+        chain = Chain(
+            authenticator or _for_tools(config),
+            Observer(registry),
+            config.max_message_size,
+            witnesses,
+            recorder,
+        )
+        status = SERVING if ready else NOT_SERVING
+        # Who calls a tool is of the suite, and stays that.
+        checking = chain.checked() if authenticator else nullcontext()
+        async with _served(config, services, chain, registry, status) as served, checking:
+            yield served
+
+
+@asynccontextmanager
+async def _served(
+    config: ServerConfig,
+    services: Mapping[str, Callable[[grpc.aio.Server], None]],
+    chain: Chain,
+    registry: CollectorRegistry,
+    status: int,
+) -> AsyncIterator[Served]:
     server = grpc.aio.server(interceptors=[chain], options=_options(config))
     for add in services.values():
         add(server)
@@ -73,16 +99,14 @@ async def serving(
         addresses = tuple(listen(*port) for port in _ports(config, server))
         await server.start()
         for name in ("", *services):
-            health.set(name, SERVING)
-        # Who calls a tool is of the suite, and stays that.
-        checking = chain.checked() if authenticator else nullcontext()
-        async with admin(config.admin_address, registry), checking:
+            health.set(name, status)
+        async with admin(config.admin_address, registry):
             yield Served(addresses=addresses, health=health)
     finally:
         health.stop()
         chain.drain()
         await asyncio.shield(server.stop(config.shutdown_grace.total_seconds()))
-        observer.flush()
+        chain.flush()
 
 
 def _ports(

@@ -143,7 +143,7 @@ def _metadata(token: str) -> tuple[tuple[str, str], ...]:
     pairs = (
         ("authorization", token),
         (calls.CORRELATION_KEY, call.correlation_id),
-        (calls.TRACE_KEY, call.traceparent),
+        (calls.TRACE_KEY, call.traceparent if call.traced else ""),
         (calls.SOURCE_KEY, call.source),
         (TENANT_KEY, call.acting_for),
     )

@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 
+from prometheus_client import CollectorRegistry
+
 from agent import SANDBOX_UID
 from cove.executor.v1.executor_pb2_grpc import (
     add_ExecutorServiceServicer_to_server,
@@ -15,6 +17,7 @@ from cove.executor.v1.executor_pb2_grpc import (
 from servicekit.disk import DiskGuard
 from servicekit.fencing import Fences
 from servicekit.ledger import Ledger
+from servicekit.metrics import gauge
 from servicekit.paging import PageTokens
 from servicekit.server import Served, serving
 from services.executor.agents import Agents
@@ -33,6 +36,7 @@ from services.executor.files.writing import Writer
 from services.executor.groups import Groups
 from services.executor.inputs import Inputs
 from services.executor.keeping import Keeper
+from services.executor.metrics import Metrics
 from services.executor.output import Outputs
 from services.executor.ports import Ports
 from services.executor.preparing import Preparer
@@ -55,6 +59,8 @@ async def executor(config: Config) -> AsyncIterator[Served]:
     groups = Groups.here()
     agent_uid = SANDBOX_UID if os.geteuid() == 0 else os.geteuid()
     stopping = asyncio.Event()
+    collected = CollectorRegistry()
+    metrics = Metrics(collected)
     async with AsyncExitStack() as stack:
         watcher = stack.enter_context(Watcher.open())
         background = await stack.enter_async_context(Background.open())
@@ -72,6 +78,13 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             outputs=outputs,
             preparer=preparer,
             background=background,
+            ended=metrics.ended,
+        )
+        gauge(
+            collected,
+            "cove_executions_running",
+            "Executions that run.",
+            lambda: len(keeper.running()),
         )
         tenants = Tenants(keeper)
         starter = Starter(
@@ -84,6 +97,7 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             disk=DiskGuard(config.state, config.disk_limit),
             background=background,
             secrets=Secrets(config.secrets or state / "secrets"),
+            started=metrics.started,
         )
         inputs = Inputs(store=store, agents=agents, keeper=keeper, background=background)
         executions = Executions(
@@ -159,7 +173,7 @@ async def executor(config: Config) -> AsyncIterator[Served]:
         background.keep(trimmer.run())
         background.keep(warden.run())
         background.keep(drafts.run())
-        served = await stack.enter_async_context(serving(config, services))
+        served = await stack.enter_async_context(serving(config, services, metrics=collected))
         stack.callback(stopping.set)  # Before the server ends its streams.
         yield served
 

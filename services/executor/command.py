@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from agent.client import AgentError, Command, CommandLimits, ErrorCode, Terminal
+from servicekit import calls
 from servicekit.disk import full
 from servicekit.errors import InvalidArgument, ServiceError
 from services.executor.errors import (
@@ -29,6 +30,7 @@ _ENVIRONMENT: Final = {
     "LANG": "C.UTF-8",
     "USER": "cove",
 }
+_TRACE: Final = "TRACEPARENT"
 _TERMINAL: Final = {"TERM": "xterm-256color"}
 _UNKNOWN: Final = "unknown request"
 """What an agent says to what it does not know."""
@@ -40,7 +42,7 @@ def command(record: Record, variables: Variables) -> Command:
     """The command of an execution. Its environment holds nothing of this process's own."""
     spec = record.spec
     terminal = Terminal(spec.rows, spec.cols) if spec.rows else None
-    usual = {**_ENVIRONMENT, **(_TERMINAL if terminal else {})}
+    usual = {**_ENVIRONMENT, **(_TERMINAL if terminal else {}), **_trace()}
     return Command(
         argv=_argv(spec),
         cwd=f"{_ROOT}/{spec.cwd}" if not spec.cwd.startswith("/") else spec.cwd,
@@ -53,6 +55,12 @@ def command(record: Record, variables: Variables) -> Command:
         secrets={name: variables.secrets[name] for name in spec.secrets},
         redact=spec.redact,
     )
+
+
+def _trace() -> Mapping[str, str]:
+    """The trace goes on in the command, unless nobody but the logs would know of it."""
+    call = calls.current()
+    return {_TRACE: call.traceparent} if call.traced else {}
 
 
 def limits(record: Record, variables: Variables, groups: Mapping[str, str]) -> CommandLimits:

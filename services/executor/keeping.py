@@ -70,6 +70,7 @@ class Keeper:
         outputs: Outputs,
         preparer: Preparer,
         background: Background,
+        ended: Callable[[End], None] = lambda _: None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -79,6 +80,7 @@ class Keeper:
         self._outputs = outputs
         self._preparer = preparer
         self._background = background
+        self._ended = ended
         self._now = now
         self._kept: dict[str, Kept] = {}
         self.known = asyncio.Event()
@@ -152,6 +154,7 @@ class Keeper:
             end = await asyncio.to_thread(self._lose, record, why)
         if kept := self._kept.get(record.key):
             kept.end = end
+        self._ended(end)
         self._background.keep(self._clear(record))
         return State.ENDED
 

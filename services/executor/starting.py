@@ -21,7 +21,7 @@ from agent.client import (
     PeerTooOld,
     Sinks,
 )
-from servicekit import calls
+from servicekit import calls, tracing
 from servicekit.disk import DiskGuard, full
 from services.executor.agents import Agents, absent
 from services.executor.background import Background
@@ -60,6 +60,7 @@ class Starter:
         disk: DiskGuard,
         background: Background,
         secrets: Secrets,
+        started: Callable[[], None] = lambda: None,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._store = store
@@ -71,6 +72,7 @@ class Starter:
         self._disk = disk
         self._background = background
         self._secrets = secrets
+        self._started = started
         self._now_ns = now_ns
 
     async def start(self, uid: str, execution_id: str, spec: Spec, variables: Variables) -> Record:
@@ -90,6 +92,7 @@ class Starter:
                 with self._tenants.place(variables.tenant, limit):
                     record = await self._create(uid, execution_id, spec, variables)
                     if record:
+                        self._started()
                         self._keeper.keep(record, started=True)
                         return record
             elif record.spec != spec:
@@ -141,8 +144,9 @@ class Starter:
                     raise told from error
                 raise
             try:
-                if not (prepared and await self._run(agent, record, variables, methods)):
-                    await self._launch(record, variables)
+                with tracing.span("execution start", uid=uid):
+                    if not (prepared and await self._run(agent, record, variables, methods)):
+                        await self._launch(record, variables)
             finally:
                 draft.close()
             return record

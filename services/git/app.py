@@ -10,12 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from prometheus_client import CollectorRegistry
+
 from agent import overlay
 from cove.git.v1.git_pb2_grpc import add_GitServiceServicer_to_server
 from servicekit.config import StartError
 from servicekit.disk import DiskGuard
 from servicekit.fencing import Fences
 from servicekit.ledger import Ledger
+from servicekit.metrics import Timer, gauge
 from servicekit.paging import PageTokens
 from servicekit.server import Served, serving
 from services.git import authorities
@@ -73,7 +76,12 @@ async def git(config: Config) -> AsyncIterator[Served]:
     )
     homes = [directory / name for name in HOMES]
     uids = Uids.open(directory, config.sandbox_uids)
-    cells = Cells(homes, uid_of=uids.of if uids else None)
+    collected = CollectorRegistry()
+    timer = Timer(
+        collected, "cove_git_seconds", "How long git's commands and operations took.", "command"
+    )
+    cells = Cells(homes, uid_of=uids.of if uids else None, timed=timer.of)
+    gauge(collected, "cove_git_cells", "Cells that are kept for commands.", lambda: cells.warm)
     local = Local(cells, rules, config.state)
     transport = Transport(cells, rules, bounds, local, authorities.read(config.ca_file))
     repositories = Repositories(homes[0], cells)
@@ -130,7 +138,7 @@ async def git(config: Config) -> AsyncIterator[Served]:
         services = {
             "cove.git.v1.GitService": partial(add_GitServiceServicer_to_server, GitServicer(parts)),
         }
-        async with serving(config, services) as served:
+        async with serving(config, services, metrics=collected) as served:
             yield served
 
 

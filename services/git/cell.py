@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from agent import KEEPER_UID, SANDBOX_UID
+from servicekit import tracing
+from servicekit.metrics import Timed, untimed
 from services.git import program
 from services.git.command import Command, Where, git
 from services.git.entrance import Entrance, unavailable
@@ -44,9 +46,11 @@ class Cells:
         bwrap: Path | None = None,
         bounds: Bounds | None = None,
         uid_of: Callable[[str], int] | None = None,
+        timed: Timed = untimed,
     ) -> None:
         self._root = os.geteuid() == 0
         self._pool = Pool(bounds or Bounds())
+        self._timed = timed
         self._entrance = Entrance(homes, bwrap)
         self._works = False
         own = Identity(os.geteuid(), os.getegid())
@@ -74,6 +78,11 @@ class Cells:
     def mode_of(self, owner: Identity) -> int:
         """Of the directory of a worktree: of no concern to others, where those have other uids."""
         return 0o755 if owner == self.sandbox else 0o700
+
+    @property
+    def warm(self) -> int:
+        """How many cells are kept."""
+        return len(self._pool)
 
     @property
     def privileged(self) -> bool:
@@ -141,7 +150,7 @@ class Cells:
         """
         if not cell.is_kept:
             raise ValueError("operations are done in cells that are kept")
-        with timed_out_as(name):
+        with timed_out_as(name), self._watched(name):
             async with asyncio.timeout(timeout), AsyncExitStack() as stack:
                 await self._entrance.require()
                 warm = await self._kept(stack, cell, beyond=True)
@@ -166,6 +175,7 @@ class Cells:
         """Start a command; it is gone when the block ends."""
         await self._entrance.require()
         async with AsyncExitStack() as stack:
+            stack.enter_context(self._watched(command.name))
             running = None
             if cell.is_kept:
                 running = await self._started_warm(stack, cell, command, stdin, stdout, descriptors)
@@ -173,6 +183,12 @@ class Cells:
                 running = await self._started_once(cell, command, stdin, stdout, descriptors)
             stack.push_async_callback(running.close)
             yield running
+
+    @contextmanager
+    def _watched(self, name: str) -> Iterator[None]:
+        """`name` is of a command or an operation: each is in a table of ours."""
+        with self._timed(name), tracing.span(f"git {name}"):
+            yield
 
     async def _started_warm(
         self,

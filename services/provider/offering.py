@@ -11,7 +11,7 @@ from services.provider.config import Config
 from services.provider.driver import Driver
 from services.provider.drivers.dagger.driver import DaggerDriver
 from services.provider.drivers.local import Launched
-from services.provider.drivers.making import Maker
+from services.provider.drivers.making import Maker, OnStart, unheard
 from services.provider.drivers.sandboxed import SandboxDriver
 from services.provider.drivers.ways_out import WaysOut
 
@@ -19,7 +19,9 @@ _log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def offered(config: Config, ways_out: WaysOut) -> AsyncIterator[list[Driver]]:
+async def offered(
+    config: Config, ways_out: WaysOut, on_start: OnStart = unheard
+) -> AsyncIterator[list[Driver]]:
     """Those that can be asked for while the block runs, in the order of the config.
 
     What they stand on may come later, and come back. Raises StartError.
@@ -48,6 +50,7 @@ async def offered(config: Config, ways_out: WaysOut) -> AsyncIterator[list[Drive
                     idle_timeout=config.idle_timeout,
                     processes=config.processes,
                     ways_out=ways_out,
+                    on_start=on_start,
                     unclaimed=name == config.drivers[0],
                 )
             )

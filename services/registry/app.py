@@ -9,6 +9,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from functools import partial
 from typing import Final
 
+from prometheus_client import CollectorRegistry
+
 from cove.registry.v1.access_pb2_grpc import add_AccessServiceServicer_to_server
 from cove.registry.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from cove.registry.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
@@ -19,11 +21,13 @@ from services.registry import token
 from services.registry.config import Config
 from services.registry.errors import DatabaseUnavailable, DiskFull, StartError
 from services.registry.face_access import AccessServicer, AuditServicer
+from services.registry.metrics import Metrics
 from services.registry.retention import Retention
 from services.registry.rules import Rules
 from services.registry.service import RegistryServicer
 from services.registry.sqlite import SqliteStore
 from services.registry.store import Clock, Store
+from services.registry.writer import Observe, unobserved
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +42,9 @@ async def registry(config: Config, *, now: Clock | None = None) -> AsyncIterator
     `now` is the clock of the database unless given; that of this machine for a file.
     """
     await asyncio.to_thread(token.ensure, config.token_path)
-    async with open_store(config, now) as store:
+    collected = CollectorRegistry()
+    metrics = Metrics(collected)
+    async with open_store(config, now, metrics.committed) as store:
         tokens = PageTokens(await store.secret("page_tokens"))
         rules = Rules(store.now, admit=partial(_admit, config))
         servicer = RegistryServicer(store, rules, tokens, config.heartbeat)
@@ -51,11 +57,17 @@ async def registry(config: Config, *, now: Clock | None = None) -> AsyncIterator
             "cove.registry.v1.AccessService": partial(add_AccessServiceServicer_to_server, access),
             "cove.registry.v1.AuditService": partial(add_AuditServiceServicer_to_server, audit),
         }
-        async with _sweeping(store), serving(config, services) as served:
+        async with (
+            _sweeping(store),
+            metrics.of(store),
+            serving(config, services, metrics=collected) as served,
+        ):
             yield served
 
 
-def open_store(config: Config, now: Clock | None) -> AbstractAsyncContextManager[Store]:
+def open_store(
+    config: Config, now: Clock | None, observe: Observe = unobserved
+) -> AbstractAsyncContextManager[Store]:
     """The store that the config names. Raises `StartError`, also on entering."""
     retention = Retention(
         changes=config.history_revisions, changes_age=config.history, audit_age=config.audit_age
@@ -63,7 +75,11 @@ def open_store(config: Config, now: Clock | None) -> AbstractAsyncContextManager
     limits = config.quota
     if not config.database_url:
         return SqliteStore.open(
-            config.database_path, now=now or time.time_ns, retention=retention, limits=limits
+            config.database_path,
+            now=now or time.time_ns,
+            retention=retention,
+            limits=limits,
+            observe=observe,
         )
     try:
         from services.registry.postgres.store import PostgresStore
@@ -71,7 +87,9 @@ def open_store(config: Config, now: Clock | None) -> AbstractAsyncContextManager
         raise StartError(
             "COVE_REGISTRY__DATABASE: PostgreSQL needs asyncpg: pip install 'cove-server[postgres]'"
         ) from None
-    return PostgresStore.open(config.database_url, now=now, retention=retention, limits=limits)
+    return PostgresStore.open(
+        config.database_url, now=now, retention=retention, limits=limits, observe=observe
+    )
 
 
 def _admit(config: Config) -> None:

@@ -14,6 +14,8 @@ HISTORY: Final = (
 )
 """The columns of an `Event`; of what it replaced, if that is still kept."""
 
+CENSUS: Final = "SELECT state, count(*) FROM environment GROUP BY state"
+
 Statement: TypeAlias = tuple[str, list[Any]]
 """A text with placeholders, and the value of each."""
 

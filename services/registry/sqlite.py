@@ -10,7 +10,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from functools import partial
@@ -23,7 +23,7 @@ from services.registry.database import Connection, commit, connect, decide, fini
 from services.registry.errors import EnvironmentNotFound, WatcherTooSlow
 from services.registry.feed import Event, Feed
 from services.registry.retention import Retention, ns, sweep
-from services.registry.selecting import HISTORY, PLACEHOLDER, statement
+from services.registry.selecting import CENSUS, HISTORY, PLACEHOLDER, statement
 from services.registry.sqlite_rows import COLUMNS, apply, find, remember
 from services.registry.sqlite_tenants import SqliteQuotas, SqliteTrail, append
 from services.registry.sqlite_tokens import SqliteTokens
@@ -42,7 +42,7 @@ from services.registry.store import (
     Write,
 )
 from services.registry.trail import Entry
-from services.registry.writer import Writer
+from services.registry.writer import Observe, Writer, unobserved
 from services.registry.written import Job, Written, replayed, run
 
 T = TypeVar("T")
@@ -79,6 +79,7 @@ class SqliteStore:
         now: Clock,
         retention: Retention,
         limits: Limits,
+        observe: Observe,
     ) -> None:
         self._reading = reading
         self._room = room
@@ -93,7 +94,7 @@ class SqliteStore:
         self._feed = Feed(latest)
         self._writing = writing
         self._thread = ThreadPoolExecutor(1, "writer")
-        self._writer: Writer[_Work, Written] = Writer(self._commit, self._publish)
+        self._writer: Writer[_Work, Written] = Writer(self._commit, self._publish, observe=observe)
 
     @classmethod
     @asynccontextmanager
@@ -104,6 +105,7 @@ class SqliteStore:
         now: Clock = time.time_ns,
         retention: Retention | None = None,
         limits: Limits = NONE,
+        observe: Observe = unobserved,
         lock_wait: float = _LOCK_WAIT,
     ) -> AsyncIterator[Self]:
         """Make the file if absent and bring it to the newest schema.
@@ -129,6 +131,7 @@ class SqliteStore:
                 now=now,
                 retention=retention or Retention(),
                 limits=limits,
+                observe=observe,
             )
             stack.callback(store._thread.shutdown)
             stack.push_async_callback(store._writer.close)
@@ -142,6 +145,17 @@ class SqliteStore:
     def commits(self) -> int:
         """How often the disk was waited for."""
         return self._writer.groups
+
+    @property
+    def waiting(self) -> int:
+        return self._writer.waiting
+
+    async def census(self) -> Mapping[int, int]:
+        def count() -> Mapping[int, int]:
+            with closing(self._connect()) as db:  # Of many it takes long; others go on reading.
+                return dict(db.execute(CENSUS).fetchall())
+
+        return await asyncio.to_thread(count)
 
     def now(self) -> int:
         return self._now()

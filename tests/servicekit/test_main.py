@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
@@ -78,6 +79,27 @@ async def test_it_serves_until_it_is_told_to_stop(tmp_path: Path, number: signal
         logged = [json.loads(text) for text in err.splitlines()]
         assert [each["message"] for each in logged] == ["serving", "stopping"]
         assert {each["service"] for each in logged} == {"demo"}
+
+
+async def test_a_supervisor_is_told_when_it_serves_and_when_it_stops(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(f"{tmp_path}/notify")
+        supervisor.settimeout(30)
+        async with process(tmp_path, NOTIFY_SOCKET=f"{tmp_path}/notify") as running:
+            assert await asyncio.to_thread(supervisor.recv, 100) == b"READY=1"
+            async with grpc.aio.insecure_channel(f"unix:{tmp_path}/r/demo") as channel:
+                stub: Any = health_pb2_grpc.HealthStub(channel)
+                await stub.Check(health_pb2.HealthCheckRequest())
+            running.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(supervisor.recv, 100) == b"STOPPING=1"
+
+
+async def test_nobody_to_tell_is_no_failure(tmp_path: Path) -> None:
+    async with process(tmp_path, NOTIFY_SOCKET=f"{tmp_path}/nobody") as running:
+        await line(running.stdout)
+        running.send_signal(signal.SIGTERM)
+        await running.communicate()
+    assert running.returncode == 0
 
 
 async def test_a_bad_config_exits_with_2_and_tells_all(tmp_path: Path) -> None:

@@ -356,8 +356,9 @@ async def test_metrics_count_calls_by_code(protos: Protos, tmp_path: Path) -> No
         assert (await http.get("/other")).status_code == 404
         assert mode(tmp_path / "admin") == 0o600
     method = f"/{SERVICE}/Say"
-    assert f'cove_calls_total{{code="OK",method="{method}"}} 2.0' in lines
-    assert f'cove_calls_total{{code="UNAVAILABLE",method="{method}"}} 1.0' in lines
+    assert f'cove_calls_total{{code="OK",method="{method}",reason=""}} 2.0' in lines
+    labels = f'code="UNAVAILABLE",method="{method}",reason="SERVICE_UNAVAILABLE"'
+    assert f"cove_calls_total{{{labels}}} 1.0" in lines
     assert f'cove_call_seconds_count{{method="{method}"}} 3.0' in lines
     assert f'cove_calls_open{{method="{method}"}} 0.0' in lines
 

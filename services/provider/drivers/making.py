@@ -1,7 +1,8 @@
 """What makes sandboxes, each with an agent in it: all that such drivers differ by."""
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from agent.protocol import Facts, SandboxSpec, SandboxStatus
 from services.provider.capabilities import Capability
@@ -10,6 +11,13 @@ from services.provider.drivers.records import Record
 
 BUILD: Final = 590.0
 """Seconds that an image and its setup may take: a little less than a create has."""
+
+OnStart: TypeAlias = Callable[[str, float], None]
+"""Is told of each start of a sandbox: the driver, and the seconds that it took."""
+
+
+def unheard(_driver: str, _seconds: float) -> None:
+    """Nobody wants to know."""
 
 
 class Sandboxes(Protocol):

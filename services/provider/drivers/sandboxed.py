@@ -1,6 +1,7 @@
 """What drivers have in common whose environments are sandboxes with an agent in each."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ from weakref import WeakValueDictionary
 from agent.handle import valid_uid
 from agent.owner import user_of
 from agent.protocol import Facts, Mode, SandboxSpec
-from servicekit import calls
+from servicekit import calls, tracing
 from servicekit.disk import DiskGuard
 from servicekit.errors import ServiceError
 from services.provider.capabilities import Capabilities, Capability, Mounting
@@ -27,7 +28,7 @@ from services.provider.driver import (
     Worktree,
 )
 from services.provider.drivers import abilities, deciding, shaping, stopping
-from services.provider.drivers.making import Maker, Sandboxes
+from services.provider.drivers.making import Maker, OnStart, Sandboxes, unheard
 from services.provider.drivers.networks import Networks
 from services.provider.drivers.own import GENERATION, Own
 from services.provider.drivers.places import Places as WorktreePlaces
@@ -57,6 +58,7 @@ class SandboxDriver:
         idle_timeout: timedelta,
         processes: int,
         ways_out: WaysOut,
+        on_start: OnStart = unheard,
         unclaimed: bool = True,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -68,6 +70,7 @@ class SandboxDriver:
         self._idle_timeout = idle_timeout
         self._processes = processes
         self._ways_out = ways_out
+        self._on_start = on_start
         self._networks = Networks(ways_out)
         self._unclaimed = unclaimed
         """Whether what has no record, and no sandbox, counts as ours."""
@@ -145,7 +148,11 @@ class SandboxDriver:
                     partial(stopping.end_one, launcher, facts.sandbox_uid),
                 ),
             ):
-                started = await self._maker.start(launcher, record, spec)
+                began = time.monotonic()
+                with tracing.span("sandbox start", uid=uid, driver=self.name):
+                    started = await self._maker.start(launcher, record, spec)
+                if started:
+                    self._on_start(self.name, time.monotonic() - began)
                 if record.spec.network.rules:
                     await self._networks.restored(record, launcher, facts)
                 return started

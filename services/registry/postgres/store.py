@@ -1,7 +1,7 @@
 """Keeps environments in PostgreSQL, which any number of registries share."""
 
 import secrets
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final, Self
 
@@ -18,7 +18,7 @@ from services.registry.postgres.snapshot import PostgresSnapshot, Snapshots
 from services.registry.postgres.tenants import PostgresQuotas, PostgresTrail, sweep_audit
 from services.registry.postgres.tokens import PostgresTokens, sweep_tokens
 from services.registry.retention import PART, Retention, ns
-from services.registry.selecting import PLACEHOLDER, numbered, ordering, statement
+from services.registry.selecting import CENSUS, PLACEHOLDER, numbered, ordering, statement
 from services.registry.store import (
     BY_NAME,
     Answer,
@@ -34,7 +34,7 @@ from services.registry.store import (
     Write,
 )
 from services.registry.trail import Entry
-from services.registry.writer import Writer
+from services.registry.writer import Observe, Writer, unobserved
 from services.registry.written import Job, Written
 
 _FIND: Final = f"SELECT {COLUMNS} FROM environment WHERE tenant = $1 AND name = $2"  # noqa: S608
@@ -55,6 +55,7 @@ class PostgresStore:
         now: Clock | None,
         retention: Retention,
         limits: Limits,
+        observe: Observe,
     ) -> None:
         self.quotas = PostgresQuotas(database, now, retention)
         self.trail = PostgresTrail(database)
@@ -66,7 +67,9 @@ class PostgresStore:
         self._follower = Follower(database, channel, self._feed)
         self._snapshots = Snapshots(database, _SNAPSHOTS)
         self._committer = Committer(database, channel, now=now, retention=retention, limits=limits)
-        self._writer: Writer[Job, Written] = Writer(self._committer.commit, self._publish)
+        self._writer: Writer[Job, Written] = Writer(
+            self._committer.commit, self._publish, observe=observe
+        )
 
     @classmethod
     @asynccontextmanager
@@ -77,6 +80,7 @@ class PostgresStore:
         now: Clock | None = None,
         retention: Retention | None = None,
         limits: Limits = NONE,
+        observe: Observe = unobserved,
         start_wait: float = _START_WAIT,
     ) -> AsyncIterator[Self]:
         """Bring the database to the newest schema, then serve from it.
@@ -97,7 +101,7 @@ class PostgresStore:
             connection.terminate()
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(database.pool())
-            store = cls(database, latest, channel, now, retention or Retention(), limits)
+            store = cls(database, latest, channel, now, retention or Retention(), limits, observe)
             stack.callback(store._committer.close)
             stack.push_async_callback(store._writer.close)
             await stack.enter_async_context(store._follower.following())
@@ -111,6 +115,14 @@ class PostgresStore:
     def commits(self) -> int:
         """How many groups were committed."""
         return self._writer.groups
+
+    @property
+    def waiting(self) -> int:
+        return self._writer.waiting
+
+    async def census(self) -> Mapping[int, int]:
+        rows = await self._database.read(lambda db: db.fetch(CENSUS))
+        return dict(rows)
 
     def now(self) -> int:
         return self._committer.now

@@ -1,4 +1,6 @@
-"""`cove quota audit`."""
+"""`cove top quota audit`."""
+
+from argparse import ArgumentTypeError
 
 from cove.cli.commands.arguments import FOLLOWED, seconds, size
 from cove.cli.parser import SERVER, Commands
@@ -6,6 +8,32 @@ from cove.cli.parser import SERVER, Commands
 
 def add(commands: Commands) -> None:
     """Add the sub-commands of this module."""
+    top = commands.add(
+        "top",
+        "top:top",
+        "show what runs now, and what it uses",
+        description="Show the tenant's workspaces by what they use: processors, memory, processes, "
+        "and the commands that run in them; again and again, until Ctrl-C. At a terminal that "
+        "fills the screen; elsewhere it is a table for each look, with --json an object for each. "
+        "Nothing is started for it.\n\n"
+        "It calls ListWorkspaces, ListExecutions and GetQuota, and follows WatchUsage of 200 "
+        "workspaces at most: a role that may read is enough.",
+        group=SERVER,
+        examples=[
+            ("watch what goes on", "cove top"),
+            ("what runs now, for a program", "cove top --once --json"),
+        ],
+        status="0 with --once, 130 after Ctrl-C, 1 when a call failed, 2 for a wrong command line.",
+    )
+    top.add_argument("--once", action="store_true", help="look once, and end")
+    top.add_argument(
+        "-i",
+        "--interval",
+        type=_interval,
+        default=2.0,
+        metavar="TIME",
+        help="between two looks, 1s to 60s (2s)",
+    )
     quota = commands.add(
         "quota",
         "tenant:quota",
@@ -49,6 +77,13 @@ def add(commands: Commands) -> None:
     option("--action", default="", metavar="RPC", help="only this RPC, as CreateWorkspace")
     option("--code", default="", metavar="CODE", help="only what ended so, as OK")
     option("--limit", type=int, default=100, metavar="N", help="at most so many (100)")
+
+
+def _interval(text: str) -> float:
+    found = seconds(text)
+    if not 1 <= found <= 60:
+        raise ArgumentTypeError("not from 1s to 60s")
+    return found
 
 
 def _size(text: str) -> int:
