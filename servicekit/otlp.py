@@ -56,6 +56,7 @@ class Traces:
         self._sent = sent
         self._some = asyncio.Event()
         self._many = asyncio.Event()
+        self._closed = False
         self._told = False
 
     def begin(self, traceparent: str, *, given: bool) -> tuple[str, str, bool]:
@@ -77,15 +78,21 @@ class Traces:
             self._many.set()
 
     async def send(self, call: Any, encode: Encode) -> None:
-        """Send what comes, until cancelled."""
-        while True:
+        """Send what comes, until `close` and what is there then."""
+        while not self._closed:
             await self._some.wait()
+            # Not by `wait_for`, which in Python 3.11 may lose a cancel.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._many.wait(), _LINGER)
-            await self.rest(call, encode)
+                async with asyncio.timeout(_LINGER):
+                    await self._many.wait()
+            await self._rest(call, encode)
 
-    async def rest(self, call: Any, encode: Encode) -> None:
-        """Send what is there."""
+    def close(self) -> None:
+        self._closed = True
+        self._some.set()
+        self._many.set()
+
+    async def _rest(self, call: Any, encode: Encode) -> None:
         while self._waiting:
             size = min(len(self._waiting), _BATCH)
             batch = [self._waiting.popleft() for _ in range(size)]
@@ -143,11 +150,11 @@ async def recording(
         try:
             yield traces
         finally:
+            traces.close()
+            await asyncio.wait([sending], timeout=_LAST)
             sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LAST):
-                    await traces.rest(call, encode)
+            # However that goes: no stop waits for a collector.
+            await asyncio.wait([sending], timeout=_LAST)
 
 
 def _channel(url: str) -> grpc.aio.Channel:

@@ -1,5 +1,6 @@
 """Who records spans, what becomes of them, and what it costs who wants none."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +9,14 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 
 from servicekit import calls, tracing
 from servicekit.config import ConfigError
 from servicekit.errors import NotFound
-from tests.servicekit.kit import SERVICE, Protos, running
+from servicekit.otlp import recording
+from servicekit.spans import Kind, Span
+from tests.servicekit.kit import SERVICE, KitConfig, Protos, running
 from tests.telemetry.collector import collecting
 
 GIVEN = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -137,3 +141,18 @@ async def test_without_the_extra_a_service_starts_unless_it_is_to_trace(
         process.kill()
     assert served is not wanted
     assert ("pip install 'cove-server[otel]'" in errors) is wanted
+
+
+async def test_a_stop_in_the_midst_of_many_spans_sends_them_and_ends(tmp_path: Path) -> None:
+    """What cancels the sender comes just when it has enough to send."""
+    span = Span("busy", Kind.INTERNAL, GIVEN, "", 1, 2, {})
+    async with asyncio.timeout(30), collecting() as collector:
+        config = KitConfig(state=tmp_path, runtime=tmp_path, traces=collector.url)
+        async with recording(config, CollectorRegistry()) as recorder:
+            assert recorder
+            recorder.record(span)
+            for _ in range(5):
+                await asyncio.sleep(0)  # It waits for more now.
+            for _ in range(600):
+                recorder.record(span)
+        assert len(collector.spans) == 601
