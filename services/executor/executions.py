@@ -72,6 +72,8 @@ class Executions:
         self._keeper = keeper
         self._starter = starter
         self._inputs = inputs
+        self._unsure: set[str] = set()
+        """Names of those whose kill was begun, and not yet seen to have ended."""
 
     async def start(
         self, uid: str, execution_id: str, spec: Spec, variables: Variables
@@ -177,6 +179,7 @@ class Executions:
         async with self._store.held(record) as there:
             if there:
                 await self._keeper.drop(record)
+        self._unsure.discard(record.name)
 
     async def delete_all(self, uid: str) -> int:
         """Remove all of an environment; returns how many. Raises ExecutionRunning."""
@@ -186,6 +189,19 @@ class Executions:
         return await asyncio.to_thread(self._store.remove_environment, uid)
 
     async def _kill(self, record: Record, *, ended: bool) -> None:
+        """Raises ExecutionEnded when nothing is left, unless a kill before was broken off: whoever
+        asks again is told what came of it."""
+        again = record.name in self._unsure
+        self._unsure.add(record.name)
+        try:
+            await self._kill_tree(record, ended=ended)
+        except ExecutionEnded:
+            if not again:
+                self._unsure.discard(record.name)
+                raise
+        self._unsure.discard(record.name)
+
+    async def _kill_tree(self, record: Record, *, ended: bool) -> None:
         paths = self._store.groups(record)
         if await asyncio.to_thread(self._groups.members, paths):
             if not await asyncio.to_thread(self._groups.kill, paths):

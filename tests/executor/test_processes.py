@@ -1,8 +1,10 @@
 """What is alive of executions: listed, and signalled, also when the command itself has ended."""
 
+import os
 import signal
 
 import grpc
+import pytest
 
 from cove.errors.v1.errors_pb2 import ErrorReason as Why
 from cove.executor.v1 import executor_pb2 as pb
@@ -84,6 +86,28 @@ async def test_kill_of_a_tree_takes_what_an_ended_command_left(
     await caller.wait(box, "one")
     await caller.signal(box, "one", signal.SIGKILL, pb.SIGNAL_SCOPE_TREE)
     assert await alive(caller, box, "one") == []
+
+
+@pytest.mark.long
+async def test_a_kill_that_could_not_be_seen_through_may_be_asked_for_again(
+    node: Node, caller: Caller, box: Sandbox
+) -> None:
+    """Whoever did not hear what came of it is not told that there was nothing to kill."""
+    if os.geteuid() != 0:
+        pytest.skip("without control groups it is the agent that kills")
+    kill = ("one", signal.SIGKILL, pb.SIGNAL_SCOPE_TREE)
+    await caller.start(box, "one", "setsid sleep 61 & sleep 61")
+    agent = await node.agent_pid(box)
+    os.kill(agent, signal.SIGSTOP)
+    try:
+        async with refused(Code.UNAVAILABLE, Why.ERROR_REASON_AGENT_UNAVAILABLE):
+            await caller.signal(box, *kill)
+    finally:
+        os.kill(agent, signal.SIGCONT)
+    assert (await caller.wait(box, "one")).exit.signal.number == signal.SIGKILL
+    assert (await caller.signal(box, *kill)).state == pb.Execution.STATE_ENDED
+    async with refused(Code.FAILED_PRECONDITION, Why.ERROR_REASON_EXECUTION_ENDED):
+        await caller.signal(box, *kill)
 
 
 async def test_a_list_is_bounded_and_says_how_many_there_are(caller: Caller, box: Sandbox) -> None:
