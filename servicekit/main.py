@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, TypeVar
 
-from servicekit import logs
+from servicekit import heap, logs
 from servicekit.config import ConfigError, ServerConfig, StartError
 from servicekit.server import Served
 from servicekit.sockets import AddressError
@@ -39,6 +39,7 @@ def main(
     try:
         config = load(os.environ)
         logs.set_up(config.service, config.log_level)
+        heap.set_up()
         asyncio.run(_run(config.service, app(config)))
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
