@@ -29,8 +29,9 @@ _CANNOT_START: Final = 1
 def main(
     load: Callable[[Mapping[str, str]], C],
     app: Callable[[C], AbstractAsyncContextManager[Served]],
+    loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
 ) -> int:
-    """Run `app` until SIGINT or SIGTERM. Returns the exit status.
+    """Run `app` in a `loop` until SIGINT or SIGTERM. Returns the exit status.
 
     When it serves, one line of JSON on the standard output says where. 2: the
     config is wrong; 1: it cannot start; both are told on the standard error.
@@ -40,7 +41,8 @@ def main(
         config = load(os.environ)
         logs.set_up(config.service, config.log_level)
         heap.set_up()
-        asyncio.run(_run(config.service, app(config)))
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(_run(config.service, app(config)))
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return _MISCONFIGURED
