@@ -19,7 +19,7 @@ from services.executor.output import (
 
 R = TypeVar("R", pb.ReadOutputResponse, pb.StreamExecutionResponse, pb.AttachResponse)
 
-_BATCH: Final = 256 << 10
+_BATCH: Final = 128 << 10
 """Bytes of output in one message, about."""
 
 _STREAMS: Final = {

@@ -101,9 +101,9 @@ async def test_batches_hold_what_comes_without_them(caller: Caller, box: Sandbox
         chunks = [chunk for event in batched for chunk in event.chunks.chunks]
         assert chunks == [event.chunk for event in plain[:-1]]
         assert batched[-1] == plain[-1]
-        assert len(batched) < len(plain) * 2 / 3
+        assert len(batched) < len(plain) * 3 / 4
         assert max(len(chunk.data) for chunk in chunks) <= 64 << 10
-        assert max(event.chunks.ByteSize() for event in batched) < 260 << 10
+        assert max(event.chunks.ByteSize() for event in batched) < 132 << 10
 
 
 async def test_how_output_is_told_makes_no_other_start(caller: Caller, box: Sandbox) -> None:

@@ -1016,7 +1016,7 @@ Global___Preview: _TypeAlias = Preview  # noqa: Y015
 
 @_typing.final
 class Chunks(_message.Message):
-    """Parts of the output that were there at once, in order; together at most some 256 KiB."""
+    """Parts of the output that were there at once, in order; together at most some 128 KiB."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
