@@ -10,8 +10,11 @@ from typing import Final
 
 _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
+_ARENA_MAX: Final = -8
+_ARENAS: Final = 2
+"""Parts of the heap, of which each keeps some: our threads take turns anyway."""
 _KEPT: Final = 2 << 20
-"""Bytes that are kept at most, of what a thread's part of the heap ends with."""
+"""Bytes that are kept at most, of what a part of the heap ends with."""
 _APART: Final = 1 << 20
 """From so many bytes on, something is memory of its own, which goes back when it is freed."""
 
@@ -20,5 +23,6 @@ def set_up() -> None:
     """Where the C library has no such option nothing changes."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
+        mallopt(_ARENA_MAX, _ARENAS)
         mallopt(_TRIM_THRESHOLD, _KEPT)
         mallopt(_MMAP_THRESHOLD, _APART)
