@@ -140,12 +140,12 @@ dist: setup ## Build both wheels into .build/dist, and try them.
 # No index address is written, so that every mirror serves.
 COMPILE := .build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-annotate --no-emit-package cove pyproject.toml sdk/pyproject.toml
-EVERYTHING := --extra dagger --extra docker --extra mcp --extra otel --extra postgres --group dev
+EVERYTHING := --extra dagger --extra docker --extra mcp --extra otel --extra postgres --extra uvloop --group dev
 lock: ## Resolve the requirements anew.
 	@test -x .build/uv/bin/uv || { $(PYTHON) -m venv .build/uv && .build/uv/bin/pip install --quiet uv; }
 	$(COMPILE) $(EVERYTHING) --upgrade -o requirements.lock > /dev/null
 	$(COMPILE) $(EVERYTHING) --resolution lowest-direct -o requirements-lowest.lock > /dev/null
-	$(COMPILE) --extra docker --extra otel --extra postgres --group build -c requirements.lock -o requirements-server.lock > /dev/null
+	$(COMPILE) --extra docker --extra otel --extra postgres --extra uvloop --group build -c requirements.lock -o requirements-server.lock > /dev/null
 	.build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-annotate -c requirements.lock -o requirements-dagger.lock deploy/dagger/requirements.in > /dev/null
 

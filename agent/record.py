@@ -8,6 +8,7 @@ from typing import Final
 
 from agent import LOG_VERSION, formats
 from agent.messages import MOST_INPUT, InputState
+from agent.sources import Ahead, Exactly, InMemory, Source
 
 _LONGEST_BODY: Final = formats.RESULT_BODY.size + formats.MAX_TEXT
 _COUNTS: Final = (
@@ -166,7 +167,7 @@ class LogReader:
 
         Reads headers only. Never goes back.
         """
-        while found := self._next(payload=False):
+        while found := self._next():
             record, end = found
             if record.kind is Kind.EXIT or record.offset + record.size > offset:
                 return
@@ -174,9 +175,20 @@ class LogReader:
 
     def read(self, most: int = 1 << 20) -> list[Record]:
         """The whole records that follow, about `most` bytes; none when there is no more yet."""
+        return self._read(Ahead(self._descriptor), most)
+
+    def at_hand(self, most: int) -> list[Record]:
+        """As `read`, of what is in memory: never waits for a disk.
+
+        None, too, where it would have to, or where the kernel cannot tell.
+        """
+        size = max(most, _LONGEST_RECORD)
+        return self._read(InMemory(self._descriptor, self.position, size), size)
+
+    def _read(self, source: Source, most: int) -> list[Record]:
         records: list[Record] = []
         begin = self.position
-        while self.position - begin < most and (found := self._next(payload=True)):
+        while self.position - begin < most and (found := self._next(source)):
             record, self.position = found
             self.offset = record.offset + record.size
             records.append(record)
@@ -184,7 +196,7 @@ class LogReader:
 
     def torn(self) -> Record | None:
         """What is there of a chunk that was cut short, for when its writer is dead."""
-        self._next(payload=False)
+        self._next()
         if self.damage is not Damage.TORN:
             return None
         data = os.pread(self._descriptor, _LONGEST_RECORD, self.position)
@@ -203,9 +215,14 @@ class LogReader:
             payload=data[formats.RECORD.size :],
         )
 
-    def _next(self, *, payload: bool) -> tuple[Record, int] | None:
-        """The record at `position` and where it ends; when there is none, `damage` tells why."""
-        header = os.pread(self._descriptor, formats.RECORD.size, self.position)
+    def _next(self, source: Source | None = None) -> tuple[Record, int] | None:
+        """The record at `position` and where it ends; when there is none, `damage` tells why.
+
+        Without a source it lacks its payload, which is not read.
+        """
+        payload = source is not None
+        source = source or Exactly(self._descriptor)
+        header = source.pread(formats.RECORD.size, self.position)
         self.damage = Damage.TORN if header else Damage.NONE
         if len(header) < formats.RECORD.size:
             return None
@@ -215,10 +232,14 @@ class LogReader:
             self.damage = Damage.CORRUPT
             return None
         end = self.position + formats.RECORD.size + size
-        wanted = payload or kind == Kind.GAP
-        data = os.pread(self._descriptor, size, end - size) if wanted else b""
-        if (wanted and len(data) < size) or os.fstat(self._descriptor).st_size < end:
+        if payload or kind == Kind.GAP:
+            data = source.pread(size, end - size)
+            if len(data) < size:
+                return None
+        elif os.fstat(self._descriptor).st_size < end:
             return None
+        else:
+            data = b""
         self.damage = Damage.NONE
         if kind == Kind.GAP:
             (size,) = formats.GAP.unpack(data)

@@ -14,6 +14,7 @@ from gateway.face import named
 from gateway.forwarding import forwarded
 from gateway.inputs import InputFace
 from gateway.ready import in_words_of
+from gateway.relay import relayed
 from gateway.selection import executed
 from servicekit.errors import InvalidArgument
 from servicekit.status import Context
@@ -79,14 +80,14 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
     ) -> AsyncIterator[pb.ReadOutputResponse]:
         environment, name = await self._find(request.name)
         asked = executor_pb2.ReadOutputRequest(
-            name=name, from_offset=request.from_offset, follow=request.follow
+            name=name, from_offset=request.from_offset, follow=request.follow, batched=True
         )
         with in_words_of(environment):
             async with self._executor.stream(self._rpc.ReadOutput, asked) as events:
                 async for event in events:
                     await self._ended(environment, event)
-                    if kind := event.WhichOneof("event"):
-                        yield pb.ReadOutputResponse(**{kind: getattr(event, kind)})
+                    for each in relayed(event, pb.ReadOutputResponse, batched=request.batched):
+                        yield each
 
     async def SignalExecution(
         self, request: pb.SignalExecutionRequest, context: Context
@@ -134,6 +135,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
             environment_limits=environment_limits(environment.spec),
             request_id=names.derived_if(request.request_id, "StreamExecution"),
             cancel_on_disconnect=request.cancel_on_disconnect,
+            batched=True,
         )
         events = self._workspaces.awake_stream(
             environment, asked, lambda: self._executor.stream(self._rpc.StreamExecution, asked)
@@ -144,8 +146,8 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
                     await self._ended(environment, event)
                     if event.HasField("execution"):
                         named(environment, event.execution)
-                    if kind := event.WhichOneof("event"):
-                        yield pb.StreamExecutionResponse(**{kind: getattr(event, kind)})
+                    for each in relayed(event, pb.StreamExecutionResponse, batched=request.batched):
+                        yield each
 
     async def WatchUsage(
         self, request: pb.WatchUsageRequest, context: Context

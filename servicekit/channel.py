@@ -30,7 +30,7 @@ _MAX_RECEIVED: Final = 64 << 20
 _CHECK: Final = "/grpc.health.v1.Health/Check"
 _PATIENCE: Final = 2.0
 
-_AHEAD: Final = 256 << 10
+_AHEAD: Final = 128 << 10
 """Bytes that come of one stream before they are asked for."""
 
 # Every RPC of the suite is safe to repeat. What a handler answered is not repeated

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, TypeVar
 
-from servicekit import logs
+from servicekit import heap, logs
 from servicekit.config import ConfigError, ServerConfig, StartError
 from servicekit.server import Served
 from servicekit.sockets import AddressError
@@ -29,8 +29,9 @@ _CANNOT_START: Final = 1
 def main(
     load: Callable[[Mapping[str, str]], C],
     app: Callable[[C], AbstractAsyncContextManager[Served]],
+    loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
 ) -> int:
-    """Run `app` until SIGINT or SIGTERM. Returns the exit status.
+    """Run `app` in a `loop` until SIGINT or SIGTERM. Returns the exit status.
 
     When it serves, one line of JSON on the standard output says where. 2: the
     config is wrong; 1: it cannot start; both are told on the standard error.
@@ -39,7 +40,9 @@ def main(
     try:
         config = load(os.environ)
         logs.set_up(config.service, config.log_level)
-        asyncio.run(_run(config.service, app(config)))
+        heap.set_up()
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(_run(config.service, app(config)))
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return _MISCONFIGURED

@@ -81,6 +81,8 @@ def _place_after(event: Any) -> int | None:
     match event:
         case executor_pb2.Chunk():
             return int(event.offset) + len(event.data)
+        case executor_pb2.Chunks():
+            return _place_after(event.chunks[-1])
         case executor_pb2.Gap():
             return int(event.to)
         case executor_pb2.Exit():

@@ -13,11 +13,11 @@ from typing import Final
 from agent.client import InputState
 from cove.executor.v1 import executor_pb2 as pb
 from servicekit.errors import InvalidArgument
-from services.executor import convert
+from services.executor import convert, telling
 from services.executor.errors import ExecutionEnded, InputClosed, InputHeld
 from services.executor.executions import Executions
 from services.executor.inputs import NO_INPUT, Inputs, Piece, Writer
-from services.executor.output import Chunk, Ended, Event, Gap, Heartbeat, Outputs
+from services.executor.output import Ended, Event, Outputs, Preview
 from services.executor.record import Record
 
 _READ_ONLY: Final = "this caller only looks on"
@@ -78,8 +78,8 @@ class Attached:
                     yield pb.AttachResponse(input=self._told())
                 if heard.done():
                     event = heard.result()
-                    if told := _told(event):
-                        yield told
+                    if event and not isinstance(event, Preview):
+                        yield telling.message(event, pb.AttachResponse)
                     if event is None or isinstance(event, Ended):
                         return
                     heard = asyncio.create_task(_next(output))
@@ -141,16 +141,3 @@ async def _next(output: AsyncGenerator[Event, None]) -> Event | None:
 async def _end(task: "asyncio.Task[object]") -> None:
     task.cancel()
     await asyncio.wait((task,))
-
-
-def _told(event: Event | None) -> pb.AttachResponse | None:
-    match event:
-        case Chunk():
-            return pb.AttachResponse(chunk=convert.chunk(event))
-        case Gap():
-            return pb.AttachResponse(gap=convert.gap(event))
-        case Heartbeat(offset):
-            return pb.AttachResponse(heartbeat=pb.Heartbeat(offset=offset))
-        case Ended(end):
-            return pb.AttachResponse(exit=convert.exit_of(end))
-    return None

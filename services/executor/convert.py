@@ -7,11 +7,9 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from agent.messages import Process, Processes
-from agent.record import Stream
 from cove.executor.v1 import executor_pb2 as pb
 from services.executor.ending import End, Reason, Usage
 from services.executor.executions import Snapshot
-from services.executor.output import Chunk, Gap, Missing, Preview
 from services.executor.record import Limits, Spec, State
 from services.executor.retention import Retention
 from services.executor.using import Sample
@@ -25,16 +23,6 @@ _STATES: Final = {
     State.STARTING: pb.Execution.STATE_STARTING,
     State.RUNNING: pb.Execution.STATE_RUNNING,
     State.ENDED: pb.Execution.STATE_ENDED,
-}
-_STREAMS: Final = {
-    Stream.STDOUT: pb.Chunk.STREAM_STDOUT,
-    Stream.STDERR: pb.Chunk.STREAM_STDERR,
-    Stream.TERMINAL: pb.Chunk.STREAM_TERMINAL,
-}
-_MISSING: Final = {
-    Missing.DISK_FULL: pb.Gap.REASON_DISK_FULL,
-    Missing.DAMAGED: pb.Gap.REASON_DAMAGED,
-    Missing.RETENTION: pb.Gap.REASON_RETENTION,
 }
 _PROCESS_STATES: Final = {
     "R": pb.Process.STATE_RUNNING,
@@ -104,8 +92,8 @@ def execution(found: Snapshot, alive: Processes | None = None) -> pb.Execution:
         spec=_spec(record.spec),
         state=_STATES[progress.state],
         exit=exit_of(progress.end) if progress.end else None,
-        create_time=_time(record.created_ns),
-        start_time=_time(found.start_ns),
+        create_time=time_of(record.created_ns),
+        start_time=time_of(found.start_ns),
         output_bytes=found.output_bytes,
         usage=used(found.usage, found.output_bytes),
         input_bytes=found.input.taken,
@@ -117,8 +105,8 @@ def execution(found: Snapshot, alive: Processes | None = None) -> pb.Execution:
 
 def exit_of(end: End) -> pb.Exit:
     message = pb.Exit(
-        start_time=_time(end.start_ns),
-        end_time=_time(end.end_ns),
+        start_time=time_of(end.start_ns),
+        end_time=time_of(end.end_ns),
         cpu_time=_duration(end.cpu_us * 1000),
         peak_memory_bytes=end.peak_bytes,
         output_bytes=end.output_bytes,
@@ -158,7 +146,7 @@ def used(usage: Usage, output_bytes: int) -> pb.Usage:
 
 def sample(found: Sample) -> pb.UsageSample:
     return pb.UsageSample(
-        time=_time(found.time_ns),
+        time=time_of(found.time_ns),
         usage=used(found.usage, found.output_bytes),
         running=found.running,
     )
@@ -182,31 +170,6 @@ def capabilities(found: Mapping[str, str], keeps: Retention) -> pb.Capabilities:
             holes=keeps.holes,
         ),
     )
-
-
-def chunk(found: Chunk) -> pb.Chunk:
-    return pb.Chunk(
-        stream=_STREAMS.get(found.stream, pb.Chunk.STREAM_STDOUT),
-        offset=found.offset,
-        time=_time(found.time_ns),
-        data=found.data,
-    )
-
-
-def preview(found: Preview) -> pb.Preview:
-    return pb.Preview(
-        stream=_STREAMS.get(found.stream, pb.Chunk.STREAM_STDOUT),
-        offset=found.offset,
-        time=_time(found.time_ns),
-        data=found.data,
-        position=found.position,
-    )
-
-
-def gap(found: Gap) -> pb.Gap:
-    message = pb.Gap(to=found.end, reason=_MISSING[found.why])
-    setattr(message, "from", found.begin)  # A keyword of this language.
-    return message
 
 
 def _spec(spec: Spec) -> pb.ExecutionSpec:
@@ -249,11 +212,11 @@ def _process(found: Process) -> pb.Process:
         state=_PROCESS_STATES.get(found.state, pb.Process.STATE_UNSPECIFIED),
         argv=arguments,
         memory_bytes=max(0, min(found.memory_bytes, _MOST_BYTES)),
-        start_time=_time(max(0, found.start_ns)),
+        start_time=time_of(max(0, found.start_ns)),
     )
 
 
-def _time(ns: int) -> Timestamp | None:
+def time_of(ns: int) -> Timestamp | None:
     """None for 0, as nothing happened in 1970. The agent's word is not trusted to be a date."""
     seconds, nanos = divmod(min(ns, _LATEST_NS), _SECOND_NS)
     return Timestamp(seconds=seconds, nanos=nanos) if ns else None

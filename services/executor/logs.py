@@ -68,7 +68,15 @@ class OpenLog:
 
     def read(self, most: int = _BATCH) -> list[Record | Left]:
         """What follows, about `most` bytes; nothing when there is no more yet."""
-        found = self.reader.read(most)
+        return self._kept(self.reader.read(most))
+
+    def at_hand(self, most: int) -> list[Record | Left]:
+        """As `read`, without waiting for a disk; nothing, too, where it would have to."""
+        found = self.reader.at_hand(most)
+        return self._kept(found) if found else []
+
+    def _kept(self, found: list[Record]) -> list[Record | Left]:
+        """What was just read, less what is in the hole."""
         gone = self.hole()
         kept: list[Record | Left] = [each for each in found if each.position not in gone]
         inside = [each for each in found if each.position in gone]

@@ -6,6 +6,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -155,6 +156,15 @@ class Outputs:
 
         Raises OffsetOutOfRange; ExecutionNotFound when it is removed meanwhile.
         """
+        async with aclosing(self.batches(record, from_offset, follow=follow)) as batches:
+            async for events in batches:
+                for event in events:
+                    yield event
+
+    async def batches(
+        self, record: Record, from_offset: int, *, follow: bool
+    ) -> AsyncGenerator[list[Event], None]:
+        """As `read`, with what is there at once together."""
         try:
             log = OpenLog(record.folder)
         except FileNotFoundError:
@@ -173,16 +183,15 @@ class Outputs:
                     # First how far it is: so when it has ended, all that it wrote is there.
                     progress = self._store.progress(record)
                     records = await self._records(log, record)
-                    for event in _merged(records, told, live=progress.end is None):
-                        yield event
+                    live = progress.end is None
+                    if events := list(_merged(records, told, live=live)):
+                        yield events
                     if records:
                         told = max(told, min(log.offset, _MOST))
                     if progress.end:
                         if records and told < progress.end.output_bytes:
                             continue
-                        for event in _rest(log, progress.end, told):
-                            yield event
-                        yield Ended(progress.end)
+                        yield [*_rest(log, progress.end, told), Ended(progress.end)]
                         return
                     if records:
                         beat = time.monotonic() + self._heartbeat
@@ -190,11 +199,11 @@ class Outputs:
                     if progress.state is State.REMOVED:
                         raise ExecutionNotFound("no such execution", name=record.name)
                     if not follow:
-                        yield Stopped(told)
+                        yield [Stopped(told)]
                         return
                     await changes.wait(max(0.0, beat - time.monotonic()))
                     if not changes.happened.is_set() and time.monotonic() >= beat:
-                        yield Heartbeat(told)
+                        yield [Heartbeat(told)]
                         beat = time.monotonic() + self._heartbeat
         finally:
             log.close()
@@ -229,12 +238,12 @@ class Outputs:
         log.seek(offset)
 
     async def _records(self, log: OpenLog, record: Record) -> list[LogRecord | Left]:
-        """What came. A little is surely still in memory, so that it costs no thread."""
+        """What came. What is in memory, as a little surely is, costs no thread."""
         self._marks.note(record.key, log.position, log.offset)
         left = os.fstat(log.descriptor).st_size - log.position
         if left <= _PIECE:
             return log.read(_BATCH)
-        return await asyncio.to_thread(log.read, _BATCH)
+        return log.at_hand(_BATCH) or await asyncio.to_thread(log.read, _BATCH)
 
 
 def _holds(log: OpenLog, offset: int) -> bool:

@@ -1,8 +1,8 @@
 """gRPC face of the executor: check the request, ask, convert."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from typing import Final
+from typing import Final, TypeVar
 
 from agent.client import Scope
 from agent.handle import Handle
@@ -12,14 +12,14 @@ from cove.executor.v1.executor_pb2_grpc import ExecutorServiceServicer
 from servicekit import calls
 from servicekit.errors import InvalidArgument
 from servicekit.status import Context
-from services.executor import convert
+from services.executor import convert, telling
 from services.executor.bounded import Bounded
 from services.executor.ending import End
 from services.executor.errors import ExecutionNotFound
 from services.executor.face import parts
 from services.executor.face_input import InputFace
 from services.executor.forwarding import forward
-from services.executor.output import Chunk, Ended, Gap, Heartbeat, Preview, Stopped
+from services.executor.output import Chunk, Event, Gap
 from services.executor.record import Record
 from services.executor.selecting import selection
 
@@ -32,6 +32,9 @@ _SCOPES: Final = {
     pb.SIGNAL_SCOPE_GROUP: Scope.GROUP,
     pb.SIGNAL_SCOPE_TREE: Scope.TREE,
 }
+
+
+R = TypeVar("R", pb.ReadOutputResponse, pb.StreamExecutionResponse)
 
 
 class ExecutorServicer(InputFace, ExecutorServiceServicer):
@@ -104,24 +107,28 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
         self, request: pb.ReadOutputRequest, context: Context
     ) -> AsyncIterator[pb.ReadOutputResponse]:
         record = await self._executions.find(*parts(request.name))
-        events = self._outputs.read(record, request.from_offset, follow=request.follow)
-        async with aclosing(events):
-            async for event in events:
-                match event:
-                    case Chunk():
-                        yield pb.ReadOutputResponse(chunk=convert.chunk(event))
-                    case Preview():
-                        yield pb.ReadOutputResponse(preview=convert.preview(event))
-                    case Gap():
-                        yield pb.ReadOutputResponse(gap=convert.gap(event))
-                    case Heartbeat(offset):
-                        yield pb.ReadOutputResponse(heartbeat=pb.Heartbeat(offset=offset))
-                    case Stopped(offset):
-                        yield pb.ReadOutputResponse(end=pb.Heartbeat(offset=offset))
-                    case Ended(end):
-                        told = convert.exit_of(end)
-                        await self._tell_handle(record, told)
-                        yield pb.ReadOutputResponse(exit=told)
+        batches = self._outputs.batches(record, request.from_offset, follow=request.follow)
+        told = self._told(record, batches, pb.ReadOutputResponse, batched=request.batched)
+        async with aclosing(told):
+            async for message in told:
+                yield message
+
+    async def _told(
+        self,
+        record: Record,
+        batches: AsyncGenerator[list[Event], None],
+        response: type[R],
+        *,
+        batched: bool,
+    ) -> AsyncGenerator[R, None]:
+        """The output as messages of a stream."""
+        async with aclosing(batches):
+            async for events in batches:
+                for event in telling.batched(events) if batched else events:
+                    message = telling.message(event, response)
+                    if message.HasField("exit"):
+                        await self._tell_handle(record, message.exit)
+                    yield message
 
     async def SignalExecution(
         self, request: pb.SignalExecutionRequest, context: Context
@@ -169,29 +176,19 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
     async def StreamExecution(
         self, request: pb.StreamExecutionRequest, context: Context
     ) -> AsyncIterator[pb.StreamExecutionResponse]:
+        batched = request.batched
+        request.ClearField("batched")  # How it is told is no part of what is to be started.
         record = await self._started(request, request.spec)
-        events = self._outputs.read(record, 0, follow=True)
+        batches = self._outputs.batches(record, 0, follow=True)
         ended = False
         try:
             first = await self._executions.snapshot(record)
             yield pb.StreamExecutionResponse(execution=convert.execution(first))
-            async with aclosing(events):
-                async for event in events:
-                    match event:
-                        case Chunk():
-                            yield pb.StreamExecutionResponse(chunk=convert.chunk(event))
-                        case Preview():
-                            yield pb.StreamExecutionResponse(preview=convert.preview(event))
-                        case Gap():
-                            yield pb.StreamExecutionResponse(gap=convert.gap(event))
-                        case Heartbeat(offset):
-                            beat = pb.Heartbeat(offset=offset)
-                            yield pb.StreamExecutionResponse(heartbeat=beat)
-                        case Ended(end):
-                            ended = True
-                            told = convert.exit_of(end)
-                            await self._tell_handle(record, told)
-                            yield pb.StreamExecutionResponse(exit=told)
+            told = self._told(record, batches, pb.StreamExecutionResponse, batched=batched)
+            async with aclosing(told):
+                async for message in told:
+                    ended = message.HasField("exit")
+                    yield message
         finally:
             # A server that stops ends the stream too, but then the caller has not left.
             if request.cancel_on_disconnect and not ended and not self._stopping.is_set():

@@ -149,9 +149,9 @@ def logs(draw: st.DrawFn) -> bytes:
     return data[:cut]
 
 
-def read_all(reader: LogReader) -> list[Record]:
+def read_all(reader: LogReader, *, at_hand: bool = False) -> list[Record]:
     found: list[Record] = []
-    while more := reader.read(64):
+    while more := (at_hand and reader.at_hand(64)) or reader.read(64):
         found += more
     return found
 
@@ -174,6 +174,9 @@ def fuzz_log(path: Path, examples: int) -> None:
                     with suppress(ValueError):
                         Result.decode(each.payload)
             assert at == reader.offset
+            quick = LogReader(descriptor)
+            assert read_all(quick, at_hand=True) == found
+            assert (quick.position, quick.damage) == (reader.position, reader.damage)
             if torn := reader.torn():
                 assert torn.offset == at
                 assert data.endswith(torn.payload)

@@ -113,6 +113,29 @@ def test_no_bytes_break_the_reader(files: tuple[int, int]) -> None:
                 decoded(record.payload)
 
 
+def test_what_is_not_in_memory_is_not_at_hand(tmp_path: Path) -> None:
+    """And is never taken for the end of the log."""
+    path = tmp_path / "log"
+    files = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT), os.open(path, os.O_RDONLY)
+    log = Log(*files)
+    log.start(b"x")
+    dice = random.Random(3)
+    for _ in range(40):
+        log.chunk(1, dice.randbytes(dice.choice((1, 1000, formats.MAX_RECORD))))
+    os.fsync(files[0])
+    whole = LogReader(files[1]).read(1 << 40)
+    for keep in (0, 1 << 20, 3 << 20):
+        os.posix_fadvise(files[1], 0, 0, os.POSIX_FADV_DONTNEED)
+        os.pread(files[1], keep, 0)
+        reader = LogReader(files[1])
+        found: list[Record] = []
+        while more := reader.at_hand(1 << 16) or reader.read(1 << 16):
+            found += more
+        assert found == whole
+    for each in files:
+        os.close(each)
+
+
 @pytest.mark.parametrize("kind", [Kind.START, Kind.GAP])
 def test_records_that_hold_no_output_cannot_be_without_end(
     files: tuple[int, int], kind: Kind

@@ -44,6 +44,6 @@ def test_the_images_hold_together_just_what_the_distributions_need() -> None:
     )
     held = {each for group in ("server", *SERVICES) for each in root["dependency-groups"][group]}
     needed = root["project"]["dependencies"] + sdk["project"]["dependencies"]
-    for extra in ("docker", "postgres"):
+    for extra in ("docker", "otel", "postgres", "uvloop"):
         needed += root["project"]["optional-dependencies"][extra]
     assert held == {each.split(">")[0] for each in needed} - {"cove"}

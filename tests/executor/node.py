@@ -93,12 +93,21 @@ class Caller:
         return (await self.executions.SignalExecution(request)).execution
 
     def read(
-        self, box: Sandbox, execution_id: str, from_offset: int = 0, *, follow: bool = True
+        self,
+        box: Sandbox,
+        execution_id: str,
+        from_offset: int = 0,
+        *,
+        follow: bool = True,
+        batched: bool = False,
     ) -> Any:
         """The call of ReadOutput, to be iterated."""
         return self.executions.ReadOutput(
             pb.ReadOutputRequest(
-                name=box.name(execution_id), from_offset=from_offset, follow=follow
+                name=box.name(execution_id),
+                from_offset=from_offset,
+                follow=follow,
+                batched=batched,
             ),
             timeout=50,
         )

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import random
+import uuid
 from pathlib import Path
 
 import grpc
@@ -87,6 +88,40 @@ async def test_a_cut_reader_resumes_where_it_was(caller: Caller, box: Sandbox) -
                 break
         call.cancel()
     assert data.decode() == "".join(f"line {i}\n" for i in range(300))
+
+
+async def test_batches_hold_what_comes_without_them(caller: Caller, box: Sandbox) -> None:
+    (box.tree / "noise.py").write_text(NOISE)
+    script = "for i in 1 2 3; do python3 noise.py 2; echo e$i >&2; done"
+    await caller.start(box, "one", script)
+    await caller.wait(box, "one")
+    for offset in (0, 100_000, -300_000):
+        plain = [event async for event in caller.read(box, "one", offset)]
+        batched = [event async for event in caller.read(box, "one", offset, batched=True)]
+        chunks = [chunk for event in batched for chunk in event.chunks.chunks]
+        assert chunks == [event.chunk for event in plain[:-1]]
+        assert batched[-1] == plain[-1]
+        assert len(batched) < len(plain) * 3 / 4
+        assert max(len(chunk.data) for chunk in chunks) <= 64 << 10
+        assert max(event.chunks.ByteSize() for event in batched) < 132 << 10
+
+
+async def test_how_output_is_told_makes_no_other_start(caller: Caller, box: Sandbox) -> None:
+    request_id, names = str(uuid.uuid4()), set()
+    for batched in (True, False, True):
+        request = pb.StreamExecutionRequest(
+            handle=box.handle,
+            spec=pb.ExecutionSpec(script="echo once >> count; echo said"),
+            request_id=request_id,
+            batched=batched,
+        )
+        events = [event async for event in caller.executions.StreamExecution(request, timeout=50)]
+        assert [event.WhichOneof("event") for event in events] == [
+            *("execution", "chunks" if batched else "chunk", "exit")
+        ]
+        names.add(events[0].execution.name)
+    assert len(names) == 1
+    assert (box.tree / "count").read_text() == "once\n"
 
 
 async def test_followers_all_see_the_same(caller: Caller, box: Sandbox) -> None:

@@ -55,6 +55,26 @@ async def test_a_dormant_workspace_wakes_for_a_stream(stage: Stage, demo: Gatewa
     assert stage.provider.calls.count("ActivateEnvironment") == 1
 
 
+async def test_only_who_asks_for_batches_gets_them(demo: Gateway) -> None:
+    spec = executor_pb2.ExecutionSpec(script="head -c 1000000 /dev/zero; echo end >&2")
+    start = pb.StreamExecutionRequest(name=DEMO, execution_id="much", spec=spec)
+    read = pb.ReadOutputRequest(name=f"{DEMO}/executions/much", follow=True)
+    streams: dict[Any, Any] = {
+        demo.executions.StreamExecution: start,
+        demo.executions.ReadOutput: read,
+    }
+    for make, request in streams.items():
+        plain = [event async for event in make(request)]
+        request.batched = True
+        batched = [event async for event in make(request)]
+        assert not any(event.HasField("chunks") for event in plain)
+        assert not any(event.HasField("chunk") for event in batched)
+        chunks = [chunk for event in batched for chunk in event.chunks.chunks]
+        assert b"".join(each.data for each in chunks) == bytes(1_000_000) + b"end\n"
+        assert chunks == [event.chunk for event in plain if event.HasField("chunk")]
+        assert batched[-1] == plain[-1]
+
+
 async def test_an_upload_whose_sandbox_ends_before_it_comes_is_to_be_repeated(
     stage: Stage, demo: Gateway
 ) -> None:

@@ -272,7 +272,14 @@ class Executions(rpc.ExecutionServiceServicer):
                 yield event
         output = b"" if kind == "silent" else b"one\ntwo\n"
         if rest := output[request.from_offset :]:
-            yield pb.ReadOutputResponse(chunk=chunk(request.from_offset, rest))
+            parts = [
+                chunk(at, rest[at - request.from_offset :][:4])
+                for at in range(request.from_offset, len(output), 4)
+            ]
+            if request.batched:
+                yield pb.ReadOutputResponse(chunks=executor_pb2.Chunks(chunks=parts))
+            else:
+                yield pb.ReadOutputResponse(chunk=chunk(request.from_offset, rest))
         if kind == "breaks":
             raise errors.Unavailable("the executor went away", service="executor")
         if kind == "running":

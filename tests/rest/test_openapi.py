@@ -59,7 +59,7 @@ def test_it_has_the_names_that_the_contracts_own_calls_use() -> None:
     wanted = {
         "WorkspaceService_CreateWorkspace": {"workspace_id"},
         "ExecutionService_StartExecution": {"execution_id"},
-        "ExecutionService_ReadOutput": {"from_offset", "follow"},
+        "ExecutionService_ReadOutput": {"batched", "from_offset", "follow"},
     }
     for operation in API.operations:
         given = [API.resolved(each) for each in operation.said["parameters"]]

@@ -41,6 +41,15 @@ async def test_server_sent_events_carry_the_offset_after_them(front: Front) -> N
     assert rest == ""
 
 
+async def test_a_batch_carries_the_offset_after_all_of_it(front: Front) -> None:
+    answer = await front.client.get(OUTPUT.format("ended") + "?batched=true", headers=SSE)
+    first, _, _ = answer.text.split("\n\n")
+    place, data = first.splitlines()
+    assert place == "id: 8"
+    chunks = json.loads(data.removeprefix("data: "))["chunks"]["chunks"]
+    assert [base64.b64decode(each["data"]) for each in chunks] == [b"one\n", b"two\n"]
+
+
 async def test_the_last_event_id_resumes(front: Front) -> None:
     path = OUTPUT.format("ended") + "?from_offset=1"
     answer = await front.client.get(path, headers=SSE | {"last-event-id": "4"})

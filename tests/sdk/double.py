@@ -18,6 +18,7 @@ from cove.errors.v1.errors_pb2 import ErrorReason
 from cove.executor.v1.executor_pb2 import (
     ArchiveEnd,
     Chunk,
+    Chunks,
     Execution,
     Exit,
     File,
@@ -155,10 +156,15 @@ class Gateway(rpc.WorkspaceServiceServicer, rpc.ExecutionServiceServicer, rpc.Fi
             for at, each in enumerate(self.previews if offset < end else ()):
                 yield pb.ReadOutputResponse(preview=Preview(data=each, position=at + 1))
             while begin < end and offset < end:
-                data = self.output[begin : begin + PIECE]
-                chunk = Chunk(stream=Chunk.STREAM_STDOUT, offset=begin, data=data)
-                yield pb.ReadOutputResponse(chunk=chunk)
-                begin += len(data)
+                chunks = []
+                for _ in range(2 if request.batched and begin // PIECE % 2 else 1):
+                    data = self.output[begin : begin + PIECE]
+                    chunks.append(Chunk(stream=Chunk.STREAM_STDOUT, offset=begin, data=data))
+                    begin += len(data)
+                if len(chunks) == 1:
+                    yield pb.ReadOutputResponse(chunk=chunks[0])
+                else:
+                    yield pb.ReadOutputResponse(chunks=Chunks(chunks=chunks))
                 if self.fragile:
                     await broken_off(context)
             yield pb.ReadOutputResponse(exit=Exit(code=0))

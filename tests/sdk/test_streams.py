@@ -16,7 +16,7 @@ from cove.executor.v1.executor_pb2 import Chunk, Exit, Gap, Preview
 from cove.output import Event, read_output
 from tests.sdk.double import ETAG, Gateway, broken_off, made, serving, told
 
-OUTPUT = bytes(range(256)) * 4
+OUTPUT = bytes(range(256)) * 8
 NAME = "workspaces/demo/executions/e"
 
 

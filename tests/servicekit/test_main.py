@@ -23,6 +23,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
+from servicekit import loops
 from servicekit.config import ServerConfig, StartError
 from servicekit.main import main
 from servicekit.server import serving
@@ -39,7 +40,7 @@ async def demo(config):
         yield served
     print("closed", flush=True)
 
-sys.exit(main(Config.from_env, demo))
+sys.exit(main(Config.from_env, demo, loops.fast))
 """
 
 
@@ -102,6 +103,18 @@ async def test_nobody_to_tell_is_no_failure(tmp_path: Path) -> None:
     assert running.returncode == 0
 
 
+async def test_it_serves_without_uvloop_too(tmp_path: Path) -> None:
+    (tmp_path / "uvloop.py").write_text("raise ImportError")
+    async with process(tmp_path, PYTHONPATH=f"{tmp_path}") as running:
+        address = (await line(running.stdout))["addresses"][0]
+        async with grpc.aio.insecure_channel(address) as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            await stub.Check(health_pb2.HealthCheckRequest())
+        running.send_signal(signal.SIGTERM)
+        out, _ = await running.communicate()
+    assert (running.returncode, out) == (0, b"closed\n")
+
+
 async def test_a_bad_config_exits_with_2_and_tells_all(tmp_path: Path) -> None:
     bad = {"COVE_DEMO__X": "1", "COVE_DEMO__SHUTDOWN_GRACE": "soon"}
     async with process(tmp_path, **bad) as running:
@@ -131,13 +144,14 @@ async def test_what_cannot_start_exits_with_1(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("package", ["servicekit", "services", "gateway", "services.registry"])
-async def test_fork_support_is_off_before_grpc_is_imported(package: str) -> None:
+async def test_how_grpc_works_is_set_before_it_is_imported(package: str) -> None:
     program = f"""
 import os, sys
 import {package}
 assert "grpc" not in sys.modules or {package!r} not in ("servicekit", "services", "gateway")
 assert os.environ["GRPC_ENABLE_FORK_SUPPORT"] == "0"
 assert os.environ["GRPC_VERBOSITY"] == "ERROR"
+assert "-event_engine_listener" in os.environ["GRPC_EXPERIMENTS"].split(",")
 """
     running = await asyncio.create_subprocess_exec(sys.executable, "-c", program, env={})
     assert await running.wait() == 0

@@ -34,7 +34,9 @@ async def read_output(
     patience = connection.patience()
     position, seen = Position(from_offset), 0
     while True:
-        request = pb.ReadOutputRequest(name=name, from_offset=position.offset, follow=follow)
+        request = pb.ReadOutputRequest(
+            name=name, from_offset=position.offset, follow=follow, batched=True
+        )
         patience.begin()
         try:
             async with connection.stream(stub.ReadOutput, request) as answers:
@@ -44,6 +46,10 @@ async def read_output(
                         case "chunk":
                             for event in position.chunk(answer.chunk):
                                 yield event
+                        case "chunks":
+                            for chunk in answer.chunks.chunks:
+                                for event in position.chunk(chunk):
+                                    yield event
                         case "gap":
                             for gap in position.gap(answer.gap):
                                 yield gap

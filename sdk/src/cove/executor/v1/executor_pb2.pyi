@@ -1015,6 +1015,30 @@ class Preview(_message.Message):
 Global___Preview: _TypeAlias = Preview  # noqa: Y015
 
 @_typing.final
+class Chunks(_message.Message):
+    """Parts of the output that were there at once, in order; together at most some 128 KiB."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Chunk]:
+        """At least one."""
+
+    def __init__(
+        self,
+        *,
+        chunks: _abc.Iterable[Global___Chunk] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Chunks: _TypeAlias = Chunks  # noqa: Y015
+
+@_typing.final
 class Gap(_message.Message):
     """Output that is missing."""
 
@@ -1482,22 +1506,26 @@ class ReadOutputRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     FROM_OFFSET_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
+    BATCHED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`environments/{uid}/executions/{id}`. Required."""
     from_offset: _builtins.int
     """Where to begin; a negative one counts from the end."""
     follow: _builtins.bool
     """Wait for what is yet to be written, up to the command's end."""
+    batched: _builtins.bool
+    """What is there at once may come as `chunks`, which costs both sides less."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         from_offset: _builtins.int = ...,
         follow: _builtins.bool = ...,
+        batched: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "from_offset", b"from_offset", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batched", b"batched", "follow", b"follow", "from_offset", b"from_offset", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1515,6 +1543,7 @@ class ReadOutputResponse(_message.Message):
     EXIT_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     PREVIEW_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def chunk(self) -> Global___Chunk:
         """A part of the output."""
@@ -1539,6 +1568,10 @@ class ReadOutputResponse(_message.Message):
     def preview(self) -> Global___Preview:
         """What will be a part of the output, perhaps."""
 
+    @_builtins.property
+    def chunks(self) -> Global___Chunks:
+        """Several parts of the output, where the request is `batched`."""
+
     def __init__(
         self,
         *,
@@ -1548,12 +1581,13 @@ class ReadOutputResponse(_message.Message):
         exit: Global___Exit | None = ...,
         end: Global___Heartbeat | None = ...,
         preview: Global___Preview | None = ...,
+        chunks: Global___Chunks | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "event", b"event", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "chunks", b"chunks", "end", b"end", "event", b"event", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "event", b"event", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "chunks", b"chunks", "end", b"end", "event", b"event", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["chunk", "gap", "heartbeat", "exit", "end", "preview"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["chunk", "gap", "heartbeat", "exit", "end", "preview", "chunks"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -1891,6 +1925,7 @@ class StreamExecutionRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_ENV_FIELD_NUMBER: _builtins.int
     CANCEL_ON_DISCONNECT_FIELD_NUMBER: _builtins.int
+    BATCHED_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_LIMITS_FIELD_NUMBER: _builtins.int
     handle: _builtins.bytes
     """From provider. Required."""
@@ -1900,6 +1935,8 @@ class StreamExecutionRequest(_message.Message):
     """A UUID of the caller's making, the same in every retry."""
     cancel_on_disconnect: _builtins.bool
     """Kill the command and all it started when the caller leaves before the end."""
+    batched: _builtins.bool
+    """What is there at once may come as `chunks`, which costs both sides less."""
     @_builtins.property
     def spec(self) -> Global___ExecutionSpec:
         """What to run. Required."""
@@ -1921,11 +1958,12 @@ class StreamExecutionRequest(_message.Message):
         request_id: _builtins.str = ...,
         environment_env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         cancel_on_disconnect: _builtins.bool = ...,
+        batched: _builtins.bool = ...,
         environment_limits: Global___EnvironmentLimits | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["environment_limits", b"environment_limits", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_on_disconnect", b"cancel_on_disconnect", "environment_env", b"environment_env", "environment_limits", b"environment_limits", "execution_id", b"execution_id", "handle", b"handle", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batched", b"batched", "cancel_on_disconnect", b"cancel_on_disconnect", "environment_env", b"environment_env", "environment_limits", b"environment_limits", "execution_id", b"execution_id", "handle", b"handle", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1943,6 +1981,7 @@ class StreamExecutionResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     EXIT_FIELD_NUMBER: _builtins.int
     PREVIEW_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def execution(self) -> Global___Execution:
         """The first event: the execution, started."""
@@ -1967,6 +2006,10 @@ class StreamExecutionResponse(_message.Message):
     def preview(self) -> Global___Preview:
         """What will be a part of the output, perhaps."""
 
+    @_builtins.property
+    def chunks(self) -> Global___Chunks:
+        """Several parts of the output, where the request is `batched`."""
+
     def __init__(
         self,
         *,
@@ -1976,12 +2019,13 @@ class StreamExecutionResponse(_message.Message):
         heartbeat: Global___Heartbeat | None = ...,
         exit: Global___Exit | None = ...,
         preview: Global___Preview | None = ...,
+        chunks: Global___Chunks | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "execution", b"execution", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "chunks", b"chunks", "event", b"event", "execution", b"execution", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "execution", b"execution", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "chunks", b"chunks", "event", b"event", "execution", b"execution", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["execution", "chunk", "gap", "heartbeat", "exit", "preview"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["execution", "chunk", "gap", "heartbeat", "exit", "preview", "chunks"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

@@ -1709,22 +1709,26 @@ class ReadOutputRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     FROM_OFFSET_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
+    BATCHED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`workspaces/{id}/executions/{id}`. Required."""
     from_offset: _builtins.int
     """Where to begin; a negative one counts from the end."""
     follow: _builtins.bool
     """Wait for what is yet to be written, up to the command's end."""
+    batched: _builtins.bool
+    """What is there at once may come as `chunks`, which costs less where there is much."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         from_offset: _builtins.int = ...,
         follow: _builtins.bool = ...,
+        batched: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "from_offset", b"from_offset", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batched", b"batched", "follow", b"follow", "from_offset", b"from_offset", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1742,6 +1746,7 @@ class ReadOutputResponse(_message.Message):
     EXIT_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     PREVIEW_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def chunk(self) -> _executor_pb2.Chunk:
         """A part of the output."""
@@ -1766,6 +1771,10 @@ class ReadOutputResponse(_message.Message):
     def preview(self) -> _executor_pb2.Preview:
         """What will be a part of the output, perhaps."""
 
+    @_builtins.property
+    def chunks(self) -> _executor_pb2.Chunks:
+        """Several parts of the output, where the request is `batched`."""
+
     def __init__(
         self,
         *,
@@ -1775,12 +1784,13 @@ class ReadOutputResponse(_message.Message):
         exit: _executor_pb2.Exit | None = ...,
         end: _executor_pb2.Heartbeat | None = ...,
         preview: _executor_pb2.Preview | None = ...,
+        chunks: _executor_pb2.Chunks | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "event", b"event", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "chunks", b"chunks", "end", b"end", "event", b"event", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "event", b"event", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "chunks", b"chunks", "end", b"end", "event", b"event", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["chunk", "gap", "heartbeat", "exit", "end", "preview"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["chunk", "gap", "heartbeat", "exit", "end", "preview", "chunks"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -2031,6 +2041,7 @@ class StreamExecutionRequest(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CANCEL_ON_DISCONNECT_FIELD_NUMBER: _builtins.int
+    BATCHED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The workspace, `workspaces/{id}`. Required."""
     execution_id: _builtins.str
@@ -2039,6 +2050,8 @@ class StreamExecutionRequest(_message.Message):
     """A UUID of the caller's making, the same in every retry."""
     cancel_on_disconnect: _builtins.bool
     """Kill the command and all it started when the caller leaves before the end."""
+    batched: _builtins.bool
+    """What is there at once may come as `chunks`, which costs less where there is much."""
     @_builtins.property
     def spec(self) -> _executor_pb2.ExecutionSpec:
         """What to run. Required."""
@@ -2051,10 +2064,11 @@ class StreamExecutionRequest(_message.Message):
         spec: _executor_pb2.ExecutionSpec | None = ...,
         request_id: _builtins.str = ...,
         cancel_on_disconnect: _builtins.bool = ...,
+        batched: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_on_disconnect", b"cancel_on_disconnect", "execution_id", b"execution_id", "name", b"name", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batched", b"batched", "cancel_on_disconnect", b"cancel_on_disconnect", "execution_id", b"execution_id", "name", b"name", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2072,6 +2086,7 @@ class StreamExecutionResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     EXIT_FIELD_NUMBER: _builtins.int
     PREVIEW_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def execution(self) -> _executor_pb2.Execution:
         """The first event: the execution, started."""
@@ -2096,6 +2111,10 @@ class StreamExecutionResponse(_message.Message):
     def preview(self) -> _executor_pb2.Preview:
         """What will be a part of the output, perhaps."""
 
+    @_builtins.property
+    def chunks(self) -> _executor_pb2.Chunks:
+        """Several parts of the output, where the request is `batched`."""
+
     def __init__(
         self,
         *,
@@ -2105,12 +2124,13 @@ class StreamExecutionResponse(_message.Message):
         heartbeat: _executor_pb2.Heartbeat | None = ...,
         exit: _executor_pb2.Exit | None = ...,
         preview: _executor_pb2.Preview | None = ...,
+        chunks: _executor_pb2.Chunks | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "execution", b"execution", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "chunks", b"chunks", "event", b"event", "execution", b"execution", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "execution", b"execution", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "chunks", b"chunks", "event", b"event", "execution", b"execution", "exit", b"exit", "gap", b"gap", "heartbeat", b"heartbeat", "preview", b"preview"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["execution", "chunk", "gap", "heartbeat", "exit", "preview"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["execution", "chunk", "gap", "heartbeat", "exit", "preview", "chunks"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
