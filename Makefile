@@ -22,8 +22,12 @@ CHAOS_SECONDS ?= 600
 HISTORY_LIVES ?= 60
 NODE_WORKSPACES ?= 300
 ROLLING_ROUNDS ?= 20
+WIRE_EXAMPLES ?= 200
+LOAD_SECONDS ?= 300
 # And how long the storm in `make test` is; 0 is none (decision 0027).
 CHAOS_TEST_SECONDS ?= 25
+# And how long the load.
+LOAD_TEST_SECONDS ?= 30
 PYTEST_WORKERS ?= 3
 # Of the long suites; most have more than one process at work themselves.
 LONG_WORKERS ?= 2
@@ -56,7 +60,7 @@ up: setup ## Start the suite and leave it running.
 	@$(BIN)/cove up
 
 test: setup ## Run every functional test (some 10 minutes on 2 cores).
-	COVE_CHAOS_TEST_SECONDS=$(CHAOS_TEST_SECONDS) \
+	COVE_CHAOS_TEST_SECONDS=$(CHAOS_TEST_SECONDS) COVE_LOAD_TEST_SECONDS=$(LOAD_TEST_SECONDS) \
 	  $(BIN)/pytest -m "not long and not docker" -n $(PYTEST_WORKERS) $(SPREAD)
 
 test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load. LONG=-k expression picks.
@@ -69,6 +73,7 @@ test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load.
 	  COVE_DATABASE_KILLS=$(DATABASE_KILLS) \
 	  COVE_CHAOS_SECONDS=$(CHAOS_SECONDS) COVE_HISTORY_LIVES=$(HISTORY_LIVES) \
 	  COVE_NODE_WORKSPACES=$(NODE_WORKSPACES) COVE_ROLLING_ROUNDS=$(ROLLING_ROUNDS) \
+	  COVE_WIRE_EXAMPLES=$(WIRE_EXAMPLES) COVE_LOAD_SECONDS=$(LOAD_SECONDS) \
 	  $(BIN)/pytest -m "long and not docker" -n $(LONG_WORKERS) $(SPREAD) $(LONG) || test $$? -eq 5
 
 test-compose: setup ## Run the suite in containers, for real; as root, about 6 minutes.

@@ -61,7 +61,9 @@ from gateway.updates import Updates
 from gateway.witness import Witnesses
 from gateway.workspaces import WorkspaceServicer
 from servicekit.identity import Authenticator
+from servicekit.rates import Limiter, Rates
 from servicekit.server import Served, serving
+from servicekit.strangers import Guarded
 from servicekit.tls import certificates_of
 
 
@@ -79,8 +81,8 @@ async def gateway(config: Config, *, clock: Clock | None = None) -> AsyncIterato
         BearerAuthenticator.open(LookUp(behind)) as bearer,
     ):
         asked = [(bearer.applies, bearer), *others]
-        known = NoAuthenticator() if config.no_auth else Several(asked, file)
-        authenticator = Acting(known)
+        known = Guarded(Several(asked, file), config.stranger_rate)
+        authenticator = Acting(NoAuthenticator() if config.no_auth else known)
         witnesses = Witnesses(trail, INSTALLATION)
         records = Records(behind.registry)
         deadlines = Deadlines(config.create_limit, config.operation_limit)
@@ -103,6 +105,7 @@ async def gateway(config: Config, *, clock: Clock | None = None) -> AsyncIterato
                     parts.services(),
                     authenticator=authenticator,
                     witnesses=witnesses,
+                    admission=Limiter(_rates(config)),
                     metrics=collected(
                         operations=operations,
                         memory=records.memory,
@@ -206,6 +209,16 @@ class Parts:
                 add_AuditServiceServicer_to_server, self._audit
             ),
         }
+
+
+def _rates(config: Config) -> Rates:
+    return Rates(
+        read=config.read_rate,
+        write=config.write_rate,
+        heavy=config.heavy_rate,
+        open_calls=config.open_calls,
+        total_calls=config.total_calls,
+    )
 
 
 @asynccontextmanager

@@ -145,6 +145,27 @@ class Config(ServerConfig):
     """How long something must have been seen without a record to be removed, and a record
     without what it tells of to be marked as lost."""
 
+    read_rate: int = 2000
+    """How many calls a second a principal may make of one RPC that changes nothing; of any rate
+    two seconds may come at once. 0: no limit, here and below."""
+
+    write_rate: int = 1000
+    """Likewise of one that changes something."""
+
+    heavy_rate: int = 200
+    """Likewise of one that changes something and may take longer than half a minute: it makes,
+    copies, commits, merges, pushes or removes, or runs a command while the caller waits."""
+
+    open_calls: int = 1000
+    """How many calls of one RPC a principal may have open at once, streams among them."""
+
+    total_calls: int = 5000
+    """How many calls of all may be open at once. Health is always answered."""
+
+    stranger_rate: int = 100
+    """How many calls a second with no valid credentials are looked at from one host; of these
+    ten seconds may come at once. Who was let in before is let in all the same."""
+
     def __post_init__(self) -> None:
         ServerConfig.__post_init__(self)  # super() does not work in a class with slots.
         together(self, "tools_certificate_file", "tools_key_file")

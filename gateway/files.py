@@ -7,6 +7,7 @@ from cove.executor.v1 import executor_pb2
 from cove.executor.v1.executor_pb2_grpc import FileServiceStub
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import FileServiceServicer
+from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
 from gateway.handles import Handles
 from gateway.ready import Workspaces, in_words_of
@@ -55,7 +56,7 @@ class FileServicer(FileServiceServicer):
                 raise InvalidArgument("header", "must be the first message")
             environment = await self._workspaces.ready(first.header.name)
             # Before, not on refusal: what the caller sent cannot be sent a second time.
-            await self._workspaces.activate(environment)
+            await self._roused(environment)
         header = executor_pb2.WriteFileHeader(
             handle=environment.handle,
             path=first.header.path,
@@ -110,7 +111,7 @@ class FileServicer(FileServiceServicer):
                 raise InvalidArgument("header", "must be the first message")
             environment = await self._workspaces.ready(first.header.name)
             # Before, not on refusal: what the caller sent cannot be sent a second time.
-            await self._workspaces.activate(environment)
+            await self._roused(environment)
         header = executor_pb2.WriteArchiveHeader(
             handle=environment.handle,
             path=first.header.path,
@@ -238,3 +239,12 @@ class FileServicer(FileServiceServicer):
             )
         await self._handles.follow(environment, [answer])
         return pb.MoveFileResponse(file=answer.file)
+
+    async def _roused(self, environment: Environment) -> None:
+        """Have its sandbox started. It is asked for something small: to ask the provider each time
+        would have every upload wait behind the sandboxes that are started."""
+        asked = executor_pb2.StatFileRequest(handle=environment.handle, path=".")
+        with in_words_of(environment):
+            await self._workspaces.awake(
+                environment, asked, lambda: self._files.unary(self._rpc.StatFile, asked)
+            )

@@ -22,7 +22,7 @@ from gateway.nodes import Nodes
 from gateway.reach import Reach
 from servicekit.channel import Peer
 from servicekit.errors import ServiceError
-from servicekit.status import DETAILS_KEY, DOMAIN, reason_of, told
+from servicekit.status import DETAILS_KEY, DOMAIN, reason, reason_of, told
 
 S = TypeVar("S")
 Req = TypeVar("Req")
@@ -194,7 +194,8 @@ def retold(
 def transient(error: Exception) -> bool:
     """Whether the same call may well succeed later."""
     if isinstance(error, grpc.aio.AioRpcError):
-        return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+        passing = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+        return error.code() in passing or reason(error) == ErrorReason.ERROR_REASON_OVERLOADED
     return isinstance(error, ServiceError) and error.reason in (
         ErrorReason.ERROR_REASON_SERVICE_UNAVAILABLE,
         ErrorReason.ERROR_REASON_NODE_UNAVAILABLE,

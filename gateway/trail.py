@@ -134,6 +134,8 @@ class Trail:
 
     async def _send_some(self) -> None:
         batch = [self._unsent[index] for index in range(min(_BATCH, len(self._unsent)))]
+        if not batch:
+            return  # What came meanwhile went with the last one.
         await self._append(batch)
         for _ in batch:
             self._unsent.popleft()

@@ -1,9 +1,9 @@
 """What every call of this suite goes through, in one interceptor.
 
-In this order: correlation id, identity, role, form and rules of the request, what a
-share reaches, deadline, the handler; then the status, and the observer, whatever
-happened. One wrapper per RPC is made and kept. Health speaks for itself, and
-reflection wants an identity only.
+In this order: correlation id, identity, role, rate and number of calls, form and rules
+of the request, what a share reaches, deadline, the handler; then the status, and the
+observer, whatever happened. One wrapper per RPC is made and kept. Health speaks for
+itself, and reflection wants an identity only.
 """
 
 import asyncio
@@ -21,9 +21,11 @@ from cove.options.v1.options_pb2 import Role
 from servicekit import calls
 from servicekit.errors import DeadlineExceeded, PermissionDenied, ServiceError
 from servicekit.identity import Authenticator, Caller, Identity
+from servicekit.incoming import Incoming
 from servicekit.observer import Calls, Observer
 from servicekit.policy import Policy, method_of, policy_of
 from servicekit.quota import Limits
+from servicekit.rates import Admission, Enter, everyone
 from servicekit.reach import Reach
 from servicekit.spans import Recorder
 from servicekit.status import DETAILS_KEY, Context, reason_name, to_status
@@ -38,6 +40,7 @@ Run: TypeAlias = Callable[[Any, Context, Witness], Awaitable[Any]]
 _UNIX: Final = "unix:"
 _OURS: Final = "/cove."
 _REFLECTION: Final = "/grpc.reflection."
+_LOOKED_AT: Final = Policy(role=Role.ROLE_UNSPECIFIED, limit=lambda _: None, reads=True)
 _NO_PUSHBACK: Final = ("grpc-retry-pushback-ms", "-1")
 _CODES: Final[Mapping[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -52,7 +55,10 @@ class Chain(grpc.aio.ServerInterceptor):
         max_message_size: int,
         witnesses: Witnesses = nobody,
         recorder: Recorder | None = None,
+        admission: Admission = everyone,
     ) -> None:
+        self._admission = admission
+        self._incoming = Incoming()
         self._authenticator = authenticator
         self._observer = observer
         self._max_message_size = max_message_size
@@ -88,20 +94,21 @@ class Chain(grpc.aio.ServerInterceptor):
         return self._handlers[path]
 
     def _wrap(self, path: str, handler: Any) -> Handler:
-        kind = "_".join(
-            "stream" if streaming else "unary"
-            for streaming in (handler.request_streaming, handler.response_streaming)
-        )
-        behavior = getattr(handler, kind)
-        make: Callable[..., Handler] = getattr(grpc, f"{kind}_rpc_method_handler")
+        given = "stream" if handler.request_streaming else "unary"
+        told = "stream" if handler.response_streaming else "unary"
+        behavior = getattr(handler, f"{given}_{told}")
+        # Of whatever shape: `Incoming` says why.
+        make: Callable[..., Handler] = getattr(grpc, f"stream_{told}_rpc_method_handler")
         if path.startswith(_REFLECTION):
-            run = _guard(self._authenticator, behavior)
+            run = _guard(self._authenticator, self._admission(path, _LOOKED_AT), behavior)
             return make(run, handler.request_deserializer, handler.response_serializer)
         policy = policy_of(path)
         rpc = Rpc(
             path=path,
             policy=policy,
             reach=Reach(policy, method_of(path).input_type),
+            enter=self._admission(path, policy),
+            incoming=self._incoming,
             behavior=behavior,
             reader=Reader(handler.request_deserializer, self._validator, self._max_message_size),
             request_streaming=handler.request_streaming,
@@ -126,6 +133,8 @@ class Rpc:
         path: str,
         policy: Policy,
         reach: Reach,
+        enter: Enter,
+        incoming: Incoming,
         behavior: Callable[[Any, Context], Any],
         reader: Reader,
         request_streaming: bool,
@@ -139,6 +148,8 @@ class Rpc:
         self._path = path
         self._policy = policy
         self._reach = reach
+        self._enter = enter
+        self._incoming = incoming
         self._behavior = behavior
         self._reader = reader
         self._request_streaming = request_streaming
@@ -212,9 +223,21 @@ class Rpc:
         except PermissionDenied:
             if not self._request_streaming:
                 with suppress(ServiceError):  # For whom looks on, to see what it was about.
-                    witness.asked(self._reader.read(received))
+                    witness.asked(self._reader.read(await self._incoming.only(context)))
             raise
-        request = self._read(call, received, witness)
+        with self._enter(call.identity):
+            return await self._within(call, caller, run, received, context, witness)
+
+    async def _within(
+        self,
+        call: calls.Call,
+        caller: Caller,
+        run: Run,
+        received: Any,
+        context: Context,
+        witness: Witness,
+    ) -> Any:
+        request = await self._read(call, received, context, witness)
         limit = self._policy.limit(request)
         left = context.time_remaining()
         if left is not None:
@@ -241,12 +264,14 @@ class Rpc:
                 raise DeadlineExceeded("the deadline passed", seconds=f"{limit:g}") from None
             raise
 
-    def _read(self, call: calls.Call, received: Any, witness: Witness) -> Any:
+    async def _read(
+        self, call: calls.Call, received: Any, context: Context, witness: Witness
+    ) -> Any:
         if self._request_streaming:
             witness.admitted(call, None)
             return self._checked(received, witness, call.identity)
         try:
-            request = self._reader.read(received)
+            request = self._reader.read(await self._incoming.only(context))
         except ServiceError:
             witness.admitted(call, None)
             raise
@@ -308,18 +333,22 @@ def text_metadata(context: Context) -> Mapping[str, str]:
 
 
 def _guard(
-    authenticator: Authenticator, behavior: Callable[[Any, Context], AsyncIterator[Any]]
+    authenticator: Authenticator,
+    enter: Enter,
+    behavior: Callable[[Any, Context], AsyncIterator[Any]],
 ) -> Callable[[Any, Context], Awaitable[None]]:
     """Reflection: for anyone with an identity."""
 
     async def run(requests: Any, context: Context) -> None:
         try:
-            await authenticator.authenticate(Caller.of(text_metadata(context), context))
+            identity = await authenticator.authenticate(Caller.of(text_metadata(context), context))
+            taken = enter(identity)
         except Exception as error:
             status = to_status(error)
             packed = ((DETAILS_KEY, status.SerializeToString()),)
             await context.abort(_CODES[status.code], status.message, packed)
-        async for response in behavior(requests, context):
-            await context.write(response)
+        with taken:
+            async for response in behavior(requests, context):
+                await context.write(response)
 
     return run

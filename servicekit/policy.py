@@ -27,6 +27,9 @@ class Policy:
     reads: bool = False
     """Whether it changes nothing."""
 
+    lasts: bool = False
+    """Whether a call may take more than the usual half a minute."""
+
     resource: str = ""
     """Field that names what the role is needed on; empty: the tenant itself."""
 
@@ -51,13 +54,14 @@ def policy_of(path: str) -> Policy:
         reads=options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS,
         resource=access.resource,
         unshared=access.unshared,
+        lasts=options.HasExtension(options_pb2.deadline) or _streams(method),
     )
 
 
 def _limit(method: MethodDescriptor) -> Callable[[Any], float | None]:
     options = method.GetOptions()
     if not options.HasExtension(options_pb2.deadline):
-        default = None if method.server_streaming or method.client_streaming else _UNARY_SECONDS
+        default = None if _streams(method) else _UNARY_SECONDS
         return lambda _: default
     deadline = options.Extensions[options_pb2.deadline]
     fixed = deadline.duration.ToTimedelta().total_seconds()
@@ -75,3 +79,7 @@ def _limit(method: MethodDescriptor) -> Callable[[Any], float | None]:
         return fixed + added
 
     return with_added
+
+
+def _streams(method: MethodDescriptor) -> bool:
+    return bool(method.server_streaming or method.client_streaming)

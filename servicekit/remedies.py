@@ -34,6 +34,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "SHARE_LIMITED": "Name the shared workspace, or use a token of the whole tenant.",
     "AUTHENTICATION_LIMIT": "Wait for the time given in RetryInfo; if your token is valid, find "
     "out who else behind your address sends ones that are not.",
+    "RATE_LIMITED": f"{_WAIT} Call less often, or have the operator raise the limit.",
+    "OVERLOADED": f"{_WAIT} Give it a longer deadline where that was short.",
     "DATABASE_UNAVAILABLE": "Retry with the same request id; if it lasts, have the operator look "
     "after the database.",
     "TOKEN_NOT_FOUND": "Check the name; list the tokens.",

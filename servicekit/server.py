@@ -21,6 +21,7 @@ from servicekit.identity import Authenticator, ServiceAuthenticator
 from servicekit.metrics import add_common
 from servicekit.observer import Observer
 from servicekit.otlp import recording
+from servicekit.rates import Admission, everyone
 from servicekit.secrets import read_secret
 from servicekit.sockets import listen
 from servicekit.tls import certificates_of, server_credentials
@@ -56,6 +57,7 @@ async def serving(
     metrics: CollectorRegistry | None = None,
     witnesses: Witnesses = nobody,
     ready: bool = True,
+    admission: Admission = everyone,
 ) -> AsyncIterator[Served]:
     """Serve `services`, by full name, while the block runs.
 
@@ -68,15 +70,16 @@ async def serving(
     add_common(registry, config)
     async with recording(config, registry) as recorder:
         chain = Chain(
-            authenticator or _for_tools(config),
+            _for_tools(config) if authenticator is None else authenticator,
             Observer(registry),
             config.max_message_size,
             witnesses,
             recorder,
+            admission,
         )
         status = SERVING if ready else NOT_SERVING
         # Who calls a tool is of the suite, and stays that.
-        checking = chain.checked() if authenticator else nullcontext()
+        checking = chain.checked() if authenticator is not None else nullcontext()
         async with _served(config, services, chain, registry, status) as served, checking:
             yield served
 
@@ -159,7 +162,12 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_ping_strikes", 5),
+        # The second too: between them gRPC refuses at random.
         ("grpc.max_metadata_size", 32 << 10),
+        ("grpc.absolute_max_metadata_size", 32 << 10),
+        # Of one connection; HTTP's side has one for all its requests.
+        ("grpc.max_concurrent_streams", 5000),
+        ("grpc.max_allowed_incoming_connections", 10_000),
     ]
 
 

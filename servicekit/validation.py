@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 from servicekit.errors import InvalidArgument, Violation
 from servicekit.status import MessageTooLarge
+from servicekit.times import misfits
 
 
 class Reader:
@@ -34,7 +35,10 @@ class Reader:
 
 
 def check(validator: protovalidate.Validator, message: Any) -> None:
-    """Raises `InvalidArgument` if the message breaks rules of its proto."""
+    """Raises `InvalidArgument` if the message breaks rules of its proto, or has times that are
+    none."""
+    if wrong := [Violation(path, problem) for path, problem in misfits(message)]:
+        raise InvalidArgument(wrong[0].field, wrong[0].problem, violations=wrong)
     broken = validator.collect_violations(message)
     if broken:
         violations = [_violation(each) for each in broken]

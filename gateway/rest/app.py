@@ -70,6 +70,9 @@ class RestConfig:
     body_timeout: timedelta = timedelta(seconds=60)
     """How long the next part of a body may take."""
 
+    unread_timeout: timedelta = timedelta(minutes=5)
+    """How long a client may take nothing of its answer."""
+
     grace: timedelta = timedelta(seconds=10)
     """How long open requests may go on when it stops."""
 
@@ -103,6 +106,7 @@ async def rest(
             Rest(config, routes, behind, authenticator, stranger, tls.handed if tls else None),
             config.address,
             idle=max(1, int(config.idle_timeout.total_seconds())),
+            unread=config.unread_timeout.total_seconds(),
             grace=config.grace.total_seconds(),
             drain=behind.drain,
             certificates=tls.certificates if tls else None,

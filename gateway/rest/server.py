@@ -8,16 +8,14 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from gateway.rest.exchange import CERTIFICATE
+from gateway.rest.protocol import Connections, protocol
 from gateway.rest.terminal import MAX_MESSAGE
 from servicekit.sockets import AddressError
-from servicekit.tls import Certificates, ServerContext, uris
+from servicekit.tls import Certificates, ServerContext
 
 _MAX_HEAD: Final = 64 << 10
-_MAX_CONNECTIONS: Final = 4096
 _CLOSING: Final = 5.0  # Seconds for handlers to end that were cancelled.
 _FLUSHING: Final = 2.0  # Seconds for clients to take the rest of their answers.
 _TICK: Final = 0.01
@@ -31,21 +29,22 @@ async def listening(
     address: str,
     *,
     idle: int,
+    unread: float,
     grace: float,
     drain: Callable[[], None],
     certificates: Certificates | None = None,
 ) -> AsyncIterator[str]:
     """Serve an ASGI app at `host:port` while the block runs; yields that, with the real port.
 
-    A connection may be idle, and may take for its headers, `idle` seconds. On
-    leaving: nobody new, `drain` is called, then open requests have `grace`
-    seconds. Raises `AddressError`.
+    A connection may be idle, and may take for its headers, `idle` seconds; its client may
+    take nothing of an answer for `unread` seconds. On leaving: nobody new, `drain` is
+    called, then open requests have `grace` seconds. Raises `AddressError`.
     """
     listener = _listener(address)
     config = uvicorn.Config(
         app,
         loop="asyncio",
-        http=_Protocol,
+        http=protocol(Connections(), unread),
         ws=_WebSocket,
         ws_max_size=MAX_MESSAGE,
         ws_ping_timeout=None,  # Who is held up by a command that does not read is there still.
@@ -58,7 +57,6 @@ async def listening(
         proxy_headers=False,
         timeout_keep_alive=idle,
         h11_max_incomplete_event_size=_MAX_HEAD,
-        limit_concurrency=_MAX_CONNECTIONS,
     )
     if certificates:
         config.load()
@@ -95,9 +93,13 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, with a limit to how long a client may take for its handshake."""
         config, loop = self.config, asyncio.get_running_loop()
+        kind: Any = config.http_protocol_class
 
         def connection() -> asyncio.Protocol:
-            return _Protocol(config=config, server_state=self.server_state, app_state={})
+            made: asyncio.Protocol = kind(
+                config=config, server_state=self.server_state, app_state={}
+            )
+            return made
 
         limit = config.timeout_keep_alive if config.ssl else None
         self.servers = [
@@ -149,46 +151,6 @@ class _WebSocket(WebSocketsSansIOProtocol):
             super().handle_ping()
         else:
             self.conn.data_to_send()
-
-
-class _Protocol(H11Protocol):
-    """uvicorn's own has no limit to how long a client may take for its headers."""
-
-    _head: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.app_state = {CERTIFICATE: uris(transport)}
-        self._expect_head()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.transport.get_protocol() is self:
-            self._expect_head()
-
-    def handle_websocket_upgrade(self, event: Any) -> None:
-        self._forget_head()
-        super().handle_websocket_upgrade(event)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._forget_head()
-
-    def _expect_head(self) -> None:
-        """More of a head does not buy more time."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._forget_head()
-        elif self._head is None:
-            self._head = self.loop.call_later(self.timeout_keep_alive, self._give_up)
-
-    def _forget_head(self) -> None:
-        if self._head is not None:
-            self._head.cancel()
-            self._head = None
-
-    def _give_up(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
 
 
 def _listener(address: str) -> socket.socket:

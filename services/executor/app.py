@@ -87,6 +87,7 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             lambda: len(keeper.running()),
         )
         tenants = Tenants(keeper)
+        disk = DiskGuard(config.state, config.disk_limit)
         starter = Starter(
             store=store,
             agents=agents,
@@ -94,7 +95,7 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             keeper=keeper,
             tenants=tenants,
             preparer=preparer,
-            disk=DiskGuard(config.state, config.disk_limit),
+            disk=disk,
             background=background,
             secrets=Secrets(config.secrets or state / "secrets"),
             started=metrics.started,
@@ -162,6 +163,7 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             agents=agents,
             ledger=ledger,
             tokens=tokens,
+            disk=disk,
         )
         services = {
             "cove.executor.v1.ExecutorService": partial(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from servicekit.disk import DiskGuard
+from servicekit.queueing import PROCESSORS, Queue
 from services.git import changes, history, inside, landing
 from services.git.beside import beside
 from services.git.changes import ATTEMPTS, UNSTABLE, Planned, Skipped
@@ -22,6 +23,8 @@ from services.git.provenance import Notary
 from services.git.record import Record, Records
 from services.git.workspace import Workspace
 
+_COMMITS: Final = 2 * PROCESSORS
+_WAITING: Final = 512
 _REFUSALS: Final = 20
 """Contents that git refuses, until a commit is given up."""
 
@@ -49,6 +52,7 @@ class Committer:
         self._disk = disk
         self._server = server
         self._clock = clock
+        self._commits = Queue("commits", _COMMITS, _WAITING)
 
     async def commit(self, record: Record, workspace: Workspace, draft: Draft) -> Committed:
         """Make it. The same request id again returns the same commit.
@@ -67,7 +71,8 @@ class Committer:
             if draft.expected_head and draft.expected_head != head:
                 raise HeadMoved("the branch has moved", expected=draft.expected_head, actual=head)
             inside.check_followed(workspace)
-            done = await self._commit(record, workspace, head, draft)
+            async with self._commits.place():
+                done = await self._commit(record, workspace, head, draft)
             return await self._attested(workspace, done, draft)
 
     async def _attested(self, workspace: Workspace, done: Committed, draft: Draft) -> Committed:

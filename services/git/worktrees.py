@@ -6,10 +6,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from servicekit.disk import DiskGuard
+from servicekit.queueing import PROCESSORS, Queue
 from services.git import files, history, inside, partial, refs, status
 from services.git.beside import beside
 from services.git.cell import Cells
@@ -42,6 +43,10 @@ from services.git.repository import Repository, kept_ref
 from services.git.stacks import Stacks
 from services.git.wanted import WARNINGS, Wanted, begin, is_same
 from services.git.workspace import Workspace
+
+_MAKINGS: Final = 4 * PROCESSORS
+"""Worktrees that are made at once; most of it is waiting for remotes."""
+_WAITING: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,7 @@ class Worktrees:
         self._making: dict[str, asyncio.Task[Record]] = {}
         self._checking: dict[str, asyncio.Task[None]] = {}
         self._workspaces: dict[str, Workspace] = {}
+        self._makings = Queue("worktrees", _MAKINGS, _WAITING)
         self._removal = Removal(records, repositories, checkouts, stacks, cells)
 
     def phase(self, uid: str) -> Phase:
@@ -198,6 +204,7 @@ class Worktrees:
         record, workspace = await self.ready(uid, caller.tenant)
         if not record.repository:
             raise NoRemote("the worktree has no origin")
+        self._disk.check()
         repository = workspace.repository
         remote = self._rules.parse(record.repository)
         async with self.repositories.locked(repository):
@@ -263,6 +270,7 @@ class Worktrees:
 
         progress("waiting for the repository", 0, 0)
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._makings.place())
             # Who names a commit means no state of files.
             asked = None if is_commit_id(record.revision) else remote
             dirty = await stack.enter_async_context(beside(self._is_dirty(asked)))

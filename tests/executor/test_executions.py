@@ -3,6 +3,7 @@
 import asyncio
 import os
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -375,13 +376,25 @@ async def test_leaving_a_stream_cancels_only_if_asked(
         assert (await caller.get(box, "one")).state == pb.Execution.STATE_RUNNING
 
 
-async def test_a_full_disk_refuses_new_commands_only(node: Node, box: Sandbox) -> None:
+async def upload(box: Sandbox, request: Any, header: Any) -> AsyncIterator[Any]:
+    yield request(header=header(handle=box.handle, path="x"))
+
+
+async def test_a_full_disk_refuses_new_work_only(node: Node, box: Sandbox) -> None:
     async with node.executor() as before:
         await before.start(box, "one", "echo kept")
         await before.wait(box, "one")
     async with node.executor(disk_limit=0.0) as caller:
         async with refused(Code.RESOURCE_EXHAUSTED, Why.ERROR_REASON_DISK_FULL):
             await caller.start(box, "two", "true")
+        async with refused(Code.RESOURCE_EXHAUSTED, Why.ERROR_REASON_DISK_FULL):
+            await caller.files.WriteFile(upload(box, pb.WriteFileRequest, pb.WriteFileHeader))
+        async with refused(Code.RESOURCE_EXHAUSTED, Why.ERROR_REASON_DISK_FULL):
+            await caller.files.WriteArchive(
+                upload(box, pb.WriteArchiveRequest, pb.WriteArchiveHeader)
+            )
+        listed = await caller.files.ListFiles(pb.ListFilesRequest(handle=box.handle, path="."))
+        assert listed.page_size
         assert await caller.output(box, "one") == b"kept\n"
         await caller.executions.DeleteExecution(pb.DeleteExecutionRequest(name=box.name("one")))
 

@@ -137,3 +137,21 @@ async def test_stopping_gives_an_open_request_its_grace_and_then_tells_it(front:
         answer = await waiting
     assert answer.status_code == 503
     assert "SHUTTING_DOWN" in answer.text
+
+
+async def told(writer: asyncio.StreamWriter) -> None:
+    """Until the other side has hung up."""
+    while True:
+        writer.write(b"x")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+
+
+async def test_a_client_that_takes_nothing_of_its_answer_is_cut_off(front: Front) -> None:
+    front.files.content[b"big"] = bytes(64 << 20)
+    config = RestConfig(target=front.target, unread_timeout=timedelta(seconds=0.5))
+    async with rest(config) as address, connected(address) as (_, writer):
+        writer.write(head("GET", "/workspaces/demo/files/big"))
+        async with asyncio.timeout(20):
+            with pytest.raises(ConnectionError):
+                await told(writer)

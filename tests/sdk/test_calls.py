@@ -23,6 +23,18 @@ async def test_a_retry_has_the_request_id_of_the_first_try(cove: Client, gateway
     assert len({each["x-request-id"] for each in gateway.metadata}) == 1
 
 
+@pytest.mark.parametrize(
+    "reason", [ErrorReason.ERROR_REASON_RATE_LIMITED, ErrorReason.ERROR_REASON_OVERLOADED]
+)
+async def test_what_was_refused_early_is_made_again(
+    cove: Client, gateway: Gateway, reason: ErrorReason.ValueType
+) -> None:
+    gateway.failures = [told(grpc.StatusCode.RESOURCE_EXHAUSTED, reason)] * 2
+    await cove.workspaces.create("file:///r", id="demo")
+    assert len(gateway.requests) == 3
+    assert gateway.requests[0] == gateway.requests[2]
+
+
 async def test_two_calls_have_two_request_ids(cove: Client, gateway: Gateway) -> None:
     await cove.workspaces.create(id="a")
     await cove.workspaces.create(id="a")

@@ -19,6 +19,7 @@ from buf.validate import validate_pb2
 from cove.options.v1 import options_pb2
 from servicekit.config import ServerConfig
 from servicekit.identity import Authenticator
+from servicekit.rates import Admission, everyone
 from servicekit.server import Served, serving
 from servicekit.status import Context
 
@@ -127,6 +128,7 @@ async def running(
     say: Callable[[Any], Awaitable[str]] = echo,
     count: Callable[[Any], AsyncIterator[str]] = three,
     authenticator: Authenticator | None = None,
+    admission: Admission = everyone,
     **changes: Any,
 ) -> AsyncIterator[Kit]:
     """Serve while the block runs; `changes` are fields of the config."""
@@ -136,7 +138,12 @@ async def running(
     servicer = Servicer(protos, say, count)
     add = partial(protos.grpc.add_KitServiceServicer_to_server, servicer)
     async with (
-        serving(replace(config, **changes), {SERVICE: add}, authenticator=authenticator) as served,
+        serving(
+            replace(config, **changes),
+            {SERVICE: add},
+            authenticator=authenticator,
+            admission=admission,
+        ) as served,
         grpc.aio.insecure_channel(served.address) as channel,
     ):
         yield Kit(served, channel, protos.grpc.KitServiceStub(channel), servicer, protos.pb)

@@ -74,6 +74,19 @@ async def test_a_broken_rule_names_its_field(protos: Protos, tmp_path: Path, met
     assert "regex" in bad.field_violations[0].description
 
 
+@pytest.mark.parametrize(("seconds", "nanos"), [(0, 2**31 - 1), (1, -1), (2**62, 0)])
+async def test_a_time_that_is_none_names_its_field(
+    protos: Protos, tmp_path: Path, seconds: int, nanos: int
+) -> None:
+    async with running(protos, tmp_path) as kit:
+        spec = kit.pb.SayRequest.Spec()
+        spec.by_name["x"].extra.seconds, spec.by_name["x"].extra.nanos = seconds, nanos
+        failed = await failure(call(kit, "Say", "a", spec=spec))
+    assert failed.reason == "INVALID_FIELD"
+    (bad,) = failed.detail(error_details_pb2.BadRequest).field_violations
+    assert bad.field == "spec.by_name['x'].extra"
+
+
 @pytest.mark.parametrize("method", SHAPES)
 async def test_a_message_over_the_limit_is_refused(
     protos: Protos, tmp_path: Path, method: str

@@ -37,8 +37,9 @@ class Client:
     loop in which it is made.
 
     A call is repeated for `patience` seconds while the gateway is away (3 when it never
-    answered), which never does anything twice; then it raises `Unavailable`. Every other
-    failure is raised at once, as the subclass of `CoveError` that is named for its code.
+    answered), or has too much to do, which never does anything twice; then it raises
+    `Unavailable` or `ResourceExhausted`. Every other failure is raised at once, as the
+    subclass of `CoveError` that is named for its code.
 
     `acting_for` or COVE_TENANT is the tenant in which an operator acts; others may leave it out.
     """

@@ -42,6 +42,9 @@ _LASTED: Final = 30.0
 
 _BACKOFF: Final = (0.05, 1.0)
 
+_TOO_MUCH: Final = ("ERROR_REASON_RATE_LIMITED", "ERROR_REASON_OVERLOADED")
+"""Of a call that was refused before anything was begun, and may be made again a little later."""
+
 _PAUSE: Final = 0.1
 """Seconds by which each retry of an upload waits longer after its first message: gRPC hides the
 answer of a server that refuses an upload while the client is in the midst of writing."""
@@ -84,7 +87,7 @@ class Patience:
     async def wait(self, error: status.CoveError) -> None:
         """Wait until the next attempt, or raise `error` when there shall be none."""
         now = time.monotonic()
-        if not isinstance(error, status.Unavailable):
+        if not isinstance(error, status.Unavailable) and error.reason not in _TOO_MUCH:
             raise error from None  # gRPC's own error says nothing more.
         if error.broken_off and now - self._began > _LASTED:
             self.refill()

@@ -6,6 +6,7 @@ from typing import Final
 
 from agent import frames
 from cove.executor.v1 import executor_pb2 as pb
+from servicekit.disk import DiskGuard
 from servicekit.errors import InvalidArgument
 from servicekit.ledger import Ledger
 from servicekit.status import Context
@@ -29,9 +30,15 @@ class ArchiveFace:
     """The part of FileService that has helpers do the work."""
 
     def __init__(
-        self, archives: Archives, watches: Watches, agents: Agents, ledger: Ledger
+        self,
+        archives: Archives,
+        watches: Watches,
+        agents: Agents,
+        ledger: Ledger,
+        disk: DiskGuard,
     ) -> None:
         self._archives = archives
+        self._disk = disk
         self._watches = watches
         self._agents = agents
         self._ledger = ledger
@@ -58,6 +65,7 @@ class ArchiveFace:
         self, requests: AsyncIterator[pb.WriteArchiveRequest]
     ) -> pb.WriteArchiveResponse:
         header = await _header(requests)
+        self._disk.check()
         target = Target(
             uid=await self._agents.in_force(header.handle),
             path=path_of(header, root=True),

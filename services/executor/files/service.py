@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 from cove.executor.v1 import executor_pb2 as pb
 from cove.executor.v1.executor_pb2_grpc import FileServiceServicer
+from servicekit.disk import DiskGuard
 from servicekit.errors import InvalidArgument
 from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
@@ -30,8 +31,9 @@ class FileServicer(ArchiveFace, FileServiceServicer):
         agents: Agents,
         ledger: Ledger,
         tokens: PageTokens,
+        disk: DiskGuard,
     ) -> None:
-        ArchiveFace.__init__(self, archives, watches, agents, ledger)
+        ArchiveFace.__init__(self, archives, watches, agents, ledger, disk)
         self._files = files
         self._writer = writer
         self._agents = agents
@@ -59,6 +61,7 @@ class FileServicer(ArchiveFace, FileServiceServicer):
 
     async def _write(self, requests: AsyncIterator[pb.WriteFileRequest]) -> pb.WriteFileResponse:
         header = await _header(requests)
+        self._disk.check()
         wish = Wish(
             uid=await self._agents.in_force(header.handle),
             path=path_of(header),

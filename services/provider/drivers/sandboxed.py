@@ -17,6 +17,7 @@ from agent.protocol import Facts, Mode, SandboxSpec
 from servicekit import calls, tracing
 from servicekit.disk import DiskGuard
 from servicekit.errors import ServiceError
+from servicekit.queueing import PROCESSORS, Queue
 from services.provider.capabilities import Capabilities, Capability, Mounting
 from services.provider.driver import (
     Network,
@@ -41,6 +42,10 @@ from services.provider.errors import (
     EnvironmentStopped,
     ProvisionedDifferently,
 )
+
+_STARTS: Final = 2 * PROCESSORS
+"""Sandboxes that are started at once: more would only make all of them late."""
+_WAITING: Final = 512
 
 
 class SandboxDriver:
@@ -78,6 +83,7 @@ class SandboxDriver:
         self._records = Records(state / "provider" / "environments")
         self._own = Own(self.name, self._records)
         self._tenants = Places()
+        self._starts = Queue("starts", _STARTS, _WAITING)
         self._used = TenantDisk(state, self._records)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -148,9 +154,10 @@ class SandboxDriver:
                     partial(stopping.end_one, launcher, facts.sandbox_uid),
                 ),
             ):
-                began = time.monotonic()
-                with tracing.span("sandbox start", uid=uid, driver=self.name):
-                    started = await self._maker.start(launcher, record, spec)
+                async with self._starts.place():
+                    began = time.monotonic()
+                    with tracing.span("sandbox start", uid=uid, driver=self.name):
+                        started = await self._maker.start(launcher, record, spec)
                 if started:
                     self._on_start(self.name, time.monotonic() - began)
                 if record.spec.network.rules:

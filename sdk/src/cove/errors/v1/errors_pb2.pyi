@@ -58,6 +58,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The token is a share of one workspace, and this is not within it. Metadata: `workspace`."""
     ERROR_REASON_AUTHENTICATION_LIMIT: _ErrorReason.ValueType  # 16
     """Too many tokens that are not valid came from there: no further ones are looked up for a while."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 17
+    """One principal, or one peer that shows nothing valid, calls too often, or has too many calls open.
+    google.rpc.RetryInfo says when to call again. Metadata: `quota`, `limit`.
+    """
+    ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 18
+    """The service has as much to do as it can, or could not do this before the deadline of the call.
+    Nothing was begun. google.rpc.RetryInfo says when to call again.
+    """
     ERROR_REASON_ENVIRONMENT_NOT_FOUND: _ErrorReason.ValueType  # 100
     """No environment has this name. Metadata: `name`."""
     ERROR_REASON_ENVIRONMENT_EXISTS: _ErrorReason.ValueType  # 101
@@ -355,6 +363,14 @@ ERROR_REASON_SHARE_LIMITED: ErrorReason.ValueType  # 15
 """The token is a share of one workspace, and this is not within it. Metadata: `workspace`."""
 ERROR_REASON_AUTHENTICATION_LIMIT: ErrorReason.ValueType  # 16
 """Too many tokens that are not valid came from there: no further ones are looked up for a while."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 17
+"""One principal, or one peer that shows nothing valid, calls too often, or has too many calls open.
+google.rpc.RetryInfo says when to call again. Metadata: `quota`, `limit`.
+"""
+ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 18
+"""The service has as much to do as it can, or could not do this before the deadline of the call.
+Nothing was begun. google.rpc.RetryInfo says when to call again.
+"""
 ERROR_REASON_ENVIRONMENT_NOT_FOUND: ErrorReason.ValueType  # 100
 """No environment has this name. Metadata: `name`."""
 ERROR_REASON_ENVIRONMENT_EXISTS: ErrorReason.ValueType  # 101

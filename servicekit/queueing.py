@@ -1,0 +1,69 @@
+"""Queues in front of what there is little of: bounded, in turn, and refusing early.
+
+A call that could not be done before its deadline is refused when it comes, not when the deadline
+has passed: its caller can go elsewhere, and nobody works for it in vain.
+"""
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Final
+
+from servicekit import calls
+from servicekit.rates import SOON, Overloaded
+
+_WEIGHT: Final = 0.2
+_LONGEST: Final = timedelta(seconds=30)
+PROCESSORS: Final = len(os.sched_getaffinity(0))
+
+
+class Queue:
+    """`slots` at once, and `most` who wait for one."""
+
+    def __init__(
+        self, name: str, slots: int, most: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._name = name
+        self._slots = slots
+        self._most = most
+        self._clock = clock
+        self._free = asyncio.Semaphore(slots)
+        self._usual = 0.0
+        """Seconds that one takes, as of late."""
+        self.waiting = 0
+        self.taken = 0
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Wait for a slot, and have it while the block runs. Raises `Overloaded`."""
+        if self._free.locked():
+            self._check()
+        self.waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self.waiting -= 1
+        self.taken += 1
+        began = self._clock()
+        try:
+            yield
+        finally:
+            self._usual += _WEIGHT * (self._clock() - began - self._usual)
+            self.taken -= 1
+            self._free.release()
+
+    def _check(self) -> None:
+        expected = math.ceil((self.waiting + 1) / self._slots) * self._usual
+        left = calls.current().remaining()
+        late = left is not None and expected + self._usual > left
+        if self.waiting >= self._most or late:
+            raise Overloaded(
+                "this could not be done in time" if late else "too many wait for this",
+                retry_after=max(SOON, min(_LONGEST, timedelta(seconds=expected))),
+                queue=self._name,
+                waiting=str(self.waiting),
+            )

@@ -1,0 +1,127 @@
+"""Whoever shows nothing valid is asked about only so often, for each host that it comes from.
+
+To find out that a credential is worth nothing may cost a call to another service, or a signature.
+Who was let in a while ago goes on being let in, whatever others do from the same host: it may be a
+proxy, which all callers come through.
+"""
+
+import hashlib
+import ipaddress
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from servicekit.errors import Quota, Unauthenticated
+from servicekit.identity import Authenticator, Caller, Identity
+from servicekit.rates import NO_TIME, SOON, Overloaded, RateLimited, whole
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_BURST_SECONDS: Final = 10.0
+_HOSTS: Final = 10_000
+_KNOWN: Final = 10_000
+_ASKED: Final = 1_000
+_PREFIX: Final = 64
+"""Bits of an IPv6 address that belong to one place."""
+
+
+class Guarded:
+    """An authenticator behind a limit of `rate` failures a second for each host; 0 is none.
+
+    Ten seconds of it may come at once. Raises `RateLimited` and `Overloaded` besides what the
+    authenticator raises.
+    """
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        rate: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._authenticator = authenticator
+        self._gap = 1 / rate if rate else 0.0
+        self._rate = rate
+        self._clock = clock
+        self._salt = os.urandom(16)
+        self._known: OrderedDict[bytes, None] = OrderedDict()
+        self._due: OrderedDict[str, float] = OrderedDict()
+        self._asked = 0
+
+    @property
+    def kept(self) -> int:
+        """Of how many hosts something is kept."""
+        return len(self._due)
+
+    async def authenticate(self, caller: Caller) -> Identity:
+        if not self._rate:
+            return await self._authenticator.authenticate(caller)
+        shown = self._digest(caller)
+        known = shown in self._known
+        if not known:
+            self._check(caller.peer)
+        self._asked += 1
+        try:
+            identity = await self._authenticator.authenticate(caller)
+        except Unauthenticated:
+            self._known.pop(shown, None)
+            self._failed(caller.peer)
+            raise
+        finally:
+            self._asked -= 1
+        if not known:
+            _keep(self._known, shown, None, _KNOWN)
+        return identity
+
+    def _check(self, peer: str) -> None:
+        if self._asked >= _ASKED:
+            raise Overloaded("too many callers are being looked up", retry_after=SOON)
+        if not self._due:
+            return
+        host = host_of(peer)
+        early = self._due.get(host, 0.0) + self._gap - self._clock() - _BURST_SECONDS
+        if early > NO_TIME:
+            raise RateLimited(
+                "too much that is not valid was shown from there",
+                retry_after=whole(early),
+                quotas=[Quota(f"host:{host}", "failures a second", "stranger_rate", self._rate)],
+                quota="stranger_rate",
+                limit=str(self._rate),
+            )
+
+    def _failed(self, peer: str) -> None:
+        host = host_of(peer)
+        due = max(self._due.pop(host, 0.0), self._clock()) + self._gap
+        _keep(self._due, host, due, _HOSTS)
+
+    def _digest(self, caller: Caller) -> bytes:
+        """What was shown, so that it cannot be read out of memory."""
+        shown = "\0".join((caller.metadata.get("authorization", ""), *caller.certificate))
+        return hashlib.blake2b(
+            shown.encode("utf-8", "surrogateescape"), key=self._salt, digest_size=16
+        ).digest()
+
+
+def host_of(peer: str) -> str:
+    """Of a peer as gRPC names it the place: `192.0.2.1`, `2001:db8::/64`, `unix`."""
+    kind, _, rest = peer.partition(":")
+    if kind == "ipv4":
+        return rest.partition(":")[0]
+    if kind != "ipv6":
+        return kind
+    bare = rest.removeprefix("%5B").removeprefix("[").partition("]")[0].partition("%")[0]
+    try:
+        address = ipaddress.IPv6Address(bare)
+    except ValueError:
+        return kind
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((address, _PREFIX), strict=False))
+
+
+def _keep(kept: OrderedDict[K, V], key: K, value: V, most: int) -> None:
+    kept[key] = value
+    if len(kept) > most:
+        kept.popitem(last=False)
