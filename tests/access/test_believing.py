@@ -121,10 +121,11 @@ async def test_no_guesses_from_there_hide_that_one_was_revoked(
 ) -> None:
     made = await stage.create(Role.ROLE_READER)
     await gate.authenticate(caller(made.secret))
+    for _ in range(100):
+        with suppress(Unauthenticated):
+            await gate.authenticate(caller(secret.new()))
     with pytest.raises(TooManyGuesses):
-        for _ in range(200):
-            with suppress(Unauthenticated):
-                await gate.authenticate(caller(secret.new()))
+        await gate.authenticate(caller(secret.new()))
     await stage.revoke(made.token.name)
     gate.forget("acme", made.token.name)
     with pytest.raises(Unauthenticated):
