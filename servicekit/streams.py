@@ -1,14 +1,17 @@
 """Calls that last: what ends them before they end by themselves."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from servicekit.errors import ServiceError, Unauthenticated, Unavailable
+from servicekit.errors import ServiceError, Unavailable
 from servicekit.identity import Authenticator, Caller
 from servicekit.status import Context, ShuttingDown
+
+_log = logging.getLogger(__name__)
 
 LASTS: Final = 30.0
 """Seconds above which the limit of a call makes it one that lasts."""
@@ -16,6 +19,7 @@ _EVERY: Final = 0.5
 """Seconds between two looks at who still may be here."""
 _PATIENCE: Final = 0.5
 """Seconds that one such look takes at most."""
+_UNCERTAIN: Final = "it cannot be found out whether the caller may go on"
 
 
 @dataclass(slots=True)
@@ -30,7 +34,7 @@ class Streams:
     """The calls that stream, and those that may last longer than most.
 
     A server that stops ends those without deadline, which would make every stop last its whole
-    grace. Those of callers who are not let in any more end with UNAUTHENTICATED.
+    grace. Those of callers who are not let in any more end, mostly with UNAUTHENTICATED.
     """
 
     def __init__(self) -> None:
@@ -99,11 +103,12 @@ async def _ask(authenticator: Authenticator, caller: Caller) -> ServiceError | N
         async with asyncio.timeout(_PATIENCE):
             await authenticator.authenticate(caller)
     except TimeoutError:
-        return Unavailable("it cannot be found out whether the caller may go on")
-    except (Unauthenticated, Unavailable) as error:
+        return Unavailable(_UNCERTAIN)
+    except ServiceError as error:
         return error
-    except ServiceError:
-        return None
+    except Exception:  # Nobody may stay because of it, nor may this end.
+        _log.exception("it cannot be found out whether a caller may go on")
+        return Unavailable(_UNCERTAIN)
     return None
 
 

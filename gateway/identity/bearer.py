@@ -121,6 +121,7 @@ class BearerAuthenticator:
         for hash_, known in list(self._known.items()):
             if _who(known.identity) == gone:
                 del self._known[hash_]
+                self._unknown[hash_] = now + _UNKNOWN_SECONDS
 
     def _admit(self, host: str) -> None:
         self._guesses.check(host)

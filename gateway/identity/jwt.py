@@ -95,12 +95,14 @@ class JwtAuthenticator:
         token = caller.metadata["authorization"].partition(" ")[2].strip()
         digest = hashlib.sha256(token.encode()).digest()
         until, remembered, identity = self._known.get(digest, _NOTHING)
-        if remembered == self._keys.generation and until > self._now():
+        generation = self._keys.generation
+        if remembered == generation and until > self._now():
             return identity
         self._known.pop(digest, None)
         claims = await self._verified(token)
         identity = self._claims.identity(claims)
-        self._known[digest] = int(claims["exp"]) + _LEEWAY, self._keys.generation, identity
+        # As they were before: a key that was withdrawn meanwhile is not remembered as a later one.
+        self._known[digest] = int(claims["exp"]) + _LEEWAY, generation, identity
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         return identity

@@ -21,7 +21,7 @@ _DIGITS: Final = 32
 def principal(name: str) -> str:
     """At most 128 characters that a header can have; other names never become the same one."""
     name = quote(name, safe=_PRINTABLE)
-    if len(name) <= _LONGEST:
+    if len(name) < _LONGEST:  # What was shortened has just that length, and nothing else has.
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGITS]
     return f"{name[: _LONGEST - _DIGITS - 1]}~{digest}"

@@ -225,6 +225,8 @@ class Rest:
         token = request.headers.get("authorization", "")
         if not token and self._handed:
             token = self._handed.authorization(request.certificate)
+            if token:  # Browsers show it by themselves, whatever page asks.
+                _refuse_other_sites(request.headers)
         token = token if token.isascii() and token.isprintable() else ""
         call = calls.current()
         tenant = request.headers.get(TENANT_KEY, "")
@@ -262,9 +264,28 @@ async def _fail(exchange: Exchange, error: BaseException) -> None:
 def _refuse_browsers(headers: Mapping[str, str]) -> None:
     """Raises `PermissionDenied` for another site's request, and for one whose name was rebound."""
     host = headers.get("host", "")
-    origin = headers.get("origin")
-    if not _is_loopback(host) or (origin is not None and urlsplit(origin).netloc != host):
+    if not _is_loopback(host) or _is_of_another_site(headers):
         raise PermissionDenied("without a token, only local programs may call", host=host)
+
+
+def _refuse_other_sites(headers: Mapping[str, str]) -> None:
+    """Raises `PermissionDenied`."""
+    if _is_of_another_site(headers):
+        raise PermissionDenied(
+            "by a certificate, no page of another site may call",
+            remedy="Show a token: no browser does so by itself.",
+        )
+
+
+def _is_of_another_site(headers: Mapping[str, str]) -> bool:
+    """Whether a browser says that a page of another one asks."""
+    origin = headers.get("origin")
+    if origin is None:
+        return False
+    try:
+        return urlsplit(origin).netloc != headers.get("host", "")
+    except ValueError:
+        return True
 
 
 def _is_loopback(host: str) -> bool:

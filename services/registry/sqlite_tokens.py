@@ -16,6 +16,7 @@ from services.registry.tokens import (
     TokenChange,
     Valid,
     created,
+    made_at,
 )
 
 _COLUMNS: Final = ", ".join(Token._fields)
@@ -46,7 +47,7 @@ class SqliteTokens:
     async def create(self, draft: Draft, request: RequestId | None = None) -> bytes:
         def work(db: sqlite3.Connection) -> bytes:
             answer = self._once(db, request, lambda now: _create(db, draft, now))
-            _keep_hash(db, draft, self._now())
+            _keep_hash(db, draft, made_at(answer), self._now())
             return answer
 
         return await self._run(work)
@@ -113,12 +114,13 @@ def _find(db: sqlite3.Connection, tenant: str, id_: str) -> Token | None:
     return Token(*row) if row else None
 
 
-def _keep_hash(db: sqlite3.Connection, draft: Draft, now: int) -> None:
+def _keep_hash(db: sqlite3.Connection, draft: Draft, made: int, now: int) -> None:
     key = draft.token.tenant, draft.token.id
     db.execute(
         "INSERT INTO token_hash (hash, tenant, id, time) SELECT ?, tenant, id, ? FROM token"
-        " WHERE tenant = ? AND id = ? AND revoke_time = 0 ON CONFLICT DO NOTHING",
-        (draft.hash, now, *key),
+        " WHERE tenant = ? AND id = ? AND create_time = ? AND revoke_time = 0"
+        " ON CONFLICT DO NOTHING",
+        (draft.hash, now, *key, made),
     )
     db.execute(
         "DELETE FROM token_hash WHERE hash IN (SELECT hash FROM token_hash"

@@ -157,6 +157,11 @@ def created(draft: Draft, beside: Beside, now: int) -> tuple[Token, bytes]:
     return made, pb.CreateTokenResponse(token=message(made)).SerializeToString()
 
 
+def made_at(answer: bytes) -> int:
+    """When the token was made that a create was answered with: its id may be another's by now."""
+    return pb.CreateTokenResponse.FromString(answer).token.create_time.ToNanoseconds()
+
+
 def revoked(request: pb.RevokeTokenRequest, token: Token | None, now: int) -> tuple[Token, bytes]:
     """The token without validity. Raises `TokenNotFound`, `EtagMismatch`."""
     if token is None:

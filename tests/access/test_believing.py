@@ -1,6 +1,7 @@
 """How long a token is believed, on a clock that the test moves, before a real registry."""
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 
 import grpc
 import pytest
@@ -109,6 +110,22 @@ async def test_who_revokes_here_is_believed_here_at_once(
 ) -> None:
     made = await stage.create(Role.ROLE_READER)
     await gate.authenticate(caller(made.secret))
+    await stage.revoke(made.token.name)
+    gate.forget("acme", made.token.name)
+    with pytest.raises(Unauthenticated):
+        await gate.authenticate(caller(made.secret))
+
+
+async def test_no_guesses_from_there_hide_that_one_was_revoked(
+    stage: Stage, gate: BearerAuthenticator
+) -> None:
+    made = await stage.create(Role.ROLE_READER)
+    await gate.authenticate(caller(made.secret))
+    for _ in range(100):
+        with suppress(Unauthenticated):
+            await gate.authenticate(caller(secret.new()))
+    with pytest.raises(TooManyGuesses):
+        await gate.authenticate(caller(secret.new()))
     await stage.revoke(made.token.name)
     gate.forget("acme", made.token.name)
     with pytest.raises(Unauthenticated):

@@ -249,6 +249,11 @@ async def test_long_and_strange_names_stay_apart(issuer: Issuer, tmp_path: Path)
     found = [(await shown(authenticator, issuer.token(sub=name))).principal for name in names]
     assert len({*found}) == len(names)
     assert all(len(each) <= 128 and each.isascii() and each.isprintable() for each in found)
+    # Nor is one that is written as what another's is shortened to.
+    host = f"jwt:{issuer.url.removeprefix('http://')}:"
+    crafted = [each.removeprefix(host) for each in found[:2]]
+    again = [(await shown(authenticator, issuer.token(sub=name))).principal for name in crafted]
+    assert not {*found} & {*again}
 
 
 async def test_a_file_of_keys_is_read_again(issuer: Issuer, tmp_path: Path) -> None:
@@ -262,6 +267,27 @@ async def test_a_file_of_keys_is_read_again(issuer: Issuer, tmp_path: Path) -> N
     (tmp_path / "keys.json").write_bytes(issuer.jwks())
     await refused(authenticator, token)  # Though it was remembered.
     await shown(authenticator, issuer.token())
+
+
+async def test_a_key_withdrawn_while_a_token_is_checked_counts_no_more(
+    issuer: Issuer, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.json"
+    path.write_bytes(issuer.jwks())
+    token = issuer.token()
+    issuer.add("second")
+    issuer.drop("first")
+    withdrawn = issuer.jwks()
+
+    class Withdrawing(FileKeys):
+        async def find(self, kid: str | None) -> jwt.PyJWK | None:
+            found = await super().find(kid)
+            path.write_bytes(withdrawn)
+            return found
+
+    authenticator = JwtAuthenticator(_claims(issuer), Withdrawing(path))
+    await shown(authenticator, token)  # By the key that it had when it was asked.
+    await refused(authenticator, token)
 
 
 @asynccontextmanager

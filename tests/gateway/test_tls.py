@@ -172,6 +172,31 @@ async def test_https(served: Served, pki: Pki) -> None:
             await client.get("/workspaces")
 
 
+async def test_no_page_of_another_site_uses_the_certificate_of_a_browser(
+    served: Served, pki: Pki
+) -> None:
+    """A browser shows it by itself, whatever page asks; a token it does not."""
+    url = f"https://{served.http}"
+    upgrade = {
+        "connection": "Upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+    terminal = "/workspaces/of-acme/executions/x:attach"
+    async with httpx.AsyncClient(base_url=url, verify=pki.context(pki.bot)) as client:
+        for origin in ("https://evil.test", "null", f"http://{served.http}.evil.test"):
+            headers = {"origin": origin}
+            assert (await client.get("/workspaces", headers=headers)).status_code == 403
+            answer = await client.post("/workspaces", headers=headers, content=b"{}")
+            assert answer.status_code == 403
+            assert "PERMISSION_DENIED" in answer.text
+            assert (await client.get(terminal, headers=headers | upgrade)).status_code == 403
+            token = headers | {"authorization": f"Bearer {TOKEN}"}
+            assert (await client.get("/workspaces", headers=token)).status_code == 200
+        assert (await client.get("/workspaces", headers={"origin": url})).status_code == 200
+
+
 async def test_https_shows_what_was_renewed_and_forgets_an_authority(
     tmp_path: Path, pki: Pki
 ) -> None:

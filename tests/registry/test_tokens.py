@@ -16,6 +16,7 @@ from cove.registry.v1 import access_pb2 as pb
 from cove.registry.v1.access_pb2_grpc import AccessServiceStub
 from cove.registry.v1.registry_pb2 import Environment
 from services.registry.retention import Retention
+from services.registry.store import RequestId
 from services.registry.tokens import MOST_HASHES, Draft, Token, revoked
 from tests.registry.caller import Caller, Clock, refused
 from tests.registry.stores import open_store
@@ -223,6 +224,30 @@ async def test_a_share_is_only_of_a_workspace_that_is_there_and_never_for_admini
     with refused(*missing):
         await Tokens(channel, "other").create(**demo)
     assert await tokens.ids(ended=True) == []
+
+
+async def test_a_late_retry_opens_no_other_token_that_got_the_id(database: str) -> None:
+    """What was told of it then is not what it may: it was of one workspace, say."""
+    clock = Clock()
+    retention = Retention(audit_age=timedelta(hours=1))
+    async with open_store(database, now=clock, retention=retention) as store:
+
+        def drafted(role: Role.ValueType) -> Draft:
+            token = Token("acme", "bot", role, "", "", "", "ada")
+            return Draft(token=token, lifetime=60 * 10**9, hash=secret())
+
+        first, other, late = (
+            drafted(role) for role in (Role.ROLE_READER, Role.ROLE_ADMIN, Role.ROLE_READER)
+        )
+        request = RequestId("acme", "ada", "CreateTokenRequest", str(uuid.uuid4()), b"digest")
+        answer = await store.tokens.create(first, request)
+        clock.move(2 * 3600)
+        while await store.sweep():
+            pass
+        await store.tokens.create(other)
+        assert await store.tokens.create(late, request) == answer
+        found = await store.tokens.valid([first.hash, other.hash, late.hash])
+        assert [each.hash for each in found] == [other.hash]
 
 
 async def test_they_are_listed_page_by_page(tokens: Tokens) -> None:

@@ -14,7 +14,14 @@ from google.rpc import error_details_pb2
 from cove.errors.v1.errors_pb2 import ErrorReason
 from cove.options.v1.options_pb2 import Role
 from servicekit import calls
-from servicekit.errors import FailedPrecondition, NotFound, Precondition, Unauthenticated
+from servicekit.errors import (
+    FailedPrecondition,
+    NotFound,
+    PermissionDenied,
+    Precondition,
+    ResourceExhausted,
+    Unauthenticated,
+)
 from servicekit.identity import Caller, Identity
 from tests.servicekit.failing import failure
 from tests.servicekit.kit import Kit, Protos, running
@@ -245,6 +252,51 @@ async def test_a_role_that_is_too_low_is_refused(protos: Protos, tmp_path: Path)
         assert failed.code is grpc.StatusCode.PERMISSION_DENIED
         assert failed.info.metadata == {"role": "ROLE_WRITER"}
         assert (await failure(call(kit, "Count"))).code is grpc.StatusCode.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize(
+    ("problem", "code"),
+    [
+        (Unauthenticated("no valid token"), grpc.StatusCode.UNAUTHENTICATED),
+        (PermissionDenied("not for that tenant"), grpc.StatusCode.PERMISSION_DENIED),
+        (ResourceExhausted("too many guesses"), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (RuntimeError("a bug"), grpc.StatusCode.UNAVAILABLE),
+    ],
+)
+async def test_what_lasts_ends_when_its_caller_is_not_let_in_whyever(
+    protos: Protos, tmp_path: Path, problem: Exception, code: grpc.StatusCode
+) -> None:
+    class Doorman:
+        """Lets in everybody, and then those no more who turned up first."""
+
+        closed = False
+
+        async def authenticate(self, caller: Caller) -> Identity:
+            if self.closed and caller.metadata["authorization"] == "first":
+                raise problem
+            return Identity("ada", "acme", Role.ROLE_WRITER)
+
+    doorman = Doorman()
+
+    async def count(request: Any) -> AsyncIterator[str]:
+        yield "here"
+        await asyncio.Event().wait()
+
+    async with running(protos, tmp_path, authenticator=doorman, count=count) as kit:
+        made = [
+            call(kit, "Count", metadata=(("authorization", who),)) for who in ("other", "first")
+        ]
+        for each in made:
+            await each.read()
+        doorman.closed = True
+        other, first = made
+        assert (await failure(first.read())).code is code
+        assert not other.done()  # Nor did who looks at that end with it.
+        doorman.closed = False
+        again = call(kit, "Count", metadata=(("authorization", "first"),))
+        await again.read()
+        doorman.closed = True
+        assert (await failure(again.read())).code is code
 
 
 async def test_a_call_without_deadline_gets_the_one_of_its_rpc(

@@ -16,6 +16,7 @@ from services.registry.tokens import (
     TokenChange,
     Valid,
     created,
+    made_at,
 )
 from services.registry.written import replayed
 
@@ -41,7 +42,8 @@ _VALID: Final = (
 )
 _KEEP_HASH: Final = (
     "INSERT INTO token_hash (hash, tenant, id, time) SELECT $1, tenant, id, $2 FROM token"
-    " WHERE tenant = $3 AND id = $4 AND revoke_time = 0 ON CONFLICT DO NOTHING"
+    " WHERE tenant = $3 AND id = $4 AND create_time = $5 AND revoke_time = 0"
+    " ON CONFLICT DO NOTHING"
 )
 _DROP_HASHES: Final = (
     "DELETE FROM token_hash WHERE hash IN (SELECT hash FROM token_hash"
@@ -68,7 +70,7 @@ class PostgresTokens:
                     await db.execute(_INSERT, *token)
                     await _remember(db, request, now, answer)
                 key = draft.token.tenant, draft.token.id
-                await db.execute(_KEEP_HASH, draft.hash, now, *key)
+                await db.execute(_KEEP_HASH, draft.hash, now, *key, made_at(answer))
                 await db.execute(_DROP_HASHES, *key, MOST_HASHES)
                 return answer
 
