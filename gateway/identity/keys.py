@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from http.client import HTTPException
 from ipaddress import ip_address
 from pathlib import Path
 from ssl import SSLContext
@@ -188,7 +189,7 @@ class FetchedKeys:
         try:
             self._set.replace(await asyncio.to_thread(self._download))
             self._fetched = began
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             _log.error("the keys of %s cannot be fetched: %s", self._issuer, error)
         finally:
             self._fetching = None

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import hmac
 import json
 import time
@@ -334,13 +335,15 @@ async def test_a_key_that_was_withdrawn_counts_no_more(issuer: Issuer) -> None:
         await refused(authenticator, token)
 
 
-@pytest.mark.parametrize("broken", ["down", "hang", "flood", "redirect", "nonsense"])
+@pytest.mark.parametrize("broken", ["down", "hang", "flood", "redirect", "nonsense", "no HTTP"])
 async def test_an_issuer_that_is_away_is_told_and_nothing_hangs(
     issuer: Issuer, broken: str
 ) -> None:
     issuer.broken = broken
     clock = Clock()
     patience = timedelta(seconds=0.2 if broken == "hang" else 3)
+    unseen: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: unseen.append(what))
     async with fetching(issuer, clock, patience=patience) as authenticator, asyncio.timeout(10):
         with pytest.raises(Unavailable):
             await shown(authenticator, issuer.token())
@@ -354,6 +357,8 @@ async def test_an_issuer_that_is_away_is_told_and_nothing_hangs(
                 break
             except Unavailable:
                 clock.seconds += 6
+    gc.collect()
+    assert unseen == []
 
 
 async def test_keys_count_while_the_issuer_is_away_but_not_for_ever(issuer: Issuer) -> None:

@@ -21,7 +21,7 @@ class Issuer:
         self.says: dict[str, Any] = {}
         """What differs in what it says of itself."""
         self.broken = ""
-        """`down`, or what it does instead: `hang`, `flood`, `redirect`, `nonsense`."""
+        """`down`, or what it does instead: `hang`, `flood`, `redirect`, `nonsense`, `no HTTP`."""
         self.released = threading.Event()
         self._keys: dict[str, Any] = {}
         self.add("first")
@@ -86,6 +86,9 @@ def serving() -> Iterator[Issuer]:
             issuer.asked.append(self.path)
             if issuer.broken == "hang":
                 issuer.released.wait(30)
+            if issuer.broken == "no HTTP":
+                self.wfile.write(b"hello\r\n\r\n")
+                return
             if issuer.broken == "redirect":
                 self.send_response(302)
                 self.send_header("location", f"{issuer.url}/elsewhere{self.path}")
