@@ -41,11 +41,10 @@ class Readiness:
         """Of each tool, whether it answered lately."""
         return {tool: self.there(tool) for tool in self._asks}
 
-    async def look(self) -> None:
-        """Ask all of them once."""
-        answered = await asyncio.gather(*(ask() for ask in self._asks.values()))
-        for tool, fine in zip(self._asks, answered, strict=True):
-            self._missed[tool] = 0 if fine else self._missed[tool] + 1
+    async def look(self, tool: str) -> None:
+        """Ask one of them once."""
+        fine = await self._asks[tool]()
+        self._missed[tool] = 0 if fine else self._missed[tool] + 1
 
     def tell(self, health: Health, services: Mapping[str, object]) -> None:
         for service in ("", *services):
@@ -54,9 +53,12 @@ class Readiness:
             health.set(service, SERVING if ready else NOT_SERVING)
 
     async def run(self, health: Health, services: Mapping[str, object]) -> None:
-        """For ever."""
+        """For ever. What one has to say does not wait for what another leaves unanswered."""
+        await asyncio.gather(*(self._follow(tool, health, services) for tool in self._asks))
+
+    async def _follow(self, tool: str, health: Health, services: Mapping[str, object]) -> None:
         while True:
-            await self.look()
+            await self.look(tool)
             self.tell(health, services)
             await asyncio.sleep(_EVERY)
 

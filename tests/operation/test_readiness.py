@@ -70,7 +70,8 @@ async def test_a_restart_is_no_reason_and_an_outage_is() -> None:
 
     async def after(looks: int) -> tuple[int, int, int]:
         for _ in range(looks):
-            await readiness.look()
+            for tool in readiness.told():
+                await readiness.look(tool)
         readiness.tell(told, services)
         return tuple([await status(told, each) for each in ("", SOURCE, WORKSPACES)])  # type: ignore[return-value]
 
