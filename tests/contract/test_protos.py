@@ -103,7 +103,7 @@ def test_every_reason_is_named_by_an_rpc() -> None:
         *("UNAUTHENTICATED", "PERMISSION_DENIED", "INVALID_FIELD", "MESSAGE_TOO_LARGE"),
         *("INTERNAL", "SERVICE_UNAVAILABLE", "SHUTTING_DOWN", "DEADLINE_EXCEEDED"),
         *("MALFORMED_JSON", "ROUTE_NOT_FOUND"),  # Only over HTTP.
-        *("SHARE_LIMITED", "AUTHENTICATION_LIMIT"),
+        *("SHARE_LIMITED", "AUTHENTICATION_LIMIT", "RATE_LIMITED", "OVERLOADED"),
         "REQUEST_IN_PROGRESS",  # Sent by nobody: a call that comes again waits for the first.
     }
     texts = [file.read_text() for file in (ROOT / "protos").rglob("*.proto")]
