@@ -154,7 +154,7 @@ def probe(directory: Path) -> str:
         with open(reading, "rb") as said:
             cause = said.read().decode(errors="replace")
         _, status = os.waitpid(pid, 0)
-        return cause or ("" if status == 0 else "the probe was killed")
+        return cause or ("" if status == 0 else f"the probe was killed by signal {status & 0x7F}")
     except OSError as error:
         return str(error)
     finally:

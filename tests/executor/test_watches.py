@@ -170,5 +170,6 @@ async def test_a_command_can_end_a_watch_of_its_own_workspace_only(
             async with refused(Code.UNAVAILABLE, Why.ERROR_REASON_AGENT_UNAVAILABLE):
                 while True:
                     await watch.next()
+        await caller.wait(box, "evil")  # It would stop the next one, too.
     async with watching(caller, box):
         pass

@@ -115,6 +115,7 @@ def test_many_frames_at_random_end_connections_and_nothing_else(target: Watched)
     at_random(target, seed, 10 * EXAMPLES)
 
 
+@pytest.mark.long  # To count memory and descriptors afterwards takes half a minute.
 def test_a_host_has_only_so_many_connections_to_http(target: Watched) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
