@@ -18,7 +18,8 @@ FEW = 3
 """Worktrees in `make test`."""
 MANY = int(os.environ.get("COVE_FUZZ_WORKTREES", "170"))
 """In `make test-long`; each of up to `STEPS` rounds."""
-_LEAST = 12
+_LEAST = 8
+"""Rounds of each, on the average: they are some 12, as many as chance makes them."""
 """Rounds of each, on average."""
 
 
