@@ -19,8 +19,7 @@ FEW = 3
 MANY = int(os.environ.get("COVE_FUZZ_WORKTREES", "170"))
 """In `make test-long`; each of up to `STEPS` rounds."""
 _LEAST = 8
-"""Rounds of each, on the average: they are some 12, as many as chance makes them."""
-"""Rounds of each, on average."""
+"""Rounds of each, on average; they are some 12, as many as chance makes them."""
 
 
 def make_origin(path: Path) -> Path:
