@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-import os
 import platform
 import re
-import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -170,9 +169,8 @@ def _with_ours(text: bytes, ours: str) -> str:
 
 
 def _write(folder: Path, files: Mapping[str, str]) -> None:
-    making = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(making, ignore_errors=True)
-    making.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))  # Of this call.
     for name, text in files.items():
         (making / name).write_text(text)
     installing.open_to_all(making)
