@@ -7,12 +7,14 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
+from servicekit.incoming import SECONDS
 from tests.support.repository import make_repository
 from tests.support.suite import SERVICES, Suite, running_suite
 
 _GROWTH: Final = 48 << 20
 _DESCRIPTORS: Final = 24
-_SETTLED: Final = 30.0
+_SETTLED: Final = SECONDS + 15
+"""Seconds: a request that does not come is waited for that long, and a little."""
 
 
 class Watched:
