@@ -103,6 +103,7 @@ def _frame(chance: random.Random) -> bytes:
     return head + stream.to_bytes(4, "big") + body
 
 
+@pytest.mark.long  # A request that does not come is waited for.
 def test_frames_at_random_end_a_connection_and_nothing_else(target: Watched) -> None:
     at_random(target, "few", FEW)
 
