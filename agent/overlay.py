@@ -131,11 +131,6 @@ def mount(lowers: Sequence[str], upper: str, work: str, target: str, xattrs: str
         layers.close()
 
 
-def supported(directory: Path) -> bool:
-    """Whether overlays of this process can have their layers below `directory`."""
-    return not probe(directory)
-
-
 def probe(directory: Path) -> str:
     """Why no overlay can have its layers below `directory`; empty when one can.
 

@@ -24,7 +24,6 @@ CORRELATION_KEY: Final = "x-request-id"
 TRACE_KEY: Final = "traceparent"
 FENCING_KEY: Final = "cove-fencing-token"
 """`<uid>/<token>`, from a service of the suite; see servicekit/fencing.py."""
-SOURCE_KEY: Final = "cove-source"
 ENTRY_KEY: Final = "cove-audit-entry-bin"
 """An entry of the audit log, which who keeps the log keeps with what the call writes."""
 

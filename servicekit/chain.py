@@ -37,7 +37,6 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
 Run: TypeAlias = Callable[[Any, Context, Witness], Awaitable[Any]]
 
-_UNIX: Final = "unix:"
 _OURS: Final = "/cove."
 _REFLECTION: Final = "/grpc.reflection."
 _LOOKED_AT: Final = Policy(role=Role.ROLE_UNSPECIFIED, limit=lambda _: None, reads=True)
@@ -207,10 +206,8 @@ class Rpc:
     async def _admitted(self, run: Run, received: Any, context: Context, witness: Witness) -> Any:
         metadata = text_metadata(context)
         caller = Caller.of(metadata, context)
-        peer = caller.peer
         call = calls.from_metadata(self._path, metadata, self._recorder)
-        # Whoever reaches a unix socket is of the suite, and may speak for another.
-        call.source = metadata.get(calls.SOURCE_KEY, peer) if peer.startswith(_UNIX) else peer
+        call.source = caller.source
         call.reads = self._policy.reads
         calls.begin(call)
         call.identity = await self._authenticator.authenticate(caller)

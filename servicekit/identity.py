@@ -12,6 +12,7 @@ from servicekit.errors import Unauthenticated
 
 PRINCIPAL_KEY: Final = "cove-principal"
 TENANT_KEY: Final = "cove-tenant"
+SOURCE_KEY: Final = "cove-source"
 _SERVICE: Final = Role.ROLE_SERVICE
 _UNIX: Final = "unix:"
 _URIS: Final = "peer_uri"
@@ -48,6 +49,14 @@ class Caller:
 
     certificate: tuple[str, ...] = ()
     """URIs (SPIFFE ids) in the certificate that the peer showed and TLS has verified."""
+
+    @property
+    def source(self) -> str:
+        """From where it calls, as gRPC names peers. Whoever reaches a unix socket is of the suite,
+        and may speak for another, as HTTP's side does."""
+        if self.peer.startswith(_UNIX):
+            return self.metadata.get(SOURCE_KEY, self.peer)
+        return self.peer
 
     @property
     def spiffe_id(self) -> str:

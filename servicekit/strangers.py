@@ -13,9 +13,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from servicekit.errors import Quota, Unauthenticated
+from cove.errors.v1.errors_pb2 import ErrorReason
+from servicekit.errors import Quota, ResourceExhausted, Unauthenticated
 from servicekit.identity import Authenticator, Caller, Identity
-from servicekit.rates import NO_TIME, SOON, Overloaded, RateLimited, whole
+from servicekit.rates import NO_TIME, SOON, Overloaded, whole
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -28,11 +29,17 @@ _PREFIX: Final = 64
 """Bits of an IPv6 address that belong to one place."""
 
 
+class AuthenticationLimited(ResourceExhausted):
+    """Too much that is not valid came from there."""
+
+    reason = ErrorReason.ERROR_REASON_AUTHENTICATION_LIMIT
+
+
 class Guarded:
     """An authenticator behind a limit of `rate` failures a second for each host; 0 is none.
 
-    Ten seconds of it may come at once. Raises `RateLimited` and `Overloaded` besides what the
-    authenticator raises.
+    Ten seconds of it may come at once. Raises `AuthenticationLimited` and `Overloaded` besides what
+    the authenticator raises.
     """
 
     def __init__(
@@ -61,13 +68,13 @@ class Guarded:
         shown = self._digest(caller)
         known = shown in self._known
         if not known:
-            self._check(caller.peer)
+            self._check(caller.source)
         self._asked += 1
         try:
             identity = await self._authenticator.authenticate(caller)
         except Unauthenticated:
             self._known.pop(shown, None)
-            self._failed(caller.peer)
+            self._failed(caller.source)
             raise
         finally:
             self._asked -= 1
@@ -75,15 +82,15 @@ class Guarded:
             _keep(self._known, shown, None, _KNOWN)
         return identity
 
-    def _check(self, peer: str) -> None:
+    def _check(self, source: str) -> None:
         if self._asked >= _ASKED:
             raise Overloaded("too many callers are being looked up", retry_after=SOON)
         if not self._due:
             return
-        host = host_of(peer)
+        host = host_of(source)
         early = self._due.get(host, 0.0) + self._gap - self._clock() - _BURST_SECONDS
         if early > NO_TIME:
-            raise RateLimited(
+            raise AuthenticationLimited(
                 "too much that is not valid was shown from there",
                 retry_after=whole(early),
                 quotas=[Quota(f"host:{host}", "failures a second", "stranger_rate", self._rate)],
@@ -91,8 +98,8 @@ class Guarded:
                 limit=str(self._rate),
             )
 
-    def _failed(self, peer: str) -> None:
-        host = host_of(peer)
+    def _failed(self, source: str) -> None:
+        host = host_of(source)
         due = max(self._due.pop(host, 0.0), self._clock()) + self._gap
         _keep(self._due, host, due, _HOSTS)
 

@@ -22,8 +22,7 @@ from typing import Final, NamedTuple, Protocol, Self
 from cove.options.v1.options_pb2 import Role
 from cove.registry.v1.access_pb2 import LookUpTokensResponse
 from gateway.identity import secret
-from gateway.identity.guesses import Guesses, TooManyGuesses
-from gateway.identity.shown import bearer, host
+from gateway.identity.shown import bearer
 from servicekit import calls
 from servicekit.errors import Unauthenticated
 from servicekit.identity import Caller, Identity
@@ -39,8 +38,6 @@ _KNOWN: Final = 50_000
 _UNKNOWN: Final = 10_000
 _UNKNOWN_SECONDS: Final = 5.0
 _BATCH: Final = 1000
-_WAITING: Final = 5000
-"""So many are waited for at most; one that was not known before is refused then."""
 _SECONDS: Final = 2.0
 _WORKSPACES: Final = "workspaces/"
 _GATEWAY: Final = Identity("gateway", "", Role.ROLE_SERVICE)
@@ -73,7 +70,6 @@ class BearerAuthenticator:
         """What is to be looked up, and what is on its way."""
         self._new: list[bytes] = []
         self._more = asyncio.Event()
-        self._guesses = Guesses(now)
         self._revoked: dict[tuple[str, str], float] = {}
         """By this gateway, lately."""
 
@@ -95,8 +91,7 @@ class BearerAuthenticator:
         return secret.is_one(bearer(caller))
 
     async def authenticate(self, caller: Caller) -> Identity:
-        """Raises `Unauthenticated`, `TooManyGuesses`, and `Unavailable` when it cannot be found
-        out."""
+        """Raises `Unauthenticated`, and `Unavailable` when it cannot be found out."""
         hash_, now = secret.hash_of(bearer(caller)), self._now()
         known = self._known.get(hash_)
         if known and now < min(known.until, known.looked_up + LIMIT):
@@ -105,11 +100,8 @@ class BearerAuthenticator:
             return known.identity
         if now < self._unknown.get(hash_, now):
             raise Unauthenticated("no valid token")
-        if known is None:
-            self._admit(host(caller))
         found = await asyncio.shield(self._ask(hash_))
         if found is None or self._now() >= found.until:
-            self._guesses.failed(host(caller))
             raise Unauthenticated("no valid token")
         return found.identity
 
@@ -122,11 +114,6 @@ class BearerAuthenticator:
             if _who(known.identity) == gone:
                 del self._known[hash_]
                 self._unknown[hash_] = now + _UNKNOWN_SECONDS
-
-    def _admit(self, host: str) -> None:
-        self._guesses.check(host)
-        if len(self._asked) >= _WAITING:
-            raise TooManyGuesses
 
     def _ask(self, hash_: bytes) -> "asyncio.Future[_Known | None]":
         found = self._asked.get(hash_)

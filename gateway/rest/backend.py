@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2
 from gateway.rest.errors import ShuttingDown
 from gateway.rest.routes import Route
 from servicekit import calls
-from servicekit.identity import TENANT_KEY
+from servicekit.identity import SOURCE_KEY, TENANT_KEY
 
 T = TypeVar("T")
 
@@ -144,7 +144,7 @@ def _metadata(token: str) -> tuple[tuple[str, str], ...]:
         ("authorization", token),
         (calls.CORRELATION_KEY, call.correlation_id),
         (calls.TRACE_KEY, call.traceparent if call.traced else ""),
-        (calls.SOURCE_KEY, call.source),
+        (SOURCE_KEY, call.source),
         (TENANT_KEY, call.acting_for),
     )
     return tuple(pair for pair in pairs if pair[1])

@@ -168,6 +168,7 @@ async def staged(folder: Path) -> AsyncIterator[Stage]:
                         address=(f"unix:{folder}/r/g{number}",),
                         http="127.0.0.1:0",
                         shutdown_grace=timedelta(seconds=1),
+                        stranger_rate=10 if number else 100,
                     )
                 )
             )

@@ -166,9 +166,9 @@ async def test_a_host_that_shows_nothing_valid_is_looked_at_only_so_often() -> N
     assert await come("ada", "ipv4:10.0.0.1:1") == "in"
     told = [await come("", f"ipv4:10.0.0.1:{port}") for port in range(200)]
     assert told.count("Unauthenticated") == 100
-    assert set(told[100:]) == {"RateLimited"}
+    assert set(told[100:]) == {"AuthenticationLimited"}
     assert named.asked == 101
-    assert await come("bob", "ipv4:10.0.0.1:1") == "RateLimited"  # Might be anybody.
+    assert await come("bob", "ipv4:10.0.0.1:1") == "AuthenticationLimited"  # Might be anybody.
     assert await come("ada", "ipv4:10.0.0.1:1") == "in"  # Was here before.
     assert await come("bob", "ipv4:10.0.0.2:1") == "in"
     clock.now += 0.2

@@ -42,7 +42,9 @@ _LASTED: Final = 30.0
 
 _BACKOFF: Final = (0.05, 1.0)
 
-_TOO_MUCH: Final = ("ERROR_REASON_RATE_LIMITED", "ERROR_REASON_OVERLOADED")
+_TOO_MUCH: Final = frozenset(
+    f"ERROR_REASON_{each}" for each in ("RATE_LIMITED", "OVERLOADED", "AUTHENTICATION_LIMIT")
+)
 """Of a call that was refused before anything was begun, and may be made again a little later."""
 
 _PAUSE: Final = 0.1

@@ -57,9 +57,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SHARE_LIMITED: _ErrorReason.ValueType  # 15
     """The token is a share of one workspace, and this is not within it. Metadata: `workspace`."""
     ERROR_REASON_AUTHENTICATION_LIMIT: _ErrorReason.ValueType  # 16
-    """Too many tokens that are not valid came from there: no further ones are looked up for a while."""
+    """Too much that is not valid was shown from there: who is not known already is not looked up for a
+    while. google.rpc.RetryInfo says when to call again. Metadata: `quota`, `limit`.
+    """
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 17
-    """One principal, or one peer that shows nothing valid, calls too often, or has too many calls open.
+    """One principal calls too often, or has too many calls open; or a host too many connections.
     google.rpc.RetryInfo says when to call again. Metadata: `quota`, `limit`.
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 18
@@ -362,9 +364,11 @@ ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 14
 ERROR_REASON_SHARE_LIMITED: ErrorReason.ValueType  # 15
 """The token is a share of one workspace, and this is not within it. Metadata: `workspace`."""
 ERROR_REASON_AUTHENTICATION_LIMIT: ErrorReason.ValueType  # 16
-"""Too many tokens that are not valid came from there: no further ones are looked up for a while."""
+"""Too much that is not valid was shown from there: who is not known already is not looked up for a
+while. google.rpc.RetryInfo says when to call again. Metadata: `quota`, `limit`.
+"""
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 17
-"""One principal, or one peer that shows nothing valid, calls too often, or has too many calls open.
+"""One principal calls too often, or has too many calls open; or a host too many connections.
 google.rpc.RetryInfo says when to call again. Metadata: `quota`, `limit`.
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 18
