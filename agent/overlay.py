@@ -134,8 +134,7 @@ def mount(lowers: Sequence[str], upper: str, work: str, target: str, xattrs: str
 def probe(directory: Path) -> str:
     """Why no overlay can have its layers below `directory`; empty when one can.
 
-    One is really mounted and written to, in a child. Everything else here stays as it is. For
-    processes with one thread: see `probed`.
+    One is really mounted and written to, in a child. Everything else here stays as it is.
     """
     try:
         folder = Path(tempfile.mkdtemp(prefix=".overlay-", dir=directory))
@@ -155,16 +154,6 @@ def probe(directory: Path) -> str:
         return str(error)
     finally:
         _remove(folder)
-
-
-def probed(directory: Path) -> str:
-    """As `probe`, asked of an interpreter of its own: a process with threads must not fork."""
-    import subprocess  # What starts sandboxes has no use for it.
-
-    argv = [sys.executable, "-I", "-S", __file__, "probe", str(directory)]
-    told = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    cause = told.stdout.decode(errors="replace").strip()
-    return cause or ("" if told.returncode == 0 else f"the probe ended with {told.returncode}")
 
 
 def _tell(folder: Path, writing: int) -> None:

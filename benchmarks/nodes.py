@@ -94,6 +94,7 @@ async def _process(
             **os.environ,
             "COVE_STATE": str(suite.state),
             "COVE_RUNTIME": str(suite.runtime),
+            f"COVE_{service}__LOG_LEVEL": "warning",
             **{f"COVE_{service}__{key}": value for key, value in settings.items()},
         },
         stdout=subprocess.PIPE,

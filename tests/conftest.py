@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import servicekit  # noqa: F401 - sets what gRPC reads when it is first imported; else forks die.
 from tests.attacks.git.report import pytest_terminal_summary  # noqa: F401 - a hook.
 from tests.support import failures
 from tests.support.groups import Launchers

@@ -144,7 +144,7 @@ async def git(config: Config) -> AsyncIterator[Served]:
 
 def mode(directory: Path) -> Mode:
     """How worktrees are made below `directory`: as overlays, if this host can mount them."""
-    if cause := overlay.probed(directory):
+    if cause := overlay.probe(directory):
         _log.warning("worktrees are whole checkouts here: %s", cause)
         return Mode.PLAIN
     return Mode(overlay.own_xattrs())

@@ -426,7 +426,7 @@ def test_the_probe_tells_whether_overlays_work_and_leaves_nothing(node: Node) ->
     drop = node.drop() if node.mode == "user" else []
     argv = [*drop, node.python, "-I", "-S", program, "probe"]
     if node.mode == "root":
-        assert overlay.probed(folder) == ""
+        assert overlay.probe(folder) == ""
     told = subprocess.run([*argv, str(folder)], capture_output=True, text=True, check=False)
     assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
     assert list(folder.iterdir()) == []
