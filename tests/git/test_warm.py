@@ -1,6 +1,7 @@
 """Cells that are kept: what one command leaves to the next, and what ends them."""
 
 import asyncio
+import fcntl
 import os
 import socket
 import statistics
@@ -143,7 +144,7 @@ async def test_descriptors_have_their_numbers_and_no_others_are_there(git: Parts
     cell = Cell(identity=git.cells.sandbox)
     reading, writing = os.pipe()
     reading2, writing2 = os.pipe()
-    high = os.dup2(writing2, 100)
+    high = fcntl.fcntl(writing2, fcntl.F_DUPFD_CLOEXEC, 500)  # One that nobody has here.
     try:
         # Twice, as the agent's own descriptors may have any number.
         for _ in range(2):

@@ -151,7 +151,6 @@ import {package}
 assert "grpc" not in sys.modules or {package!r} not in ("servicekit", "services", "gateway")
 assert os.environ["GRPC_ENABLE_FORK_SUPPORT"] == "0"
 assert os.environ["GRPC_VERBOSITY"] == "ERROR"
-assert "-event_engine_listener" in os.environ["GRPC_EXPERIMENTS"].split(",")
 """
     running = await asyncio.create_subprocess_exec(sys.executable, "-c", program, env={})
     assert await running.wait() == 0
