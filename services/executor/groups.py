@@ -167,6 +167,11 @@ class Groups:
             except OSError:
                 self._left.add(path)
 
+    @property
+    def are_left(self) -> bool:
+        """Some could not be removed yet."""
+        return bool(self._left)
+
     def remove_left(self) -> None:
         """Try again to remove what could not be."""
         self.remove(tuple(self._left))

@@ -24,6 +24,8 @@ from services.executor.watch import Changes, Watcher
 
 _LOOK_AGAIN: Final = 30.0
 """Seconds after which an end that nobody told of is looked for."""
+_LEFT_AGAIN: Final = 2.0
+"""Seconds after which control groups that were still in use are tried again."""
 _UNSURE: Final = 0.5
 """The same while the agent does not answer."""
 _PATIENCE: Final = 15.0
@@ -97,8 +99,9 @@ class Keeper:
         for uid in uids:
             await self._sweep_groups(uid)
         while True:
-            await asyncio.sleep(_LOOK_AGAIN)
-            await asyncio.to_thread(self._groups.remove_left)
+            await asyncio.sleep(_LEFT_AGAIN)
+            if self._groups.are_left:
+                await asyncio.to_thread(self._groups.remove_left)
 
     def keep(self, record: Record, *, started: bool = False) -> Kept:
         """Record its end when it comes. `started`: the agent has just said that it runs."""
