@@ -8,8 +8,6 @@ delay a server asks for, and cover uploads.
 
 import asyncio
 import os
-import random
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, Generic, Self, TypeVar
@@ -22,6 +20,7 @@ from cove import secure, status
 from cove.endpoint import Endpoint
 from cove.gateway.v1 import gateway_pb2
 from cove.options.v1 import options_pb2
+from cove.patience import Patience as Patience
 from cove.upload_body import Body
 
 Req = TypeVar("Req", bound=Message)
@@ -36,16 +35,6 @@ _FIRST_PATIENCE: Final = 3.0
 
 _SILENCE: Final = 35.0
 """Seconds without an event after which a stream counts as dropped: heartbeats come every 10."""
-
-_LASTED: Final = 30.0
-"""Seconds after which a call that breaks off had its share of progress."""
-
-_BACKOFF: Final = (0.05, 1.0)
-
-_TOO_MUCH: Final = frozenset(
-    f"ERROR_REASON_{each}" for each in ("RATE_LIMITED", "OVERLOADED", "AUTHENTICATION_LIMIT")
-)
-"""Of a call that was refused before anything was begun, and may be made again a little later."""
 
 _PAUSE: Final = 0.1
 """Seconds by which each retry of an upload waits longer after its first message: gRPC hides the
@@ -67,42 +56,6 @@ _NARROW: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 256 << 10),
 )
-
-
-class Patience:
-    """How long one call is repeated while nobody answers."""
-
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        self._seconds = seconds
-        self._began = time.monotonic()
-        self._failing_since: float | None = None
-        self._failures = 0
-
-    def begin(self) -> None:
-        """An attempt begins."""
-        self._began = time.monotonic()
-
-    def refill(self) -> None:
-        """There was progress: what failed before is forgotten."""
-        self._failing_since, self._failures = None, 0
-
-    async def wait(self, error: status.CoveError) -> None:
-        """Wait until the next attempt, or raise `error` when there shall be none."""
-        now = time.monotonic()
-        if not isinstance(error, status.Unavailable) and error.reason not in _TOO_MUCH:
-            raise error from None  # gRPC's own error says nothing more.
-        if error.broken_off and now - self._began > _LASTED:
-            self.refill()
-        if self._failing_since is None:
-            self._failing_since = now
-        least, most = _BACKOFF
-        delay = min(most, least * 2**self._failures) * random.SystemRandom().uniform(0.5, 1)
-        delay = delay if self._failures else 0  # The first retry is at once.
-        delay = max(delay, error.retry_after or 0)
-        self._failures += 1
-        if now - self._failing_since + delay > self._seconds():
-            raise error from None
-        await asyncio.sleep(delay)
 
 
 class Connection:

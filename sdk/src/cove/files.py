@@ -1,18 +1,17 @@
 """Files of a workspace."""
 
-import asyncio
-import os
-import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
-from pathlib import Path, PurePath
-from typing import BinaryIO, Final, TypeAlias, TypedDict
+from pathlib import Path
+from typing import TypeAlias
 
-from cove import archive, status
+from cove import status
 from cove.archive import Copied as Copied
 from cove.archive import UnsafeArchive as UnsafeArchive
 from cove.connection import Connection, request_id
+from cove.content import UPLOAD_DEADLINE, pieces, same
+from cove.content import Content as Content
+from cove.directories import Directories
 from cove.executor.v1.executor_pb2 import (
     File,
     FileChange,
@@ -22,44 +21,12 @@ from cove.executor.v1.executor_pb2 import (
 )
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import FileServiceStub
-
-AnyPath = str | bytes | PurePath
-"""A path in a workspace: relative to its root, or absolute below it."""
+from cove.paths import AnyPath as AnyPath
+from cove.paths import path_fields
+from cove.paths import raw_path as raw_path
 
 FileEvent: TypeAlias = FileChange | WatchOverflow | WatchStarted
 """Something that changed, that changes were lost, or that the watch has begun."""
-
-_CHUNK: Final = 256 * 1024
-_UPLOAD_DEADLINE: Final = 3600.0
-
-
-class _PathFields(TypedDict, total=False):
-    path: str
-    raw_path: bytes
-
-
-def path_fields(path: AnyPath) -> _PathFields:
-    """The path as `path`, or as `raw_path` when it is not UTF-8."""
-    raw = os.fsencode(path)
-    try:
-        return {"path": raw.decode()}
-    except UnicodeDecodeError:
-        return {"raw_path": raw}
-
-
-def raw_path(file: File) -> bytes:
-    """The path of a file as bytes, whichever field has it."""
-    return file.raw_path or file.path.encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What was read of a file, and what the file was then."""
-
-    file: File
-    """Its `etag` makes a write conditional on what was read."""
-
-    data: bytes
 
 
 class Files:
@@ -73,6 +40,7 @@ class Files:
         self._connection = connection
         self._stub = FileServiceStub(connection.channel)
         self._workspace = workspace
+        self._directories = Directories(connection, self._stub, workspace)
 
     async def read(self, path: AnyPath, offset: int = 0, limit: int = 0) -> bytes:
         """The content, or `limit` bytes of it from `offset` on; a `limit` of 0 means all."""
@@ -123,7 +91,7 @@ class Files:
                     async for answer in answers:
                         match answer.WhichOneof("event"):
                             case "file":
-                                etag = _same(etag, answer.file.etag)
+                                etag = same(etag, answer.file.etag)
                                 yield answer.file
                             case "data":
                                 patience.refill()
@@ -169,7 +137,7 @@ class Files:
         async def requests() -> AsyncIterator[pb.WriteFileRequest]:
             yield pb.WriteFileRequest(header=header)
             sent = 0
-            for data in _pieces(content):
+            for data in pieces(content):
                 sent += len(data)
                 yield pb.WriteFileRequest(data=data)
                 if on_progress:
@@ -177,7 +145,7 @@ class Files:
             yield pb.WriteFileRequest(end=WriteFileEnd(bytes=sent))
 
         answer = await self._connection.upload(
-            self._stub.WriteFile, requests, timeout=_UPLOAD_DEADLINE
+            self._stub.WriteFile, requests, timeout=UPLOAD_DEADLINE
         )
         return answer.file
 
@@ -196,28 +164,7 @@ class Files:
         `on_progress` is told how many bytes are on their way. Raises `OSError` when something
         cannot be read here, `FailedPrecondition` when a file is in the place of a directory.
         """
-        header = pb.WriteArchiveHeader(
-            name=self._workspace,
-            make_parents=make_parents,
-            request_id=request_id(),
-            **path_fields(path),
-        )
-        copied = Copied()
-
-        async def requests() -> AsyncIterator[pb.WriteArchiveRequest]:
-            nonlocal copied
-            copied = Copied()
-            yield pb.WriteArchiveRequest(header=header)
-            sent = 0
-            for data in archive.pack(source, copied):
-                sent += len(data)
-                yield pb.WriteArchiveRequest(data=data)
-                if on_progress:
-                    on_progress(sent)
-            yield pb.WriteArchiveRequest(end=WriteFileEnd(bytes=sent))
-
-        await self._connection.upload(self._stub.WriteArchive, requests, timeout=_UPLOAD_DEADLINE)
-        return copied
+        return await self._directories.upload(source, path, make_parents, on_progress)
 
     async def download_directory(
         self,
@@ -233,31 +180,7 @@ class Files:
         before all came. `on_progress` is told how many bytes came. Raises `UnsafeArchive`,
         and `OSError` when something cannot be written here.
         """
-        with tempfile.TemporaryFile() as spool:
-            await self._spool(path, spool, on_progress)
-            return await asyncio.to_thread(archive.unpack, spool, target, None)
-
-    async def _spool(
-        self, path: AnyPath, spool: BinaryIO, on_progress: Callable[[int], None] | None
-    ) -> None:
-        """The archive of `path`, from its beginning in each attempt."""
-        patience = self._connection.patience()
-        request = pb.ReadArchiveRequest(name=self._workspace, **path_fields(path))
-        while True:
-            patience.begin()
-            spool.seek(0)
-            spool.truncate()
-            try:
-                async with self._connection.stream(self._stub.ReadArchive, request) as answers:
-                    async for answer in answers:
-                        if answer.HasField("end"):
-                            return
-                        await asyncio.to_thread(spool.write, answer.data)
-                        if on_progress:
-                            on_progress(spool.tell())
-                raise status.Unavailable("the stream ended without its last event", broken_off=True)
-            except status.Unavailable as error:
-                await patience.wait(error)
+        return await self._directories.download(path, target, on_progress)
 
     async def watch(self, path: AnyPath = ".") -> AsyncGenerator[FileEvent, None]:
         """What changes below a directory, until it is removed; `WatchStarted` comes first.
@@ -354,25 +277,3 @@ class Files:
         new = path_fields(new_path)
         request.new_path, request.raw_new_path = new.get("path", ""), new.get("raw_path", b"")
         return (await self._connection.unary(self._stub.MoveFile, request)).file
-
-
-def _pieces(content: str | bytes | Path) -> Iterator[bytes]:
-    if isinstance(content, str):
-        content = content.encode()
-    if isinstance(content, bytes):
-        for begin in range(0, len(content), _CHUNK):
-            yield content[begin : begin + _CHUNK]
-        return
-    with content.open("rb") as source:
-        while data := source.read(_CHUNK):
-            yield data
-
-
-def _same(before: str, now: str) -> str:
-    if before and before != now:
-        raise status.Aborted(
-            "the file was changed while it was read",
-            reason="ERROR_REASON_FILE_CHANGED",
-            remedy="Read it again.",
-        )
-    return now
