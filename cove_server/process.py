@@ -98,7 +98,8 @@ class Service:
             failures += 1
             _log.warning("%s ended with status %s, starting it again", self.name, status)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), delay or 0.001)
+                async with asyncio.timeout(delay):
+                    await self._stopping.wait()
 
     async def _run(self) -> int:
         program = self._program

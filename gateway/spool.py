@@ -35,7 +35,7 @@ class Spool:
     """The file of this gateway."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = folder / f"{os.urandom(8).hex()}{_SUFFIX}"
         self._file = -1
         self.size = 0

@@ -14,6 +14,7 @@ from cove.registry.v1.audit_pb2 import AppendAuditEntriesRequest, AuditEntry
 from cove.registry.v1.audit_pb2_grpc import AuditServiceStub
 from gateway.spool import Spool, left
 from gateway.tools import Tool
+from servicekit.config import StartError
 from servicekit.errors import ServiceError, Unavailable
 
 _log = logging.getLogger(__name__)
@@ -54,8 +55,14 @@ class Trail:
     @classmethod
     @asynccontextmanager
     async def open(cls, audit: Tool[AuditServiceStub], folder: Path) -> AsyncIterator[Self]:
-        """On leaving, what waits is sent if the registry is there; else the next gateway does."""
-        trail = cls(audit, folder)
+        """On leaving, what waits is sent if the registry is there; else the next gateway does.
+
+        Raises `StartError` where nothing can be written to the folder.
+        """
+        try:
+            trail = cls(audit, folder)
+        except OSError as error:
+            raise StartError(f"{folder}: {error.strerror}; set COVE_RUNTIME") from None
         tasks = [asyncio.create_task(work()) for work in (trail._send, trail._adopt, trail._tell)]
         try:
             yield trail
