@@ -16,7 +16,7 @@ from typing import Final
 UNPRIVILEGED: Final = 60900
 """Uid of plain git where the tests are root: nothing of the host is at its mercy."""
 _SAMPLE: Final = 0.15
-_LINGER: Final = 0.6  # Longer than two samples.
+LINGER: Final = 0.6  # Longer than two samples.
 
 # Tells who runs it outside of a sandbox: it writes where only the host can, else stays a while
 # to be seen. Without quotes, so that it can stand between any.
@@ -55,7 +55,7 @@ class Arena:
 
     @property
     def canary(self) -> str:
-        return _CANARY.format(token=self.token, drop=self.drop, linger=_LINGER)
+        return _CANARY.format(token=self.token, drop=self.drop, linger=LINGER)
 
     @property
     def stolen(self) -> Mapping[bytes, str]:

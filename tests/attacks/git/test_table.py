@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.attacks.git.arena import Arena, Watch
+from tests.attacks.git.arena import LINGER, Arena, Watch
 from tests.attacks.git.parts import Attacked
 from tests.attacks.git.rpcs import LOOKING
 from tests.attacks.git.test_inside import ATTACKS
+from tests.support.suite import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -73,10 +74,13 @@ async def test_the_canary_is_seen_wherever_it_runs(attacked: Attacked, traps: Ar
     assert traps.dropped()
     # Where it cannot: it is seen among the processes, also through namespaces.
     everywhere = traps.canary.replace("test -e /home/cove && exit 0;", "")
+    everywhere = everywhere.replace(f"sleep {LINGER}", "sleep 600")
     async with attacked.workspace() as workspace:
         with Watch(traps.token) as watch:
-            done = await workspace.execute("sh", "-c", everywhere)
-        assert watch.seen
+            running = await workspace.start("sh", "-c", everywhere)
+            await until(lambda: watch.seen, "the canary is seen")
+        await running.delete(force=True)
+        done = await workspace.execute("sh", "-c", everywhere.replace("sleep 600", "true"))
         assert traps.found_in([done.stdout]) == {"output of the canary"}
         with Watch(traps.token) as watch:
             done = await workspace.execute("sh", "-c", traps.canary)
