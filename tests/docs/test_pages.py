@@ -13,12 +13,24 @@ from tests.docs.reader import reading
 STARTS_ONE: Final = re.compile(r"^cove up\b", re.MULTILINE)
 
 
+FIRST: Final = ("README.md", "docs/quickstart.md", "docs/grpcurl.md", "docs/rest.md")
+"""What a reader meets first is tried each time; the others are among the long suites."""
+
+
 def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+def _tried() -> list[object]:
+    later = pytest.mark.long
+    return [
+        pytest.param(page, id=name(page), marks=() if name(page) in FIRST else later)
+        for page in PAGES
+    ]
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@pytest.mark.parametrize("page", _tried())
 def test_a_reader_gets_what_the_page_says(page: Path) -> None:
     steps = pages.steps(page)
     if not steps:
