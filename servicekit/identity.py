@@ -3,7 +3,7 @@
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 import grpc
 
@@ -37,8 +37,7 @@ class Identity:
     """Whether it may act for other tenants."""
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """What is seen of a caller before it is known who it is."""
 
     metadata: Mapping[str, str]

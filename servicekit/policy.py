@@ -24,6 +24,9 @@ class Policy:
     limit: Callable[[Any], float | None]
     """Seconds that a call with this request may take; None: no limit."""
 
+    fixed: float | None = None
+    """The same, where it is so for every request; None: no limit, or not so."""
+
     reads: bool = False
     """Whether it changes nothing."""
 
@@ -47,10 +50,12 @@ def policy_of(path: str) -> Policy:
     """The policy of an RPC by its path."""
     method = method_of(path)
     options = method.GetOptions()
+    limit, fixed = _limit(method)
     access = options.Extensions[options_pb2.access]
     return Policy(
         role=access.role,
-        limit=_limit(method),
+        limit=limit,
+        fixed=fixed,
         reads=options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS,
         resource=access.resource,
         unshared=access.unshared,
@@ -58,15 +63,15 @@ def policy_of(path: str) -> Policy:
     )
 
 
-def _limit(method: MethodDescriptor) -> Callable[[Any], float | None]:
+def _limit(method: MethodDescriptor) -> tuple[Callable[[Any], float | None], float | None]:
     options = method.GetOptions()
     if not options.HasExtension(options_pb2.deadline):
         default = None if _streams(method) else _UNARY_SECONDS
-        return lambda _: default
+        return lambda _: default, default
     deadline = options.Extensions[options_pb2.deadline]
     fixed = deadline.duration.ToTimedelta().total_seconds()
     if not deadline.added_field or method.client_streaming:
-        return lambda _: fixed
+        return lambda _: fixed, fixed
     *outer, last = deadline.added_field.split(".")
     added_default = deadline.added_default.ToTimedelta().total_seconds()
 
@@ -78,7 +83,7 @@ def _limit(method: MethodDescriptor) -> Callable[[Any], float | None]:
         added: float = getattr(request, last).ToTimedelta().total_seconds()
         return fixed + added
 
-    return with_added
+    return with_added, None
 
 
 def _streams(method: MethodDescriptor) -> bool:

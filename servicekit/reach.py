@@ -14,6 +14,7 @@ from servicekit.policy import Policy
 
 WORKSPACES: Final = "workspaces/"
 _PATTERN: Final = "^" + WORKSPACES
+_UNSPECIFIED: Final = Role.ROLE_UNSPECIFIED
 
 
 class ShareLimited(PermissionDenied):
@@ -37,7 +38,7 @@ class Reach:
     def admit(self, identity: Identity) -> None:
         """Raises `PermissionDenied` for a role that is too low, and for a share of a workspace
         where the RPC is about more than that."""
-        if self._role == Role.ROLE_UNSPECIFIED or identity.role < self._role:
+        if self._role == _UNSPECIFIED or identity.role < self._role:
             role = Role.Name(self._role)
             raise PermissionDenied("the identity may not call this", role=role)
         if identity.workspace and self._closed:

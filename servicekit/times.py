@@ -16,13 +16,8 @@ _LONGEST: Final = 315_576_000_000
 _SECOND: Final = 10**9
 
 
-def misfits(message: Message) -> Iterator[tuple[str, str]]:
+def misfits(message: Message, prefix: str = "") -> Iterator[tuple[str, str]]:
     """The path of each time that is none, and what is wrong with it."""
-    if _has_times(message.DESCRIPTOR):
-        yield from _below(message, "")
-
-
-def _below(message: Message, prefix: str) -> Iterator[tuple[str, str]]:
     for field, value in message.ListFields():
         for name, each in _values(field, value):
             path = f"{prefix}{name}"
@@ -31,8 +26,8 @@ def _below(message: Message, prefix: str) -> Iterator[tuple[str, str]]:
                 yield path, "is no time of the years 1 to 9999"
             elif kind == _DURATION and not _is_duration(each):
                 yield path, "is no duration of up to 10,000 years"
-            elif _has_times(each.DESCRIPTOR):
-                yield from _below(each, f"{path}.")
+            elif has_times(each.DESCRIPTOR):
+                yield from misfits(each, f"{path}.")
 
 
 def _values(field: FieldDescriptor, value: Any) -> Iterator[tuple[str, Any]]:
@@ -60,7 +55,7 @@ def _is_duration(value: Any) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _has_times(kind: Descriptor) -> bool:
+def has_times(kind: Descriptor) -> bool:
     """Whether somewhere in messages of this type there may be a time."""
     seen, todo = set[str](), [kind]
     while todo:

@@ -4,7 +4,6 @@ A call that is sampled has a recorder, and so has all that is done for it. Any o
 look whether there is one. The span of the call itself is recorded by the observer.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +33,7 @@ def is_sampled(traceparent: str) -> bool:
 
 def written(trace: str, *, sampled: bool) -> str:
     """The traceparent of a new span of `trace`."""
-    return f"00-{trace}-{os.urandom(8).hex()}-{'01' if sampled else '00'}"
+    return f"00-{trace}-{calls.new_span_id()}-{'01' if sampled else '00'}"
 
 
 @contextmanager

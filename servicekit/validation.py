@@ -5,21 +5,27 @@ from collections.abc import Callable
 from typing import Any
 
 import protovalidate
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 
 from servicekit.errors import InvalidArgument, Violation
 from servicekit.status import MessageTooLarge
-from servicekit.times import misfits
+from servicekit.times import has_times, misfits
 
 
 class Reader:
     """Makes checked requests of one type out of bytes."""
 
     def __init__(
-        self, deserialize: Callable[[bytes], Any], validator: protovalidate.Validator, maximum: int
+        self,
+        deserialize: Callable[[bytes], Any],
+        kind: Descriptor,
+        validator: protovalidate.Validator,
+        maximum: int,
     ) -> None:
         self._deserialize = deserialize
-        self._validator = validator
+        self._timed = has_times(kind)
+        self._collect = validator.collect_violations
         self._maximum = maximum
 
     def read(self, data: bytes) -> Any:
@@ -30,20 +36,11 @@ class Reader:
             request = self._deserialize(data)
         except DecodeError:
             raise InvalidArgument("", "the message is not of the request's type") from None
-        check(self._validator, request)
+        # Times first: the rules cannot be asked about those that are none.
+        wrong = [Violation(*each) for each in misfits(request)] if self._timed else []
+        if wrong := wrong or [_violation(each) for each in self._collect(request)]:
+            raise InvalidArgument(wrong[0].field, wrong[0].problem, violations=wrong)
         return request
-
-
-def check(validator: protovalidate.Validator, message: Any) -> None:
-    """Raises `InvalidArgument` if the message breaks rules of its proto, or has times that are
-    none."""
-    if wrong := [Violation(path, problem) for path, problem in misfits(message)]:
-        raise InvalidArgument(wrong[0].field, wrong[0].problem, violations=wrong)
-    broken = validator.collect_violations(message)
-    if broken:
-        violations = [_violation(each) for each in broken]
-        first = violations[0]
-        raise InvalidArgument(first.field, first.problem, violations=violations)
 
 
 def _violation(found: protovalidate.Violation) -> Violation:

@@ -11,7 +11,10 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from cove.gateway.v1 import gateway_pb2 as pb
 from gateway.config import Config
+from gateway.identity.file import FileAuthenticator
 from servicekit.config import ConfigError
+from servicekit.errors import Unauthenticated
+from servicekit.identity import Caller
 from tests.gateway.stage import Gateway, Stage
 from tests.servicekit.failing import failure
 
@@ -75,6 +78,19 @@ async def test_a_new_token_counts_at_once(stage: Stage, token_file: Path) -> Non
         fresh.replace(token_file)
         await _list(gateway, "another-token")
         assert (await failure(_listing(gateway, TOKEN))).reason == "UNAUTHENTICATED"
+
+
+async def test_an_old_token_is_believed_for_some_milliseconds(token_file: Path) -> None:
+    now = 0.0
+    authenticator = FileAuthenticator(token_file, lambda: now)
+    caller = Caller(dict(_bearer(TOKEN)), "unix:")
+    await authenticator.authenticate(caller)
+    _write(token_file.with_name("fresh"), "another-token").replace(token_file)
+    now = 0.019
+    await authenticator.authenticate(caller)
+    now = 0.021
+    with pytest.raises(Unauthenticated):
+        await authenticator.authenticate(caller)
 
 
 async def test_a_token_file_that_others_can_read_lets_nobody_in(
