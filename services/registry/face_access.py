@@ -3,6 +3,8 @@
 from functools import partial
 from typing import Any, Final
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from cove.registry.v1 import access_pb2 as pb
 from cove.registry.v1 import audit_pb2
 from cove.registry.v1.access_pb2_grpc import AccessServiceServicer
@@ -20,6 +22,7 @@ from services.registry.trail import Entry, Place, Trail, Wanted
 
 _DEFAULT_PAGE: Final = 100
 _MAX_PAGE: Final = 1000
+_LAST: Final = 2**63 - 1
 
 
 class AccessServicer(AccessServiceServicer):
@@ -128,8 +131,9 @@ class AuditServicer(AuditServiceServicer):
         asked = self._tokens.page(request, default=_DEFAULT_PAGE, maximum=_MAX_PAGE)
         wanted = Wanted(
             tenant=calls.current().identity.tenant,
-            start=request.start_time.ToNanoseconds(),
-            end=request.end_time.ToNanoseconds(),
+            start=_moment(request.start_time),
+            # No entry is of before 1970; 0 would be no end.
+            end=(_moment(request.end_time) or -1) if request.HasField("end_time") else 0,
             principal=request.principal,
             resource=request.resource,
             action=request.action,
@@ -152,6 +156,11 @@ class AuditServicer(AuditServiceServicer):
 
 def _tenant(asked: str) -> str:
     return asked or calls.current().identity.tenant
+
+
+def _moment(time: Timestamp) -> int:
+    """In nanoseconds since 1970, as far as a column can tell: from 1970 to 2262."""
+    return min(max(0, time.ToNanoseconds()), _LAST)
 
 
 def _place(after: str) -> Place | None:

@@ -199,6 +199,10 @@ async def test_entries_are_found_by_who_what_where_and_when(log: Log, clock: Clo
     assert await who(code="ABORTED") == ["ada"]
     assert await who(start_time=middle) == ["eve"]
     assert await who(start_time=begin, end_time=middle) == ["ada", "bob", "bob"]
+    long_ago, far_off = Timestamp(seconds=-60_000_000_000), Timestamp(seconds=250_000_000_000)
+    assert await who(start_time=long_ago, end_time=far_off) == ["ada", "bob", "bob", "eve"]
+    assert await who(start_time=far_off) == []
+    assert await who(end_time=long_ago) == await who(end_time=Timestamp()) == []
 
 
 async def test_a_page_looks_at_a_bounded_number(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
