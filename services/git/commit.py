@@ -113,6 +113,7 @@ class Committer:
             attempt += 1
             if attempt >= ATTEMPTS:
                 unwanted |= dict.fromkeys(unstable, UNSTABLE)
+        workspace.committed(head, made.commit.id)
         inside.tell(workspace, record.branch, head, made.commit.id)
         return Committed(made.commit.id, planned.skipped, made.commit)
 

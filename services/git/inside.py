@@ -73,7 +73,8 @@ async def _take(
     records: Records, record: Record, workspace: Workspace, found: str, head: str, most: int
 ) -> Record:
     repository = workspace.repository
-    if found != head:
+    followed = head != record.inside and workspace.has_led(found, head)
+    if found != head and not followed:
         if not await repository.has(found):
             await _import(workspace, found, head, most)
             if not await repository.has(found):

@@ -38,6 +38,8 @@ _LAYERS: Final = f"{_ROOT}/layers"
 _CONFIG: Final = b"[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
 _HEAD: Final = b"ref: refs/heads/none\n"
 _TIMEOUT: Final = 300.0
+_REMEMBERED: Final = 80
+"""Heads that the branch had before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ class Workspace:
         self.counted = ("", ""), (0, 0)
         """Of which head and which commit of the origin it was last counted how far they are apart,
         which stays so."""
+        self._led: tuple[str, list[str]] = "", []
+        """A head, and those before it from which commits made outside alone led to it."""
         self._variables = {"GIT_SHALLOW_FILE": f"{_STORE}/{SHALLOW}"} if record.depth else {}
         self._frozen: list[Scan] | None = None
         self._answered: tuple[Any, Mapping[str, Any]] | None = None
@@ -107,6 +111,19 @@ class Workspace:
     def head(self) -> str:
         """The head of the branch; empty before the first commit."""
         return self.repository.head(self.uid)
+
+    def committed(self, old: str, new: str) -> None:
+        """A commit outside led from `old` to `new`: what is known of the one is known of the
+        other, and no git need be asked. Call it locked."""
+        (head, theirs), (ahead, behind) = self.counted
+        if head == old:
+            self.counted = (new, theirs), (ahead + 1, behind)
+        before = self._led[1] if self._led[0] == old else []
+        self._led = new, [*before[1 - _REMEMBERED :], old]
+
+    def has_led(self, old: str, new: str) -> bool:
+        """Whether `old` is known to be before `new`."""
+        return self._led[0] == new and old in self._led[1]
 
     @property
     def is_plain(self) -> bool:

@@ -216,6 +216,32 @@ async def test_what_was_committed_outside_is_not_undone_by_a_head_that_stays(
     assert await commit(git) != head
 
 
+async def test_who_follows_commits_made_outside_has_no_git_asked(
+    git: Parts, workspace: Workspace, program: Program
+) -> None:
+    async def distance() -> tuple[int, int]:
+        record, workspace = await git.ready()
+        return await history.distance(record, workspace, workspace.head)
+
+    assert await distance() == (0, 0)
+    made = []
+    for number in range(3):
+        write(workspace, "new", f"{number}")
+        made.append(await commit(git))
+    git.cells.names.clear()
+    for number, head in enumerate(made):  # Inside they come one after the other.
+        program.git("update-ref", "HEAD", head)
+        record, _ = await git.ready()
+        assert (record.inside, workspace.head) == (head, made[-1]), number
+        assert await distance() == (3, 0)
+    assert git.cells.names == []
+    workspace.counted = ("", ""), (0, 0)
+    assert await distance() == (3, 0)
+    program.git("reset", "-q", "--hard", made[0])  # That is no following any more.
+    assert (await git.ready())[1].head == made[0]
+    assert await distance() == (1, 0)
+
+
 async def test_a_crash_before_the_record_was_written_is_made_up_for(
     git: Parts, program: Program, mode: Mode | None
 ) -> None:
