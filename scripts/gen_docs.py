@@ -1,6 +1,6 @@
 """Write docs/errors.md, docs/configuration.md and the table of docs/drivers.md.
 
-Causes are the comments in errors.proto, remedies those that servers send; the
+What is known of reasons is what scripts/reasons.py finds; the
 settings are the fields of every `Config` and the docstrings below them; what drivers can is
 what they say.
 `--check` writes nothing and fails when a page is not up to date.
@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 from scripts.driver_table import table
+from scripts.reasons import reasons
 from servicekit.config import ByteSize, ServerConfig, required, variable
-from servicekit.remedies import REMEDIES
 
 ROOT: Final = Path(__file__).parent.parent
 ERRORS: Final = ROOT / "docs" / "errors.md"
 CONFIGURATION: Final = ROOT / "docs" / "configuration.md"
 DRIVERS: Final = ROOT / "docs" / "drivers.md"
-PROTO: Final = ROOT / "protos" / "cove" / "errors" / "v1" / "errors.proto"
 
 SERVICES: Final = (
     "services.registry",
@@ -44,36 +43,55 @@ _SECTIONS: Final = {
     4: "What an environment stands on (provider)",
     5: "Commands and files (executor)",
 }
-_PREFIX: Final = "ERROR_REASON_"
-_VALUE: Final = re.compile(rf"{_PREFIX}(\w+) = (\d+);")
+_ERRORS_TABLE: Final = """\
+| reason | code, HTTP | when | metadata | what to do | again? |
+|---|---|---|---|---|---|
+"""
 
 _ERRORS_HEAD: Final = """\
 # Failures
 
-<!-- Written by scripts/gen_docs.py from errors.proto and servicekit/remedies.py. -->
+<!-- Written by scripts/gen_docs.py from errors.proto, servicekit/remedies.py and the code. -->
 
-Every failure is a gRPC status with details of `google.rpc` (over HTTP the same as JSON):
+Every failure is a gRPC status with details of `google.rpc` (over HTTP the same as JSON, word for
+word):
 
 - `ErrorInfo`: `reason` is `ERROR_REASON_` and one of the names below, `domain` is `cove`,
   `metadata` holds what varies. Branch on the reason, never on the message.
 - `LocalizedMessage`: what to do about it, for a person or a model.
-- `BadRequest`: which fields are wrong. `PreconditionFailure`, `QuotaFailure`: what forbids it.
-- `RetryInfo`: the same call may succeed after that time.
+- `BadRequest`: which fields are wrong; with every INVALID_ARGUMENT.
+- `PreconditionFailure`, `QuotaFailure`: what forbids it; the latter with every quota and rate.
+- `RetryInfo`: the same call may succeed after that time; with every UNAVAILABLE. Over HTTP
+  `Retry-After`, too.
 
-| code | HTTP | repeat the call? |
-|---|---|---|
-| INVALID_ARGUMENT, OUT_OF_RANGE | 400 | not without a change |
-| UNAUTHENTICATED | 401 | with a valid token |
-| PERMISSION_DENIED | 403 | with another identity |
-| NOT_FOUND | 404 | no |
-| ALREADY_EXISTS, FAILED_PRECONDITION | 409 | no |
-| ABORTED | 409, with `If-Match` 412 | read again, then yes |
-| RESOURCE_EXHAUSTED | 429, `MESSAGE_TOO_LARGE` 413 | when there is room, see `RetryInfo` |
-| INTERNAL | 500 | once; then give the request id to the operator |
-| UNAVAILABLE | 503 | yes, with the same request id, see `RetryInfo` |
-| DEADLINE_EXCEEDED | 504 | yes, with the same request id; what was begun may go on |
+| code | HTTP |
+|---|---|
+| INVALID_ARGUMENT, OUT_OF_RANGE | 400; 416 where a `Range` begins beyond the end of a file |
+| UNAUTHENTICATED | 401, with `WWW-Authenticate` |
+| PERMISSION_DENIED | 403 |
+| NOT_FOUND | 404; 405 with `Allow` for a wrong method, 426 where a WebSocket is needed |
+| ALREADY_EXISTS, FAILED_PRECONDITION | 409 |
+| ABORTED | 409; with `If-Match`, where that is what was lost, 412 |
+| RESOURCE_EXHAUSTED | 429, with `Retry-After`; 413 where something is too large |
+| INTERNAL | 500 |
+| UNAVAILABLE | 503, with `Retry-After` |
+| DEADLINE_EXCEEDED | 504 |
 
-A failure made by gRPC itself, before any server of Cove was reached, has a code only.
+Below, *again?* says whether the same call, as it is, may succeed later:
+
+- **no**: not without a change of the request, of who calls, or of what there is.
+- **yes**: repeat it with the same request id, after the time in `RetryInfo` where there is one.
+- **later**: when something else has ended or made room; `RetryInfo` says how long to wait where
+  that is known.
+- **after a read**: read what it is about again, then send it with what is current.
+- **once**: then give the request id to the operator.
+
+What metadata has *at times* depends on where it went wrong. A failure of what makes a workspace
+has `step`, too: which one; one of what unpacks an archive `entry`, the one where it stopped, and
+`placed`, how many of its entries are there already. A reason that is told *in
+`failure`* is no failure of a call: it says why a workspace is FAILED. One that is told *behind*
+the gateway goes from one service of Cove to another; callers are told what it means to them. A
+failure made by gRPC itself, before any server of Cove was reached, has a code only.
 """
 
 _CONFIGURATION_HEAD: Final = """\
@@ -108,29 +126,15 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def causes() -> dict[str, tuple[int, str]]:
-    """Number and comment of each reason, by its name without the prefix."""
-    found: dict[str, tuple[int, str]] = {}
-    comment: list[str] = []
-    for line in map(str.strip, PROTO.read_text().splitlines()):
-        if line.startswith("//"):
-            comment.append(line.removeprefix("//").strip())
-        elif value := _VALUE.fullmatch(line):
-            found[value[1]] = (int(value[2]), " ".join(comment))
-            comment = []
-        else:
-            comment = []
-    return found
-
-
 def errors_page() -> str:
     parts = [_ERRORS_HEAD]
-    by_name = causes()
+    known = reasons().values()
     for section, title in _SECTIONS.items():
-        parts.append(f"\n## {title}\n\n| reason | cause | remedy |\n|---|---|---|\n")
-        for name, (number, cause) in by_name.items():
-            if number // 100 == section:
-                parts.append(f"| `{name}` | {_cell(cause)} | {_cell(REMEDIES.get(name, ''))} |\n")
+        parts.append(f"\n## {title}\n\n{_ERRORS_TABLE}")
+        for each in known:
+            if each.number // 100 == section:
+                cells = (f"`{each.name}`", each.told, each.cause, each.metadata, each.remedy)
+                parts.append(f"| {' | '.join(map(_cell, cells))} | {each.again} |\n")
     return "".join(parts)
 
 

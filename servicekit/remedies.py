@@ -12,7 +12,7 @@ _WAIT: Final = (
 )
 
 REMEDIES: Final[Mapping[str, str]] = {
-    "UNSPECIFIED": "Look at the status code.",
+    "UNSPECIFIED": "Look at the status code, and for a newer client.",
     "INVALID_FIELD": "Correct the fields named in BadRequest, then call again.",
     "REQUEST_ID_REUSED": "Use a new request id for a new request; repeat an old id only unchanged.",
     "PAGE_TOKEN_INVALID": "Start the list again without a page token, and keep filter, order and "
@@ -27,7 +27,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "MALFORMED_JSON": "Send a JSON object in the proto3 mapping of the request; unknown fields "
     "are refused.",
     "ROUTE_NOT_FOUND": "Check the path and the method; GET /openapi.json lists them.",
-    "REQUEST_IN_PROGRESS": _WAIT,
+    "REQUEST_IN_PROGRESS": "Nothing: it is sent no more.",
     "DISK_FULL": "Delete workspaces or executions that are not needed, or have the operator add "
     "space.",
     "SHUTTING_DOWN": _WAIT,
@@ -46,7 +46,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "ETAG_MISMATCH": _READ_AGAIN,
     "TRANSITION_FORBIDDEN": "Read the environment and wait for a state that allows this.",
     "OPERATION_IN_PROGRESS": "Wait for the operation to end, then retry.",
-    "LEASE_LOST": "Stop the work the lease covered; claim it again before going on.",
+    "LEASE_LOST": "Read what it is about, to see what has become of it; claim a lease again before "
+    "going on.",
     "REVISION_COMPACTED": "Watch again without a revision: a snapshot comes first.",
     "REVISION_IN_FUTURE": "Watch from a revision that this registry has sent.",
     "WATCHER_TOO_SLOW": "Watch again from the last revision received.",
@@ -61,7 +62,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "WORKSPACE_SUSPENDED": "Resume the workspace, then retry.",
     "WORKSPACE_BUSY": "Wait until nothing runs in the workspace, or suspend it with force.",
     "ENVIRONMENT_STOPPED": "Reopen the environment, then activate it.",
-    "CREATE_FAILED": "Read the cause, correct the spec, and create again.",
+    "CREATE_FAILED": "Read the cause, correct the spec, and create it with a new request id.",
     "WORKTREE_LOST": "Have the operator bring back the node's disk, then delete and undelete the "
     "workspace; or delete it, and create it anew.",
     "ENVIRONMENT_LOST": "Do what the message says, then delete and undelete the workspace: its "
@@ -95,6 +96,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "SNAPSHOT_EXISTS": "Choose another snapshot id.",
     "WORKTREE_IN_USE": "Wait until the sandbox is idle, or allow a copy of the live files.",
     "WORKTREE_TOO_OLD": "Push its work with the version that made it, or delete the workspace.",
+    "WORKTREE_TOO_LARGE": "Commit or remove what is very large or very many, or move it to /tmp or "
+    "the home directory; where the call takes paths, name some.",
     "MERGE_CONFLICT": "PreviewMerge shows each conflict. Merge the target inside the workspace, "
     "commit what results, then merge again.",
     "UNRELATED_HISTORIES": "Merge inside the workspace with --allow-unrelated-histories, if that "

@@ -20,6 +20,7 @@ _EVERY: Final = 0.5
 _PATIENCE: Final = 0.5
 """Seconds that one such look takes at most."""
 _UNCERTAIN: Final = "it cannot be found out whether the caller may go on"
+_KNOWS: Final = "authentication"
 
 
 @dataclass(slots=True)
@@ -103,12 +104,12 @@ async def _ask(authenticator: Authenticator, caller: Caller) -> ServiceError | N
         async with asyncio.timeout(_PATIENCE):
             await authenticator.authenticate(caller)
     except TimeoutError:
-        return Unavailable(_UNCERTAIN)
+        return Unavailable(_UNCERTAIN, service=_KNOWS)
     except ServiceError as error:
         return error
     except Exception:  # Nobody may stay because of it, nor may this end.
         _log.exception("it cannot be found out whether a caller may go on")
-        return Unavailable(_UNCERTAIN)
+        return Unavailable(_UNCERTAIN, service=_KNOWS)
     return None
 
 

@@ -43,6 +43,17 @@ _LOST: Final = frozenset(
 )
 
 
+_TOO_LARGE: Final = frozenset(
+    {
+        ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE,
+        ErrorReason.ERROR_REASON_ARCHIVE_TOO_LARGE,
+        ErrorReason.ERROR_REASON_REPOSITORY_TOO_LARGE,
+        ErrorReason.ERROR_REASON_WORKTREE_TOO_LARGE,
+    }
+)
+"""No room will help."""
+
+
 class RouteNotFound(NotFound):
     reason = ErrorReason.ERROR_REASON_ROUTE_NOT_FOUND
 
@@ -123,7 +134,7 @@ def answer_to(
 def code_of(status: status_pb2.Status, *, conditional: bool) -> int:
     """How HTTP says `status`. `conditional`: the request had If-Match."""
     reason = reason_of(status)
-    if reason == ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE:
+    if reason in _TOO_LARGE:
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     if conditional and reason in _LOST:
         return HTTPStatus.PRECONDITION_FAILED

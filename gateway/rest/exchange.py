@@ -63,12 +63,12 @@ class Exchange:
         """The whole body. Raises `MessageTooLarge` if it has more than `limit` bytes."""
         announced = self.headers.get("content-length", "0")
         if announced.isdecimal() and int(announced) > limit:
-            raise MessageTooLarge("the body is too large", limit=str(limit))
+            raise MessageTooLarge("the message is too large", limit=str(limit))
         body = bytearray()
         async for part in self.parts():
             body += part
             if len(body) > limit:
-                raise MessageTooLarge("the body is too large", limit=str(limit))
+                raise MessageTooLarge("the message is too large", limit=str(limit))
         return bytes(body)
 
     async def parts(self) -> AsyncIterator[bytes]:

@@ -142,7 +142,7 @@ async def _send_file(
     if wanted and file.etag != wanted:
         return False
     code, headers = 200, etag_header(file)
-    _check_if_match(exchange, file.etag)
+    _check_if_match(exchange, request.path, file.etag)
     if is_known(exchange, file.etag):
         await exchange.begin(304, headers)
         await exchange.end()
@@ -218,7 +218,7 @@ def _span(header: str) -> Span | None:
     return Span(first, last)
 
 
-def _check_if_match(exchange: Exchange, etag: str) -> None:
+def _check_if_match(exchange: Exchange, path: str, etag: str) -> None:
     wanted = exchange.headers.get(IF_MATCH, "*").strip()
     if wanted != "*" and etag not in strong_etags(wanted):
-        raise FileChanged("the file is not the one with that etag", etag=etag)
+        raise FileChanged("the file is not the one with that etag", path=path, etag=etag)

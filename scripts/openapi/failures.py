@@ -15,6 +15,7 @@ from gateway.rest.errors import code_of
 from gateway.tools import OWN_REASONS
 from scripts.openapi.comments import in_json_names
 from scripts.openapi.limits import Schema
+from scripts.reasons import cause_of
 from servicekit.status import DOMAIN
 
 _LINE: Final = re.compile(r"\* (?P<code>[A-Z_]+), (?P<reason>ERROR_REASON_\w+): (?P<cause>.*)")
@@ -68,7 +69,7 @@ class Failures:
 
     def general(self, code: str, reason: str) -> Failure:
         name = f"ERROR_REASON_{reason}"
-        return Failure(code, name, self._comments[f"{_REASONS}.{name}"])
+        return Failure(code, name, cause_of(self._comments[f"{_REASONS}.{name}"]))
 
     def _named(self, rpc: MethodDescriptor) -> Iterator[Failure]:
         for line in self._comments[rpc.full_name].splitlines():

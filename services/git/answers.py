@@ -114,7 +114,9 @@ def failure(remote: Remote, errors: str) -> Exception:
         return any(word in text for word in words)
 
     if is_out_of_memory(errors):
-        return RepositoryTooLarge("git needs more memory for the repository than it may have")
+        return RepositoryTooLarge(
+            "git needs more memory for the repository than it may have", repository=remote.url
+        )
     if is_full_here(errors):
         return no_room(errors)
     if has("returned error: 30", "redirect"):
@@ -122,6 +124,8 @@ def failure(remote: Remote, errors: str) -> Exception:
             "repository",
             "the remote redirects, which is not followed: give the address it redirects to",
             rule="redirects",
+            repository=remote.url,
+            remedy="Use the address that it redirects to.",
         )
     if has(
         "certificate verification failed",
@@ -149,9 +153,13 @@ def failure(remote: Remote, errors: str) -> Exception:
             " it with whoever runs the host.",
         )
     if has("not support shallow", "not support --shallow"):
-        return ShallowRefused("the remote cannot cut its history", repository=remote.url)
+        return ShallowRefused(
+            "the remote cannot cut its history", capability="depth", repository=remote.url
+        )
     if has("mismatched algorithms", "repository's hash algorithm"):
-        return _other_names()
+        other = _other_names()
+        other.metadata["repository"] = remote.url
+        return other
     if has("couldn't find remote ref", "not our ref", "unadvertised object"):
         return RevisionNotFound("the repository has no such revision", repository=remote.url)
     if has(

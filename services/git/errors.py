@@ -102,21 +102,34 @@ class CellUnavailable(FailedPrecondition):
 class CellLost(Unavailable):
     """The cell of a command or an operation ended before it did. Reads may just be repeated."""
 
+    def __init__(self, message: str, *, command: str = "") -> None:
+        super().__init__(message, service="git")
+        if command:
+            self.metadata["command"] = command
+
 
 class GitTimedOut(ResourceExhausted):
     """A command took longer than it may."""
+
+    reason = ErrorReason.ERROR_REASON_WORKTREE_TOO_LARGE
 
 
 class OutputTooLarge(ResourceExhausted):
     """A command answered more than is kept in memory."""
 
-    reason = ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE
+    reason = ErrorReason.ERROR_REASON_WORKTREE_TOO_LARGE
 
 
 class TooLarge(ResourceExhausted):
     """A command came upon files that do not fit into its memory."""
 
-    reason = ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE
+    reason = ErrorReason.ERROR_REASON_WORKTREE_TOO_LARGE
+
+
+class NoUid(ResourceExhausted):
+    """Every uid that sandboxes may have is another tenant's."""
+
+    reason = ErrorReason.ERROR_REASON_SANDBOX_UNAVAILABLE
 
 
 class RepositoryNotFound(NotFound):

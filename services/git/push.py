@@ -126,8 +126,9 @@ def _named(field: str) -> Iterator[None]:
     try:
         yield
     except RemoteForbidden as error:
-        told = RemoteForbidden(field, error.violations[0].problem, remedy=error.remedy)
-        told.metadata = error.metadata
+        problem, rule = error.violations[0].problem, error.metadata["rule"]
+        told = RemoteForbidden(field, problem, remedy=error.remedy, rule=rule)
+        told.metadata |= error.metadata
         raise told from None
 
 

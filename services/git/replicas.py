@@ -276,6 +276,4 @@ class Replicas:
 
 
 def _invalid(problem: str, commit: str, cause: str = "") -> CommitsInvalid:
-    error = CommitsInvalid("data", problem)
-    error.metadata.update(commit=commit, cause=cause.strip()[-_ERRORS:])
-    return error
+    return CommitsInvalid("data", problem, commit=commit, cause=cause.strip()[-_ERRORS:])

@@ -14,8 +14,8 @@ from typing import Final
 
 from agent import KEEPER_UID, SANDBOX_UID
 from servicekit.config import StartError
-from servicekit.errors import ResourceExhausted
 from services.git import files
+from services.git.errors import NoUid
 
 _LEAST: Final = 1000
 _VARIABLE: Final = "COVE_PROVIDER__SANDBOX_UIDS"
@@ -51,11 +51,15 @@ class Uids:
         return cls(path, uids)
 
     def of(self, tenant: str) -> int:
-        """Its own; a new one is on disk before it is used. Raises `ResourceExhausted`."""
+        """Its own; a new one is on disk before it is used. Raises `NoUid`."""
         if found := self._known.get(tenant):
             return found
         if self._next not in self._uids:
-            raise ResourceExhausted("no uid is left for another tenant", variable=_VARIABLE)
+            raise NoUid(
+                "no uid is left for another tenant",
+                cause=f"every uid of {_VARIABLE} is given out",
+                remedy=f"Have the operator add uids to {_VARIABLE}.",
+            )
         known = self._known | {tenant: self._next}
         files.write(self._path, json.dumps({"tenants": known}).encode())
         self._known, self._next = known, self._next + 1

@@ -104,7 +104,7 @@ def test_every_reason_is_named_by_an_rpc() -> None:
         *("INTERNAL", "SERVICE_UNAVAILABLE", "SHUTTING_DOWN", "DEADLINE_EXCEEDED"),
         *("MALFORMED_JSON", "ROUTE_NOT_FOUND"),  # Only over HTTP.
         *("SHARE_LIMITED", "AUTHENTICATION_LIMIT", "RATE_LIMITED", "OVERLOADED"),
-        "REQUEST_IN_PROGRESS",  # Sent by nobody: a call that comes again waits for the first.
+        "REQUEST_IN_PROGRESS",  # Sent no more.
     }
     texts = [file.read_text() for file in (ROOT / "protos").rglob("*.proto")]
     named = {name for text in texts for name in re.findall(r", ERROR_REASON_(\w+):", text)}

@@ -20,7 +20,8 @@ def test_every_reason_is_documented(reason: str) -> None:
         for line in gen_docs.ERRORS.read_text().splitlines()
         if line.startswith(f"| `{reason}` |")
     )
-    _, _, cause, remedy, _ = (cell.strip() for cell in row.split("|"))
+    _, _, told, cause, _, remedy, _, _ = (cell.strip() for cell in row.split("|"))
+    assert told
     assert len(cause) > 10
     assert len(remedy) > 10
 

@@ -15,7 +15,7 @@ from services.executor.errors import FileNotFound, UploadIncomplete
 from services.executor.files.archives import Archives
 from services.executor.files.convert import file_of, one_of, path_of
 from services.executor.files.face_archives import ArchiveFace
-from services.executor.files.files import Files
+from services.executor.files.files import Files, shown
 from services.executor.files.watching import Watches
 from services.executor.files.writing import Draft, Wish, Writer
 
@@ -71,7 +71,7 @@ class FileServicer(ArchiveFace, FileServiceServicer):
             make_parents=header.make_parents,
         )
         async with self._writer.writing(wish) as draft:
-            await _receive(requests, draft)
+            await _receive(requests, draft, shown(wish.path))
 
             async def commit() -> pb.WriteFileResponse:
                 return pb.WriteFileResponse(file=file_of(await draft.commit()))
@@ -148,7 +148,7 @@ async def _header(requests: AsyncIterator[pb.WriteFileRequest]) -> pb.WriteFileH
     raise InvalidArgument("header", "the first message must be the header")
 
 
-async def _receive(requests: AsyncIterator[pb.WriteFileRequest], draft: Draft) -> None:
+async def _receive(requests: AsyncIterator[pb.WriteFileRequest], draft: Draft, path: str) -> None:
     """Take content up to its end. A stream that merely stops may be that of a dead caller."""
     async for request in requests:
         match request.WhichOneof("part"):
@@ -157,7 +157,11 @@ async def _receive(requests: AsyncIterator[pb.WriteFileRequest], draft: Draft) -
             case "end" if request.end.bytes == draft.size:
                 return
             case "end":
-                raise UploadIncomplete("not all of the content came", received=str(draft.size))
+                raise _incomplete("not all of the content came", path, draft)
             case _:
                 raise InvalidArgument("header", "only the first message is a header")
-    raise UploadIncomplete("the stream stopped without its end", received=str(draft.size))
+    raise _incomplete("the stream stopped without its end", path, draft)
+
+
+def _incomplete(message: str, path: str, draft: Draft) -> UploadIncomplete:
+    return UploadIncomplete(message, path=path, received=str(draft.size))

@@ -14,6 +14,11 @@ if sys.version_info >= (3, 10):
 else:
     from typing_extensions import TypeAlias as _TypeAlias
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class _ErrorReason:
@@ -23,35 +28,50 @@ class _ErrorReason:
 class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
-    """A failure with no reason of its own; the status code says it all."""
+    """Never sent. Clients have it for a failure that gRPC made itself, whose code says it all, and
+    for a reason that they do not know.
+    """
     ERROR_REASON_INVALID_FIELD: _ErrorReason.ValueType  # 1
     """A field of the request is wrong, whatever the state of the system. The
-    fields are in google.rpc.BadRequest.
+    fields are in google.rpc.BadRequest. Metadata at times: what is wrong, as `path`, `secret`,
+    `branch`.
     """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 2
     """The same request id was sent before with other content. Metadata: `request_id`."""
     ERROR_REASON_PAGE_TOKEN_INVALID: _ErrorReason.ValueType  # 3
     """The page token is not one of this list, or was tampered with."""
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 4
-    """No identity, or one that is not valid."""
+    """No identity, or one that is not valid. Metadata at times: `claim`, of a JWT that lacks it."""
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 5
-    """The identity may not do this. Metadata: `role`."""
+    """The identity may not do this. Metadata at times: `role`, which it takes; `host`, where that is
+    not one of this machine.
+    """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 6
     """Something went wrong inside Cove. Metadata: `request_id` to give to the operator."""
     ERROR_REASON_SERVICE_UNAVAILABLE: _ErrorReason.ValueType  # 7
-    """A service behind this one is away; retry. Metadata: `service`."""
+    """A service behind this one is away; retry. Metadata: `service`. Metadata at times: `command`,
+    `cause`.
+    """
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 8
-    """The deadline passed before the answer. What was begun may go on."""
+    """The deadline passed before the answer. What was begun may go on. Metadata at times: `seconds`
+    that it had, or `service` that did not answer.
+    """
     ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 9
-    """The message or body is larger than allowed. Metadata: `limit`."""
+    """The message or body is larger than allowed. Metadata at times: `limit` in bytes, or the
+    `service` whose limit it is.
+    """
     ERROR_REASON_MALFORMED_JSON: _ErrorReason.ValueType  # 10
     """The body is not JSON of this message. Only over HTTP."""
     ERROR_REASON_ROUTE_NOT_FOUND: _ErrorReason.ValueType  # 11
-    """No RPC has this path or method. Only over HTTP."""
-    ERROR_REASON_REQUEST_IN_PROGRESS: _ErrorReason.ValueType  # 12
-    """The same request is being worked on right now; retry."""
+    """No RPC has this path or method. Only over HTTP. Metadata: `path`."""
+    @_builtins.property
+    @_deprecated("""This enum value has been marked as deprecated using proto enum value options.""")
+    def ERROR_REASON_REQUEST_IN_PROGRESS(self) -> _ErrorReason.ValueType:   # 12
+        """Was: the same request is being worked on right now. One that comes again waits for the first."""
     ERROR_REASON_DISK_FULL: _ErrorReason.ValueType  # 13
-    """The disk of the state directory is nearly full; new work is refused."""
+    """The disk of the state directory is nearly full; new work is refused. Metadata at times: `used`
+    and `limit`, in percent.
+    """
     ERROR_REASON_SHUTTING_DOWN: _ErrorReason.ValueType  # 14
     """The service is stopping; retry on another, or when it is back."""
     ERROR_REASON_SHARE_LIMITED: _ErrorReason.ValueType  # 15
@@ -66,7 +86,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 18
     """The service has as much to do as it can, or could not do this before the deadline of the call.
-    Nothing was begun. google.rpc.RetryInfo says when to call again.
+    Nothing was begun. google.rpc.RetryInfo says when to call again. Metadata at times: `limit` of
+    calls; `queue` and how many are `waiting` in it.
     """
     ERROR_REASON_ENVIRONMENT_NOT_FOUND: _ErrorReason.ValueType  # 100
     """No environment has this name. Metadata: `name`."""
@@ -77,15 +98,21 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TRANSITION_FORBIDDEN: _ErrorReason.ValueType  # 103
     """The state table has no such transition. Metadata: `from`, `to`."""
     ERROR_REASON_OPERATION_IN_PROGRESS: _ErrorReason.ValueType  # 104
-    """Another operation holds the environment. Metadata: `operation`, `holder`."""
+    """Another operation holds the environment. Metadata: `operation`, `holder`. Metadata at times:
+    `name`.
+    """
     ERROR_REASON_LEASE_LOST: _ErrorReason.ValueType  # 105
-    """The lease ran out, or another holder has it: stop what it covered. Metadata: `name`."""
+    """The lease ran out, or another holder has it: stop what it covered. Of a caller: something else,
+    a delete say, has broken off what the call was doing. Metadata at times: `name`, `uid`.
+    """
     ERROR_REASON_REVISION_COMPACTED: _ErrorReason.ValueType  # 106
     """The revision to watch from is older than the history kept. Metadata: `oldest`."""
     ERROR_REASON_REVISION_IN_FUTURE: _ErrorReason.ValueType  # 107
     """The revision to watch from has not been reached yet. Metadata: `latest`."""
     ERROR_REASON_WATCHER_TOO_SLOW: _ErrorReason.ValueType  # 108
-    """The watcher read too slowly and was cut off; resume from the last revision."""
+    """The watcher read too slowly and was cut off; resume from the last revision. Metadata at times:
+    `revision`, the last one sent.
+    """
     ERROR_REASON_FIELD_IMMUTABLE: _ErrorReason.ValueType  # 109
     """The update mask names a field that cannot be updated. Metadata: `field`."""
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 114
@@ -115,7 +142,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_WORKSPACE_NOT_READY: _ErrorReason.ValueType  # 202
     """The workspace is in a state that forbids this. Metadata: `name`, `state`."""
     ERROR_REASON_CREATE_FAILED: _ErrorReason.ValueType  # 203
-    """Creating the workspace failed and was undone. Metadata: `step`."""
+    """What the same request made before failed since, or is gone. Metadata: `name`. Metadata at
+    times: `cause`, the reason of that failure.
+    """
     ERROR_REASON_WORKSPACE_SUSPENDED: _ErrorReason.ValueType  # 204
     """The workspace was suspended by a caller, and accepts no commands. Metadata: `name`."""
     ERROR_REASON_WORKSPACE_BUSY: _ErrorReason.ValueType  # 205
@@ -139,17 +168,24 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_REPOSITORY_NOT_FOUND: _ErrorReason.ValueType  # 300
     """The repository cannot be found or reached. Metadata: `repository`."""
     ERROR_REASON_REPOSITORY_ACCESS_DENIED: _ErrorReason.ValueType  # 301
-    """The repository refused the credentials, or wants some. Metadata: `repository`."""
+    """The repository refused the credentials, or wants some. Metadata: `repository`, and `cause`,
+    what it said.
+    """
     ERROR_REASON_REMOTE_FORBIDDEN: _ErrorReason.ValueType  # 302
     """The repository is of a kind that is not allowed here: by its URL, its address, the
-    certificate or key of its host, or its object format. Metadata: `repository`, `rule`.
+    certificate or key of its host, or its object format. Metadata: `rule`. Metadata at times:
+    `repository`, `cause`.
     """
     ERROR_REASON_REVISION_NOT_FOUND: _ErrorReason.ValueType  # 303
-    """The revision is not in the repository. Metadata: `revision`."""
+    """The revision is not in the repository. Metadata at times: `revision`, `repository`."""
     ERROR_REASON_REPOSITORY_TOO_LARGE: _ErrorReason.ValueType  # 304
-    """The repository is larger than allowed. Metadata: `limit`."""
+    """The repository is larger than allowed, or takes more memory. Metadata at times: `limit`,
+    `repository`.
+    """
     ERROR_REASON_REMOTE_UNAVAILABLE: _ErrorReason.ValueType  # 305
-    """The remote did not answer in time, or broke off; retry. Metadata: `repository`."""
+    """The remote did not answer in time, or broke off; retry. Metadata: `repository`. Metadata at
+    times: `cause`.
+    """
     ERROR_REASON_WORKTREE_NOT_FOUND: _ErrorReason.ValueType  # 306
     """The worktree does not exist. Metadata: `uid`."""
     ERROR_REASON_WORKTREE_EXISTS: _ErrorReason.ValueType  # 307
@@ -157,9 +193,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_BRANCH_INVALID: _ErrorReason.ValueType  # 308
     """The branch name is not one that git allows, or is taken. Metadata: `branch`."""
     ERROR_REASON_NOTHING_TO_COMMIT: _ErrorReason.ValueType  # 309
-    """There is nothing to commit."""
+    """There is nothing to commit. Metadata: `skipped`, how many paths git itself refuses."""
     ERROR_REASON_HEAD_MOVED: _ErrorReason.ValueType  # 310
-    """The branch has moved: its head is not the expected one. Metadata: `expected`, `actual`."""
+    """The branch has moved: its head is not the expected one. Metadata: `expected`, `actual`.
+    Metadata at times: `branch`, where it is not the workspace's own.
+    """
     ERROR_REASON_NON_FAST_FORWARD: _ErrorReason.ValueType  # 311
     """The remote branch has commits that this one has not. Metadata: `branch`."""
     ERROR_REASON_BRANCH_CHECKED_OUT: _ErrorReason.ValueType  # 312
@@ -167,7 +205,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNSAVED_WORK: _ErrorReason.ValueType  # 313
     """The worktree has uncommitted changes, or commits that are nowhere else. Metadata: `uid`."""
     ERROR_REASON_PUSH_REJECTED: _ErrorReason.ValueType  # 314
-    """The remote's own rules refused the push. Metadata: `branch`."""
+    """The remote's own rules refused the push. Metadata: `branch`. Metadata at times: `cause`, what
+    it said.
+    """
     ERROR_REASON_NO_REMOTE: _ErrorReason.ValueType  # 315
     """The workspace has no origin to push to; name a remote."""
     ERROR_REASON_BRANCH_EXISTS: _ErrorReason.ValueType  # 316
@@ -178,7 +218,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_COMMITS_REFUSED: _ErrorReason.ValueType  # 321
     """Commits that were made inside the workspace cannot be taken: they are damaged, too many or
-    too large. Metadata: `inside`, `cause`.
+    too large. Metadata: `inside`. Metadata at times: `cause`.
     """
     ERROR_REASON_WORKTREE_TOO_OLD: _ErrorReason.ValueType  # 322
     """The worktree was made by an earlier version, which kept it otherwise. Metadata: `uid`."""
@@ -188,6 +228,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The workspace has a snapshot of this id. Metadata: `snapshot`."""
     ERROR_REASON_WORKTREE_IN_USE: _ErrorReason.ValueType  # 325
     """A sandbox has the worktree, so that its layers cannot be moved. Metadata: `uid`."""
+    ERROR_REASON_WORKTREE_TOO_LARGE: _ErrorReason.ValueType  # 331
+    """The files or the history of the workspace are more than git gets through in the time, the
+    memory and the output that it may have. Metadata at times: `command`, of git.
+    """
     ERROR_REASON_PROVENANCE_NOT_FOUND: _ErrorReason.ValueType  # 330
     """No signed provenance of the commit is here. Metadata: `commit`."""
     ERROR_REASON_MERGE_CONFLICT: _ErrorReason.ValueType  # 317
@@ -203,13 +247,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SANDBOX_UNAVAILABLE: _ErrorReason.ValueType  # 400
     """No sandbox can be made on this host. The remedy says what it lacks. Metadata: `cause`."""
     ERROR_REASON_CAPABILITY_MISSING: _ErrorReason.ValueType  # 401
-    """This host cannot enforce what the spec asks. Metadata: `capability`."""
+    """This host, or the driver, cannot do what is asked. Metadata: `capability`. Metadata at times:
+    the version `needed` and the one `found`; `repository`.
+    """
     ERROR_REASON_DRIVER_UNKNOWN: _ErrorReason.ValueType  # 402
     """No driver has this name. Metadata: `driver`."""
     ERROR_REASON_NOT_PROVISIONED: _ErrorReason.ValueType  # 403
     """The provider knows no such environment. Metadata: `uid`."""
     ERROR_REASON_HANDLE_INVALID: _ErrorReason.ValueType  # 404
-    """The handle is not one of this driver and node, or is older than supported."""
+    """The handle is not one of this driver and node, or is older than supported. Metadata at times:
+    `driver`, `node`.
+    """
     ERROR_REASON_ACTIVATION_FAILED: _ErrorReason.ValueType  # 405
     """The sandbox could not be started. Metadata: `cause`."""
     ERROR_REASON_PROVISIONED_DIFFERENTLY: _ErrorReason.ValueType  # 406
@@ -224,7 +272,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_IMAGE_UNAVAILABLE: _ErrorReason.ValueType  # 411
     """The image is not there and cannot be fetched, is not made for this machine, or is gone.
-    Metadata: `image`, `cause`, `remedy`.
+    Metadata: `image`. Metadata at times: `cause`.
     """
     ERROR_REASON_NODE_UNAVAILABLE: _ErrorReason.ValueType  # 430
     """The node that the workspace is on does not answer. Metadata: `node`."""
@@ -237,7 +285,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: `cause`, the end of what was said.
     """
     ERROR_REASON_COMMITS_MISSING: _ErrorReason.ValueType  # 432
-    """Commits are needed that this node has not, and cannot fetch. Metadata: `commit`."""
+    """Commits are needed that this node has not, and cannot fetch. Metadata: `commit`. Metadata at
+    times: `cause`.
+    """
     ERROR_REASON_COMMITS_INVALID: _ErrorReason.ValueType  # 433
     """The commits of a workspace that one node sent to another are damaged or not complete.
     Metadata: `commit`, `cause`.
@@ -259,9 +309,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_OFFSET_OUT_OF_RANGE: _ErrorReason.ValueType  # 507
     """The offset is beyond the end of the output. Metadata: `end`."""
     ERROR_REASON_PROCESS_LIMIT: _ErrorReason.ValueType  # 508
-    """The environment is at its limit of processes. Metadata: `limit`."""
+    """The environment is at its limit of processes. Metadata at times: `uid`."""
     ERROR_REASON_AGENT_TOO_OLD: _ErrorReason.ValueType  # 509
-    """The agent in the sandbox speaks no version that this service knows."""
+    """The agent in the sandbox speaks no version that this service knows. Metadata at times: `uid`."""
     ERROR_REASON_FILE_NOT_FOUND: _ErrorReason.ValueType  # 510
     """The file or directory does not exist. Metadata: `path`."""
     ERROR_REASON_PATH_OUTSIDE: _ErrorReason.ValueType  # 511
@@ -274,20 +324,24 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The directory is not empty. Metadata: `path`."""
     ERROR_REASON_FILE_CHANGED: _ErrorReason.ValueType  # 515
     """The file is not the one with that etag any more, or was replaced while it was read.
-    Metadata: `path`.
+    Metadata at times: `path`; `etag`, the current one; `command`, of git, which came upon it.
     """
     ERROR_REASON_FILE_PERMISSION: _ErrorReason.ValueType  # 516
     """The environment's own permissions forbid it. Metadata: `path`."""
     ERROR_REASON_NO_SPACE: _ErrorReason.ValueType  # 517
     """No space is left for the file. Metadata: `path`."""
     ERROR_REASON_AGENT_UNAVAILABLE: _ErrorReason.ValueType  # 518
-    """The agent in the sandbox broke off the conversation; retry."""
+    """The agent in the sandbox broke off the conversation; retry. Metadata at times: `name`, `uid`,
+    `path`, `cause`.
+    """
     ERROR_REASON_PATH_TOO_LONG: _ErrorReason.ValueType  # 519
     """The name of a file or directory is too long. Metadata: `path`."""
     ERROR_REASON_EXECUTION_RUNNING: _ErrorReason.ValueType  # 520
     """The execution is still running. Metadata: `name`."""
     ERROR_REASON_UPLOAD_INCOMPLETE: _ErrorReason.ValueType  # 521
-    """The upload stopped before its last message: nothing was written. Metadata: `path`."""
+    """The upload stopped before its last message: nothing was written. Metadata at times: `path`,
+    and how many bytes were `received`.
+    """
     ERROR_REASON_INPUT_NOT_OPEN: _ErrorReason.ValueType  # 522
     """The command was started without an input. Metadata: `name`."""
     ERROR_REASON_INPUT_CLOSED: _ErrorReason.ValueType  # 523
@@ -330,35 +384,48 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
-"""A failure with no reason of its own; the status code says it all."""
+"""Never sent. Clients have it for a failure that gRPC made itself, whose code says it all, and
+for a reason that they do not know.
+"""
 ERROR_REASON_INVALID_FIELD: ErrorReason.ValueType  # 1
 """A field of the request is wrong, whatever the state of the system. The
-fields are in google.rpc.BadRequest.
+fields are in google.rpc.BadRequest. Metadata at times: what is wrong, as `path`, `secret`,
+`branch`.
 """
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 2
 """The same request id was sent before with other content. Metadata: `request_id`."""
 ERROR_REASON_PAGE_TOKEN_INVALID: ErrorReason.ValueType  # 3
 """The page token is not one of this list, or was tampered with."""
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 4
-"""No identity, or one that is not valid."""
+"""No identity, or one that is not valid. Metadata at times: `claim`, of a JWT that lacks it."""
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 5
-"""The identity may not do this. Metadata: `role`."""
+"""The identity may not do this. Metadata at times: `role`, which it takes; `host`, where that is
+not one of this machine.
+"""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 6
 """Something went wrong inside Cove. Metadata: `request_id` to give to the operator."""
 ERROR_REASON_SERVICE_UNAVAILABLE: ErrorReason.ValueType  # 7
-"""A service behind this one is away; retry. Metadata: `service`."""
+"""A service behind this one is away; retry. Metadata: `service`. Metadata at times: `command`,
+`cause`.
+"""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 8
-"""The deadline passed before the answer. What was begun may go on."""
+"""The deadline passed before the answer. What was begun may go on. Metadata at times: `seconds`
+that it had, or `service` that did not answer.
+"""
 ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 9
-"""The message or body is larger than allowed. Metadata: `limit`."""
+"""The message or body is larger than allowed. Metadata at times: `limit` in bytes, or the
+`service` whose limit it is.
+"""
 ERROR_REASON_MALFORMED_JSON: ErrorReason.ValueType  # 10
 """The body is not JSON of this message. Only over HTTP."""
 ERROR_REASON_ROUTE_NOT_FOUND: ErrorReason.ValueType  # 11
-"""No RPC has this path or method. Only over HTTP."""
+"""No RPC has this path or method. Only over HTTP. Metadata: `path`."""
 ERROR_REASON_REQUEST_IN_PROGRESS: ErrorReason.ValueType  # 12
-"""The same request is being worked on right now; retry."""
+"""Was: the same request is being worked on right now. One that comes again waits for the first."""
 ERROR_REASON_DISK_FULL: ErrorReason.ValueType  # 13
-"""The disk of the state directory is nearly full; new work is refused."""
+"""The disk of the state directory is nearly full; new work is refused. Metadata at times: `used`
+and `limit`, in percent.
+"""
 ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 14
 """The service is stopping; retry on another, or when it is back."""
 ERROR_REASON_SHARE_LIMITED: ErrorReason.ValueType  # 15
@@ -373,7 +440,8 @@ google.rpc.RetryInfo says when to call again. Metadata: `quota`, `limit`.
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 18
 """The service has as much to do as it can, or could not do this before the deadline of the call.
-Nothing was begun. google.rpc.RetryInfo says when to call again.
+Nothing was begun. google.rpc.RetryInfo says when to call again. Metadata at times: `limit` of
+calls; `queue` and how many are `waiting` in it.
 """
 ERROR_REASON_ENVIRONMENT_NOT_FOUND: ErrorReason.ValueType  # 100
 """No environment has this name. Metadata: `name`."""
@@ -384,15 +452,21 @@ ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 102
 ERROR_REASON_TRANSITION_FORBIDDEN: ErrorReason.ValueType  # 103
 """The state table has no such transition. Metadata: `from`, `to`."""
 ERROR_REASON_OPERATION_IN_PROGRESS: ErrorReason.ValueType  # 104
-"""Another operation holds the environment. Metadata: `operation`, `holder`."""
+"""Another operation holds the environment. Metadata: `operation`, `holder`. Metadata at times:
+`name`.
+"""
 ERROR_REASON_LEASE_LOST: ErrorReason.ValueType  # 105
-"""The lease ran out, or another holder has it: stop what it covered. Metadata: `name`."""
+"""The lease ran out, or another holder has it: stop what it covered. Of a caller: something else,
+a delete say, has broken off what the call was doing. Metadata at times: `name`, `uid`.
+"""
 ERROR_REASON_REVISION_COMPACTED: ErrorReason.ValueType  # 106
 """The revision to watch from is older than the history kept. Metadata: `oldest`."""
 ERROR_REASON_REVISION_IN_FUTURE: ErrorReason.ValueType  # 107
 """The revision to watch from has not been reached yet. Metadata: `latest`."""
 ERROR_REASON_WATCHER_TOO_SLOW: ErrorReason.ValueType  # 108
-"""The watcher read too slowly and was cut off; resume from the last revision."""
+"""The watcher read too slowly and was cut off; resume from the last revision. Metadata at times:
+`revision`, the last one sent.
+"""
 ERROR_REASON_FIELD_IMMUTABLE: ErrorReason.ValueType  # 109
 """The update mask names a field that cannot be updated. Metadata: `field`."""
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 114
@@ -422,7 +496,9 @@ ERROR_REASON_WORKSPACE_EXISTS: ErrorReason.ValueType  # 201
 ERROR_REASON_WORKSPACE_NOT_READY: ErrorReason.ValueType  # 202
 """The workspace is in a state that forbids this. Metadata: `name`, `state`."""
 ERROR_REASON_CREATE_FAILED: ErrorReason.ValueType  # 203
-"""Creating the workspace failed and was undone. Metadata: `step`."""
+"""What the same request made before failed since, or is gone. Metadata: `name`. Metadata at
+times: `cause`, the reason of that failure.
+"""
 ERROR_REASON_WORKSPACE_SUSPENDED: ErrorReason.ValueType  # 204
 """The workspace was suspended by a caller, and accepts no commands. Metadata: `name`."""
 ERROR_REASON_WORKSPACE_BUSY: ErrorReason.ValueType  # 205
@@ -446,17 +522,24 @@ FAILED workspace, with what stood in the way last.
 ERROR_REASON_REPOSITORY_NOT_FOUND: ErrorReason.ValueType  # 300
 """The repository cannot be found or reached. Metadata: `repository`."""
 ERROR_REASON_REPOSITORY_ACCESS_DENIED: ErrorReason.ValueType  # 301
-"""The repository refused the credentials, or wants some. Metadata: `repository`."""
+"""The repository refused the credentials, or wants some. Metadata: `repository`, and `cause`,
+what it said.
+"""
 ERROR_REASON_REMOTE_FORBIDDEN: ErrorReason.ValueType  # 302
 """The repository is of a kind that is not allowed here: by its URL, its address, the
-certificate or key of its host, or its object format. Metadata: `repository`, `rule`.
+certificate or key of its host, or its object format. Metadata: `rule`. Metadata at times:
+`repository`, `cause`.
 """
 ERROR_REASON_REVISION_NOT_FOUND: ErrorReason.ValueType  # 303
-"""The revision is not in the repository. Metadata: `revision`."""
+"""The revision is not in the repository. Metadata at times: `revision`, `repository`."""
 ERROR_REASON_REPOSITORY_TOO_LARGE: ErrorReason.ValueType  # 304
-"""The repository is larger than allowed. Metadata: `limit`."""
+"""The repository is larger than allowed, or takes more memory. Metadata at times: `limit`,
+`repository`.
+"""
 ERROR_REASON_REMOTE_UNAVAILABLE: ErrorReason.ValueType  # 305
-"""The remote did not answer in time, or broke off; retry. Metadata: `repository`."""
+"""The remote did not answer in time, or broke off; retry. Metadata: `repository`. Metadata at
+times: `cause`.
+"""
 ERROR_REASON_WORKTREE_NOT_FOUND: ErrorReason.ValueType  # 306
 """The worktree does not exist. Metadata: `uid`."""
 ERROR_REASON_WORKTREE_EXISTS: ErrorReason.ValueType  # 307
@@ -464,9 +547,11 @@ ERROR_REASON_WORKTREE_EXISTS: ErrorReason.ValueType  # 307
 ERROR_REASON_BRANCH_INVALID: ErrorReason.ValueType  # 308
 """The branch name is not one that git allows, or is taken. Metadata: `branch`."""
 ERROR_REASON_NOTHING_TO_COMMIT: ErrorReason.ValueType  # 309
-"""There is nothing to commit."""
+"""There is nothing to commit. Metadata: `skipped`, how many paths git itself refuses."""
 ERROR_REASON_HEAD_MOVED: ErrorReason.ValueType  # 310
-"""The branch has moved: its head is not the expected one. Metadata: `expected`, `actual`."""
+"""The branch has moved: its head is not the expected one. Metadata: `expected`, `actual`.
+Metadata at times: `branch`, where it is not the workspace's own.
+"""
 ERROR_REASON_NON_FAST_FORWARD: ErrorReason.ValueType  # 311
 """The remote branch has commits that this one has not. Metadata: `branch`."""
 ERROR_REASON_BRANCH_CHECKED_OUT: ErrorReason.ValueType  # 312
@@ -474,7 +559,9 @@ ERROR_REASON_BRANCH_CHECKED_OUT: ErrorReason.ValueType  # 312
 ERROR_REASON_UNSAVED_WORK: ErrorReason.ValueType  # 313
 """The worktree has uncommitted changes, or commits that are nowhere else. Metadata: `uid`."""
 ERROR_REASON_PUSH_REJECTED: ErrorReason.ValueType  # 314
-"""The remote's own rules refused the push. Metadata: `branch`."""
+"""The remote's own rules refused the push. Metadata: `branch`. Metadata at times: `cause`, what
+it said.
+"""
 ERROR_REASON_NO_REMOTE: ErrorReason.ValueType  # 315
 """The workspace has no origin to push to; name a remote."""
 ERROR_REASON_BRANCH_EXISTS: ErrorReason.ValueType  # 316
@@ -485,7 +572,7 @@ Metadata: `inside`, `head`.
 """
 ERROR_REASON_COMMITS_REFUSED: ErrorReason.ValueType  # 321
 """Commits that were made inside the workspace cannot be taken: they are damaged, too many or
-too large. Metadata: `inside`, `cause`.
+too large. Metadata: `inside`. Metadata at times: `cause`.
 """
 ERROR_REASON_WORKTREE_TOO_OLD: ErrorReason.ValueType  # 322
 """The worktree was made by an earlier version, which kept it otherwise. Metadata: `uid`."""
@@ -495,6 +582,10 @@ ERROR_REASON_SNAPSHOT_EXISTS: ErrorReason.ValueType  # 324
 """The workspace has a snapshot of this id. Metadata: `snapshot`."""
 ERROR_REASON_WORKTREE_IN_USE: ErrorReason.ValueType  # 325
 """A sandbox has the worktree, so that its layers cannot be moved. Metadata: `uid`."""
+ERROR_REASON_WORKTREE_TOO_LARGE: ErrorReason.ValueType  # 331
+"""The files or the history of the workspace are more than git gets through in the time, the
+memory and the output that it may have. Metadata at times: `command`, of git.
+"""
 ERROR_REASON_PROVENANCE_NOT_FOUND: ErrorReason.ValueType  # 330
 """No signed provenance of the commit is here. Metadata: `commit`."""
 ERROR_REASON_MERGE_CONFLICT: ErrorReason.ValueType  # 317
@@ -510,13 +601,17 @@ written again, or there are too many. Metadata: `commit`.
 ERROR_REASON_SANDBOX_UNAVAILABLE: ErrorReason.ValueType  # 400
 """No sandbox can be made on this host. The remedy says what it lacks. Metadata: `cause`."""
 ERROR_REASON_CAPABILITY_MISSING: ErrorReason.ValueType  # 401
-"""This host cannot enforce what the spec asks. Metadata: `capability`."""
+"""This host, or the driver, cannot do what is asked. Metadata: `capability`. Metadata at times:
+the version `needed` and the one `found`; `repository`.
+"""
 ERROR_REASON_DRIVER_UNKNOWN: ErrorReason.ValueType  # 402
 """No driver has this name. Metadata: `driver`."""
 ERROR_REASON_NOT_PROVISIONED: ErrorReason.ValueType  # 403
 """The provider knows no such environment. Metadata: `uid`."""
 ERROR_REASON_HANDLE_INVALID: ErrorReason.ValueType  # 404
-"""The handle is not one of this driver and node, or is older than supported."""
+"""The handle is not one of this driver and node, or is older than supported. Metadata at times:
+`driver`, `node`.
+"""
 ERROR_REASON_ACTIVATION_FAILED: ErrorReason.ValueType  # 405
 """The sandbox could not be started. Metadata: `cause`."""
 ERROR_REASON_PROVISIONED_DIFFERENTLY: ErrorReason.ValueType  # 406
@@ -531,7 +626,7 @@ one in force now. Metadata: `uid`, `generation`.
 """
 ERROR_REASON_IMAGE_UNAVAILABLE: ErrorReason.ValueType  # 411
 """The image is not there and cannot be fetched, is not made for this machine, or is gone.
-Metadata: `image`, `cause`, `remedy`.
+Metadata: `image`. Metadata at times: `cause`.
 """
 ERROR_REASON_NODE_UNAVAILABLE: ErrorReason.ValueType  # 430
 """The node that the workspace is on does not answer. Metadata: `node`."""
@@ -544,7 +639,9 @@ ERROR_REASON_BUILD_FAILED: ErrorReason.ValueType  # 420
 Metadata: `cause`, the end of what was said.
 """
 ERROR_REASON_COMMITS_MISSING: ErrorReason.ValueType  # 432
-"""Commits are needed that this node has not, and cannot fetch. Metadata: `commit`."""
+"""Commits are needed that this node has not, and cannot fetch. Metadata: `commit`. Metadata at
+times: `cause`.
+"""
 ERROR_REASON_COMMITS_INVALID: ErrorReason.ValueType  # 433
 """The commits of a workspace that one node sent to another are damaged or not complete.
 Metadata: `commit`, `cause`.
@@ -566,9 +663,9 @@ ERROR_REASON_EXECUTION_ENDED: ErrorReason.ValueType  # 506
 ERROR_REASON_OFFSET_OUT_OF_RANGE: ErrorReason.ValueType  # 507
 """The offset is beyond the end of the output. Metadata: `end`."""
 ERROR_REASON_PROCESS_LIMIT: ErrorReason.ValueType  # 508
-"""The environment is at its limit of processes. Metadata: `limit`."""
+"""The environment is at its limit of processes. Metadata at times: `uid`."""
 ERROR_REASON_AGENT_TOO_OLD: ErrorReason.ValueType  # 509
-"""The agent in the sandbox speaks no version that this service knows."""
+"""The agent in the sandbox speaks no version that this service knows. Metadata at times: `uid`."""
 ERROR_REASON_FILE_NOT_FOUND: ErrorReason.ValueType  # 510
 """The file or directory does not exist. Metadata: `path`."""
 ERROR_REASON_PATH_OUTSIDE: ErrorReason.ValueType  # 511
@@ -581,20 +678,24 @@ ERROR_REASON_DIRECTORY_NOT_EMPTY: ErrorReason.ValueType  # 514
 """The directory is not empty. Metadata: `path`."""
 ERROR_REASON_FILE_CHANGED: ErrorReason.ValueType  # 515
 """The file is not the one with that etag any more, or was replaced while it was read.
-Metadata: `path`.
+Metadata at times: `path`; `etag`, the current one; `command`, of git, which came upon it.
 """
 ERROR_REASON_FILE_PERMISSION: ErrorReason.ValueType  # 516
 """The environment's own permissions forbid it. Metadata: `path`."""
 ERROR_REASON_NO_SPACE: ErrorReason.ValueType  # 517
 """No space is left for the file. Metadata: `path`."""
 ERROR_REASON_AGENT_UNAVAILABLE: ErrorReason.ValueType  # 518
-"""The agent in the sandbox broke off the conversation; retry."""
+"""The agent in the sandbox broke off the conversation; retry. Metadata at times: `name`, `uid`,
+`path`, `cause`.
+"""
 ERROR_REASON_PATH_TOO_LONG: ErrorReason.ValueType  # 519
 """The name of a file or directory is too long. Metadata: `path`."""
 ERROR_REASON_EXECUTION_RUNNING: ErrorReason.ValueType  # 520
 """The execution is still running. Metadata: `name`."""
 ERROR_REASON_UPLOAD_INCOMPLETE: ErrorReason.ValueType  # 521
-"""The upload stopped before its last message: nothing was written. Metadata: `path`."""
+"""The upload stopped before its last message: nothing was written. Metadata at times: `path`,
+and how many bytes were `received`.
+"""
 ERROR_REASON_INPUT_NOT_OPEN: ErrorReason.ValueType  # 522
 """The command was started without an input. Metadata: `name`."""
 ERROR_REASON_INPUT_CLOSED: ErrorReason.ValueType  # 523

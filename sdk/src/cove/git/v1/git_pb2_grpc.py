@@ -209,6 +209,7 @@ class GitServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
         * FAILED_PRECONDITION, ERROR_REASON_WORKTREE_TOO_OLD: an earlier version made it.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_WORKTREE_TOO_LARGE: more than git gets through.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -236,6 +237,7 @@ class GitServiceServicer(object):
         head.
         * FAILED_PRECONDITION, ERROR_REASON_COMMITS_REFUSED: what was committed inside cannot be taken.
         * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_WORKTREE_TOO_LARGE: more than git gets through.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -388,7 +390,7 @@ class GitServiceServicer(object):
         * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: one of the uids has none.
         * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `uids` are not all of one repository.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
-        * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: two differ in too much to be compared.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_WORKTREE_TOO_LARGE: two differ in too much to be compared.
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.39.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

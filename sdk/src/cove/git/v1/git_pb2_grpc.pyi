@@ -62,6 +62,7 @@ class GitServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
     * FAILED_PRECONDITION, ERROR_REASON_WORKTREE_TOO_OLD: an earlier version made it.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_WORKTREE_TOO_LARGE: more than git gets through.
     """
     GetDiff: _aio.UnaryStreamMultiCallable[_git_pb2.GetDiffRequest, _git_pb2.GetDiffResponse]
     """Streams a diff: each file, then its patch in chunks, at last `end`. Every limit
@@ -81,6 +82,7 @@ class GitServiceStub:
       head.
     * FAILED_PRECONDITION, ERROR_REASON_COMMITS_REFUSED: what was committed inside cannot be taken.
     * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_WORKTREE_TOO_LARGE: more than git gets through.
     """
     GetProvenance: _aio.UnaryUnaryMultiCallable[_git_pb2.GetProvenanceRequest, _git_pb2.GetProvenanceResponse]
     """Returns where a commit comes from, as it was signed when the commit was made.
@@ -188,7 +190,7 @@ class GitServiceStub:
     * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: one of the uids has none.
     * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `uids` are not all of one repository.
     * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
-    * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: two differ in too much to be compared.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_WORKTREE_TOO_LARGE: two differ in too much to be compared.
     * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.39.
     """
     MergeBranch: _aio.UnaryUnaryMultiCallable[_git_pb2.MergeBranchRequest, _git_pb2.MergeBranchResponse]
@@ -326,6 +328,7 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
         * FAILED_PRECONDITION, ERROR_REASON_WORKTREE_TOO_OLD: an earlier version made it.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_WORKTREE_TOO_LARGE: more than git gets through.
         """
 
     @_abc_1.abstractmethod
@@ -357,6 +360,7 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
           head.
         * FAILED_PRECONDITION, ERROR_REASON_COMMITS_REFUSED: what was committed inside cannot be taken.
         * ALREADY_EXISTS, ERROR_REASON_REQUEST_ID_REUSED: same request id, other content.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_WORKTREE_TOO_LARGE: more than git gets through.
         """
 
     @_abc_1.abstractmethod
@@ -530,7 +534,7 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: one of the uids has none.
         * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `uids` are not all of one repository.
         * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: the state's disk is nearly full.
-        * RESOURCE_EXHAUSTED, ERROR_REASON_MESSAGE_TOO_LARGE: two differ in too much to be compared.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_WORKTREE_TOO_LARGE: two differ in too much to be compared.
         * FAILED_PRECONDITION, ERROR_REASON_CAPABILITY_MISSING: this host's git is older than 2.39.
         """
 
