@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -317,8 +317,14 @@ class _Tenant(grpc.aio.UnaryUnaryClientInterceptor):
 
 
 @asynccontextmanager
-async def staged(folder: Path, *, apart: bool = False, database: str = "") -> AsyncIterator[Stage]:
-    """Launcher, registry, git, provider and executor, each behind a proxy.
+async def staged(
+    folder: Path,
+    *,
+    apart: bool = False,
+    database: str = "",
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> AsyncIterator[Stage]:
+    """Launcher, registry, git, provider and executor, each behind a proxy; `settings` by service.
 
     With `apart` the registry is a process of its own; with a `database` of PostgreSQL, too, and
     there is another on it: `Stage.beside`.
@@ -331,6 +337,16 @@ async def staged(folder: Path, *, apart: bool = False, database: str = "") -> As
         "runtime": runtime,
         "shutdown_grace": timedelta(seconds=1),
     }
+    changed: dict[str, dict[str, Any]] = {
+        "git": {"local_roots": (folder,), "allowed_hosts": ("127.0.0.1",)},
+        "provider": {"egress_networks": ("127.0.0.0/8",)},
+    }
+    for name, changes in (settings or {}).items():
+        changed.setdefault(name, {}).update(changes)
+
+    def of(service: str) -> dict[str, Any]:
+        return shared | changed.get(service, {})
+
     times = Times()
     repository = await asyncio.to_thread(make_repository, folder / "origin.git")
     try:
@@ -347,12 +363,12 @@ async def staged(folder: Path, *, apart: bool = False, database: str = "") -> As
                 beside = (await stack.enter_async_context(registry(other))).address
             if not service:
                 await stack.enter_async_context(
-                    registry(RegistryConfig(**shared), now=times.wall_ns)
+                    registry(RegistryConfig(**of("registry")), now=times.wall_ns)
                 )
             for app in (
-                git(GitConfig(**shared, local_roots=(folder,), allowed_hosts=("127.0.0.1",))),
-                provider(ProviderConfig(**shared, egress_networks=("127.0.0.0/8",))),
-                executor(ExecutorConfig(**shared)),
+                git(GitConfig(**of("git"))),
+                provider(ProviderConfig(**of("provider"))),
+                executor(ExecutorConfig(**of("executor"))),
             ):
                 await stack.enter_async_context(app)
             proxies = [
