@@ -72,12 +72,11 @@ async def node_lost(t: Try) -> Lost:
     (folder := t.world.folder / "alone").mkdir()
     workspace = pb.Workspace(spec=registry_pb2.EnvironmentSpec())
     request = pb.CreateWorkspaceRequest(workspace_id="no-node", workspace=workspace)
-    async with staged(folder) as stage:
-        async with opened(stage, "several", **nodes(stage, "p")) as doors:
-            made = await once_it_answers(doors, request)
-            stage.provider.fail("GetCapabilities")
-            await failed(doors, made.workspace.name)
-            yield doors, made.workspace.name
+    async with staged(folder) as stage, opened(stage, "several", **nodes(stage, "p")) as doors:
+        made = await once_it_answers(doors, request)
+        stage.provider.fail("GetCapabilities")
+        await failed(doors, made.workspace.name)
+        yield doors, made.workspace.name
 
 
 LOST: Final[Mapping[str, Callable[[Try], AbstractAsyncContextManager[tuple[Doors, str]]]]] = {
