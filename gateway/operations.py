@@ -14,6 +14,7 @@ import grpc
 from cove.registry.v1.registry_pb2 import Environment
 from gateway.deadlines import Deadlines
 from gateway.errors import LeaseLost, WorkspaceNotFound
+from gateway.names import workspace_name
 from gateway.records import Cause, Operation, Records
 from servicekit import calls
 from servicekit.errors import DeadlineExceeded, ServiceError
@@ -184,7 +185,10 @@ class Operations:
             if renewing.done():
                 renewing.result()
             if preempted.done():
-                raise LeaseLost("another operation has it")
+                raise LeaseLost(
+                    "another operation on the workspace has broken this one off",
+                    name=workspace_name(claimed.name),
+                )
             raise DeadlineExceeded("it took longer than it may", seconds=f"{limit.seconds}")
         finally:
             await _end(*tasks)

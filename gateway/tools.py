@@ -154,7 +154,7 @@ def retold(
     """What a tool said, in words of the gateway's API: the same code, reason and details.
 
     `words` are replaced wherever the failure names something, `fields` in its field
-    violations; `metadata` is added.
+    violations, and where the message names them; `metadata` is added.
     """
     status = told(error)
     if status is None:
@@ -177,7 +177,10 @@ def retold(
             packed.Pack(info)
         elif detail.Unpack(bad):
             for field in bad.field_violations:
+                before = f"{field.field}: {field.description}"
                 field.field = (fields or {}).get(field.field, field.field)
+                if told_again.message == before:
+                    told_again.message = f"{field.field}: {field.description}"
             packed.Pack(bad)
         elif detail.Unpack(precondition):
             for each in precondition.violations:

@@ -46,8 +46,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "ETAG_MISMATCH": _READ_AGAIN,
     "TRANSITION_FORBIDDEN": "Read the environment and wait for a state that allows this.",
     "OPERATION_IN_PROGRESS": "Wait for the operation to end, then retry.",
-    "LEASE_LOST": "Read what it is about, to see what has become of it; claim a lease again before "
-    "going on.",
+    "LEASE_LOST": "Read the workspace to see what has become of it, then call again if that still "
+    "makes sense; who held a lease claims it again first.",
     "REVISION_COMPACTED": "Watch again without a revision: a snapshot comes first.",
     "REVISION_IN_FUTURE": "Watch from a revision that this registry has sent.",
     "WATCHER_TOO_SLOW": "Watch again from the last revision received.",
@@ -117,7 +117,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "made with `rebuild` is made again elsewhere by itself.",
     "COMMITS_MISSING": "Send the commits with all that they need.",
     "COMMITS_INVALID": "Look at the repository of the sending node with `git fsck`.",
-    "HANDLE_STALE": "Ask the provider for the handle in force, and use that.",
+    "HANDLE_STALE": "Repeat the call, for which the gateway asks for the handle in force; services "
+    "ask the provider.",
     "BUILD_FAILED": "Read the cause; name another image, or mend the setup.",
     "HANDLE_INVALID": "Provision the environment again and use the new handle.",
     "ACTIVATION_FAILED": "Read the cause; correct the spec or the host, then retry.",

@@ -77,7 +77,7 @@ class MalformedJson(InvalidArgument):
     reason = ErrorReason.ERROR_REASON_MALFORMED_JSON
 
     def __init__(self, problem: str) -> None:
-        super().__init__("", problem)
+        super().__init__("", problem, violations=[Violation("body", problem)])
 
 
 class RangeNotSatisfiable(InvalidArgument):

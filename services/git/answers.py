@@ -21,6 +21,8 @@ from services.git.remote import Remote
 
 _PROGRESS: Final = re.compile(r"(?:remote: )?([A-Z][a-z]+ [a-z]+): +\d+% \((\d+)/(\d+)\)")
 _SHA1_LENGTH: Final = 40
+_OUR_OWN: Final = "askpass"
+"""In what git says of a password that nobody is asked for, as we have it do."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -181,6 +183,10 @@ def failure(remote: Remote, errors: str) -> Exception:
 
 def _cause(errors: str) -> str:
     lines = [line for line in re.split(r"[\r\n]+", errors) if line.strip()]
-    telling = [line for line in lines if line.startswith(("fatal:", "error:", "ssh:"))]
+    telling = [
+        line
+        for line in lines
+        if line.startswith(("fatal:", "error:", "ssh:")) and _OUR_OWN not in line
+    ]
     text = (telling or lines or [""])[0]
     return "".join(char for char in text if char.isprintable())[:300]

@@ -166,7 +166,7 @@ class Records:
         What was kept before survives one in any case, if it was durable.
         """
         if self._branches.get(_branch(record), record.uid) != record.uid:
-            raise BranchExists("another worktree has the branch", branch=record.branch)
+            raise BranchExists("another workspace has the branch", branch=record.branch)
         directory = self.directory(record.uid)
         directory.mkdir(exist_ok=True, mode=0o711)
         data = json.dumps(written(record)).encode()

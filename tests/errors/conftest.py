@@ -34,11 +34,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class _Rude(asyncio.Protocol):
-    """Hangs up on whoever calls."""
+    """Serves nobody."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        transport.abort()
+        transport.write(b"HTTP/1.1 503 Later\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        transport.close()
 
 
 @pytest_asyncio.fixture(scope=SESSION, loop_scope=SESSION)

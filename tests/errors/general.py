@@ -8,6 +8,7 @@ from cove.gateway.v1 import gateway_pb2 as pb
 from cove.options.v1.options_pb2 import Role
 from cove.registry.v1 import registry_pb2
 from servicekit.errors import DeadlineExceeded, InvalidArgument
+from services.git.errors import CellLost
 from tests.errors.cases import GRPC, HTTP, provokes
 from tests.errors.doors import Door, Http, Refusal
 from tests.errors.world import Doors, Try
@@ -77,8 +78,9 @@ async def internal(t: Try) -> Refusal:
 
 @provokes("SERVICE_UNAVAILABLE", "UNAVAILABLE")
 async def service_unavailable(t: Try) -> Refusal:
+    """Git's cell has just ended. Where git itself is away, the gateway waits for it a while."""
     name = await t.shared()
-    t.stage.git.fail("GetWorktreeStatus")
+    t.stage.git.fail("GetWorktreeStatus", CellLost("the cell has ended"))
     try:
         return await t.door.ask("GetWorktreeStatus", pb.GetWorktreeStatusRequest(name=name))
     finally:

@@ -6,7 +6,7 @@ from cove.gateway.v1 import gateway_pb2 as pb
 from cove.git.v1 import git_pb2
 from cove.registry.v1 import registry_pb2
 from services.git import scan, worktrees
-from tests.errors.cases import provokes
+from tests.errors.cases import GRPC, provokes
 from tests.errors.doors import Refusal
 from tests.errors.world import Try, limited
 from tests.support.repository import git, make_repository
@@ -50,7 +50,9 @@ async def repository_not_found(t: Try) -> Refusal:
 
 @provokes("REPOSITORY_ACCESS_DENIED", "PERMISSION_DENIED")
 async def repository_access_denied(t: Try) -> Refusal:
-    return await create(t, "x", repository=t.world.remote)
+    refused = await create(t, "x", repository=t.world.remote)
+    assert "askpass" not in refused.metadata["cause"]
+    return refused
 
 
 @provokes("REMOTE_FORBIDDEN", "INVALID_ARGUMENT")
@@ -79,77 +81,97 @@ async def branch_invalid(t: Try) -> Refusal:
     return await create(t, "x", branch="no..such")
 
 
+async def topic(t: Try) -> tuple[str, Path]:
+    """A workspace with a commit on its branch, and its origin, whose `main` went on meanwhile."""
+
+    async def make() -> tuple[str, Path]:
+        origin = bare(t, "topic", file="one\n")
+        name = await t.workspace("topic", repository=f"file://{origin}")
+        await t.run(name, "echo two > file")
+        await t.commit(name)
+        advance(origin, file="three\n")
+        return name, origin
+
+    return await t.once("topic", make)
+
+
 @provokes("NOTHING_TO_COMMIT", "FAILED_PRECONDITION")
 async def nothing_to_commit(t: Try) -> Refusal:
-    name = await t.workspace("clean", repository="")
+    name, _ = await topic(t)
     return await t.door.ask("CreateCommit", pb.CreateCommitRequest(parent=name, commit=change()))
 
 
 @provokes("HEAD_MOVED", "ABORTED")
 async def head_moved(t: Try) -> Refusal:
-    name = await t.workspace("moved")
-    await t.run(name, "echo x > new")
+    name, _ = await topic(t)
     request = pb.CreateCommitRequest(parent=name, commit=change(), expected_head="0" * 40)
     return await t.door.ask("CreateCommit", request)
 
 
 @provokes("NON_FAST_FORWARD", "FAILED_PRECONDITION")
 async def non_fast_forward(t: Try) -> Refusal:
-    origin = bare(t, "behind")
-    name = await t.workspace("behind", repository=f"file://{origin}")
-    await t.run(name, "echo x > new")
-    await t.commit(name)
-    advance(origin, other="y")
+    name, _ = await topic(t)
     return await t.door.ask("PushBranch", pb.PushBranchRequest(name=name, remote_branch="main"))
 
 
 @provokes("BRANCH_CHECKED_OUT", "FAILED_PRECONDITION")
 async def branch_checked_out(t: Try) -> Refusal:
-    origin = bare(t, "out").parent / "work"
-    name = await t.workspace("out", repository=f"file://{origin}")
-    await t.run(name, "echo x > new")
-    await t.commit(name)
-    return await t.door.ask("PushBranch", pb.PushBranchRequest(name=name, remote_branch="main"))
+    name, origin = await topic(t)
+    work = origin.parent / "work"
+    if t.door.name == GRPC:
+        git(work, "switch", "-q", "-C", "out", "main~1")
+    request = pb.PushBranchRequest(name=name, remote=f"file://{work}", remote_branch="out")
+    return await t.door.ask("PushBranch", request)
 
 
 @provokes("PUSH_REJECTED", "FAILED_PRECONDITION")
 async def push_rejected(t: Try) -> Refusal:
-    origin = bare(t, "strict")
-    git(origin, "config", "receive.hideRefs", "refs/heads/main")
-    name = await t.workspace("strict", repository=f"file://{origin}")
-    await t.run(name, "echo x > new")
-    await t.commit(name)
-    return await t.door.ask("PushBranch", pb.PushBranchRequest(name=name, remote_branch="main"))
+    name, origin = await topic(t)
+    git(origin, "config", "receive.hideRefs", "refs/heads/hidden")
+    return await t.door.ask("PushBranch", pb.PushBranchRequest(name=name, remote_branch="hidden"))
 
 
 @provokes("NO_REMOTE", "FAILED_PRECONDITION")
 async def no_remote(t: Try) -> Refusal:
-    name = await t.workspace("alone", repository="")
-    await t.run(name, "echo x > new")
-    await t.commit(name)
-    return await t.door.ask("PushBranch", pb.PushBranchRequest(name=name))
+    async def make() -> str:
+        name = await t.workspace("alone", repository="")
+        await t.run(name, "echo x > new")
+        await t.commit(name)
+        return name
+
+    request = pb.PushBranchRequest(name=await t.once("alone", make))
+    return await t.door.ask("PushBranch", request)
 
 
 @provokes("HEADS_DIVERGED", "ABORTED")
 async def heads_diverged(t: Try) -> Refusal:
-    """A commit inside, while the branch went on outside."""
-    name = await t.workspace("apart")
-    await t.run(name, "echo x > outside; echo y > inside")
-    script = f"git add inside && git {AUTHOR} commit -qm Inside"
-    request = pb.CreateCommitRequest(parent=name, commit=change(), paths=["outside"])
-    await t.ok("CreateCommit", request)
-    await t.run(name, f"git reset -q --hard HEAD~1; echo y > inside; {script}")
-    await t.run(name, "echo z > more")
-    request = pb.CreateCommitRequest(parent=name, commit=change())
-    return await t.door.ask("CreateCommit", request)
+    """A commit inside, beside the one that was made outside."""
+
+    async def make() -> str:
+        name = await t.workspace("apart", repository="")
+        await t.run(name, "echo x > first")
+        await t.commit(name)
+        await t.run(name, "echo x > outside")
+        await t.commit(name)
+        inside = f"echo y > inside; git add inside; git {AUTHOR} commit -qm Inside"
+        await t.run(name, f"git reset -q --hard HEAD~1; {inside}; echo z > more")
+        return name
+
+    name = await t.once("apart", make)
+    return await t.door.ask("CreateCommit", pb.CreateCommitRequest(parent=name, commit=change()))
 
 
 @provokes("COMMITS_REFUSED", "FAILED_PRECONDITION")
 async def commits_refused(t: Try) -> Refusal:
     """The head inside names something that is no commit."""
-    name = await t.workspace("broken")
-    script = "echo x > new; b=.git/$(git symbolic-ref HEAD); mkdir -p $(dirname $b)"
-    await t.run(name, f"{script}; git hash-object -w new > $b")
+
+    async def make() -> str:
+        name = await t.workspace("broken")
+        script = "echo x > new; b=.git/$(git symbolic-ref HEAD); mkdir -p $(dirname $b)"
+        await t.run(name, f"{script}; git hash-object -w new > $b")
+        return name
+
+    name = await t.once("broken", make)
     return await t.door.ask("CreateCommit", pb.CreateCommitRequest(parent=name, commit=change()))
 
 
@@ -158,43 +180,39 @@ async def provenance_not_found(t: Try) -> Refusal:
     return await t.door.ask("GetProvenance", pb.GetProvenanceRequest(name=await t.shared()))
 
 
-async def _topic(t: Try, name: str) -> tuple[str, Path]:
-    """A workspace with a commit on its branch, and the origin of it."""
-    origin = bare(t, name, file="one\n")
-    made = await t.workspace(name, repository=f"file://{origin}")
-    await t.run(made, "echo two > file")
-    await t.commit(made)
-    return made, origin
-
-
 @provokes("MERGE_CONFLICT", "FAILED_PRECONDITION")
 async def merge_conflict(t: Try) -> Refusal:
-    name, origin = await _topic(t, "conflict")
-    advance(origin, file="three\n")
+    name, _ = await topic(t)
     return await t.door.ask("MergeBranch", pb.MergeBranchRequest(name=name, target="main"))
 
 
 @provokes("UNRELATED_HISTORIES", "FAILED_PRECONDITION")
 async def unrelated_histories(t: Try) -> Refusal:
-    name, origin = await _topic(t, "strangers")
+    name, origin = await topic(t)
     work = origin.parent / "work"
-    git(work, "checkout", "-q", "--orphan", "fresh")
-    git(work, "commit", "-qm", "Anew")
-    git(work, "push", "-q", str(origin), "fresh")
+    if t.door.name == GRPC:
+        git(work, "switch", "-q", "--orphan", "fresh")
+        git(work, "commit", "-q", "--allow-empty", "-m", "Anew")
+        git(work, "push", "-q", str(origin), "fresh")
     return await t.door.ask("MergeBranch", pb.MergeBranchRequest(name=name, target="fresh"))
 
 
 @provokes("NOT_LINEAR", "FAILED_PRECONDITION")
 async def not_linear(t: Try) -> Refusal:
-    name, origin = await _topic(t, "knot")
-    script = (
-        f"git checkout -q -b side HEAD~1; echo s > side; git add side; git {AUTHOR} commit -qm S"
-    )
-    back = f"git checkout -q -; git {AUTHOR} merge -q --no-edit side"
-    await t.run(name, f"{script}; {back}")
-    advance(origin, other="y\n")
+    """One of the workspace's commits is a merge, made inside."""
+
+    async def make() -> str:
+        origin = bare(t, "knot")
+        name = await t.workspace("knot", repository=f"file://{origin}")
+        one = f"echo o > one; git add one; git {AUTHOR} commit -qm One"
+        two = "git checkout -q -b side HEAD~1; echo s > side; git add side"
+        two += f"; git {AUTHOR} commit -qm Side"
+        await t.run(name, f"{one}; {two}; git checkout -q -; git {AUTHOR} merge -q --no-edit side")
+        advance(origin, other="y\n")
+        return name
+
     request = pb.MergeBranchRequest(
-        name=name, target="main", strategy=git_pb2.MERGE_STRATEGY_REBASE
+        name=await t.once("knot", make), target="main", strategy=git_pb2.MERGE_STRATEGY_REBASE
     )
     return await t.door.ask("MergeBranch", request)
 

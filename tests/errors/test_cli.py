@@ -20,6 +20,10 @@ REMEDIES: Final = {"WORKSPACE_NOT_FOUND", "WORKSPACE_EXISTS", "EXECUTION_NOT_FOU
 """Of these the command line knows what to type."""
 
 
+SHORT: Final = {"WORKSPACE_EXISTS", "PROGRAM_NOT_FOUND", "DRIVER_UNKNOWN", "UNAUTHENTICATED"}
+"""What `make test` types; the others belong to `make test-long`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Typed:
     """A command whose call is refused as the one in the table is."""
@@ -68,7 +72,10 @@ async def cove(world: World, typed: Typed, *more: str) -> tuple[int, str]:
     return process.returncode, said.decode()
 
 
-@pytest.mark.parametrize("reason", TYPED)
+@pytest.mark.parametrize(
+    "reason",
+    [pytest.param(each, marks=[] if each in SHORT else [pytest.mark.long]) for each in TYPED],
+)
 async def test_a_command_fails_with_the_reason_and_says_the_same(world: World, reason: str) -> None:
     typed = TYPED[reason]
     t = Try(world=world, door=world.doors.grpc)

@@ -114,9 +114,11 @@ def check_details(refusal: Refusal, promised: Promise) -> None:
     assert bool(quota) == (refusal.reason in LIMITS)
     state = refusal.detail(error_details_pb2.PreconditionFailure)
     assert bool(state) == (refusal.reason in STATES)
+    for each in bad.field_violations[:1] if bad else ():
+        assert refusal.status.message in (f"{each.field}: {each.description}", each.description)
     for each in bad.field_violations if bad else ():
         assert each.description
-        assert each.field or refusal.reason == "MALFORMED_JSON"
+        assert each.field
     for each in (*(quota.violations if quota else ()), *(state.violations if state else ())):
         assert each.subject
         assert each.description

@@ -3,13 +3,13 @@
 import contextlib
 import itertools
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 import grpc
 import httpx
@@ -26,6 +26,8 @@ from gateway.app import gateway
 from gateway.config import Config
 from tests.errors.doors import Door, Grpc, Http
 from tests.gateway.stage import TENANT, TOOLS, Stage
+
+T = TypeVar("T")
 
 FILES: Final = {
     "registry": registry_pb2.DESCRIPTOR,
@@ -64,6 +66,8 @@ class World:
     """URL of a repository behind a password."""
     silent: str = ""
     """URL of a host that breaks off."""
+    made: dict[str, Any] = field(default_factory=dict)
+    """What several provocations share, by name."""
     tight: "World | None" = None
     """The other one, which is at its limits."""
 
@@ -106,6 +110,12 @@ class Try:
 
     def id(self, name: str) -> str:
         return f"{name}-{self.door.name}"
+
+    async def once(self, what: str, make: Callable[[], Awaitable[T]]) -> T:
+        """What `make` makes, which is done once for all: a call that is refused changes nothing."""
+        if what not in self.world.made:
+            self.world.made[what] = await make()
+        return cast("T", self.world.made[what])
 
     async def ok(self, rpc: str, *requests: Any) -> Any:
         """What has to go well first."""
