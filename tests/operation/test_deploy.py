@@ -57,6 +57,13 @@ def test_a_unit_has_no_more_rights_than_its_container(name: str) -> None:
         assert unit["SystemCallFilter"] == ["@system-service"]
 
 
+def test_what_every_call_waits_for_has_the_processor_first() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    first = {name for name in PROCESSES if "CPUWeight" in settings(name)}
+    assert first == {name for name in compose if "cpu_shares" in compose[name]}
+    assert first == {"gateway", "registry"}
+
+
 def test_systemd_finds_the_units_right(tmp_path: Path) -> None:
     if not shutil.which("systemd-analyze"):
         pytest.skip("no systemd-analyze on this machine")

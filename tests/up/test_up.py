@@ -71,6 +71,10 @@ async def test_it_tells_where_it_is_and_leaves_nothing_behind(tmp_path: Path) ->
         again = await suite.cove("up", "--state", str(suite.state), "--runtime", str(suite.runtime))
         assert again.status == 1
         assert f"process {suite.process.pid}" in again.errors
+        nice = {name: os.getpriority(os.PRIO_PROCESS, suite.pid(name)) for name in SERVICES}
+        first = os.getpriority(os.PRIO_PROCESS, 0)
+        assert nice["gateway"] == nice["registry"] == first
+        assert nice["executor"] == nice["git"] == nice["provider"] == min(19, first + 5)
         processes = [suite.launcher_pid(), *children(suite.launcher_pid()), suite.proxy_pid()]
         processes += [suite.pid(name) for name in SERVICES]
         assert all(processes)
