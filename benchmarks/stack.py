@@ -18,6 +18,8 @@ from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import WorkspaceServiceStub
 
 _BARE: Final = "bare grpc.aio"
+_FAST: Final = "the same on uvloop"
+"""On which the gateway is, too."""
 _AIMS: Final = (
     Aim("all that a call goes through", _BARE, 1.25),
     Aim("gateway", _BARE, 1 / 0.35),
@@ -54,15 +56,14 @@ async def run(suite: Suite, folder: Path) -> None:
     token.write_text(TOKEN)
     async with (
         _server("bare", folder) as (bare, bare_pid),
-        _server("whole", folder) as (
-            whole,
-            whole_pid,
-        ),
+        _server("fast", folder) as (fast, fast_pid),
+        _server("whole", folder) as (whole, whole_pid),
     ):
         request = pb.GetWorkspaceRequest(name="workspaces/stack")
         shown = (("authorization", f"Bearer {TOKEN}"),)
         actions: dict[str, Action] = {
             _BARE: costing(bare_pid, lambda: bare.GetWorkspace(request, metadata=shown)),
+            _FAST: costing(fast_pid, lambda: fast.GetWorkspace(request, metadata=shown)),
             "all that a call goes through": costing(
                 whole_pid, lambda: whole.GetWorkspace(request, metadata=shown)
             ),
@@ -72,7 +73,7 @@ async def run(suite: Suite, folder: Path) -> None:
             ),
         }
         medians = await interleaved(actions, rounds=15)
-    report("processor time of a call", medians, [_BARE], _AIMS)
+    report("processor time of a call", medians, [_BARE, _FAST], _AIMS)
 
 
 @asynccontextmanager

@@ -1,4 +1,5 @@
-"""One RPC of the gateway whose answer is ready, behind all that a call goes through, or bare."""
+"""One RPC of the gateway whose answer is ready: behind all that a call goes through, on the loop
+that the gateway has (`whole`), or bare, on Python's loop (`bare`) and on that one (`fast`)."""
 
 import asyncio
 import gc
@@ -13,6 +14,7 @@ from cove.gateway.v1 import gateway_pb2 as pb
 from gateway.config import Config
 from gateway.identity.file import FileAuthenticator
 from servicekit import logs
+from servicekit.loops import fast
 from servicekit.rates import Limiter, Rates
 from servicekit.server import serving
 from servicekit.status import Context
@@ -65,7 +67,7 @@ async def _whole(folder: Path, address: str) -> AsyncIterator[None]:
 
 async def _serve(kind: str, folder: Path) -> None:
     address = f"unix:{folder}/{kind}"
-    async with _bare(address) if kind == "bare" else _whole(folder, address):
+    async with _whole(folder, address) if kind == "whole" else _bare(address):
         gc.collect()
         gc.freeze()  # As `servicekit.main` does.
         print(address, flush=True)
@@ -74,4 +76,6 @@ async def _serve(kind: str, folder: Path) -> None:
 
 if __name__ == "__main__":
     logs.set_up("gateway", "info", Path("/dev/null").open("w"))  # noqa: SIM115 - to its end.
-    asyncio.run(_serve(sys.argv[1], Path(sys.argv[2])))
+    kind = sys.argv[1]
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop if kind == "bare" else fast) as runner:
+        runner.run(_serve(kind, Path(sys.argv[2])))
