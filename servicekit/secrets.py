@@ -1,8 +1,23 @@
 """Reads secrets from files."""
 
+import os
 from pathlib import Path
+from typing import Final
 
 from servicekit.config import ConfigError
+
+_OTHERS: Final = 0o077
+_WRITABLE: Final = 0o037
+
+
+def open_to_others(found: os.stat_result) -> bool:
+    """Whether others than its owner may read or change a file.
+
+    One that is root's and that root lets our group read is not: so a secret is mounted for a
+    process that is not root, which cannot own it.
+    """
+    let = found.st_uid == 0 and os.geteuid() != 0 and not found.st_mode & _WRITABLE
+    return bool(found.st_mode & _OTHERS) and not let
 
 
 def read_secret(path: Path) -> str:

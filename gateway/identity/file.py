@@ -3,7 +3,6 @@
 import hmac
 import logging
 import os
-import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from gateway.identity.shown import bearer
 from servicekit.config import ConfigError
 from servicekit.errors import Unauthenticated
 from servicekit.identity import Caller, Identity
+from servicekit.secrets import open_to_others
 
 _log = logging.getLogger(__name__)
 
@@ -87,9 +87,9 @@ class NoAuthenticator:
 def _read(path: Path) -> bytes:
     """The file's text. Raises `ConfigError` if it is empty, or open to others than its owner."""
     with path.open("rb") as file:
-        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        found = os.fstat(file.fileno())
         token = file.read().strip()
-    if mode & 0o077:
+    if open_to_others(found):
         raise ConfigError(f"{path}: open to others; chmod 0600")
     if not token:
         raise ConfigError(f"{path}: empty")

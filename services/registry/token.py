@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from servicekit.secrets import open_to_others
 from services.registry.database import make_folder
 from services.registry.errors import StartError
 
@@ -40,7 +41,7 @@ def _close(path: Path) -> None:
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise StartError(f"{path}: not a file: remove it, or put the token there")
-    if found.st_mode & 0o077:
+    if open_to_others(found):
         try:
             path.chmod(0o600)
         except OSError as error:
