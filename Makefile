@@ -37,7 +37,7 @@ SPREAD := --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long test-compose test-docker check lint types layers protos-check lowest bench protos docs docs-site dist lock clean
+.PHONY: help setup demo up test test-long test-compose test-docker check lint types layers protos-check lowest bench protos docs docs-site dist artifacts lock clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -141,6 +141,9 @@ dist: setup ## Build both wheels into .build/dist, and try them.
 	@.build/dist-server/bin/python $(PIP) -c .build/dist-constraints.txt .build/dist/*.whl
 	@rm -rf .build/dist-app && git clone --quiet --bare . .build/dist-app
 	.build/dist-server/bin/python scripts/demo.py .build/dist-app
+
+artifacts: setup ## Write protos, descriptors, OpenAPI and a layout for buf into .build/artifacts.
+	$(BIN)/python scripts/artifacts.py
 
 # No index address is written, so that every mirror serves.
 COMPILE := .build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
