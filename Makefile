@@ -38,6 +38,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test test-long test-compose test-docker check lint types layers protos-check lowest bench protos docs docs-site dist artifacts lock clean
+.PHONY: help setup demo up test test-long test-compose test-docker interop check lint types layers protos-check lowest bench protos docs docs-site dist lock clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,7 +62,7 @@ up: setup ## Start the suite and leave it running.
 
 test: setup ## Run every functional test (some 10 minutes on 2 cores).
 	COVE_CHAOS_TEST_SECONDS=$(CHAOS_TEST_SECONDS) COVE_LOAD_TEST_SECONDS=$(LOAD_TEST_SECONDS) \
-	  $(BIN)/pytest -m "not long and not docker" -n $(PYTEST_WORKERS) $(SPREAD)
+	  $(BIN)/pytest -m "not long and not docker and not interop" -n $(PYTEST_WORKERS) $(SPREAD)
 
 test-long: setup ## Run the long suites: durability, chaos, attacks, fuzz, load. LONG=-k expression picks.
 	COVE_FUZZ_WORKTREES=$(FUZZ_WORKTREES) COVE_KILL_POINTS=$(KILL_POINTS) \
@@ -82,6 +83,10 @@ test-compose: setup ## Run the suite in containers, for real; as root, about 6 m
 # Once more on an image with more in it: `pytest -m docker tests/drivers`. COVE_BASE_TAR saves debootstrap.
 test-docker: setup ## Run the driver docker on an engine of its own; as root, about 3 minutes.
 	$(BIN)/pytest -m "docker and not long" tests/docker tests/drivers
+
+# Builds each with its own tools, into .build/interop; says which are missing. COVE_INTEROP=go,rust picks.
+interop: setup ## Run the clients in other languages against a live suite that loses answers.
+	$(BIN)/pytest -q -m interop tests/interop
 
 check: lint types layers protos-check docs-site lowest ## Check style, types, layers, protos, docs and lowest versions.
 
@@ -156,6 +161,8 @@ lock: ## Resolve the requirements anew.
 	$(COMPILE) --extra docker --extra otel --extra postgres --extra uvloop --group build -c requirements.lock -o requirements-server.lock > /dev/null
 	.build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-annotate -c requirements.lock -o requirements-dagger.lock deploy/dagger/requirements.in > /dev/null
+	.build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-annotate -c requirements.lock -o examples/python/requirements.lock examples/python/requirements.in > /dev/null
 
 clean: ## Remove what was built; never touches a state directory.
 	rm -rf .venv .build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,87 @@
+"""The programs that speak to Cove from other languages, and what each needs of a machine."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parent.parent.parent
+BUILT: Final = ROOT / ".build" / "interop"
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A program of a toolchain."""
+
+    version: tuple[str, ...]
+    """Argv that prints it; its first line that has a digit is shown."""
+
+    brought_by: str
+
+    @property
+    def missing(self) -> bool:
+        return shutil.which(self.version[0]) is None
+
+    def shown(self) -> str:
+        done = subprocess.run(self.version, capture_output=True, text=True, timeout=60)
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        return lines[0].strip() if lines else "?"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """`examples/{folder}/build` leaves two in `.build/interop/{folder}`, which take no options."""
+
+    name: str
+    """In the names of its workspaces."""
+
+    tools: tuple[Tool, ...]
+    folder: str = ""
+    conformance: str = "conformance"
+    example: str = "example"
+    web: bool = False
+    """It speaks gRPC-Web, through Envoy."""
+
+    @property
+    def language(self) -> str:
+        return self.folder or self.name
+
+    @property
+    def build(self) -> Path:
+        return ROOT / "examples" / self.language / "build"
+
+    def built(self, program: str) -> Path:
+        return BUILT / self.language / program
+
+    def missing(self) -> list[str]:
+        """What this machine lacks, and what brings it."""
+        return [f"{tool.version[0]} ({tool.brought_by})" for tool in self.tools if tool.missing]
+
+
+_JAVA: Final = (
+    Tool(("javac", "-version"), "apt-get install openjdk-17-jdk-headless"),
+    Tool(("mvn", "--version"), "apt-get install maven"),
+)
+_CPP: Final = (
+    Tool(("g++", "--version"), "apt-get install g++"),
+    Tool(("cmake", "--version"), "apt-get install cmake"),
+    Tool(("grpc_cpp_plugin", "--help"), "apt-get install protobuf-compiler-grpc libgrpc++-dev"),
+)
+PROGRAMS: Final = (
+    Program("python", (Tool(("python3", "--version"), "apt-get install python3-venv"),)),
+    Program("go", (Tool(("go", "version"), "Go 1.24 or later; apt-get install golang-go"),)),
+    Program("java", _JAVA),
+    Program("rust", (Tool(("cargo", "--version"), "rustup, or apt-get install cargo"),)),
+    Program("cpp", _CPP),
+)
+
+
+def chosen() -> tuple[Program, ...]:
+    """All, or those that COVE_INTEROP names. Raises `ValueError` for a name that is none."""
+    names = [name for name in os.environ.get("COVE_INTEROP", "").split(",") if name]
+    known = {program.name: program for program in PROGRAMS}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"COVE_INTEROP: no {unknown}; there are {', '.join(known)}")
+    return tuple(known[name] for name in names) or PROGRAMS

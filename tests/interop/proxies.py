@@ -1,0 +1,177 @@
+"""Stand between a client and the gateway, and break its connections on purpose.
+
+They know bytes and frames, not messages: what is cut is a real connection of a real client library.
+A connection breaks in two ways, in turn: reset, with what was under way thrown away, or ended.
+"""
+
+import asyncio
+import socket
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final, Protocol, Self
+
+from tests.interop.frames import Frames, Paths
+
+_READ: Final = 1 << 16
+_BOUND: Final = 10.0
+"""Seconds for a client to see that its connection has ended."""
+
+_RESET: Final = struct.pack("ii", 1, 0)
+
+
+class Filter(Protocol):
+    """What one connection goes through."""
+
+    def asked(self, data: bytes) -> None:
+        """What the client said; all of it is passed on."""
+
+    def answered(self, data: bytes) -> tuple[bytes, bool]:
+        """What of the gateway's words is passed on, and whether it ends there."""
+        ...
+
+
+class Proxy(ABC):
+    """Listens on a port of its own while it is `serving`."""
+
+    def __init__(self, upstream: str) -> None:
+        self._upstream = upstream
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.address = ""
+        self.connections = 0
+        self.cuts = 0
+
+    @abstractmethod
+    def filter(self) -> Filter | None:
+        """Of the connection that is number `connections`, from 1; None passes everything."""
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[Self]:
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.address = "{}:{}".format(*server.sockets[0].getsockname())
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        through = self.filter()
+        host, _, port = self._upstream.rpartition(":")
+        back, forth = await asyncio.open_connection(host, int(port))
+        asking = asyncio.create_task(_ask(reader, forth, through))
+        try:
+            with suppress(OSError):
+                if await _answer(back, writer, through):
+                    self.cuts += 1
+                    forth.transport.abort()
+                    await _break(writer, asking, reset=self.cuts % 2 == 1)
+        finally:
+            asking.cancel()
+            forth.transport.abort()
+            writer.transport.abort()
+
+
+class Losing(Proxy):
+    """Odd connections are cut when the first answer comes back, which the client never sees.
+
+    Of the answers of a reset connection the client has seen nothing, of the others their head.
+    """
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(upstream)
+        self.lost: list[str] = []
+        """The RPCs that were carried out, and whose answer was lost."""
+
+    def filter(self) -> Filter | None:
+        return _Loser(self) if self.connections % 2 else None
+
+
+class _Loser:
+    def __init__(self, proxy: Losing) -> None:
+        self._proxy = proxy
+        self._paths = Paths()
+        self._frames = Frames(preface=False)
+        self._head_is_seen = proxy.cuts % 2 == 1
+
+    def asked(self, data: bytes) -> None:
+        self._paths.feed(data)
+
+    def answered(self, data: bytes) -> tuple[bytes, bool]:
+        passed = b""
+        for frame in self._frames.feed(data):
+            if frame.answers:
+                self._proxy.lost.append(self._paths.of(frame.stream))
+                return passed, True
+            if self._head_is_seen or not frame.is_headers:
+                passed += frame.whole
+        return passed, False
+
+
+class Cutting(Proxy):
+    """Cuts each connection after so many bytes from the gateway."""
+
+    def __init__(self, upstream: str, after: int = 1 << 20) -> None:
+        super().__init__(upstream)
+        self._after = after
+
+    def filter(self) -> Filter | None:
+        return _Cutter(self._after)
+
+
+class _Cutter:
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def asked(self, data: bytes) -> None:
+        pass
+
+    def answered(self, data: bytes) -> tuple[bytes, bool]:
+        passed = data[: self._left]
+        self._left -= len(passed)
+        return passed, not self._left
+
+
+async def _ask(
+    reader: asyncio.StreamReader, forth: asyncio.StreamWriter, through: Filter | None
+) -> None:
+    """Until the client has ended; what it says after the gateway has gone is thrown away."""
+    with suppress(OSError):
+        while data := await reader.read(_READ):
+            if through:
+                through.asked(data)
+            if not forth.is_closing():
+                forth.write(data)
+                await forth.drain()
+    forth.transport.abort()
+
+
+async def _answer(
+    back: asyncio.StreamReader, writer: asyncio.StreamWriter, through: Filter | None
+) -> bool:
+    """Until the gateway has ended, or what it says is to be cut; returns whether it is."""
+    while data := await back.read(_READ):
+        passed, cut = through.answered(data) if through else (data, False)
+        writer.write(passed)
+        await writer.drain()
+        if cut:
+            return True
+    return False
+
+
+async def _break(writer: asyncio.StreamWriter, asking: asyncio.Task[None], *, reset: bool) -> None:
+    if reset:
+        connection = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        return
+    writer.write_eof()
+    await asyncio.wait([asking], timeout=_BOUND)
