@@ -1,6 +1,6 @@
 """A live suite for programs in other languages, and a table of how they did."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -51,7 +51,7 @@ class Table:
 
 
 @pytest.fixture(scope="session")
-def table(pytestconfig: pytest.Config) -> Iterator[Table]:
+def table(pytestconfig: pytest.Config) -> Table:
     made = Table()
     pytestconfig.stash[_ROWS] = made.rows
     return made

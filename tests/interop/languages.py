@@ -1,6 +1,7 @@
 """The programs that speak to Cove from other languages, and what each needs of a machine."""
 
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parent.parent.parent
+_NUMBER: Final = re.compile(r"\d+(\.\d+)+")
 BUILT: Final = ROOT / ".build" / "interop"
 
 
@@ -19,10 +21,15 @@ class Tool:
     """Argv that prints it; its first line that has a digit is shown."""
 
     brought_by: str
+    least: tuple[int, ...] = ()
 
     @property
     def missing(self) -> bool:
-        return shutil.which(self.version[0]) is None
+        """Whether it is not there, or too old."""
+        if shutil.which(self.version[0]) is None:
+            return True
+        found = _NUMBER.search(self.shown()) if self.least else None
+        return found is not None and tuple(map(int, found[0].split("."))) < self.least
 
     def shown(self) -> str:
         done = subprocess.run(self.version, capture_output=True, text=True, timeout=60)
@@ -71,7 +78,7 @@ _CPP: Final = (
 )
 PROGRAMS: Final = (
     Program("python", (Tool(("python3", "--version"), "apt-get install python3-venv"),)),
-    Program("go", (Tool(("go", "version"), "Go 1.24 or later; apt-get install golang-go"),)),
+    Program("go", (Tool(("go", "version"), "Go 1.26 or later", (1, 26)),)),
     Program("java", _JAVA),
     Program("rust", (Tool(("cargo", "--version"), "rustup, or apt-get install cargo"),)),
     Program("cpp", _CPP),

@@ -52,7 +52,7 @@ class Scenario:
 def check_lines(run: Scenario) -> None:
     """Compare each line with what it must be; more facts in a line are the program's own."""
     name, none = f"workspaces/{run.workspace}", f"workspaces/none-{run.suffix}"
-    expected = [
+    expected: list[dict[str, Any]] = [
         {"step": "create", "name": name},
         {"step": "again", "same": True},
         _failure("reused", "ALREADY_EXISTS", "REQUEST_ID_REUSED", field=""),
@@ -68,7 +68,7 @@ def check_lines(run: Scenario) -> None:
         {"step": "delete", "deleted": True},
     ]
     known = [
-        {key: value for key, value in line.items() if key in wanted}
+        {key: line[key] for key in line.keys() & wanted.keys()}
         for line, wanted in zip(run.lines, expected, strict=False)
     ]
     assert known == expected

@@ -114,7 +114,8 @@ async def build(program: Program) -> float:
 async def run_to_end(program: Path, variables: dict[str, str], *arguments: str) -> Done:
     """Run a program to its end."""
     process = await asyncio.create_subprocess_exec(
-        *(program, *arguments),
+        program,
+        *arguments,
         env={**os.environ, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

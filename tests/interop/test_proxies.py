@@ -22,6 +22,14 @@ _PARTS: Final = 40
 _MIB: Final = 1 << 20
 
 
+def once(channel: grpc.aio.Channel, path: str = _UNARY) -> Any:
+    return channel.unary_unary(path)
+
+
+def much(channel: grpc.aio.Channel) -> Any:
+    return channel.unary_stream(_STREAM)
+
+
 class Echo(grpc.GenericRpcHandler):
     """Counts what it was asked."""
 
@@ -70,7 +78,7 @@ async def test_every_other_connection_loses_its_first_answer(echo: tuple[Echo, s
         for number in range(6):
             async with fresh(proxy.address) as channel:
                 try:
-                    answers.append(await channel.unary_unary(_UNARY)(b"%d" % number))
+                    answers.append(await once(channel)(b"%d" % number))
                 except grpc.aio.AioRpcError as error:
                     answers.append(error.code())
     assert server.done == [b"%d" % number for number in range(6)]
@@ -105,7 +113,7 @@ def _heads(address: str) -> int:
 async def test_an_answer_that_is_a_failure_is_lost_too(echo: tuple[Echo, str]) -> None:
     async with Losing(echo[1]).serving() as proxy, fresh(proxy.address) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as told:
-            await channel.unary_unary("/test.Echo/Nothing")(b"")
+            await once(channel, "/test.Echo/Nothing")(b"")
         assert told.value.code() is grpc.StatusCode.UNAVAILABLE
     assert proxy.lost == ["/test.Echo/Nothing"]
 
@@ -117,7 +125,7 @@ async def test_a_connection_is_cut_after_so_many_bytes(echo: tuple[Echo, str]) -
             got = 0
             async with fresh(proxy.address) as channel:
                 try:
-                    async for part in channel.unary_stream(_STREAM)(b""):
+                    async for part in much(channel)(b""):
                         got += len(part)
                 except grpc.aio.AioRpcError as error:
                     ends.append((error.code(), got))
@@ -132,7 +140,7 @@ async def test_nothing_is_cut_before(echo: tuple[Echo, str]) -> None:
         Cutting(echo[1], after=64 * _MIB).serving() as proxy,
         fresh(proxy.address) as channel,
     ):
-        parts = [part async for part in channel.unary_stream(_STREAM)(b"")]
+        parts = [part async for part in much(channel)(b"")]
     assert b"".join(parts) == b"".join(bytes([number]) * _PART for number in range(_PARTS))
     assert proxy.cuts == 0
 
