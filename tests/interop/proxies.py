@@ -5,6 +5,7 @@ A connection breaks in two ways, in turn: reset, with what was under way thrown 
 """
 
 import asyncio
+import re
 import socket
 import struct
 from abc import ABC, abstractmethod
@@ -18,6 +19,7 @@ _READ: Final = 1 << 16
 _BOUND: Final = 10.0
 """Seconds for a client to see that its connection has ended."""
 
+_POST: Final = re.compile(rb"POST (/\S+) HTTP/1\.1\r\n")
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
@@ -115,6 +117,41 @@ class _Loser:
             if self._head_is_seen or not frame.is_headers:
                 passed += frame.whole
         return passed, False
+
+
+class LosingWeb(Proxy):
+    """The same for HTTP/1.1 in front of gRPC-Web, where connections are the browser's affair.
+
+    Of the calls of each RPC it is the odd ones that lose their answer. Preflights pass.
+    """
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(upstream)
+        self.lost: list[str] = []
+        self.asked: dict[str, int] = {}
+
+    def filter(self) -> Filter | None:
+        return _WebLoser(self)
+
+
+class _WebLoser:
+    def __init__(self, proxy: LosingWeb) -> None:
+        self._proxy = proxy
+        self._losing = ""
+
+    def asked(self, data: bytes) -> None:
+        """A browser says nothing more until it is answered: where a read begins, a request does."""
+        if post := _POST.match(data):
+            path = post[1].decode()
+            self._proxy.asked[path] = self._proxy.asked.get(path, 0) + 1
+            self._losing = path if self._proxy.asked[path] % 2 else ""
+
+    def answered(self, data: bytes) -> tuple[bytes, bool]:
+        if not self._losing:
+            return data, False
+        self._proxy.lost.append(self._losing)
+        head, end, _ = data.partition(b"\r\n\r\n")
+        return (head + end if self._proxy.cuts % 2 else b""), True
 
 
 class Cutting(Proxy):

@@ -13,8 +13,9 @@ import pytest
 
 from tests.interop.conftest import Table
 from tests.interop.languages import Program, chosen
-from tests.interop.proxies import Cutting, Losing
+from tests.interop.proxies import Cutting, Losing, LosingWeb
 from tests.interop.scenario import LOST, Scenario, check_lines, check_suite
+from tests.interop.web import envoy
 from tests.support.repository import git
 from tests.support.suite import Done, Suite
 
@@ -30,7 +31,7 @@ _RUN: Final = 180.0
 
 @pytest.mark.parametrize("program", chosen(), ids=lambda program: program.name)
 async def test_a_client_does_each_thing_once_and_loses_no_byte(
-    suite: Suite, repository: Path, table: Table, program: Program
+    suite: Suite, repository: Path, tmp_path: Path, table: Table, program: Program
 ) -> None:
     row = table.row(program)
     if row.missing:
@@ -38,10 +39,13 @@ async def test_a_client_does_each_thing_once_and_loses_no_byte(
     row.built = await build(program)
     run = Scenario(program.name, uuid.uuid4().hex[:8])
     async with AsyncExitStack() as stack:
-        losing = await stack.enter_async_context(Losing(suite.grpc).serving())
-        cutting = await stack.enter_async_context(Cutting(suite.grpc).serving())
+        address, lose = suite.grpc, Losing if not program.web else LosingWeb
+        if program.web:
+            address = await stack.enter_async_context(envoy(suite.grpc, tmp_path))
+        losing = await stack.enter_async_context(lose(address).serving())
+        cutting = await stack.enter_async_context(Cutting(address).serving())
         variables = {
-            "COVE_ADDRESS": suite.grpc,
+            "COVE_ADDRESS": address,
             "COVE_TOKEN": suite.token,
             "COVE_REPOSITORY": f"file://{repository}",
             "COVE_SUFFIX": run.suffix,
@@ -63,7 +67,9 @@ async def test_a_client_does_each_thing_once_and_loses_no_byte(
     row.failed = False
 
 
-@pytest.mark.parametrize("program", chosen(), ids=lambda program: program.name)
+@pytest.mark.parametrize(
+    "program", [each for each in chosen() if each.example], ids=lambda program: program.name
+)
 async def test_an_example_does_what_it_says(
     suite: Suite, repository: Path, program: Program
 ) -> None:

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from tests.attacks.wire.frames import Peer
 from tests.interop.frames import Frames, Paths
-from tests.interop.proxies import Cutting, Losing
+from tests.interop.proxies import Cutting, Losing, LosingWeb
 
 _UNARY: Final = "/test.Echo/Once"
 _STREAM: Final = "/test.Echo/Much"
@@ -143,6 +143,41 @@ async def test_nothing_is_cut_before(echo: tuple[Echo, str]) -> None:
         parts = [part async for part in much(channel)(b"")]
     assert b"".join(parts) == b"".join(bytes([number]) * _PART for number in range(_PARTS))
     assert proxy.cuts == 0
+
+
+async def test_every_other_call_of_a_browser_loses_its_answer() -> None:
+    server = await asyncio.start_server(_answering, "127.0.0.1", 0)
+    address = "{}:{}".format(*server.sockets[0].getsockname())
+    async with server, LosingWeb(address).serving() as proxy:
+        calls = [("POST", "/a.B/C"), ("OPTIONS", "/a.B/C"), ("POST", "/a.B/C"), ("POST", "/a.B/D")]
+        answers = [await _web(proxy.address, method, path) for method, path in calls]
+    assert answers == [
+        b"",
+        b"HTTP/1.1 200\r\n\r\nhi",
+        b"HTTP/1.1 200\r\n\r\nhi",
+        b"HTTP/1.1 200\r\n\r\n",
+    ]
+    assert proxy.lost == ["/a.B/C", "/a.B/D"]
+    assert proxy.cuts == 2
+
+
+async def _answering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200\r\n\r\nhi")
+    writer.close()
+
+
+async def _web(address: str, method: str, path: str) -> bytes:
+    """All that comes back; nothing when the connection is reset."""
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"{method} {path} HTTP/1.1\r\n\r\n".encode())
+    try:
+        return await reader.read()
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
 
 
 def test_frames_are_cut_wherever_the_bytes_are() -> None:

@@ -1,0 +1,36 @@
+// The scenario in Node, over gRPC.
+
+import { createClient, type Transport } from "@connectrpc/connect";
+import { createGrpcTransport } from "@connectrpc/connect-node";
+
+import { FileService, type WriteFileRequestSchema } from "#stubs/cove/gateway/v1/gateway_pb";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { showing } from "./calling";
+import { scenario } from "./scenario";
+
+function channel(variable: string): Transport {
+  const interceptors = [showing(process.env.COVE_TOKEN ?? "")];
+  return createGrpcTransport({ baseUrl: `http://${process.env[variable]}`, interceptors });
+}
+
+async function* parts(name: string, path: string, content: string): AsyncGenerator<MessageInitShape<typeof WriteFileRequestSchema>> {
+  const data = new TextEncoder().encode(content);
+  yield { part: { case: "header", value: { name, path } } };
+  yield { part: { case: "data", value: data } };
+  yield { part: { case: "end", value: { bytes: BigInt(data.length) } } };
+}
+
+const direct = channel("COVE_ADDRESS");
+await scenario({
+  language: "typescript",
+  suffix: process.env.COVE_SUFFIX ?? "",
+  repository: process.env.COVE_REPOSITORY ?? "",
+  direct,
+  losing: () => channel("COVE_LOSING_ADDRESS"),
+  cutting: () => channel("COVE_CUTTING_ADDRESS"),
+  write: async (name, path, content) => {
+    const { file } = await createClient(FileService, direct).writeFile(parts(name, path, content));
+    return file!.path;
+  },
+  tell: console.log,
+});
