@@ -128,8 +128,9 @@ protos: setup ## Regenerate what is made of protos/: the stubs, openapi.json.
 	$(BIN)/python scripts/gen_protos.py
 	$(BIN)/python scripts/gen_openapi.py
 
-docs: setup ## Regenerate docs/configuration.md and docs/errors.md.
+docs: setup ## Regenerate docs/configuration.md and docs/errors.md, and what README.md shows of examples.
 	$(BIN)/python scripts/gen_docs.py
+	$(BIN)/python scripts/snippets.py
 
 docs-site: setup ## Make the pages a site, in .build/site.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -165,4 +166,4 @@ lock: ## Resolve the requirements anew.
 	  --no-annotate -c requirements.lock -o examples/python/requirements.lock examples/python/requirements.in > /dev/null
 
 clean: ## Remove what was built; never touches a state directory.
-	rm -rf .venv .build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .build .pytest_cache .mypy_cache .ruff_cache examples/typescript/node_modules

@@ -26,20 +26,21 @@ def run(channel: grpc.Channel, workspace_id: str, url: str, script: str) -> int:
     executions = rpc.ExecutionServiceStub(channel)
     source = rpc.SourceServiceStub(channel)
     # snippet:begin
+    # A request is the same until it is answered, and is carried out once.
     made = {"spec": {"repository": url}}
     create = pb.CreateWorkspaceRequest(workspace_id=workspace_id, workspace=made, request_id=once())
-    again(workspaces.CreateWorkspace, create)  # The same request until it is answered.
+    again(workspaces.CreateWorkspace, create)
     runs = {"spec": {"script": script}}
     start = pb.StartExecutionRequest(parent=name, execution=runs, request_id=once())
     execution = again(executions.StartExecution, start).execution
     ended, _ = follow(channel, execution.name, sys.stdout.buffer.write)  # By offset.
+    # snippet:end
     try:
         commit = pb.CreateCommitRequest(parent=name, commit={"message": script}, request_id=once())
         print("commit", again(source.CreateCommit, commit).commit.id, file=sys.stderr)
     except grpc.RpcError as error:
         if details(error)[0].reason != "ERROR_REASON_NOTHING_TO_COMMIT":
             raise
-        # snippet:end
         print("nothing to commit", file=sys.stderr)
     else:
         again(source.PushBranch, pb.PushBranchRequest(name=name, request_id=once()))

@@ -1,7 +1,9 @@
 """Runs the Python blocks of a page of documentation, in order, as one session.
 
-A `text` block right after one is what it prints. Usage: `blocks.py PAGE`, which is read from the
-standard input, so that its caller may change it; PAGE is its name in tracebacks.
+What is below a comment is not run here: `<!-- snippet: path -->` says that it is cut from a file
+which another test runs. A `text` block right after one is what it prints. Usage: `blocks.py PAGE`,
+which is read from the standard input, so that its caller may change it; PAGE is its name in
+tracebacks.
 """
 
 import io
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _BLOCK: Final = re.compile(
-    r"^```python\n(?P<code>.*?)^```$(?:\n+^```text\n(?P<output>.*?)^```$)?", re.M | re.S
+    r"(?<!-->\n)^```python\n(?P<code>.*?)^```$(?:\n+^```text\n(?P<output>.*?)^```$)?", re.M | re.S
 )
 
 

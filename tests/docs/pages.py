@@ -2,7 +2,8 @@
 
 A fence `sh` or `console` is run. A fence `text` or `json` right after one is what comes back; in
 `console` it stands below each `$ `. A fence below `<!-- not run: why -->` is not run. `python`, and
-what it prints, is test_python_blocks' to run.
+what it prints, is test_python_blocks' to run; what is cut from examples, below
+`<!-- snippet: path -->`, is tests/interop's.
 """
 
 import re
@@ -17,7 +18,18 @@ PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _FENCE: Final = re.compile(r"(?P<indent> *)```(?P<language>[^`]*)")
 _NOT_RUN: Final = re.compile(r"<!-- not run: (?P<why>.+) -->")
 _ANSWERS: Final = ("text", "json")
-_SHOWN: Final = ("ini", "proto", "python", "toml", "yaml")
+_SHOWN: Final = (
+    "cpp",
+    "go",
+    "ini",
+    "java",
+    "proto",
+    "python",
+    "rust",
+    "toml",
+    "typescript",
+    "yaml",
+)
 
 
 class BadPage(Exception):

@@ -42,8 +42,8 @@ func run(ctx context.Context, channel *grpc.ClientConn, id, url, script string) 
 	name := "workspaces/" + id
 	workspaces := v1.NewWorkspaceServiceClient(channel)
 	executions, source := v1.NewExecutionServiceClient(channel), v1.NewSourceServiceClient(channel)
-	// A request id is the same in every retry of one request, which is carried out once.
 	// snippet:begin
+	// A request is the same until it is answered, and is carried out once.
 	made := &v1.Workspace{Spec: &registryv1.EnvironmentSpec{Repository: url}}
 	create := &v1.CreateWorkspaceRequest{WorkspaceId: id, Workspace: made, RequestId: uuid.NewString()}
 	if _, err := cove.Again(ctx, workspaces.CreateWorkspace, create); err != nil {

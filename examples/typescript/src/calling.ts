@@ -63,8 +63,8 @@ export async function follow(
 }
 
 /**
- * Whether a call failed by the way to Cove, and not by Cove, whose failures all have an ErrorInfo. The code alone
- * does not tell: what is cut is Unavailable, Aborted, Internal, Unknown or InvalidArgument, by where it is cut.
+ * Whether a call failed on the way to Cove, and not by Cove, whose failures all have an ErrorInfo. The code alone does
+ * not tell: a connection that is reset is Aborted in Node, one that ends is Canceled, and in a browser both are Unknown.
  */
 export function broken(error: unknown): boolean {
   const failure = ConnectError.from(error);

@@ -15,6 +15,7 @@ const once = () => crypto.randomUUID();
 async function run(transport: Transport, workspaceId: string, url: string, script: string): Promise<number> {
   const parent = `workspaces/${workspaceId}`;
   // snippet:begin
+  // A request is the same until it is answered, and is carried out once.
   const workspaces = createClient(WorkspaceService, transport);
   const executions = createClient(ExecutionService, transport);
   const workspace = { spec: { repository: url } };
