@@ -89,7 +89,7 @@ _NODE: Final = (
     Tool(("node", "--version"), "Node.js 20 or later; apt-get install nodejs", (20, 0)),
     Tool(("npm", "--version"), "apt-get install npm"),
 )
-PROGRAMS: Final = (
+_ALL: Final = (
     Program("python", (Tool(("python3", "--version"), "apt-get install python3-venv"),)),
     Program("go", (Tool(("go", "version"), "Go 1.26 or later", (1, 26)),)),
     Program("typescript", _NODE),
@@ -109,6 +109,7 @@ PROGRAMS: Final = (
     Program("rust", (Tool(("cargo", "--version"), "rustup, or apt-get install cargo"),)),
     Program("cpp", _CPP),
 )
+PROGRAMS: Final = tuple(program for program in _ALL if program.build.exists())
 
 
 def chosen() -> tuple[Program, ...]:

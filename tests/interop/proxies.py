@@ -119,7 +119,7 @@ class _Loser:
         return passed, False
 
 
-class LosingWeb(Proxy):
+class LosingWeb(Losing):
     """The same for HTTP/1.1 in front of gRPC-Web, where connections are the browser's affair.
 
     Of the calls of each RPC it is the odd ones that lose their answer. Preflights pass.
@@ -127,7 +127,6 @@ class LosingWeb(Proxy):
 
     def __init__(self, upstream: str) -> None:
         super().__init__(upstream)
-        self.lost: list[str] = []
         self.asked: dict[str, int] = {}
 
     def filter(self) -> Filter | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 import time
 import uuid
@@ -12,7 +13,7 @@ from typing import Final
 import pytest
 
 from tests.interop.conftest import Table
-from tests.interop.languages import Program, chosen
+from tests.interop.languages import PROGRAMS, Program, chosen
 from tests.interop.proxies import Cutting, Losing, LosingWeb
 from tests.interop.scenario import LOST, Scenario, check_lines, check_suite
 from tests.interop.web import envoy
@@ -37,34 +38,96 @@ async def test_a_client_does_each_thing_once_and_loses_no_byte(
     if row.missing:
         pytest.skip(f"{program.name}: missing {row.missing}")
     row.built = await build(program)
-    run = Scenario(program.name, uuid.uuid4().hex[:8])
-    async with AsyncExitStack() as stack:
-        address, lose = suite.grpc, Losing if not program.web else LosingWeb
-        if program.web:
-            address = await stack.enter_async_context(envoy(suite.grpc, tmp_path))
-        losing = await stack.enter_async_context(lose(address).serving())
-        cutting = await stack.enter_async_context(Cutting(address).serving())
-        variables = {
-            "COVE_ADDRESS": address,
-            "COVE_TOKEN": suite.token,
-            "COVE_REPOSITORY": f"file://{repository}",
-            "COVE_SUFFIX": run.suffix,
-            "COVE_LOSING_ADDRESS": losing.address,
-            "COVE_CUTTING_ADDRESS": cutting.address,
-        }
-        start = time.monotonic()
-        done = await run_to_end(program.built(program.conformance), variables)
-        row.ran = time.monotonic() - start
-        assert done.status == 0, f"{done.text}\n{done.errors[-4000:]}"
-        run.hear(done.stdout)
-    check_lines(run)
-    row.steps, row.lost, row.breaks = len(run.lines), len(losing.lost), run.told("output")["breaks"]
-    # What broke nothing would prove nothing.
-    assert set(losing.lost) == set(LOST)
-    assert cutting.cuts >= row.breaks
-    async with suite.client() as cove:
-        await check_suite(cove, run)
+    start = time.monotonic()
+    run = Run(program, suite, repository, tmp_path)
+    await run.perform(program.built(program.conformance))
+    row.ran = time.monotonic() - start
+    await run.check()
+    row.steps, row.lost = len(run.scenario.lines), len(run.lost)
+    row.breaks = run.scenario.told("output")["breaks"]
     row.failed = False
+
+
+class Run:
+    """One run of the scenario, between a suite and proxies of its own."""
+
+    def __init__(self, program: Program, suite: Suite, repository: Path, folder: Path) -> None:
+        self.scenario = Scenario(program.name, uuid.uuid4().hex[:8])
+        self.lost: list[str] = []
+        self.cuts = 0
+        self._program, self._suite = program, suite
+        self._repository, self._folder = repository, folder
+
+    async def perform(self, executable: Path) -> None:
+        """Raises `AssertionError` when it does not end well."""
+        async with AsyncExitStack() as stack:
+            address, lose = self._suite.grpc, Losing
+            if self._program.web:
+                address, lose = (
+                    await stack.enter_async_context(envoy(address, self._folder)),
+                    LosingWeb,
+                )
+            losing = await stack.enter_async_context(lose(address).serving())
+            cutting = await stack.enter_async_context(Cutting(address).serving())
+            variables = {
+                "COVE_ADDRESS": address,
+                "COVE_TOKEN": self._suite.token,
+                "COVE_REPOSITORY": f"file://{self._repository}",
+                "COVE_SUFFIX": self.scenario.suffix,
+                "COVE_LOSING_ADDRESS": losing.address,
+                "COVE_CUTTING_ADDRESS": cutting.address,
+            }
+            done = await run_to_end(executable, variables)
+            assert done.status == 0, f"{done.text}\n{done.errors[-4000:]}"
+            self.scenario.hear(done.stdout)
+            self.lost, self.cuts = losing.lost, cutting.cuts
+
+    async def check(self) -> None:
+        """Raises `AssertionError` when something was not as it must be."""
+        check_lines(self.scenario)
+        # What broke nothing would prove nothing.
+        assert set(self.lost) == set(LOST)
+        assert self.cuts >= self.scenario.told("output")["breaks"]
+        async with self._suite.client() as cove:
+            await check_suite(cove, self.scenario)
+
+
+_MISTAKES: Final = {
+    "a retry without a request id": (
+        "conformance.py",
+        """seq -w 1048576")),
+        request_id=str(uuid.uuid4()),""",
+        """seq -w 1048576")),""",
+    ),
+    "output with a byte twice after a break": (
+        "calling.py", "from_offset=offset", "from_offset=max(0, offset - 1)",
+    ),
+    "output without a byte after a break": (
+        "calling.py", "from_offset=offset", "from_offset=offset and offset + 1",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", _MISTAKES)
+async def test_a_client_with_a_mistake_is_found_out(
+    suite: Suite, repository: Path, tmp_path: Path, mistake: str
+) -> None:
+    (python,) = [program for program in PROGRAMS if program.name == "python"]
+    await build(python)
+    file, right, wrong = _MISTAKES[mistake]
+    shutil.copytree(python.build.parent, tmp_path / "python")
+    text = (tmp_path / "python" / file).read_text()
+    assert text.count(right) == 1
+    (tmp_path / "python" / file).write_text(text.replace(right, wrong))
+    started = python.built("conformance").read_text()
+    altered = tmp_path / "conformance"
+    altered.write_text(started.replace(str(python.build.parent), str(tmp_path / "python")))
+    altered.chmod(0o755)
+
+    run = Run(python, suite, repository, tmp_path)
+    await run.perform(altered)
+    with pytest.raises(AssertionError):
+        await run.check()
 
 
 @pytest.mark.parametrize(
@@ -76,6 +139,7 @@ async def test_an_example_does_what_it_says(
     if missing := program.missing():
         pytest.skip(f"{program.name}: missing {'; '.join(missing)}")
     await build(program)
+    before = await workspaces(suite)
     origin = f"file://{repository}"
     script = "echo made > made.txt; seq -w 300000"
     async with Cutting(suite.grpc).serving() as cutting:
@@ -97,9 +161,12 @@ async def test_an_example_does_what_it_says(
     done = await run_to_end(program.built(program.example), gateway, origin, "exit 5")
     assert (done.status, done.stdout) == (5, b"")
     assert "nothing to commit" in done.errors.splitlines()
+    assert await workspaces(suite) == before
+
+
+async def workspaces(suite: Suite) -> list[str]:
     async with suite.client() as cove:
-        kept = [each.id async for each in cove.workspaces.list(show_deleted=True)]
-    assert not [each for each in kept if each.startswith(program.name)]
+        return [each.id async for each in cove.workspaces.list(show_deleted=True)]
 
 
 async def build(program: Program) -> float:
