@@ -1,6 +1,6 @@
 // What a client does beside calling, in Node and in a browser: show its token, ask again, go on where it was.
 
-import { Code, ConnectError, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
+import { Code, ConnectError, createClient, type CallOptions, type Interceptor, type Transport } from "@connectrpc/connect";
 
 import type { Exit } from "#stubs/cove/executor/v1/executor_pb";
 import { ExecutionService } from "#stubs/cove/gateway/v1/gateway_pb";
@@ -17,12 +17,18 @@ export function showing(token: string): Interceptor {
   };
 }
 
+/** Milliseconds for one try: a library may miss that a connection has gone. */
+const DEADLINE = 300_000;
+
 /** Makes a call until it is answered. The request is the same each time, with its request id. */
-export async function again<Q, A>(method: (request: Q) => Promise<A>, request: Q): Promise<A> {
+export async function again<Q, A>(
+  method: (request: Q, options: CallOptions) => Promise<A>,
+  request: Q,
+): Promise<A> {
   const end = Date.now() + PATIENCE;
   for (let wait = 50; ; wait = Math.min(2 * wait, 5000)) {
     try {
-      return await method(request);
+      return await method(request, { timeoutMs: DEADLINE });
     } catch (error) {
       if (!broken(error) || Date.now() > end) throw error;
     }
