@@ -4,12 +4,11 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import grpc
-from calling import TOKEN, again, details, follow
+from calling import TOKEN, again, connect, details, follow
 
 from cove.executor.v1.executor_pb2 import Execution, ExecutionSpec, WriteFileEnd
 from cove.gateway.v1 import gateway_pb2 as pb
@@ -21,14 +20,6 @@ T = TypeVar("T")
 
 SUFFIX = os.environ["COVE_SUFFIX"]
 NAME = f"workspaces/python-{SUFFIX}"
-
-
-@contextmanager
-def channel(variable: str = "COVE_ADDRESS") -> Iterator[grpc.Channel]:
-    """With a connection of its own: channels that are alike would share one."""
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    with grpc.insecure_channel(os.environ[variable], options) as made:
-        yield made
 
 
 def tell(step: str, **facts: Any) -> None:
@@ -54,7 +45,7 @@ def create(calls: grpc.Channel) -> None:
         workspace=pb.Workspace(spec=EnvironmentSpec(repository=os.environ["COVE_REPOSITORY"])),
         request_id=str(uuid.uuid4()),
     )
-    with channel("COVE_LOSING_ADDRESS") as losing:
+    with connect(os.environ["COVE_LOSING_ADDRESS"]) as losing:
         stub = rpc.WorkspaceServiceStub(losing)
         made = again(stub.CreateWorkspace, request).workspace
     tell("create", name=made.name, uid=made.uid)
@@ -76,7 +67,7 @@ def run(calls: grpc.Channel) -> None:
         execution=Execution(spec=ExecutionSpec(script="echo ran >> runs; seq -w 1048576")),
         request_id=str(uuid.uuid4()),
     )
-    with channel("COVE_LOSING_ADDRESS") as losing:
+    with connect(os.environ["COVE_LOSING_ADDRESS"]) as losing:
         stub = rpc.ExecutionServiceStub(losing)
         started = again(stub.StartExecution, request).execution
     tell("start", execution=started.name)
@@ -89,7 +80,7 @@ def run(calls: grpc.Channel) -> None:
         output.update(data)
         count += len(data)
 
-    with channel("COVE_CUTTING_ADDRESS") as cutting:
+    with connect(os.environ["COVE_CUTTING_ADDRESS"]) as cutting:
         _, breaks = follow(cutting, started.name, write)
     tell("output", bytes=count, sha256=output.hexdigest(), breaks=breaks)
 
@@ -120,7 +111,7 @@ def commit(calls: grpc.Channel) -> None:
         commit=Commit(message="Say hello", author=author),
         request_id=str(uuid.uuid4()),
     )
-    with channel("COVE_LOSING_ADDRESS") as losing:
+    with connect(os.environ["COVE_LOSING_ADDRESS"]) as losing:
         stub = rpc.SourceServiceStub(losing)
         made = again(stub.CreateCommit, request).commit
     tell("commit", commit=made.id)
@@ -134,7 +125,7 @@ def delete(calls: grpc.Channel) -> None:
 
 
 if __name__ == "__main__":
-    with channel() as calls:
+    with connect(os.environ["COVE_ADDRESS"]) as calls:
         create(calls)
         run(calls)
         commit(calls)

@@ -8,7 +8,7 @@ import sys
 import uuid
 
 import grpc
-from calling import again, details, follow
+from calling import again, connect, details, follow
 
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1 import gateway_pb2_grpc as rpc
@@ -49,7 +49,7 @@ def run(channel: grpc.Channel, workspace_id: str, url: str, script: str) -> int:
 
 def main(url: str, script: str) -> int:
     workspace_id = f"python-{uuid.uuid4().hex[:8]}"
-    with grpc.insecure_channel(os.environ.get("COVE_ADDRESS", "127.0.0.1:7420")) as channel:
+    with connect(os.environ.get("COVE_ADDRESS", "127.0.0.1:7420")) as channel:
         try:
             return run(channel, workspace_id, url, script)
         finally:

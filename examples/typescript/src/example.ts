@@ -43,6 +43,7 @@ const [url = "", script = ""] = process.argv.slice(2);
 const transport = createGrpcTransport({
   baseUrl: `http://${process.env.COVE_ADDRESS ?? "127.0.0.1:7420"}`,
   interceptors: [showing(process.env.COVE_TOKEN ?? "")],
+  pingIntervalMs: 20_000, // Else a peer that is gone without a word is not missed.
 });
 const id = `typescript-${once().slice(0, 8)}`;
 try {
