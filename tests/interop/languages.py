@@ -90,7 +90,7 @@ _NODE: Final = (
     Tool(("npm", "--version"), "apt-get install npm"),
 )
 _ALL: Final = (
-    Program("python", (Tool(("python3", "--version"), "apt-get install python3-venv"),)),
+    Program("python", (Tool(("python3", "--version"), "Python 3.11 or later", (3, 11)),)),
     Program("go", (Tool(("go", "version"), "Go 1.26 or later", (1, 26)),)),
     Program("typescript", _NODE),
     Program(
@@ -106,7 +106,7 @@ _ALL: Final = (
         web=True,
     ),
     Program("java", _JAVA),
-    Program("rust", (Tool(("cargo", "--version"), "rustup, or apt-get install cargo"),)),
+    Program("rust", (Tool(("cargo", "--version"), "Rust 1.88 or later, by rustup", (1, 88)),)),
     Program("cpp", _CPP),
 )
 PROGRAMS: Final = tuple(program for program in _ALL if program.build.exists())
