@@ -61,6 +61,7 @@ from gateway.updates import Updates
 from gateway.witness import Witnesses
 from gateway.workspaces import WorkspaceServicer
 from servicekit.identity import Authenticator
+from servicekit.proxies import Proxies
 from servicekit.rates import Limiter, Rates
 from servicekit.server import Served, serving
 from servicekit.strangers import Guarded
@@ -106,6 +107,7 @@ async def gateway(config: Config, *, clock: Clock | None = None) -> AsyncIterato
                     authenticator=authenticator,
                     witnesses=witnesses,
                     admission=Limiter(_rates(config)),
+                    proxies=Proxies(config.proxies),
                     metrics=collected(
                         operations=operations,
                         memory=records.memory,
@@ -240,5 +242,6 @@ async def _http(
         local_only=config.no_auth,
     )
     tls = Tls(certificates, handed) if (certificates := certificates_of(config)) else None
-    async with rest(settings, authenticator, witnesses.stranger, tls) as address:
+    proxies = Proxies(config.proxies)
+    async with rest(settings, authenticator, witnesses.stranger, tls, proxies) as address:
         yield replace(served, http=address)

@@ -38,6 +38,11 @@ class Config(ServerConfig):
     below it), a tenant, and `reader`, `writer` or `admin`; the first that fits decides. Read
     again when it changes."""
 
+    proxies: tuple[str, ...] = ()
+    """SPIFFE ids of the proxies, separated by commas, that come to `MTLS` or `HTTP` and say who
+    calls: the last address in `x-forwarded-for`, and the certificate in `x-forwarded-client-cert`.
+    From all others these headers mean nothing."""
+
     jwt_issuer: str = ""
     """Issuer (`iss`) of the tokens, JWTs, that callers may show: of OpenID Connect. Its keys are
     fetched from where it says at `/.well-known/openid-configuration`. Empty: no JWTs."""
@@ -209,8 +214,9 @@ class Config(ServerConfig):
         shown = self.tools_certificate_file or self.certificate_file
         for name, without, missing in (
             ("mtls", "client_ca_file", not self.client_ca_file),
-            ("mtls", "certificates_file", not self.certificates_file),
+            ("mtls", "certificates_file", not (self.certificates_file or self.proxies)),
             ("certificates_file", "client_ca_file", not self.client_ca_file),
+            ("proxies", "client_ca_file", not self.client_ca_file),
             ("tools_ca_file", "tools_certificate_file", not shown),
             ("tools_certificate_file", "tools_ca_file", not self.tools_ca_file),
             *((each, "tools_ca_file", not self.tools_ca_file) for each in _IDS),

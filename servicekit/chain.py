@@ -19,6 +19,7 @@ from servicekit.incoming import Incoming
 from servicekit.observer import Observer
 from servicekit.patience import Patience
 from servicekit.policy import Policy, method_of, policy_of
+from servicekit.proxies import NO_PROXIES, Proxies
 from servicekit.rates import Admission, Enter, everyone
 from servicekit.reach import Reach
 from servicekit.rpc import CODES, Rpc, text_metadata
@@ -46,8 +47,10 @@ class Chain(grpc.aio.ServerInterceptor):
         witnesses: Witnesses = nobody,
         recorder: Recorder | None = None,
         admission: Admission = everyone,
+        proxies: Proxies = NO_PROXIES,
     ) -> None:
         self._admission = admission
+        self._proxies = proxies
         self._incoming = Incoming()
         self._authenticator = authenticator
         self._observer = observer
@@ -91,7 +94,8 @@ class Chain(grpc.aio.ServerInterceptor):
         # Of whatever shape: `Incoming` says why.
         make: Callable[..., Handler] = getattr(grpc, f"stream_{told}_rpc_method_handler")
         if path.startswith(_REFLECTION):
-            run = _guard(self._authenticator, self._admission(path, _LOOKED_AT), behavior)
+            enter = self._admission(path, _LOOKED_AT)
+            run = _guard(self._authenticator, self._proxies, enter, behavior)
             return make(run, handler.request_deserializer, handler.response_serializer)
         policy, kind = policy_of(path), method_of(path).input_type
         rpc = Rpc(
@@ -108,6 +112,7 @@ class Chain(grpc.aio.ServerInterceptor):
             request_streaming=handler.request_streaming,
             response_streaming=handler.response_streaming,
             authenticator=self._authenticator,
+            proxies=self._proxies,
             observed=self._observer.of(path),
             witness=self._witnesses(path),
             streams=self._streams,
@@ -123,6 +128,7 @@ class Chain(grpc.aio.ServerInterceptor):
 
 def _guard(
     authenticator: Authenticator,
+    proxies: Proxies,
     enter: Enter,
     behavior: Callable[[Any, Context], AsyncIterator[Any]],
 ) -> Callable[[Any, Context], Awaitable[None]]:
@@ -130,7 +136,8 @@ def _guard(
 
     async def run(requests: Any, context: Context) -> None:
         try:
-            identity = await authenticator.authenticate(Caller.of(text_metadata(context), context))
+            caller = proxies.behind(Caller.of(text_metadata(context), context))
+            identity = await authenticator.authenticate(caller)
             taken = enter(identity)
         except Exception as error:
             status = to_status(error)

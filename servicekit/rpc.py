@@ -18,6 +18,7 @@ from servicekit.incoming import Incoming
 from servicekit.observer import Calls
 from servicekit.patience import Late, Patience
 from servicekit.policy import Policy
+from servicekit.proxies import Proxies
 from servicekit.quota import Limits
 from servicekit.rates import Enter
 from servicekit.reach import Reach
@@ -52,6 +53,7 @@ class Rpc:
         request_streaming: bool,
         response_streaming: bool,
         authenticator: Authenticator,
+        proxies: Proxies,
         observed: Calls,
         witness: Callable[[], Witness],
         streams: Streams,
@@ -69,6 +71,7 @@ class Rpc:
         self._request_streaming = request_streaming
         self._streaming = request_streaming or response_streaming
         self._authenticator = authenticator
+        self._proxies = proxies
         self._observed = observed
         self._witness = witness
         self._streams = streams
@@ -114,7 +117,7 @@ class Rpc:
 
     async def _admitted(self, received: Any, context: Context, witness: Witness) -> Any:
         metadata = text_metadata(context)
-        caller = Caller.of(metadata, context)
+        caller = self._proxies.behind(Caller.of(metadata, context))
         call = calls.from_metadata(self._path, metadata, self._recorder)
         call.source = caller.source
         call.reads = self._policy.reads

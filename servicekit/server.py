@@ -21,6 +21,7 @@ from servicekit.identity import Authenticator, ServiceAuthenticator
 from servicekit.metrics import add_common
 from servicekit.observer import Observer
 from servicekit.otlp import recording
+from servicekit.proxies import NO_PROXIES, Proxies
 from servicekit.rates import Admission, everyone
 from servicekit.secrets import read_secret
 from servicekit.sockets import listen
@@ -58,6 +59,7 @@ async def serving(
     witnesses: Witnesses = nobody,
     ready: bool = True,
     admission: Admission = everyone,
+    proxies: Proxies = NO_PROXIES,
 ) -> AsyncIterator[Served]:
     """Serve `services`, by full name, while the block runs.
 
@@ -76,6 +78,7 @@ async def serving(
             witnesses,
             recorder,
             admission,
+            proxies,
         )
         status = SERVING if ready else NOT_SERVING
         # Who calls a tool is of the suite, and stays that.

@@ -23,7 +23,7 @@ from gateway.rest.errors import (
     status_json,
     status_of,
 )
-from gateway.rest.exchange import ClientLeft, Exchange, Receive, Scope, Send, source
+from gateway.rest.exchange import ClientLeft, Exchange, Receive, Scope, Send, certificate, source
 from gateway.rest.files import LIST, READ, WRITE, Files
 from gateway.rest.input import STREAM, Input
 from gateway.rest.input import WRITE as WRITE_INPUT
@@ -35,6 +35,7 @@ from gateway.rest.transcode import IF_MATCH, IF_NONE_MATCH, answer_of, request_o
 from servicekit import calls
 from servicekit.errors import PermissionDenied, Unauthenticated
 from servicekit.identity import TENANT_KEY, Authenticator, Caller
+from servicekit.proxies import NO_PROXIES, Proxies
 from servicekit.tls import Certificates
 
 HEALTH: Final = "/healthz"
@@ -91,19 +92,23 @@ async def rest(
     authenticator: Authenticator | None = None,
     stranger: Callable[[str, calls.Call], None] = lambda _path, _call: None,
     tls: Tls | None = None,
+    proxies: Proxies = NO_PROXIES,
 ) -> AsyncIterator[str]:
     """Serve HTTP while the block runs. Yields where, with the real port.
 
     `authenticator` refuses strangers before anything of their body is read; the
     decision is made behind, and `stranger` is told of each, with the path of the RPC.
-    With `tls` it is HTTPS.
+    With `tls` it is HTTPS, and what one of the `proxies` says of a caller counts.
     Raises `AddressError`. Leave the block before what serves `target` stops.
     """
     routes = Routes.of(gateway_pb2.DESCRIPTOR.services_by_name.values())
     async with (
         backend(config.target) as behind,
         listening(
-            Rest(config, routes, behind, authenticator, stranger, tls.handed if tls else None),
+            Rest(
+                *(config, routes, behind, authenticator, stranger),
+                *(tls.handed if tls else None, proxies),
+            ),
             config.address,
             idle=max(1, int(config.idle_timeout.total_seconds())),
             unread=config.unread_timeout.total_seconds(),
@@ -126,9 +131,11 @@ class Rest:
         authenticator: Authenticator | None,
         stranger: Callable[[str, calls.Call], None],
         handed: Handed | None,
+        proxies: Proxies,
     ) -> None:
         self._config = config
         self._handed = handed
+        self._proxies = proxies
         self._stranger = stranger
         self._authenticator = authenticator
         self._routes = routes
@@ -149,11 +156,11 @@ class Rest:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
-            await self._attach(Terminal(scope, receive, send))
+            await self._attach(Terminal(scope, receive, send), scope)
             return
         exchange = Exchange(scope, receive, send, self._config.body_timeout.total_seconds())
         call = calls.from_metadata(exchange.path, exchange.headers)
-        call.source = source(scope)
+        call.source = self._see(exchange, scope)
         calls.begin(call)
         exchange.returning(
             (calls.CORRELATION_KEY, call.correlation_id), (calls.TRACE_KEY, call.traceparent)
@@ -196,9 +203,16 @@ class Rest:
         route = as_events(match.route, exchange.headers.get("accept", ""))
         await self._transcode(exchange, Match(route, match.values), token)
 
-    async def _attach(self, terminal: Terminal) -> None:
+    def _see(self, request: Exchange | Terminal, scope: Scope) -> str:
+        """From where it comes, and what certificate was shown: here, or to a proxy."""
+        seen = Caller(request.headers, source(scope), certificate(scope))
+        caller = self._proxies.behind(seen)
+        request.certificate = caller.certificate
+        return caller.peer
+
+    async def _attach(self, terminal: Terminal, scope: Scope) -> None:
         call = calls.from_metadata(terminal.path, terminal.headers)
-        call.source = terminal.source
+        call.source = self._see(terminal, scope)
         calls.begin(call)
         try:
             if self._config.local_only:

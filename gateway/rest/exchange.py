@@ -43,7 +43,7 @@ class Exchange:
         self.method: str = scope["method"]
         self.path: str = scope["raw_path"].decode("ascii", "replace")
         self.query: bytes = scope["query_string"]
-        self.certificate = certificate(scope)
+        self.certificate: tuple[str, ...] = ()
         self.headers: dict[str, str] = {}
         for name, value in scope["headers"]:
             self._add_header(name.decode("latin-1"), value.decode("latin-1"))

@@ -18,8 +18,6 @@ from gateway.rest.exchange import (
     Receive,
     Scope,
     Send,
-    certificate,
-    source,
     to_json,
 )
 from gateway.rest.fields import fill, parse, put_path, query_json
@@ -43,8 +41,7 @@ class Terminal:
         self.headers: dict[str, str] = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
-        self.source = source(scope)
-        self.certificate = certificate(scope)
+        self.certificate: tuple[str, ...] = ()
         self._query: bytes = scope["query_string"]
         self._receive = receive
         self._sending = send
