@@ -25,8 +25,10 @@ from tests.support.issuer import Issuer
 from tests.support.suite import Suite
 
 CONFIGURATION: Final = Path(__file__).parent.parent.parent / "deploy" / "envoy" / "envoy.yaml"
+NODE: Final = CONFIGURATION.with_name("node.yaml")
 BOT: Final = "spiffe://acme.test/ci/bot"
-_EDGE, _GATEWAY = "spiffe://cove/edge", "spiffe://cove/gateway"
+_EDGE, _GATEWAY, _NODE = "spiffe://cove/edge", "spiffe://cove/gateway", "spiffe://cove/node"
+_TOOLS: Final = {"git": 7501, "provider": 7502, "executor": 7503}
 _BOUND: Final = 30.0
 _POLL: Final = 0.02
 _PLACE: Final = "- endpoint: {{address: {{socket_address: {{address: {}, port_value: {}}}}}}}"
@@ -52,6 +54,7 @@ class Files:
         self.jwks.write_bytes(self.issuer.jwks())
         self._give("front", self.front)
         self._give("edge", self.edge)
+        self._give("node", self.inner.certify(_NODE))
         (folder / "cove.binpb").write_bytes(descriptor_set().SerializeToString())
 
     def _give(self, name: str, paths: Paths) -> None:
@@ -140,14 +143,16 @@ class Gateway:
 
 
 @contextlib.asynccontextmanager
-async def gateways(suite: Suite, files: Files, number: int = 2) -> AsyncIterator[list[Gateway]]:
+async def gateways(
+    suite: Suite, files: Files, number: int = 2, **env: str
+) -> AsyncIterator[list[Gateway]]:
     """So many, started, on ports that stay theirs."""
     async with contextlib.AsyncExitStack() as stack:
         found = []
         for _ in range(number):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cv-gw-")))
             places = [stack.enter_context(reserved("127.0.0.1:0")) for _ in range(2)]
-            gateway = Gateway(suite, files, folder, (places[0], places[1]))
+            gateway = Gateway(suite, files, folder, (places[0], places[1]), **env)
             stack.push_async_callback(gateway.end)
             found.append(gateway)
         await asyncio.gather(*(each.start() for each in found))
@@ -249,6 +254,48 @@ async def _stopped(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         process.kill()
     await process.wait()
+
+
+@contextlib.asynccontextmanager
+async def node(suite: Suite, files: Files) -> AsyncIterator[Mapping[str, str]]:
+    """Envoy in front of the tools of a suite. Yields the settings by which gateways reach them."""
+    folder = Path(tempfile.mkdtemp(prefix="cv-envoy-", dir="/tmp"))
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(_remove, folder)
+        text = _once(NODE.read_text(), "path: /run/envoy/admin", f"path: {folder}/admin")
+        for port in _TOOLS.values():
+            before = f"address: 0.0.0.0, port_value: {port}"
+            text = _once(text, before, "address: 127.0.0.1, port_value: 0")
+        text = text.replace("/run/cove", str(suite.runtime)).replace(
+            "/etc/envoy", str(files.folder)
+        )
+        (folder / "envoy.yaml").write_text(text)
+        process = await _started(folder, 1)
+        stack.push_async_callback(_stopped, process)
+        settings = {
+            "COVE_GATEWAY__TOOLS_CA_FILE": str(files.inner.path),
+            "COVE_GATEWAY__TOOLS_CERTIFICATE_FILE": str(files.gateway.certificate),
+            "COVE_GATEWAY__TOOLS_KEY_FILE": str(files.gateway.key),
+        }
+        for listener in await _listening(folder, process, len(_TOOLS)):
+            place = listener["local_address"]["socket_address"]
+            field = f"COVE_GATEWAY__{listener['name'].upper()}"
+            settings[field] = f"{place['address']}:{place['port_value']}"
+            settings[f"{field}_ID"] = _NODE
+        yield settings
+
+
+async def _listening(
+    folder: Path, process: asyncio.subprocess.Process, number: int
+) -> list[Mapping[str, Any]]:
+    async with asyncio.timeout(_BOUND):
+        while True:
+            assert process.returncode is None, (folder / "log").read_text()[-4000:]
+            with contextlib.suppress(httpx.TransportError, json.JSONDecodeError):
+                found = (await _asked(folder / "admin", "/listeners?format=json")) or {}
+                if len(listeners := found.get("listener_statuses", [])) == number:
+                    return list(listeners)
+            await asyncio.sleep(_POLL)
 
 
 async def _ready(folder: Path, process: asyncio.subprocess.Process, places: int) -> str:

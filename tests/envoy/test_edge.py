@@ -71,7 +71,7 @@ async def test_where_a_caller_is_cannot_be_made_up(front: Edge, suite: Suite) ->
             name = made.workspace.name
             asked = pb.ListAuditEntriesRequest(action="CreateWorkspace", resource=name)
             async with asyncio.timeout(30):
-                while not (found := (await audit.ListAuditEntries(asked, metadata=shown)).entries):
+                while not (found := (await audit.ListAuditEntries(asked, metadata=shown)).entries):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
             gone = pb.DeleteWorkspaceRequest(name=name, force=True)
             await stub.DeleteWorkspace(gone, metadata=shown)
@@ -146,7 +146,7 @@ async def test_who_is_no_gateway_gets_no_calls(files: Files, behind: list[Gatewa
     other = {"exact: spiffe://cove/gateway": "exact: spiffe://cove/another"}
     async with edge(files, behind, changes=other, healthy_places=0) as alone:
         async with asyncio.timeout(30):
-            while not await alone.stats("cluster.gateways.ssl.fail_verify_san"):
+            while not await alone.stats("cluster.gateways.ssl.fail_verify_san"):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         failed = await refused(alone)
         assert failed.code is grpc.StatusCode.UNAVAILABLE

@@ -110,36 +110,39 @@ async def test_a_gateway_that_stops_gets_nothing_new_and_ends_what_it_has(
     suite: Suite, files: Files
 ) -> None:
     shown = bearer(suite.token)
-    async with gateways(suite, files) as behind, edge(files, behind) as front:
-        async with front.channel() as channel:
-            workspaces = rpc.WorkspaceServiceStub(channel)
-            executions = rpc.ExecutionServiceStub(channel)
-            name = "workspaces/draining"
-            request = pb.CreateWorkspaceRequest(workspace_id="draining")
-            await workspaces.CreateWorkspace(request, metadata=shown)
-            spec = executor_pb2.ExecutionSpec(script="sleep 4; echo over")
-            running = [
-                executions.Execute(pb.ExecuteRequest(name=name, spec=spec), metadata=shown)
-                for _ in range(8)
-            ]
-            executing = [asyncio.ensure_future(each) for each in running]
-            listing = pb.ListExecutionsRequest(parent=name)
-            async with asyncio.timeout(_BOUND):
-                while True:
-                    found = await executions.ListExecutions(listing, metadata=shown)
-                    if len(found.executions) == len(running):
-                        break
-            stopping = asyncio.create_task(behind[0].stop())
-            await _healthy(front, 2)
-            assert not stopping.done()  # It is there, and has calls.
-            for _ in range(50):
-                await workspaces.GetWorkspace(pb.GetWorkspaceRequest(name=name), metadata=shown)
-            for each in await asyncio.gather(*executing):
-                assert each.stdout.text == "over\n"
-            await stopping
-            await behind[0].start()
-            gone = pb.DeleteWorkspaceRequest(name=name, force=True)
-            await workspaces.DeleteWorkspace(gone, metadata=shown)
+    async with (
+        gateways(suite, files) as behind,
+        edge(files, behind) as front,
+        front.channel() as channel,
+    ):
+        workspaces = rpc.WorkspaceServiceStub(channel)
+        executions = rpc.ExecutionServiceStub(channel)
+        name = "workspaces/draining"
+        request = pb.CreateWorkspaceRequest(workspace_id="draining")
+        await workspaces.CreateWorkspace(request, metadata=shown)
+        spec = executor_pb2.ExecutionSpec(script="sleep 4; echo over")
+        running = [
+            executions.Execute(pb.ExecuteRequest(name=name, spec=spec), metadata=shown)
+            for _ in range(8)
+        ]
+        executing = [asyncio.ensure_future(each) for each in running]
+        listing = pb.ListExecutionsRequest(parent=name)
+        async with asyncio.timeout(_BOUND):
+            while True:
+                found = await executions.ListExecutions(listing, metadata=shown)
+                if len(found.executions) == len(running):
+                    break
+        stopping = asyncio.create_task(behind[0].stop())
+        await _healthy(front, 2)
+        assert not stopping.done()  # It is there, and has calls.
+        for _ in range(50):
+            await workspaces.GetWorkspace(pb.GetWorkspaceRequest(name=name), metadata=shown)
+        for each in await asyncio.gather(*executing):
+            assert each.stdout.text == "over\n"
+        await stopping
+        await behind[0].start()
+        gone = pb.DeleteWorkspaceRequest(name=name, force=True)
+        await workspaces.DeleteWorkspace(gone, metadata=shown)
 
 
 async def _turns(tally: Tally, workers: list["asyncio.Task[None]"]) -> None:
