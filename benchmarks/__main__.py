@@ -15,6 +15,7 @@ from benchmarks import (
     density,
     driver,
     ending,
+    envoy,
     execute,
     memory,
     nodes,
@@ -41,6 +42,7 @@ ALL = {
     "stack": stack.run,
     "nodes": nodes.run,
     "stores": stores.run,
+    "envoy": envoy.run,
     "tracing": tracing.run,
 }
 DOCKER = ("execute", "create", "ending", "density", "driver")

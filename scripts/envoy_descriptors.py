@@ -1,6 +1,6 @@
 """Write the descriptor set by which Envoy turns JSON into calls and answers into JSON.
 
-    python scripts/envoy_descriptors.py deploy/envoy/made/cove.binpb
+    python -m scripts.envoy_descriptors cove.binpb
 
 It is that of our protos, where only those RPCs have a path that Envoy answers as the gateway's own
 HTTP does: others go there. Envoy knows no `response_body`, no 201, and no failure after the first
@@ -59,7 +59,7 @@ def _with_needed(file: FileDescriptor) -> Iterator[FileDescriptor]:
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
-        print("usage: python scripts/envoy_descriptors.py FILE", file=sys.stderr)
+        print("usage: python -m scripts.envoy_descriptors FILE", file=sys.stderr)
         return 2
     Path(arguments[0]).write_bytes(descriptor_set().SerializeToString(deterministic=True))
     return 0

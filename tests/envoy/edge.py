@@ -9,10 +9,10 @@ import signal
 import ssl
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import grpc
 import httpx
@@ -27,7 +27,8 @@ from tests.support.suite import Suite
 CONFIGURATION: Final = Path(__file__).parent.parent.parent / "deploy" / "envoy" / "envoy.yaml"
 NODE: Final = CONFIGURATION.with_name("node.yaml")
 BOT: Final = "spiffe://acme.test/ci/bot"
-_EDGE, _GATEWAY, _NODE = "spiffe://cove/edge", "spiffe://cove/gateway", "spiffe://cove/node"
+GATEWAY: Final = "spiffe://cove/gateway"
+_EDGE, _NODE = "spiffe://cove/edge", "spiffe://cove/node"
 _TOOLS: Final = {"git": 7501, "provider": 7502, "executor": 7503}
 _BOUND: Final = 30.0
 _POLL: Final = 0.02
@@ -45,7 +46,7 @@ class Files:
         self.inner = Authority(folder / "tls", "services")
         self.front = self.public.certify(hosts=("localhost", "127.0.0.1"))
         self.edge = self.inner.certify(_EDGE)
-        self.gateway = self.inner.certify(_GATEWAY, hosts=("localhost", "127.0.0.1"))
+        self.gateway = self.inner.certify(GATEWAY, hosts=("localhost", "127.0.0.1"))
         self.bot = self.callers.certify(BOT)
         self.issuer = Issuer()
         self.rules = folder / "rules"
@@ -54,7 +55,7 @@ class Files:
         self.jwks.write_bytes(self.issuer.jwks())
         self._give("front", self.front)
         self._give("edge", self.edge)
-        self._give("node", self.inner.certify(_NODE))
+        self._give("node", self.inner.certify(_NODE, hosts=("localhost", "127.0.0.1")))
         (folder / "cove.binpb").write_bytes(descriptor_set().SerializeToString())
 
     def _give(self, name: str, paths: Paths) -> None:
@@ -84,6 +85,13 @@ class Files:
         }
 
 
+class Place(Protocol):
+    """Where a gateway is."""
+
+    mtls: str
+    http: str
+
+
 class Gateway:
     """One more on the tools of a suite, as another machine would have one."""
 
@@ -92,6 +100,7 @@ class Gateway:
     ) -> None:
         self.mtls, self.http = places
         self._folder = folder
+        self.unix = f"unix:{folder}/gateway"
         self._env = {
             **suite.env,
             **files.settings(),
@@ -99,7 +108,7 @@ class Gateway:
             "COVE_RUNTIME": str(suite.runtime),
             "COVE_GATEWAY__MTLS": self.mtls,
             "COVE_GATEWAY__HTTP": self.http,
-            "COVE_GATEWAY__ADDRESS": f"unix:{folder}/gateway",
+            "COVE_GATEWAY__ADDRESS": self.unix,
             **env,
         }
         self._process: asyncio.subprocess.Process | None = None
@@ -196,19 +205,21 @@ class Edge:
 @contextlib.asynccontextmanager
 async def edge(
     files: Files,
-    behind: Iterable[Gateway],
+    behind: Iterable[Place],
     *,
     changes: Mapping[str, str] = {},
     concurrency: int = 1,
     healthy_places: int | None = None,
+    alter: Callable[[str], str] = str,
 ) -> AsyncIterator[Edge]:
     """Envoy in front of `behind`, when both ports of all, or so many, are healthy. `changes` of the
-    file are texts of it, each of which must be there once."""
+    file are texts of it, each of which must be there once; `alter` has the last word."""
     behind = list(behind)
     folder = Path(tempfile.mkdtemp(prefix="cv-envoy-", dir="/tmp"))
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(_remove, folder)
-        (folder / "envoy.yaml").write_text(configured(files, folder, behind, changes))
+        text = configured(files, folder, behind, changes)
+        (folder / "envoy.yaml").write_text(alter(text))
         process = await _started(folder, concurrency)
         stack.push_async_callback(_stopped, process)
         places = 2 * len(behind) if healthy_places is None else healthy_places
@@ -217,7 +228,7 @@ async def edge(
 
 
 def configured(
-    files: Files, folder: Path, behind: list[Gateway], changes: Mapping[str, str] = {}
+    files: Files, folder: Path, behind: Sequence[Place], changes: Mapping[str, str] = {}
 ) -> str:
     """The file as whoever installs it changes it: places, and nothing else but `changes`."""
     text = CONFIGURATION.read_text()
@@ -257,8 +268,9 @@ async def _stopped(process: asyncio.subprocess.Process) -> None:
 
 
 @contextlib.asynccontextmanager
-async def node(suite: Suite, files: Files) -> AsyncIterator[Mapping[str, str]]:
-    """Envoy in front of the tools of a suite. Yields the settings by which gateways reach them."""
+async def node(suite: Suite, files: Files) -> AsyncIterator[tuple[Mapping[str, str], int]]:
+    """Envoy in front of the tools of a suite. Yields the settings by which gateways reach them, and
+    its pid."""
     folder = Path(tempfile.mkdtemp(prefix="cv-envoy-", dir="/tmp"))
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(_remove, folder)
@@ -282,7 +294,7 @@ async def node(suite: Suite, files: Files) -> AsyncIterator[Mapping[str, str]]:
             field = f"COVE_GATEWAY__{listener['name'].upper()}"
             settings[field] = f"{place['address']}:{place['port_value']}"
             settings[f"{field}_ID"] = _NODE
-        yield settings
+        yield settings, process.pid
 
 
 async def _listening(

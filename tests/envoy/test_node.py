@@ -21,7 +21,7 @@ SIZE: Final = 2 << 20
 async def meshed(suite: Suite, files: Files) -> AsyncIterator[tuple[Edge, str]]:
     """Callers, Envoy, a gateway, Envoy, the tools; and where the executor is."""
     async with (
-        node(suite, files) as settings,
+        node(suite, files) as (settings, _),
         gateways(suite, files, 1, **settings) as behind,
         edge(files, behind) as front,
     ):
