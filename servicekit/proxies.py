@@ -2,7 +2,6 @@
 
 import ipaddress
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -27,7 +26,7 @@ class Proxies:
         metadata = caller.metadata
         peer = _peer(metadata.get(FOR_KEY, "")) or caller.peer
         shown = () if _by_a_page(metadata) else _uris(metadata.get(CERTIFICATE_KEY, ""))
-        return replace(caller, peer=peer, certificate=shown)
+        return Caller(metadata, peer, shown)
 
 
 NO_PROXIES: Final = Proxies()
