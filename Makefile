@@ -37,8 +37,7 @@ SPREAD := --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long test-compose test-docker check lint types layers protos-check lowest bench protos docs docs-site dist artifacts lock clean
-.PHONY: help setup demo up test test-long test-compose test-docker interop check lint types layers protos-check lowest bench protos docs docs-site dist lock clean
+.PHONY: help setup demo up test test-long test-compose test-docker interop check lint types layers protos-check lowest bench protos docs docs-site dist artifacts lock clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
