@@ -124,7 +124,7 @@ class Container:
                 return False
         return _serves(spec["grpc"], seconds)
 
-    def becomes(self, probe: str, wanted: bool = True, seconds: float = 60) -> None:
+    def becomes(self, probe: str, wanted: bool = True, seconds: float = 120) -> None:
         until = time.monotonic() + seconds
         while self.well(probe) is not wanted:
             assert time.monotonic() < until, f"{self.name}: {probe}: {self.said()}"
