@@ -1,12 +1,7 @@
 """One scenario, run by a program in each language: a live suite, and a network that breaks."""
 
-import asyncio
-import os
 import shutil
-import subprocess
 import time
-import uuid
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
@@ -14,20 +9,16 @@ import pytest
 
 from tests.interop.conftest import Table
 from tests.interop.languages import PROGRAMS, Program, chosen
-from tests.interop.proxies import Cutting, Losing, LosingWeb
-from tests.interop.scenario import LOST, Scenario, check_lines, check_suite
-from tests.interop.web import envoy
+from tests.interop.proxies import Cutting
+from tests.interop.running import Run, build, run_to_end
 from tests.support.repository import git
-from tests.support.suite import Done, Suite
+from tests.support.suite import Suite
 
 pytestmark = [
     pytest.mark.interop,
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.timeout(1500),
 ]
-
-_BUILD: Final = 1200.0
-_RUN: Final = 180.0
 
 
 @pytest.mark.parametrize("program", chosen(), ids=lambda program: program.name)
@@ -46,50 +37,6 @@ async def test_a_client_does_each_thing_once_and_loses_no_byte(
     row.steps, row.lost = len(run.scenario.lines), len(run.lost)
     row.breaks = run.scenario.told("output")["breaks"]
     row.failed = False
-
-
-class Run:
-    """One run of the scenario, between a suite and proxies of its own."""
-
-    def __init__(self, program: Program, suite: Suite, repository: Path, folder: Path) -> None:
-        self.scenario = Scenario(program.name, uuid.uuid4().hex[:8])
-        self.lost: list[str] = []
-        self.cuts = 0
-        self._program, self._suite = program, suite
-        self._repository, self._folder = repository, folder
-
-    async def perform(self, executable: Path) -> None:
-        """Raises `AssertionError` when it does not end well."""
-        async with AsyncExitStack() as stack:
-            address, lose = self._suite.grpc, Losing
-            if self._program.web:
-                address, lose = (
-                    await stack.enter_async_context(envoy(address, self._folder)),
-                    LosingWeb,
-                )
-            losing = await stack.enter_async_context(lose(address).serving())
-            cutting = await stack.enter_async_context(Cutting(address).serving())
-            variables = {
-                "COVE_ADDRESS": address,
-                "COVE_TOKEN": self._suite.token,
-                "COVE_REPOSITORY": f"file://{self._repository}",
-                "COVE_SUFFIX": self.scenario.suffix,
-                "COVE_LOSING_ADDRESS": losing.address,
-                "COVE_CUTTING_ADDRESS": cutting.address,
-            }
-            done = await run_to_end(executable, variables)
-            assert done.status == 0, f"{done.text}\n{done.errors[-4000:]}"
-            self.scenario.hear(done.stdout)
-            self.lost, self.cuts = losing.lost, cutting.cuts
-
-    async def check(self) -> None:
-        """Raises `AssertionError` when something was not as it must be."""
-        check_lines(self.scenario)
-        # What broke nothing would prove nothing.
-        assert set(self.lost) == set(LOST)
-        assert self.cuts >= self.scenario.told("output")["breaks"]
-        async with self._suite.client() as cove:
-            await check_suite(cove, self.scenario)
 
 
 _MISTAKES: Final = {
@@ -145,7 +92,8 @@ async def test_an_example_does_what_it_says(
     async with Cutting(suite.grpc).serving() as cutting:
         gateway = {"COVE_ADDRESS": cutting.address, "COVE_TOKEN": suite.token}
         done = await run_to_end(program.built(program.example), gateway, origin, script)
-    assert (done.status, cutting.cuts) == (0, 2), done.errors
+    assert done.status == 0, done.errors
+    assert cutting.cuts >= 2
     assert done.stdout == b"".join(b"%06d\n" % number for number in range(1, 300001))
     (commit,) = [line for line in done.errors.splitlines() if line.startswith("commit ")]
     branches = git(
@@ -167,41 +115,3 @@ async def test_an_example_does_what_it_says(
 async def workspaces(suite: Suite) -> list[str]:
     async with suite.client() as cove:
         return [each.id async for each in cove.workspaces.list(show_deleted=True)]
-
-
-async def build(program: Program) -> float:
-    """By the language's own tools; returns how long it took."""
-    start = time.monotonic()
-    process = await asyncio.create_subprocess_exec(
-        program.build, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    try:
-        async with asyncio.timeout(_BUILD):
-            output, _ = await process.communicate()
-    finally:
-        _end(process)
-    assert process.returncode == 0, output.decode(errors="replace")[-4000:]
-    return time.monotonic() - start
-
-
-async def run_to_end(program: Path, variables: dict[str, str], *arguments: str) -> Done:
-    """Run a program to its end."""
-    process = await asyncio.create_subprocess_exec(
-        program,
-        *arguments,
-        env={**os.environ, **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(_RUN):
-            stdout, stderr = await process.communicate()
-    finally:
-        _end(process)
-    assert process.returncode is not None
-    return Done(process.returncode, stdout, stderr)
-
-
-def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        process.kill()
