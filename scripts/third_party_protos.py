@@ -2,7 +2,8 @@
 
 No third-party text is kept in git. google/{api,rpc} comes with the installed
 `googleapis-common-protos`; buf/validate/validate.proto is only in the source
-distribution of protovalidate 1.2.0, which is downloaded once and checked.
+distribution of protovalidate 1.2.0, which is downloaded once and checked. The
+descriptor.proto of grpcio-tools is for a protoc that is older than our protos' options.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ ROOT: Final = Path(__file__).parent.parent
 BUILD: Final = ROOT / ".build" / "protos"
 GOOGLEAPIS: Final = BUILD / "googleapis"
 PROTOVALIDATE: Final = BUILD / "protovalidate"
+PROTOBUF: Final = BUILD / "protobuf"
 
 _GOOGLE: Final = (
     "google/api/annotations.proto",
@@ -26,6 +28,7 @@ _GOOGLE: Final = (
     "google/rpc/error_details.proto",
     "google/rpc/status.proto",
 )
+_DESCRIPTOR: Final = "google/protobuf/descriptor.proto"
 _VALIDATE: Final = "buf/validate/validate.proto"
 _SDIST: Final = "protovalidate==1.2.0"
 _SHA256: Final = "817951eab518442950f1982be24b2c3154b214b40e42f49b915cbf5181e6ee80"
@@ -33,6 +36,7 @@ _SHA256: Final = "817951eab518442950f1982be24b2c3154b214b40e42f49b915cbf5181e6ee
 
 def main() -> int:
     _lay_google()
+    _lay_descriptor()
     _lay_validate()
     return 0
 
@@ -43,6 +47,12 @@ def _lay_google() -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         package, _, file = name.rpartition("/")
         target.write_bytes(files(package.replace("/", ".")).joinpath(file).read_bytes())
+
+
+def _lay_descriptor() -> None:
+    target = PROTOBUF / _DESCRIPTOR
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(files("grpc_tools").joinpath("_proto", _DESCRIPTOR).read_bytes())
 
 
 def _lay_validate() -> None:
