@@ -89,7 +89,7 @@ _NODE: Final = (
     Tool(("node", "--version"), "Node.js 20 or later; apt-get install nodejs", (20, 0)),
     Tool(("npm", "--version"), "apt-get install npm"),
 )
-_ALL: Final = (
+PROGRAMS: Final = (
     Program("python", (Tool(("python3", "--version"), "Python 3.11 or later", (3, 11)),)),
     Program("go", (Tool(("go", "version"), "Go 1.26 or later", (1, 26)),)),
     Program("typescript", _NODE),
@@ -109,7 +109,6 @@ _ALL: Final = (
     Program("rust", (Tool(("cargo", "--version"), "Rust 1.88 or later, by rustup", (1, 88)),)),
     Program("cpp", _CPP),
 )
-PROGRAMS: Final = tuple(program for program in _ALL if program.build.exists())
 
 
 def chosen() -> tuple[Program, ...]:
