@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import uuid
 from pathlib import Path
 
 import httpx
@@ -99,7 +100,7 @@ async def test_by_http(http: httpx.AsyncClient, way: str) -> None:
             body = await events.aread()
         assert body.startswith(first)
         assert b'"exit":{"code":0' in body.rsplit(b"data" if b"data: " in body else b"\n{", 1)[1]
-    key = {"idempotency-key": "0b7a0e0e-3c53-4d0e-8b8e-6f3a3f6d2a10"}
+    key = {"idempotency-key": str(uuid.uuid4())}
     twice = [await http.post(f"/workspaces/{name}:snapshot", json={}, headers=key) for _ in "12"]
     assert [each.status_code for each in twice] == [201, 201]
     assert twice[0].json() == twice[1].json()

@@ -13,6 +13,8 @@ from tests.envoy.conftest import SCOPE
 from tests.envoy.edge import Edge
 from tests.support.suite import Suite
 
+pytestmark = pytest.mark.long
+
 NAME: Final = "json"
 RUN: Final = {"spec": {"argv": ["sh", "-c", "echo hi; echo 1 > new.txt"]}}
 SAME: Final = (

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator
 from typing import Final
 
+import pytest
 import pytest_asyncio
 
 from cove.executor.v1.executor_pb2 import Chunk
@@ -15,6 +16,8 @@ from tests.support.certificates import Paths
 from tests.support.suite import Suite
 
 SIZE: Final = 2 << 20
+
+pytestmark = pytest.mark.long
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope=SCOPE)
