@@ -92,7 +92,8 @@ async def _take(
                 [f"update {head_ref(record.uid)} {found} {head or _NOTHING}"]
             ):
                 raise HeadMoved("the branch has moved", expected=head, actual=workspace.head)
-    return records.keep(replace(record, inside=found))
+    # What a power loss takes of this is found again by the next look, so nobody waits for a disk.
+    return records.keep(replace(record, inside=found), durable=False)
 
 
 def check_followed(workspace: Workspace) -> None:

@@ -178,11 +178,14 @@ class Records:
         self._note(record)
         return record
 
-    def sync(self, uid: str) -> None:
-        """What was kept survives a power loss from now on, unless its directory is gone."""
+    def sync(self, uid: str, *, new: bool = False) -> None:
+        """What was kept survives a power loss from now on, unless its directory is gone. The
+        directory does so too if it is `new`."""
         with suppress(FileNotFoundError):
             files.sync(self.directory(uid) / RECORD)
             files.sync_directory(self.directory(uid))
+            if new:
+                files.sync_directory(self._root)
 
     def removing(self, record: Record) -> Record:
         """Keep that it is being removed, for good. That takes no room: its record gets another

@@ -316,7 +316,10 @@ class Worktrees:
                 resolved_time=resolved.time,
                 warnings=warnings,
             )
-            return self.records.keep(ready)
+            self.records.keep(ready, durable=False)
+            # Not on the loop: where others write much this takes seconds.
+            await asyncio.to_thread(self.records.sync, record.uid, new=True)
+            return ready
 
     async def _kept(self, wanted: Wanted, tenant: str) -> Kept | None:
         """What is kept of it, if what is wanted is among that: nobody need be asked for it."""

@@ -1,5 +1,7 @@
 """The private `.git` of a sandbox: git works there, and what it makes comes out, checked."""
 
+import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +17,7 @@ from services.git.record import Mode
 from services.git.remote import Rules
 from services.git.workspace import Workspace
 from tests.git.parts import (
+    OTHER,
     Parts,
     each_mode,
     inside,
@@ -240,6 +243,28 @@ async def test_who_follows_commits_made_outside_has_no_git_asked(
     program.git("reset", "-q", "--hard", made[0])  # That is no following any more.
     assert (await git.ready())[1].head == made[0]
     assert await distance() == (1, 0)
+
+
+async def test_nobody_waits_for_the_disk_with_all_others(
+    git: Parts, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sync may take seconds where others write much: none is made by the thread of the loop."""
+    here, synced, sync = threading.get_ident(), [], os.fsync
+
+    def told(descriptor: int) -> None:
+        synced.append(threading.get_ident())
+        sync(descriptor)
+
+    await git.create(source, OTHER, branch="other")  # Its repository is made once.
+    monkeypatch.setattr(os, "fsync", told)
+    await git.create(source)
+    _, workspace = await git.ready()
+    write(workspace, "new", "x")
+    made = await commit(git)
+    inside(workspace).git("update-ref", "HEAD", made)
+    assert (await git.ready())[0].inside == made
+    assert synced
+    assert here not in synced
 
 
 async def test_a_crash_before_the_record_was_written_is_made_up_for(
