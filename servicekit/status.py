@@ -1,7 +1,7 @@
 """Turns failures into gRPC statuses. The only module that knows both."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, TypeAlias
 
@@ -19,6 +19,15 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 DOMAIN: Final = "cove"
 _PREFIX: Final = "ERROR_REASON_"
 DETAILS_KEY: Final = "grpc-status-details-bin"
+_TRAILERS: Final = 7 << 10
+"""Bytes from which on a failure is told shorter: gRPC's clients refuse trailers of 8 KiB now and
+then, of 16 KiB always, with the reason that is in them."""
+_TEXT: Final = 400
+"""Bytes of each text then."""
+_FIELDS: Final = 3000
+"""Bytes after which no more fields are named, and"""
+_FEW: Final = 3
+"""how many violations of other kinds are."""
 _RETRY_SOON: Final = timedelta(seconds=1)
 _WRITE_FAILED: Final = "Internal error from Core"  # The other side answered or left meanwhile.
 _TOO_LARGE: Final = "larger than max"  # What gRPC itself says of a message over its limit.
@@ -129,34 +138,38 @@ def untold(error: grpc.aio.AioRpcError, service: str) -> errors.ServiceError:
 
 
 def _of_service_error(error: errors.ServiceError) -> status_pb2.Status:
+    status = _packed(error, lambda text: text)
+    size = status.ByteSize() * 4 // 3 + 3 * len(status.message)
+    return status if size < _TRAILERS else _packed(error, _cut)
+
+
+def _packed(error: errors.ServiceError, cut: Callable[[str], str]) -> status_pb2.Status:
     code = next(
         (CODES[kind] for kind in type(error).__mro__ if kind in CODES), grpc.StatusCode.INTERNAL
     )
     name = ErrorReason.Name(error.reason)
-    status = status_pb2.Status(code=code.value[0], message=error.message)
+    status = status_pb2.Status(code=code.value[0], message=cut(error.message))
 
     def add(detail: Any) -> None:
         status.details.add().Pack(detail)
 
-    add(error_details_pb2.ErrorInfo(reason=name, domain=DOMAIN, metadata=error.metadata))
+    metadata = {key: cut(value) for key, value in error.metadata.items()}
+    add(error_details_pb2.ErrorInfo(reason=name, domain=DOMAIN, metadata=metadata))
     if error.violations:
-        bad = error_details_pb2.BadRequest()
-        for violation in error.violations:
-            bad.field_violations.add(field=violation.field, description=violation.problem)
-        add(bad)
+        add(_bad_request(error.violations, cut))
     if error.preconditions:
         failed = error_details_pb2.PreconditionFailure()
-        for each in error.preconditions:
+        for each in error.preconditions[:_FEW]:
             failed.violations.add(
-                type=each.kind, subject=each.subject, description=each.description
+                type=each.kind, subject=cut(each.subject), description=cut(each.description)
             )
         add(failed)
     if error.quotas:
         quota = error_details_pb2.QuotaFailure()
-        for limit in error.quotas:
+        for limit in error.quotas[:_FEW]:
             quota.violations.add(
-                subject=limit.subject,
-                description=limit.description,
+                subject=cut(limit.subject),
+                description=cut(limit.description),
                 quota_metric=limit.metric,
                 quota_value=limit.value,
             )
@@ -171,6 +184,25 @@ def _of_service_error(error: errors.ServiceError) -> status_pb2.Status:
     if text := error.remedy or remedy(name):
         add(error_details_pb2.LocalizedMessage(locale="en", message=text))
     return status
+
+
+def _bad_request(
+    violations: Sequence[errors.Violation], cut: Callable[[str], str]
+) -> error_details_pb2.BadRequest:
+    """All that fit, and how many do not."""
+    bad = error_details_pb2.BadRequest()
+    for number, each in enumerate(violations):
+        if bad.ByteSize() > _FIELDS:
+            bad.field_violations.add(description=f"and {len(violations) - number} more")
+            break
+        bad.field_violations.add(field=cut(each.field), description=cut(each.problem))
+    return bad
+
+
+def _cut(text: str) -> str:
+    """So much of a text that a status of some fits into the trailers of a call."""
+    data = text.encode("utf-8", "replace")
+    return text if len(data) <= _TEXT else f"{data[:_TEXT].decode('utf-8', 'ignore')}…"
 
 
 def _relayed(error: grpc.aio.AioRpcError) -> status_pb2.Status:

@@ -16,11 +16,13 @@ from cove.options.v1.options_pb2 import Role
 from servicekit import calls
 from servicekit.errors import (
     FailedPrecondition,
+    InvalidArgument,
     NotFound,
     PermissionDenied,
     Precondition,
     ResourceExhausted,
     Unauthenticated,
+    Violation,
 )
 from servicekit.identity import Caller, Identity
 from tests.servicekit.failing import failure
@@ -79,6 +81,28 @@ async def test_a_broken_rule_names_its_field(protos: Protos, tmp_path: Path, met
         'spec.by_name["x"].label',
     }
     assert "regex" in bad.field_violations[0].description
+
+
+async def test_a_failure_of_much_to_tell_fits_into_what_a_client_takes(
+    protos: Protos, tmp_path: Path
+) -> None:
+    """gRPC's clients refuse trailers of 8 KiB now and then, and of 16 KiB always."""
+    wrong = [Violation(f"spec.env[{'k' * 3000}{number}]", "€" * 5000) for number in range(500)]
+
+    async def say(request: Any) -> str:
+        if request.text:
+            raise NotHere("m" * 20_000, path="p" * 20_000)
+        raise InvalidArgument(wrong[0].field, wrong[0].problem, violations=wrong)
+
+    async with running(protos, tmp_path, say=say) as kit:
+        bad = await failure(kit.stub.Say(kit.pb.SayRequest()))
+        missing = await failure(kit.stub.Say(kit.pb.SayRequest(text="x")))
+    assert (bad.code, bad.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    told = bad.detail(error_details_pb2.BadRequest).field_violations
+    assert told[0].field.startswith("spec.env[kkk")
+    assert told[-1].description == f"and {len(wrong) - len(told) + 1} more"
+    assert (missing.code, missing.reason) == (grpc.StatusCode.NOT_FOUND, "FILE_NOT_FOUND")
+    assert missing.info.metadata["path"].startswith("ppp")
 
 
 @pytest.mark.parametrize(("seconds", "nanos"), [(0, 2**31 - 1), (1, -1), (2**62, 0)])
