@@ -33,6 +33,8 @@ RUN pip/bin/pip install --no-cache-dir --no-index --find-links checked --no-deps
 FROM kit AS own
 ARG SERVICE
 COPY deploy/image ./
+# The web console is in the gateway's image where `make console` built one before; nothing fails without.
+COPY LICENSE .build/consol[e] console/
 RUN python3 packages.py "${SERVICE}" > own.txt \
  && pip/bin/pip --python /opt/cove/bin/python install --no-cache-dir --no-index --find-links checked \
     --root own -r own.txt
@@ -43,7 +45,8 @@ RUN into="/build/own$(echo /opt/cove/lib/python3*/site-packages)" && mkdir -p "$
       launcher) cp -a --parents agent "${into}" ;; \
       registry) cp -a --parents ${tool} "${into}" ;; \
       git | provider | executor) cp -a --parents ${tool} agent "${into}" ;; \
-      gateway) cp -a --parents ${server} cove ./*.dist-info gateway "${into}" && cp ../cove ../own/opt/cove/bin ;; \
+      gateway) cp -a --parents ${server} cove ./*.dist-info gateway "${into}" && cp ../cove ../own/opt/cove/bin \
+        && cp -a ../console ../own/opt/cove ;; \
     esac && cd .. \
  && if [ "${SERVICE}" = launcher ]; then cp launcher_healthy.py own/opt/cove/healthy.py; \
     else cp healthy.py own/opt/cove; fi

@@ -37,7 +37,7 @@ SPREAD := --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long test-compose test-docker interop check lint types layers protos-check lowest bench protos docs docs-site dist artifacts lock clean
+.PHONY: help setup demo up test test-long test-compose test-docker interop check lint types layers protos-check lowest bench protos docs docs-site console console-check dist artifacts lock clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -87,7 +87,7 @@ test-docker: setup ## Run the driver docker on an engine of its own; as root, ab
 interop: setup ## Run the clients in other languages against a live suite that loses answers.
 	$(BIN)/pytest -q -m interop tests/interop
 
-check: lint types layers protos-check docs-site lowest ## Check style, types, layers, protos, docs and lowest versions.
+check: lint types layers protos-check docs-site console-check lowest ## Check style, types, layers, protos, docs, the console and lowest versions.
 
 lint: setup
 	$(BIN)/ruff check
@@ -131,13 +131,30 @@ docs: setup ## Regenerate docs/configuration.md and docs/errors.md, and what REA
 	$(BIN)/python scripts/gen_docs.py
 	$(BIN)/python scripts/snippets.py
 
+# Node.js is needed for the web console and for nothing else; what is built of it is in no commit.
+console: ## Build the web console into .build/console; needs Node.js 20.19 or newer.
+	@command -v npm > /dev/null || { echo "the web console is built with Node.js 20.19 or newer and its npm: none is found" >&2; exit 1; }
+	@$(MAKE) --no-print-directory console/node_modules/.package-lock.json
+	@cd console && npm run --silent build
+	@echo "built .build/console; now \`cove up --console\`"
+
+console-check: ## Check types and style of the web console, and its units.
+	@if ! command -v npm > /dev/null; then echo "the web console is not checked: no npm is found"; \
+	else $(MAKE) --no-print-directory console/node_modules/.package-lock.json && cd console && npm run --silent check; fi
+
+console/node_modules/.package-lock.json: console/package-lock.json
+	@cd console && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
 docs-site: setup ## Make the pages a site, in .build/site.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Both wheels, each tried in an environment that has never seen this checkout.
-dist: setup ## Build both wheels into .build/dist, and try them.
-	@rm -rf .build/dist .build/dist-sdk .build/dist-server && mkdir -p .build/dist
+dist: setup ## Build both wheels into .build/dist, and try them; the web console is in where it was built.
+	@rm -rf .build/dist .build/dist-sdk .build/dist-server gateway/console_files && mkdir -p .build/dist
+	@if test -f .build/console/index.html; then cp -r .build/console gateway/console_files; else echo "without the web console: it was not built"; fi
 	$(BIN)/python -m hatchling build -t wheel -d "$(CURDIR)/.build/dist"
+	@rm -rf gateway/console_files
 	cd sdk && ../$(BIN)/python -m hatchling build -t wheel -d "$(CURDIR)/.build/dist"
 	@sed -n 's/^\([a-z0-9._-]*==[^ ;]*\).*/\1/p' requirements.lock > .build/dist-constraints.txt
 	@for each in sdk server; do $(PYTHON) -m venv .build/dist-$$each; done
@@ -165,4 +182,4 @@ lock: ## Resolve the requirements anew.
 	  --no-annotate -c requirements.lock -o examples/python/requirements.lock examples/python/requirements.in > /dev/null
 
 clean: ## Remove what was built; never touches a state directory.
-	rm -rf .venv .build .pytest_cache .mypy_cache .ruff_cache examples/typescript/node_modules
+	rm -rf .venv .build .pytest_cache .mypy_cache .ruff_cache console/node_modules examples/typescript/node_modules

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 import servicekit  # noqa: F401 - sets what gRPC reads when it is imported.
 from cove import health
 from cove.endpoint import FILE
+from cove_server import console
 from cove_server.companion import Companion
 from cove_server.dagger import Dagger
 from cove_server.egress import Egress
@@ -40,6 +41,7 @@ class Settings:
     grpc: str
     http: str
     no_auth: bool
+    console: bool
     keep: bool
     env: Mapping[str, str]
 
@@ -48,6 +50,8 @@ def serve(settings: Settings) -> int:
     """Run the suite until SIGTERM, SIGINT or SIGHUP. Returns the exit status."""
     logs.set_up("up", "info")
     try:
+        if settings.console:
+            console.folder()  # Before anything is started.
         with (
             settings.places.held() as lock,
             reserved(settings.grpc) as grpc,
@@ -132,6 +136,8 @@ class _Suite:
         env["COVE_RUNTIME"] = os.fspath(self._places.runtime)
         env["COVE_GATEWAY__GRPC"] = self._grpc
         env["COVE_GATEWAY__HTTP"] = self._http
+        if self._settings.console and not env.get("COVE_GATEWAY__CONSOLE"):
+            env["COVE_GATEWAY__CONSOLE"] = os.fspath(console.folder())
         if self._settings.no_auth:
             env["COVE_GATEWAY__NO_AUTH"] = "true"
         return env
@@ -146,6 +152,8 @@ class _Suite:
             "token_file": None if self._settings.no_auth else os.fspath(token),
             "state": os.fspath(self._places.state),
         }
+        if self._settings.console:
+            ready["console"] = f"{scheme or 'http://'}{self._http}/console/"
         path = self._places.state / FILE
         fresh = path.with_suffix(".new")
         fresh.write_text(json.dumps({**ready, "pid": os.getpid(), "services": dict(services)}))

@@ -23,6 +23,7 @@ def add_command(commands: Any) -> None:
         description=_DESCRIPTION,
         examples=[
             ("for one person, on loopback", "cove up"),
+            ("with the web console", "make console && cove up --console"),
             ("somewhere else, on free ports", "cove up --state ./state --grpc 127.0.0.1:0"),
         ],
         status="0 after SIGTERM or Ctrl-C, 1 when it cannot start, 2 for a wrong configuration.",
@@ -32,6 +33,7 @@ def add_command(commands: Any) -> None:
     option("--runtime", type=Path, metavar="DIR", help="where the sockets are (COVE_RUNTIME)")
     option("--grpc", metavar="ADDR", help=f"where callers connect by gRPC; default {GRPC}")
     option("--http", metavar="ADDR", help=f"where callers connect by HTTP; default {HTTP}")
+    option("--console", action="store_true", help="serve the web console, and say where it is")
     option("--no-auth", action="store_true", help="let in whoever connects; loopback only")
     option("--keep", action="store_true", help="leave the sandboxes running at the end")
     parser.set_defaults(run=run)
@@ -48,6 +50,7 @@ def run(options: argparse.Namespace) -> int:
         grpc=options.grpc or env.get("COVE_GATEWAY__GRPC") or GRPC,
         http=options.http or env.get("COVE_GATEWAY__HTTP") or HTTP,
         no_auth=options.no_auth,
+        console=options.console,
         keep=options.keep,
         env=env,
     )

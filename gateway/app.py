@@ -240,6 +240,7 @@ async def _http(
         target=next(each for each in served.addresses if each.startswith("unix:")),
         grace=config.shutdown_grace,
         local_only=config.no_auth,
+        console=config.console,
     )
     tls = Tls(certificates, handed) if (certificates := certificates_of(config)) else None
     proxies = Proxies(config.proxies)

@@ -28,6 +28,10 @@ class Config(ServerConfig):
     http: str = ""
     """Where callers reach it by HTTP, `host:port`. Port 0 takes a free one. Empty: nowhere."""
 
+    console: Path | None = None
+    """Folder with the web console, as `make console` leaves one: it is served below `/console/`
+    where HTTP is. Empty: there is none."""
+
     mtls: str = ""
     """Where callers reach it by gRPC who show a certificate of `CLIENT_CA_FILE`, `host:port`.
     At `GRPC` none is asked for, and at `HTTP` who shows none is let in by a token. Empty:

@@ -1,15 +1,15 @@
 """Puts HTTP together: the routes, the socket behind, the server in front."""
 
 import asyncio
-import ipaddress
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from cove.gateway.v1 import gateway_pb2
+from gateway.console import Console
 from gateway.identity.certificates import Handed
 from gateway.rest import document
 from gateway.rest.archives import PACK, UNPACK, Archives
@@ -27,13 +27,14 @@ from gateway.rest.exchange import ClientLeft, Exchange, Receive, Scope, Send, ce
 from gateway.rest.files import LIST, READ, WRITE, Files
 from gateway.rest.input import STREAM, Input
 from gateway.rest.input import WRITE as WRITE_INPUT
+from gateway.rest.origins import refuse_browsers, refuse_other_sites
 from gateway.rest.routes import Match, Routes
 from gateway.rest.server import listening
 from gateway.rest.streams import as_events, relay
 from gateway.rest.terminal import ATTACH, Terminal
 from gateway.rest.transcode import IF_MATCH, IF_NONE_MATCH, answer_of, request_of
 from servicekit import calls
-from servicekit.errors import PermissionDenied, Unauthenticated
+from servicekit.errors import Unauthenticated
 from servicekit.identity import TENANT_KEY, Authenticator, Caller
 from servicekit.proxies import NO_PROXIES, Proxies
 from servicekit.tls import Certificates
@@ -77,6 +78,9 @@ class RestConfig:
     grace: timedelta = timedelta(seconds=10)
     """How long open requests may go on when it stops."""
 
+    console: Path | None = None
+    """Folder with the web console, if it is served."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tls:
@@ -99,7 +103,8 @@ async def rest(
     `authenticator` refuses strangers before anything of their body is read; the
     decision is made behind, and `stranger` is told of each, with the path of the RPC.
     With `tls` it is HTTPS, and what one of the `proxies` says of a caller counts.
-    Raises `AddressError`. Leave the block before what serves `target` stops.
+    Raises `AddressError`, and `ConfigError` where the console's folder holds none. Leave the
+    block before what serves `target` stops.
     """
     routes = Routes.of(gateway_pb2.DESCRIPTOR.services_by_name.values())
     async with (
@@ -141,6 +146,7 @@ class Rest:
         self._routes = routes
         self._behind = behind
         self._document = document.Document()
+        self._console = Console(config.console) if config.console else None
         listing = next(each for each in routes if each.rpc.full_name == LIST)
         files = Files(behind, listing)
         writing = next(each for each in routes if each.rpc.full_name == WRITE_INPUT)
@@ -188,7 +194,10 @@ class Rest:
             await exchange.answer(200 if ready else 503, {"status": text})
             return
         if self._config.local_only:
-            _refuse_browsers(exchange.headers)
+            refuse_browsers(exchange.headers)
+        if self._console and self._console.owns(exchange.path):
+            await self._console.answer(exchange)
+            return
         if exchange.path == document.PATH:
             await self._admit(exchange, "")
             await self._document.answer(exchange)
@@ -216,7 +225,7 @@ class Rest:
         calls.begin(call)
         try:
             if self._config.local_only:
-                _refuse_browsers(terminal.headers)
+                refuse_browsers(terminal.headers)
             match = self._routes.find("GET", terminal.path)
             if match.route.rpc.full_name != ATTACH:
                 raise RouteNotFound("this path is not for WebSockets", path=terminal.path)
@@ -240,7 +249,7 @@ class Rest:
         if not token and self._handed:
             token = self._handed.authorization(request.certificate)
             if token:  # Browsers show it by themselves, whatever page asks.
-                _refuse_other_sites(request.headers)
+                refuse_other_sites(request.headers)
         token = token if token.isascii() and token.isprintable() else ""
         call = calls.current()
         tenant = request.headers.get(TENANT_KEY, "")
@@ -273,38 +282,3 @@ async def _fail(exchange: Exchange, error: BaseException) -> None:
     conditional = IF_MATCH in exchange.headers or IF_NONE_MATCH in exchange.headers
     code, headers, status = answer_to(error, conditional=conditional)
     await exchange.answer(code, status_json(status), headers)
-
-
-def _refuse_browsers(headers: Mapping[str, str]) -> None:
-    """Raises `PermissionDenied` for another site's request, and for one whose name was rebound."""
-    host = headers.get("host", "")
-    if not _is_loopback(host) or _is_of_another_site(headers):
-        raise PermissionDenied("without a token, only local programs may call", host=host)
-
-
-def _refuse_other_sites(headers: Mapping[str, str]) -> None:
-    """Raises `PermissionDenied`."""
-    if _is_of_another_site(headers):
-        raise PermissionDenied(
-            "by a certificate, no page of another site may call",
-            remedy="Show a token: no browser does so by itself.",
-        )
-
-
-def _is_of_another_site(headers: Mapping[str, str]) -> bool:
-    """Whether a browser says that a page of another one asks."""
-    origin = headers.get("origin")
-    if origin is None:
-        return False
-    try:
-        return urlsplit(origin).netloc != headers.get("host", "")
-    except ValueError:
-        return True
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False

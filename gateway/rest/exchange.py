@@ -16,8 +16,8 @@ Headers: TypeAlias = Iterable[tuple[str, str]]
 
 CERTIFICATE: Final = "certificate"
 JSON: Final = "application/json"
-# Nobody is to keep answers, or to take them for a page.
-_ALWAYS: Final = (("cache-control", "no-store"), ("x-content-type-options", "nosniff"))
+# Nobody is to take answers for a page.
+_ALWAYS: Final = (("x-content-type-options", "nosniff"),)
 
 
 def source(scope: Scope) -> str:
@@ -115,9 +115,10 @@ class Exchange:
             watch.remove_done_callback(end)
             watch.cancel()
 
-    async def begin(self, code: int, headers: Headers) -> None:
+    async def begin(self, code: int, headers: Headers, kept: str = "no-store") -> None:
+        """`kept`: for how long others may keep the answer, as Cache-Control says it."""
         self.started = True
-        pairs = [*_ALWAYS, *self._returned, *headers]
+        pairs = [("cache-control", kept), *_ALWAYS, *self._returned, *headers]
         await self._send(
             {
                 "type": "http.response.start",

@@ -3,10 +3,14 @@
 Messages of bytes are output, and input. Messages of text are JSON: here all other events of Attach,
 from the client its `input` and `resize`. A failure before the first event is an answer of HTTP; a
 later one is the last message of text.
+
+A page in a browser can send no header with a WebSocket but the names of protocols that it speaks:
+it may have its token there, see `PROTOCOL`. A URL, where it would be logged, is no place for one.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, MutableMapping
+import base64
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from typing import Any, Final
 
 from gateway.rest.backend import Backend
@@ -29,6 +33,12 @@ ATTACH: Final = "cove.gateway.v1.ExecutionService.Attach"
 MAX_MESSAGE: Final = 1 << 20
 """Bytes of one message."""
 
+PROTOCOL: Final = "cove"
+"""What is spoken. A client that names protocols names it, and may name `cove.bearer.` with the
+base64url of its token, without padding, after it."""
+
+_BEARER: Final = f"{PROTOCOL}.bearer."
+
 _ENDED, _FAILED, _GOING_AWAY = 1000, 1011, 1012
 _BEFORE: Final = "open."
 
@@ -42,6 +52,10 @@ class Terminal:
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
         self.certificate: tuple[str, ...] = ()
+        protocols: list[str] = scope.get("subprotocols", [])
+        self._protocol = PROTOCOL if PROTOCOL in protocols else None
+        if token := _token(protocols):
+            self.headers.setdefault("authorization", f"Bearer {token}")
         self._query: bytes = scope["query_string"]
         self._receive = receive
         self._sending = send
@@ -58,7 +72,7 @@ class Terminal:
         first = self._opening(match)
         async with backend.exchange(match.route, self._requests(first), token) as events:
             execution = await anext(events)
-            await self._send({"type": "websocket.accept"})
+            await self._send({"type": "websocket.accept", "subprotocol": self._protocol})
             self._accepted.set()
             code = _ENDED
             try:
@@ -133,3 +147,16 @@ class Terminal:
             await self._sending(message)
         except OSError:
             raise ClientLeft from None
+
+
+def _token(protocols: Sequence[str]) -> str:
+    """The token among the names of protocols; empty: there is none, or it cannot be read."""
+    for each in protocols:
+        if each.startswith(_BEARER):
+            coded = each.removeprefix(_BEARER)
+            try:
+                padded = coded + "=" * (-len(coded) % 4)
+                return base64.b64decode(padded, "-_", validate=True).decode("ascii")
+            except ValueError:
+                return ""
+    return ""

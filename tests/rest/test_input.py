@@ -1,6 +1,7 @@
 """Input and terminals over HTTP, on the stand-in gateway."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -8,6 +9,7 @@ from contextlib import suppress
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus
+from websockets.typing import Subprotocol
 
 from gateway.rest.terminal import MAX_MESSAGE
 from tests.rest.conftest import Front
@@ -111,6 +113,21 @@ async def test_a_terminal_by_websocket(front: Front) -> None:
     opened = front.seen.requests[-1].open
     assert (opened.name, opened.from_offset) == ("workspaces/demo/executions/term", 3)
     assert (opened.writer, opened.take_over) == ("me", True)
+
+
+async def test_a_page_offers_its_token_as_a_protocol(front: Front) -> None:
+    coded = base64.urlsafe_b64encode(TOKEN.encode()).decode().rstrip("=")
+    uri = f"ws://{front.address}{PATH}/term:attach"
+    offered = [Subprotocol("cove"), Subprotocol(f"cove.bearer.{coded}")]
+    async with connect(uri, subprotocols=offered) as socket:
+        assert socket.subprotocol == "cove"
+        assert "execution" in await event(socket)
+    for wrong in ("", "AAAA", "A", "%41", "w6k", "Cg"):
+        offered = [Subprotocol("cove"), Subprotocol(f"cove.bearer.{wrong}")]
+        with pytest.raises(InvalidStatus) as caught:
+            async with connect(uri, subprotocols=offered):
+                pass
+        assert caught.value.response.status_code == 401
 
 
 async def test_a_websocket_that_is_refused_is_told_why(front: Front) -> None:

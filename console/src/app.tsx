@@ -1,0 +1,117 @@
+// The frame of all pages: who is signed in, where one is, and what the keys do.
+
+import { useEffect, useState } from "preact/hooks";
+import { call, Problem } from "./api";
+import { Forest } from "./forks";
+import { Help } from "./help";
+import { useKeys } from "./keys";
+import { List } from "./list";
+import { go, route } from "./route";
+import { admitted, leave, refusal } from "./session";
+import { SignIn } from "./signin";
+import { announcement, Trouble } from "./ui";
+import { link, watch } from "./watch";
+import { Workspace } from "./workspace";
+
+export function App() {
+  const [problem, setProblem] = useState<unknown>(null);
+  useEffect(() => {
+    if (admitted.value !== null) return;
+    // The one that is kept may be no longer valid.
+    call("GET", "workspaces", { query: { page_size: 1 } })
+      .then(() => {
+        admitted.value = true;
+      })
+      .catch((error) => {
+        if (!(error instanceof Problem && error.status === 401)) setProblem(error);
+      });
+  }, []);
+  return (
+    <>
+      {admitted.value === false && <SignIn />}
+      {admitted.value === null && problem !== null && (
+        <main class="signin">
+          <Trouble of={problem} />
+        </main>
+      )}
+      {admitted.value && <Frame />}
+      <div class="hidden" role="status" aria-live="polite">
+        {announcement.value}
+      </div>
+    </>
+  );
+}
+
+function Frame() {
+  const [help, setHelp] = useState(false);
+  const { page, id } = route.value;
+  useEffect(() => {
+    const end = new AbortController();
+    void watch(end.signal);
+    return () => end.abort();
+  }, []);
+  useEffect(() => {
+    document.title =
+      page === "workspace" ? `${id} · Cove` : page === "tree" ? "Forks · Cove" : "Cove";
+  }, [page, id]);
+  useKeys({
+    "?": () => setHelp(true),
+    Escape: () => {
+      if (page !== "list") go("#/");
+    },
+  });
+  return (
+    <>
+      <button type="button" class="skip" onClick={focusMain}>
+        To the content
+      </button>
+      <header class="top">
+        <a href="#/" class="brand">
+          <svg viewBox="0 0 32 32" width="20" height="20" aria-hidden="true">
+            <path
+              d="M27 9.5A13 13 0 1 0 27 22.5"
+              fill="none"
+              stroke="currentColor"
+              stroke-width="5"
+              stroke-linecap="round"
+            />
+            <circle cx="17" cy="16" r="4" fill="currentColor" />
+          </svg>
+          Cove
+        </a>
+        <nav aria-label="Pages">
+          <a href="#/" aria-current={page === "list" ? "page" : undefined}>
+            Workspaces
+          </a>
+          <a href="#/tree" aria-current={page === "tree" ? "page" : undefined}>
+            Forks
+          </a>
+        </nav>
+        <span class={`link ${link.value}`} role="status">
+          {link.value}
+        </span>
+        <button type="button" class="plain" onClick={() => setHelp(true)}>
+          Keys
+        </button>
+        <button type="button" class="plain" onClick={signOut}>
+          Sign out
+        </button>
+      </header>
+      {page === "list" && <List />}
+      {page === "tree" && <Forest />}
+      {page === "workspace" && <Workspace key={id} id={id} />}
+      {help && <Help close={() => setHelp(false)} />}
+    </>
+  );
+}
+
+function signOut(): void {
+  refusal.value = null;
+  leave();
+}
+
+function focusMain(): void {
+  const main = document.querySelector("main");
+  main?.setAttribute("tabindex", "-1");
+  main?.focus();
+}
