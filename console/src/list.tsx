@@ -1,7 +1,7 @@
 // The list of workspaces. Of a thousand rows those are made that can be seen.
 
 import { computed, signal } from "@preact/signals";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Create } from "./create";
 import { age, id, repository, short, word } from "./format";
 import { useKeys } from "./keys";
@@ -191,7 +191,8 @@ interface RowProps {
 function Row({ workspace, index, current }: RowProps) {
   const name = id(workspace.name);
   const place = useRef<HTMLDivElement>(null);
-  useEffect(() => {
+  // Before it is painted: else a new row is seen in the first one's place.
+  useLayoutEffect(() => {
     place.current?.style.setProperty("transform", `translateY(${index * ROW}px)`);
   }, [index]);
   const progress = workspace.progress?.phase;

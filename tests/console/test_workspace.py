@@ -141,5 +141,6 @@ async def test_forks_and_usage(at: Console, client: Client, repository: Path, sh
     await page.keyboard.press("Escape")
     await expect(page.get_by_role("grid")).to_be_visible()
     await page.keyboard.press("t")
-    await expect(page.locator(".tree li li")).to_have_text(re.compile("child"))
+    forks = page.get_by_role("listitem").filter(has=page.get_by_role("link", name="parent"))
+    await expect(forks.locator("li")).to_contain_text("child")
     await page.screenshot(path=shots / "tree.png")
