@@ -1,7 +1,7 @@
 // Keys: what is pressed where no text is written. A page registers its own while it is there.
 
 import { signal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 
 const KEY = "cove.keys";
 
@@ -48,9 +48,9 @@ addEventListener("keydown", (event) => {
 
 /** Have these keys while the component is there; the last one to come goes first. */
 export function useKeys(keys: Keys): void {
-  // A new table at each rendering, in the one place.
+  // A new table at each rendering, in the one place; there as soon as the page is seen.
   const place = usePlace(keys);
-  useEffect(() => {
+  useLayoutEffect(() => {
     stack.push(place);
     return () => {
       stack.splice(stack.indexOf(place), 1);
