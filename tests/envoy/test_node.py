@@ -10,8 +10,9 @@ import pytest
 import pytest_asyncio
 
 from cove.executor.v1.executor_pb2 import Chunk
+from tests.envoy.behind import Files, gateways
 from tests.envoy.conftest import SCOPE, client_of
-from tests.envoy.edge import Edge, Files, edge, gateways, node
+from tests.envoy.edge import Edge, edge, node
 from tests.support.certificates import Paths
 from tests.support.suite import Suite
 

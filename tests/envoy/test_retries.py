@@ -13,8 +13,9 @@ import pytest_asyncio
 from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1 import gateway_pb2_grpc as rpc
+from tests.envoy.behind import Files, Gateway
 from tests.envoy.conftest import SCOPE, client_of
-from tests.envoy.edge import Edge, Files, Gateway, edge
+from tests.envoy.edge import Edge, edge
 from tests.envoy.test_edge import bearer, listed
 from tests.envoy.wire import Wire, wired
 from tests.servicekit.failing import failure

@@ -12,8 +12,9 @@ import pytest
 from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1 import gateway_pb2_grpc as rpc
+from tests.envoy.behind import Files, gateways
 from tests.envoy.conftest import client_of
-from tests.envoy.edge import Edge, Files, edge, gateways, healthy
+from tests.envoy.edge import Edge, edge, healthy
 from tests.envoy.test_edge import bearer
 from tests.operation.clients import Tally, Worker
 from tests.support.suite import Suite, until

@@ -10,7 +10,8 @@ import pytest
 from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1 import gateway_pb2_grpc as rpc
-from tests.envoy.edge import Files, Gateway, edge
+from tests.envoy.behind import Files, Gateway
+from tests.envoy.edge import edge
 from tests.envoy.test_edge import bearer
 from tests.servicekit.failing import failure
 from tests.support.suite import Suite
