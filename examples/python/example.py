@@ -44,7 +44,7 @@ def run(channel: grpc.Channel, workspace_id: str, url: str, script: str) -> int:
         print("nothing to commit", file=sys.stderr)
     else:
         again(source.PushBranch, pb.PushBranchRequest(name=name, request_id=once()))
-    return ended.code
+    return ended.code if ended.HasField("code") else 1  # A signal or a limit ended it.
 
 
 def main(url: str, script: str) -> int:

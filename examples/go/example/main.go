@@ -65,14 +65,21 @@ func run(ctx context.Context, channel *grpc.ClientConn, id, url, script string) 
 	committed, err := cove.Again(ctx, source.CreateCommit, commit)
 	if cove.Reason(err).Reason == "ERROR_REASON_NOTHING_TO_COMMIT" {
 		fmt.Fprintln(os.Stderr, "nothing to commit")
-		return exit.GetCode(), nil
+		return status(exit), nil
 	}
 	if err == nil {
 		fmt.Fprintln(os.Stderr, "commit", committed.Commit.Id)
 		push := &v1.PushBranchRequest{Name: name, RequestId: uuid.NewString()}
 		_, err = cove.Again(ctx, source.PushBranch, push)
 	}
-	return exit.GetCode(), err
+	return status(exit), err
+}
+
+func status(exit *executorv1.Exit) int32 {
+	if code, ok := exit.Reason.(*executorv1.Exit_Code); ok {
+		return code.Code
+	}
+	return 1 // A signal, a timeout or a limit ended it.
 }
 
 func remove(ctx context.Context, channel *grpc.ClientConn, name string) error {
