@@ -223,7 +223,7 @@ class Page {
     }
     this.waiting = [];
     this.element.append(fresh);
-    while (this.total > 2 * SHOWN && this.sizes.length > 1) {
+    while (this.total > 2 * SHOWN && this.total - (this.sizes[0] ?? 0) >= SHOWN) {
       const gone = this.sizes.shift() ?? 0;
       this.total -= gone;
       this.from += gone;
