@@ -4,6 +4,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +46,7 @@ def _compiled() -> descriptor_pb2.FileDescriptorSet:
         arguments = [
             "protoc",
             f"-I{PROTOS}",
+            f"-I{files('grpc_tools') / '_proto'}",  # Else those of Debian's protobuf, where it is.
             f"--descriptor_set_in={imported}",
             "--include_source_info",
             f"--descriptor_set_out={compiled}",

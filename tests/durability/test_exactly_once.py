@@ -144,8 +144,9 @@ async def walk_the_executor(
         died += await one_start(node, box, walking, name, point, prepared=prepared)
         assert runs(box, name) <= 1, point
         await caller.executions.StartExecution(request(box, name))
-        assert (await caller.wait(box, name)).exit.code == 0, point
-        assert runs(box, name) == 1, point
+        ended = (await caller.wait(box, name)).exit
+        assert ended.WhichOneof("reason") == "code", (point, ended)
+        assert (ended.code, runs(box, name)) == (0, 1), point
     assert died
     told = f"{len(points)} points, {died} of {most} before the answer"
     print(f"executor, prepared {prepared}: {told}")  # noqa: T201
