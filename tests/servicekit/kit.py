@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -46,7 +47,9 @@ def generate(folder: Path) -> Protos:
     for module in (duration_pb2, validate_pb2, options_pb2):
         _add(known, module.DESCRIPTOR)
     (folder / "known.binpb").write_bytes(known.SerializeToString())
-    arguments = [f"--descriptor_set_in={folder}/known.binpb", f"-I{HERE}"]
+    # Without the compiler's own, those of Debian's protobuf would come first where it is.
+    own = files("grpc_tools").joinpath("_proto")
+    arguments = [f"--descriptor_set_in={folder}/known.binpb", f"-I{HERE}", f"-I{own}"]
     outputs = [f"--python_out={folder}", f"--grpc_python_out={folder}", "kit_test.proto"]
     assert protoc.main(["protoc", *arguments, *outputs]) == 0
     sys.path.insert(0, str(folder))
