@@ -95,7 +95,11 @@ class Losing(Proxy):
         """The RPCs that were carried out, and whose answer was lost."""
 
     def filter(self) -> Filter | None:
-        return _Loser(self) if self.connections % 2 else None
+        return self.loser() if self.connections % 2 else None
+
+    def loser(self) -> Filter:
+        """Of a connection whose first answer is lost."""
+        return _Loser(self)
 
 
 class _Loser:

@@ -33,6 +33,7 @@ class Proxy:
                     _, when = self._armed
                     self._armed = None
                     answers.cancel()
+                    await asyncio.wait((answers,))  # Only one may read.
                     if when == "after":
                         forth.write(data)
                         await back.read(1)  # It was done, and nobody hears of it.

@@ -33,6 +33,9 @@ _MARGIN: Final = 5.0
 _FIRST_PATIENCE: Final = 3.0
 """Seconds to wait for a gateway that has never answered."""
 
+_UNREACHED: Final = ("failed to connect", "DNS resolution failed", "errors resolving")
+"""How gRPC begins to tell of a call that never had a connection."""
+
 _SILENCE: Final = 35.0
 """Seconds without an event after which a stream counts as dropped: heartbeats come every 10."""
 
@@ -190,7 +193,8 @@ class Connection:
     def failure(self, error: grpc.aio.AioRpcError) -> status.CoveError:
         """What the call failed with."""
         failed = status.of(error, self.endpoint.address)
-        self._reached = self._reached or not failed.broken_off
+        unreached = failed.broken_off and (error.details() or "").startswith(_UNREACHED)
+        self._reached = self._reached or not unreached
         return failed
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
