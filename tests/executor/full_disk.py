@@ -7,6 +7,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -26,7 +27,7 @@ async def main(node: Node) -> None:
             if last == "gap":
                 gaps.append((getattr(event.gap, "from"), event.gap.to, event.gap.reason))
         seen = {"code": ended.exit.code, "chunks": chunks, "gaps": gaps, "last": last}
-        (node.state / "executor" / "filler").write_bytes(b"x" * left(node))
+        fill(node.state / "executor" / "filler")
         try:
             await caller.start(box, "two", "true")
         except grpc.aio.AioRpcError as error:
@@ -36,11 +37,11 @@ async def main(node: Node) -> None:
         sys.stdout.write(json.dumps(seen))
 
 
-def left(node: Node) -> int:
-    """Bytes that still fit."""
-    words = subprocess.check_output(["stat", "-f", "-c", "%a %S", str(node.state / "executor")])
-    blocks, size = words.split()
-    return int(blocks) * int(size)
+def fill(path: Path) -> None:
+    """Until nothing fits any more, whoever else writes meanwhile."""
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
 
 
 if __name__ == "__main__":
