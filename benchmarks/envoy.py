@@ -65,6 +65,7 @@ async def run(_beside: Beside, folder: Path) -> None:
         runtime = folder / "run"
         runtime.mkdir(mode=0o700)
         env = {
+            "COVE_GATEWAY__READ_RATE": "0",  # On a quiet machine it is reached.
             "COVE_EXECUTOR__ADDRESS": f"unix:{runtime}/executor,{at}",
             "COVE_EXECUTOR__CERTIFICATE_FILE": str(files.gateway.certificate),
             "COVE_EXECUTOR__KEY_FILE": str(files.gateway.key),
@@ -139,7 +140,7 @@ def _without_tls(text: str) -> str:
 async def _to_the_gateway(suite: Suite, files: Files) -> AsyncIterator[tuple[Ways, Pids]]:
     """The same gateway each time, without TLS by its unix socket."""
     async with (
-        gateways(suite, files, 1) as (behind,),
+        gateways(suite, files, 1, COVE_GATEWAY__READ_RATE="0") as (behind,),
         edge(files, [behind]) as front,
         front.channel() as through,
         grpc.aio.insecure_channel(behind.unix) as plain,
