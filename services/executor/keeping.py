@@ -146,9 +146,11 @@ class Keeper:
                 return progress.state
             # The agent wrote the result, if any, before it went or forgot the execution.
             result = self._store.result(record)
-            progress = self._store.progress(record)
             if result is None and progress.state is State.STARTING:
-                return await self._unstarted(record, presence)
+                if self._store.progress(record).state is State.STARTING:
+                    return await self._unstarted(record, presence)
+                # It began since: what a dead executor had asked for came after our question.
+                return await self.settle(record)
             gone = presence is _Presence.GONE
             why = "the sandbox ended" if gone else "the agent knows nothing of its end"
         if result:

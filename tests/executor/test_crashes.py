@@ -3,15 +3,16 @@
 import asyncio
 import os
 import signal
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 
 import grpc
 import pytest
 
-from agent.client import AgentClient, Command, Sinks
+from agent.client import TIMEOUT, AgentClient, Command, Listing, Sinks
 from agent.record import ExitKind, Result
 from cove.errors.v1.errors_pb2 import ErrorReason as Why
 from cove.executor.v1 import executor_pb2 as pb
+from services.executor.preparing import opened
 from services.executor.record import Record, Spec
 from services.executor.store import Store
 from tests.executor.node import (
@@ -147,20 +148,50 @@ async def test_a_recorded_start_of_a_gone_sandbox_never_was(node: Node, box: San
         await caller.get(box, "one")
 
 
-async def test_a_start_that_reached_the_agent_is_not_repeated(node: Node, box: Sandbox) -> None:
-    record = left_over(node, box, "echo x >> count; until [ -e go ]; do sleep 0.05; done")
-    log = os.open(record.folder / "log", os.O_WRONLY | os.O_APPEND)
-    result = os.open(record.folder / "result", os.O_WRONLY)
+WAITING = "echo x >> count; until [ -e go ]; do sleep 0.05; done"
+
+
+async def reach_the_agent(node: Node, box: Sandbox, record: Record) -> None:
+    """What was on its way from the executor that is dead."""
     command = Command(argv=["sh", "-c", record.spec.script], env={"COVE_EXECUTION_ID": record.key})
-    async with AgentClient.connect(node.runtime / "a" / box.uid, OWNER) as agent:
-        await agent.start(record.key, command, Sinks(log=log, result=result))
-    os.close(log)
-    os.close(result)
+    with ExitStack() as stack:
+        log, result = opened(stack, record.folder)
+        async with AgentClient.connect(node.runtime / "a" / box.uid, OWNER) as agent:
+            await agent.start(record.key, command, Sinks(log=log, result=result))
+
+
+async def test_a_start_that_reached_the_agent_is_not_repeated(node: Node, box: Sandbox) -> None:
+    record = left_over(node, box, WAITING)
+    await reach_the_agent(node, box, record)
     async with node.executor() as caller:
         again = await caller.start(box, "one", record.spec.script)
         assert again.state == pb.Execution.STATE_RUNNING
         (box.tree / "go").touch()
-        assert (await caller.wait(box, "one")).exit.code == 0
+        assert (await caller.wait(box, "one")).exit.WhichOneof("reason") == "code"
+    assert (box.tree / "count").read_text() == "x\n"
+
+
+async def test_a_start_that_reaches_the_agent_after_it_was_asked_is_not_lost(
+    node: Node, box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = left_over(node, box, WAITING)
+    listing, asked = AgentClient.listing, 0
+
+    async def just_before(agent: AgentClient, timeout: float = TIMEOUT) -> Listing:
+        nonlocal asked
+        found = await listing(agent, timeout)
+        asked += 1
+        if asked == 1:
+            await reach_the_agent(node, box, record)
+        return found
+
+    monkeypatch.setattr(AgentClient, "listing", just_before)
+    async with node.executor() as caller:
+        again = await caller.start(box, "one", record.spec.script)
+        assert asked
+        assert again.state == pb.Execution.STATE_RUNNING
+        (box.tree / "go").touch()
+        assert (await caller.wait(box, "one")).exit.WhichOneof("reason") == "code"
     assert (box.tree / "count").read_text() == "x\n"
 
 
