@@ -1,6 +1,6 @@
-"""Where the web console is, if it was built."""
+"""Where the web console is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,8 +11,10 @@ _PLACES: Final = (_ROOT / ".build" / "console", _ROOT / "gateway" / "console_fil
 """In a checkout; in a wheel, if it was there when that was made."""
 
 
-def folder(places: Sequence[Path] = _PLACES) -> Path:
-    """The first of `places` where it is. Raises `CannotStart`."""
+def folder(env: Mapping[str, str], places: Sequence[Path] = _PLACES) -> Path:
+    """Of COVE_GATEWAY__CONSOLE, else the first of `places` with one. Raises `CannotStart`."""
+    if given := env.get("COVE_GATEWAY__CONSOLE"):
+        return Path(given)
     for place in places:
         if (place / "index.html").is_file():
             return place

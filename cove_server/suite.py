@@ -51,7 +51,7 @@ def serve(settings: Settings) -> int:
     logs.set_up("up", "info")
     try:
         if settings.console:
-            console.folder()  # Before anything is started.
+            console.folder(settings.env)  # Before anything is started.
         with (
             settings.places.held() as lock,
             reserved(settings.grpc) as grpc,
@@ -136,8 +136,8 @@ class _Suite:
         env["COVE_RUNTIME"] = os.fspath(self._places.runtime)
         env["COVE_GATEWAY__GRPC"] = self._grpc
         env["COVE_GATEWAY__HTTP"] = self._http
-        if self._settings.console and not env.get("COVE_GATEWAY__CONSOLE"):
-            env["COVE_GATEWAY__CONSOLE"] = os.fspath(console.folder())
+        if self._settings.console:
+            env["COVE_GATEWAY__CONSOLE"] = os.fspath(console.folder(env))
         if self._settings.no_auth:
             env["COVE_GATEWAY__NO_AUTH"] = "true"
         return env

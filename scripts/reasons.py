@@ -26,16 +26,6 @@ PROTOS: Final = ROOT / "protos" / "cove"
 PROTO: Final = PROTOS / "errors" / "v1" / "errors.proto"
 PREFIX: Final = "ERROR_REASON_"
 
-OF_ALL: Final = frozenset(
-    {
-        *("UNSPECIFIED", "INVALID_FIELD", "UNAUTHENTICATED", "PERMISSION_DENIED", "INTERNAL"),
-        *("SERVICE_UNAVAILABLE", "DEADLINE_EXCEEDED", "MESSAGE_TOO_LARGE", "MALFORMED_JSON"),
-        *("ROUTE_NOT_FOUND", "SHUTTING_DOWN", "SHARE_LIMITED", "AUTHENTICATION_LIMIT"),
-        *("RATE_LIMITED", "OVERLOADED"),
-    }
-)
-"""Any call may fail so: the comments of RPCs do not repeat them."""
-
 BEHIND: Final = frozenset(
     {
         *("ENVIRONMENT_NOT_FOUND", "ENVIRONMENT_EXISTS", "TRANSITION_FORBIDDEN"),

@@ -1,11 +1,11 @@
 """Proxies that say who calls: what they saw of a caller counts as if it had been seen here."""
 
 import ipaddress
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Final
-from urllib.parse import urlsplit
 
 from servicekit.identity import Caller
+from servicekit.pages import is_of_another_site
 
 FOR_KEY: Final = "x-forwarded-for"
 CERTIFICATE_KEY: Final = "x-forwarded-client-cert"
@@ -25,8 +25,9 @@ class Proxies:
             return caller
         metadata = caller.metadata
         peer = _peer(metadata.get(FOR_KEY, "")) or caller.peer
-        shown = () if _by_a_page(metadata) else _uris(metadata.get(CERTIFICATE_KEY, ""))
-        return Caller(metadata, peer, shown)
+        if is_of_another_site(metadata):  # Browsers show certificates by themselves.
+            return Caller(metadata, peer, ())
+        return Caller(metadata, peer, _uris(metadata.get(CERTIFICATE_KEY, "")))
 
 
 NO_PROXIES: Final = Proxies()
@@ -49,15 +50,3 @@ def _uris(shown: str) -> tuple[str, ...]:
         return ()
     pairs = (each.partition("=") for each in shown.split(";"))
     return tuple(value for key, _, value in pairs if key.lower() == "uri" and value)
-
-
-def _by_a_page(metadata: Mapping[str, str]) -> bool:
-    """Whether a page asks, of another site as far as can be seen: browsers show certificates by
-    themselves, whatever page it is."""
-    origin = metadata.get("origin")
-    if origin is None:
-        return False
-    try:
-        return urlsplit(origin).netloc != metadata.get("host", "")
-    except ValueError:
-        return True

@@ -25,9 +25,7 @@ then, of 16 KiB always, with the reason that is in them."""
 _TEXT: Final = 400
 """Bytes of each text then."""
 _FIELDS: Final = 3000
-"""Bytes after which no more fields are named, and"""
-_FEW: Final = 3
-"""how many violations of other kinds are."""
+"""Bytes after which no more fields are named."""
 _RETRY_SOON: Final = timedelta(seconds=1)
 _WRITE_FAILED: Final = "Internal error from Core"  # The other side answered or left meanwhile.
 _TOO_LARGE: Final = "larger than max"  # What gRPC itself says of a message over its limit.
@@ -159,14 +157,14 @@ def _packed(error: errors.ServiceError, cut: Callable[[str], str]) -> status_pb2
         add(_bad_request(error.violations, cut))
     if error.preconditions:
         failed = error_details_pb2.PreconditionFailure()
-        for each in error.preconditions[:_FEW]:
+        for each in error.preconditions:
             failed.violations.add(
                 type=each.kind, subject=cut(each.subject), description=cut(each.description)
             )
         add(failed)
     if error.quotas:
         quota = error_details_pb2.QuotaFailure()
-        for limit in error.quotas[:_FEW]:
+        for limit in error.quotas:
             quota.violations.add(
                 subject=cut(limit.subject),
                 description=cut(limit.description),

@@ -5,33 +5,23 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from servicekit.errors import PermissionDenied
+from servicekit.pages import is_of_another_site
 
 
 def refuse_browsers(headers: Mapping[str, str]) -> None:
     """Raises `PermissionDenied` for another site's request, and for one whose name was rebound."""
     host = headers.get("host", "")
-    if not _is_loopback(host) or _is_of_another_site(headers):
+    if not _is_loopback(host) or is_of_another_site(headers):
         raise PermissionDenied("without a token, only local programs may call", host=host)
 
 
 def refuse_other_sites(headers: Mapping[str, str]) -> None:
     """Raises `PermissionDenied`."""
-    if _is_of_another_site(headers):
+    if is_of_another_site(headers):
         raise PermissionDenied(
             "by a certificate, no page of another site may call",
             remedy="Show a token: no browser does so by itself.",
         )
-
-
-def _is_of_another_site(headers: Mapping[str, str]) -> bool:
-    """Whether a browser says that a page of another one asks."""
-    origin = headers.get("origin")
-    if origin is None:
-        return False
-    try:
-        return urlsplit(origin).netloc != headers.get("host", "")
-    except ValueError:
-        return True
 
 
 def _is_loopback(host: str) -> bool:

@@ -61,7 +61,8 @@ class Walked:
     async def once(self, name: str) -> None:
         """It ran once, and was told so."""
         execution = await self.workspace.start(script=script(name), id=name)
-        assert (await execution.wait()).exit.code == 0
+        ended = (await execution.wait()).exit
+        assert (ended.WhichOneof("reason"), ended.code) == ("code", 0), ended
         assert await self.workspace.read(f"count-{name}") == b"x\n"
 
 
@@ -194,7 +195,8 @@ async def one_launcher(mortal: Mortal, caller: Caller, point: str) -> bool:
     box, told = await mortal.start(point)
     try:
         await caller.executions.StartExecution(start(box, "one", script("one")), timeout=20)
-        assert (await caller.wait(box, "one")).exit.code == 0, point
+        ended = (await caller.wait(box, "one")).exit
+        assert (ended.WhichOneof("reason"), ended.code) == ("code", 0), (point, ended)
         assert (box.tree / "count-one").read_text() == "x\n", point
     finally:
         with mortal.launcher():

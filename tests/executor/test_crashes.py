@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, ExitStack
 import grpc
 import pytest
 
-from agent.client import TIMEOUT, AgentClient, Command, Listing, Sinks
+from agent.client import AgentClient, Command, Listing, Sinks
 from agent.record import ExitKind, Result
 from cove.errors.v1.errors_pb2 import ErrorReason as Why
 from cove.executor.v1 import executor_pb2 as pb
@@ -177,9 +177,9 @@ async def test_a_start_that_reaches_the_agent_after_it_was_asked_is_not_lost(
     record = left_over(node, box, WAITING)
     listing, asked = AgentClient.listing, 0
 
-    async def just_before(agent: AgentClient, timeout: float = TIMEOUT) -> Listing:
+    async def just_before(agent: AgentClient) -> Listing:
         nonlocal asked
-        found = await listing(agent, timeout)
+        found = await listing(agent)
         asked += 1
         if asked == 1:
             await reach_the_agent(node, box, record)

@@ -165,7 +165,8 @@ async def test_a_folder_without_a_console_is_told(tmp_path: Path) -> None:
 
 
 def test_what_was_not_built_is_told_before_anything_starts(folder: Path, tmp_path: Path) -> None:
-    assert built([tmp_path / "missing", folder]) == folder
+    assert built({}, [tmp_path / "missing", folder]) == folder
     with pytest.raises(CannotStart, match="not built") as caught:
-        built([tmp_path / "missing", tmp_path])
+        built({}, [tmp_path / "missing", tmp_path])
     assert "make console" in caught.value.remedy
+    assert built({"COVE_GATEWAY__CONSOLE": "/elsewhere"}, [folder]) == Path("/elsewhere")

@@ -1,0 +1,16 @@
+"""Pages in browsers: what a browser tells of the one that asks."""
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+
+def is_of_another_site(headers: Mapping[str, str]) -> bool:
+    """Whether a browser says that a page of another site asks, as far as can be seen: a caller by
+    gRPC, whose host is no header, has no page of its own."""
+    origin = headers.get("origin")
+    if origin is None:
+        return False
+    try:
+        return urlsplit(origin).netloc != headers.get("host", "")
+    except ValueError:
+        return True
