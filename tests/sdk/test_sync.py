@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
+from cove import Client as AsyncClient
 from cove import status
 from cove.errors.v1.errors_pb2 import ErrorReason
 from cove.executor.v1.executor_pb2 import Chunk, Exit
@@ -117,6 +119,36 @@ def test_a_reader_that_leaves_ends_the_call(blocking: Client, apart: Apart) -> N
     with closing(blocking.workspaces.named("demo").executions.named("e").output()) as events:
         next(events)
     assert apart.left.wait(_BOUND)
+
+
+async def _leave_a_stream(cove: AsyncClient) -> None:
+    async for _ in cove.workspaces.named("demo").executions.named("e").output():
+        break
+
+
+async def _leave_a_call(cove: AsyncClient) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await cove.workspaces.get("demo")
+
+
+@pytest.mark.parametrize("leave", [_leave_a_stream, _leave_a_call])
+def test_what_was_broken_off_calls_no_loop_that_has_ended(
+    apart: Apart, caplog: pytest.LogCaptureFixture, leave: Callable[[AsyncClient], Awaitable[None]]
+) -> None:
+    async def lead() -> None:
+        async with AsyncClient(apart.address) as cove:
+            await leave(cove)
+
+    async def never(context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await asyncio.Event().wait()
+
+    apart.gateway.output = OUTPUT * 100
+    for _ in range(25):
+        apart.gateway.failures = [never] if leave is _leave_a_call else []
+        asyncio.run(lead())
+    # gRPC hands what comes for one loop to another, here to the double's.
+    assert "Event loop is closed" not in caplog.text
 
 
 def test_many_threads_may_share_one_client(blocking: Client, apart: Apart) -> None:

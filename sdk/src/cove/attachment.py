@@ -79,7 +79,7 @@ class Attachment:
         """Leave. The command goes on."""
         answers, self._answers = self._answers, None
         if answers:
-            await answers.__aexit__()
+            answers.close()
         if self._sending:
             self._sending.cancel()
             await asyncio.wait((self._sending,))
@@ -166,7 +166,7 @@ class Attachment:
                 await call.write(pb.AttachRequest(open=opening))
             first = await anext(answers)
         except BaseException:
-            await answers.__aexit__()
+            answers.close()
             raise
         self.execution, self._take_over = first.execution, False
         if self._given < 0:

@@ -67,7 +67,7 @@ class Client:
 
     async def close(self) -> None:
         """Close the connection; calls in progress are cancelled. May be done twice."""
-        await self._connection.channel.close()
+        await self._connection.close()
 
     @property
     def address(self) -> str:

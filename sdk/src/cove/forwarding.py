@@ -72,7 +72,7 @@ class Forward:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await self._connection.channel.close()
+        await self._connection.close()
         self._server, self.port = None, 0
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -114,7 +114,7 @@ class Forward:
                 self._connection.reached()
                 return await _exchange(call, reader, writer)
             finally:
-                call.cancel()
+                self._connection.end(call)
 
 
 async def _exchange(
