@@ -159,16 +159,18 @@ class Orphans:
         began = time.monotonic()
         with calls.detached(identity=Identity(_PRINCIPAL, found.tenant, Role.ROLE_SERVICE)):
             there = await self._teardown.sandbox(uid)
-            there |= await self._teardown.executions(uid)
+            existed = await self._teardown.executions(uid)
+            there = existed if found.executed else there
             removing = partial(self._teardown.worktree, uid, keep_commits=keep_commits)
             try:
-                there |= await removing(keep_unsaved=not found.incomplete)
+                existed = await removing(keep_unsaved=not found.incomplete)
             except grpc.aio.AioRpcError as error:
                 unsaved = reason(error) == ErrorReason.ERROR_REASON_UNSAVED_WORK
                 if not unsaved or moved is None or not await self._followed(moved):
                     raise
-                there |= await removing(keep_unsaved=False)
-            if there:  # Else another gateway was faster, and tells of it.
+                existed = await removing(keep_unsaved=False)
+            there = existed if found.worktree or found.kept_commit else there
+            if there:  # Of several gateways at it, the one that removed the last of it tells.
                 self._acts.removed(uid, found.tenant, time.monotonic() - began)
 
     async def _followed(self, moved: Environment) -> bool:

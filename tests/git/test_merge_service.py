@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -12,6 +13,7 @@ from cove.git.v1.git_pb2_grpc import GitServiceStub
 from tests.git.parts import UID, run_git
 from tests.git.test_service import ACME, create, process, stub
 from tests.servicekit.failing import failure
+from tests.support.suite import until
 
 __all__ = ["stub"]
 REQUEST = "9b0f3a4e-8a53-4d9a-9a55-3f4d5b6c7d8e"
@@ -29,6 +31,15 @@ async def commit(stub: GitServiceStub, root: Path, name: str, text: str) -> str:
     (root / name).write_text(text)
     request = pb.CreateCommitRequest(uid=UID, commit=pb.Commit(message="Change"))
     return (await stub.CreateCommit(request, metadata=ACME)).commit.id
+
+
+def at_work_on(repository: Path) -> bool:
+    """Whether a process has it in its command line: git's own outlive the service for a moment."""
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if str(repository).encode() in each.read_bytes():
+                return True
+    return False
 
 
 async def test_a_branch_is_previewed_merged_and_merged_again(
@@ -125,6 +136,7 @@ async def test_a_service_killed_while_it_merges_lands_once_on_retry(
         running.kill()
         await asyncio.wait([merging])
         merging.exception()
+        await until(lambda: not at_work_on(bare), "git has ended")
     # A receive-pack that is killed leaves its locks in the origin, whoever pushed.
     for lock in bare.rglob("*.lock"):
         lock.unlink()
