@@ -23,6 +23,7 @@ export class Problem extends Error {
     readonly remedy = "",
     readonly violations: Violation[] = [],
     readonly request = "",
+    readonly metadata: Record<string, string> = {},
   ) {
     super(message);
   }
@@ -38,6 +39,7 @@ export interface Status {
   details?: {
     "@type": string;
     reason?: string;
+    metadata?: Record<string, string>;
     message?: string;
     fieldViolations?: Violation[];
   }[];
@@ -46,13 +48,15 @@ export interface Status {
 /** What a google.rpc.Status in JSON says. */
 export function problemOf(status: Status, code: number, request = ""): Problem {
   const found = (type: string) => status.details?.find((each) => each["@type"].endsWith(type));
+  const info = found("google.rpc.ErrorInfo");
   return new Problem(
     status.message || `HTTP ${code}`,
     code,
-    found("google.rpc.ErrorInfo")?.reason?.replace("ERROR_REASON_", "") ?? "",
+    info?.reason?.replace("ERROR_REASON_", "") ?? "",
     found("google.rpc.LocalizedMessage")?.message ?? "",
     found("google.rpc.BadRequest")?.fieldViolations ?? [],
     request,
+    info?.metadata,
   );
 }
 

@@ -1,13 +1,14 @@
 // The frame of all pages: who is signed in, where one is, and what the keys do.
 
 import { useEffect, useState } from "preact/hooks";
-import { call, Problem } from "./api";
+import { admit } from "./admit";
+import { Problem } from "./api";
 import { Forest } from "./forks";
 import { Help } from "./help";
 import { useKeys } from "./keys";
 import { List } from "./list";
-import { go, route } from "./route";
-import { admitted, leave, refusal } from "./session";
+import { go, route, to } from "./route";
+import { admitted, leave, refusal, shared } from "./session";
 import { SignIn } from "./signin";
 import { announcement, Trouble } from "./ui";
 import { link, watch } from "./watch";
@@ -18,13 +19,9 @@ export function App() {
   useEffect(() => {
     if (admitted.value !== null) return;
     // The one that is kept may be no longer valid.
-    call("GET", "workspaces", { query: { page_size: 1 } })
-      .then(() => {
-        admitted.value = true;
-      })
-      .catch((error) => {
-        if (!(error instanceof Problem && error.status === 401)) setProblem(error);
-      });
+    admit().catch((error) => {
+      if (!(error instanceof Problem && error.status === 401)) setProblem(error);
+    });
   }, []);
   return (
     <>
@@ -45,6 +42,10 @@ export function App() {
 function Frame() {
   const [help, setHelp] = useState(false);
   const { page, id } = route.value;
+  const only = shared.value.split("/")[1];
+  useEffect(() => {
+    if (only && id !== only) go(to(only));
+  }, [only, id]);
   useEffect(() => {
     const end = new AbortController();
     void watch(end.signal);
@@ -57,7 +58,7 @@ function Frame() {
   useKeys({
     "?": () => setHelp(true),
     Escape: () => {
-      if (page !== "list") go("#/");
+      if (page !== "list" && !only) go("#/");
     },
   });
   return (
@@ -79,14 +80,16 @@ function Frame() {
           </svg>
           Cove
         </a>
-        <nav aria-label="Pages">
-          <a href="#/" aria-current={page === "list" ? "page" : undefined}>
-            Workspaces
-          </a>
-          <a href="#/tree" aria-current={page === "tree" ? "page" : undefined}>
-            Forks
-          </a>
-        </nav>
+        {!only && (
+          <nav aria-label="Pages">
+            <a href="#/" aria-current={page === "list" ? "page" : undefined}>
+              Workspaces
+            </a>
+            <a href="#/tree" aria-current={page === "tree" ? "page" : undefined}>
+              Forks
+            </a>
+          </nav>
+        )}
         <span class={`link ${link.value}`} role="status">
           {link.value}
         </span>
@@ -97,8 +100,8 @@ function Frame() {
           Sign out
         </button>
       </header>
-      {page === "list" && <List />}
-      {page === "tree" && <Forest />}
+      {page === "list" && !only && <List />}
+      {page === "tree" && !only && <Forest />}
       {page === "workspace" && <Workspace key={id} id={id} />}
       {help && <Help close={() => setHelp(false)} />}
     </>

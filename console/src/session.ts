@@ -11,6 +11,9 @@ export const token = signal(kept ?? "");
 /** Whether calls are let in; null: there is a token of before, and nobody has tried it. */
 export const admitted = signal<boolean | null>(kept === null ? false : null);
 
+/** The one workspace that the token reaches, when it is a share: `workspaces/<id>`. */
+export const shared = signal("");
+
 /** Why they are not. */
 export const refusal = signal<{ message: string; remedy: string } | null>(null);
 
@@ -27,6 +30,7 @@ export function forget(message: string, remedy: string): void {
 
 export function leave(): void {
   token.value = "";
+  shared.value = "";
   sessionStorage.removeItem(KEY);
   admitted.value = false;
 }

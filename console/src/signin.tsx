@@ -1,8 +1,9 @@
 // The page that asks for the token.
 
 import { useState } from "preact/hooks";
-import { call, Problem } from "./api";
-import { admitted, keep, refusal } from "./session";
+import { admit } from "./admit";
+import { Problem } from "./api";
+import { keep, refusal } from "./session";
 import { Field, Trouble, useAct } from "./ui";
 
 export function SignIn() {
@@ -13,13 +14,12 @@ export function SignIn() {
     void act(async () => {
       keep(value.trim());
       try {
-        await call("GET", "workspaces", { query: { page_size: 1 } });
+        await admit();
       } catch (error) {
         if (!(error instanceof Problem && error.status === 401)) throw error;
         return;
       }
       refusal.value = null;
-      admitted.value = true;
     });
   };
   const refused = refusal.value;

@@ -1,9 +1,13 @@
 // All workspaces, as they are now: one snapshot, and then every change.
+// With a share, which may not watch, the one that it is of, asked for again and again.
 
 import { computed, signal } from "@preact/signals";
-import { events, Problem, pause } from "./api";
+import { call, events, Problem, pause } from "./api";
 import { QUIET, seen, whileSeen } from "./connection";
+import { shared } from "./session";
 import type { Workspace } from "./types";
+
+const EVERY = 2_000;
 
 interface WatchEvent {
   snapshot?: Workspace;
@@ -59,6 +63,12 @@ export async function watch(signal: AbortSignal): Promise<void> {
     await seen(signal);
     const open = whileSeen(signal);
     try {
+      if (shared.value) {
+        await look(shared.value, open.signal);
+        failures = 0;
+        await pause(EVERY, open.signal);
+        continue;
+      }
       revision = await read(revision, open.signal, (at) => {
         revision = at;
         failures = 0;
@@ -74,6 +84,19 @@ export async function watch(signal: AbortSignal): Promise<void> {
       open.done();
     }
   }
+}
+
+/** Ask once how the one workspace is. */
+async function look(name: string, signal: AbortSignal): Promise<void> {
+  try {
+    const found = await call<Workspace>("GET", name, { signal });
+    kept.set(name, found);
+  } catch (error) {
+    if (!(error instanceof Problem && error.status === 404)) throw error;
+    kept.clear();
+  }
+  link.value = "live";
+  changed();
 }
 
 async function read(

@@ -11,6 +11,7 @@ import { useKeys } from "./keys";
 import { chosen } from "./list";
 import { Remove, undelete } from "./remove";
 import { go, route, TABS, to } from "./route";
+import { shared } from "./session";
 import { Terminals } from "./terminals";
 import type { Workspace as Value } from "./types";
 import { now, State, Trouble, useAct } from "./ui";
@@ -35,7 +36,7 @@ export function Workspace({ id }: { id: string }) {
         <h1>{id}</h1>
         <p class="empty">
           {link.value === "loading" ? "Loading…" : `There is no workspace “${id}”.`}{" "}
-          <a href="#/">All workspaces</a>
+          {!shared.value && <a href="#/">All workspaces</a>}
         </p>
       </main>
     );

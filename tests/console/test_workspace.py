@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.async_api import FilePayload, Page, expect
+from playwright.async_api import Browser, FilePayload, Page, expect
 
 from cove.client import Client
-from tests.console.conftest import Console
+from tests.console.conftest import Console, console
 from tests.support.repository import git
+from tests.support.suite import Suite
 
 pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.long]
 
@@ -147,3 +148,33 @@ async def test_forks_and_usage(at: Console, client: Client, repository: Path, sh
     forks = page.get_by_role("listitem").filter(has=page.get_by_role("link", name="parent"))
     await expect(forks.locator("li")).to_contain_text("child")
     await page.screenshot(path=shots / "tree.png")
+
+
+async def test_a_share_is_signed_in_to_its_workspace(
+    suite: Suite, browser: Browser, client: Client, repository: Path
+) -> None:
+    workspace = await client.workspaces.create(f"file://{repository}", id="shared")
+    share = await client.tokens.create("writer", workspace="shared", ttl=3600)
+    async with console(browser, suite.http) as at:
+        at.expected.append("403")  # A share may not list.
+        page = at.page
+        await at.open("#/tree")
+        await at.sign_in(share.secret)
+        await expect(page.get_by_role("heading", name="shared")).to_be_visible()
+        await expect(page.get_by_role("navigation", name="Pages")).to_have_count(0)
+        await page.keyboard.press("r")
+        await page.keyboard.type("echo one")
+        await page.keyboard.press("Enter")
+        await expect(page.locator(".log .stdout")).to_have_text("one\n")
+        await page.keyboard.press("Escape")
+        await page.keyboard.press("Escape")
+        await page.goto(page.url.split("#")[0] + "#/w/another")
+        await expect(page.get_by_role("heading", name="shared")).to_be_visible()
+        await page.reload()
+        await expect(page.get_by_role("heading", name="shared")).to_be_visible()
+        await workspace.suspend()
+        await expect(page.locator(".about .state")).to_have_text("suspended")
+        at.expected.append("401")
+        await client.tokens.revoke(share.token.name)
+        await expect(page.get_by_label("Token")).to_be_visible()
+        await expect(page.get_by_role("alert")).to_contain_text("UNAUTHENTICATED")
