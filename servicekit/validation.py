@@ -9,6 +9,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 
 from servicekit.errors import InvalidArgument, Violation
+from servicekit.patterns import words
 from servicekit.status import MessageTooLarge
 from servicekit.times import has_times, misfits
 
@@ -45,7 +46,10 @@ class Reader:
 
 def _violation(found: protovalidate.Violation) -> Violation:
     rule = found.proto
-    return Violation(_path(rule.field), rule.message or rule.rule_id)
+    problem = rule.message or rule.rule_id
+    if rule.rule_id == "string.pattern" and (told := words(found.rule_value)):
+        problem = f"must be {told}"
+    return Violation(_path(rule.field), problem)
 
 
 def _path(field: Any) -> str:
