@@ -43,10 +43,18 @@ class Commands:
         try:
             prepared.blank.ready()
         except SpawnError as error:
-            prepared.number = -1  # It ends by itself, and is forgotten when it is reaped.
+            self.prepared.remove(prepared)
             refuse(prepared.owner, number, error.code, error.errno, str(error))
         else:
             prepared.owner.reply(frames.OK, number, b"")
+
+    def reaped(self, pid: int) -> None:
+        """A child has ended: one that waits may have been killed, as anything in here."""
+        if waiting := self.prepared.of(pid):
+            if waiting.number:  # Before anybody read what it said.
+                self.set_up(waiting)
+            if self.prepared.of(pid):
+                self.prepared.remove(waiting)
 
     def start(
         self,

@@ -156,7 +156,7 @@ class Agent:
                 self._requests.follower.reaped(status)
                 continue
             self._requests.helpers.pids.discard(pid)
-            self._requests.commands.prepared.reaped(pid)
+            self._requests.commands.reaped(pid)
             used = int(usage.ru_utime * 1e6), int(usage.ru_stime * 1e6), usage.ru_maxrss
             for each in self._requests.commands.becoming.values():
                 if each.blank.pid == pid:

@@ -20,7 +20,7 @@ class Prepared:
     ) -> None:
         self.owner = owner
         self.number = number
-        """Of the request, which is answered when all is set up; 0 after that, -1 if it failed."""
+        """Of the request, which is answered when all is set up, or cannot be; 0 after that."""
         self.blank = waiting
         self.descriptors = fds
         self.exact = exact
@@ -68,16 +68,17 @@ class Preparations:
 
     def unready(self) -> dict[int, Prepared]:
         """Those that are being set up, by the descriptor that is readable when that is over."""
-        return {each.blank.report: each for each in self._all.values() if each.number > 0}
+        return {each.blank.report: each for each in self._all.values() if each.number}
 
-    def reaped(self, pid: int) -> None:
-        """A child has ended: one that waits may have been killed, as anything in here."""
-        for token, each in self._all.items():
-            if each.blank.pid == pid:
-                del self._all[token]
-                each.blank.close()
-                each.close()
-                return
+    def of(self, pid: int) -> Prepared | None:
+        """The one that is this process."""
+        return next((each for each in self._all.values() if each.blank.pid == pid), None)
+
+    def remove(self, ended: Prepared) -> None:
+        """Forget one that ends by itself, or has."""
+        self._all = {token: each for token, each in self._all.items() if each is not ended}
+        ended.blank.close()
+        ended.close()
 
     def drop_orphans(self) -> None:
         """End those whose owner has left."""

@@ -162,6 +162,19 @@ async def test_one_that_cannot_be_set_up_is_refused(node: Node) -> None:
         close(sinks)
 
 
+async def test_one_that_fails_at_once_is_refused_each_time(node: Node) -> None:
+    """Also where it has ended before the agent looks at what it said: on one processor it may."""
+    async with node.sandbox() as box, box.agent() as agent:
+        os.sched_setaffinity(agent.pid, {min(os.sched_getaffinity(0))})
+        sinks = box.sinks("t")
+        full = os.open("/dev/full", os.O_WRONLY)
+        broken = Sinks(log=sinks.log, result=sinks.result, cgroup_procs=(full,))
+        for _ in range(300):
+            assert await refused(agent.prepare("t", broken)) is ErrorCode.OS_ERROR
+        os.close(full)
+        close(sinks)
+
+
 async def test_an_agent_that_dies_takes_what_waits_along(node: Node) -> None:
     async with node.sandbox() as box, box.agent() as agent, prepared(agent, box) as sinks:
         os.kill(agent.pid, signal.SIGKILL)
