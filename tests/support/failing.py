@@ -16,7 +16,11 @@ from servicekit.errors import ServiceError
 from servicekit.status import DETAILS_KEY, to_status
 
 _NO_PUSHBACK: Final = ("grpc-retry-pushback-ms", "-1")
-_OPTIONS: Final = (("grpc.enable_retries", 0), ("grpc.max_receive_message_length", -1))
+_OPTIONS: Final = (
+    ("grpc.enable_retries", 0),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.http2.max_ping_strikes", 0),  # A stage may stand for minutes, with a stream that waits.
+)
 
 Alter: TypeAlias = Callable[[bytes], bytes]
 
