@@ -33,7 +33,7 @@ def test_a_full_disk_loses_neither_the_exit_nor_the_truth() -> None:
     assert missing > 0
     assert seen["chunks"] + missing == 20_000_004
     assert {why for *_, why in seen["gaps"]} == {pb.Gap.REASON_DISK_FULL}
-    assert len(seen["gaps"]) < 5
+    assert len(seen["gaps"]) < 30  # Of some 300 chunks; a page is free now and then.
     assert seen["refused"] == "RESOURCE_EXHAUSTED"
     assert seen["after"] == "x\n"
 
