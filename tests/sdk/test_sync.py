@@ -144,9 +144,10 @@ def test_what_was_broken_off_calls_no_loop_that_has_ended(
         await asyncio.Event().wait()
 
     apart.gateway.output = OUTPUT * 100
-    for _ in range(25):
-        apart.gateway.failures = [never] if leave is _leave_a_call else []
-        asyncio.run(lead())
+    with ThreadPoolExecutor(1) as thread:  # This one's loop is that of the tests.
+        for _ in range(25):
+            apart.gateway.failures = [never] if leave is _leave_a_call else []
+            thread.submit(asyncio.run, lead()).result(_BOUND)
     # gRPC hands what comes for one loop to another, here to the double's.
     assert "Event loop is closed" not in caplog.text
 
