@@ -2,10 +2,12 @@
 
     python -m scripts.envoy_files deploy/envoy/made [NAME ...]
 
-Certificates of authorities of their own, for a year: that callers see, for localhost and the names
-of hosts that are given; of Envoy, of the gateways and of nodes; and the authority of callers'
-certificates. Their keys are for nobody but this user. Where there is a mesh, or an authority
-already, take its certificates instead: the names of the files are the same. What is there is kept.
+Certificates for a year, of authorities of their own: in `tls` those of Envoy, one that callers see,
+for localhost and the names of hosts that are given, and one that gateways see; in `gateway` and
+`node` those of such. Each folder has what one container needs; the keys of the authorities, by which
+anybody could be made, stay in `authorities`. All keys are for nobody but this user. `public.pem` is
+for callers. Where there is a mesh, or an authority already, take its certificates instead: the
+names of the files are the same. What is there is kept.
 
 The key of an issuer of JWTs is one that nobody has: no JWT is let in until there are others.
 """
@@ -13,6 +15,7 @@ The key of an issuer of JWTs is one that nobody has: no JWT is let in until ther
 import datetime
 import ipaddress
 import json
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,30 +49,46 @@ class Authority:
         _write(folder / name, ".pem", key, certificate)
         return cls(folder, name, key, certificate)
 
-    def certify(self, name: str, *, uri: str = "", hosts: tuple[str, ...] = ()) -> None:
-        """In `name.crt` and `name.key`."""
+    def certify(self, path: Path, *, uri: str = "", hosts: tuple[str, ...] = ()) -> None:
+        """In `path.crt` and `path.key`."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.UniformResourceIdentifier(uri)] if uri else []
-        found = _signed(name, key, self.name, self.key, [*names, *map(_host, hosts)])
-        _write(self.folder / name, ".crt", key, found)
+        found = _signed(path.name, key, self.name, self.key, [*names, *map(_host, hosts)])
+        _write(path, ".crt", key, found)
+
+    def show(self, folder: Path) -> None:
+        """Put its certificate there."""
+        shutil.copy(self.folder / f"{self.name}.pem", folder)
 
 
 def make(folder: Path, names: tuple[str, ...] = ()) -> None:
     """All that is not there."""
-    tls = folder / "tls"
-    if not tls.exists():
-        tls.mkdir(parents=True)
-        Authority.new(tls, "public").certify("front", hosts=(*_LOCAL, *names))
-        Authority.new(tls, "callers")
-        services = Authority.new(tls, "services")
-        services.certify("edge", uri="spiffe://cove/edge")
-        services.certify("gateway", uri="spiffe://cove/gateway", hosts=("gateway", *_LOCAL))
-        services.certify("node", uri="spiffe://cove/node")
+    if not (folder / "public.pem").exists():  # The last of them.
+        _certificates(folder, names)
     if not (folder / "jwks.json").exists():
         nobody = ec.generate_private_key(ec.SECP256R1()).public_key()
         key = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(nobody))
         (folder / "jwks.json").write_text(json.dumps({"keys": [key | {"kid": "nobody"}]}))
     (folder / "cove.binpb").write_bytes(descriptor_set().SerializeToString(deterministic=True))
+
+
+def _certificates(folder: Path, names: tuple[str, ...]) -> None:
+    held, envoy, gateway, node = (
+        folder / each for each in ("authorities", "tls", "gateway", "node")
+    )
+    for each in (held, envoy, gateway, node):
+        each.mkdir(parents=True, exist_ok=True)
+    public, callers, services = (
+        Authority.new(held, each) for each in ("public", "callers", "services")
+    )
+    public.certify(envoy / "front", hosts=(*_LOCAL, *names))
+    services.certify(envoy / "edge", uri="spiffe://cove/edge")
+    services.certify(gateway / "gateway", uri="spiffe://cove/gateway", hosts=("gateway", *_LOCAL))
+    services.certify(node / "node", uri="spiffe://cove/node")
+    callers.show(envoy)
+    for each in (envoy, gateway, node):
+        services.show(each)
+    public.show(folder)
 
 
 def _signed(

