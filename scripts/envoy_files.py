@@ -5,9 +5,9 @@
 Certificates for a year, of authorities of their own: in `tls` those of Envoy, one that callers see,
 for localhost and the names of hosts that are given, and one that gateways see; in `gateway` and
 `node` those of such. Each folder has what one container needs; the keys of the authorities, by
-which anybody could be made, stay in `authorities`. All keys are for nobody but this user. `public.pem` is
-for callers. Where there is a mesh, or an authority already, take its certificates instead: the
-names of the files are the same. What is there is kept.
+which anybody could be made, stay in `authorities`. All keys are for nobody but this user.
+`public.pem` is for callers. Where there is a mesh, or an authority already, take its certificates
+instead: the names of the files are the same. What is there is kept.
 
 The key of an issuer of JWTs is one that nobody has: no JWT is let in until there are others.
 """
