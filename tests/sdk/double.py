@@ -73,6 +73,11 @@ class Gateway(rpc.WorkspaceServiceServicer, rpc.ExecutionServiceServicer, rpc.Fi
         self.remaining: list[float] = []
         self.output = b""
         """Of every execution and file; streams break off after each piece when `fragile`."""
+        self.input = bytearray()
+        """Of every execution."""
+        self.room = 1 << 30
+        self.lingers = 0.0
+        """Seconds for which a stream of output stands after its end."""
         self.fragile = False
         self.silent = False
         self.overlap = 0
@@ -137,6 +142,34 @@ class Gateway(rpc.WorkspaceServiceServicer, rpc.ExecutionServiceServicer, rpc.Fi
         yield watched(heartbeat=watched.Heartbeat(revision=revision))
         await asyncio.Event().wait()
 
+    async def GetExecution(
+        self, request: pb.GetExecutionRequest, context: Context
+    ) -> pb.GetExecutionResponse:
+        return pb.GetExecutionResponse(
+            execution=Execution(name=request.name, input_bytes=len(self.input))
+        )
+
+    async def WriteInput(
+        self, request: pb.WriteInputRequest, context: Context
+    ) -> pb.WriteInputResponse:
+        """Takes `room` bytes at most, then fails with the next of `later`."""
+        await self._note(request, context)
+        fresh = request.data[max(0, len(self.input) - request.offset) :]
+        self.input += fresh[: self.room]
+        if len(fresh) > self.room and self.later:
+            await self.later.pop(0)(context)
+        return pb.WriteInputResponse(offset=len(self.input))
+
+    async def Attach(
+        self, request_iterator: AsyncIterator[pb.AttachRequest], context: Context
+    ) -> AsyncIterator[pb.AttachResponse]:
+        """Takes no input. Fails with the next of `later`, if there is one."""
+        opening = await anext(request_iterator)
+        yield pb.AttachResponse(execution=Execution(name=opening.open.name))
+        if self.later:
+            await self.later.pop(0)(context)
+        await asyncio.Event().wait()
+
     async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:
         await self._note(request, context)
         execution = Execution(spec=request.spec, exit=Exit(code=3))
@@ -168,6 +201,7 @@ class Gateway(rpc.WorkspaceServiceServicer, rpc.ExecutionServiceServicer, rpc.Fi
                 if self.fragile:
                     await broken_off(context)
             yield pb.ReadOutputResponse(exit=Exit(code=0))
+            await asyncio.sleep(self.lingers)
         finally:
             self.left.set()
 

@@ -56,6 +56,7 @@ class Attachment:
         """Input of which nobody has said that the command has it, from `_given` on."""
         self._given = -1
         self._closing = False
+        self._left = False
         self._state = InputState()
         self.execution = executor_pb2.Execution(name=name)
         """As it was when this began."""
@@ -76,7 +77,14 @@ class Attachment:
         await self.close()
 
     async def close(self) -> None:
-        """Leave. The command goes on."""
+        """Leave. The command goes on; what still waits to be written is given up."""
+        async with self._changed:
+            self._left = True
+            self._changed.notify_all()
+        await self._drop()
+
+    async def _drop(self) -> None:
+        """End the stream, if there is one."""
         answers, self._answers = self._answers, None
         if answers:
             answers.close()
@@ -87,33 +95,38 @@ class Attachment:
 
     async def events(self) -> AsyncGenerator[AttachEvent, None]:
         """The output as it comes, news of the input, and at last the `Exit`."""
-        while True:
-            try:
-                await self.open()
-                assert self._answers
-                async for answer in self._answers:
-                    before = self._position.offset
-                    for event in await self._heard(answer):
-                        yield event
-                        if isinstance(event, Exit):
-                            return
-                    if self._position.offset != before:
-                        self._patience.refill()
-                raise status.Unavailable("the stream ended without an exit", broken_off=True)
-            except status.Unavailable as error:
-                await self.close()
-                await self._patience.wait(error)
+        try:
+            while True:
+                try:
+                    await self.open()
+                    assert self._answers
+                    async for answer in self._answers:
+                        before = self._position.offset
+                        for event in await self._heard(answer):
+                            yield event
+                            if isinstance(event, Exit):
+                                return
+                        if self._position.offset != before:
+                            self._patience.refill()
+                    raise status.Unavailable("the stream ended without an exit", broken_off=True)
+                except status.Unavailable as error:
+                    await self._drop()
+                    await self._patience.wait(error)
+        except status.CoveError:
+            await self.close()
+            raise
 
     async def write(self, data: bytes | str) -> None:
         """Write to the command. Waits while it reads nothing and much is on its way.
 
-        Raises `FailedPrecondition` when the input is closed, or another writer has it.
+        Raises `FailedPrecondition` when the input is closed, another writer has it, or the seat
+        was left.
         """
         raw = data.encode() if isinstance(data, str) else data
         for at in range(0, len(raw), _PIECE):
             piece = raw[at : at + _PIECE]
             async with self._changed:
-                await self._changed.wait_for(lambda: self._over or len(self._unsure) < _WINDOW)
+                await self._changed.wait_for(self._may_write)
                 self._check()
                 self._unsure += piece
                 self._changed.notify_all()
@@ -134,6 +147,9 @@ class Attachment:
         )
         await self._connection.unary(self._stub.ResizeTerminal, request)
 
+    def _may_write(self) -> bool:
+        return self._over or self._left or len(self._unsure) < _WINDOW
+
     @property
     def _over(self) -> bool:
         return self._state.closed or self._state.lost
@@ -149,6 +165,8 @@ class Attachment:
             raise status.FailedPrecondition(
                 "the input is closed", reason="ERROR_REASON_INPUT_CLOSED"
             )
+        if self._left:
+            raise status.FailedPrecondition("the attachment was left")
 
     async def _begin(self) -> None:
         """Open one stream, and send again what may not have come."""
@@ -173,7 +191,7 @@ class Attachment:
             self._given = first.execution.input_bytes
         others = first.execution.input_bytes > self._given + len(self._unsure)
         await self._know(InputState(offset=first.execution.input_bytes, lost=others))
-        self._answers = answers
+        self._answers, self._left = answers, False
         self._sending = asyncio.create_task(self._send(call, self._given))
 
     async def _send(self, call: Any, at: int) -> None:

@@ -85,6 +85,7 @@ class Connection:
         self._silence = silence
         self._reached = False
         self._under_way: set[grpc.aio.Call] = set()
+        self._closed = False
         self._settled = 0.0
         self._deadlines = _deadlines()
 
@@ -100,6 +101,7 @@ class Connection:
         Waits until gRPC has done with calls that were broken off just before: what comes for an
         event loop that has ended, another loop of the process would print as an exception.
         """
+        self._closed = True
         for call in tuple(self._under_way):
             self.end(call)
         await self.channel.close()
@@ -169,7 +171,7 @@ class Connection:
             except asyncio.CancelledError:
                 if body.failure:  # gRPC makes a cancellation of it.
                     raise body.failure from None
-                if (task := asyncio.current_task()) and task.cancelling():
+                if self._closed or ((task := asyncio.current_task()) and task.cancelling()):
                     raise
                 # And of a gateway that broke off while it was told of the end.
                 await patience.wait(status.broken_off(self.endpoint.address))
@@ -258,13 +260,15 @@ class Answers(Generic[Res]):
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            # After the last answer that a reader wants, a stream ends by itself: that is waited
-            # for, so that no connection is told of a reset for each.
-            with suppress(TimeoutError, StopAsyncIteration, grpc.aio.AioRpcError):
-                async with asyncio.timeout(_SETTLING):
-                    await anext(self._answers)
-        self.close()
+        try:
+            if kind is None and not self._call.done():
+                # After the last answer that a reader wants, a stream ends by itself: that is
+                # waited for, so that no connection is told of a reset for each.
+                with suppress(TimeoutError, StopAsyncIteration, grpc.aio.AioRpcError):
+                    async with asyncio.timeout(_SETTLING):
+                        await anext(self._answers)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Break the call off, if it has not ended."""

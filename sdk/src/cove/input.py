@@ -37,6 +37,7 @@ class Input:
             at = self._written if offset is None else offset
             at = await self._begin() if at is None else at
             end = at + len(data)
+            self._written = None  # Until all of this came: whoever ends it midway, asks again.
             while True:
                 piece = data[len(data) - (end - at) :][:_PIECE]
                 request = pb.WriteInputRequest(

@@ -45,11 +45,16 @@ class Patience:
             self.refill()
         if self._failing_since is None:
             self._failing_since = now
-        least, most = _BACKOFF
-        delay = min(most, least * 2**self._failures) * random.SystemRandom().uniform(0.5, 1)
-        delay = delay if self._failures else 0  # The first retry is at once.
-        delay = max(delay, error.retry_after or 0)
+        delay = max(self._pause(), error.retry_after or 0)
         self._failures += 1
         if now - self._failing_since + delay > self._seconds():
             raise error from None
         await asyncio.sleep(delay)
+
+    def _pause(self) -> float:
+        """Of our own; the first retry is at once."""
+        if not self._failures:
+            return 0
+        least, most = _BACKOFF
+        longer = min(most, least * 2 ** min(self._failures, 10))
+        return float(longer * random.SystemRandom().uniform(0.5, 1))
