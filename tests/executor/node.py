@@ -109,7 +109,7 @@ class Caller:
                 follow=follow,
                 batched=batched,
             ),
-            timeout=50,
+            timeout=150,
         )
 
     async def output(self, box: Sandbox, execution_id: str, from_offset: int = 0) -> bytes:
