@@ -172,10 +172,20 @@ class Commands:
         ended = [each for each in self.executions.values() if each.ended and not each.waiting]
         for each in ended[: min(_FORGOTTEN, max(0, len(ended) - _REMEMBERED))]:
             del self.executions[each.id]
-            if any(stream.open for stream in each.streams) or each.tree.members():
+            if _has_left(each):
                 self.executions[each.id] = each  # The others come first the next time.
-            else:
-                each.tree.close()
+                continue
+            each.tree.close()
+            if each.input:
+                each.input.shut()  # Some may wait there for what does not come any more.
+
+
+def _has_left(ended: Execution) -> bool:
+    """Whether something of it is alive, or may be: without a descriptor to spare nobody knows."""
+    try:
+        return any(stream.open for stream in ended.streams) or bool(ended.tree.members())
+    except OSError:
+        return True
 
 
 def refuse(client: Connection, number: int, code: bytes, failure: int, message: str) -> None:

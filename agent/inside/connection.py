@@ -74,6 +74,9 @@ class Connection:
     def reply(self, kind: int, number: int, payload: bytes, descriptor: int = -1) -> None:
         """Answer a request; takes the descriptor over. A client that does not read is dropped."""
         descriptors = [descriptor] if descriptor >= 0 else []
+        if not self.open:
+            _close(descriptors)
+            return
         data = frames.frame(PROTOCOL_VERSION, kind, number, payload, len(descriptors))
         self._unsent.append((data, descriptors))
         self.flush()

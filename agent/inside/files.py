@@ -78,6 +78,7 @@ def removing(path: bytes, *, recursive: bool) -> int:
     if pid:
         return pid
     try:
+        system.close_from(3)  # Else no command would read the end of its input meanwhile.
         if system.can_separate():
             system.separate()
         remove_tree(path)

@@ -80,6 +80,8 @@ class Agent:
             poll.register(descriptor, event)
         clients = {}
         for client in self._clients:
+            if not client.open:  # It was answered since the last look at them.
+                continue
             descriptor = client.socket.fileno()
             poll.register(descriptor, select.POLLIN | (client.sending and select.POLLOUT))
             clients[descriptor] = client

@@ -39,8 +39,8 @@ class Requests:
         self.follower = Follower(allowed.rlimit)
         self.held = Held()
         self.way_out = WayOut()
-        self.leaving: list[tuple[Connection, int, list[bytes]]] = []
-        """Who wants this to end, if nothing runs."""
+        self.leaving: list[tuple[Connection, int, int | None]] = []
+        """Who wants this to end, if nothing runs; or has run for so many milliseconds."""
         self._began = time.monotonic()
 
     def receive(
@@ -88,7 +88,7 @@ class Requests:
                 found = self.commands.find(fields[0]).input
                 inputs.answer(found, (client, number), kind, fields[1:], time.monotonic())
             elif kind == frames.LEAVE:
-                self.leaving.append((client, number, fields))
+                self.leaving.append((client, number, int(fields[0]) if fields else None))
             elif kind == frames.LIST:
                 client.reply(frames.OK, number, self._list())
             elif kind == frames.PROCESSES:
@@ -130,18 +130,26 @@ class Requests:
         """
         if not self.leaving:
             return False
-        fresh = not self.commands.executions and time.monotonic() < self._began + _FRESH
-        begun = fresh or self.commands.busy or self.held.deadline()
-        idle = not (begun or processes().keys() - self.commands.prepared.pids())
+        idle = self._idle()
         quiet_ms = int(quiet * 1000) if idle else 0
         ends = False
         for client, number, wanted in self.leaving:
-            leaves = idle and (not wanted or quiet_ms >= int(wanted[0]))
-            told = (int(leaves), quiet_ms) if wanted else (int(leaves),)
+            leaves = idle and quiet_ms >= (wanted or 0)
+            told = (int(leaves),) if wanted is None else (int(leaves), quiet_ms)
             client.reply(frames.OK, number, frames.pack(*told))
             ends = ends or leaves
         self.leaving.clear()
         return ends
+
+    def _idle(self) -> bool:
+        """Whether nothing runs, or is to; without a descriptor to spare nobody knows."""
+        fresh = not self.commands.executions and time.monotonic() < self._began + _FRESH
+        if fresh or self.commands.busy or self.held.deadline():
+            return False
+        try:
+            return not processes().keys() - self.commands.prepared.pids()
+        except OSError:
+            return False
 
     def go_on(self, now: float) -> None:
         """See how far those are that become a command, and let go what waits no longer."""

@@ -109,17 +109,21 @@ class Blank:
     def advance(self) -> bool:
         """Never waits; true when it is decided whether it runs."""
         try:
-            while self._unsent and not self._decided:
-                self._unsent = self._unsent[os.write(self._orders, self._unsent) :]
+            self._tell()
             while not self._decided:
                 piece = os.read(self.report, 64)
                 self._said += piece.removeprefix(_READY)
                 self._decided = not piece
-        except BrokenPipeError:  # It died before it heard all, and so did nothing.
-            self._decided = True
         except BlockingIOError:
             return False
         return True
+
+    def _tell(self) -> None:
+        try:
+            while self._unsent and not self._decided:
+                self._unsent = self._unsent[os.write(self._orders, self._unsent) :]
+        except BrokenPipeError:  # It died before it heard all, and so did nothing; it may say why.
+            return
 
     def settle(self) -> None:
         """Call when it is decided, or it has ended. Raises SpawnError when it never ran."""

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from agent.client import AgentClient, AgentError, ErrorCode, Scope
+from agent.client import AgentClient, AgentError, ErrorCode, InputState, Scope
 from tests.agent.node import Box, Node, close, command, ended, python, until
 
 LEAVE = "sleep 61 >/dev/null 2>&1 & setsid sleep 62 >/dev/null 2>&1 & "
@@ -68,6 +68,24 @@ async def test_who_left_something_is_remembered(node: Node) -> None:
         await agent.signal("first", signal.SIGKILL, Scope.TREE)
         listed = {each.execution_id for each in (await agent.listing()).executions}
         assert len(listed) < 270
+
+
+@pytest.mark.long
+async def test_who_waits_at_an_input_that_is_forgotten_is_told(node: Node) -> None:
+    async with node.sandbox() as box, box.agent() as agent:
+        sinks = box.sinks("cat")
+        await agent.start("cat", command("cat", stdin=True), sinks)
+        await agent.write_input("cat", 0, b"abc", close=True)
+        await ended(sinks)
+        close(sinks)
+        for number in range(256):
+            await started(box, agent, f"e{number}", "true")
+        waiting = asyncio.create_task(agent.input("cat", wait=5))
+        await started(box, agent, "last", "true")
+        with pytest.raises(AgentError) as caught:
+            await agent.input("cat")
+        assert caught.value.code is ErrorCode.EXECUTION_NOT_FOUND
+        assert await waiting == InputState(3, True)
 
 
 async def test_a_connection_is_given_out(node: Node) -> None:

@@ -1,10 +1,12 @@
 """Starts that were prepared ahead: they save time, and change nothing else."""
 
 import asyncio
+import errno
 import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -159,6 +161,19 @@ async def test_one_that_cannot_be_set_up_is_refused(node: Node) -> None:
         await agent.run("u", "x", command("true"))
         assert (await ended(sinks)).result.number == 0
         os.close(null)
+        close(sinks)
+
+
+async def test_one_that_cannot_be_set_up_says_so_whatever_was_left_to_tell_it(node: Node) -> None:
+    async with node.sandbox() as box, box.agent() as agent:
+        full = os.open("/dev/full", os.O_WRONLY)
+        sinks = replace(box.sinks("t"), cgroup_procs=(full,))
+        for words in ([], ["x" * 100_000] * 2):  # The pipe to it takes less.
+            with pytest.raises(AgentError) as caught:
+                await agent.start("x", command("true", *words), sinks)
+            assert (caught.value.code, caught.value.errno) == (ErrorCode.OS_ERROR, errno.ENOSPC)
+            assert os.fstat(sinks.log).st_size == 0
+        os.close(full)
         close(sinks)
 
 

@@ -1,7 +1,9 @@
 """Removing what somebody hostile has made."""
 
+import asyncio
 import errno
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from agent.removal import remove_tree
-from tests.agent.node import Node, python
+from tests.agent.node import Node, close, command, ended, python, until
+from tests.support.suite import children
 
 DEEP = """
 import os, sys
@@ -127,3 +130,21 @@ async def test_the_agent_removes_a_deep_directory(node: Node) -> None:
         assert done.result.number == 0, done.stderr
         await agent.remove(b"x", recursive=True)
         assert list(box.worktree.iterdir()) == []
+
+
+async def test_a_long_removal_keeps_nothing_of_commands_open(node: Node) -> None:
+    async with node.sandbox() as box, box.agent() as agent:
+        await box.run("sh", "-c", "mkdir x && cd x && seq 20000 | xargs touch")
+        sinks = box.sinks("cat")
+        await agent.start("cat", command("cat", stdin=True), sinks)
+        before = set(children(agent.pid))
+        removing = asyncio.create_task(agent.remove(b"x", recursive=True))
+        child = await until(lambda: set(children(agent.pid)) - before)
+        os.kill(*child, signal.SIGSTOP)
+        await agent.write_input("cat", 0, b"the end", close=True)
+        assert (await ended(sinks)).stdout == b"the end"
+        assert not removing.done()
+        os.kill(*child, signal.SIGCONT)
+        await removing
+        assert list(box.worktree.iterdir()) == []
+        close(sinks)
