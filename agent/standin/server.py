@@ -141,16 +141,19 @@ class Server:
             return
         client = Connection(accepted)
         self._clients[client] = accepted.fileno()
-        self._loop.add_reader(accepted, self._receive, client, accepted.fileno())
+        self._loop.add_reader(accepted, self._receive, client)
 
-    def _receive(self, client: Connection, descriptor: int) -> None:
+    def _receive(self, client: Connection) -> None:
         for _, number, payload, descriptors in client.receive():
             for each in descriptors:
                 os.close(each)
             self._keep(self._answer(client, number, payload))
-        if not client.open:
-            self._loop.remove_reader(descriptor)
-            self._clients.pop(client, None)
+        self._see_to(client)
+
+    def _see_to(self, client: Connection) -> None:
+        """One that is gone is forgotten, also where that shows when it is answered."""
+        if not client.open and client in self._clients:
+            self._loop.remove_reader(self._clients.pop(client))
 
     async def _answer(self, client: Connection, number: int, payload: bytes) -> None:
         try:
@@ -162,6 +165,7 @@ class Server:
             told = Told("failed", f"{type(error).__name__}: {error}"[:300])
             kind, answer = frames.ERROR, {"error": told.encode()}
         client.reply(kind, number, protocol.encode(answer))
+        self._see_to(client)
 
     def _keep(self, work: Any) -> None:
         task = self._loop.create_task(work)

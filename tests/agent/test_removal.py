@@ -134,17 +134,17 @@ async def test_the_agent_removes_a_deep_directory(node: Node) -> None:
 
 async def test_a_long_removal_keeps_nothing_of_commands_open(node: Node) -> None:
     async with node.sandbox() as box, box.agent() as agent:
-        await box.run("sh", "-c", "mkdir x && cd x && seq 20000 | xargs touch")
+        await box.run("sh", "-c", "mkdir x && cd x && seq 10000 | xargs touch")
         sinks = box.sinks("cat")
         await agent.start("cat", command("cat", stdin=True), sinks)
         before = set(children(agent.pid))
         removing = asyncio.create_task(agent.remove(b"x", recursive=True))
-        child = await until(lambda: set(children(agent.pid)) - before)
-        os.kill(*child, signal.SIGSTOP)
+        (child,) = await until(lambda: set(children(agent.pid)) - before)
+        os.kill(child, signal.SIGSTOP)
         await agent.write_input("cat", 0, b"the end", close=True)
         assert (await ended(sinks)).stdout == b"the end"
         assert not removing.done()
-        os.kill(*child, signal.SIGCONT)
+        os.kill(child, signal.SIGCONT)
         await removing
         assert list(box.worktree.iterdir()) == []
         close(sinks)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import formats, frames
+from agent import PROTOCOL_VERSION, formats, frames, protocol
 from agent.client import (
     AgentClient,
     AgentError,
@@ -25,6 +26,7 @@ from agent.record import BLANK_RESULT, ExitKind, Kind, LogReader, Result
 from agent.standin.client import StandinClient
 from agent.standin.runner import Asked, Ending, Output, Refused
 from agent.standin.server import Server
+from tests.agent.node import until
 
 UID = "aaaaaaaaaaaaaaaa"
 
@@ -253,3 +255,21 @@ async def test_files_without_an_agent_for_them_are_refused_and_marked(bench: _Be
         with pytest.raises(AgentError):
             await client.open("file")
     assert bench.runner.touches == 1
+
+
+async def test_drivers_that_leave_before_the_answer_leave_room(tmp_path: Path) -> None:
+    peers: list[socket.socket] = []
+
+    async def go(_: dict[str, object]) -> dict[str, object]:
+        peers.pop().close()
+        return {}
+
+    server = Server("double", tmp_path, _Runner(), {"go": go})
+    request = frames.frame(PROTOCOL_VERSION, frames.LAUNCHER, 1, protocol.encode({"verb": "go"}))
+    for _ in range(64):
+        peers.append(socket.socket(socket.AF_UNIX))
+        peers[0].connect(str(tmp_path / "double"))
+        peers[0].sendall(request)
+        await until(lambda: not peers)
+    assert (await _Bench(tmp_path, _Runner()).ask("bound"))["uids"] == []
+    await server.close()
