@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import grpc
-from calling import TOKEN, again, connect, details, follow
+from calling import TOKEN, again, connect, field, follow, reason
 
 from cove.executor.v1.executor_pb2 import Execution, ExecutionSpec, WriteFileEnd
 from cove.gateway.v1 import gateway_pb2 as pb
@@ -31,10 +31,9 @@ def refused(call: Callable[[], Any]) -> dict[str, str]:
     try:
         call()
     except grpc.RpcError as error:
-        info, bad = details(error)
-        field = bad.field_violations[0].field if bad.field_violations else ""
+        info = reason(error)
         facts = {"code": error.code().name, "reason": info.reason, "domain": info.domain}
-        return {**facts, "field": field, "resource": info.metadata.get("name", "")}
+        return {**facts, "field": field(error), "resource": info.metadata.get("name", "")}
     raise SystemExit("this call must fail")
 
 

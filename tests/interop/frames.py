@@ -11,12 +11,15 @@ _HEAD: Final = 9
 
 _DATA: Final = 0x0
 _HEADERS: Final = 0x1
+_RESET: Final = 0x3
 _CONTINUATION: Final = 0x9
 
 _END_STREAM: Final = 0x1
 _END_HEADERS: Final = 0x4
 _PADDED: Final = 0x8
 _PRIORITY: Final = 0x20
+
+_INTERNAL_ERROR: Final = 0x2
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,12 @@ class Frame:
         if self.is_headers and self.flags & _PADDED:
             body = body[1 : len(body) - body[0]]
         return body[5:] if self.is_headers and self.flags & _PRIORITY else body
+
+
+def reset(stream: int) -> bytes:
+    """A frame that ends one call, as a proxy sends it whose own server is gone."""
+    code = _INTERNAL_ERROR.to_bytes(4)
+    return len(code).to_bytes(3) + bytes([_RESET, 0]) + stream.to_bytes(4) + code
 
 
 class Frames:

@@ -2,6 +2,7 @@
 
 They know bytes and frames, not messages: what is cut is a real connection of a real client library.
 A connection breaks in two ways, in turn: reset, with what was under way thrown away, or ended.
+Where answers are lost there is a third: the call ends, as by a proxy whose own server is gone.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol, Self
 
-from tests.interop.frames import Frames, Paths
+from tests.interop.frames import Frames, Paths, reset
 
 _READ: Final = 1 << 16
 _BOUND: Final = 10.0
@@ -36,6 +37,9 @@ class Filter(Protocol):
 
 class Proxy(ABC):
     """Listens on a port of its own while it is `serving`."""
+
+    ways = 2
+    """In which it breaks a connection; the first of them is a reset."""
 
     def __init__(self, upstream: str) -> None:
         self._upstream = upstream
@@ -76,7 +80,7 @@ class Proxy(ABC):
                 if await _answer(back, writer, through):
                     self.cuts += 1
                     forth.transport.abort()
-                    await _break(writer, asking, reset=self.cuts % 2 == 1)
+                    await _break(writer, asking, reset=self.cuts % self.ways == 1)
         finally:
             asking.cancel()
             forth.transport.abort()
@@ -86,8 +90,11 @@ class Proxy(ABC):
 class Losing(Proxy):
     """Odd connections are cut when the first answer comes back, which the client never sees.
 
-    Of the answers of a reset connection the client has seen nothing, of the others their head.
+    Of the answers of a reset connection the client has seen nothing, of the others their head. Of
+    these, every other call is ended by a reset of its own before the connection ends.
     """
+
+    ways = 3
 
     def __init__(self, upstream: str) -> None:
         super().__init__(upstream)
@@ -107,7 +114,7 @@ class _Loser:
         self._proxy = proxy
         self._paths = Paths()
         self._frames = Frames(preface=False)
-        self._head_is_seen = proxy.cuts % 2 == 1
+        self._way = proxy.cuts % proxy.ways
 
     def asked(self, data: bytes) -> None:
         self._paths.feed(data)
@@ -117,8 +124,8 @@ class _Loser:
         for frame in self._frames.feed(data):
             if frame.answers:
                 self._proxy.lost.append(self._paths.of(frame.stream))
-                return passed, True
-            if self._head_is_seen or not frame.is_headers:
+                return passed + (reset(frame.stream) if self._way == 2 else b""), True
+            if self._way or not frame.is_headers:
                 passed += frame.whole
         return passed, False
 
@@ -128,6 +135,8 @@ class LosingWeb(Losing):
 
     Of the calls of each RPC it is the odd ones that lose their answer. Preflights pass.
     """
+
+    ways = 2
 
     def __init__(self, upstream: str) -> None:
         super().__init__(upstream)

@@ -1,16 +1,14 @@
 // The scenario in Node, over gRPC.
 
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import { createClient, type Transport } from "@connectrpc/connect";
-import { createGrpcTransport } from "@connectrpc/connect-node";
 
 import { FileService, type WriteFileRequestSchema } from "#stubs/cove/gateway/v1/gateway_pb";
-import type { MessageInitShape } from "@bufbuild/protobuf";
-import { showing } from "./calling";
+import { connect } from "./node";
 import { scenario } from "./scenario";
 
 function channel(variable: string): Transport {
-  const interceptors = [showing(process.env.COVE_TOKEN ?? "")];
-  return createGrpcTransport({ baseUrl: `http://${process.env[variable]}`, interceptors });
+  return connect(process.env[variable] ?? "");
 }
 
 async function* parts(name: string, path: string, content: string): AsyncGenerator<MessageInitShape<typeof WriteFileRequestSchema>> {

@@ -1,12 +1,13 @@
 // Runs a script in a workspace of a repository, shows what it prints, commits and pushes what it changed.
 //
-// Usage: example REPOSITORY SCRIPT, with COVE_TOKEN, and COVE_ADDRESS unless it is 127.0.0.1:7420.
+// Usage: example REPOSITORY SCRIPT, with COVE_TOKEN, and COVE_ADDRESS unless it is 127.0.0.1:7420; https://host:port
+// is spoken to with TLS.
 
-import { createClient, type Transport } from "@connectrpc/connect";
-import { createGrpcTransport } from "@connectrpc/connect-node";
+import { createClient, type Client, type Transport } from "@connectrpc/connect";
 
 import { ExecutionService, SourceService, WorkspaceService } from "#stubs/cove/gateway/v1/gateway_pb";
-import { again, follow, reason, showing } from "./calling";
+import { again, follow, reason } from "./calling";
+import { connect } from "./node";
 
 /** The same in every retry of one request, which is carried out once. */
 const once = () => crypto.randomUUID();
@@ -14,42 +15,50 @@ const once = () => crypto.randomUUID();
 /** Returns the exit status of the script. */
 async function run(transport: Transport, workspaceId: string, url: string, script: string): Promise<number> {
   const parent = `workspaces/${workspaceId}`;
-  // snippet:begin
-  // A request is the same until it is answered, and is carried out once.
   const workspaces = createClient(WorkspaceService, transport);
   const executions = createClient(ExecutionService, transport);
+  // snippet:begin
+  // A request is the same until it is answered, and is carried out once.
   const workspace = { spec: { repository: url } };
   await again(workspaces.createWorkspace, { workspaceId, workspace, requestId: once() });
-  const start = { parent, execution: { spec: { script } }, requestId: once() };
-  const { execution } = await again(executions.startExecution, start);
-  const { exit } = await follow(transport, execution!.name, (data) => process.stdout.write(data)); // By offset.
-  // snippet:end
-  const code = exit.reason.case === "code" ? exit.reason.value : 1;
-  const source = createClient(SourceService, transport);
   try {
-    const commit = { parent, commit: { message: script }, requestId: once() };
-    const made = await again(source.createCommit, commit);
+    const start = { parent, execution: { spec: { script } }, requestId: once() };
+    const { execution } = await again(executions.startExecution, start);
+    const { exit } = await follow(transport, execution!.name, (data) => process.stdout.write(data)); // By offset.
+    await push(createClient(SourceService, transport), parent, script);
+    return exit.reason.case === "code" ? exit.reason.value : 1; // A signal, a timeout or a limit ended it.
+  } finally {
+    await remove(workspaces, parent); // What is not pushed is kept for a day.
+  }
+  // snippet:end
+}
+
+/** Commits what there is, and pushes it to where the repository is from. */
+async function push(source: Client<typeof SourceService>, name: string, message: string): Promise<void> {
+  try {
+    const made = await again(source.createCommit, { parent: name, commit: { message }, requestId: once() });
     console.error("commit", made.commit!.id);
   } catch (error) {
     if (reason(error)?.reason !== "ERROR_REASON_NOTHING_TO_COMMIT") throw error;
     console.error("nothing to commit");
-    return code;
+    return;
   }
-  await again(source.pushBranch, { name: parent, requestId: once() });
-  return code;
+  await again(source.pushBranch, { name, requestId: once() });
 }
 
-const [url = "", script = ""] = process.argv.slice(2);
-const transport = createGrpcTransport({
-  baseUrl: `http://${process.env.COVE_ADDRESS ?? "127.0.0.1:7420"}`,
-  interceptors: [showing(process.env.COVE_TOKEN ?? "")],
-  pingIntervalMs: 20_000, // Else a peer that is gone without a word is not missed.
-});
-const id = `typescript-${once().slice(0, 8)}`;
-try {
-  process.exitCode = await run(transport, id, url, script);
-} finally {
-  const workspaces = createClient(WorkspaceService, transport);
-  const gone = { name: `workspaces/${id}`, force: true, allowMissing: true, requestId: once() };
-  await again(workspaces.deleteWorkspace, gone);
+/** A failure is only told: another may have come before it. */
+async function remove(workspaces: Client<typeof WorkspaceService>, name: string): Promise<void> {
+  try {
+    await again(workspaces.deleteWorkspace, { name, allowMissing: true, requestId: once() });
+  } catch (error) {
+    console.error(`${name} is still there: ${error}`);
+  }
 }
+
+const [url, script, ...more] = process.argv.slice(2);
+if (!url || !script || more.length) {
+  console.error("usage: example REPOSITORY SCRIPT");
+  process.exit(2);
+}
+const transport = connect(process.env.COVE_ADDRESS ?? "127.0.0.1:7420");
+process.exitCode = await run(transport, `typescript-${once().slice(0, 8)}`, url, script);
