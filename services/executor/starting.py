@@ -146,7 +146,7 @@ class Starter:
             try:
                 with tracing.span("execution start", uid=uid):
                     if not (prepared and await self._run(agent, record, variables, methods)):
-                        await self._launch(record, variables)
+                        await self._launch(record, variables, asked=bool(prepared))
             finally:
                 draft.close()
             return record
@@ -187,7 +187,7 @@ class Starter:
             state = await self._keeper.settle(record)
             if state is State.STARTING:
                 variables = await self._secrets.complete(record.spec, variables)
-                await self._launch(record, variables)
+                await self._launch(record, variables, asked=True)
                 return State.RUNNING
             return state
 
@@ -199,7 +199,7 @@ class Starter:
         methods: Mapping[str, str],
         paths: Sequence[str],
     ) -> None:
-        """Put the limits of what is to be started into force. The caller holds the record."""
+        """Put the limits of what is to be started into force. Raises AgentTooOld."""
         if record.spec.limits != Limits():
             await asyncio.to_thread(limit, paths, record.spec.limits)
         told = limits(record, variables, methods)
@@ -211,7 +211,6 @@ class Starter:
             if error.code is not ErrorCode.BAD_REQUEST:
                 # Of the limits only: an earlier try may have started it, so the record stays.
                 raise AgentUnavailable("the agent takes no limits now", uid=record.uid) from error
-            await self._keeper.drop(record)
             raise AgentTooOld("the agent cannot limit a command", uid=record.uid) from None
 
     async def _run(
@@ -230,12 +229,19 @@ class Starter:
             if error.code in (ErrorCode.NOT_PREPARED, ErrorCode.ALREADY_STARTED):
                 return error.code is ErrorCode.ALREADY_STARTED
             await self._refused(record, error)
+        except AgentTooOld:
+            await self._keeper.drop(record)
+            raise
         except (PeerGone, OSError):
             return False
         return True
 
-    async def _launch(self, record: Record, variables: Variables) -> None:
-        """Have the agent start it. The caller holds the record."""
+    async def _launch(self, record: Record, variables: Variables, *, asked: bool) -> None:
+        """Have the agent start it. The caller holds the record.
+
+        `asked`: it may have been before, and that may still be on its way. Then the record stays,
+        but where the agent says that it starts nothing.
+        """
         await asyncio.to_thread(self._store.ask, record)
         for _ in range(_TRIES):
             try:
@@ -247,14 +253,20 @@ class Starter:
                     return  # It ran, and was forgotten: who looks finds how it ended.
                 if error.code is not ErrorCode.NOT_PREPARED:  # Else it was killed before it began.
                     await self._refused(record, error)
+            except AgentTooOld:
+                await self._unasked(record, asked=asked)
+                raise
             except PeerTooOld:
-                await self._keeper.drop(record)
+                await self._unasked(record, asked=asked)
                 raise AgentTooOld("the agent is of another version", uid=record.uid) from None
             except PeerGone as error:
                 if absent(error):
                     break
+                asked = True
             except OSError as error:
-                await self._keeper.drop(record)
+                await self._unasked(record, asked=asked)
+                if asked:
+                    raise AgentUnavailable("it cannot be asked now", uid=record.uid) from error
                 if told := full(error.errno):
                     raise told from error
                 raise
@@ -263,6 +275,11 @@ class Starter:
             raise EnvironmentDormant("the sandbox ended before it began", uid=record.uid)
         if state is State.STARTING:
             raise AgentUnavailable("the agent broke off before it began", uid=record.uid)
+
+    async def _unasked(self, record: Record, *, asked: bool) -> None:
+        """Free the id of what was never asked for."""
+        if not asked:
+            await self._keeper.drop(record)
 
     async def _refused(self, record: Record, error: AgentError) -> NoReturn:
         await self._keeper.drop(record)
