@@ -183,7 +183,13 @@ class Running:
     """The result is written; only kept to answer a second start."""
     pid: int
     start_ns: int
+    """0 while it only becomes a command, which may fail, so that it never was one."""
     output_bytes: int
+
+    @property
+    def begun(self) -> bool:
+        """An agent of an earlier version says so of all."""
+        return self.start_ns != 0
 
 
 @dataclass(frozen=True, slots=True)

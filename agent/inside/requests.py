@@ -189,10 +189,11 @@ class Requests:
         execution.waiting.append((client, number))
 
     def _list(self) -> bytes:
-        starting = [each.execution for each in self.commands.becoming.values()]
-        rows = executions([*starting, *self.commands.executions.values()])
+        # Without a beginning, as they may fail to; not as ended, as earlier clients read that.
+        becoming = [field for each in self.commands.becoming for field in (each, 0, 0, 0, 0)]
+        rows = executions(self.commands.executions.values())
         ours = self.commands.prepared.pids() | self.helpers.pids
-        return frames.pack(len(processes().keys() - ours), *rows)
+        return frames.pack(len(processes().keys() - ours), *becoming, *rows)
 
     def _remove(self, client: Connection, number: int, fields: list[bytes]) -> None:
         path, recursive = fields

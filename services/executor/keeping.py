@@ -39,6 +39,8 @@ _OVER: Final = (State.ENDED, State.REMOVED)
 
 class _Presence(Enum):
     RUNNING = auto()
+    BECOMING = auto()
+    """The agent is about to start it, which may yet fail."""
     UNLISTED = auto()
     """The agent answers, and has ended or never had it."""
     GONE = auto()
@@ -51,6 +53,8 @@ class Kept:
 
     def __init__(self, record: Record) -> None:
         self.record = record
+        self.began = False
+        """The agent has said that it runs."""
         self.looked = asyncio.Event()
         """Set when it was first looked at."""
         self.over = asyncio.Event()
@@ -108,6 +112,7 @@ class Keeper:
         kept = self._kept.get(record.key)
         if kept is None:
             kept = self._kept[record.key] = Kept(record)
+            kept.began = started
             self._background.keep(self._keep(record, kept, started=started))
         return kept
 
@@ -134,21 +139,27 @@ class Keeper:
         return self._store.progress(record).state
 
     async def settle(self, record: Record, *, ask: bool = True) -> State:
-        """Record the end if there is one, asking the agent too. The caller holds the record."""
+        """Record the end if there is one, asking the agent too. The caller holds the record.
+
+        STARTING, too, when it is not sure that it ever runs: its log is begun before.
+        """
         progress = self._store.progress(record)
         if progress.state in _OVER:
             return progress.state
         result = self._store.result(record)
         why = ""
         if result is None:
-            presence = await self._presence(record) if ask else _Presence.RUNNING
-            if presence in (_Presence.RUNNING, _Presence.UNSURE):
+            if not ask:
                 return progress.state
+            presence = await self._presence(record)
+            if presence not in (_Presence.UNLISTED, _Presence.GONE):
+                return progress.state if self._runs(record, presence) else State.STARTING
             # The agent wrote the result, if any, before it went or forgot the execution.
             result = self._store.result(record)
-            if result is None and progress.state is State.STARTING:
-                if self._store.progress(record).state is State.STARTING:
-                    return await self._unstarted(record, presence)
+            since = self._store.progress(record).state
+            if result is None and since is State.STARTING:  # Perhaps it failed to begin just now.
+                return await self._unstarted(record, presence)
+            if result is None and since is not progress.state:
                 # It began since: what a dead executor had asked for came after our question.
                 return await self.settle(record)
             gone = presence is _Presence.GONE
@@ -209,10 +220,17 @@ class Keeper:
             return _Presence.GONE if absent(error) else _Presence.UNSURE
         except (PeerTooOld, AgentError):
             return _Presence.UNSURE
-        running = any(
-            each.execution_id == record.key and not each.ended for each in listing.executions
-        )
-        return _Presence.RUNNING if running else _Presence.UNLISTED
+        for each in listing.executions:
+            if each.execution_id == record.key and not each.ended:
+                return _Presence.RUNNING if each.begun else _Presence.BECOMING
+        return _Presence.UNLISTED
+
+    def _runs(self, record: Record, presence: _Presence) -> bool:
+        """Whether it is sure that it began."""
+        kept = self._kept.get(record.key)
+        if kept and presence is _Presence.RUNNING:
+            kept.began = True
+        return presence is _Presence.RUNNING or bool(kept and kept.began)
 
     async def _unstarted(self, record: Record, presence: _Presence) -> State:
         """It never ran. Its id is free again once nobody's request can still reach the agent."""
