@@ -170,14 +170,21 @@ class Executions:
             return  # It ended by itself, or with its sandbox.
 
     async def delete(self, uid: str, execution_id: str, *, force: bool) -> None:
-        """Remove one; with `force` it is killed. Raises ExecutionNotFound, ExecutionRunning."""
+        """Remove one; with `force` it is killed.
+
+        Raises ExecutionNotFound, ExecutionRunning; AgentUnavailable while it may still begin.
+        """
         record = await self.find(uid, execution_id)
         if await self._keeper.certain(record) in (State.STARTING, State.RUNNING):
             if not force:
                 raise ExecutionRunning("the execution is running", name=record.name)
-            await self._kill(record, ended=False)
+            with suppress(ExecutionEnded):  # If so is seen now.
+                await self._kill(record, ended=False)
         async with self._store.held(record) as there:
-            if there:
+            state = await self._keeper.settle(record) if there else State.REMOVED
+            if state in (State.STARTING, State.RUNNING):
+                raise AgentUnavailable("it is not sure yet whether it begins", name=record.name)
+            if state is State.ENDED:
                 await self._keeper.drop(record)
         self._unsure.discard(record.name)
 
