@@ -209,10 +209,12 @@ class Agents:
                     self._forget(uid, link)
                 finally:
                     gone.cancel()
-        except (PeerGone, PeerTooOld) as error:
+        except (OSError, PeerTooOld) as error:
             self._forget(uid, link)
             if not link.client.done():
-                link.client.set_exception(error)
+                told = isinstance(error, PeerGone | PeerTooOld)
+                # Else it is of ours, as when no descriptor is left: nothing tells of the agent.
+                link.client.set_exception(error if told else PeerGone(f"no connection: {error}"))
                 link.client.exception()  # Whoever waited may be gone: that is no error.
         finally:
             self._forget(uid, link)

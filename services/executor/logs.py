@@ -27,7 +27,11 @@ class OpenLog:
         """Raises FileNotFoundError when the execution is removed."""
         self._folder = folder
         self.descriptor = os.open(folder / "log", os.O_RDONLY | os.O_CLOEXEC)
-        self._note = hole.opened(folder)
+        try:
+            self._note = hole.opened(folder)
+        except OSError:
+            os.close(self.descriptor)
+            raise
         self.reader = LogReader(self.descriptor)
 
     def close(self) -> None:

@@ -151,17 +151,19 @@ class Store:
                 break
             except FileNotFoundError:  # Somebody has just removed the environment's.
                 continue
-        lock = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY)
+        opened: list[int] = []
         try:
+            opened.append(lock := os.open(fresh, os.O_RDONLY | os.O_DIRECTORY))
             fcntl.flock(lock, fcntl.LOCK_EX)
             reserve(fresh / "result", len(BLANK_RESULT))
             reserve(fresh / "end", SIZE)
             os.close(made(fresh / "log"))
-            spec = made(fresh / "spec")
+            opened.append(spec := made(fresh / "spec"))
             reserve(fresh / "hole", HOLE_SIZE)
         except OSError:
-            os.close(lock)
-            shutil.rmtree(fresh)
+            for each in opened:
+                os.close(each)
+            shutil.rmtree(fresh, ignore_errors=True)  # What is left is swept.
             raise
         return Draft(token=token, folder=fresh, lock=lock, spec=spec)
 
