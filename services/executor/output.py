@@ -1,6 +1,5 @@
 """Follows the output of an execution: any number of readers, each with its own place in the log."""
 
-import asyncio
 import bisect
 import os
 import time
@@ -13,6 +12,7 @@ from typing import Final
 
 from agent.record import Damage, Kind, Stream
 from agent.record import Record as LogRecord
+from services.executor.aside import aside
 from services.executor.ending import End, Reason
 from services.executor.errors import ExecutionNotFound, OffsetOutOfRange
 from services.executor.logs import Left, OpenLog
@@ -172,7 +172,7 @@ class Outputs:
         try:
             begin = from_offset
             if from_offset:
-                begin = await asyncio.to_thread(self._begin, log, record, from_offset)
+                begin = await aside(self._begin, log, record, from_offset)
             # What has ended does not change any more.
             names = () if self._store.progress(record).end else ("log", "end")
             async with self._watcher.watching(record.folder, *names) as changes:
@@ -243,7 +243,7 @@ class Outputs:
         left = os.fstat(log.descriptor).st_size - log.position
         if left <= _PIECE:
             return log.read(_BATCH)
-        return log.at_hand(_BATCH) or await asyncio.to_thread(log.read, _BATCH)
+        return log.at_hand(_BATCH) or await aside(log.read, _BATCH)
 
 
 def _holds(log: OpenLog, offset: int) -> bool:
