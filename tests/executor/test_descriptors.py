@@ -5,8 +5,10 @@ import os
 import resource
 import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -15,6 +17,8 @@ from services.executor import output
 from services.executor.agents import Agents
 from services.executor.background import Background
 from services.executor.errors import AgentUnavailable
+from services.executor.files.drafts import Note
+from services.executor.files.writing import Draft, Wish, Writer
 from services.executor.logs import OpenLog
 from services.executor.output import Outputs
 from services.executor.record import Record, Spec
@@ -97,6 +101,28 @@ async def test_a_log_stays_open_while_a_thread_reads_it(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not places[0].exists()
+
+
+async def test_a_file_stays_open_until_a_thread_has_written_it(tmp_path: Path) -> None:
+    """Else what is written may go into the file that has the number next."""
+    go_on = threading.Event()
+    descriptor = os.open(tmp_path / "file", os.O_CREAT | os.O_WRONLY)
+    wish = Wish(uid=UID, path=b"file")
+    draft = Draft(cast("Writer", None), wish, b"file", b"beside", descriptor, cast("Note", None))
+    with ThreadPoolExecutor(1) as threads:
+        asyncio.get_running_loop().set_default_executor(threads)
+        threads.submit(go_on.wait, 20)
+        task = asyncio.ensure_future(draft.write(b"content"))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait((task,), timeout=0.05)
+        done = task.done()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    os.close(descriptor)
+    assert not done
+    assert (tmp_path / "file").read_bytes() == b"content"
 
 
 def test_a_draft_that_cannot_be_made_leaves_nothing_open(tmp_path: Path) -> None:

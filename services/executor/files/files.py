@@ -1,6 +1,5 @@
 """Reads, writes, lists and moves files of an environment through its agent."""
 
-import asyncio
 import errno
 import hashlib
 import heapq
@@ -14,6 +13,7 @@ from typing import Final
 from agent.client import AgentClient, AgentError
 from servicekit.errors import ServiceError
 from services.executor.agents import Agents
+from services.executor.aside import aside
 from services.executor.errors import (
     FileChanged,
     FileExists,
@@ -91,7 +91,7 @@ class Files:
             try:
                 self._places.check(uid, descriptor, stat.S_IFDIR, os.O_RDONLY)
                 folder = relative(path)
-                return await asyncio.to_thread(entries, descriptor, folder, after, size)
+                return await aside(entries, descriptor, folder, after, size)
             finally:
                 os.close(descriptor)
 
@@ -200,7 +200,7 @@ async def look(
 
 async def _pieces(descriptor: int, at: int, end: int) -> AsyncGenerator[bytes, None]:
     while at < end:
-        data = await asyncio.to_thread(os.pread, descriptor, min(_PIECE, end - at), at)
+        data = await aside(os.pread, descriptor, min(_PIECE, end - at), at)
         if not data:
             return
         yield data

@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 from agent.client import AgentClient, AgentError
 from services.executor.agents import Agents
+from services.executor.aside import aside
 from services.executor.background import Background
 from services.executor.errors import (
     AgentUnavailable,
@@ -87,7 +88,7 @@ class Draft:
         with telling(self.wish.path):
             rest = memoryview(data)
             while rest:
-                rest = rest[await asyncio.to_thread(os.write, self.descriptor, rest) :]
+                rest = rest[await aside(os.write, self.descriptor, rest) :]
 
     async def commit(self) -> Found:
         """Give it its name. Raises FileChanged, FileExists, WrongFileType."""
