@@ -112,8 +112,8 @@ class Keeper:
         kept = self._kept.get(record.key)
         if kept is None:
             kept = self._kept[record.key] = Kept(record)
-            kept.began = started
             self._background.keep(self._keep(record, kept, started=started))
+        kept.began = kept.began or started
         return kept
 
     def running(self) -> list[Record]:
