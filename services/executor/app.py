@@ -36,6 +36,7 @@ from services.executor.files.writing import Writer
 from services.executor.groups import Groups
 from services.executor.inputs import Inputs
 from services.executor.keeping import Keeper
+from services.executor.launching import Launcher
 from services.executor.metrics import Metrics
 from services.executor.output import Outputs
 from services.executor.ports import Ports
@@ -88,11 +89,13 @@ async def executor(config: Config) -> AsyncIterator[Served]:
         )
         tenants = Tenants(keeper)
         disk = DiskGuard(config.state, config.disk_limit)
+        launcher = Launcher(store=store, agents=agents, groups=groups, keeper=keeper)
         starter = Starter(
             store=store,
             agents=agents,
             groups=groups,
             keeper=keeper,
+            launcher=launcher,
             tenants=tenants,
             preparer=preparer,
             disk=disk,

@@ -13,15 +13,16 @@ import grpc
 import pytest
 
 from agent import frames
-from agent.client import AgentClient, Command, Sinks
+from agent.client import AgentClient, Command, PeerGone, Sinks, Started
 from cove.errors.v1.errors_pb2 import ErrorReason as Why
 from cove.executor.v1 import executor_pb2 as pb
-from services.executor import starting
+from services.executor import launching
 from services.executor.preparing import opened
 from services.executor.record import Record, Spec
 from services.executor.store import Store
 from tests.executor.double import BROKEN_OFF, STARTED, Answer, Double, begin, doubled, refusal
 from tests.executor.node import OWNER, Caller, Node, Sandbox, recorded, refused
+from tests.executor.test_prepared import prepared
 
 Code = grpc.StatusCode
 HOUR_NS = 3600 * 10**9
@@ -59,7 +60,7 @@ def fails_from(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return opened(*arguments)
 
-    monkeypatch.setattr(starting, "opened", opening)
+    monkeypatch.setattr(launching, "opened", opening)
 
 
 async def test_a_start_that_may_be_on_its_way_keeps_its_record(
@@ -75,6 +76,28 @@ async def test_a_start_that_may_be_on_its_way_keeps_its_record(
     await caller.start(double.box, "one", "true")
     assert len(double.starts) == 2
     assert len(set(double.starts)) == 1
+
+
+async def test_a_prepared_start_whose_answer_is_lost_runs_once(
+    node: Node, caller: Caller, box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await prepared(node, caller, box)
+    run = AgentClient.run
+    unanswered = []
+
+    async def ran(agent: AgentClient, token: str, key: str, command: Command) -> Started:
+        unanswered.append(await run(agent, token, key, command))
+        raise PeerGone("no reply in time")
+
+    monkeypatch.setattr(AgentClient, "run", ran)
+    fails_from(monkeypatch, 1)
+    async with refused(Code.UNAVAILABLE, Why.ERROR_REASON_AGENT_UNAVAILABLE):
+        await caller.start(box, "one", "echo x >> count")
+    assert unanswered
+    monkeypatch.undo()
+    await caller.start(box, "one", "echo x >> count")
+    assert (await caller.wait(box, "one")).exit.code == 0
+    assert (box.tree / "count").read_text() == "x\n"
 
 
 async def test_one_that_a_dead_executor_began_keeps_its_record(
