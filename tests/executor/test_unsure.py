@@ -149,12 +149,14 @@ async def test_what_only_becomes_a_command_is_not_told_as_started(
     assert store_of(node).read(double.box.uid, "one") is None
 
 
+@pytest.mark.parametrize("listed", [False, True])
 async def test_what_nobody_knows_to_run_is_not_told_as_started(
-    node: Node, caller: Caller, double: Double
+    node: Node, caller: Caller, double: Double, listed: bool
 ) -> None:
     record = left_over(node, double.box, begun=True)
     double.starting = lambda _key, _descriptors: BROKEN_OFF
-    double.listing = lambda: BROKEN_OFF
+    double.listed[record.key] = 0
+    double.listing = double.rows if listed else lambda: BROKEN_OFF
     async with refused(Code.UNAVAILABLE, Why.ERROR_REASON_AGENT_UNAVAILABLE):
         await caller.start(double.box, "one", "true")
     assert store_of(node).read(double.box.uid, "one") == record
