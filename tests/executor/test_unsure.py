@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import itertools
 import os
 import signal
 import time
@@ -22,7 +23,6 @@ from services.executor.record import Record, Spec
 from services.executor.store import Store
 from tests.executor.double import BROKEN_OFF, STARTED, Answer, Double, begin, doubled, refusal
 from tests.executor.node import OWNER, Caller, Node, Sandbox, recorded, refused
-from tests.executor.test_prepared import prepared
 
 Code = grpc.StatusCode
 HOUR_NS = 3600 * 10**9
@@ -79,25 +79,24 @@ async def test_a_start_that_may_be_on_its_way_keeps_its_record(
 
 
 async def test_a_prepared_start_whose_answer_is_lost_runs_once(
-    node: Node, caller: Caller, box: Sandbox, monkeypatch: pytest.MonkeyPatch
+    caller: Caller, box: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await prepared(node, caller, box)
     run = AgentClient.run
-    unanswered = []
 
-    async def ran(agent: AgentClient, token: str, key: str, command: Command) -> Started:
-        unanswered.append(await run(agent, token, key, command))
+    async def unanswered(agent: AgentClient, token: str, key: str, command: Command) -> Started:
+        await run(agent, token, key, command)
+        fails_from(monkeypatch, 1)
         raise PeerGone("no reply in time")
 
-    monkeypatch.setattr(AgentClient, "run", ran)
-    fails_from(monkeypatch, 1)
+    monkeypatch.setattr(AgentClient, "run", unanswered)
     async with refused(Code.UNAVAILABLE, Why.ERROR_REASON_AGENT_UNAVAILABLE):
-        await caller.start(box, "one", "echo x >> count")
-    assert unanswered
+        for name in map("e{}".format, itertools.count()):  # Until one was prepared.
+            await caller.start(box, name, f"echo x >> {name}")
+            await caller.wait(box, name)
     monkeypatch.undo()
-    await caller.start(box, "one", "echo x >> count")
-    assert (await caller.wait(box, "one")).exit.code == 0
-    assert (box.tree / "count").read_text() == "x\n"
+    await caller.start(box, name, f"echo x >> {name}")
+    assert (await caller.wait(box, name)).exit.code == 0
+    assert (box.tree / name).read_text() == "x\n"
 
 
 async def test_one_that_a_dead_executor_began_keeps_its_record(
