@@ -1,53 +1,21 @@
 // The commands of a workspace: what ran, what runs, and a line to run another.
 
-import { useEffect, useRef, useState } from "preact/hooks";
-import { call } from "./api";
+import { useRef, useState } from "preact/hooks";
+import { call, Problem } from "./api";
 import { age, id as idOf, size } from "./format";
 import { useKeys } from "./keys";
+import { useExecutions } from "./listing";
 import { Output } from "./output";
 import { go, to } from "./route";
 import type { Execution } from "./types";
 import { announce, now, State, Trouble, useAct } from "./ui";
 
-const EACH = 4000;
-
-/** The latest first. Asked for again every few seconds, as there is no watch of them. */
-export function useExecutions(id: string) {
-  const [executions, setExecutions] = useState<Execution[] | null>(null);
-  const [problem, setProblem] = useState<unknown>(null);
-  const refresh = useRef(async () => {});
-  useEffect(() => {
-    const end = new AbortController();
-    refresh.current = async () => {
-      try {
-        const found = await call<{ executions?: Execution[] }>(
-          "GET",
-          `workspaces/${id}/executions`,
-          { query: { page_size: 200 }, signal: end.signal },
-        );
-        const newest = (found.executions ?? []).sort((one, other) =>
-          (one.createTime ?? "") < (other.createTime ?? "") ? 1 : -1,
-        );
-        setExecutions(newest);
-        setProblem(null);
-      } catch (error) {
-        if (!end.signal.aborted) setProblem(error);
-      }
-    };
-    void refresh.current();
-    const timer = setInterval(() => {
-      if (document.visibilityState === "visible") void refresh.current();
-    }, EACH);
-    return () => {
-      clearInterval(timer);
-      end.abort();
-    };
-  }, [id]);
-  return { executions, problem, refresh: () => refresh.current() };
-}
+/** Of the list, at first, and more at each asking. */
+const SHOWN = 200;
 
 export function Commands({ id, item }: { id: string; item: string }) {
-  const { executions, problem, refresh } = useExecutions(id);
+  const { executions, more, missing, problem, learn, refresh } = useExecutions(id, item);
+  const [shown, setShown] = useState(SHOWN);
   const [line, setLine] = useState("");
   const { act, busy, problem: refused, setProblem } = useAct();
   const input = useRef<HTMLInputElement>(null);
@@ -66,7 +34,7 @@ export function Commands({ id, item }: { id: string; item: string }) {
         json: { spec: { script: line } },
       });
       setLine("");
-      await refresh();
+      learn(made);
       go(to(id, "commands", idOf(made.name)));
     });
   };
@@ -92,10 +60,16 @@ export function Commands({ id, item }: { id: string; item: string }) {
         <Trouble of={problem} />
         {executions && !all.length && <p class="empty">Nothing was run yet.</p>}
         <ul class="items">
-          {all.map((each) => (
+          {all.slice(0, shown).map((each) => (
             <Item key={each.name} id={id} execution={each} current={each === open} />
           ))}
         </ul>
+        {all.length > shown && (
+          <button type="button" class="plain" onClick={() => setShown(shown + SHOWN)}>
+            Show more of {all.length}
+          </button>
+        )}
+        {more && <p class="note">There are more than these {all.length}, of any age.</p>}
       </div>
       <div class="body">
         {open && (
@@ -108,10 +82,19 @@ export function Commands({ id, item }: { id: string; item: string }) {
             }}
           />
         )}
-        {!open && item && executions && <p class="empty">There is no such command.</p>}
+        {!open &&
+          (isGone(missing) ? (
+            <p class="empty">There is no such command.</p>
+          ) : (
+            <Trouble of={missing} />
+          ))}
       </div>
     </section>
   );
+}
+
+function isGone(problem: unknown): boolean {
+  return problem instanceof Problem && problem.status === 404;
 }
 
 function Item({ id, execution, current }: { id: string; execution: Execution; current: boolean }) {

@@ -74,8 +74,8 @@ export function Output({ execution, ended }: { execution: Execution; ended: () =
         } else if (told.kind === "broken") {
           if (end.signal.aborted) return;
           now.breaks++;
-          now.broken = true;
-          if (isFinal(told.problem)) setProblem(told.problem);
+          now.broken = !isFinal(told.problem);
+          if (!now.broken) setProblem(told.problem);
         } else if (told.kind === "exit") {
           now.exit = told.exit;
           now.broken = false;

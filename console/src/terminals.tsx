@@ -2,8 +2,9 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { call } from "./api";
-import { Outcome, title, useExecutions } from "./commands";
+import { Outcome, title } from "./commands";
 import { age, id as idOf } from "./format";
+import { useExecutions } from "./listing";
 import { go, to } from "./route";
 import type { Execution } from "./types";
 import { now, Trouble, useAct } from "./ui";
@@ -11,11 +12,15 @@ import { now, Trouble, useAct } from "./ui";
 /** bash where there is one. */
 const SHELL = "if command -v bash > /dev/null; then exec bash -i; else exec sh -i; fi";
 
+/** Of those that ended, the latest so many are listed. */
+const ENDED = 100;
+
 export function Terminals({ id, item }: { id: string; item: string }) {
-  const { executions, problem, refresh } = useExecutions(id);
+  const { executions, problem, learn, refresh } = useExecutions(id);
   const { act, busy, problem: refused } = useAct();
   const all = (executions ?? []).filter((each) => each.spec?.terminal);
   const running = all.filter((each) => !each.exit);
+  const ended = all.filter((each) => each.exit).slice(0, ENDED);
   const start = () =>
     act(async () => {
       const spec = {
@@ -24,7 +29,7 @@ export function Terminals({ id, item }: { id: string; item: string }) {
         terminal: { rows: 24, cols: 80 },
       };
       const made = await call<Execution>("POST", `workspaces/${id}/executions`, { json: { spec } });
-      await refresh();
+      learn(made);
       go(to(id, "terminal", idOf(made.name)));
     });
   return (
@@ -57,22 +62,20 @@ export function Terminals({ id, item }: { id: string; item: string }) {
           </p>
         )
       )}
-      {all.some((each) => each.exit) && (
+      {ended.length > 0 && (
         <details>
           <summary>Ended</summary>
           <ul class="items">
-            {all
-              .filter((each) => each.exit)
-              .map((each) => (
-                <li key={each.name}>
-                  <a href={to(id, "commands", idOf(each.name))}>
-                    <span class="mono cut">{title(each)}</span>
-                    <span class="dim">
-                      <Outcome execution={each} /> {age(each.createTime, now.value)}
-                    </span>
-                  </a>
-                </li>
-              ))}
+            {ended.map((each) => (
+              <li key={each.name}>
+                <a href={to(id, "commands", idOf(each.name))}>
+                  <span class="mono cut">{title(each)}</span>
+                  <span class="dim">
+                    <Outcome execution={each} /> {age(each.createTime, now.value)}
+                  </span>
+                </a>
+              </li>
+            ))}
           </ul>
         </details>
       )}

@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+from playwright.async_api import Browser, ConsoleMessage, Page, Route, async_playwright, expect
 
 from cove.client import Client
 from tests.support.repository import make_repository
@@ -153,6 +153,11 @@ async def console(browser: Browser, address: str, **options: object) -> AsyncIte
             await page.screenshot(path=Path(shots) / f"last-{len(list(Path(shots).iterdir()))}.png")
         await context.close()
     assert made.unexpected() == []
+
+
+async def cut(route: Route) -> None:
+    """What becomes of a call that nobody answers; the browser logs net::ERR_FAILED."""
+    await route.abort()
 
 
 @pytest_asyncio.fixture(loop_scope="package")
