@@ -1,7 +1,7 @@
 // The HTTP API of the gateway, as docs/rest.md has it.
 
 import { lines } from "./lines";
-import { forget, token } from "./session";
+import { forget, session, token } from "./session";
 
 /** Where the API is: beside the console, whatever a proxy puts before both. */
 export const root = new URL("../", location.href.split("#")[0]);
@@ -66,6 +66,8 @@ export interface Options {
   body?: Blob | string;
   headers?: Record<string, string>;
   signal?: AbortSignal;
+  /** Shown in place of the one that is kept, to try it: a refusal ends no session. */
+  token?: string;
 }
 
 const TRIES = 3;
@@ -84,13 +86,15 @@ export async function respond(
 ): Promise<Response> {
   const headers: Record<string, string> = { ...options.headers };
   if (method !== "GET" && method !== "HEAD") headers["idempotency-key"] = uuid();
+  const signal = together(session(), options.signal);
   for (let tried = 1; ; tried++) {
     try {
-      return await once(method, path, headers, options);
+      return await once(method, path, headers, { ...options, signal });
     } catch (error) {
       const lost = error instanceof Problem && error.status === 0;
-      if (!lost || tried === TRIES || options.signal?.aborted) throw error;
-      await pause(300 * tried, options.signal);
+      if (!lost || tried === TRIES) throw error;
+      await pause(300 * tried, signal);
+      signal.throwIfAborted(); // The next one's token is not for this.
     }
   }
 }
@@ -98,10 +102,11 @@ export async function respond(
 /** The events of a stream, one JSON object a line. Throws `Problem`, also for its last line. */
 export async function* events<T extends object>(
   path: string,
-  options: Options & { quiet?: number } = {},
+  options: Options & { quiet?: number; opened?: () => void } = {},
 ): AsyncGenerator<T> {
   const silent = new AbortController();
-  const signal = options.signal ? AbortSignal.any([options.signal, silent.signal]) : silent.signal;
+  const ended = together(session(), options.signal);
+  const signal = together(ended, silent.signal);
   let timer: ReturnType<typeof setTimeout> | undefined;
   const heard = () => {
     clearTimeout(timer);
@@ -110,6 +115,7 @@ export async function* events<T extends object>(
   try {
     heard();
     const answer = await once("GET", path, {}, { ...options, signal });
+    options.opened?.();
     if (!answer.body) return;
     for await (const line of lines(answer.body)) {
       heard();
@@ -119,12 +125,16 @@ export async function* events<T extends object>(
     }
   } catch (error) {
     if (error instanceof Problem) throw error;
-    if (options.signal?.aborted) throw error;
+    if (ended.aborted) throw error;
     throw new Problem("the connection broke off", 0);
   } finally {
     clearTimeout(timer);
     silent.abort();
   }
+}
+
+function together(one: AbortSignal, other: AbortSignal | undefined): AbortSignal {
+  return other ? AbortSignal.any([one, other]) : one;
 }
 
 async function once(
@@ -138,7 +148,8 @@ async function once(
     if (value !== undefined && value !== "") url.searchParams.set(name, String(value));
   }
   const all: Record<string, string> = { ...headers };
-  if (token.value) all["authorization"] = `Bearer ${token.value}`;
+  const shown = options.token ?? token.value;
+  if (shown) all["authorization"] = `Bearer ${shown}`;
   const request: RequestInit = { method, headers: all, cache: "no-store", credentials: "omit" };
   if (options.signal) request.signal = options.signal;
   if (options.json !== undefined) request.body = JSON.stringify(options.json);
@@ -153,7 +164,8 @@ async function once(
   if (answer.ok) return answer;
   const status = (await answer.json().catch(() => ({}))) as Status;
   const problem = problemOf(status, answer.status, answer.headers.get("x-request-id") ?? "");
-  if (answer.status === 401) forget(problem.message, problem.remedy);
+  const isKept = options.token === undefined && shown === token.value;
+  if (answer.status === 401 && isKept) forget(problem.message, problem.remedy);
   throw problem;
 }
 

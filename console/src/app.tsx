@@ -1,36 +1,22 @@
 // The frame of all pages: who is signed in, where one is, and what the keys do.
 
 import { useEffect, useState } from "preact/hooks";
-import { admit } from "./admit";
-import { Problem } from "./api";
 import { Forest } from "./forks";
 import { Help } from "./help";
 import { useKeys } from "./keys";
 import { List } from "./list";
-import { go, route, to } from "./route";
+import { ask, go, route, to } from "./route";
 import { admitted, leave, refusal, shared } from "./session";
-import { SignIn } from "./signin";
-import { announcement, Trouble } from "./ui";
+import { Return, SignIn } from "./signin";
+import { announce, announcement } from "./ui";
 import { link, watch } from "./watch";
 import { Workspace } from "./workspace";
 
 export function App() {
-  const [problem, setProblem] = useState<unknown>(null);
-  useEffect(() => {
-    if (admitted.value !== null) return;
-    // The one that is kept may be no longer valid.
-    admit().catch((error) => {
-      if (!(error instanceof Problem && error.status === 401)) setProblem(error);
-    });
-  }, []);
   return (
     <>
       {admitted.value === false && <SignIn />}
-      {admitted.value === null && problem !== null && (
-        <main class="signin">
-          <Trouble of={problem} />
-        </main>
-      )}
+      {admitted.value === null && <Return />}
       {admitted.value && <Frame />}
       <div class="hidden" role="status" aria-live="polite">
         {announcement.value}
@@ -54,7 +40,12 @@ function Frame() {
   useEffect(() => {
     document.title =
       page === "workspace" ? `${id} · Cove` : page === "tree" ? "Forks · Cove" : "Cove";
+    return () => {
+      document.title = "Cove";
+    };
   }, [page, id]);
+  // What had the focus went with the page before; the new one is where the reader is.
+  useEffect(arrive, [page, id]);
   useKeys({
     "?": () => setHelp(true),
     Escape: () => {
@@ -96,7 +87,7 @@ function Frame() {
         <button type="button" class="plain" onClick={() => setHelp(true)}>
           Keys
         </button>
-        <button type="button" class="plain" onClick={signOut}>
+        <button type="button" class="plain" onClick={() => ask(signOut)}>
           Sign out
         </button>
       </header>
@@ -111,6 +102,19 @@ function Frame() {
 function signOut(): void {
   refusal.value = null;
   leave();
+  go("#/");
+}
+
+function arrive(): void {
+  const main = document.querySelector("main");
+  if (!main || main.contains(document.activeElement)) return;
+  const rows = document.getElementById("rows");
+  if (rows) {
+    rows.focus({ preventScroll: true });
+    return;
+  }
+  focusMain();
+  announce(main.querySelector("h1")?.textContent ?? "");
 }
 
 function focusMain(): void {

@@ -4,11 +4,13 @@ import { useEffect, useState } from "preact/hooks";
 import { call } from "./api";
 import { id } from "./format";
 import { go, to } from "./route";
+import { onLeave } from "./session";
 import type { Workspace } from "./types";
 import { Dialog, Field, Trouble, useAct } from "./ui";
 import { learn } from "./watch";
 
 const LAST = "cove.repository";
+onLeave(() => sessionStorage.removeItem(LAST));
 
 interface Capabilities {
   provider?: { drivers?: string[]; defaultDriver?: string };

@@ -4,10 +4,11 @@ import { useEffect, useState } from "preact/hooks";
 import { call } from "./api";
 import { age, id as idOf, short } from "./format";
 import { go, to } from "./route";
+import { Stale } from "./stale";
 import { has, type Node, trees } from "./tree";
 import type { Snapshot, Workspace } from "./types";
 import { announce, Buttons, Dialog, Field, now, State, Trouble, useAct } from "./ui";
-import { learn, workspaces } from "./watch";
+import { learn, link, workspaces } from "./watch";
 
 /** The trees of all workspaces that have forks. */
 export function Forest() {
@@ -15,7 +16,9 @@ export function Forest() {
   return (
     <main class="page">
       <h1>Forks</h1>
-      {!all.length && <p class="empty">No workspace was forked yet.</p>}
+      <Stale />
+      {!all.length && link.value === "loading" && <p class="empty">Loading…</p>}
+      {!all.length && link.value === "live" && <p class="empty">No workspace was forked yet.</p>}
       <ul class="tree">
         {all.map((each) => (
           <Branch key={each.id} node={each} current="" />
@@ -69,13 +72,16 @@ function Branch({ node, current }: { node: Node; current: string }) {
 }
 
 function Snapshots({ workspace }: { workspace: Workspace }) {
-  const [snapshots, setSnapshots] = useState<Snapshot[]>([]);
+  const [snapshots, setSnapshots] = useState<Snapshot[] | null>(null);
   const [forking, setForking] = useState("");
   const [missing, setMissing] = useState<unknown>(null);
   const { act, busy, problem, setProblem } = useAct();
   const load = () =>
     call<{ snapshots?: Snapshot[] }>("GET", `${workspace.name}/snapshots`)
-      .then((found) => setSnapshots(found.snapshots ?? []))
+      .then((found) => {
+        setSnapshots(found.snapshots ?? []);
+        setMissing(null);
+      })
       .catch(setMissing);
   useEffect(() => {
     void load();
@@ -102,9 +108,9 @@ function Snapshots({ workspace }: { workspace: Workspace }) {
       </div>
       <Trouble of={problem} close={() => setProblem(null)} />
       <Trouble of={missing} />
-      {!snapshots.length && <p class="dim">None.</p>}
+      {snapshots?.length === 0 && <p class="dim">None.</p>}
       <ul class="items">
-        {snapshots.map((each) => (
+        {snapshots?.map((each) => (
           <li key={each.name} class="entry">
             <span>
               {idOf(each.name)} <span class="mono dim">{short(each.headCommit)}</span>{" "}

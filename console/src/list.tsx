@@ -7,9 +7,11 @@ import { age, id, repository, short, word } from "./format";
 import { useKeys } from "./keys";
 import { Remove, undelete } from "./remove";
 import { go, to } from "./route";
+import { onLeave } from "./session";
+import { Stale } from "./stale";
 import type { Workspace } from "./types";
 import { now, State, Trouble, useAct } from "./ui";
-import { link, trouble, workspaces } from "./watch";
+import { link, workspaces } from "./watch";
 
 const ROW = 40;
 const HEAD = 32;
@@ -20,6 +22,11 @@ const deleted = signal(false);
 
 /** The name of the current row: also the one that was opened last. */
 export const chosen = signal("");
+
+onLeave(() => {
+  words.value = chosen.value = "";
+  deleted.value = false;
+});
 
 const shown = computed<Workspace[]>(() => {
   const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -35,6 +42,7 @@ const shown = computed<Workspace[]>(() => {
 
 export function List() {
   const rows = shown.value;
+  const known = link.value === "live" || workspaces.value.length > 0;
   const [creating, setCreating] = useState(false);
   const [removing, setRemoving] = useState<Workspace | null>(null);
   const filter = useRef<HTMLInputElement>(null);
@@ -87,9 +95,10 @@ export function List() {
           }}
         />
         <span class="dim count" aria-live="polite">
-          {rows.length === workspaces.value.length
-            ? `${rows.length} in all`
-            : `${rows.length} of ${workspaces.value.length}`}
+          {known &&
+            (rows.length === workspaces.value.length
+              ? `${rows.length} in all`
+              : `${rows.length} of ${workspaces.value.length}`)}
         </span>
         <label class="check">
           <input
@@ -105,17 +114,15 @@ export function List() {
           New workspace
         </button>
       </div>
-      {link.value === "broken" && (
-        <p class="note" role="status">
-          Not up to date: {trouble.value}. Trying again.
-        </p>
-      )}
+      <Stale />
       <Trouble of={problem} close={() => setProblem(null)} />
-      {rows.length || link.value === "loading" ? (
+      {rows.length || !known ? (
         <Rows rows={rows} at={at} />
       ) : (
         <p class="empty">
-          {words.value ? "Nothing fits the filter." : "No workspace yet. Press n to make one."}
+          {words.value || workspaces.value.length
+            ? "Nothing fits the filter."
+            : "No workspace yet. Press n to make one."}
         </p>
       )}
       {creating && <Create close={() => setCreating(false)} />}
@@ -153,7 +160,7 @@ function Rows({ rows, at }: { rows: Workspace[]; at: number }) {
       role="grid"
       aria-label="Workspaces"
       aria-rowcount={rows.length + 1}
-      aria-activedescendant={rows.length ? `row-${at}` : undefined}
+      aria-activedescendant={at >= first && at < last ? `row-${at}` : undefined}
       tabIndex={0}
       ref={box}
       onScroll={(event) => setTop(event.currentTarget.scrollTop)}

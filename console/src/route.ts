@@ -31,8 +31,40 @@ export function parse(hash: string): Route {
 }
 
 export const route = signal<Route>(parse(location.hash));
+
+/** Whether something is on the page that was not saved. */
+export const held = signal(false);
+
+/** What somebody wants to do that would lose it. */
+export const wanted = signal<(() => void) | null>(null);
+
+/** Do it, or have it asked first whether what was not saved may go. */
+export function ask(act: () => void): void {
+  if (held.value) wanted.value = act;
+  else act();
+}
+
+let here = location.hash;
 addEventListener("hashchange", () => {
-  route.value = parse(location.hash);
+  const next = location.hash;
+  if (next === here) return;
+  if (held.value) {
+    history.pushState(null, "", here); // It was Back, or what somebody typed.
+    go(next);
+    return;
+  }
+  here = next;
+  route.value = parse(here);
+});
+addEventListener("click", (event) => {
+  const link = event.target instanceof Element ? event.target.closest("a") : null;
+  const elsewhere = event.button || event.ctrlKey || event.metaKey || event.shiftKey;
+  if (!held.value || !link?.hash || elsewhere) return;
+  event.preventDefault();
+  if (link.hash !== here) go(link.hash);
+});
+addEventListener("beforeunload", (event) => {
+  if (held.value) event.preventDefault();
 });
 
 export function to(id: string, tab: string = TABS[0], item = ""): string {
@@ -40,6 +72,9 @@ export function to(id: string, tab: string = TABS[0], item = ""): string {
   return `#/w/${id}/${tab}${rest}`;
 }
 
+/** Asks before, where something would be lost. */
 export function go(hash: string): void {
-  location.hash = hash;
+  ask(() => {
+    location.hash = hash;
+  });
 }

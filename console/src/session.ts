@@ -17,6 +17,19 @@ export const shared = signal("");
 /** Why they are not. */
 export const refusal = signal<{ message: string; remedy: string } | null>(null);
 
+let ending = new AbortController();
+const leavers: (() => void)[] = [];
+
+/** Ends when whoever is signed in leaves: no answer to them is for the next one. */
+export function session(): AbortSignal {
+  return ending.signal;
+}
+
+/** What forgets a part of what the one who leaves has seen or written. */
+export function onLeave(forget: () => void): void {
+  leavers.push(forget);
+}
+
 export function keep(value: string): void {
   token.value = value;
   sessionStorage.setItem(KEY, value);
@@ -28,9 +41,13 @@ export function forget(message: string, remedy: string): void {
   leave();
 }
 
+/** Nothing of it stays for the next one in this tab. */
 export function leave(): void {
+  ending.abort();
+  ending = new AbortController();
   token.value = "";
   shared.value = "";
   sessionStorage.removeItem(KEY);
+  for (const each of leavers) each();
   admitted.value = false;
 }

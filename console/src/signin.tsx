@@ -1,9 +1,9 @@
-// The page that asks for the token.
+// The page that asks for the token, and the one for a token of before that could not be tried.
 
-import { useState } from "preact/hooks";
-import { admit } from "./admit";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { admit, signIn } from "./admit";
 import { Problem } from "./api";
-import { keep, refusal } from "./session";
+import { leave, refusal } from "./session";
 import { Field, Trouble, useAct } from "./ui";
 
 export function SignIn() {
@@ -11,16 +11,8 @@ export function SignIn() {
   const { act, busy, problem } = useAct();
   const submit = (event: Event) => {
     event.preventDefault();
-    void act(async () => {
-      keep(value.trim());
-      try {
-        await admit();
-      } catch (error) {
-        if (!(error instanceof Problem && error.status === 401)) throw error;
-        return;
-      }
-      refusal.value = null;
-    });
+    refusal.value = null;
+    void act(() => signIn(value.trim()));
   };
   const refused = refusal.value;
   return (
@@ -48,6 +40,32 @@ export function SignIn() {
           <code>cat ~/.local/state/cove/registry/token</code>
         </p>
       </form>
+    </main>
+  );
+}
+
+/** The token of before is tried; what else fails than the token itself may pass. */
+export function Return() {
+  const { act, busy, problem } = useAct();
+  const last = useRef<unknown>(null); // Stays while it is tried again.
+  last.current = problem ?? last.current;
+  const again = () => act(admit);
+  useEffect(() => {
+    void again();
+  }, []);
+  if (!last.current) return null;
+  return (
+    <main class="signin">
+      <h1>Cove</h1>
+      <Trouble of={last.current} />
+      <div class="buttons">
+        <button type="button" onClick={leave}>
+          Sign out
+        </button>
+        <button type="button" class="main" disabled={busy} onClick={again}>
+          Try again
+        </button>
+      </div>
     </main>
   );
 }

@@ -5,9 +5,11 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { Problem } from "./api";
 import { word } from "./format";
+import { onLeave } from "./session";
 
 /** What a screen reader is told that is not focused. */
 export const announcement = signal("");
+onLeave(() => announce(""));
 
 export function announce(text: string): void {
   announcement.value = text;

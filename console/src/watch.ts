@@ -4,7 +4,7 @@
 import { computed, signal } from "@preact/signals";
 import { call, events, Problem, pause } from "./api";
 import { QUIET, seen, whileSeen } from "./connection";
-import { shared } from "./session";
+import { onLeave, session, shared } from "./session";
 import type { Workspace } from "./types";
 
 const EVERY = 2_000;
@@ -54,12 +54,20 @@ function changed(): void {
   });
 }
 
+function clear(): void {
+  kept.clear();
+  version.value++;
+  link.value = "loading";
+  trouble.value = "";
+}
+onLeave(clear);
+
 /** Follow until the signal says so. */
 export async function watch(signal: AbortSignal): Promise<void> {
+  const ended = session();
   let revision = "";
-  kept.clear();
-  link.value = "loading";
-  for (let failures = 0; !signal.aborted; ) {
+  clear();
+  for (let failures = 0; !signal.aborted && !ended.aborted; ) {
     await seen(signal);
     const open = whileSeen(signal);
     try {
@@ -74,7 +82,7 @@ export async function watch(signal: AbortSignal): Promise<void> {
         failures = 0;
       });
     } catch (error) {
-      if (!open.signal.aborted) {
+      if (!open.signal.aborted && !ended.aborted) {
         if (error instanceof Problem && error.reason.startsWith("REVISION_")) revision = "";
         trouble.value = error instanceof Error ? error.message : String(error);
         link.value = "broken";
@@ -106,13 +114,12 @@ async function read(
 ): Promise<string> {
   let revision = from;
   const fresh = new Map<string, Workspace>();
-  if (from) link.value = "live";
+  const opened = () => {
+    if (from) link.value = "live";
+  };
   const query = { from_revision: from };
-  for await (const event of events<WatchEvent>("workspaces:watch", {
-    query,
-    signal,
-    quiet: QUIET,
-  })) {
+  const options = { query, signal, quiet: QUIET, opened };
+  for await (const event of events<WatchEvent>("workspaces:watch", options)) {
     if (event.snapshot) fresh.set(event.snapshot.name, event.snapshot);
     if (event.snapshotEnd) {
       kept.clear();

@@ -12,6 +12,7 @@ import { chosen } from "./list";
 import { Remove, undelete } from "./remove";
 import { go, route, TABS, to } from "./route";
 import { shared } from "./session";
+import { Stale } from "./stale";
 import { Terminals } from "./terminals";
 import type { Workspace as Value } from "./types";
 import { now, State, Trouble, useAct } from "./ui";
@@ -34,8 +35,10 @@ export function Workspace({ id }: { id: string }) {
     return (
       <main class="page">
         <h1>{id}</h1>
+        <Stale />
         <p class="empty">
-          {link.value === "loading" ? "Loading…" : `There is no workspace “${id}”.`}{" "}
+          {link.value === "loading" && "Loading…"}
+          {link.value === "live" && `There is no workspace “${id}”.`}{" "}
           {!shared.value && <a href="#/">All workspaces</a>}
         </p>
       </main>
@@ -43,6 +46,7 @@ export function Workspace({ id }: { id: string }) {
   }
   return (
     <main class="page">
+      <Stale />
       <Head
         workspace={workspace}
         id={id}

@@ -1,5 +1,6 @@
 """The list of workspaces, with a thousand of them."""
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
@@ -74,6 +75,28 @@ async def test_keys_move_through_all_of_them(at: Console) -> None:
     await expect(page.get_by_role("searchbox")).to_have_value("0500")
     await page.get_by_role("searchbox").fill("failed team=web")
     await expect(page.locator(".count")).to_have_text(f"84 of {MANY}")
+
+
+async def test_who_reads_is_where_the_page_is(at: Console) -> None:
+    page = at.page
+    grid = page.get_by_role("grid")
+    await expect(grid).to_be_focused()
+    await expect(grid).to_have_attribute("aria-activedescendant", "row-0")
+    await grid.evaluate("(grid) => { grid.scrollTop = 20000 }")
+    await expect(page.locator("#row-0")).to_have_count(0)
+    await expect(grid).not_to_have_attribute("aria-activedescendant", re.compile("row-"))
+    await page.keyboard.press("j")
+    await chosen(page, "many-0001")
+    await expect(grid).to_have_attribute("aria-activedescendant", "row-1")
+
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("main")).to_be_focused()
+    await expect(page.locator("[aria-live=polite].hidden")).to_have_text("many-0001")
+    await page.keyboard.press("Escape")
+    await expect(grid).to_be_focused()
+    await page.get_by_role("link", name="Forks").click()
+    await expect(page.get_by_role("main")).to_be_focused()
+    await expect(page.locator("[aria-live=polite].hidden")).to_have_text("Forks")
 
 
 async def test_keys_of_one_character_can_be_turned_off(at: Console) -> None:
