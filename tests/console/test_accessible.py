@@ -60,7 +60,14 @@ async def test_no_page_breaks_a_rule(at: Console, client: Client, repository: Pa
         await page.get_by_role("dialog").wait_for()
         found += [f"dialog {key}: {each}" for each in await faults(page)]
         await page.keyboard.press("Escape")
+    await page.evaluate("() => { location.hash = '#/w/axe/files/README.md' }")
+    await page.get_by_label("Content of README.md").fill("edited")
     await page.get_by_role("button", name="Sign out").click()
+    dialog = page.get_by_role("dialog", name="Leave README.md without saving?")
+    await dialog.wait_for()
+    found += [f"dialog Leave: {each}" for each in await faults(page)]
+    await dialog.get_by_role("button", name="Leave").click()
+    await page.get_by_label("Token").wait_for()
     found += [f"sign in: {each}" for each in await faults(page)]
     assert found == []
 
