@@ -2,11 +2,18 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
 #include <random>
 #include <thread>
 
+#include "google/rpc/error_details.pb.h"
+
 namespace example {
 namespace {
+
+using Seconds = std::chrono::duration<double>;
 
 using cove::gateway::v1::ExecutionService;
 using cove::gateway::v1::FileService;
@@ -15,29 +22,72 @@ using cove::gateway::v1::ReadOutputResponse;
 using cove::gateway::v1::SourceService;
 using cove::gateway::v1::WorkspaceService;
 
-constexpr std::chrono::seconds kLongestWait{5};
+constexpr Seconds kLimit{60};
+constexpr Seconds kLongestWait{5};
+const std::string kHttps = "https://";
+
+// Trusts whom COVE_CA_FILE names, or else whom gRPC trusts.
+std::shared_ptr<grpc::ChannelCredentials> Tls() {
+  grpc::SslCredentialsOptions options;
+  if (const char* name = std::getenv("COVE_CA_FILE")) {
+    std::ifstream file(name);
+    if (!file) throw std::runtime_error(std::string(name) + " cannot be read");
+    options.pem_root_certs.assign(std::istreambuf_iterator<char>(file), {});
+  }
+  return grpc::SslCredentials(options);
+}
 
 std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
   grpc::ChannelArguments arguments;
   // Else a peer that is gone without a word is not missed,
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 20'000);
+  // nor while a stream stands still, as pings end after two with no data between,
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   // one that is back is tried again after up to two minutes,
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1'000);
   // and channels to the same address share a connection.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  if (address.compare(0, kHttps.size(), kHttps) == 0) {
+    return grpc::CreateCustomChannel(address.substr(kHttps.size()), Tls(), arguments);
+  }
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+}
+
+bool MayBeRepeated(const Failure& failure) {
+  const std::string reason = failure.Reason();
+  if (reason == "ERROR_REASON_RATE_LIMITED" || reason == "ERROR_REASON_OVERLOADED") {
+    return true;  // Nothing was begun.
+  }
+  if (!reason.empty()) return failure.code() == grpc::StatusCode::UNAVAILABLE;
+  // Nobody of Cove answered, whatever the code; or the caller's own deadline passed.
+  return failure.code() != grpc::StatusCode::DEADLINE_EXCEEDED;
+}
+
+// For how long the server asks to be left alone.
+Seconds Asked(const Failure& failure) {
+  const auto retry = failure.Detail<google::rpc::RetryInfo>();
+  if (!retry) return Seconds(0);
+  return std::chrono::seconds(retry->retry_delay().seconds()) +
+         std::chrono::nanoseconds(retry->retry_delay().nanos());
 }
 
 }  // namespace
 
+std::string Failure::Reason() const {
+  const auto info = Detail<google::rpc::ErrorInfo>();
+  return info && info->domain() == "cove" ? info->reason() : "";
+}
+
 void Patience::Pause(const grpc::Status& status) {
-  if (status.error_code() != grpc::StatusCode::UNAVAILABLE ||
-      std::chrono::steady_clock::now() > end_) {
-    throw Failure(status);
-  }
+  const Failure failure(status);
+  const auto now = std::chrono::steady_clock::now();
+  if (!failing_since_) failing_since_ = now;
   thread_local std::minstd_rand random{std::random_device{}()};
-  std::this_thread::sleep_for(wait_ * std::uniform_real_distribution<>(0.5, 1.0)(random));
-  wait_ = std::min<std::chrono::duration<double>>(2 * wait_, kLongestWait);
+  const Seconds wait =
+      std::max(wait_ * std::uniform_real_distribution<>(0.5, 1.0)(random), Asked(failure));
+  if (!MayBeRepeated(failure) || now - *failing_since_ + wait > kLimit) throw failure;
+  std::this_thread::sleep_for(wait);
+  wait_ = std::min(2 * wait_, kLongestWait);
 }
 
 Cove::Cove(const std::string& address, const std::string& token) : Cove(Connect(address), token) {}

@@ -26,8 +26,10 @@ class Failure : public std::runtime_error {
 
   grpc::StatusCode code() const { return status_.error_code(); }
 
-  // A detail such as google::rpc::ErrorInfo, whose reason is what to branch on.
-  // None where no server of Cove was reached.
+  // What to branch on; empty where no server of Cove said it.
+  std::string Reason() const;
+
+  // A detail such as google::rpc::ErrorInfo.
   template <typename Message>
   std::optional<Message> Detail() const {
     google::rpc::Status status;
@@ -52,8 +54,7 @@ class Patience {
   void Pause(const grpc::Status& status);
 
  private:
-  std::chrono::steady_clock::time_point end_ =
-      std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  std::optional<std::chrono::steady_clock::time_point> failing_since_;
   std::chrono::duration<double> wait_{0.05};
 };
 
@@ -65,7 +66,8 @@ struct Followed {
 
 class Cove {
  public:
-  // Connects with the first call. `address` is host:port, without TLS.
+  // Connects with the first call. `address` is host:port, with TLS after
+  // https://.
   Cove(const std::string& address, const std::string& token);
 
   const std::unique_ptr<cove::gateway::v1::WorkspaceService::Stub> workspaces;
@@ -91,7 +93,8 @@ class Cove {
   }
 
   // Writes the output of an execution until it ends. After a break it goes on
-  // at the byte where it was: none comes twice, none is missing.
+  // at the byte where it was: none comes twice, none is missing. What `write`
+  // throws ends it.
   Followed Follow(const std::string& execution,
                   const std::function<void(const std::string&)>& write) const;
 

@@ -10,7 +10,6 @@
 #include <string>
 
 #include "cove.h"
-#include "google/rpc/error_details.pb.h"
 
 namespace {
 
@@ -28,24 +27,8 @@ using example::Once;
 
 void Print(const std::string& data) { std::cout << data << std::flush; }
 
-// Returns how the script ended.
-Exit Run(const Cove& cove, const std::string& id, const std::string& url,
-         const std::string& script) {
-  const std::string name = "workspaces/" + id;
-  // snippet:begin
-  // A request is the same until it is answered, and is carried out once.
-  CreateWorkspaceRequest create;
-  create.set_workspace_id(id);
-  create.set_request_id(Once());
-  create.mutable_workspace()->mutable_spec()->set_repository(url);
-  cove.Again(cove.workspaces, &WorkspaceService::Stub::CreateWorkspace, create);
-  StartExecutionRequest start;
-  start.set_parent(name);
-  start.set_request_id(Once());
-  start.mutable_execution()->mutable_spec()->set_script(script);
-  const auto started = cove.Again(cove.executions, &ExecutionService::Stub::StartExecution, start);
-  const Exit exit = cove.Follow(started.execution().name(), Print).exit;  // By offset.
-  // snippet:end
+// Commits what the script changed, and pushes it.
+void Save(const Cove& cove, const std::string& name, const std::string& script) {
   CreateCommitRequest commit;
   commit.set_parent(name);
   commit.set_request_id(Once());
@@ -54,25 +37,65 @@ Exit Run(const Cove& cove, const std::string& id, const std::string& url,
     const auto made = cove.Again(cove.source, &SourceService::Stub::CreateCommit, commit);
     std::cerr << "commit " << made.commit().id() << "\n";
   } catch (const example::Failure& failure) {
-    const auto info = failure.Detail<google::rpc::ErrorInfo>();
-    if (!info || info->reason() != "ERROR_REASON_NOTHING_TO_COMMIT") throw;
+    if (failure.Reason() != "ERROR_REASON_NOTHING_TO_COMMIT") throw;
     std::cerr << "nothing to commit\n";
-    return exit;
+    return;
   }
   PushBranchRequest push;
   push.set_name(name);
   push.set_request_id(Once());
   cove.Again(cove.source, &SourceService::Stub::PushBranch, push);
-  return exit;
 }
 
-void Delete(const Cove& cove, const std::string& id) {
-  DeleteWorkspaceRequest request;
-  request.set_name("workspaces/" + id);
-  request.set_force(true);
-  request.set_allow_missing(true);
-  request.set_request_id(Once());
-  cove.Again(cove.workspaces, &WorkspaceService::Stub::DeleteWorkspace, request);
+// Deletes a workspace where its scope ends.
+class Cleanup {
+ public:
+  Cleanup(const Cove& cove, const std::string& name) : cove_(cove), name_(name) {}
+  Cleanup(const Cleanup&) = delete;
+  Cleanup& operator=(const Cleanup&) = delete;
+
+  // Without `force`: what was not pushed is kept for a day. A failure is only
+  // told here, as another may have come before it.
+  ~Cleanup() {
+    try {
+      DeleteWorkspaceRequest request;
+      request.set_name(name_);
+      request.set_allow_missing(true);
+      request.set_request_id(Once());
+      const auto left =
+          cove_.Again(cove_.workspaces, &WorkspaceService::Stub::DeleteWorkspace, request);
+      if (left.has_workspace()) std::cerr << name_ << " is kept: not all is pushed\n";
+    } catch (const std::exception& failure) {
+      std::cerr << name_ << " is not deleted: " << failure.what() << "\n";
+    }
+  }
+
+ private:
+  const Cove& cove_;
+  const std::string name_;
+};
+
+// Returns how the script ended.
+Exit Run(const Cove& cove, const std::string& url, const std::string& script) {
+  const std::string id = "cpp-" + Once().substr(0, 8);
+  const std::string name = "workspaces/" + id;
+  // snippet:begin
+  // A request is the same until it is answered, and is carried out once.
+  CreateWorkspaceRequest create;
+  create.set_workspace_id(id);
+  create.set_request_id(Once());
+  create.mutable_workspace()->mutable_spec()->set_repository(url);
+  cove.Again(cove.workspaces, &WorkspaceService::Stub::CreateWorkspace, create);
+  const Cleanup cleanup(cove, name);  // Deletes it at the end.
+  StartExecutionRequest start;
+  start.set_parent(name);
+  start.set_request_id(Once());
+  start.mutable_execution()->mutable_spec()->set_script(script);
+  const auto started = cove.Again(cove.executions, &ExecutionService::Stub::StartExecution, start);
+  const Exit exit = cove.Follow(started.execution().name(), Print).exit;  // By offset.
+  // snippet:end
+  Save(cove, name, script);
+  return exit;
 }
 
 std::string Variable(const char* name, const char* otherwise) {
@@ -87,17 +110,9 @@ int main(int count, char** arguments) {
     std::cerr << "usage: example REPOSITORY SCRIPT\n";
     return 2;
   }
-  const Cove cove(Variable("COVE_ADDRESS", "127.0.0.1:7420"), Variable("COVE_TOKEN", ""));
-  const std::string id = "cpp-" + Once().substr(0, 8);
   try {
-    Exit exit;
-    try {
-      exit = Run(cove, id, arguments[1], arguments[2]);
-    } catch (...) {
-      Delete(cove, id);
-      throw;
-    }
-    Delete(cove, id);
+    const Cove cove(Variable("COVE_ADDRESS", "127.0.0.1:7420"), Variable("COVE_TOKEN", ""));
+    const Exit exit = Run(cove, arguments[1], arguments[2]);
     // A signal, a timeout or a limit may have ended it, which are no status.
     return exit.has_code() ? exit.code() : EXIT_FAILURE;
   } catch (const std::exception& failure) {

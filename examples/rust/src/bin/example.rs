@@ -7,7 +7,7 @@
 use std::{
     env,
     error::Error,
-    io::{Write, stdout},
+    io::{self, Write, stdout},
     process::ExitCode,
 };
 
@@ -20,76 +20,90 @@ use cove_example::proto::cove::{
     git::v1::Commit,
     registry::v1::EnvironmentSpec,
 };
-use cove_example::{Cove, again, once};
+use cove_example::{Cove, again, once, reason};
 use tonic::Status;
-use tonic_types::StatusExt;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut arguments = env::args().skip(1);
-    let (Some(url), Some(script)) = (arguments.next(), arguments.next()) else {
-        return Err("usage: example REPOSITORY SCRIPT".into());
+    let (Some(url), Some(script), None) = (arguments.next(), arguments.next(), arguments.next())
+    else {
+        eprintln!("usage: example REPOSITORY SCRIPT");
+        return Ok(ExitCode::from(2));
     };
     let address = env::var("COVE_ADDRESS").unwrap_or("127.0.0.1:7420".into());
-    let cove = Cove::new(&address, &env::var("COVE_TOKEN")?)?;
-    let id = format!("rust-{}", &once()[..8]);
-    let ran = run(&cove, &id, &url, &script).await;
-    let delete = DeleteWorkspaceRequest {
-        name: format!("workspaces/{id}"),
-        force: true,
-        allow_missing: true,
-        request_id: once(),
-        ..Default::default()
-    };
-    let workspaces = &cove.workspaces;
-    again(async || workspaces.clone().delete_workspace(delete.clone()).await).await?;
-    Ok(match ran?.reason {
+    let cove = Cove::new(&address, &env::var("COVE_TOKEN").unwrap_or_default())?;
+    let exit = run(&cove, &url, &script).await?;
+    Ok(match exit.reason {
         Some(Reason::Code(code)) => ExitCode::from(code as u8),
         _ => ExitCode::FAILURE, // A signal, a timeout or a limit ended it.
     })
 }
 
 /// Returns how the script ended.
-async fn run(cove: &Cove, id: &str, url: &str, script: &str) -> Result<Exit, Status> {
+async fn run(cove: &Cove, url: &str, script: &str) -> Result<Exit, Status> {
+    let id = format!("rust-{}", &once()[..8]);
     let name = format!("workspaces/{id}");
-    let Cove {
-        workspaces,
-        executions,
-        source,
-        ..
-    } = cove;
+    let (workspaces, executions) = (&cove.workspaces, &cove.executions);
     // snippet:begin
     // A request is the same until it is answered, and is carried out once.
-    let create = create_request(id, url);
+    let create = create_request(&id, url);
     again(async || workspaces.clone().create_workspace(create.clone()).await).await?;
-    let start = start_request(&name, script);
-    let started = again(async || executions.clone().start_execution(start.clone()).await).await?;
-    let execution = started.execution.unwrap_or_default().name;
-    let write = |data: &[u8]| stdout().write_all(data);
-    let (exit, _) = cove.follow(&execution, write).await?; // By offset.
+    let ran = async {
+        let start = start_request(&name, script);
+        let started = again(async || executions.clone().start_execution(start.clone()).await);
+        let execution = started.await?.execution.unwrap_or_default();
+        let (exit, _) = cove.follow(&execution.name, print).await?; // By offset.
+        save(cove, &name, script).await?;
+        Ok(exit)
+    }
+    .await;
+    delete(cove, &name).await;
+    ran
     // snippet:end
-    let commit = commit_request(&name, script);
+}
+
+fn print(data: &[u8]) -> io::Result<()> {
+    stdout().write_all(data)?;
+    stdout().flush()
+}
+
+/// Commits what the script changed, and pushes it.
+async fn save(cove: &Cove, name: &str, script: &str) -> Result<(), Status> {
+    let source = &cove.source;
+    let commit = commit_request(name, script);
     match again(async || source.clone().create_commit(commit.clone()).await).await {
         Ok(made) => eprintln!("commit {}", made.commit.unwrap_or_default().id),
         Err(failure) if reason(&failure) == "ERROR_REASON_NOTHING_TO_COMMIT" => {
             eprintln!("nothing to commit");
-            return Ok(exit);
+            return Ok(());
         }
         Err(failure) => return Err(failure),
     }
     let push = PushBranchRequest {
-        name,
+        name: name.into(),
         request_id: once(),
         ..Default::default()
     };
     again(async || source.clone().push_branch(push.clone()).await).await?;
-    Ok(exit)
+    Ok(())
 }
 
-/// What to branch on in a failure; empty where no server of Cove was reached.
-fn reason(failure: &Status) -> String {
-    let info = failure.get_details_error_info();
-    info.map(|info| info.reason).unwrap_or_default()
+/// Without `force`: what was not pushed is kept for a day. A failure is only told here, as another
+/// may have come before it.
+async fn delete(cove: &Cove, name: &str) {
+    let workspaces = &cove.workspaces;
+    let delete = DeleteWorkspaceRequest {
+        name: name.into(),
+        allow_missing: true,
+        request_id: once(),
+        ..Default::default()
+    };
+    match again(async || workspaces.clone().delete_workspace(delete.clone()).await).await {
+        Err(failure) => eprintln!("{name} is not deleted: {failure}"),
+        Ok(left) if left.workspace.is_some() => eprintln!("{name} is kept: not all is pushed"),
+        Ok(_) => {}
+    }
 }
 
 fn create_request(id: &str, url: &str) -> CreateWorkspaceRequest {

@@ -1,27 +1,39 @@
 package cove.example;
 
+import static java.util.concurrent.TimeUnit.MILLISECONDS;
+import static java.util.concurrent.TimeUnit.NANOSECONDS;
 import static java.util.concurrent.TimeUnit.SECONDS;
 
 import com.google.protobuf.Any;
 import com.google.protobuf.ByteString;
+import com.google.protobuf.Duration;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.Message;
+import com.google.rpc.ErrorInfo;
+import com.google.rpc.RetryInfo;
 import cove.executor.v1.Executor.Chunk;
 import cove.executor.v1.Executor.Exit;
 import cove.gateway.v1.ExecutionServiceGrpc;
 import cove.gateway.v1.ExecutionServiceGrpc.ExecutionServiceBlockingStub;
 import cove.gateway.v1.Gateway.ReadOutputRequest;
 import cove.gateway.v1.Gateway.ReadOutputResponse;
+import io.grpc.ChannelCredentials;
 import io.grpc.Context;
+import io.grpc.Grpc;
+import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
-import io.grpc.ManagedChannelBuilder;
 import io.grpc.Metadata;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
+import io.grpc.TlsChannelCredentials;
 import io.grpc.protobuf.StatusProto;
 import io.grpc.stub.MetadataUtils;
+import java.io.File;
+import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.util.Iterator;
 import java.util.Optional;
+import java.util.Set;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.function.Consumer;
 import java.util.function.Supplier;
@@ -33,19 +45,34 @@ final class Cove implements AutoCloseable {
 
   private static final Metadata.Key<String> AUTHORIZATION =
       Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
+  private static final String HTTPS = "https://";
 
   private final ManagedChannel channel;
 
-  /** Connects with the first call. {@code address} is {@code host:port}, without TLS. */
+  /** Connects with the first call. {@code address} is {@code host:port}, with TLS after https://. */
   Cove(String address) {
     Metadata token = new Metadata();
     token.put(AUTHORIZATION, "Bearer " + System.getenv().getOrDefault("COVE_TOKEN", ""));
+    boolean secure = address.startsWith(HTTPS);
+    String target = secure ? address.substring(HTTPS.length()) : address;
     channel =
-        ManagedChannelBuilder.forTarget(address)
-            .usePlaintext()
+        Grpc.newChannelBuilder(target, secure ? tls() : InsecureChannelCredentials.create())
             .keepAliveTime(20, SECONDS) // Else a peer that is gone without a word is not missed.
             .intercept(MetadataUtils.newAttachHeadersInterceptor(token))
             .build();
+  }
+
+  /** Trusts whom COVE_CA_FILE names, or else whom Java trusts. */
+  private static ChannelCredentials tls() {
+    String authorities = System.getenv("COVE_CA_FILE");
+    if (authorities == null) {
+      return TlsChannelCredentials.create();
+    }
+    try {
+      return TlsChannelCredentials.newBuilder().trustManager(new File(authorities)).build();
+    } catch (IOException failure) {
+      throw new UncheckedIOException(failure);
+    }
   }
 
   /** What stubs are made of. */
@@ -70,49 +97,63 @@ final class Cove implements AutoCloseable {
 
   /**
    * Writes the output of an execution until it ends. After a break it goes on at the byte where it
-   * was: none comes twice, none is missing.
+   * was: none comes twice, none is missing. What {@code write} throws ends it.
    */
   Followed follow(String execution, Consumer<ByteString> write) {
     ExecutionServiceBlockingStub executions = ExecutionServiceGrpc.newBlockingStub(channel);
+    var request = ReadOutputRequest.newBuilder().setName(execution).setFollow(true);
     Patience patience = new Patience();
-    long offset = 0;
     for (int breaks = 0; ; breaks++) {
-      ReadOutputRequest request =
-          ReadOutputRequest.newBuilder()
-              .setName(execution)
-              .setFromOffset(offset)
-              .setFollow(true)
-              .build();
       Context.CancellableContext attempt = Context.current().withCancellation();
       Context before = attempt.attach(); // The call ends with it, also when write throws.
       try {
-        Iterator<ReadOutputResponse> events = executions.readOutput(request);
-        while (events.hasNext()) {
+        Iterator<ReadOutputResponse> events = executions.readOutput(request.build());
+        while (comes(events, patience)) {
           ReadOutputResponse event = events.next();
-          patience.refill();
           switch (event.getEventCase()) {
             case CHUNK -> {
               Chunk chunk = event.getChunk();
               write.accept(chunk.getData());
-              offset = chunk.getOffset() + chunk.getData().size();
+              request.setFromOffset(chunk.getOffset() + chunk.getData().size());
             }
-            case GAP -> offset = event.getGap().getTo(); // Kept no longer.
+            case GAP -> request.setFromOffset(event.getGap().getTo()); // Kept no longer.
             case EXIT -> {
               return new Followed(event.getExit(), breaks);
             }
             default -> {} // A heartbeat, or an event that is newer than this program.
           }
         }
-        throw Status.UNAVAILABLE.withDescription("the output broke off").asRuntimeException();
-      } catch (StatusRuntimeException failure) {
-        patience.pause(failure);
       } finally {
         attempt.detachAndCancel(before, null);
       }
     }
   }
 
-  /** A detail of a failure, such as {@code ErrorInfo}, whose reason is what to branch on. */
+  /** Whether there is another event. False after a break, when it is time to ask again. */
+  private static boolean comes(Iterator<ReadOutputResponse> events, Patience patience) {
+    StatusRuntimeException failure;
+    try {
+      if (events.hasNext()) {
+        patience.refill();
+        return true;
+      }
+      failure = Status.UNAVAILABLE.withDescription("the output broke off").asRuntimeException();
+    } catch (StatusRuntimeException broken) {
+      failure = broken;
+    }
+    patience.pause(failure);
+    return false;
+  }
+
+  /** What to branch on in a failure; empty where no server of Cove said it. */
+  static String reason(StatusRuntimeException failure) {
+    return detail(failure, ErrorInfo.class)
+        .filter(info -> info.getDomain().equals("cove"))
+        .map(ErrorInfo::getReason)
+        .orElse("");
+  }
+
+  /** A detail of a failure, such as {@code ErrorInfo}. */
   static <T extends Message> Optional<T> detail(StatusRuntimeException failure, Class<T> kind) {
     for (Any detail : StatusProto.fromThrowable(failure).getDetailsList()) {
       if (detail.is(kind)) {
@@ -137,33 +178,57 @@ final class Cove implements AutoCloseable {
     private static final long LEAST_MILLIS = 50;
     private static final long MOST_MILLIS = 5_000;
 
-    private long began;
-    private long millis;
+    /** Of servers that are busy, and have begun nothing. */
+    private static final Set<String> LATER =
+        Set.of("ERROR_REASON_RATE_LIMITED", "ERROR_REASON_OVERLOADED");
 
-    Patience() {
-      refill();
-    }
+    private boolean failing;
+    private long failingSince;
+    private long millis = LEAST_MILLIS;
 
     /** There was an answer: what failed before is forgotten. */
     void refill() {
-      began = System.nanoTime();
+      failing = false;
       millis = LEAST_MILLIS;
     }
 
     /** Waits until the next attempt, or throws the failure where there shall be none. */
     void pause(StatusRuntimeException failure) {
-      if (failure.getStatus().getCode() != Status.Code.UNAVAILABLE
-          || System.nanoTime() - began > LIMIT_NANOS) {
+      long now = System.nanoTime();
+      failingSince = failing ? failingSince : now;
+      failing = true;
+      long wait = Math.max(ThreadLocalRandom.current().nextLong(millis / 2, millis), asked(failure));
+      if (!mayBeRepeated(failure)
+          || now - failingSince + MILLISECONDS.toNanos(wait) > LIMIT_NANOS) {
         throw failure;
       }
       try {
-        Thread.sleep(ThreadLocalRandom.current().nextLong(millis / 2, millis));
+        Thread.sleep(wait);
       } catch (InterruptedException interrupted) {
         Thread.currentThread().interrupt();
         throw failure;
       }
       millis = Math.min(2 * millis, MOST_MILLIS);
       channel.resetConnectBackoff(); // The channel's own would grow to two minutes.
+    }
+
+    private static boolean mayBeRepeated(StatusRuntimeException failure) {
+      Status.Code code = failure.getStatus().getCode();
+      String reason = reason(failure);
+      if (!reason.isEmpty()) {
+        return code == Status.Code.UNAVAILABLE || LATER.contains(reason);
+      }
+      // Nobody of Cove answered, whatever the code; or the caller's own deadline or cancel ended it.
+      return code != Status.Code.DEADLINE_EXCEEDED && !Context.current().isCancelled();
+    }
+
+    /** Milliseconds for which the server asks to be left alone. */
+    private static long asked(StatusRuntimeException failure) {
+      Duration delay =
+          detail(failure, RetryInfo.class)
+              .map(RetryInfo::getRetryDelay)
+              .orElse(Duration.getDefaultInstance());
+      return SECONDS.toMillis(delay.getSeconds()) + NANOSECONDS.toMillis(delay.getNanos());
     }
   }
 }

@@ -1,7 +1,6 @@
 package cove.example;
 
 import com.google.protobuf.ByteString;
-import com.google.rpc.ErrorInfo;
 import cove.executor.v1.Executor.Exit;
 import cove.gateway.v1.ExecutionServiceGrpc;
 import cove.gateway.v1.Gateway.CreateCommitRequest;
@@ -31,61 +30,71 @@ public final class Example {
       System.err.println("usage: example REPOSITORY SCRIPT");
       System.exit(2);
     }
-    String id = "java-" + once().substring(0, 8);
     int status;
     try (Cove cove = new Cove(System.getenv().getOrDefault("COVE_ADDRESS", "127.0.0.1:7420"))) {
-      try {
-        status = run(cove, id, arguments[0], arguments[1]);
-      } finally {
-        delete(cove, id);
-      }
+      status = run(cove, arguments[0], arguments[1]);
     }
     System.exit(status);
   }
 
   /** Returns the exit status of the script. */
-  private static int run(Cove cove, String id, String url, String script) {
+  private static int run(Cove cove, String url, String script) {
+    String id = "java-" + once().substring(0, 8);
     String name = "workspaces/" + id;
     var workspaces = WorkspaceServiceGrpc.newBlockingStub(cove.channel());
     var executions = ExecutionServiceGrpc.newBlockingStub(cove.channel());
-    var source = SourceServiceGrpc.newBlockingStub(cove.channel());
     // snippet:begin
     // A request is the same until it is answered, and is carried out once.
     var create = CreateWorkspaceRequest.newBuilder().setWorkspaceId(id).setRequestId(once());
     create.getWorkspaceBuilder().getSpecBuilder().setRepository(url);
     cove.again(() -> workspaces.createWorkspace(create.build()));
-    var start = StartExecutionRequest.newBuilder().setParent(name).setRequestId(once());
-    start.getExecutionBuilder().getSpecBuilder().setScript(script);
-    var execution = cove.again(() -> executions.startExecution(start.build())).getExecution();
-    Exit exit = cove.follow(execution.getName(), Example::print).exit(); // By offset.
+    try {
+      var start = StartExecutionRequest.newBuilder().setParent(name).setRequestId(once());
+      start.getExecutionBuilder().getSpecBuilder().setScript(script);
+      var execution = cove.again(() -> executions.startExecution(start.build())).getExecution();
+      Exit exit = cove.follow(execution.getName(), Example::print).exit(); // By offset.
+      save(cove, name, script);
+      return status(exit);
+    } finally {
+      delete(cove, name);
+    }
     // snippet:end
+  }
+
+  /** Commits what the script changed, and pushes it. */
+  private static void save(Cove cove, String name, String script) {
+    var source = SourceServiceGrpc.newBlockingStub(cove.channel());
     var commit = CreateCommitRequest.newBuilder().setParent(name).setRequestId(once());
     commit.getCommitBuilder().setMessage(script);
     try {
       var made = cove.again(() -> source.createCommit(commit.build())).getCommit();
       System.err.println("commit " + made.getId());
     } catch (StatusRuntimeException failure) {
-      String reason = Cove.detail(failure, ErrorInfo.class).map(ErrorInfo::getReason).orElse("");
-      if (!reason.equals("ERROR_REASON_NOTHING_TO_COMMIT")) {
+      if (!Cove.reason(failure).equals("ERROR_REASON_NOTHING_TO_COMMIT")) {
         throw failure;
       }
       System.err.println("nothing to commit");
-      return status(exit);
+      return;
     }
     var push = PushBranchRequest.newBuilder().setName(name).setRequestId(once()).build();
     cove.again(() -> source.pushBranch(push));
-    return status(exit);
   }
 
-  private static void delete(Cove cove, String id) {
-    var delete =
-        DeleteWorkspaceRequest.newBuilder()
-            .setName("workspaces/" + id)
-            .setForce(true)
-            .setAllowMissing(true)
-            .setRequestId(once())
-            .build();
-    cove.again(() -> WorkspaceServiceGrpc.newBlockingStub(cove.channel()).deleteWorkspace(delete));
+  /**
+   * Without {@code force}: what was not pushed is kept for a day. A failure is only told here, as
+   * another may have come before it.
+   */
+  private static void delete(Cove cove, String name) {
+    var workspaces = WorkspaceServiceGrpc.newBlockingStub(cove.channel());
+    var delete = DeleteWorkspaceRequest.newBuilder().setName(name).setRequestId(once());
+    delete.setAllowMissing(true);
+    try {
+      if (cove.again(() -> workspaces.deleteWorkspace(delete.build())).hasWorkspace()) {
+        System.err.println(name + " is kept: not all is pushed");
+      }
+    } catch (StatusRuntimeException failure) {
+      System.err.println(name + " is not deleted: " + failure.getMessage());
+    }
   }
 
   /** A request id: the same in every retry of one request, which is carried out once. */
