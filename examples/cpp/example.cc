@@ -2,7 +2,7 @@
 // and pushes what it changed.
 //
 // Usage: example REPOSITORY SCRIPT, with COVE_TOKEN, and COVE_ADDRESS unless it
-// is 127.0.0.1:7420.
+// is 127.0.0.1:7420; https://host:port is spoken to with TLS.
 
 #include <cstdlib>
 #include <exception>
@@ -54,19 +54,16 @@ class Cleanup {
   Cleanup(const Cleanup&) = delete;
   Cleanup& operator=(const Cleanup&) = delete;
 
-  // Without `force`: what was not pushed is kept for a day. A failure is only
-  // told here, as another may have come before it.
+  // A failure is only told: another may have come before it.
   ~Cleanup() {
     try {
       DeleteWorkspaceRequest request;
       request.set_name(name_);
       request.set_allow_missing(true);
       request.set_request_id(Once());
-      const auto left =
-          cove_.Again(cove_.workspaces, &WorkspaceService::Stub::DeleteWorkspace, request);
-      if (left.has_workspace()) std::cerr << name_ << " is kept: not all is pushed\n";
+      cove_.Again(cove_.workspaces, &WorkspaceService::Stub::DeleteWorkspace, request);
     } catch (const std::exception& failure) {
-      std::cerr << name_ << " is not deleted: " << failure.what() << "\n";
+      std::cerr << name_ << " is still there: " << failure.what() << "\n";
     }
   }
 
@@ -86,7 +83,7 @@ Exit Run(const Cove& cove, const std::string& url, const std::string& script) {
   create.set_request_id(Once());
   create.mutable_workspace()->mutable_spec()->set_repository(url);
   cove.Again(cove.workspaces, &WorkspaceService::Stub::CreateWorkspace, create);
-  const Cleanup cleanup(cove, name);  // Deletes it at the end.
+  const Cleanup cleanup(cove, name);  // What is not pushed is kept for a day.
   StartExecutionRequest start;
   start.set_parent(name);
   start.set_request_id(Once());

@@ -32,6 +32,9 @@ class Fault:
     error: ServiceError | None = None
     """What its caller is told; None: what a broken connection tells."""
 
+    code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
+    """Of a broken connection."""
+
     times: int | None = None
     """How many calls; None: all."""
 
@@ -68,15 +71,19 @@ class Proxy:
         self.open = 0
         """How many calls are going on."""
 
+        self.port = 0
+        """Where it listens, unless that is a socket's path."""
+
     def fail(
         self,
         rpc: str,
         error: ServiceError | None = None,
         *,
+        code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE,
         times: int | None = None,
         done: bool = False,
     ) -> None:
-        self._faults[rpc] = Fault(error, times, done)
+        self._faults[rpc] = Fault(error, code, times, done)
 
     def hold(self, rpc: str, *, done: bool = False, correlation_id: str = "") -> Hold:
         held = Hold(rpc, done, correlation_id)
@@ -186,13 +193,18 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxied(target: str, address: str) -> AsyncIterator[Proxy]:
-    """A proxy that listens on `address` in front of `target`."""
+async def proxied(
+    target: str, address: str, credentials: grpc.ServerCredentials | None = None
+) -> AsyncIterator[Proxy]:
+    """A proxy that listens on `address` in front of `target`; with credentials by TLS."""
     server = grpc.aio.server(options=_OPTIONS)
     async with grpc.aio.insecure_channel(target, options=_OPTIONS) as channel:
         proxy = Proxy(channel)
         server.add_generic_rpc_handlers((_Everything(proxy),))
-        server.add_insecure_port(address)
+        if credentials:
+            proxy.port = server.add_secure_port(address, credentials)
+        else:
+            proxy.port = server.add_insecure_port(address)
         await server.start()
         try:
             yield proxy
@@ -224,7 +236,7 @@ async def _wait(held: Hold) -> None:
 
 async def _abort(fault: Fault, context: Any) -> None:
     if fault.error is None:
-        await context.abort(grpc.StatusCode.UNAVAILABLE, "connection reset")
+        await context.abort(fault.code, "connection reset")
         return
     status = to_status(fault.error)
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)

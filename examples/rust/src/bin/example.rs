@@ -2,7 +2,7 @@
 //! changed.
 //!
 //! Usage: `example REPOSITORY SCRIPT`, with COVE_TOKEN, and COVE_ADDRESS unless it is
-//! 127.0.0.1:7420.
+//! 127.0.0.1:7420; `https://host:port` is spoken to with TLS.
 
 use std::{
     env,
@@ -58,7 +58,7 @@ async fn run(cove: &Cove, url: &str, script: &str) -> Result<Exit, Status> {
         Ok(exit)
     }
     .await;
-    delete(cove, &name).await;
+    delete(cove, &name).await; // What is not pushed is kept for a day.
     ran
     // snippet:end
 }
@@ -89,8 +89,7 @@ async fn save(cove: &Cove, name: &str, script: &str) -> Result<(), Status> {
     Ok(())
 }
 
-/// Without `force`: what was not pushed is kept for a day. A failure is only told here, as another
-/// may have come before it.
+/// A failure is only told: another may have come before it.
 async fn delete(cove: &Cove, name: &str) {
     let workspaces = &cove.workspaces;
     let delete = DeleteWorkspaceRequest {
@@ -99,10 +98,9 @@ async fn delete(cove: &Cove, name: &str) {
         request_id: once(),
         ..Default::default()
     };
-    match again(async || workspaces.clone().delete_workspace(delete.clone()).await).await {
-        Err(failure) => eprintln!("{name} is not deleted: {failure}"),
-        Ok(left) if left.workspace.is_some() => eprintln!("{name} is kept: not all is pushed"),
-        Ok(_) => {}
+    let gone = again(async || workspaces.clone().delete_workspace(delete.clone()).await);
+    if let Err(failure) = gone.await {
+        eprintln!("{name} is still there: {failure}");
     }
 }
 

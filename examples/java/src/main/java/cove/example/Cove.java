@@ -49,7 +49,7 @@ final class Cove implements AutoCloseable {
 
   private final ManagedChannel channel;
 
-  /** Connects with the first call. {@code address} is {@code host:port}, with TLS after https://. */
+  /** Connects with the first call. {@code address} is {@code host:port}; https:// means TLS. */
   Cove(String address) {
     Metadata token = new Metadata();
     token.put(AUTHORIZATION, "Bearer " + System.getenv().getOrDefault("COVE_TOKEN", ""));
@@ -197,7 +197,8 @@ final class Cove implements AutoCloseable {
       long now = System.nanoTime();
       failingSince = failing ? failingSince : now;
       failing = true;
-      long wait = Math.max(ThreadLocalRandom.current().nextLong(millis / 2, millis), asked(failure));
+      long own = ThreadLocalRandom.current().nextLong(millis / 2, millis);
+      long wait = Math.max(own, asked(failure));
       if (!mayBeRepeated(failure)
           || now - failingSince + MILLISECONDS.toNanos(wait) > LIMIT_NANOS) {
         throw failure;
@@ -218,7 +219,7 @@ final class Cove implements AutoCloseable {
       if (!reason.isEmpty()) {
         return code == Status.Code.UNAVAILABLE || LATER.contains(reason);
       }
-      // Nobody of Cove answered, whatever the code; or the caller's own deadline or cancel ended it.
+      // Nobody of Cove answered, whatever the code; or the caller itself has ended the call.
       return code != Status.Code.DEADLINE_EXCEEDED && !Context.current().isCancelled();
     }
 

@@ -20,7 +20,7 @@ import java.util.UUID;
  * changed.
  *
  * <p>Usage: {@code example REPOSITORY SCRIPT}, with COVE_TOKEN, and COVE_ADDRESS unless it is
- * 127.0.0.1:7420.
+ * 127.0.0.1:7420; {@code https://host:port} is spoken to with TLS.
  */
 public final class Example {
   private Example() {}
@@ -56,7 +56,7 @@ public final class Example {
       save(cove, name, script);
       return status(exit);
     } finally {
-      delete(cove, name);
+      delete(cove, name); // What is not pushed is kept for a day.
     }
     // snippet:end
   }
@@ -80,20 +80,15 @@ public final class Example {
     cove.again(() -> source.pushBranch(push));
   }
 
-  /**
-   * Without {@code force}: what was not pushed is kept for a day. A failure is only told here, as
-   * another may have come before it.
-   */
+  /** A failure is only told: another may have come before it. */
   private static void delete(Cove cove, String name) {
     var workspaces = WorkspaceServiceGrpc.newBlockingStub(cove.channel());
     var delete = DeleteWorkspaceRequest.newBuilder().setName(name).setRequestId(once());
     delete.setAllowMissing(true);
     try {
-      if (cove.again(() -> workspaces.deleteWorkspace(delete.build())).hasWorkspace()) {
-        System.err.println(name + " is kept: not all is pushed");
-      }
+      cove.again(() -> workspaces.deleteWorkspace(delete.build()));
     } catch (StatusRuntimeException failure) {
-      System.err.println(name + " is not deleted: " + failure.getMessage());
+      System.err.println(name + " is still there: " + failure.getMessage());
     }
   }
 
