@@ -29,7 +29,7 @@ const std::string kHttps = "https://";
 // Trusts whom COVE_CA_FILE names, or else whom gRPC trusts.
 std::shared_ptr<grpc::ChannelCredentials> Tls() {
   grpc::SslCredentialsOptions options;
-  if (const char* name = std::getenv("COVE_CA_FILE")) {
+  if (const char* name = std::getenv("COVE_CA_FILE"); name && *name) {
     std::ifstream file(name);
     if (!file) throw std::runtime_error(std::string(name) + " cannot be read");
     options.pem_root_certs.assign(std::istreambuf_iterator<char>(file), {});

@@ -52,12 +52,12 @@ async def stage(
         pytest.skip(f"{program.name}: missing {'; '.join(missing)}")
     await build(program)
     authority = Authority(tmp_path_factory.mktemp("pki"))
-    own = authority.certify(hosts=("127.0.0.1", "localhost"))
+    own = authority.certify(hosts=("127.0.0.1",))
     pair = (own.key.read_bytes(), own.certificate.read_bytes())
     credentials = grpc.ssl_server_credentials([pair])
     async with proxied(suite.grpc, "127.0.0.1:0", credentials) as network:
         variables = {
-            "COVE_ADDRESS": f"https://localhost:{network.port}",
+            "COVE_ADDRESS": f"https://127.0.0.1:{network.port}",
             "COVE_CA_FILE": str(authority.path),
             "COVE_TOKEN": suite.token,
         }

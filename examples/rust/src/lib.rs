@@ -142,7 +142,8 @@ pub fn reason(failure: &Status) -> String {
 /// By whom the gateway's certificate must be made: COVE_CA_FILE, or who the system trusts.
 fn authorities() -> io::Result<ClientTlsConfig> {
     let tls = ClientTlsConfig::new();
-    Ok(match env::var_os("COVE_CA_FILE") {
+    let file = env::var_os("COVE_CA_FILE").filter(|file| !file.is_empty());
+    Ok(match file {
         Some(file) => tls.ca_certificate(Certificate::from_pem(fs::read(file)?)),
         None => tls.with_native_roots(),
     })
@@ -188,7 +189,7 @@ fn may_be_repeated(failure: &Status) -> bool {
 
 /// A deadline that passed here is CANCELLED to tonic.
 fn timed_out(failure: &Status) -> bool {
-    iter::successors(failure.source(), |cause| cause.source())
+    iter::successors(failure.source(), |&cause| cause.source())
         .any(|cause| cause.is::<TimeoutExpired>())
 }
 

@@ -64,8 +64,8 @@ final class Cove implements AutoCloseable {
 
   /** Trusts whom COVE_CA_FILE names, or else whom Java trusts. */
   private static ChannelCredentials tls() {
-    String authorities = System.getenv("COVE_CA_FILE");
-    if (authorities == null) {
+    String authorities = System.getenv().getOrDefault("COVE_CA_FILE", "");
+    if (authorities.isEmpty()) {
       return TlsChannelCredentials.create();
     }
     try {
