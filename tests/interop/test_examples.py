@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.timeout(1500),
 ]
 
-_LATER: Final = timedelta(seconds=1)
+_LATER: Final = timedelta(seconds=2)
 _EXAMPLES: Final = [each for each in chosen() if each.example]
 
 
@@ -40,7 +40,10 @@ class Stage:
 
     async def run(self, *arguments: str) -> Done:
         self.network.calls.clear()
-        return await run_to_end(self._program, self._variables, *arguments)
+        try:
+            return await run_to_end(self._program, self._variables, *arguments)
+        finally:
+            self.network.heal()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=_EXAMPLES, ids=lambda p: p.name)
