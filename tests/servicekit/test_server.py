@@ -361,7 +361,7 @@ async def test_metrics_count_calls_by_code(protos: Protos, tmp_path: Path) -> No
             f"cove_calls_open{{{method}}} 0.0",
         }
         async with asyncio.timeout(10):  # A caller may be told before the call is counted.
-            while wanted - {*(await http.get("/metrics")).text.splitlines()}:
+            while wanted - {*(await http.get("/metrics")).text.splitlines()}:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert (await http.get("/other")).status_code == 404
         assert mode(tmp_path / "admin") == 0o600
