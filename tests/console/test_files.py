@@ -122,7 +122,7 @@ async def test_what_was_edited_is_not_left_without_asking(
 
     await other.fill("saved\n")
     await page.keyboard.press("Control+s")
-    await expect(page.get_by_role("button", name="Save")).to_be_disabled()
+    await expect(page.get_by_role("button", name="Rename")).to_be_enabled()  # It is saved.
     await link(page, "README.md").click()
     await expect(text).to_have_value("# App\n\nhello\n")
     await workspace.write("README.md", b"theirs\n")
