@@ -34,8 +34,12 @@ async def test_streams_and_long_calls_outlive_the_timeouts(
     """A unary call that waits is ended by the timeout, so it is in force; at the same time a
     stream, a command that is waited for, and an open terminal in which nothing happens are not."""
     shown = bearer(suite.token)
-    async with edge(files, behind, changes=SHORT) as hasty, hasty.channel() as channel:
-        workspaces = rpc.WorkspaceServiceStub(channel)
+    async with (
+        edge(files, behind, changes=SHORT) as hasty,
+        hasty.channel() as channel,
+        grpc.aio.insecure_channel(suite.grpc) as patient,
+    ):
+        workspaces = rpc.WorkspaceServiceStub(patient)
         executions = rpc.ExecutionServiceStub(channel)
         name = "workspaces/lasting"
         request = pb.CreateWorkspaceRequest(workspace_id="lasting")
@@ -43,7 +47,7 @@ async def test_streams_and_long_calls_outlive_the_timeouts(
         silent = executor_pb2.ExecutionSpec(
             argv=["sleep", "30"], stdin=executor_pb2.ExecutionSpec.STDIN_OPEN
         )
-        started = await executions.StartExecution(
+        started = await rpc.ExecutionServiceStub(patient).StartExecution(
             pb.StartExecutionRequest(parent=name, execution=executor_pb2.Execution(spec=silent)),
             metadata=shown,
         )

@@ -16,7 +16,7 @@ import grpc
 import pytest
 
 from cove import Client as AsyncClient
-from cove import status
+from cove import connection, status
 from cove.errors.v1.errors_pb2 import ErrorReason
 from cove.executor.v1.executor_pb2 import Chunk, Exit
 from cove.loop import Loop
@@ -134,8 +134,13 @@ async def _leave_a_call(cove: AsyncClient) -> None:
 
 @pytest.mark.parametrize("leave", [_leave_a_stream, _leave_a_call])
 def test_what_was_broken_off_calls_no_loop_that_has_ended(
-    apart: Apart, caplog: pytest.LogCaptureFixture, leave: Callable[[AsyncClient], Awaitable[None]]
+    apart: Apart,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    leave: Callable[[AsyncClient], Awaitable[None]],
 ) -> None:
+    monkeypatch.setattr(connection, "_SETTLING", 0.5)  # Others may have the processors.
+
     async def lead() -> None:
         async with AsyncClient(apart.address) as cove:
             await leave(cove)
@@ -145,7 +150,7 @@ def test_what_was_broken_off_calls_no_loop_that_has_ended(
 
     apart.gateway.output = OUTPUT * 100
     with ThreadPoolExecutor(1) as thread:  # This one's loop is that of the tests.
-        for _ in range(25):
+        for _ in range(10):
             apart.gateway.failures = [never] if leave is _leave_a_call else []
             thread.submit(asyncio.run, lead()).result(_BOUND)
     # gRPC hands what comes for one loop to another, here to the double's.

@@ -45,7 +45,7 @@ _PAUSE: Final = 0.1
 """Seconds by which each retry of an upload waits longer after its first message: gRPC hides the
 answer of a server that refuses an upload while the client is in the midst of writing."""
 
-_SETTLING: Final = 0.05
+_SETTLING: Final = 0.2
 """Seconds for gRPC to call back about a call that was broken off. It tells nobody when it has; on
 a quiet machine it takes less than 10 ms."""
 
