@@ -46,8 +46,8 @@ _PAUSE: Final = 0.1
 answer of a server that refuses an upload while the client is in the midst of writing."""
 
 _SETTLING: Final = 0.2
-"""Seconds for gRPC to call back about a call that was broken off. It tells nobody when it has; on
-a quiet machine it takes less than 10 ms."""
+"""Seconds for a stream to end after its last answer, and for gRPC to call back about a call that
+was broken off. It tells nobody when it has; on a quiet machine it takes less than 10 ms."""
 
 _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.enable_retries", 0),  # Made here.
