@@ -7,6 +7,7 @@ import secrets
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from agent.removal import remove_tree
 
 ORDINARY = 65533
 """An ordinary user that nothing else runs as."""
+_PEER = (socket.SOL_SOCKET, socket.SO_PEERCRED)
 CODE = Path(__file__).parent.parent.parent
 
 
@@ -111,12 +113,13 @@ class Node:
             yield client
 
     def answers(self) -> bool:
-        """Whether its launcher serves."""
+        """Whether its launcher serves: this one, not one before it that has yet to die."""
         assert self.process
         assert self.process.poll() is None, (self.folder / "launcher.log").read_text()
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as peer:
             peer.connect(str(self.runtime / "launcher"))
-            return True
+            listener, _, _ = struct.unpack("3i", peer.getsockopt(*_PEER, 12))
+            return bool(self.wrapped) or listener == self.process.pid
         return False
 
     def directory(self, name: str) -> Path:
