@@ -201,17 +201,20 @@ def _child(
     descriptors: tuple[int, ...], cgroups: list[int], processes: int, *, terminal: bool
 ) -> None:
     """`descriptors` get the numbers 0 to 4."""
-    step = 1
+    step = 0
     report = descriptors[_REPORT]
     try:
         os.setsid()
-        for descriptor in cgroups:
-            os.write(descriptor, b"0")
-        step = 0
         for number, descriptor in enumerate(descriptors):
             if descriptor != number:
                 os.dup2(descriptor, number, inheritable=number < _REPORT)
         report = _REPORT
+        # First of all, as joining takes long: what others write to, or read, is theirs to end.
+        system.close_from(_ORDERS + 1, cgroups)
+        step = 1
+        for descriptor in cgroups:
+            os.write(descriptor, b"0")
+        step = 0
         system.close_from(_ORDERS + 1)
         if terminal:
             take_over_terminal(0)

@@ -143,8 +143,12 @@ def waiting(descriptor: int) -> int:
     return count
 
 
-def close_from(lowest: int) -> None:
-    """Close every descriptor from `lowest` on."""
+def close_from(lowest: int, kept: list[int] | None = None) -> None:
+    """Close every descriptor from `lowest` on but those that are `kept`."""
+    for each in sorted(set(kept or ())):
+        if each >= lowest:
+            os.closerange(lowest, each)
+            lowest = each + 1
     if _syscall(_SYS_CLOSE_RANGE, lowest, 0xFFFFFFFF, 0) != 0:
         os.closerange(lowest, 65536)
 

@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -188,6 +189,34 @@ async def test_one_that_fails_at_once_is_refused_each_time(node: Node) -> None:
             assert await refused(agent.prepare("t", broken)) is ErrorCode.OS_ERROR
         os.close(full)
         close(sinks)
+
+
+async def test_one_that_joins_for_long_holds_nothing_of_others(node: Node) -> None:
+    """A command reads the end of its input meanwhile; the room of a log that is removed is free."""
+    async with node.sandbox() as box, box.agent() as agent:
+        sinks, more = box.sinks("x"), box.sinks("t")
+        await agent.start("x", command("cat", stdin=True), sinks)
+        read, joined = os.pipe()
+        os.set_blocking(joined, False)
+        os.write(joined, b"x" * (1 << 20))  # As much as it takes.
+        os.set_blocking(joined, True)
+        slow = Sinks(log=more.log, result=more.result, cgroup_procs=(joined,))
+        preparing = asyncio.create_task(refused(agent.prepare("t", slow, timeout=60)))
+        (joining,) = await until(lambda: children(agent.pid)[1:])
+        await agent.write_input("x", 0, b"", close=True)
+        assert (await ended(sinks)).result.number == 0
+        log = Path(f"{node.folder}/{box.uid}.x.log")
+        await until(lambda: log not in {each.readlink() for each in fds(joining)})
+        assert not preparing.done()
+        os.close(read)
+        assert await preparing is ErrorCode.OS_ERROR
+        os.close(joined)
+        close(sinks)
+        close(more)
+
+
+def fds(pid: int) -> list[Path]:
+    return list(Path(f"/proc/{pid}/fd").iterdir())
 
 
 async def test_an_agent_that_dies_takes_what_waits_along(node: Node) -> None:

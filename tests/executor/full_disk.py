@@ -5,6 +5,7 @@ Run with an empty directory, as root in a mount namespace of its own, by test_fu
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -13,7 +14,11 @@ from pathlib import Path
 import grpc
 
 from cove.executor.v1 import executor_pb2 as pb
+from tests.agent.node import until
 from tests.executor.node import Node, running_node
+
+_ROOM = 64
+"""Blocks of 4 KiB, of which some hundreds are in the log."""
 
 
 async def main(node: Node) -> None:
@@ -33,6 +38,8 @@ async def main(node: Node) -> None:
         except grpc.aio.AioRpcError as error:
             seen["refused"] = error.code().name
         await caller.executions.DeleteExecution(pb.DeleteExecutionRequest(name=box.name("one")))
+        # Its agent, which wrote the result, may be about to close the log.
+        await until(lambda: os.statvfs(node.state / "executor").f_bavail > _ROOM)
         seen["after"] = (await caller.execute(box, "echo x")).stdout.text
         sys.stdout.write(json.dumps(seen))
 
