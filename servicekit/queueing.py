@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Final
 
@@ -22,15 +22,25 @@ PROCESSORS: Final = len(os.sched_getaffinity(0))
 
 
 class Queue:
-    """`slots` at once, and `most` who wait for one."""
+    """`slots` at once, and `most` who wait for one.
+
+    Who has had a slot for `longest` seconds goes on without it, so that what hangs holds up nobody.
+    """
 
     def __init__(
-        self, name: str, slots: int, most: int, clock: Callable[[], float] = time.monotonic
+        self,
+        name: str,
+        slots: int,
+        most: int,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        longest: float | None = None,
     ) -> None:
         self._name = name
         self._slots = slots
         self._most = most
         self._clock = clock
+        self._longest = longest
         self._free = asyncio.Semaphore(slots)
         self._usual = 0.0
         """Seconds that one takes, as of late."""
@@ -40,8 +50,7 @@ class Queue:
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """Wait for a slot, and have it while the block runs. Raises `Overloaded`."""
-        if self._free.locked():
-            self._check()
+        self.check()
         self.waiting += 1
         try:
             await self._free.acquire()
@@ -49,14 +58,27 @@ class Queue:
             self.waiting -= 1
         self.taken += 1
         began = self._clock()
+        leaving = ExitStack()
+        leaving.callback(self._leave, began)
+        timer = None
+        if self._longest is not None:
+            timer = asyncio.get_running_loop().call_later(self._longest, leaving.close)
         try:
             yield
         finally:
-            self._usual += _WEIGHT * (self._clock() - began - self._usual)
-            self.taken -= 1
-            self._free.release()
+            if timer:
+                timer.cancel()
+            leaving.close()
 
-    def _check(self) -> None:
+    def _leave(self, began: float) -> None:
+        self._usual += _WEIGHT * (self._clock() - began - self._usual)
+        self.taken -= 1
+        self._free.release()
+
+    def check(self) -> None:
+        """Raises `Overloaded` when who comes now would wait in vain."""
+        if not self._free.locked():
+            return
         expected = math.ceil((self.waiting + 1) / self._slots) * self._usual
         left = calls.current().remaining()
         late = left is not None and expected + self._usual > left

@@ -47,6 +47,7 @@ from services.executor.service import ExecutorServicer
 from services.executor.starting import Starter
 from services.executor.store import Store
 from services.executor.tenants import Tenants
+from services.executor.turns import Turns
 from services.executor.using import Uses
 from services.executor.warden import Warden
 from services.executor.watch import Watcher
@@ -87,6 +88,13 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             "Executions that run.",
             lambda: len(keeper.running()),
         )
+        turns = Turns()
+        gauge(
+            collected,
+            "cove_executions_waiting",
+            "Executions that wait for their turn to be started.",
+            lambda: turns.waiting,
+        )
         tenants = Tenants(keeper)
         disk = DiskGuard(config.state, config.disk_limit)
         launcher = Launcher(store=store, agents=agents, groups=groups, keeper=keeper)
@@ -101,6 +109,7 @@ async def executor(config: Config) -> AsyncIterator[Served]:
             disk=disk,
             background=background,
             secrets=Secrets(config.secrets or state / "secrets"),
+            turns=turns,
             started=metrics.started,
         )
         inputs = Inputs(store=store, agents=agents, keeper=keeper, background=background)

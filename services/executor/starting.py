@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 
+from agent.client import AgentClient
 from servicekit import calls, tracing
 from servicekit.disk import DiskGuard, full
 from services.executor.agents import Agents
@@ -23,6 +24,7 @@ from services.executor.record import Record, Spec, State
 from services.executor.secrets import Secrets, Variables
 from services.executor.store import Draft, Store
 from services.executor.tenants import Tenants
+from services.executor.turns import Turns
 
 
 class Starter:
@@ -41,6 +43,7 @@ class Starter:
         disk: DiskGuard,
         background: Background,
         secrets: Secrets,
+        turns: Turns,
         started: Callable[[], None] = lambda: None,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -54,15 +57,18 @@ class Starter:
         self._disk = disk
         self._background = background
         self._secrets = secrets
+        self._turns = turns
         self._started = started
         self._now_ns = now_ns
 
     async def start(self, uid: str, execution_id: str, spec: Spec, variables: Variables) -> Record:
         """Start a command, or find the one of that id. Goes on when the caller leaves.
 
-        Raises ExecutionExists, QuotaExceeded, CapabilityMissing, DiskFull, SecretNotFound, what
-        the agent refuses, and what awakes nobody.
+        Raises ExecutionExists, QuotaExceeded, Overloaded, CapabilityMissing, DiskFull,
+        SecretNotFound, what the agent refuses, and what awakes nobody.
         """
+        if not self._store.read(uid, execution_id):
+            self._turns.check()
         return await self._background.finish(self._start(uid, execution_id, spec, variables))
 
     async def _start(self, uid: str, execution_id: str, spec: Spec, variables: Variables) -> Record:
@@ -91,49 +97,56 @@ class Starter:
         variables = await self._secrets.complete(spec, variables)
         async with self._agents.awake(uid) as agent:  # A dormant environment costs no record.
             await self._agents.check(agent, variables.handle)
-            launcher = self._launcher
-            methods = launcher.methods(agent, spec)
-            wanted = uid, execution_id, spec, self._now_ns()
-            # What is prepared has no input, and no control group for the processor alone.
-            unprepared = spec.has_input or _apart(spec, methods)
-            prepared = None if unprepared else self._preparer.take(uid, agent)
-            draft = None
-            try:
-                if prepared:
-                    try:
-                        record = await asyncio.to_thread(
-                            self._store.name,
-                            prepared.draft,
-                            *wanted,
-                            prepared.groups,
-                            variables.disk_bytes,
-                            variables.tenant,
-                        )
-                    except FileNotFoundError:  # All of the environment was just removed.
-                        self._preparer.discard(prepared)
-                        prepared = None
-                    except OSError:
-                        self._preparer.give_back(uid, agent, prepared)
-                        raise
-                if prepared:
-                    draft = prepared.draft
-                else:
-                    making = asyncio.to_thread(self._made, wanted, agent.pid, variables)
-                    draft, record = await making
-            except FileExistsError:
-                return None
-            except OSError as error:
-                if told := full(error.errno):
-                    raise told from error
-                raise
-            try:
-                with tracing.span("execution start", uid=uid):
-                    ran = prepared and await launcher.run(agent, record, variables, methods)
-                    if not ran:
-                        await launcher.launch(record, variables, asked=bool(prepared))
-            finally:
-                draft.close()
-            return record
+            async with self._turns.turn(uid):
+                return await self._begin(agent, (uid, execution_id, spec), variables)
+
+    async def _begin(
+        self, agent: AgentClient, asked: tuple[str, str, Spec], variables: Variables
+    ) -> Record | None:
+        uid, _, spec = asked
+        launcher = self._launcher
+        methods = launcher.methods(agent, spec)
+        wanted = *asked, self._now_ns()
+        # What is prepared has no input, and no control group for the processor alone.
+        unprepared = spec.has_input or _apart(spec, methods)
+        prepared = None if unprepared else self._preparer.take(uid, agent)
+        draft = None
+        try:
+            if prepared:
+                try:
+                    record = await asyncio.to_thread(
+                        self._store.name,
+                        prepared.draft,
+                        *wanted,
+                        prepared.groups,
+                        variables.disk_bytes,
+                        variables.tenant,
+                    )
+                except FileNotFoundError:  # All of the environment was just removed.
+                    self._preparer.discard(prepared)
+                    prepared = None
+                except OSError:
+                    self._preparer.give_back(uid, agent, prepared)
+                    raise
+            if prepared:
+                draft = prepared.draft
+            else:
+                making = asyncio.to_thread(self._made, wanted, agent.pid, variables)
+                draft, record = await making
+        except FileExistsError:
+            return None
+        except OSError as error:
+            if told := full(error.errno):
+                raise told from error
+            raise
+        try:
+            with tracing.span("execution start", uid=uid):
+                ran = prepared and await launcher.run(agent, record, variables, methods)
+                if not ran:
+                    await launcher.launch(record, variables, asked=bool(prepared))
+        finally:
+            draft.close()
+        return record
 
     def _made(
         self, wanted: tuple[str, str, Spec, int], agent_pid: int, variables: Variables
