@@ -21,6 +21,9 @@ from tests.servicekit.kit import Kit, Protos, running
 from tests.servicekit.names import names
 
 ADA = Identity("ada", "acme", Role.ROLE_SERVICE)
+AWAY = 1.5
+"""Seconds: more than the pause between two attempts to connect, with which they are not to be
+confused."""
 
 
 class NotHere(NotFound):
@@ -165,6 +168,43 @@ async def test_a_service_that_comes_back_is_reached_by_the_same_call(
         assert not calling.done()
         async with running(protos, tmp_path):
             assert (await calling).text == "a"
+
+
+async def test_a_connection_that_takes_long_is_made(protos: Protos, tmp_path: Path) -> None:
+    """To a node far away, or one that is slow to shake hands."""
+    async with (
+        running(protos, tmp_path) as kit,
+        far(kit.served.address.removeprefix("unix:")) as address,
+        connected(address, service="kit") as peer,
+        asyncio.timeout(20),
+    ):
+        stub = protos.grpc.KitServiceStub(peer.channel)
+        while True:
+            with suppress(ServiceError):
+                await peer.unary(stub.Say, protos.pb.SayRequest())
+                break
+
+
+@asynccontextmanager
+async def far(path: str) -> AsyncIterator[str]:
+    """A way to a socket by TCP, on which nothing comes back for a while."""
+
+    async def through(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, here = await asyncio.open_unix_connection(path)
+        await asyncio.sleep(AWAY)
+        await asyncio.gather(pump(reader, here), pump(there, writer))
+
+    async with await asyncio.start_server(through, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        yield f"{host}:{port}"
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
 
 
 async def test_what_a_handler_answered_is_not_tried_again_by_the_channel(
