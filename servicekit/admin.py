@@ -10,8 +10,8 @@ from typing import Final, TypeAlias
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from servicekit.config import ConfigError
-from servicekit.sockets import make_way, remove
+from servicekit.config import ConfigError, check_port
+from servicekit.sockets import AddressError, make_way, remove
 
 _UNIX: Final = "unix:"
 _TIMEOUT: Final = 5.0
@@ -59,7 +59,12 @@ async def _listening(address: str, answer: _Answer) -> AsyncIterator[None]:
     host, _, port = address.rpartition(":")
     if not _is_loopback(host) or not port.isdecimal():
         raise ConfigError(f"admin address: not a loopback address: {address}")
-    async with await asyncio.start_server(answer, host.strip("[]"), int(port)):
+    check_port(address)
+    try:
+        server = await asyncio.start_server(answer, host.strip("[]"), int(port))
+    except OSError as error:
+        raise AddressError(error.errno, f"cannot listen: {error.strerror}", address) from None
+    async with server:
         yield
 
 

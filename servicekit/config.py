@@ -4,6 +4,7 @@ A field `name` of the config of service `x` is `COVE_X__NAME`. All problems are
 told at once. `COVE_STATE` and `COVE_RUNTIME` are shared by all services of a node.
 """
 
+import math
 import os
 import re
 import types
@@ -30,6 +31,10 @@ ByteSize: TypeAlias = Annotated[int, "bytes"]
 """A number of bytes; written `4096`, `512KiB`, `2GiB`."""
 
 _MAX_SOCKET_PATH: Final = 100
+_UNIX: Final = "unix:"
+_PORTS: Final = 65535
+_LARGEST_MESSAGE: Final = 512 << 20
+"""gRPC counts in 32 bits, and is told of twice as much."""
 
 # Kubernetes tells every container of its services by variables of these forms.
 _INJECTED: Final = re.compile(
@@ -38,6 +43,7 @@ _INJECTED: Final = re.compile(
 _COLLECTOR: Final = re.compile(
     r"https?://[^/@:\s]+(:\d+)?/?|https?://\[[0-9a-f:]+\]:\d+/?|unix:/.+"
 )
+_HOST_AND_PORT: Final = re.compile(r"(?:[^:/\[\]\s]*|\[[^/\[\]\s]+\]):([0-9]{1,5})")
 _DURATION: Final = re.compile(r"(?=.)((?P<d>\d+)d)?((?P<h>\d+)h)?((?P<m>\d+)m)?((?P<s>\d+)s)?")
 _SIZE: Final = re.compile(r"(\d+)\s*([KMGT]i?)?B?")
 _UNITS: Final[Mapping[str, int]] = {"": 1} | {
@@ -122,9 +128,13 @@ class ServerConfig:
             raise ConfigError("COVE_TRACES: not http://host:port, https://host:port or unix:/path")
         if not 0 <= self.traces_ratio <= 1:
             raise ConfigError("COVE_TRACES_RATIO: not from 0 to 1")
+        if not 0 < self.max_message_size <= _LARGEST_MESSAGE:
+            raise ConfigError(f"{self.name_of('max_message_size')}: not from 1 to 512MiB")
         for address in self.addresses:
-            path_length = len(os.fsencode(address.removeprefix("unix:")))
-            if address.startswith("unix:") and path_length > _MAX_SOCKET_PATH:
+            path_length = len(os.fsencode(address.removeprefix(_UNIX)))
+            if not address.startswith(_UNIX):
+                check_port(address)
+            elif path_length > _MAX_SOCKET_PATH:
                 raise ConfigError(f"{address}: longer than {_MAX_SOCKET_PATH} bytes")
         together(self, "certificate_file", "key_file")
         if self.client_ca_file and not self.certificate_file:
@@ -178,6 +188,14 @@ def from_env(cls: type[C], env: Mapping[str, str]) -> C:
         except ConfigError as error:
             problems.append(str(error))
     raise ConfigError("\n".join(sorted(filter(None, problems))))
+
+
+def check_port(address: str) -> None:
+    """Raises `ConfigError` unless it is `host:port`: gRPC by itself takes a port above 65535 for
+    another one, and listens on 443 where none is told."""
+    found = _HOST_AND_PORT.fullmatch(address)
+    if not found or int(found[1]) > _PORTS:
+        raise ConfigError(f"{address}: not host:port, with a port from 0 to {_PORTS}")
 
 
 def together(config: ServerConfig, one: str, other: str) -> None:
@@ -250,24 +268,31 @@ def _flag(text: str) -> bool:
 
 
 def _integer(text: str) -> int:
+    """None below 0: where there is no limit that is 0, and -1 would be one that lets nothing in."""
     try:
-        return int(text)
+        number = int(text)
     except ValueError:
-        raise ValueError("not a whole number") from None
+        number = -1
+    if number < 0:
+        raise ValueError("not a whole number of 0 or more")
+    return number
 
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise ValueError("not a number") from None
+        number = math.nan
+    if not math.isfinite(number):  # No bound would ever be reached.
+        raise ValueError("not a number")
+    return number
 
 
 def _duration(text: str) -> timedelta:
-    if found := _DURATION.fullmatch(text):
-        days, hours, minutes, whole = (int(found[unit] or 0) for unit in "dhms")
-        return timedelta(days=days, hours=hours, minutes=minutes, seconds=whole)
     try:
+        if found := _DURATION.fullmatch(text):
+            days, hours, minutes, whole = (int(found[unit] or 0) for unit in "dhms")
+            return timedelta(days=days, hours=hours, minutes=minutes, seconds=whole)
         seconds = timedelta(seconds=float(text))
     except (ValueError, OverflowError):
         seconds = timedelta(-1)

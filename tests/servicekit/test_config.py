@@ -38,7 +38,7 @@ def load(**values: str) -> Config:
     ("name", "text", "value"),
     [
         ("text", "a b", "a b"),
-        ("number", "-3", -3),
+        ("number", "0", 0),
         ("share", "0.25", 0.25),
         ("flag", "true", True),
         ("flag", "0", False),
@@ -64,12 +64,17 @@ def test_a_variable_fills_its_field(name: str, text: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
-        ("number", "x", "not a whole number"),
+        ("number", "x", "not a whole number of 0 or more"),
+        ("number", "-3", "not a whole number of 0 or more"),
         ("share", "x", "not a number"),
+        ("share", "nan", "not a number"),
         ("flag", "maybe", "not true or false"),
         ("age", "soon", "not a duration like 30, 30s, 5m or 1h30m"),
         ("age", "-5", "not a duration like 30, 30s, 5m or 1h30m"),
         ("age", "nan", "not a duration like 30, 30s, 5m or 1h30m"),
+        ("age", "9" * 12 + "d", "not a duration like 30, 30s, 5m or 1h30m"),
+        ("max_message_size", "0", "not from 1 to 512MiB"),
+        ("max_message_size", "1GiB", "not from 1 to 512MiB"),
         ("size", "big", "not a size like 4096, 512KiB or 2GiB"),
         ("mode", "c", "not one of a, b"),
     ],
@@ -88,7 +93,7 @@ def test_all_problems_are_told_at_once() -> None:
         "COVE_DEMO_TEXT: unknown (did you mean COVE_DEMO__TEXT?)",
         "COVE_DEMO__ADRESS: unknown",
         "COVE_DEMO__DATABASE: required",
-        "COVE_DEMO__NUMBER: not a whole number",
+        "COVE_DEMO__NUMBER: not a whole number of 0 or more",
     ]
 
 
@@ -120,6 +125,17 @@ def test_paths_that_cannot_work_are_told() -> None:
         Config.from_env({"COVE_STATE": "s", "COVE_RUNTIME": "/r", "COVE_DEMO__DATABASE": "/db"})
     with pytest.raises(ConfigError, match="longer than 100 bytes"):
         load(address="unix:/" + "a" * 100)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:x", "::1", "::1:7", "a/b:1", "[::1]"],
+)
+def test_an_address_has_a_port(address: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(address=f"127.0.0.1:0,{address}")
+    assert str(caught.value) == f"{address}: not host:port, with a port from 0 to 65535"
+    load(address="127.0.0.1:65535,[::1]:0,:7,host.example:1")
 
 
 def test_state_and_runtime_have_defaults() -> None:

@@ -374,3 +374,14 @@ async def test_the_admin_address_stays_on_this_machine(
     with pytest.raises(ConfigError, match="not a loopback address"):
         async with running(protos, tmp_path, admin_address=address):
             pass
+
+
+async def test_an_admin_address_that_cannot_be_had_is_told(protos: Protos, tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        for address, expected in ((taken, AddressError), ("127.0.0.1:65536", ConfigError)):
+            with pytest.raises(expected, match=address):
+                async with running(protos, tmp_path, admin_address=address):
+                    pass
