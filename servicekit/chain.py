@@ -95,7 +95,7 @@ class Chain(grpc.aio.ServerInterceptor):
         make: Callable[..., Handler] = getattr(grpc, f"stream_{told}_rpc_method_handler")
         if path.startswith(_REFLECTION):
             enter = self._admission(path, _LOOKED_AT)
-            run = _guard(self._authenticator, self._proxies, enter, behavior)
+            run = _guard(self._authenticator, self._proxies, enter, self._streams, behavior)
             return make(run, handler.request_deserializer, handler.response_serializer)
         policy, kind = policy_of(path), method_of(path).input_type
         rpc = Rpc(
@@ -130,21 +130,23 @@ def _guard(
     authenticator: Authenticator,
     proxies: Proxies,
     enter: Enter,
+    streams: Streams,
     behavior: Callable[[Any, Context], AsyncIterator[Any]],
 ) -> Callable[[Any, Context], Awaitable[None]]:
-    """Reflection: for anyone with an identity."""
+    """Reflection: for anyone with an identity, for as long as who it is may come."""
 
     async def run(requests: Any, context: Context) -> None:
         try:
             caller = proxies.behind(Caller.of(text_metadata(context), context))
             identity = await authenticator.authenticate(caller)
-            taken = enter(identity)
+            with enter(identity), streams.hold(caller, context, endless=True):
+                async for response in behavior(requests, context):
+                    await context.write(response)
+        except (grpc.aio.AbortError, grpc.aio.InternalError):
+            raise
         except Exception as error:
             status = to_status(error)
             packed = ((DETAILS_KEY, status.SerializeToString()),)
             await context.abort(CODES[status.code], status.message, packed)
-        with taken:
-            async for response in behavior(requests, context):
-                await context.write(response)
 
     return run
