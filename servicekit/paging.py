@@ -4,6 +4,8 @@ import base64
 import hashlib
 import hmac
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -41,17 +43,13 @@ class PageTokens:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Take the key from a file, made at the first start, so that tokens survive a restart."""
+        """Take the key from a file, made at the first start, so that tokens survive a restart. A
+        part of one, which a loss of power may leave, is none: everybody could sign with it."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
-        fresh.touch(mode=0o600)
-        fresh.write_bytes(os.urandom(_KEY_SIZE))
-        try:
-            os.link(fresh, path)  # Never replaces the key of another process.
-        except FileExistsError:
-            pass
-        finally:
-            fresh.unlink()
+        if not path.exists():
+            _make(path, os.link)  # Never replaces the key of another process.
+        if path.stat().st_size != _KEY_SIZE:
+            _make(path, os.replace)
         return cls(path.read_bytes())
 
     def page(self, request: Any, *, default: int, maximum: int) -> Page:
@@ -92,3 +90,16 @@ class PageTokens:
         ):
             signature.update(len(part).to_bytes(8, "big") + part)
         return signature.digest()[:_SIGNATURE_SIZE]
+
+
+def _make(path: Path, put: Callable[[Path, Path], None]) -> None:
+    fresh = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    try:
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(os.urandom(_KEY_SIZE))
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            put(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)

@@ -77,6 +77,22 @@ def test_garbage_is_no_token(protos: Protos, tokens: PageTokens, token: str) -> 
         page(tokens, protos.pb.SayRequest(page_token=token))
 
 
+@pytest.mark.parametrize("left", [b"", b"short"])
+def test_a_key_that_a_loss_of_power_has_cut_is_made_anew(
+    protos: Protos, tmp_path: Path, left: bytes
+) -> None:
+    path = tmp_path / "page.key"
+    path.write_bytes(left)
+    request = protos.pb.SayRequest()
+    request.page_token = PageTokens(left).next(request, after="b")
+    with pytest.raises(PageTokenInvalid):
+        page(PageTokens.load(path), request)
+    request.page_token = PageTokens.load(path).next(request, after="b")
+    assert page(PageTokens.load(path), request).after == "b"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in tmp_path.iterdir()] == ["page.key"]
+
+
 def test_the_key_is_made_once_and_private(protos: Protos, tmp_path: Path) -> None:
     path = tmp_path / "state" / "page.key"
     request = protos.pb.SayRequest()
