@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 _PIECE: Final = 256 << 10
 _PATIENCE: Final = 10.0
-"""Seconds that a connection may take, and again its handshake."""
+"""Seconds that a connection may take with its handshake."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,14 +92,16 @@ class _Way:
             return
         self._told = ""
         try:
-            both = _pipe(reader, back), _pipe(there, writer)
-            pipes = [asyncio.create_task(each) for each in both]
+            out = asyncio.create_task(_pipe(reader, back))
+            home = asyncio.create_task(_bring(there, writer))
             try:
-                await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((out, home), return_when=asyncio.FIRST_COMPLETED)
+                if out.done() and out.exception():  # The service takes no more; what it said comes.
+                    await asyncio.wait((home,))
             finally:
-                for pipe in pipes:
+                for pipe in (out, home):
                     pipe.cancel()
-                await asyncio.gather(*pipes, return_exceptions=True)
+                await asyncio.gather(out, home, return_exceptions=True)
         finally:
             back.transport.abort()
 
@@ -133,6 +135,13 @@ class _Way:
                 "the %s at %s:%d cannot be reached over TLS: %s",
                 *(self._service, self._host, self._port, trouble),
             )
+
+
+async def _bring(there: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """As `_pipe`, and until all of it is gone: the connection is broken off after it."""
+    await _pipe(there, writer)
+    writer.transport.set_write_buffer_limits(0)
+    await writer.drain()
 
 
 async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -296,3 +296,34 @@ async def test_nothing_of_the_way_is_left(protos: Protos, tmp_path: Path, pki: P
         await refused(kit, pki.secure(identity=OTHER))
     assert not [*(pki.folder / "way").iterdir()]
     assert asyncio.all_tasks() <= before
+
+
+async def test_what_a_service_says_last_arrives(pki: Pki) -> None:
+    """Also where gRPC has not taken yet what came before."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.tool.certificate, pki.tool.key)
+    sizes = iter(range(150_000, 400_000, 10_000))  # Some are more than a socket holds, by a little.
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        size = next(sizes)
+        writer.write(size.to_bytes(4) + bytes(size))
+        await writer.drain()
+        writer.close()
+
+    async def heard(target: str) -> tuple[int, int]:
+        with socket.socket(socket.AF_UNIX) as plain:
+            plain.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(plain, target.removeprefix("unix:"))
+            await asyncio.sleep(0.5)  # So long it is busy with something else.
+            data = bytearray()
+            while piece := await loop.sock_recv(plain, 1 << 16):
+                data += piece
+        return int.from_bytes(data[:4]), len(data) - 4
+
+    server = await asyncio.start_server(speak, "127.0.0.1", 0, ssl=context)
+    host, port = server.sockets[0].getsockname()
+    async with server, secured(f"{host}:{port}", "kit", pki.secure()) as target:
+        async with asyncio.timeout(30):
+            told = await asyncio.gather(*(heard(target) for _ in range(25)))
+    assert [(said, said) for said, _ in told] == told
