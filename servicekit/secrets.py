@@ -21,7 +21,8 @@ def open_to_others(found: os.stat_result) -> bool:
 
 
 def read_secret(path: Path) -> str:
-    """The file's text. Raises `ConfigError` if it is empty, missing, or readable by anyone."""
+    """The file's text. Raises `ConfigError` if it is empty, missing, or readable by anyone; and for
+    what no header can have, as that is where it goes."""
     try:
         mode = path.stat().st_mode
         text = path.read_text("utf-8").strip()
@@ -31,4 +32,6 @@ def read_secret(path: Path) -> str:
         raise ConfigError(f"{path}: open to everyone; chmod 0600")
     if not text:
         raise ConfigError(f"{path}: empty")
+    if not text.isascii() or not text.isprintable():
+        raise ConfigError(f"{path}: not one line of ASCII")
     return text

@@ -15,7 +15,7 @@ import grpc
 import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from servicekit.config import ConfigError
 from servicekit.errors import Unavailable
@@ -200,6 +200,22 @@ async def test_a_stop_ends_endless_streams_at_once_with_a_reason(
     assert kit.servicer.cleaned == ["Count", "Count"]
 
 
+async def test_a_stop_does_not_wait_for_who_looks_at_the_protos(
+    protos: Protos, tmp_path: Path
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with outliving(tmp_path) as channel:
+        async with running(protos, tmp_path, shutdown_grace=timedelta(seconds=30)):
+            stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
+            looking = stub.ServerReflectionInfo()
+            await looking.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+            assert (await looking.read()).list_services_response.service
+            failing = asyncio.create_task(failure(looking))
+            began = loop.time()
+        assert loop.time() - began < 15
+        assert (await failing).reason == "SHUTTING_DOWN"
+
+
 async def test_a_call_that_outlasts_the_grace_is_cancelled(protos: Protos, tmp_path: Path) -> None:
     cancelled = asyncio.Event()
     began = asyncio.Event()
@@ -323,7 +339,13 @@ async def test_a_tool_on_tcp_without_token_does_not_start(protos: Protos, tmp_pa
 
 @pytest.mark.parametrize(
     ("mode", "text", "problem"),
-    [(0o644, "x", "open to everyone"), (0o600, "", "empty"), (0o000, None, "cannot be read")],
+    [
+        (0o644, "x", "open to everyone"),
+        (0o600, "", "empty"),
+        (0o000, None, "cannot be read"),
+        (0o600, "tökén", "not one line of ASCII"),
+        (0o600, "one\ntwo", "not one line of ASCII"),
+    ],
 )
 async def test_a_bad_token_file_is_refused(
     protos: Protos, tmp_path: Path, mode: int, text: str | None, problem: str
