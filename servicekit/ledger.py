@@ -36,6 +36,8 @@ Key: TypeAlias = tuple[str, str, str, str]
 
 _VERSION: Final = 1
 _SWEEP_EVERY: Final = 600.0
+_PART: Final = 500
+"""Entries that are forgotten at once."""
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS entry (
     tenant TEXT, principal TEXT, rpc TEXT, request_id TEXT,
@@ -122,11 +124,15 @@ class Ledger:
         return answer
 
     async def sweep(self) -> int:
-        """Forget what is too old; returns how many."""
-        oldest = self._now() - self._kept
-        return await self._in_thread(
-            lambda: self._db.execute("DELETE FROM entry WHERE created <= ?", (oldest,)).rowcount
-        )
+        """Forget what is too old; returns how many.
+
+        In parts: all at once, after a day without the service, would hold up what comes, and need
+        more of a full disk than is kept free for it.
+        """
+        oldest, count = self._now() - self._kept, 0
+        while part := await self._in_thread(lambda: self._forget(oldest)):
+            count += part
+        return count
 
     async def _answer(
         self, key: Key, digest: bytes, response: type[R], run: Callable[[], Awaitable[R]]
@@ -159,6 +165,13 @@ class Ledger:
             if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
                 raise
             raise LedgerFull("no space is left to remember the request") from error
+
+    def _forget(self, oldest: float) -> int:
+        return self._db.execute(
+            "DELETE FROM entry WHERE (tenant, principal, rpc, request_id) IN"
+            " (SELECT tenant, principal, rpc, request_id FROM entry WHERE created <= ? LIMIT ?)",
+            (oldest, _PART),
+        ).rowcount
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

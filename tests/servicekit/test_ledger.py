@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 import pytest
 
+from servicekit.config import StartError
 from servicekit.errors import NotFound
 from servicekit.ledger import Ledger, LedgerTooNew
 from tests.servicekit.failing import failure
@@ -188,6 +189,30 @@ async def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LedgerTooNew, match="version 99"):
         async with Ledger.open(tmp_path / "l.db"):
             pass
+
+
+async def test_a_file_that_is_no_database_is_told_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    path.write_bytes(b"what is left of one" * 1000)
+    with pytest.raises(StartError, match=f"{path}: cannot be used: file is not a database"):
+        async with Ledger.open(path):
+            pass
+    assert path.read_bytes() == b"what is left of one" * 1000
+
+
+async def test_many_entries_are_forgotten_in_parts(tmp_path: Path) -> None:
+    """After a day without the service: all at once would take much of the disk for its log."""
+    path = tmp_path / "l.db"
+    async with Ledger.open(path):
+        pass
+    values = (("t", "p", "/x", str(number), b"d", b"r" * 500, 1.0) for number in range(20_000))
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executemany("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+    async with Ledger.open(path) as ledger:
+        await ledger.sweep()
+        with closing(sqlite3.connect(path)) as db:
+            assert db.execute("SELECT count(*) FROM entry").fetchone() == (0,)
+        assert path.with_name("l.db-wal").stat().st_size < 6 << 20
 
 
 async def test_the_file_is_private(tmp_path: Path) -> None:
