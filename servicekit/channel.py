@@ -53,7 +53,7 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.service_config", json.dumps(_RETRY)),
     ("grpc.enable_retries", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    # In truth what an attempt to connect may take; see docs/decisions/0059-connections.md.
+    # In truth what an attempt to connect may take; see docs/decisions/0036-nodes.md.
     ("grpc.min_reconnect_backoff_ms", 3000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # A container that starts again may have another address; gRPC would ask after 30 s.

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Final
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from prometheus_client import CollectorRegistry
 
@@ -99,7 +98,7 @@ async def _served(
     for add in services.values():
         add(server)
     health = Health()
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    health.add_to(server)
     _add_reflection(server, [*services, HEALTH, reflection.SERVICE_NAME, _REFLECTION_V1])
     try:
         addresses = tuple(listen(*port) for port in _ports(config, server))

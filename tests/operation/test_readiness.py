@@ -88,7 +88,7 @@ async def test_a_restart_is_no_reason_and_an_outage_is() -> None:
 
 async def status(told: Health, service: str) -> int:
     server = grpc.aio.server()
-    health_pb2_grpc.add_HealthServicer_to_server(told, server)
+    told.add_to(server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -17,6 +17,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from servicekit import health
 from servicekit.config import ConfigError
 from servicekit.errors import Unavailable
 from servicekit.sockets import AddressError
@@ -47,6 +48,26 @@ async def test_health_is_told_by_service_name(protos: Protos, tmp_path: Path) ->
         for service in ("", SERVICE):
             assert (await stub.Check(health_request(service))).status == SERVING
         assert (await failure(stub.Check(health_request("x")))).code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_question_after_health_that_does_not_come_is_not_waited_for(
+    protos: Protos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of strangers, who else could have any number of messages of megabytes wait for their end."""
+    monkeypatch.setattr(health, "SECONDS", 0.1)
+
+    async def never() -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+    async with running(protos, tmp_path) as kit, asyncio.timeout(20):
+        check: Any = kit.channel.stream_unary("/grpc.health.v1.Health/Check")
+        watch: Any = kit.channel.stream_stream("/grpc.health.v1.Health/Watch")
+        assert (await failure(check(never()))).code is grpc.StatusCode.DEADLINE_EXCEEDED
+        watching = watch(never())
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await watching.read()
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 async def test_every_watcher_sees_every_change_and_the_end(protos: Protos, tmp_path: Path) -> None:
