@@ -42,6 +42,7 @@ class ExecutionServicer(InputFace, ExecutionServiceServicer):
             page_size=request.page_size,
             page_token=request.page_token,
             filter=executed(request.filter, request.parent),
+            order_by=request.order_by,
         )
         with in_words_of(environment):
             answer = await self._executor.unary(self._rpc.ListExecutions, asked)

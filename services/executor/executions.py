@@ -23,6 +23,7 @@ from services.executor.groups import Groups
 from services.executor.inputs import NO_INPUT, Inputs
 from services.executor.keeping import Keeper
 from services.executor.output import Outputs
+from services.executor.places import Order
 from services.executor.record import Progress, Record, Spec, State
 from services.executor.secrets import Variables
 from services.executor.starting import Starter
@@ -95,20 +96,21 @@ class Executions:
         return await self.snapshot(await self.find(uid, execution_id))
 
     async def page(
-        self, uid: str, after: str, size: int, selected: Callable[[Snapshot], bool]
+        self, uid: str, order: Order, after: str, size: int, selected: Callable[[Snapshot], bool]
     ) -> tuple[list[Snapshot], str]:
-        """At most `size` executions after the id `after`; and, where more may follow, the last
-        id that was looked at."""
-        ids = [each for each in await asyncio.to_thread(self._store.ids, uid) if each > after]
+        """At most `size` executions, in the order, after what a page before told: where more may
+        follow, that comes with them."""
+        places = await asyncio.to_thread(self._store.places, uid, timed=order.by_time)
+        places = order.rest(places, after)
         found: list[Snapshot] = []
-        for looked_at, execution_id in enumerate(ids, start=1):
+        for looked_at, place in enumerate(places, start=1):
             with suppress(ExecutionNotFound):
-                record = await self.find(uid, execution_id)
+                record = await self.find(uid, place.execution_id)
                 snapshot = await self.snapshot(record, sure=False)
                 if selected(snapshot):
                     found.append(snapshot)
-            if looked_at < len(ids) and (len(found) == size or looked_at == _LOOKED_AT):
-                return found, execution_id
+            if looked_at < len(places) and (len(found) == size or looked_at == _LOOKED_AT):
+                return found, order.told(place)
         return found, ""
 
     async def snapshot(self, record: Record, *, sure: bool = True) -> Snapshot:

@@ -21,7 +21,7 @@ from services.executor.face_input import InputFace
 from services.executor.forwarding import forward
 from services.executor.output import Chunk, Event, Gap
 from services.executor.record import Record
-from services.executor.selecting import selection
+from services.executor.selecting import ordering, selection
 
 _ANSWERED: Final = 1 << 20
 """Bytes of each stream in the answer of Execute."""
@@ -56,8 +56,8 @@ class ExecutorServicer(InputFace, ExecutorServiceServicer):
     ) -> pb.ListExecutionsResponse:
         page = self._tokens.page(request, default=100, maximum=1000)
         uid = request.parent.split("/")[1]
-        selected = selection(request.filter, request.parent)
-        found, last = await self._executions.page(uid, page.after, page.size, selected)
+        selected, order = selection(request.filter, request.parent), ordering(request.order_by)
+        found, last = await self._executions.page(uid, order, page.after, page.size, selected)
         alive = await self._alive.of(uid, found)
         answer = pb.ListExecutionsResponse(
             executions=[convert.execution(each, alive.get(each.record.key)) for each in found],

@@ -44,6 +44,7 @@ from services.executor.entries import (
     sync_folder,
 )
 from services.executor.hole import SIZE as HOLE_SIZE
+from services.executor.places import Place
 from services.executor.record import Progress, Record, Spec, State
 
 _log = logging.getLogger(__name__)
@@ -105,6 +106,19 @@ class Store:
         except FileNotFoundError:
             return []
         return sorted(name for name in names if _ID.fullmatch(name))
+
+    def places(self, uid: str, *, timed: bool) -> list[Place]:
+        """Of the executions of an environment in lists. Only where they are `timed` each is read:
+        when it was made is in its file alone."""
+        return [Place(self._created_ns(uid, each) if timed else 0, each) for each in self.ids(uid)]
+
+    def _created_ns(self, uid: str, execution_id: str) -> int:
+        """0 of one that is gone meanwhile, or cannot be read."""
+        try:
+            values = json.loads(content(self.folder(uid, execution_id), "spec").rstrip(b"\0"))
+            return int(values["created_ns"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
 
     def read(self, uid: str, execution_id: str) -> Record | None:
         folder = self.folder(uid, execution_id)

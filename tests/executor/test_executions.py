@@ -265,6 +265,45 @@ async def test_executions_are_listed_in_pages(caller: Caller, box: Sandbox) -> N
         await caller.executions.ListExecutions(request)
 
 
+async def test_executions_are_listed_by_when_they_were_made(caller: Caller, box: Sandbox) -> None:
+    for execution_id in ("c", "a", "d", "b"):
+        await caller.start(box, execution_id, "true")
+
+    async def page(request: pb.ListExecutionsRequest) -> list[str]:
+        answer = await caller.executions.ListExecutions(request)
+        request.page_token = answer.next_page_token
+        return [each.name.rpartition("/")[2] for each in answer.executions]
+
+    for order, expected in {
+        "": "abcd",
+        "name": "abcd",
+        "name desc": "dcba",
+        "create_time": "cadb",
+        "create_time desc": "bdac",
+    }.items():
+        request = pb.ListExecutionsRequest(parent=box.parent, order_by=order, page_size=3)
+        assert "".join(await page(request) + await page(request)) == expected, order
+        assert not request.page_token
+
+    newest = pb.ListExecutionsRequest(
+        parent=box.parent, order_by="create_time desc", page_size=1, filter="name != a"
+    )
+    assert await page(newest) == ["b"]
+    other = pb.ListExecutionsRequest(
+        parent=box.parent, order_by="name desc", filter="name != a", page_token=newest.page_token
+    )
+    async with refused(Code.INVALID_ARGUMENT, Why.ERROR_REASON_PAGE_TOKEN_INVALID):
+        await page(other)
+    await caller.start(box, "aa", "true")  # Made meanwhile, and so before this page.
+    await caller.wait(box, "d")
+    await caller.executions.DeleteExecution(pb.DeleteExecutionRequest(name=box.name("d")))
+    assert await page(newest) == ["c"]
+    for order in ("state", "name, create_time", "create_time up"):
+        request = pb.ListExecutionsRequest(parent=box.parent, order_by=order)
+        async with refused(Code.INVALID_ARGUMENT, Why.ERROR_REASON_ORDER_INVALID):
+            await page(request)
+
+
 async def test_a_list_is_of_the_selection(caller: Caller, box: Sandbox) -> None:
     for execution_id, script in {"ok": "true", "bad": "exit 3", "on": "sleep 60"}.items():
         await caller.start(box, execution_id, script)

@@ -116,6 +116,11 @@ async def test_a_list_of_executions_is_of_the_selection(stage: Stage, gateway: G
     assert await selected(f'name = "{bad}"') == [bad]
     assert await selected(f"name = {bad.rpartition('/')[2]}") == [bad]
     assert bad not in await selected(f'-name = "{bad}"')
+    by_time = pb.ListExecutionsRequest(parent="workspaces/demo", order_by="create_time desc")
+    newest = await gateway.executions.ListExecutions(by_time)
+    assert newest.executions[0].name == bad
+    wrong = pb.ListExecutionsRequest(parent="workspaces/demo", order_by="state")
+    assert (await failure(gateway.executions.ListExecutions(wrong))).reason == "ORDER_INVALID"
     wrong = pb.ListExecutionsRequest(parent="workspaces/demo", filter="exit.code = x")
     failed = await failure(gateway.executions.ListExecutions(wrong))
     assert (failed.reason, failed.info.metadata["position"]) == ("FILTER_INVALID", "13")

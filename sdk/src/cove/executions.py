@@ -317,13 +317,15 @@ class Executions:
         self,
         *,
         filter: str = "",  # noqa: A002 - the contract's word.
+        order_by: str = "",
     ) -> AsyncGenerator[Execution, None]:
         """All of them in the order of their ids, or those that `filter` selects.
 
-        It is an expression of AIP-160, say `state = RUNNING` or `exit.code != 0`. Raises
-        `InvalidArgument`, which says where it is wrong.
+        It is an expression of AIP-160, say `state = RUNNING` or `exit.code != 0`; `order_by` is
+        `name` or `create_time`, with ` desc` or without. Raises `InvalidArgument`, which says where
+        one of them is wrong.
         """
-        request = pb.ListExecutionsRequest(parent=self._workspace, filter=filter)
+        request = pb.ListExecutionsRequest(parent=self._workspace, filter=filter, order_by=order_by)
         while True:
             page = await self._connection.unary(self._stub.ListExecutions, request)
             for message in page.executions:

@@ -126,7 +126,12 @@ async def logs(cove: Client, options: argparse.Namespace, console: Console) -> i
 
 async def ps(cove: Client, options: argparse.Namespace, console: Console) -> int:
     workspace = cove.workspaces.named(options.workspace)
-    found = [each.message async for each in workspace.executions.list(filter=options.filter)]
+    found = [
+        each.message
+        async for each in workspace.executions.list(
+            filter=options.filter, order_by=options.order_by
+        )
+    ]
     if console.as_json:
         console.json(pb.ListExecutionsResponse(executions=found))
         return 0

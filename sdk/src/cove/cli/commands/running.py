@@ -48,6 +48,7 @@ def add(commands: Commands) -> None:
         examples=[
             ("what runs, and what ran", "cove ps demo"),
             ("what failed", "cove ps demo --filter 'exit.code != 0'"),
+            ("the newest first", "cove ps demo --order-by 'create_time desc'"),
         ],
         status=FOLLOWED,
     )
@@ -57,6 +58,12 @@ def add(commands: Commands) -> None:
         default="",
         metavar="EXPRESSION",
         help="only those it selects, as in: state = RUNNING",
+    )
+    ps.add_argument(
+        "--order-by",
+        default="",
+        metavar="ORDER",
+        help="name or create_time, each with ' desc' or without",
     )
     wait = commands.add(
         "wait",

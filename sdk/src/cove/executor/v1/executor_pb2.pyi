@@ -1294,6 +1294,7 @@ class ListExecutionsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`environments/{uid}`. Required."""
     page_size: _builtins.int
@@ -1304,6 +1305,8 @@ class ListExecutionsRequest(_message.Message):
     """Only those that this selects, in the syntax of AIP-160, say `state = RUNNING` or
     `exit.code != 0`: docs/filters.md. Empty selects all.
     """
+    order_by: _builtins.str
+    """`name` or `create_time`, with ` desc` or without; empty means `name`."""
     def __init__(
         self,
         *,
@@ -1311,10 +1314,11 @@ class ListExecutionsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1335,7 +1339,7 @@ class ListExecutionsResponse(_message.Message):
     """The page size in force: the one asked for, unless that was 0 or too large."""
     @_builtins.property
     def executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Execution]:
-        """In the order of their ids."""
+        """In the order asked for. May be fewer than the page size, and none, while there are more."""
 
     def __init__(
         self,

@@ -175,12 +175,13 @@ class ExecutorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListExecutions(self, request, context):
-        """Lists the executions of an environment in the order of their ids. A page ends early when much
-        was read that `filter` does not select; only an empty `next_page_token` says that it was the
-        last.
+        """Lists the executions of an environment in the order of their ids, or of `order_by`. Pages are
+        stable while others are made and removed. A page ends early when much was read that `filter`
+        does not select; only an empty `next_page_token` says that it was the last.
 
         * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
         * INVALID_ARGUMENT, ERROR_REASON_FILTER_INVALID: the filter cannot be read.
+        * INVALID_ARGUMENT, ERROR_REASON_ORDER_INVALID: it cannot be ordered so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

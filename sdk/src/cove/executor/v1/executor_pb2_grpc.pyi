@@ -46,12 +46,13 @@ class ExecutorServiceStub:
     * NOT_FOUND, ERROR_REASON_EXECUTION_NOT_FOUND: nothing has this name.
     """
     ListExecutions: _aio.UnaryUnaryMultiCallable[_executor_pb2.ListExecutionsRequest, _executor_pb2.ListExecutionsResponse]
-    """Lists the executions of an environment in the order of their ids. A page ends early when much
-    was read that `filter` does not select; only an empty `next_page_token` says that it was the
-    last.
+    """Lists the executions of an environment in the order of their ids, or of `order_by`. Pages are
+    stable while others are made and removed. A page ends early when much was read that `filter`
+    does not select; only an empty `next_page_token` says that it was the last.
 
     * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
     * INVALID_ARGUMENT, ERROR_REASON_FILTER_INVALID: the filter cannot be read.
+    * INVALID_ARGUMENT, ERROR_REASON_ORDER_INVALID: it cannot be ordered so.
     """
     WaitExecution: _aio.UnaryUnaryMultiCallable[_executor_pb2.WaitExecutionRequest, _executor_pb2.WaitExecutionResponse]
     """Returns an execution when it has ended. The deadline ends the wait only.
@@ -261,12 +262,13 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _executor_pb2.ListExecutionsRequest,
         context: _aio.ServicerContext[_executor_pb2.ListExecutionsRequest, _abc.Awaitable[_executor_pb2.ListExecutionsResponse]],
     ) -> _abc.Awaitable[_executor_pb2.ListExecutionsResponse]:
-        """Lists the executions of an environment in the order of their ids. A page ends early when much
-        was read that `filter` does not select; only an empty `next_page_token` says that it was the
-        last.
+        """Lists the executions of an environment in the order of their ids, or of `order_by`. Pages are
+        stable while others are made and removed. A page ends early when much was read that `filter`
+        does not select; only an empty `next_page_token` says that it was the last.
 
         * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
         * INVALID_ARGUMENT, ERROR_REASON_FILTER_INVALID: the filter cannot be read.
+        * INVALID_ARGUMENT, ERROR_REASON_ORDER_INVALID: it cannot be ordered so.
         """
 
     @_abc_1.abstractmethod

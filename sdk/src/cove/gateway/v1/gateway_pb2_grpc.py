@@ -918,7 +918,8 @@ class ExecutionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListExecutions(self, request, context):
-        """Lists the executions of a workspace in the order of their ids.
+        """Lists the executions of a workspace in the order of their ids, or of `order_by`. Pages are
+        stable while others are made and removed.
         Fails as the RPC of this name in cove.executor.v1 does, and besides:
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.

@@ -461,7 +461,8 @@ class ExecutionServiceStub:
     * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: its state forbids it.
     """
     ListExecutions: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListExecutionsRequest, _gateway_pb2.ListExecutionsResponse]
-    """Lists the executions of a workspace in the order of their ids.
+    """Lists the executions of a workspace in the order of their ids, or of `order_by`. Pages are
+    stable while others are made and removed.
     Fails as the RPC of this name in cove.executor.v1 does, and besides:
 
     * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
@@ -611,7 +612,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_pb2.ListExecutionsRequest,
         context: _aio.ServicerContext[_gateway_pb2.ListExecutionsRequest, _abc.Awaitable[_gateway_pb2.ListExecutionsResponse]],
     ) -> _abc.Awaitable[_gateway_pb2.ListExecutionsResponse]:
-        """Lists the executions of a workspace in the order of their ids.
+        """Lists the executions of a workspace in the order of their ids, or of `order_by`. Pages are
+        stable while others are made and removed.
         Fails as the RPC of this name in cove.executor.v1 does, and besides:
 
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has this name.
