@@ -74,7 +74,11 @@ class LineHandler(logging.Handler):
         self._lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._lines.append(self.format(record))
+        try:
+            line = self.format(record)
+        except Exception:  # Whoever logs does not fail of it.
+            line = self.format(_unwritten(record))
+        self._lines.append(line)
         if not getattr(record, "more", False):
             lines, self._lines = self._lines, []
             with suppress(OSError, ValueError):
@@ -136,6 +140,16 @@ class PrettyFormatter(logging.Formatter):
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         return text
+
+
+def _unwritten(record: logging.LogRecord) -> logging.LogRecord:
+    """What is told in place of one that cannot be put into words; within its exception."""
+    told = logging.LogRecord(
+        *(record.name, logging.ERROR, record.pathname, record.lineno),
+        *("a line of the log cannot be written", (), sys.exc_info()),
+    )
+    told.fields = {"where": f"{record.pathname}:{record.lineno}"}
+    return told
 
 
 def _call_of(record: logging.LogRecord) -> calls.Call:

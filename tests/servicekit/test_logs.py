@@ -90,3 +90,17 @@ def test_the_level_is_kept_and_a_terminal_gets_text() -> None:
     text = out.getvalue()
     assert "not shown" not in text
     assert text.endswith("W kit: shown a=1 [01234567]\n")
+
+
+@pytest.mark.usefixtures("restored")
+def test_who_logs_does_not_fail_of_it() -> None:
+    """As with Python's own handlers: libraries log what they like."""
+    out = io.StringIO()
+    logs.set_up("kit", "info", out)
+    logging.getLogger("library").error("%s %s", "one")
+    logging.getLogger("library").error("next")
+    wrong, following = lines(out)
+    assert (wrong["level"], wrong["message"]) == ("error", "a line of the log cannot be written")
+    assert wrong["where"].startswith(f"{__file__}:")
+    assert "not enough arguments" in wrong["exception"]
+    assert following["message"] == "next"
