@@ -1,7 +1,7 @@
 """Refusing what is still being sent."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from servicekit.errors import ServiceError
@@ -17,6 +17,7 @@ async def heard(requests: AsyncIterator[Any]) -> AsyncIterator[None]:
     try:
         yield
     except ServiceError:
-        async for _ in requests:
-            pass
+        with suppress(ServiceError):  # The first one counts.
+            async for _ in requests:
+                pass
         raise
