@@ -28,7 +28,7 @@ def taken(state: Path, parts: Sequence[str]) -> int:
             os.close(current)
             current = below
         return _walk(current)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return 0
     finally:
         os.close(current)
