@@ -8,6 +8,7 @@ unix socket to it: see docs/decisions/0040-tls.md.
 import asyncio
 import logging
 import shutil
+import socket
 import ssl
 import tempfile
 from collections.abc import AsyncIterator
@@ -21,6 +22,7 @@ from servicekit.tls import Certificates, Pem, client_context, uris
 
 _log = logging.getLogger(__name__)
 
+_PREFIX: Final = "tls-"
 _PIECE: Final = 256 << 10
 _PATIENCE: Final = 10.0
 """Seconds that a connection may take with its handshake."""
@@ -43,7 +45,8 @@ async def secured(address: str, service: str, secure: Secure) -> AsyncIterator[s
     """What gRPC dials to reach `host:port` over TLS, while the block runs."""
     way = _Way(address, service, secure)
     secure.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="tls-", dir=secure.folder))  # Of mode 0700.
+    _sweep(secure.folder)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=secure.folder))  # Of mode 0700.
     try:
         server = await asyncio.start_unix_server(way.serve, folder / "s", limit=_PIECE)
         try:
@@ -53,6 +56,19 @@ async def secured(address: str, service: str, secure: Secure) -> AsyncIterator[s
             await way.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what those have left who were killed: sockets on which nobody listens."""
+    for each in folder.glob(f"{_PREFIX}*"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(f"{each}/s")
+            except ConnectionRefusedError:
+                shutil.rmtree(each, ignore_errors=True)
+            except OSError:  # One that is being made, or busy.
+                continue
 
 
 class _Way:

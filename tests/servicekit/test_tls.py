@@ -327,3 +327,15 @@ async def test_what_a_service_says_last_arrives(pki: Pki) -> None:
         async with asyncio.timeout(30):
             told = await asyncio.gather(*(heard(target) for _ in range(25)))
     assert [(said, said) for said, _ in told] == told
+
+
+async def test_the_sockets_of_who_was_killed_are_removed(pki: Pki) -> None:
+    secure = pki.secure()
+    async with secured("127.0.0.1:1", "kit", secure) as used:
+        left = secure.folder / "tls-killed"
+        left.mkdir()
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(f"{left}/s")
+        async with secured("127.0.0.1:1", "kit", secure) as another:
+            there = {f"unix:{each}/s" for each in secure.folder.iterdir()}
+            assert there == {used, another}
