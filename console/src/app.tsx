@@ -6,8 +6,8 @@ import { Help } from "./help";
 import { useKeys } from "./keys";
 import { List } from "./list";
 import { ask, go, route, to } from "./route";
-import { admitted, leave, refusal, shared } from "./session";
-import { Return, SignIn } from "./signin";
+import { admitted, shared } from "./session";
+import { Return, SignIn, signOut } from "./signin";
 import { announce, announcement } from "./ui";
 import { link, watch } from "./watch";
 import { Workspace } from "./workspace";
@@ -97,12 +97,6 @@ function Frame() {
       {help && <Help close={() => setHelp(false)} />}
     </>
   );
-}
-
-function signOut(): void {
-  refusal.value = null;
-  leave();
-  go("#/");
 }
 
 function arrive(): void {

@@ -6,6 +6,7 @@ import { fromBase64 } from "./bytes";
 import { type Line, parsePatch } from "./diff";
 import { age, short, word } from "./format";
 import { useKeys } from "./keys";
+import { Leave, useHeld } from "./leave";
 import type { Commit, StatusEntry, WorktreeStatus } from "./types";
 import { announce, now, Trouble, useAct } from "./ui";
 
@@ -201,13 +202,14 @@ function Save({ id, status, done }: SaveProps) {
   const { act, busy, problem, setProblem } = useAct();
   const input = useRef<HTMLTextAreaElement>(null);
   useKeys({ c: () => input.current?.focus() });
+  useHeld(message.trim() !== "");
   const commit = (event: Event) => {
     event.preventDefault();
     void act(async () => {
       const json = { commit: { message }, expectedHead: status?.headCommit };
       const path = `workspaces/${id}/git/commit`;
       const made = await call<{ commit: Commit }>("POST", path, { json });
-      setMessage("");
+      setMessage((now) => (now === message ? "" : now)); // What was written meanwhile stays.
       setTold(`Committed ${short(made.commit.id)}`);
       announce(`Committed ${short(made.commit.id)}`);
       done();
@@ -221,33 +223,36 @@ function Save({ id, status, done }: SaveProps) {
       announce(`Pushed to ${pushed.remoteBranch}`);
     });
   return (
-    <form class="save" onSubmit={commit}>
-      <textarea
-        ref={input}
-        rows={2}
-        aria-label="Commit message"
-        placeholder="Commit message ( c )"
-        value={message}
-        onInput={(event) => setMessage(event.currentTarget.value)}
-        onKeyDown={(event) => {
-          if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-            event.currentTarget.form?.requestSubmit();
-          }
-        }}
-      />
-      <div class="bar">
-        <button type="submit" class="main" disabled={busy || !message.trim() || !status?.total}>
-          Commit
-        </button>
-        <button type="button" disabled={busy} onClick={push}>
-          Push
-        </button>
-        <span class="dim" role="status">
-          {told || (status?.ahead ? `${status.ahead} ahead of its base` : "")}
-        </span>
-      </div>
-      <Trouble of={problem} close={() => setProblem(null)} />
-    </form>
+    <>
+      <form class="save" onSubmit={commit}>
+        <textarea
+          ref={input}
+          rows={2}
+          aria-label="Commit message"
+          placeholder="Commit message ( c )"
+          value={message}
+          onInput={(event) => setMessage(event.currentTarget.value)}
+          onKeyDown={(event) => {
+            if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+              event.currentTarget.form?.requestSubmit();
+            }
+          }}
+        />
+        <div class="bar">
+          <button type="submit" class="main" disabled={busy || !message.trim() || !status?.total}>
+            Commit
+          </button>
+          <button type="button" disabled={busy} onClick={push}>
+            Push
+          </button>
+          <span class="dim" role="status">
+            {told || (status?.ahead ? `${status.ahead} ahead of its base` : "")}
+          </span>
+        </div>
+        <Trouble of={problem} close={() => setProblem(null)} />
+      </form>
+      <Leave title="Leave without committing?" lost="The message that you wrote is gone then." />
+    </>
   );
 }
 

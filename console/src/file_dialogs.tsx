@@ -1,8 +1,7 @@
-// The dialogs that make, rename, delete and leave files.
+// The dialogs that make, rename and delete files.
 
 import { useState } from "preact/hooks";
 import { call, respond } from "./api";
-import { held, wanted } from "./route";
 import { Buttons, Dialog, Field, Trouble, useAct } from "./ui";
 
 /** The path of a file's content in the API. */
@@ -97,28 +96,6 @@ export function RemoveFile({ id, path, close, removed }: RemoveFileProps) {
         <p>What is not committed of it is gone.</p>
         <Trouble of={problem} />
         <Buttons close={close} label="Delete" busy={busy} kind="danger" />
-      </form>
-    </Dialog>
-  );
-}
-
-/** Asks whether what was edited may be lost by what somebody wants to do. */
-export function Leave({ path }: { path: string }) {
-  const stay = () => {
-    wanted.value = null;
-  };
-  const leave = (event: Event) => {
-    event.preventDefault();
-    const act = wanted.value;
-    held.value = false;
-    stay();
-    act?.();
-  };
-  return (
-    <Dialog title={`Leave ${path} without saving?`} close={stay}>
-      <form onSubmit={leave}>
-        <p>What you changed in it is gone then.</p>
-        <Buttons close={stay} label="Leave" busy={false} kind="danger" />
       </form>
     </Dialog>
   );

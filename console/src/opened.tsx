@@ -1,12 +1,13 @@
 // The file that is open: its text to edit, or that it has none.
 
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { Problem, respond } from "./api";
 import { type Endings, endings, restored, unified } from "./endings";
-import { at, Leave, Move, RemoveFile } from "./file_dialogs";
+import { at, Move, RemoveFile } from "./file_dialogs";
 import { size } from "./format";
+import { Leave, useHeld } from "./leave";
 import { download } from "./output";
-import { go, held, to, wanted } from "./route";
+import { go, held, to } from "./route";
 import { announce, Trouble, useAct } from "./ui";
 
 /** Bytes up to which a file is shown. */
@@ -76,13 +77,7 @@ export function Opened({ id, path, version, changed }: OpenedProps) {
   useEffect(() => {
     if (!edited.current) void load(false);
   }, [version]);
-  useLayoutEffect(() => {
-    held.value = dirty;
-    return () => {
-      held.value = false;
-      wanted.value = null;
-    };
-  }, [dirty]);
+  useHeld(dirty);
   const save = (over: boolean) =>
     act(async () => {
       if (!content) return;
@@ -198,7 +193,7 @@ export function Opened({ id, path, version, changed }: OpenedProps) {
           }}
         />
       )}
-      {wanted.value && <Leave path={path} />}
+      <Leave title={`Leave ${path} without saving?`} lost="What you changed in it is gone then." />
     </article>
   );
 }

@@ -3,6 +3,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { admit, signIn } from "./admit";
 import { Problem } from "./api";
+import { go } from "./route";
 import { leave, refusal } from "./session";
 import { Field, Trouble, useAct } from "./ui";
 
@@ -44,6 +45,13 @@ export function SignIn() {
   );
 }
 
+/** Who does so is done with where they are; who is refused comes back to it. */
+export function signOut(): void {
+  refusal.value = null;
+  leave();
+  go("#/");
+}
+
 /** The token of before is tried; what else fails than the token itself may pass. */
 export function Return() {
   const { act, busy, problem } = useAct();
@@ -59,7 +67,7 @@ export function Return() {
       <h1>Cove</h1>
       <Trouble of={last.current} />
       <div class="buttons">
-        <button type="button" onClick={leave}>
+        <button type="button" onClick={signOut}>
           Sign out
         </button>
         <button type="button" class="main" disabled={busy} onClick={again}>

@@ -127,3 +127,36 @@ async def test_what_is_not_known_is_not_told(
         await expect(note).to_have_count(0)
         await page.evaluate("() => { location.hash = '#/w/unknown/commands' }")
         await expect(page.get_by_text("There is no workspace “unknown”.")).to_be_visible()
+
+
+async def test_who_signs_in_again_is_where_they_were(
+    suite: Suite, browser: Browser, client: Client, repository: Path
+) -> None:
+    await client.workspaces.create(repository, id="place")
+    token = await client.tokens.create("writer", ttl=3600)
+    async with console(browser, suite.http) as at:
+        page = at.page
+        at.expected.append("401")
+        await at.open()
+        await at.sign_in(token.secret)
+        await at.open("#/w/place/files/README.md")
+        text = page.get_by_label("Content of README.md")
+        await expect(text).to_have_value("# App\n\nhello\n")
+        await client.tokens.revoke(token.token.name)
+        await expect(page.get_by_label("Token")).to_be_visible()
+        await expect(page.get_by_role("alert")).to_contain_text("UNAUTHENTICATED")
+        assert page.url.endswith("#/w/place/files/README.md")
+        await at.sign_in(suite.token)
+        await expect(text).to_have_value("# App\n\nhello\n")
+        assert page.url.endswith("#/w/place/files/README.md")
+        await page.go_back()
+        await expect(page.get_by_role("grid")).to_be_visible()
+        await page.go_forward()
+        await expect(text).to_be_visible()
+
+        at.expected.append("net::ERR_FAILED")
+        await page.route(TRIED, cut)
+        await page.reload()
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(page.get_by_label("Token")).to_be_focused()
+        assert page.url.endswith("#/")
