@@ -69,7 +69,7 @@ export function Commands({ id, item }: { id: string; item: string }) {
             Show more of {all.length}
           </button>
         )}
-        {more && <p class="note">There are more than these {all.length}, of any age.</p>}
+        {more && <p class="note">There are more than these {all.length}, all of them older.</p>}
       </div>
       <div class="body">
         {open && (

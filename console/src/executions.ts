@@ -1,9 +1,10 @@
-// Lists of executions, which a server pages by ids, in the order in which people look for them.
+// Lists of executions in the order in which people look for them.
 
 import type { Execution } from "./types";
 
 const PAGE = 1000;
-/** Pages that are read at most. They come in the order of ids, which says nothing of their age. */
+const ORDER = "create_time desc";
+/** Pages that are read at most, the latest first. */
 const PAGES = 10;
 /** Milliseconds by which what is asked for overlaps: an end is told a little after its time. */
 const OVERLAP = 60_000;
@@ -15,12 +16,12 @@ interface Answer {
 
 export type Read = (query: Record<string, string | number>) => Promise<Answer>;
 
-/** All that the filter selects, and whether there are more than are read. */
+/** The latest that the filter selects, and whether there are more than are read. */
 export async function pages(read: Read, filter = ""): Promise<[Execution[], boolean]> {
   const found: Execution[] = [];
   let token = "";
   for (let page = 0; page < PAGES; page++) {
-    const answer = await read({ page_size: PAGE, page_token: token, filter });
+    const answer = await read({ page_size: PAGE, page_token: token, filter, order_by: ORDER });
     found.push(...(answer.executions ?? []));
     token = answer.nextPageToken ?? "";
     if (!token) return [found, false];

@@ -8,10 +8,11 @@ const made = (name: string, createTime: string, endTime?: string) => ({
   ...(endTime ? { exit: { endTime } } : {}),
 });
 
-test("all pages are read, and no more than a bound", async () => {
+test("all pages are read, the latest first, and no more than a bound", async () => {
   const asked: string[] = [];
   const read = (last: number) => async (query: Record<string, string | number>) => {
     asked.push(String(query["page_token"]));
+    expect(query["order_by"]).toBe("create_time desc");
     const at = Number(query["page_token"] || 0);
     const page = { executions: [made(`e${at}`, "2026-01-01T00:00:00Z")] };
     return at < last ? { ...page, nextPageToken: String(at + 1) } : page;

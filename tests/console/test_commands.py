@@ -79,3 +79,21 @@ async def test_output_that_cannot_be_read_is_not_said_to_go_on(
     await expect(page.locator(".output .state")).to_have_text("running")
     await expect(page.get_by_text("Going on from there")).to_have_count(0)
     await execution.delete(force=True)
+
+
+async def test_of_very_many_the_latest_are_shown(
+    at: Console, client: Client, repository: Path
+) -> None:
+    page = at.page
+    await in_pages_of_two(at)  # So it reads twenty of them.
+    workspace = await client.workspaces.create(repository, id="many")
+    for number in range(20):
+        await workspace.execute("true", id=f"a{number:02}")
+    await workspace.execute("echo", "latest", id="zz")
+    await at.open("#/w/many/commands")
+    items = page.locator(".items li")
+    await expect(items).to_have_count(20)
+    await expect(items.first).to_contain_text("echo latest")
+    await expect(
+        page.get_by_text("There are more than these 20, all of them older.")
+    ).to_be_visible()
