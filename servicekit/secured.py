@@ -6,6 +6,7 @@ unix socket to it: see docs/decisions/0040-tls.md.
 """
 
 import asyncio
+import errno
 import logging
 import shutil
 import socket
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from servicekit.config import ConfigError
+from servicekit.sockets import AddressError
 from servicekit.tls import Certificates, Pem, client_context, uris
 
 _log = logging.getLogger(__name__)
@@ -48,7 +50,11 @@ async def secured(address: str, service: str, secure: Secure) -> AsyncIterator[s
     _sweep(secure.folder)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=secure.folder))  # Of mode 0700.
     try:
-        server = await asyncio.start_unix_server(way.serve, folder / "s", limit=_PIECE)
+        try:
+            server = await asyncio.start_unix_server(way.serve, folder / "s", limit=_PIECE)
+        except OSError as error:
+            told = f"cannot listen: {error}"
+            raise AddressError(error.errno or errno.EINVAL, told, str(folder)) from None
         try:
             yield f"unix:{folder}/s"
         finally:

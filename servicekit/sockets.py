@@ -72,9 +72,12 @@ def _remove_stale(path: Path) -> None:
     if not stat.S_ISSOCK(mode):
         raise AddressError(errno.EEXIST, "not a socket", str(path))
     with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)  # Who takes nothing any more, and has enough waiting, is there.
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)
             return
+        except OSError:
+            pass
     raise AddressError(errno.EADDRINUSE, "another server listens here", str(path))

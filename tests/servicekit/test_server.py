@@ -319,6 +319,21 @@ async def test_a_socket_in_use_is_left_alone(protos: Protos, tmp_path: Path) -> 
         await kit.stub.Say(kit.pb.SayRequest())
 
 
+@pytest.mark.timeout(60)
+async def test_a_socket_of_who_takes_nothing_any_more_is_left_alone(
+    protos: Protos, tmp_path: Path
+) -> None:
+    (tmp_path / "r").mkdir(mode=0o700)
+    path = f"{tmp_path}/r/kit"
+    with socket.socket(socket.AF_UNIX) as stuck, socket.socket(socket.AF_UNIX) as waiting:
+        stuck.bind(path)
+        stuck.listen(0)
+        waiting.connect(path)
+        with pytest.raises(AddressError, match="another server listens here"):
+            async with running(protos, tmp_path):
+                pass
+
+
 async def test_a_file_in_the_place_of_a_socket_is_left_alone(
     protos: Protos, tmp_path: Path
 ) -> None:

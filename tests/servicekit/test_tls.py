@@ -15,6 +15,7 @@ import pytest
 from servicekit.channel import Peer, connected
 from servicekit.config import ConfigError
 from servicekit.secured import Secure, secured
+from servicekit.sockets import AddressError
 from servicekit.tls import Certificates, Files
 from tests.servicekit.failing import failure
 from tests.servicekit.kit import Kit, Protos, running
@@ -339,3 +340,11 @@ async def test_the_sockets_of_who_was_killed_are_removed(pki: Pki) -> None:
         async with secured("127.0.0.1:1", "kit", secure) as another:
             there = {f"unix:{each}/s" for each in secure.folder.iterdir()}
             assert there == {used, another}
+
+
+async def test_a_folder_whose_name_is_too_long_is_told(pki: Pki) -> None:
+    pki.folder = pki.folder / ("x" * 100)
+    with pytest.raises(AddressError, match="cannot listen: AF_UNIX path too long"):
+        async with secured("127.0.0.1:1", "kit", pki.secure()):
+            pass
+    assert list((pki.folder / "way").iterdir()) == []
