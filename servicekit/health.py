@@ -6,6 +6,7 @@ stranger, so requests are taken as servicekit/incoming.py says.
 """
 
 import asyncio
+from collections import Counter
 from typing import Any, Final
 
 import grpc
@@ -15,6 +16,7 @@ from grpc_health.v1 import health_pb2
 from servicekit.errors import DeadlineExceeded, InvalidArgument
 from servicekit.incoming import Incoming
 from servicekit.status import Context
+from servicekit.strangers import host_of
 
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -22,6 +24,8 @@ UNKNOWN: Final = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 SERVICE: Final = "grpc.health.v1.Health"
 SECONDS: Final = 5.0
 """In which a request must have come."""
+WATCHES: Final = 5000
+"""Of one host at once: some 75 MiB."""
 
 
 class Health:
@@ -32,6 +36,7 @@ class Health:
         self._changed = asyncio.Event()
         self._stopping = False
         self._incoming = Incoming(SECONDS)
+        self._watches: Counter[str] = Counter()
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Have the server answer by it."""
@@ -68,7 +73,19 @@ class Health:
         return health_pb2.HealthCheckResponse(status=status)
 
     async def _watch(self, _requests: Any, context: Context) -> None:
-        service, sent = await self._asked(context), None
+        host = host_of(context.peer())
+        if self._watches[host] >= WATCHES:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watch from there")
+        self._watches[host] += 1
+        try:
+            await self._tell(await self._asked(context), context)
+        finally:
+            self._watches[host] -= 1
+            if not self._watches[host]:
+                del self._watches[host]
+
+    async def _tell(self, service: str, context: Context) -> None:
+        sent = None
         while True:
             changed, stopping = self._changed, self._stopping
             status = self._statuses.get(service, UNKNOWN)

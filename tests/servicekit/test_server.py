@@ -7,6 +7,7 @@ import threading
 import time
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,26 @@ async def test_a_question_after_health_that_does_not_come_is_not_waited_for(
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await watching.read()
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_a_host_watches_health_only_so_often(
+    protos: Protos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "WATCHES", 2)
+    async with running(protos, tmp_path) as kit, asyncio.timeout(20):
+        stub: Any = health_pb2_grpc.HealthStub(kit.channel)
+        watches = [stub.Watch(health_request("")) for _ in range(2)]
+        for watch in watches:
+            assert (await watch.read()).status == SERVING
+        refused = await failure(stub.Watch(health_request("")))
+        assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (await stub.Check(health_request(""))).status == SERVING
+        watches[0].cancel()
+        while True:  # When it is seen that one has left.
+            watch = stub.Watch(health_request(""))
+            with suppress(grpc.aio.AioRpcError):
+                assert (await watch.read()).status == SERVING
+                break
 
 
 async def test_every_watcher_sees_every_change_and_the_end(protos: Protos, tmp_path: Path) -> None:
