@@ -173,6 +173,8 @@ async def test_a_command_is_left_running_and_found_again(suite: Suite, demo: str
     assert "running" in listed.text
     waited = await suite.cove("wait", demo, "left")
     assert waited.status == 4
+    newest = await suite.cove("ps", demo, "--order-by", "create_time desc", "--json")
+    assert json.loads(newest.text)["executions"][0]["name"].endswith("/left")
     assert (await suite.cove("logs", demo, "left")).stdout == _COUNTED
     assert (await suite.cove("logs", demo, "left", "--tail", "6")).stdout == _COUNTED[-6:]
     assert (await suite.cove("logs", demo, "left", "--from", "4")).stdout == _COUNTED[4:]
