@@ -129,8 +129,9 @@ class AuditServicer(AuditServiceServicer):
         self, request: audit_pb2.ListAuditEntriesRequest, context: Context
     ) -> audit_pb2.ListAuditEntriesResponse:
         asked = self._tokens.page(request, default=_DEFAULT_PAGE, maximum=_MAX_PAGE)
+        tenant = calls.current().identity.tenant
         wanted = Wanted(
-            tenant=calls.current().identity.tenant,
+            tenant=tenant,
             start=_moment(request.start_time),
             # No entry is of before 1970; 0 would be no end.
             end=(_moment(request.end_time) or -1) if request.HasField("end_time") else 0,
@@ -139,7 +140,7 @@ class AuditServicer(AuditServiceServicer):
             action=request.action,
             code=request.code,
         )
-        removed = await self._trail.removed()
+        removed = await self._trail.removed(tenant)
         entries, more = await self._trail.page(wanted, _place(asked.after), asked.size)
         answer = audit_pb2.ListAuditEntriesResponse(
             entries=[audit_pb2.AuditEntry.FromString(each.document) for each in entries],

@@ -159,21 +159,24 @@ class SqliteTrail:
         with closing(rows):
             return found(map(Entry._make, rows), wanted, limit)
 
-    async def removed(self) -> Removed:
-        return Removed(*self._reading.execute("SELECT until, count FROM audit_removed").fetchone())
+    async def removed(self, tenant: str) -> Removed:
+        row = self._reading.execute(
+            "SELECT until, count FROM audit_swept WHERE tenant = ?", (tenant,)
+        ).fetchone()
+        return Removed(*row) if row else Removed()
 
 
 def sweep_audit(db: sqlite3.Connection, before: int) -> int:
-    """Delete a bounded number of entries older than `before`, oldest first, and count them."""
+    """Delete a bounded number of entries older than `before`, oldest first, and count them for
+    their tenants."""
     removed = db.execute(
         "DELETE FROM audit WHERE id IN"
-        " (SELECT id FROM audit WHERE time < ? ORDER BY time LIMIT ?) RETURNING time",
+        " (SELECT id FROM audit WHERE time < ? ORDER BY time LIMIT ?) RETURNING tenant, time + 1",
         (before, PART),
     ).fetchall()
-    if removed:
-        until = max(time for (time,) in removed) + 1
-        db.execute(
-            "UPDATE audit_removed SET until = max(until, ?), count = count + ?",
-            (until, len(removed)),
-        )
+    db.executemany(
+        "INSERT INTO audit_swept (tenant, until, count) VALUES (?, ?, 1) ON CONFLICT (tenant)"
+        " DO UPDATE SET until = max(until, excluded.until), count = count + 1",
+        removed,
+    )
     return len(removed)

@@ -56,10 +56,11 @@ class Place(NamedTuple):
 
 
 class Removed(NamedTuple):
-    """What was removed as it was too old: as many `entries` of before `until`."""
+    """What was removed of a tenant's as it was too old: as many `entries` of before `until`."""
 
-    until: int
-    entries: int
+    until: int = 0
+    """0: none ever were."""
+    entries: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,4 +122,4 @@ class Trail(Protocol):
         """The latest first. Looks at a bounded number, so it may find few though there are more."""
         ...
 
-    async def removed(self) -> Removed: ...
+    async def removed(self, tenant: str) -> Removed: ...

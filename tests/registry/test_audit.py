@@ -220,12 +220,13 @@ async def test_what_is_too_old_goes_and_that_is_told(config: Config, clock: Cloc
         registry(config, now=clock) as served,
         grpc.aio.insecure_channel(served.address) as channel,
     ):
-        log = Log(channel, clock)
+        log, other, third = (Log(channel, clock, name) for name in ("acme", "other", "third"))
         for _ in range(2):
             await log.append(*(log.entry() for _ in range(750)))
+        await other.append(*(other.entry() for _ in range(3)))
         clock.move(50 * DAY)
         kept = log.entry()
-        await log.append(kept)
+        await log.append(kept, third.entry())
         page = await log.page()
         assert not page.HasField("removed_until")
         until = clock() - 50 * DAY * 10**9
@@ -235,14 +236,18 @@ async def test_what_is_too_old_goes_and_that_is_told(config: Config, clock: Cloc
         grpc.aio.insecure_channel(served.address) as channel,
         asyncio.timeout(30),
     ):
-        log = Log(channel, clock)
+        log, other, third = (Log(channel, clock, name) for name in ("acme", "other", "third"))
         while True:
             page = await log.page()
-            if page.removed == 1500:
+            if page.removed + (await other.page()).removed == 1503:
                 break
             await asyncio.sleep(0.01)
+        page = await log.page()
         assert list(page.entries) == [kept]
-        assert page.removed_until.ToNanoseconds() == until + 1
+        assert (page.removed, page.removed_until.ToNanoseconds()) == (1500, until + 1)
+        assert (await other.page()).removed == 3  # Each is told of its own, nobody of others.
+        page = await third.page()
+        assert (page.removed, page.HasField("removed_until")) == (0, False)
 
 
 async def test_no_rpc_changes_or_removes_an_entry() -> None:

@@ -11,9 +11,12 @@ import asyncpg
 import pytest
 
 from cove.registry.v1.registry_pb2 import Environment
+from services.registry.database import migrate
 from services.registry.errors import StartError
 from services.registry.migrate import Dialect, Migration, migrations, missing, nanoseconds
+from services.registry.postgres import copying
 from services.registry.store import Key, Order, Place, Record, Span
+from services.registry.trail import Removed
 from tests.registry.stores import open_store
 from tests.registry.test_store import DEMO, put
 
@@ -136,6 +139,21 @@ async def test_records_of_before_the_columns_for_times_have_them(database: str) 
         assert (event.previous, event.before) == (-1, None)
 
 
+@pytest.mark.parametrize("others", [0, 1])
+async def test_what_was_removed_is_told_to_the_tenant_whose_it_surely_was(
+    database: str, others: int
+) -> None:
+    """The schema of before counted over all tenants."""
+    await make(database, migrations(dialect(database))[:4])
+    tenants = ("acme", "other")[: 1 + others]
+    made = [f"INSERT INTO quota (tenant) VALUES ('{each}')" for each in tenants]
+    await run(database, [*made, "UPDATE audit_removed SET until = 8, count = 9", "SELECT 1"])
+    async with open_store(database) as store:
+        for each in tenants:
+            assert await store.trail.removed(each) == Removed(8, 0 if others else 9)
+        assert await store.trail.removed("later") == Removed()
+
+
 def test_numbers_may_be_left_out_and_a_lower_one_may_come_later() -> None:
     one, two, four = Migration(1, "a"), Migration(2, "b"), Migration(4, "c")
     assert missing([four, one], []) == [one, four]
@@ -150,6 +168,16 @@ def test_both_stores_have_the_same_versions() -> None:
         each: [found.number for found in migrations(each)] for each in ("sqlite", "postgres")
     }
     assert numbers["sqlite"] == numbers["postgres"]
+
+
+def test_every_table_is_copied_from_one_store_to_the_other() -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        migrate(db)
+        tables = {
+            row[0]
+            for row in db.execute("SELECT name FROM sqlite_schema WHERE sql LIKE 'CREATE TABLE %'")
+        }
+    assert tables == {*copying.TABLES, "change", "migration"}
 
 
 async def test_registries_that_start_at_once_make_one_schema(database: str) -> None:

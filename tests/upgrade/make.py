@@ -153,7 +153,7 @@ def rows(quoted: Callable[[bytes], str]) -> list[str]:
         "INSERT INTO quota (tenant, counted, workspaces) VALUES ('default', 1, 5)",
         "INSERT INTO audit (id, tenant, time, principal, action, resource, code, document)"
         f" VALUES ('one', 'default', 5, 'ada', 'rpc', 'workspaces/demo', 'OK', {quoted(b'')})",
-        "UPDATE audit_removed SET until = 1, count = 2",
+        "INSERT INTO audit_swept (tenant, until, count) VALUES ('default', 1, 2)",
         "INSERT INTO token (tenant, id, role, workspace, workspace_uid, description, creator,"
         " create_time, expire_time, revoke_time)"
         f" VALUES ('default', 'ci', 2, 'environments/demo', '{UID}', 'd', 'ada', 1, {_LATE}, 0)",

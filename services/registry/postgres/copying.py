@@ -20,10 +20,11 @@ from services.registry.migrate import migrations
 from services.registry.postgres import migrate as postgres
 from services.registry.postgres.database import Connection, Database, is_away, started
 
-_TABLES: Final = (
+TABLES: Final = (
     *("environment", "request", "counter", "secret", "quota", "audit", "audit_removed"),
-    *("token", "token_hash"),
+    *("token", "token_hash", "audit_swept"),
 )
+"""All but `change`, the history, and `migration`."""
 _BATCH: Final = 500
 _WAIT: Final = 10.0
 _LONG: Final = 3600
@@ -56,7 +57,7 @@ async def copy(url: str, target: Path, *, history: bool = False) -> None:
             migrate(db)
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 await _check_version(connection)
-                for table in _TABLES:
+                for table in TABLES:
                     await _pull(connection, db, table)
                 if history:
                     await _pull(connection, db, "change", without="document")
@@ -93,7 +94,7 @@ async def load(url: str, source: Path, mark: str) -> int:
                 if (begun := await _check_empty(connection, mark)) is not None:
                     return begun
                 await postgres.migrate(connection)
-                for table in _TABLES:
+                for table in TABLES:
                     await connection.execute(f"DELETE FROM {table}")  # noqa: S608 - what it begins with.
                     await _push(connection, db, table)
                 revision: int = await connection.fetchval("SELECT latest FROM counter")
@@ -146,7 +147,7 @@ async def _check_version(connection: Connection) -> None:
 
 async def _check_empty(connection: Connection, mark: str) -> int | None:
     """The revision where it is already what it is to become; None where it is empty."""
-    if not await connection.fetchval(_OURS, [*_TABLES, "change", "migration"]):
+    if not await connection.fetchval(_OURS, [*TABLES, "change", "migration"]):
         return None
     try:
         value = await connection.fetchval("SELECT value FROM secret WHERE name = $1", _MARK)

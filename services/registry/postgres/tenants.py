@@ -46,6 +46,18 @@ _APPEND: Final = (
     " $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[])"
     f" {TOLD}"
 )
+_SWEEP: Final = """
+    WITH gone AS (
+        DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE time < $1 ORDER BY time LIMIT $2)
+        RETURNING tenant, time
+    ), counted AS (
+        INSERT INTO audit_swept AS swept (tenant, until, count)
+        SELECT tenant, max(time) + 1, count(*) FROM gone GROUP BY tenant
+        ON CONFLICT (tenant) DO UPDATE SET
+        until = greatest(swept.until, excluded.until), count = swept.count + excluded.count
+    )
+    SELECT count(*) FROM gone
+"""
 _LAST: Final = Place(2**63 - 1, "~")
 
 
@@ -130,23 +142,13 @@ class PostgresTrail:
         rows = await self._database.read(lambda db: db.fetch(sql, *values))
         return found((Entry(*row) for row in rows), wanted, limit)
 
-    async def removed(self) -> Removed:
-        sql = "SELECT until, count FROM audit_removed"
-        return Removed(*await self._database.read(lambda db: db.fetchrow(sql)))
+    async def removed(self, tenant: str) -> Removed:
+        sql = "SELECT until, count FROM audit_swept WHERE tenant = $1"
+        row = await self._database.read(lambda db: db.fetchrow(sql, tenant))
+        return Removed(*row) if row else Removed()
 
 
 async def sweep_audit(db: Connection, before: int) -> int:
     """As in SQLite. In the caller's transaction."""
-    rows = await db.fetch(
-        "DELETE FROM audit WHERE id IN"
-        " (SELECT id FROM audit WHERE time < $1 ORDER BY time LIMIT $2) RETURNING time",
-        before,
-        PART,
-    )
-    if rows:
-        await db.execute(
-            "UPDATE audit_removed SET until = greatest(until, $1), count = count + $2",
-            max(row[0] for row in rows) + 1,
-            len(rows),
-        )
-    return len(rows)
+    removed: int = await db.fetchval(_SWEEP, before, PART)
+    return removed

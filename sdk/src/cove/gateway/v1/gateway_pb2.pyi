@@ -4547,14 +4547,18 @@ class ListAuditEntriesResponse(_message.Message):
     page_size: _builtins.int
     """The page size in force: the one asked for, unless that was 0 or too large."""
     removed: _builtins.int
-    """How many those were, over all tenants."""
+    """How many those were. Where an installation had several tenants before a release that counts
+    by tenant, those of before it are not in the number.
+    """
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_audit_pb2.AuditEntry]:
         """The latest first. May be few, or none, though more follow."""
 
     @_builtins.property
     def removed_until(self) -> _timestamp_pb2.Timestamp:
-        """Entries before this time were removed, as they were too old; unset: none ever were."""
+        """Entries of the tenant before this time were removed, as they were too old; unset: none ever
+        were.
+        """
 
     def __init__(
         self,
