@@ -129,9 +129,13 @@ async def test_a_connection_that_dies_while_it_is_decided_costs_nothing(
 
 async def test_a_commit_waits_for_the_disk_whatever_the_default_is(url: str) -> None:
     for default, found in (("off", "on"), ("on", "on"), ("remote_apply", "remote_apply")):
-        db = await Database(f"{url}&synchronous_commit={default}").connect("test")
+        database = Database(f"{url}&synchronous_commit={default}")
+        db = await database.connect("test")
         assert await db.fetchval("SHOW synchronous_commit") == found
         await db.close()
+        async with database.pool():  # Tokens, quotas and the audit log are written by these.
+            asked = await database.read(lambda db: db.fetchval("SHOW synchronous_commit"))
+            assert asked == found
 
 
 async def test_data_that_the_database_refuses_fail_alone(url: str) -> None:

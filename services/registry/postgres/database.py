@@ -67,6 +67,7 @@ class Database:
             self._url,
             min_size=1,
             max_size=_READERS,
+            init=_init,
             reset=_as_it_is,
             timeout=CONNECT_TIMEOUT,
             command_timeout=CALL_TIMEOUT,
