@@ -118,7 +118,7 @@ def renew(path: Path, later_than: int) -> int:
         db.execute("DELETE FROM change")
         db.execute("UPDATE counter SET latest = ?, compacted = ?", (revision, revision))
         # Answers of these have tokens that are void.
-        db.execute("DELETE FROM request WHERE rpc LIKE '%/ClaimOperation'")
+        db.execute("DELETE FROM request WHERE rpc = ?", (pb.ClaimOperationRequest.DESCRIPTOR.name,))
         db.execute("COMMIT")
         return revision
 
