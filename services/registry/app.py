@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -19,7 +18,7 @@ from servicekit.paging import PageTokens
 from servicekit.server import Served, serving
 from services.registry import token
 from services.registry.config import Config
-from services.registry.errors import DatabaseUnavailable, DiskFull, StartError
+from services.registry.errors import StartError
 from services.registry.face_access import AccessServicer, AuditServicer
 from services.registry.metrics import Metrics
 from services.registry.retention import Retention
@@ -115,6 +114,6 @@ async def _sweep(store: Store) -> None:
         try:
             while await store.sweep():
                 pass  # A bounded part at a time: others want to write too.
-        except (DatabaseUnavailable, DiskFull, sqlite3.Error):
+        except Exception:  # Whatever it is: later it may go, and nobody else throws anything away.
             _log.exception("cannot sweep")
         await asyncio.sleep(_SWEEP_EVERY)
