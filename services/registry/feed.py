@@ -6,7 +6,7 @@ has come to. One that falls behind the oldest change in the buffer has lost it.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -15,6 +15,8 @@ from services.registry.errors import WatcherTooSlow
 _MAX_CHANGES: Final = 4096
 _MAX_BYTES: Final = 16 << 20
 _BURST: Final = 256
+MAX_READ: Final = 2 << 20
+"""Bytes that are read for a watcher at once, or one change if that is larger."""
 
 
 class Event(NamedTuple):
@@ -34,6 +36,18 @@ class Event(NamedTuple):
     @property
     def size(self) -> int:
         return len(self.document or b"") + len(self.before or b"")
+
+
+def fitting(events: Iterable[Event]) -> list[Event]:
+    """As many as are read at once; no more is asked for than one that does not fit."""
+    taken: list[Event] = []
+    left = MAX_READ
+    for event in events:
+        left -= event.size
+        if taken and left < 0:
+            break
+        taken.append(event)
+    return taken
 
 
 class Feed:
@@ -96,7 +110,7 @@ class Feed:
         if restarts != self._restarts or not self.holds(revision):
             raise WatcherTooSlow("the watcher fell behind", revision=str(revision))
         start = revision - (self._latest - len(self._events))
-        return list(islice(self._events, start, start + _BURST))
+        return fitting(islice(self._events, start, start + _BURST))
 
     def _wake(self) -> None:
         self._more.set()

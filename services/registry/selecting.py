@@ -9,7 +9,7 @@ PLACEHOLDER: Final = "{}"
 """To be replaced by what the database calls one, in order."""
 
 HISTORY: Final = (
-    "SELECT c.revision, c.tenant, c.name, c.uid, c.document, c.previous, e.document"
+    "SELECT c.revision, c.tenant, c.name, c.uid, c.document, c.previous, e.document AS replaced"
     " FROM change c LEFT JOIN change e ON e.revision = c.previous"
 )
 """The columns of an `Event`; of what it replaced, if that is still kept."""

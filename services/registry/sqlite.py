@@ -21,10 +21,10 @@ from servicekit.quota import NONE, Limits
 from servicekit.room import Room
 from services.registry.database import Connection, commit, connect, decide, finish, lock, migrate
 from services.registry.errors import EnvironmentNotFound, WatcherTooSlow
-from services.registry.feed import Event, Feed
+from services.registry.feed import MAX_READ, Event, Feed, fitting
 from services.registry.retention import Retention, ns, sweep
 from services.registry.selecting import CENSUS, HISTORY, PLACEHOLDER, statement
-from services.registry.sqlite_rows import COLUMNS, apply, find, remember
+from services.registry.sqlite_rows import COLUMNS, apply, find, page_of, remember
 from services.registry.sqlite_tenants import SqliteQuotas, SqliteTrail, append
 from services.registry.sqlite_tokens import SqliteTokens
 from services.registry.store import (
@@ -229,15 +229,8 @@ class SqliteStore:
     ) -> Page:
         query, values = statement(COLUMNS, tenant, after, states, order, limit + 1)
         rows = self._reading.execute(query.replace(PLACEHOLDER, "?"), values)
-        records: list[Record] = []
         with closing(rows):
-            for row in rows:
-                record = Record(*row)
-                max_bytes -= len(record.document)
-                if records and (max_bytes < 0 or len(records) == limit):
-                    return Page(records, more=True)
-                records.append(record)
-        return Page(records, more=False)
+            return page_of(rows, limit, max_bytes)
 
     async def span(self) -> Span:
         return Span(*self._reading.execute("SELECT compacted, latest FROM counter").fetchone())
@@ -247,7 +240,8 @@ class SqliteStore:
             f"{HISTORY} WHERE c.revision > ? ORDER BY c.revision LIMIT ?",
             (after, limit),
         )
-        return [Event(*row) for row in rows.fetchall()]
+        with closing(rows):
+            return fitting(map(Event._make, rows))
 
     @asynccontextmanager
     async def snapshot(
@@ -317,6 +311,7 @@ class SqliteSnapshot:
         query, values = statement(COLUMNS, self._tenant, place, (), BY_NAME, _SNAPSHOT_PAGE)
         try:
             rows = self._db.execute(query.replace(PLACEHOLDER, "?"), values)
-            return [Record(*row) for row in rows.fetchall()]
+            with closing(rows):
+                return page_of(rows, _SNAPSHOT_PAGE, MAX_READ).records
         except sqlite3.ProgrammingError:  # Closed by the timer.
             raise WatcherTooSlow("the snapshot was read too slowly") from None

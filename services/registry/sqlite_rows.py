@@ -1,13 +1,14 @@
 """The rows of environments, of their changes and of requests in the SQLite file."""
 
 import sqlite3
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 from servicekit.quota import Limits
 from services.registry.database import Connection
 from services.registry.feed import Event
 from services.registry.sqlite_tenants import count
-from services.registry.store import Key, Record, RequestId, Write
+from services.registry.store import Key, Page, Record, RequestId, Write
 from services.registry.written import event
 
 COLUMNS: Final = ", ".join(Record._fields)
@@ -30,6 +31,18 @@ def find(db: sqlite3.Connection, key: Key) -> Record | None:
         key,
     ).fetchone()
     return row and Record(*row)
+
+
+def page_of(rows: Iterable[Sequence[Any]], limit: int, max_bytes: int) -> Page:
+    """As many of the rows as a page has; one more than that is read."""
+    records: list[Record] = []
+    for row in rows:
+        record = Record(*row)
+        max_bytes -= len(record.document)
+        if records and (max_bytes < 0 or len(records) == limit):
+            return Page(records, more=True)
+        records.append(record)
+    return Page(records, more=False)
 
 
 def remember(db: sqlite3.Connection, request: RequestId, now: int, response: bytes) -> None:

@@ -129,7 +129,8 @@ class Snapshot(Protocol):
     def revision(self) -> int: ...
 
     async def page(self, after: Key | None) -> list[Record]:
-        """The next records in the order of name and tenant; none at the end.
+        """The next records in the order of name and tenant, few where they are large; none at the
+        end.
 
         Raises `WatcherTooSlow` when the snapshot was held for too long.
         """
@@ -206,7 +207,8 @@ class Store(Protocol):
     async def span(self) -> Span: ...
 
     async def history(self, after: int, limit: int) -> list[Event]:
-        """The changes after a revision, in order; fewer than `limit` only at the end."""
+        """The changes after a revision, in order: `limit` at most, and fewer where they are large;
+        none only at the end."""
         ...
 
     def snapshot(self, tenant: str | None) -> AbstractAsyncContextManager[Snapshot]: ...

@@ -155,6 +155,28 @@ async def test_a_snapshot_stays_as_it_was(store: AnyStore) -> None:
     assert [record.name for record in first + rest] == [key(number).name for number in range(300)]
 
 
+async def test_what_is_read_for_a_watcher_at_once_is_little_however_large_each_is(
+    store: AnyStore,
+) -> None:
+    document = bytes(1 << 20)
+    for number in (*range(6), *range(6)):  # Of the later ones what they replaced is read, too.
+        await store.write(key(number), put(key(number), document))
+    revision, events = 0, 0
+    while read := await store.history(revision, 256):
+        assert len(read) == 1 or sum(event.size for event in read) <= 2 << 20
+        assert [event.revision for event in read] == [*range(revision + 1, read[-1].revision + 1)]
+        revision, events = read[-1].revision, events + len(read)
+    assert events == 12
+    assert len(await store.feed.after(6, 0)) == 1
+    names, after = [], None
+    async with store.snapshot(None) as snapshot:
+        while records := await snapshot.page(after):
+            assert sum(len(record.document) for record in records) <= 2 << 20
+            names += [record.name for record in records]
+            after = Key("acme", names[-1])
+    assert names == [key(number).name for number in range(6)]
+
+
 async def test_a_snapshot_is_not_held_for_ever(store: AnyStore) -> None:
     await store.write(DEMO, put(DEMO))
     ended = asyncio.Event()

@@ -10,13 +10,20 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
-from services.registry.feed import Event, Feed
+from services.registry.feed import MAX_READ, Event, Feed
 from services.registry.postgres.database import CALL_TIMEOUT, Connection, Database, is_away
 from services.registry.selecting import HISTORY
 
 _log = logging.getLogger(__name__)
 
-SINCE: Final = f"{HISTORY} WHERE c.revision > $1 ORDER BY c.revision LIMIT $2"
+# The sizes are added up there, so that no more than is read at once comes here.
+SINCE: Final = (
+    "SELECT revision, tenant, name, uid, document, previous, replaced FROM (SELECT *,"  # noqa: S608
+    " sum(coalesce(octet_length(document), 0) + coalesce(octet_length(replaced), 0))"
+    " OVER (ORDER BY revision) AS bytes, row_number() OVER (ORDER BY revision) AS place"
+    f" FROM ({HISTORY} WHERE c.revision > $1 ORDER BY c.revision LIMIT $2) part) sized"
+    f" WHERE place = 1 OR bytes <= {MAX_READ} ORDER BY revision"
+)
 SPAN: Final = "SELECT compacted, latest FROM counter"
 _PAGE: Final = 256
 # A connection that died without a sign is found out by this.

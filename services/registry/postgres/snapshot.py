@@ -6,10 +6,11 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from services.registry.errors import WatcherTooSlow
-from services.registry.postgres.commit import COLUMNS
+from services.registry.feed import MAX_READ
 from services.registry.postgres.database import Database, drop, is_away, unavailable
 from services.registry.postgres.follow import SPAN
-from services.registry.store import Key, Record
+from services.registry.postgres.pages import read_page
+from services.registry.store import BY_NAME, Key, Place, Record
 
 _PAGE: Final = 256
 
@@ -77,22 +78,19 @@ class PostgresSnapshot:
             raise _too_slow()
         if self._connection is None:  # It has given all there is.
             return []
-        condition, values = where(self._tenant, after)
+        place = Place(*after) if after else None
+        asked = self._tenant, place, (), BY_NAME, _PAGE, MAX_READ
         try:
-            rows = await self._connection.fetch(
-                f"SELECT {COLUMNS} FROM environment WHERE {condition}"  # noqa: S608
-                f" ORDER BY name, tenant LIMIT {_PAGE}",
-                *values,
-            )
+            page = await read_page(self._connection, *asked)
         except Exception as error:
             if self._expired:
                 raise _too_slow() from None
             if is_away(error):
                 raise unavailable(error) from error
             raise
-        if len(rows) < _PAGE:
+        if not page.more:
             await self.close()
-        return [Record(*row) for row in rows]
+        return page.records
 
     def expire(self) -> None:
         """End it now: whoever reads it is too slow."""
@@ -109,13 +107,6 @@ class PostgresSnapshot:
                 drop(connection)
             finally:
                 await self._database.release(connection)
-
-
-def where(tenant: str | None, after: Key | None) -> tuple[str, tuple[str, ...]]:
-    """The condition that begins a page, in the order of name and tenant."""
-    if tenant is not None:
-        return "tenant = $1 AND name > $2", (tenant, after.name if after else "")
-    return "(name, tenant) > ($1, $2)", (after.name, after.tenant) if after else ("", "")
 
 
 def _too_slow() -> WatcherTooSlow:

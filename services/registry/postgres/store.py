@@ -14,11 +14,12 @@ from services.registry.postgres.commit import COLUMNS, NOW, Committer
 from services.registry.postgres.database import Connection, Database, started
 from services.registry.postgres.follow import SINCE, SPAN, Follower
 from services.registry.postgres.migrate import migrate
+from services.registry.postgres.pages import read_page
 from services.registry.postgres.snapshot import PostgresSnapshot, Snapshots
 from services.registry.postgres.tenants import PostgresQuotas, PostgresTrail, sweep_audit
 from services.registry.postgres.tokens import PostgresTokens, sweep_tokens
 from services.registry.retention import PART, Retention, ns
-from services.registry.selecting import CENSUS, PLACEHOLDER, numbered, ordering, statement
+from services.registry.selecting import CENSUS
 from services.registry.store import (
     BY_NAME,
     Answer,
@@ -162,21 +163,8 @@ class PostgresStore:
         limit: int,
         max_bytes: int,
     ) -> Page:
-        part, values = statement(COLUMNS, tenant, after, states, order, limit + 1)
-        by = ordering(tenant, order)
-        # The sizes are added up there, so that no more than the page comes here.
-        sql = numbered(
-            f"SELECT {COLUMNS}, found FROM (SELECT *,"  # noqa: S608 - no data in it.
-            f" sum(octet_length(document)) OVER (ORDER BY {by}) AS bytes,"
-            f" row_number() OVER (ORDER BY {by}) AS place, count(*) OVER () AS found"
-            f" FROM ({part}) part) sized"
-            f" WHERE place = 1 OR (place <= {PLACEHOLDER} AND bytes <= {PLACEHOLDER})"
-            " ORDER BY place"
-        )
-        parameters = (*values, limit, max_bytes)
-        rows = await self._database.read(lambda db: db.fetch(sql, *parameters))
-        records = [Record(*row[:-1]) for row in rows]
-        return Page(records, more=bool(rows) and rows[0]["found"] > len(rows))
+        asked = tenant, after, states, order, limit, max_bytes
+        return await self._database.read(lambda db: read_page(db, *asked))
 
     async def span(self) -> Span:
         return Span(*await self._database.read(lambda db: db.fetchrow(SPAN)))
