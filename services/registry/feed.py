@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
-from services.registry.errors import WatcherTooSlow
+from services.registry.errors import RevisionCompacted, WatcherTooSlow
 
 _MAX_CHANGES: Final = 4096
 _MAX_BYTES: Final = 16 << 20
@@ -62,19 +62,25 @@ class Feed:
         self._max_changes = max_changes
         self._max_bytes = max_bytes
         self._more = asyncio.Event()
-        self._restarts = 0
+        self._restarts: list[int] = []
 
     @property
     def latest(self) -> int:
         """The revision that was published last."""
         return self._latest
 
+    @property
+    def life(self) -> int:
+        """Which of its lives it is in: another one after each restart."""
+        return len(self._restarts)
+
     def restart(self, latest: int) -> None:
-        """Go on after another revision. Those who wait have lost what is between."""
+        """Go on after another revision. Those who wait have lost what is between; those who were
+        beyond it have seen what never was."""
         self._events.clear()
         self._bytes = 0
         self._latest = latest
-        self._restarts += 1
+        self._restarts.append(latest)
         self._wake()
 
     def publish(self, events: Sequence[Event]) -> None:
@@ -94,20 +100,23 @@ class Feed:
         """Whether everything after `revision` is still here."""
         return revision >= self._latest - len(self._events)
 
-    async def after(self, revision: int, timeout: float) -> list[Event]:
+    async def after(self, revision: int, timeout: float, life: int | None = None) -> list[Event]:
         """Some of the changes after `revision`; none when `timeout` seconds passed without.
 
-        Raises `WatcherTooSlow` when they are gone.
+        `life` is the one in which the revision was come to; unless given, this one. Raises
+        `WatcherTooSlow` when they are gone, `RevisionCompacted` when `revision` is another now.
         """
-        restarts = self._restarts
+        life = self.life if life is None else life
         if revision >= self._latest:
             try:
                 async with asyncio.timeout(timeout):
-                    while revision >= self._latest and restarts == self._restarts:
+                    while revision >= self._latest and life == self.life:
                         await self._more.wait()
             except TimeoutError:
                 return []
-        if restarts != self._restarts or not self.holds(revision):
+        if life != self.life and (ended := min(self._restarts[life:])) < revision:
+            raise RevisionCompacted("the database has lost that revision", oldest=str(ended))
+        if life != self.life or not self.holds(revision):
             raise WatcherTooSlow("the watcher fell behind", revision=str(revision))
         start = revision - (self._latest - len(self._events))
         return fitting(islice(self._events, start, start + _BURST))

@@ -60,7 +60,7 @@ async def watch(
     `WatcherTooSlow`.
     """
     selected = _Selection(tenant, filter)
-    revision = from_revision
+    revision, life = from_revision, store.feed.life
     if revision:
         await _check(store, revision)
     elif changes_only:
@@ -87,7 +87,7 @@ async def watch(
     told = time.monotonic()
     while True:
         wait = told + heartbeat.total_seconds() - time.monotonic()
-        events = await store.feed.after(revision, max(0.0, wait))
+        events = await store.feed.after(revision, max(0.0, wait), life)
         async for event in _in_turn(events):
             revision = event.revision
             if (event_told := selected.told(event)) is not None:

@@ -16,11 +16,19 @@ import grpc
 import pytest
 
 from cove.registry.v1 import registry_pb2 as pb
+from servicekit.filters.filters import Filter
 from services.registry.config import Config
-from services.registry.errors import DatabaseUnavailable, DiskFull, StartError
+from services.registry.errors import (
+    DatabaseUnavailable,
+    DiskFull,
+    RevisionCompacted,
+    StartError,
+)
+from services.registry.fields import FIELDS
 from services.registry.postgres.database import Database
 from services.registry.postgres.store import PostgresStore
 from services.registry.store import Outcome, Record, RequestId, Span
+from services.registry.watch import watch
 from tests.registry.caller import refused
 from tests.registry.postgres import PASSWORD, Postgres, running, user
 from tests.registry.proxy import Proxy, proxy
@@ -136,6 +144,35 @@ async def test_a_commit_waits_for_the_disk_whatever_the_default_is(url: str) -> 
         async with database.pool():  # Tokens, quotas and the audit log are written by these.
             asked = await database.read(lambda db: db.fetchval("SHOW synchronous_commit"))
             assert asked == found
+
+
+async def test_who_follows_what_a_standby_never_had_begins_anew(
+    postgres: Postgres, url: str
+) -> None:
+    """Also who is busy with an event meanwhile: revisions come again, with other changes."""
+    schema = url.rpartition("=")[2]
+    async with PostgresStore.open(url) as store:
+        for number in range(10):
+            await store.write(key(number), put(key(number)))
+        await reached(store, 10)
+        behind, ahead = (
+            watch(store, None, revision, timedelta(seconds=9), Filter("", FIELDS))
+            for revision in (6, 9)
+        )
+        assert [(await anext(each)).revision for each in (behind, ahead)] == [7, 10]  # type: ignore[union-attr]
+        postgres.sql(
+            f"UPDATE {schema}.counter SET latest = 8;DELETE FROM {schema}.change WHERE revision > 8"
+        )
+        while store.feed.latest != 8:
+            end(postgres, "listener")  # So that it looks.
+            await asyncio.sleep(0.01)
+        for number in range(4):
+            await store.write(key(number), put(key(number)))
+        with pytest.raises(RevisionCompacted):
+            await anext(ahead)
+        assert (await anext(behind)).revision == 8  # type: ignore[union-attr]
+        for each in (behind, ahead):
+            await each.aclose()
 
 
 async def test_data_that_the_database_refuses_fail_alone(url: str) -> None:
