@@ -189,6 +189,33 @@ async def test_data_that_the_database_refuses_fail_alone(url: str) -> None:
         assert not isinstance(answers[1], DatabaseUnavailable)
 
 
+async def test_what_is_done_is_told_where_the_database_is_lost_for_what_comes_after(
+    postgres: Postgres, url: str
+) -> None:
+    """A group whose data were refused is done again one by one, and lost on the way."""
+    bad = key(1)._replace(name="environments/\0")
+
+    def change(current: Record | None, revision: int) -> Outcome:
+        end(postgres, "writer")
+        return put(key(2))(current, revision)
+
+    async with PostgresStore.open(url) as store:
+        answers = await asyncio.gather(
+            store.write(key(0), put(key(0))),
+            store.write(bad, put(bad)),
+            store.write(key(2), change),
+            store.write(key(3), put(key(3))),
+            return_exceptions=True,
+        )
+        assert answers[0] == b"1"
+        assert [isinstance(each, DatabaseUnavailable) for each in answers[1:]] == [
+            False,
+            True,
+            True,
+        ]
+        assert await store.span() == Span(0, 1)
+
+
 async def test_the_password_is_told_nowhere(
     postgres: Postgres,
     url: str,

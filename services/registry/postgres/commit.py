@@ -101,8 +101,9 @@ class Committer:
         """See `Writer`.
 
         A group that the database refuses for what is in it is committed one by one, so
-        that the write which is to blame fails alone. Raises `DatabaseUnavailable` or
-        `DiskFull` for all of it, after which nothing of it, or all, was done.
+        that the write which is to blame fails alone; from where the database is lost then, the
+        rest has that as its end. Raises `DatabaseUnavailable` or `DiskFull` for all of it, after
+        which nothing of it, or all, was done.
         """
         try:
             return await self._anew(group)
@@ -115,7 +116,13 @@ class Committer:
             if is_away(error):
                 raise unavailable(error) from error
             raise
-        return [(await self.commit([each]))[0] for each in group]
+        results: list[Written | Exception] = []
+        try:
+            for each in group:
+                results += await self.commit([each])
+        except Exception as error:  # What is done is done; no other is tried in vain.
+            results += [error] * (len(group) - len(results))
+        return results
 
     def close(self) -> None:
         if self._db:
