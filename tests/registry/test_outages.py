@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Iterator
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +17,11 @@ import asyncpg
 import grpc
 import pytest
 
+from cove.options.v1.options_pb2 import Role
+from cove.registry.v1 import access_pb2
 from cove.registry.v1 import registry_pb2 as pb
 from servicekit.filters.filters import Filter
+from servicekit.quota import NONE
 from services.registry.config import Config
 from services.registry.errors import (
     DatabaseUnavailable,
@@ -27,7 +32,9 @@ from services.registry.errors import (
 from services.registry.fields import FIELDS
 from services.registry.postgres.database import Database
 from services.registry.postgres.store import PostgresStore
+from services.registry.quotas import updated
 from services.registry.store import Outcome, Record, RequestId, Span
+from services.registry.tokens import Draft, Token
 from services.registry.watch import watch
 from tests.registry.caller import refused
 from tests.registry.postgres import PASSWORD, Postgres, running, user
@@ -82,6 +89,34 @@ async def test_a_commit_whose_end_is_not_known_is_found_out_by_its_request_id(
         assert await store.write(key(2), put(key(2))) == (b"3" if when == "after" else b"2")
         await reached(store, 2)
         assert await store.feed.after(0, 0) == await store.history(0, 9)
+
+
+async def test_a_token_or_a_quota_whose_commit_is_not_answered_is_told_so_or_found_out(
+    postgres: Postgres, url: str, between: tuple[Proxy, Path]
+) -> None:
+    """Done again, it would stand in its own way."""
+    cutter, folder = between
+    token = Token("acme", "ci", Role.ROLE_READER, "", "", "", "ada")
+    draft = Draft(token=token, lifetime=10**12, hash=bytes(32))
+    limits = access_pb2.QuotaLimits(workspaces=3)
+    asked = access_pb2.UpdateQuotaRequest(quota=access_pb2.Quota(limits=limits, etag="0"))
+    asked.update_mask.paths.append("limits")
+    change = partial(updated, asked, NONE)
+    async with PostgresStore.open(url.replace(str(postgres.folder), str(folder))) as store:
+        for write in (
+            lambda: store.tokens.create(draft),
+            lambda: store.quotas.update("acme", change),
+        ):
+            cutter.cut("after", "COMMIT;")
+            with pytest.raises(DatabaseUnavailable):
+                await write()
+        assert (await store.quotas.get("acme")).workspaces == 3
+        assert [each.id for each in await store.tokens.page("acme", "", 9, ended=True)] == ["ci"]
+
+        other = replace(draft, token=token._replace(id="other"), hash=bytes(31) + b"1")
+        cutter.cut("after", "COMMIT;")
+        answer = await store.tokens.create(other, REQUEST)
+        assert answer == await store.tokens.create(other, REQUEST)
 
 
 @pytest.mark.parametrize("statement", ["BEGIN", "ROLLBACK"])

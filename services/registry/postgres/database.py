@@ -106,20 +106,45 @@ class Database:
 
         Raises `DatabaseUnavailable`.
         """
+        return await self._twice(work, lambda: True)
+
+    async def write(self, work: Callable[[Connection], Awaitable[T]], *, again: bool) -> T:
+        """Run the work in a transaction, as `read` does.
+
+        Once its COMMIT was sent nobody knows whether it was done: only with `again` it is run anew
+        then, as it finds that out by itself. Raises `DatabaseUnavailable`.
+        """
+        deciding = True
+
+        async def run(connection: Connection) -> T:
+            nonlocal deciding
+            deciding = True
+            async with connection.transaction():
+                result = await work(connection)
+                deciding = False
+            return result
+
+        return await self._twice(run, lambda: again or deciding)
+
+    async def _twice(
+        self, work: Callable[[Connection], Awaitable[T]], may: Callable[[], bool]
+    ) -> T:
         try:
-            return await self._read(work)
+            return await self._once(work)
         except Exception as error:
             if not is_away(error):
                 raise
+            if not may():
+                raise unavailable(error) from error
         await self.renew()
         try:
-            return await self._read(work)
+            return await self._once(work)
         except Exception as error:
             if not is_away(error):
                 raise
             raise unavailable(error) from error
 
-    async def _read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _once(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         connection = await self.acquire()
         try:
             return await work(connection)

@@ -180,30 +180,29 @@ class PostgresStore:
         return self._snapshots.open(tenant, limit)
 
     async def sweep(self) -> int:
-        return await self._database.read(self._sweep)
+        return await self._database.write(self._sweep, again=True)
 
     async def _sweep(self, db: Connection) -> int:
-        async with db.transaction():
-            compacted, latest = await db.fetchrow(f"{SPAN} FOR UPDATE")
-            now = self._clock() if self._clock else await db.fetchval(f"SELECT {NOW}")
-            old = await db.fetchval(
-                "SELECT coalesce(max(revision), 0) FROM"
-                " (SELECT revision, time FROM change ORDER BY revision LIMIT $1) part"
-                " WHERE time < $2",
-                PART,
-                now - ns(self._retention.changes_age),
-            )
-            until = self._retention.until(compacted, latest, old)
-            changes = await db.execute("DELETE FROM change WHERE revision <= $1", until)
-            await db.execute("UPDATE counter SET compacted = $1", until)
-            requests = await db.execute(
-                "DELETE FROM request WHERE ctid IN"
-                " (SELECT ctid FROM request WHERE time < $1 ORDER BY time LIMIT $2)",
-                now - ns(self._retention.requests_age),
-                PART,
-            )
-            audited = await sweep_audit(db, now - ns(self._retention.audit_age))
-            ended = await sweep_tokens(db, now - ns(self._retention.audit_age))
+        compacted, latest = await db.fetchrow(f"{SPAN} FOR UPDATE")
+        now = self._clock() if self._clock else await db.fetchval(f"SELECT {NOW}")
+        old = await db.fetchval(
+            "SELECT coalesce(max(revision), 0) FROM"
+            " (SELECT revision, time FROM change ORDER BY revision LIMIT $1) part"
+            " WHERE time < $2",
+            PART,
+            now - ns(self._retention.changes_age),
+        )
+        until = self._retention.until(compacted, latest, old)
+        changes = await db.execute("DELETE FROM change WHERE revision <= $1", until)
+        await db.execute("UPDATE counter SET compacted = $1", until)
+        requests = await db.execute(
+            "DELETE FROM request WHERE ctid IN"
+            " (SELECT ctid FROM request WHERE time < $1 ORDER BY time LIMIT $2)",
+            now - ns(self._retention.requests_age),
+            PART,
+        )
+        audited = await sweep_audit(db, now - ns(self._retention.audit_age))
+        ended = await sweep_tokens(db, now - ns(self._retention.audit_age))
         return audited + ended + sum(int(each.split()[1]) for each in (changes, requests))
 
     async def secret(self, name: str) -> bytes:

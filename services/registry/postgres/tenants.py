@@ -76,21 +76,20 @@ class PostgresQuotas:
         self, tenant: str, change: QuotaChange, request: RequestId | None = None
     ) -> bytes:
         async def work(db: Connection) -> bytes:
-            async with db.transaction():
-                await db.execute(LOCK)
-                now = self._clock() if self._clock else await db.fetchval(f"SELECT {NOW}")
-                since = now - ns(self._retention.requests_age)
-                if request and (row := await db.fetchrow(ANSWERED, *request[:4], since)):
-                    return replayed(request, *row)
-                current = await _quota(db, tenant)
-                wanted, response = change(current, now)
-                if wanted != current:
-                    await db.execute(_UPDATE, *wanted)
-                if request:
-                    await db.execute(REMEMBER, *request[:4], now, request.digest, response)
-                return response
+            await db.execute(LOCK)
+            now = self._clock() if self._clock else await db.fetchval(f"SELECT {NOW}")
+            since = now - ns(self._retention.requests_age)
+            if request and (row := await db.fetchrow(ANSWERED, *request[:4], since)):
+                return replayed(request, *row)
+            current = await _quota(db, tenant)
+            wanted, response = change(current, now)
+            if wanted != current:
+                await db.execute(_UPDATE, *wanted)
+            if request:
+                await db.execute(REMEMBER, *request[:4], now, request.digest, response)
+            return response
 
-        return await self._database.read(work)
+        return await self._database.write(work, again=request is not None)
 
     async def page(self, after: str, limit: int) -> list[Quota]:
         sql = f"SELECT {_QUOTA} FROM quota WHERE tenant > $1 ORDER BY tenant LIMIT $2"  # noqa: S608
@@ -99,15 +98,14 @@ class PostgresQuotas:
 
     async def recount(self, *, dry_run: bool) -> list[Correction]:
         async def work(db: Connection) -> list[Correction]:
-            async with db.transaction():
-                await db.execute(LOCK)
-                rows = await db.fetch(_WRONG)
-                wrong = [Correction(tenant=t, counted=c, found=f) for t, c, f in rows]
-                for each in () if dry_run else wrong:
-                    await db.execute(_CORRECT, each.tenant, each.found)
-                return wrong
+            await db.execute(LOCK)
+            rows = await db.fetch(_WRONG)
+            wrong = [Correction(tenant=t, counted=c, found=f) for t, c, f in rows]
+            for each in () if dry_run else wrong:
+                await db.execute(_CORRECT, each.tenant, each.found)
+            return wrong
 
-        return await self._database.read(work)
+        return await self._database.write(work, again=dry_run)
 
 
 async def _quota(db: Connection, tenant: str) -> Quota:

@@ -61,46 +61,44 @@ class PostgresTokens:
 
     async def create(self, draft: Draft, request: RequestId | None = None) -> bytes:
         async def work(db: Connection) -> bytes:
-            async with db.transaction():
-                now = await self._locked(db)
-                answer = await self._answered(db, request, now)
-                if answer is None:
-                    beside = await _beside(db, draft.token, now)
-                    token, answer = created(draft, beside, now)
-                    await db.execute(_INSERT, *token)
-                    await _remember(db, request, now, answer)
-                key = draft.token.tenant, draft.token.id
-                await db.execute(_KEEP_HASH, draft.hash, now, *key, made_at(answer))
-                await db.execute(_DROP_HASHES, *key, MOST_HASHES)
-                return answer
+            now = await self._locked(db)
+            answer = await self._answered(db, request, now)
+            if answer is None:
+                beside = await _beside(db, draft.token, now)
+                token, answer = created(draft, beside, now)
+                await db.execute(_INSERT, *token)
+                await _remember(db, request, now, answer)
+            key = draft.token.tenant, draft.token.id
+            await db.execute(_KEEP_HASH, draft.hash, now, *key, made_at(answer))
+            await db.execute(_DROP_HASHES, *key, MOST_HASHES)
+            return answer
 
-        return await self._database.read(work)
+        return await self._database.write(work, again=request is not None)
 
     async def change(
         self, tenant: str, id_: str, change: TokenChange, request: RequestId | None = None
     ) -> bytes:
         async def work(db: Connection) -> bytes:
-            async with db.transaction():
-                now = await self._locked(db)
-                answer = await self._answered(db, request, now)
-                if answer is not None:
-                    return answer
-                row = await db.fetchrow(_FIND, tenant, id_)
-                wanted, answer = change(Token(*row) if row else None, now)
-                await db.execute(
-                    "UPDATE token SET revoke_time = $3 WHERE tenant = $1 AND id = $2",
-                    tenant,
-                    id_,
-                    wanted.revoke_time,
-                )
-                if wanted.revoke_time:
-                    await db.execute(
-                        "DELETE FROM token_hash WHERE tenant = $1 AND id = $2", tenant, id_
-                    )
-                await _remember(db, request, now, answer)
+            now = await self._locked(db)
+            answer = await self._answered(db, request, now)
+            if answer is not None:
                 return answer
+            row = await db.fetchrow(_FIND, tenant, id_)
+            wanted, answer = change(Token(*row) if row else None, now)
+            await db.execute(
+                "UPDATE token SET revoke_time = $3 WHERE tenant = $1 AND id = $2",
+                tenant,
+                id_,
+                wanted.revoke_time,
+            )
+            if wanted.revoke_time:
+                await db.execute(
+                    "DELETE FROM token_hash WHERE tenant = $1 AND id = $2", tenant, id_
+                )
+            await _remember(db, request, now, answer)
+            return answer
 
-        return await self._database.read(work)
+        return await self._database.write(work, again=request is not None)
 
     async def page(self, tenant: str, after: str, limit: int, *, ended: bool) -> list[Token]:
         values: list[Any] = [tenant, after, limit]
