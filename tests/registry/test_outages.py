@@ -210,6 +210,34 @@ async def test_who_follows_what_a_standby_never_had_begins_anew(
             await each.aclose()
 
 
+async def test_when_all_connections_are_in_use_none_is_thrown_away(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not dead: to connect anew is the last that a database with much to do needs."""
+    held, free = [asyncio.Event() for _ in range(12)], asyncio.Event()
+    database = Database(url)
+
+    async def hold(db: asyncpg.Connection, began: asyncio.Event) -> int:
+        began.set()
+        await free.wait()
+        return int(await db.fetchval("SELECT pg_backend_pid()"))
+
+    async with database.pool():
+        holding = [
+            asyncio.create_task(database.read(lambda db, began=began: hold(db, began)))
+            for began in held
+        ]
+        for began in held:
+            await began.wait()
+        monkeypatch.setattr("services.registry.postgres.database.CONNECT_TIMEOUT", 0.1)
+        with pytest.raises(DatabaseUnavailable):
+            await database.read(lambda db: db.fetchval("SELECT 1"))
+        monkeypatch.undo()
+        free.set()
+        pids = await asyncio.gather(*holding)
+        assert await database.read(lambda db: db.fetchval("SELECT pg_backend_pid()")) in pids
+
+
 async def test_data_that_the_database_refuses_fail_alone(url: str) -> None:
     bad = key(1)._replace(name="environments/\0")
     async with PostgresStore.open(url) as store:

@@ -159,8 +159,12 @@ class Database:
         await self._pool.expire_connections()
 
     async def acquire(self) -> Any:
-        """A connection of the pool; to be released."""
-        return await self._pool.acquire(timeout=CONNECT_TIMEOUT)
+        """A connection of the pool; to be released. Raises `DatabaseUnavailable` when none comes
+        free, for which those in use are not to blame."""
+        try:
+            return await self._pool.acquire(timeout=CONNECT_TIMEOUT)
+        except TimeoutError as error:
+            raise unavailable(error) from error
 
     async def release(self, connection: Any) -> None:
         """Give it back. The pool throws it away if it is of no use any more."""
