@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar, Final
 
-from servicekit.config import ByteSize, ServerConfig
+from servicekit.config import ByteSize, ConfigError, ServerConfig
 from servicekit.quota import Limits
 
 _SCHEMES: Final = ("postgresql://", "postgres://")
@@ -50,6 +50,20 @@ class Config(ServerConfig):
 
     audit_age: timedelta = timedelta(days=90)
     """How long entries of the audit log are kept."""
+
+    def __post_init__(self) -> None:
+        ServerConfig.__post_init__(self)  # super() does not work in a class with slots.
+        problems = [
+            f"{self.name_of(name)}: less than 0; 0 is any number"
+            for name in ("quota_workspaces", "quota_active_environments", "quota_executions")
+            if getattr(self, name) < 0
+        ]
+        if self.history_revisions < 0:
+            problems.append(f"{self.name_of('history_revisions')}: less than 0")
+        if not self.heartbeat:
+            problems.append(f"{self.name_of('heartbeat')}: not more than 0")
+        if problems:
+            raise ConfigError("\n".join(problems))
 
     @property
     def quota(self) -> Limits:

@@ -134,6 +134,19 @@ async def test_how_it_ended_takes_the_place_of_what_began(log: Log, clock: Clock
     assert await log.all() == [later, ended]
 
 
+async def test_one_that_comes_twice_at_once_is_kept_once(log: Log) -> None:
+    begun = log.entry(code="UNKNOWN")
+    ended, late = AuditEntry(), AuditEntry()
+    for each, code in ((ended, "ABORTED"), (late, "OK")):
+        each.CopyFrom(begun)
+        each.code = code
+    other = log.entry()
+    assert await log.append(begun, ended, other, late, begun) == 2
+    assert sorted((each.id, each.code) for each in await log.all()) == sorted(
+        (each.id, each.code) for each in (ended, other)
+    )
+
+
 @pytest.mark.parametrize("data", [b"\xff", b"x" * 5000, AuditEntry(id="a").SerializeToString()])
 async def test_what_is_no_entry_is_refused(channel: grpc.aio.Channel, data: bytes) -> None:
     registry_ = RegistryServiceStub(channel)
