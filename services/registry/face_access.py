@@ -18,7 +18,7 @@ from services.registry.rules import digest
 from services.registry.store import RequestId
 from services.registry.tokens import NAMES, Tokens, draft, revoked
 from services.registry.tokens import message as token_message
-from services.registry.trail import Entry, Place, Trail, Wanted
+from services.registry.trail import Entry, Place, Trail, Wanted, each_once
 
 _DEFAULT_PAGE: Final = 100
 _MAX_PAGE: Final = 1000
@@ -122,7 +122,8 @@ class AuditServicer(AuditServiceServicer):
     async def AppendAuditEntries(
         self, request: audit_pb2.AppendAuditEntriesRequest, context: Context
     ) -> audit_pb2.AppendAuditEntriesResponse:
-        appended = await self._trail.append([Entry.of(each) for each in request.entries])
+        entries = each_once(map(Entry.of, request.entries))
+        appended = await self._trail.append(entries)
         return audit_pb2.AppendAuditEntriesResponse(appended=appended)
 
     async def ListAuditEntries(

@@ -48,6 +48,16 @@ TOLD: Final = (
 keeps its place in the list, so that pages hold still."""
 
 
+def each_once(entries: Iterable[Entry]) -> list[Entry]:
+    """Of several with one id the first that tells how it ended, else the first."""
+    kept: dict[str, Entry] = {}
+    for entry in entries:
+        before = kept.get(entry.id)
+        if before is None or (before.code == UNKNOWN and entry.code != UNKNOWN):
+            kept[entry.id] = entry
+    return list(kept.values())
+
+
 class Place(NamedTuple):
     """Of an entry in the list: pages begin below one."""
 
@@ -115,7 +125,7 @@ class Trail(Protocol):
 
     async def append(self, entries: Sequence[Entry]) -> int:
         """Keep those whose id is not here yet, or with `UNKNOWN` only, in the place of which
-        comes how it ended. Returns how many, once they are durable."""
+        comes how it ended. Each has an id of its own. Returns how many, once they are durable."""
         ...
 
     async def page(self, wanted: Wanted, below: Place | None, limit: int) -> Found:
