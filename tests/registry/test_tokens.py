@@ -95,6 +95,12 @@ async def test_a_token_is_found_by_its_hash_with_what_it_may(tokens: Tokens, clo
     assert await tokens.valid(first, other, secret()) == {first, other}
 
 
+async def test_a_description_that_a_database_cannot_keep_is_refused(tokens: Tokens) -> None:
+    with refused(*INVALID):
+        await tokens.create(description="for\0CI")
+    assert await tokens.ids(ended=True) == []
+
+
 async def test_it_ends_exactly_when_it_expires(tokens: Tokens, clock: Clock) -> None:
     hash_ = secret()
     await tokens.create("bot", hash_, ttl=10)

@@ -29,7 +29,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63ove/registry/v1/access.proto\x12\x10\x63ove.registry.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1d\x63ove/options/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x03\n\x05Token\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12/\n\x04role\x18\x03 \x01(\x0e\x32\x15.cove.options.v1.RoleB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12L\n\tworkspace\x18\x04 \x01(\tB9\xbaH6r12/^workspaces/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\xd8\x01\x01\x12\x15\n\rworkspace_uid\x18\x05 \x01(\t\x12\x1d\n\x0b\x64\x65scription\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12:\n\x03ttl\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\x0c\"\x06\x08\x80\x86\xb0\x96\x01\x32\x02\x08\x01\x12\x0f\n\x07\x63reator\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\"\xe7\x01\n\x05Quota\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12-\n\x06limits\x18\x02 \x01(\x0b\x32\x1d.cove.registry.v1.QuotaLimits\x12\x37\n\x10\x65\x66\x66\x65\x63tive_limits\x18\x03 \x01(\x0b\x32\x1d.cove.registry.v1.QuotaLimits\x12\'\n\x03use\x18\x04 \x01(\x0b\x32\x1a.cove.registry.v1.QuotaUse\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\"\xae\x01\n\x0bQuotaLimits\x12$\n\nworkspaces\x18\x01 \x01(\x03\x42\x10\xbaH\r\"\x0b(\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12-\n\x13\x61\x63tive_environments\x18\x02 \x01(\x03\x42\x10\xbaH\r\"\x0b(\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12$\n\nexecutions\x18\x03 \x01(\x03\x42\x10\xbaH\r\"\x0b(\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12$\n\ndisk_bytes\x18\x04 \x01(\x03\x42\x10\xbaH\r\"\x0b(\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\"\xf3\x01\n\x08QuotaUse\x12\x17\n\nworkspaces\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12 \n\x13\x61\x63tive_environments\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x17\n\nexecutions\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x17\n\ndisk_bytes\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x35\n\x11\x64isk_measure_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\r\n\x0b_workspacesB\x16\n\x14_active_environmentsB\r\n\x0b_executionsB\r\n\x0b_disk_bytes\"+\n\x0fGetQuotaRequest\x12\x18\n\x06tenant\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\":\n\x10GetQuotaResponse\x12&\n\x05quota\x18\x01 \x01(\x0b\x32\x17.cove.registry.v1.Quota\"\xb8\x01\n\x12UpdateQuotaRequest\x12\x18\n\x06tenant\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12.\n\x05quota\x18\x02 \x01(\x0b\x32\x17.cove.registry.v1.QuotaB\x06\xbaH\x03\xc8\x01\x01\x12\x37\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"=\n\x13UpdateQuotaResponse\x12&\n\x05quota\x18\x01 \x01(\x0b\x32\x17.cove.registry.v1.Quota\"M\n\x11ListQuotasRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"i\n\x12ListQuotasResponse\x12\'\n\x06quotas\x18\x01 \x03(\x0b\x32\x17.cove.registry.v1.Quota\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"\'\n\x14RecountQuotasRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\"\x9e\x01\n\x15RecountQuotasResponse\x12G\n\x0b\x63orrections\x18\x01 \x03(\x0b\x32\x32.cove.registry.v1.RecountQuotasResponse.Correction\x1a<\n\nCorrection\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07\x63ounted\x18\x02 \x01(\x03\x12\r\n\x05\x66ound\x18\x03 \x01(\x03\"\xbb\x01\n\x12\x43reateTokenRequest\x12=\n\x08token_id\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\x12.\n\x05token\x18\x02 \x01(\x0b\x32\x17.cove.registry.v1.TokenB\x06\xbaH\x03\xc8\x01\x01\x12\x15\n\x04hash\x18\x03 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"=\n\x13\x43reateTokenResponse\x12&\n\x05token\x18\x01 \x01(\x0b\x32\x17.cove.registry.v1.Token\"a\n\x11ListTokensRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x12\n\nshow_ended\x18\x03 \x01(\x08\"i\n\x12ListTokensResponse\x12\'\n\x06tokens\x18\x01 \x03(\x0b\x32\x17.cove.registry.v1.Token\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"\x8e\x01\n\x12RevokeTokenRequest\x12@\n\x04name\x18\x01 \x01(\tB2\xbaH/r-2+^tokens/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"=\n\x13RevokeTokenResponse\x12&\n\x05token\x18\x01 \x01(\x0b\x32\x17.cove.registry.v1.Token\"6\n\x13LookUpTokensRequest\x12\x1f\n\x06hashes\x18\x01 \x03(\x0c\x42\x0f\xbaH\x0c\x92\x01\t\x10\xe8\x07\"\x04z\x02h \"\xc0\x01\n\x14LookUpTokensResponse\x12;\n\x05\x66ound\x18\x01 \x03(\x0b\x32,.cove.registry.v1.LookUpTokensResponse.Found\x1ak\n\x05\x46ound\x12\x0c\n\x04hash\x18\x01 \x01(\x0c\x12&\n\x05token\x18\x02 \x01(\x0b\x32\x17.cove.registry.v1.Token\x12,\n\tremaining\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration2\xc1\x06\n\rAccessService\x12\\\n\x08GetQuota\x12!.cove.registry.v1.GetQuotaRequest\x1a\".cove.registry.v1.GetQuotaResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x12\x65\n\x0bUpdateQuota\x12$.cove.registry.v1.UpdateQuotaRequest\x1a%.cove.registry.v1.UpdateQuotaResponse\"\t\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x12\x62\n\nListQuotas\x12#.cove.registry.v1.ListQuotasRequest\x1a$.cove.registry.v1.ListQuotasResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x12k\n\rRecountQuotas\x12&.cove.registry.v1.RecountQuotasRequest\x1a\'.cove.registry.v1.RecountQuotasResponse\"\t\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x12\x65\n\x0b\x43reateToken\x12$.cove.registry.v1.CreateTokenRequest\x1a%.cove.registry.v1.CreateTokenResponse\"\t\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x12\x62\n\nListTokens\x12#.cove.registry.v1.ListTokensRequest\x1a$.cove.registry.v1.ListTokensResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x12\x65\n\x0bRevokeToken\x12$.cove.registry.v1.RevokeTokenRequest\x1a%.cove.registry.v1.RevokeTokenResponse\"\t\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x12h\n\x0cLookUpTokens\x12%.cove.registry.v1.LookUpTokensRequest\x1a&.cove.registry.v1.LookUpTokensResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63ove/registry/v1/access.proto\x12\x10\x63ove.registry.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1d\x63ove/options/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd4\x03\n\x05Token\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12/\n\x04role\x18\x03 \x01(\x0e\x32\x15.cove.options.v1.RoleB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12L\n\tworkspace\x18\x04 \x01(\tB9\xbaH6r12/^workspaces/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\xd8\x01\x01\x12\x15\n\rworkspace_uid\x18\x05 \x01(\t\x12)\n\x0b\x64\x65scription\x18\x06 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x02\x32\n^[^\\x00]*$\x12:\n\x03ttl\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\x0c\"\x06\x08\x80\x86\xb0\x96\x01\x32\x02\x08\x01\x12\x0f\n\x07\x63reator\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\"\xe7\x01\n\x05Quota\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12-\n\x06limits\x18\x02 \x01(\x0b\x32\x1d.cove.registry.v1.QuotaLimits\x12\x37\n\x10\x65\x66\x66\x65\x63tive_limits\x18\x03 \x01(\x0b\x32\x1d.cove.registry.v1.QuotaLimits\x12\'\n\x03use\x18\x04 \x01(\x0b\x32\x1a.cove.registry.v1.QuotaUse\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\"\xae\x01\n\x0bQuotaLimits\x12$\n\nworkspaces\x18\x01 \x01(\x03\x42\x10\xbaH\r\"\x0b(\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12-\n\x13\x61\x63tive_environments\x18\x02 \x01(\x03\x42\x10\xbaH\r\"\x0b(\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12$\n\nexecutions\x18\x03 \x01(\x03\x42\x10\xbaH\r\"\x0b(\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12$\n\ndisk_bytes\x18\x04 \x01(\x03\x42\x10\xbaH\r\"\x0b(\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\"\xf3\x01\n\x08QuotaUse\x12\x17\n\nworkspaces\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12 \n\x13\x61\x63tive_environments\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x17\n\nexecutions\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x17\n\ndisk_bytes\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x35\n\x11\x64isk_measure_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\r\n\x0b_workspacesB\x16\n\x14_active_environmentsB\r\n\x0b_executionsB\r\n\x0b_disk_bytes\"+\n\x0fGetQuotaRequest\x12\x18\n\x06tenant\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\":\n\x10GetQuotaResponse\x12&\n\x05quota\x18\x01 \x01(\x0b\x32\x17.cove.registry.v1.Quota\"\xb8\x01\n\x12UpdateQuotaRequest\x12\x18\n\x06tenant\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12.\n\x05quota\x18\x02 \x01(\x0b\x32\x17.cove.registry.v1.QuotaB\x06\xbaH\x03\xc8\x01\x01\x12\x37\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"=\n\x13UpdateQuotaResponse\x12&\n\x05quota\x18\x01 \x01(\x0b\x32\x17.cove.registry.v1.Quota\"M\n\x11ListQuotasRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"i\n\x12ListQuotasResponse\x12\'\n\x06quotas\x18\x01 \x03(\x0b\x32\x17.cove.registry.v1.Quota\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"\'\n\x14RecountQuotasRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\"\x9e\x01\n\x15RecountQuotasResponse\x12G\n\x0b\x63orrections\x18\x01 \x03(\x0b\x32\x32.cove.registry.v1.RecountQuotasResponse.Correction\x1a<\n\nCorrection\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07\x63ounted\x18\x02 \x01(\x03\x12\r\n\x05\x66ound\x18\x03 \x01(\x03\"\xbb\x01\n\x12\x43reateTokenRequest\x12=\n\x08token_id\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\x12.\n\x05token\x18\x02 \x01(\x0b\x32\x17.cove.registry.v1.TokenB\x06\xbaH\x03\xc8\x01\x01\x12\x15\n\x04hash\x18\x03 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"=\n\x13\x43reateTokenResponse\x12&\n\x05token\x18\x01 \x01(\x0b\x32\x17.cove.registry.v1.Token\"a\n\x11ListTokensRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x12\n\nshow_ended\x18\x03 \x01(\x08\"i\n\x12ListTokensResponse\x12\'\n\x06tokens\x18\x01 \x03(\x0b\x32\x17.cove.registry.v1.Token\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"\x8e\x01\n\x12RevokeTokenRequest\x12@\n\x04name\x18\x01 \x01(\tB2\xbaH/r-2+^tokens/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"=\n\x13RevokeTokenResponse\x12&\n\x05token\x18\x01 \x01(\x0b\x32\x17.cove.registry.v1.Token\"6\n\x13LookUpTokensRequest\x12\x1f\n\x06hashes\x18\x01 \x03(\x0c\x42\x0f\xbaH\x0c\x92\x01\t\x10\xe8\x07\"\x04z\x02h \"\xc0\x01\n\x14LookUpTokensResponse\x12;\n\x05\x66ound\x18\x01 \x03(\x0b\x32,.cove.registry.v1.LookUpTokensResponse.Found\x1ak\n\x05\x46ound\x12\x0c\n\x04hash\x18\x01 \x01(\x0c\x12&\n\x05token\x18\x02 \x01(\x0b\x32\x17.cove.registry.v1.Token\x12,\n\tremaining\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration2\xc1\x06\n\rAccessService\x12\\\n\x08GetQuota\x12!.cove.registry.v1.GetQuotaRequest\x1a\".cove.registry.v1.GetQuotaResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x12\x65\n\x0bUpdateQuota\x12$.cove.registry.v1.UpdateQuotaRequest\x1a%.cove.registry.v1.UpdateQuotaResponse\"\t\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x12\x62\n\nListQuotas\x12#.cove.registry.v1.ListQuotasRequest\x1a$.cove.registry.v1.ListQuotasResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x12k\n\rRecountQuotas\x12&.cove.registry.v1.RecountQuotasRequest\x1a\'.cove.registry.v1.RecountQuotasResponse\"\t\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x12\x65\n\x0b\x43reateToken\x12$.cove.registry.v1.CreateTokenRequest\x1a%.cove.registry.v1.CreateTokenResponse\"\t\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x12\x62\n\nListTokens\x12#.cove.registry.v1.ListTokensRequest\x1a$.cove.registry.v1.ListTokensResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x12\x65\n\x0bRevokeToken\x12$.cove.registry.v1.RevokeTokenRequest\x1a%.cove.registry.v1.RevokeTokenResponse\"\t\x90\x02\x02\x8a\xe4\x19\x02\x08\x04\x12h\n\x0cLookUpTokens\x12%.cove.registry.v1.LookUpTokensRequest\x1a&.cove.registry.v1.LookUpTokensResponse\"\t\x90\x02\x01\x8a\xe4\x19\x02\x08\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,7 +41,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOKEN'].fields_by_name['workspace']._loaded_options = None
   _globals['_TOKEN'].fields_by_name['workspace']._serialized_options = b'\272H6r12/^workspaces/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\330\001\001'
   _globals['_TOKEN'].fields_by_name['description']._loaded_options = None
-  _globals['_TOKEN'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_TOKEN'].fields_by_name['description']._serialized_options = b'\272H\021r\017\030\200\0022\n^[^\\x00]*$'
   _globals['_TOKEN'].fields_by_name['ttl']._loaded_options = None
   _globals['_TOKEN'].fields_by_name['ttl']._serialized_options = b'\272H\017\252\001\014\"\006\010\200\206\260\226\0012\002\010\001'
   _globals['_QUOTALIMITS'].fields_by_name['workspaces']._loaded_options = None
@@ -103,49 +103,49 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACCESSSERVICE'].methods_by_name['LookUpTokens']._loaded_options = None
   _globals['_ACCESSSERVICE'].methods_by_name['LookUpTokens']._serialized_options = b'\220\002\001\212\344\031\002\010\004'
   _globals['_TOKEN']._serialized_start=211
-  _globals['_TOKEN']._serialized_end=667
-  _globals['_QUOTA']._serialized_start=670
-  _globals['_QUOTA']._serialized_end=901
-  _globals['_QUOTALIMITS']._serialized_start=904
-  _globals['_QUOTALIMITS']._serialized_end=1078
-  _globals['_QUOTAUSE']._serialized_start=1081
-  _globals['_QUOTAUSE']._serialized_end=1324
-  _globals['_GETQUOTAREQUEST']._serialized_start=1326
-  _globals['_GETQUOTAREQUEST']._serialized_end=1369
-  _globals['_GETQUOTARESPONSE']._serialized_start=1371
-  _globals['_GETQUOTARESPONSE']._serialized_end=1429
-  _globals['_UPDATEQUOTAREQUEST']._serialized_start=1432
-  _globals['_UPDATEQUOTAREQUEST']._serialized_end=1616
-  _globals['_UPDATEQUOTARESPONSE']._serialized_start=1618
-  _globals['_UPDATEQUOTARESPONSE']._serialized_end=1679
-  _globals['_LISTQUOTASREQUEST']._serialized_start=1681
-  _globals['_LISTQUOTASREQUEST']._serialized_end=1758
-  _globals['_LISTQUOTASRESPONSE']._serialized_start=1760
-  _globals['_LISTQUOTASRESPONSE']._serialized_end=1865
-  _globals['_RECOUNTQUOTASREQUEST']._serialized_start=1867
-  _globals['_RECOUNTQUOTASREQUEST']._serialized_end=1906
-  _globals['_RECOUNTQUOTASRESPONSE']._serialized_start=1909
-  _globals['_RECOUNTQUOTASRESPONSE']._serialized_end=2067
-  _globals['_RECOUNTQUOTASRESPONSE_CORRECTION']._serialized_start=2007
-  _globals['_RECOUNTQUOTASRESPONSE_CORRECTION']._serialized_end=2067
-  _globals['_CREATETOKENREQUEST']._serialized_start=2070
-  _globals['_CREATETOKENREQUEST']._serialized_end=2257
-  _globals['_CREATETOKENRESPONSE']._serialized_start=2259
-  _globals['_CREATETOKENRESPONSE']._serialized_end=2320
-  _globals['_LISTTOKENSREQUEST']._serialized_start=2322
-  _globals['_LISTTOKENSREQUEST']._serialized_end=2419
-  _globals['_LISTTOKENSRESPONSE']._serialized_start=2421
-  _globals['_LISTTOKENSRESPONSE']._serialized_end=2526
-  _globals['_REVOKETOKENREQUEST']._serialized_start=2529
-  _globals['_REVOKETOKENREQUEST']._serialized_end=2671
-  _globals['_REVOKETOKENRESPONSE']._serialized_start=2673
-  _globals['_REVOKETOKENRESPONSE']._serialized_end=2734
-  _globals['_LOOKUPTOKENSREQUEST']._serialized_start=2736
-  _globals['_LOOKUPTOKENSREQUEST']._serialized_end=2790
-  _globals['_LOOKUPTOKENSRESPONSE']._serialized_start=2793
-  _globals['_LOOKUPTOKENSRESPONSE']._serialized_end=2985
-  _globals['_LOOKUPTOKENSRESPONSE_FOUND']._serialized_start=2878
-  _globals['_LOOKUPTOKENSRESPONSE_FOUND']._serialized_end=2985
-  _globals['_ACCESSSERVICE']._serialized_start=2988
-  _globals['_ACCESSSERVICE']._serialized_end=3821
+  _globals['_TOKEN']._serialized_end=679
+  _globals['_QUOTA']._serialized_start=682
+  _globals['_QUOTA']._serialized_end=913
+  _globals['_QUOTALIMITS']._serialized_start=916
+  _globals['_QUOTALIMITS']._serialized_end=1090
+  _globals['_QUOTAUSE']._serialized_start=1093
+  _globals['_QUOTAUSE']._serialized_end=1336
+  _globals['_GETQUOTAREQUEST']._serialized_start=1338
+  _globals['_GETQUOTAREQUEST']._serialized_end=1381
+  _globals['_GETQUOTARESPONSE']._serialized_start=1383
+  _globals['_GETQUOTARESPONSE']._serialized_end=1441
+  _globals['_UPDATEQUOTAREQUEST']._serialized_start=1444
+  _globals['_UPDATEQUOTAREQUEST']._serialized_end=1628
+  _globals['_UPDATEQUOTARESPONSE']._serialized_start=1630
+  _globals['_UPDATEQUOTARESPONSE']._serialized_end=1691
+  _globals['_LISTQUOTASREQUEST']._serialized_start=1693
+  _globals['_LISTQUOTASREQUEST']._serialized_end=1770
+  _globals['_LISTQUOTASRESPONSE']._serialized_start=1772
+  _globals['_LISTQUOTASRESPONSE']._serialized_end=1877
+  _globals['_RECOUNTQUOTASREQUEST']._serialized_start=1879
+  _globals['_RECOUNTQUOTASREQUEST']._serialized_end=1918
+  _globals['_RECOUNTQUOTASRESPONSE']._serialized_start=1921
+  _globals['_RECOUNTQUOTASRESPONSE']._serialized_end=2079
+  _globals['_RECOUNTQUOTASRESPONSE_CORRECTION']._serialized_start=2019
+  _globals['_RECOUNTQUOTASRESPONSE_CORRECTION']._serialized_end=2079
+  _globals['_CREATETOKENREQUEST']._serialized_start=2082
+  _globals['_CREATETOKENREQUEST']._serialized_end=2269
+  _globals['_CREATETOKENRESPONSE']._serialized_start=2271
+  _globals['_CREATETOKENRESPONSE']._serialized_end=2332
+  _globals['_LISTTOKENSREQUEST']._serialized_start=2334
+  _globals['_LISTTOKENSREQUEST']._serialized_end=2431
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=2433
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=2538
+  _globals['_REVOKETOKENREQUEST']._serialized_start=2541
+  _globals['_REVOKETOKENREQUEST']._serialized_end=2683
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=2685
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=2746
+  _globals['_LOOKUPTOKENSREQUEST']._serialized_start=2748
+  _globals['_LOOKUPTOKENSREQUEST']._serialized_end=2802
+  _globals['_LOOKUPTOKENSRESPONSE']._serialized_start=2805
+  _globals['_LOOKUPTOKENSRESPONSE']._serialized_end=2997
+  _globals['_LOOKUPTOKENSRESPONSE_FOUND']._serialized_start=2890
+  _globals['_LOOKUPTOKENSRESPONSE_FOUND']._serialized_end=2997
+  _globals['_ACCESSSERVICE']._serialized_start=3000
+  _globals['_ACCESSSERVICE']._serialized_end=3833
 # @@protoc_insertion_point(module_scope)
