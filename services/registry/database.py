@@ -5,6 +5,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +14,22 @@ from services.registry.errors import DiskFull, StartError
 from services.registry.migrate import migrations, missing, nanoseconds
 
 T = TypeVar("T")
+
+
+@contextmanager
+def starting(path: Path) -> Iterator[None]:
+    """Tells of what is wrong with the file, and what to do. Raises `StartError`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StartError(
+            f"{path}: {error}: if it is damaged, restore a backup with `cove admin restore`"
+        ) from error
+    except OSError as error:
+        raise StartError(
+            f"{error.filename or path}: {error.strerror}: see to it, or set"
+            " COVE_REGISTRY__DATABASE to another path"
+        ) from error
 
 
 def make_folder(folder: Path) -> None:

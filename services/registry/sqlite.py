@@ -19,7 +19,16 @@ from typing import Final, NamedTuple, Self, TypeVar
 
 from servicekit.quota import NONE, Limits
 from servicekit.room import Room
-from services.registry.database import Connection, commit, connect, decide, finish, lock, migrate
+from services.registry.database import (
+    Connection,
+    commit,
+    connect,
+    decide,
+    finish,
+    lock,
+    migrate,
+    starting,
+)
 from services.registry.errors import EnvironmentNotFound, WatcherTooSlow
 from services.registry.feed import MAX_READ, Event, Feed, fitting
 from services.registry.retention import Retention, ns, sweep
@@ -111,28 +120,29 @@ class SqliteStore:
         """Make the file if absent and bring it to the newest schema.
 
         `limits` are those of a tenant that has none of its own.
-        Raises `StartError` when another process has it or it is too new.
+        Raises `StartError` when another process has it, it is too new, or cannot be used.
         """
         reconnect = partial(connect, path)
         async with AsyncExitStack() as stack:
-            taken = await asyncio.to_thread(lock, path, lock_wait)
-            stack.callback(os.close, taken)
-            room = stack.enter_context(Room.kept(path, _ROOM))
-            writing = stack.enter_context(closing(reconnect()))
-            await asyncio.to_thread(migrate, writing)
-            reading = stack.enter_context(closing(reconnect()))
-            reading.execute("PRAGMA query_only = ON")
-            await asyncio.to_thread(room.keep)
-            store = cls(
-                writing,
-                reading,
-                room=room,
-                connect=reconnect,
-                now=now,
-                retention=retention or Retention(),
-                limits=limits,
-                observe=observe,
-            )
+            with starting(path):
+                taken = await asyncio.to_thread(lock, path, lock_wait)
+                stack.callback(os.close, taken)
+                room = stack.enter_context(Room.kept(path, _ROOM))
+                writing = stack.enter_context(closing(reconnect()))
+                await asyncio.to_thread(migrate, writing)
+                reading = stack.enter_context(closing(reconnect()))
+                reading.execute("PRAGMA query_only = ON")
+                await asyncio.to_thread(room.keep)
+                store = cls(
+                    writing,
+                    reading,
+                    room=room,
+                    connect=reconnect,
+                    now=now,
+                    retention=retention or Retention(),
+                    limits=limits,
+                    observe=observe,
+                )
             stack.callback(store._thread.shutdown)
             stack.push_async_callback(store._writer.close)
             yield store

@@ -20,6 +20,13 @@ def ensure(path: Path) -> None:
 
     One that is given may be read-only. Raises `StartError` when it cannot be the token.
     """
+    try:
+        _make(path)
+    except OSError as error:
+        raise StartError(f"{error.filename or path}: {error.strerror}") from error
+
+
+def _make(path: Path) -> None:
     make_folder(path.parent)
     with contextlib.suppress(FileNotFoundError):
         _close(path)

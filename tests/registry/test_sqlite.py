@@ -32,6 +32,21 @@ async def test_a_folder_that_others_can_enter_is_refused(tmp_path: Path) -> None
     assert folder.stat().st_mode & 0o777 == 0o755
 
 
+@pytest.mark.parametrize("kind", ["garbage", "folder", "nowhere"])
+async def test_what_is_no_database_is_told_with_what_to_do(tmp_path: Path, kind: str) -> None:
+    """Not by a traceback: whoever reads it was called at night."""
+    path = Path("/proc/none/db") if kind == "nowhere" else tmp_path / "db"
+    if kind == "garbage":
+        path.write_bytes(b"no database" * 999)
+    if kind == "folder":
+        path.mkdir()
+    told = "cove admin restore" if kind == "garbage" else "COVE_REGISTRY__DATABASE"
+    with pytest.raises(StartError, match=f"^{path.parent}.*: .*{told}"):
+        async with SqliteStore.open(path):
+            pass
+    assert kind != "garbage" or path.read_bytes() == b"no database" * 999
+
+
 async def test_a_second_registry_is_refused(tmp_path: Path) -> None:
     async with SqliteStore.open(tmp_path / "db"):
         with pytest.raises(StartError, match="another registry"):

@@ -46,6 +46,7 @@ async def test_what_cannot_be_the_token_is_told_at_the_start(
     config: Config, tmp_path: Path
 ) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(ConfigError, match="folder: not a file"):
-        async with registry(replace(config, token_file=tmp_path / "folder")):
-            pass
+    for path, told in ((tmp_path / "folder", "not a file"), (Path("/proc/none/token"), "No such")):
+        with pytest.raises(ConfigError, match=f"^{path.parent}.*: {told}"):
+            async with registry(replace(config, token_file=path)):
+                pass
