@@ -174,6 +174,27 @@ async def test_both_sweep_at_once(pair: tuple[PostgresStore, PostgresStore], clo
     assert await pair[0].span() == Span(50, 50)
 
 
+async def test_who_reads_no_further_keeps_nobody_from_a_snapshot(url: str) -> None:
+    """Each holds a connection; more than there are for it stall, of one tenant and of others."""
+    async with PostgresStore.open(url) as store, AsyncExitStack() as stalled:
+        await store.write(DEMO, put(DEMO))
+        for number in range(14):  # Held for no time at all, and not read.
+            await stalled.enter_async_context(store.snapshot(f"t{number % 2}", limit=0))
+        for _ in range(3):
+            await stalled.enter_async_context(store.snapshot("acme"))
+
+        async def fourth() -> list[str]:
+            async with store.snapshot("acme") as snapshot:
+                return [each.name for each in await snapshot.page(None)]
+
+        waiting = asyncio.create_task(fourth())
+        async with asyncio.timeout(60), store.snapshot("other") as snapshot:
+            assert await snapshot.page(None) == []
+            assert not waiting.done()
+        await stalled.aclose()
+        assert await waiting == [DEMO.name]
+
+
 async def test_time_is_the_databases(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry on a machine whose clock is wrong gives leases as the others do."""
     async with PostgresStore.open(url) as store:

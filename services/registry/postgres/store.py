@@ -43,6 +43,7 @@ _START_WAIT: Final = 30.0
 _KEY_BYTES: Final = 32
 _SNAPSHOT_LIMIT: Final = 30.0
 _SNAPSHOTS: Final = 6
+_SNAPSHOTS_OF_ONE: Final = 3
 
 
 class PostgresStore:
@@ -66,7 +67,7 @@ class PostgresStore:
         self._clock = now
         self._feed = Feed(latest)
         self._follower = Follower(database, channel, self._feed)
-        self._snapshots = Snapshots(database, _SNAPSHOTS)
+        self._snapshots = Snapshots(database, _SNAPSHOTS, _SNAPSHOTS_OF_ONE)
         self._committer = Committer(database, channel, now=now, retention=retention, limits=limits)
         self._writer: Writer[Job, Written] = Writer(
             self._committer.commit, self._publish, observe=observe
