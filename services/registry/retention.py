@@ -42,7 +42,7 @@ def sweep(db: sqlite3.Connection, now: int, retention: Retention) -> int:
         (now - ns(retention.requests_age), PART),
     ).rowcount
     audited = sweep_audit(db, now - ns(retention.audit_age))
-    ended = sweep_tokens(db, now - ns(retention.audit_age))
+    ended = sweep_tokens(db, now, now - ns(retention.audit_age))
     return changes + requests + audited + ended
 
 

@@ -142,14 +142,20 @@ def _change(db: sqlite3.Connection, tenant: str, id_: str, change: TokenChange, 
     return answer
 
 
-def sweep_tokens(db: sqlite3.Connection, before: int) -> int:
-    """Delete a bounded number of tokens that ended before then, or with their workspace."""
-    gone = db.execute(
-        "DELETE FROM token WHERE rowid IN (SELECT t.rowid FROM token t WHERE t.expire_time < ?"
-        " OR (t.revoke_time > 0 AND t.revoke_time < ?) OR (t.workspace_uid != '' AND NOT EXISTS"
-        " (SELECT 1 FROM environment e WHERE e.uid = t.workspace_uid)) LIMIT ?)"
+def sweep_tokens(db: sqlite3.Connection, now: int, before: int) -> int:
+    """Delete a bounded number of tokens that ended before then. A share whose workspace is gone
+    ends now."""
+    lost = db.execute(
+        "UPDATE token SET revoke_time = ? WHERE rowid IN (SELECT t.rowid FROM token t"
+        " WHERE t.workspace_uid != '' AND t.revoke_time = 0 AND NOT EXISTS"
+        " (SELECT 1 FROM environment e WHERE e.uid = t.workspace_uid) LIMIT ?)"
         " RETURNING tenant, id",
+        (now, PART),
+    ).fetchall()
+    gone = db.execute(
+        "DELETE FROM token WHERE rowid IN (SELECT rowid FROM token WHERE expire_time < ?"
+        " OR (revoke_time > 0 AND revoke_time < ?) LIMIT ?) RETURNING tenant, id",
         (before, before, PART),
     ).fetchall()
-    db.executemany("DELETE FROM token_hash WHERE tenant = ? AND id = ?", gone)
-    return len(gone)
+    db.executemany("DELETE FROM token_hash WHERE tenant = ? AND id = ?", lost + gone)
+    return len(lost) + len(gone)

@@ -20,6 +20,7 @@ from services.registry.store import RequestId
 from services.registry.tokens import MOST_HASHES, Draft, Token, revoked
 from tests.registry.caller import Caller, Clock, refused
 from tests.registry.stores import open_store
+from tests.registry.test_store import DEMO, put, remove
 
 EXISTS = grpc.StatusCode.ALREADY_EXISTS, "TOKEN_EXISTS"
 REUSED = grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"
@@ -254,6 +255,31 @@ async def test_a_late_retry_opens_no_other_token_that_got_the_id(database: str) 
         assert await store.tokens.create(late, request) == answer
         found = await store.tokens.valid([first.hash, other.hash, late.hash])
         assert [each.hash for each in found] == [other.hash]
+
+
+async def test_the_id_of_a_share_is_nobody_elses_while_the_audit_log_names_it(
+    database: str, clock: Clock
+) -> None:
+    """Its workspace may be long gone: what `token:ci` did was not done by another `ci`."""
+    retention = Retention(audit_age=timedelta(days=1))
+    async with open_store(database, now=clock, retention=retention) as store:
+
+        async def swept() -> list[str]:
+            while await store.sweep():
+                pass
+            return [each.id for each in await store.tokens.page("acme", "", 9, ended=True)]
+
+        await store.write(DEMO, put(DEMO, uid="u"))
+        share = Token("acme", "ci", Role.ROLE_READER, DEMO.name, "u", "", "ada")
+        draft = Draft(token=share, lifetime=10**9 * 86_400 * 300, hash=secret())
+        await store.tokens.create(draft)
+        await store.write(DEMO, remove)
+        assert await swept() == ["ci"]
+        assert await store.tokens.valid([draft.hash]) == []
+        clock.move(23 * 3600)
+        assert await swept() == ["ci"]
+        clock.move(2 * 3600)
+        assert await swept() == []
 
 
 async def test_they_are_listed_page_by_page(tokens: Tokens) -> None:

@@ -203,7 +203,7 @@ class PostgresStore:
             PART,
         )
         audited = await sweep_audit(db, now - ns(self._retention.audit_age))
-        ended = await sweep_tokens(db, now - ns(self._retention.audit_age))
+        ended = await sweep_tokens(db, now, now - ns(self._retention.audit_age))
         return audited + ended + sum(int(each.split()[1]) for each in (changes, requests))
 
     async def secret(self, name: str) -> bytes:

@@ -149,16 +149,24 @@ async def _beside(db: Connection, token: Token, now: int) -> Beside:
     )
 
 
-async def sweep_tokens(db: Connection, before: int) -> int:
+async def sweep_tokens(db: Connection, now: int, before: int) -> int:
     """As in SQLite. In the caller's transaction."""
-    rows = await db.fetch(
-        "DELETE FROM token WHERE ctid IN (SELECT t.ctid FROM token t WHERE t.expire_time < $1"
-        " OR (t.revoke_time > 0 AND t.revoke_time < $1) OR (t.workspace_uid != '' AND NOT EXISTS"
-        " (SELECT 1 FROM environment e WHERE e.uid = t.workspace_uid)) LIMIT $2)"
+    lost = await db.fetch(
+        "UPDATE token SET revoke_time = $1 WHERE ctid IN (SELECT t.ctid FROM token t"
+        " WHERE t.workspace_uid != '' AND t.revoke_time = 0 AND NOT EXISTS"
+        " (SELECT 1 FROM environment e WHERE e.uid = t.workspace_uid) LIMIT $2)"
         " RETURNING tenant, id",
+        now,
+        PART,
+    )
+    gone = await db.fetch(
+        "DELETE FROM token WHERE ctid IN (SELECT ctid FROM token WHERE expire_time < $1"
+        " OR (revoke_time > 0 AND revoke_time < $1) LIMIT $2) RETURNING tenant, id",
         before,
         PART,
     )
-    for row in rows:
-        await db.execute("DELETE FROM token_hash WHERE tenant = $1 AND id = $2", row[0], row[1])
+    rows = [*lost, *gone]
+    await db.executemany(
+        "DELETE FROM token_hash WHERE tenant = $1 AND id = $2", [tuple(row) for row in rows]
+    )
     return len(rows)

@@ -74,7 +74,7 @@ class Token(_message.Message):
 
     @_builtins.property
     def revoke_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was revoked; unset: it was not. Output only."""
+        """When it was revoked, or found to be of a workspace that is gone; unset: neither. Output only."""
 
     def __init__(
         self,
