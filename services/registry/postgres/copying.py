@@ -55,6 +55,8 @@ async def copy(url: str, target: Path, *, history: bool = False) -> None:
         with closing(writing(target)) as db:
             db.execute("PRAGMA synchronous = OFF")  # Nobody needs it when this is killed.
             migrate(db)
+            # It locks nothing, and the disk that it writes to may be slow.
+            await connection.execute("SET idle_in_transaction_session_timeout = 0")
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 await _check_version(connection)
                 for table in TABLES:
