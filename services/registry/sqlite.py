@@ -12,7 +12,13 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    closing,
+    suppress,
+)
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, Self, TypeVar
@@ -29,11 +35,12 @@ from services.registry.database import (
     migrate,
     starting,
 )
-from services.registry.errors import EnvironmentNotFound, WatcherTooSlow
-from services.registry.feed import MAX_READ, Event, Feed, fitting
+from services.registry.errors import EnvironmentNotFound
+from services.registry.feed import Event, Feed, fitting
 from services.registry.retention import Retention, ns, sweep
 from services.registry.selecting import CENSUS, HISTORY, PLACEHOLDER, statement
 from services.registry.sqlite_rows import COLUMNS, apply, find, page_of, remember
+from services.registry.sqlite_snapshot import SqliteSnapshot, snapshot
 from services.registry.sqlite_tenants import SqliteQuotas, SqliteTrail, append
 from services.registry.sqlite_tokens import SqliteTokens
 from services.registry.store import (
@@ -60,7 +67,6 @@ _LOCK_WAIT: Final = 5.0
 _ROOM: Final = 8 << 20
 """Enough for some thousand deletes on a full disk."""
 _KEY_BYTES: Final = 32
-_SNAPSHOT_PAGE: Final = 256
 _SNAPSHOT_LIMIT: Final = 30.0
 
 _ON_THE_LOOP: Final = 64
@@ -253,19 +259,11 @@ class SqliteStore:
         with closing(rows):
             return fitting(map(Event._make, rows))
 
-    @asynccontextmanager
-    async def snapshot(
+    def snapshot(
         self, tenant: str | None, *, limit: float = _SNAPSHOT_LIMIT
-    ) -> AsyncIterator["SqliteSnapshot"]:
+    ) -> AbstractAsyncContextManager[SqliteSnapshot]:
         """Holds the database at one revision, for at most `limit` seconds."""
-        with closing(self._connect()) as db:
-            # As long as it is held, the WAL cannot be reset: a reader who stalls
-            # must not fill the disk.
-            timer = asyncio.get_running_loop().call_later(limit, db.close)
-            try:
-                yield SqliteSnapshot(db, tenant)
-            finally:
-                timer.cancel()
+        return snapshot(self._connect, tenant, limit)
 
     async def sweep(self) -> int:
         await asyncio.to_thread(self._room.keep)
@@ -307,21 +305,3 @@ class SqliteStore:
 
     def _publish(self, written: Sequence[Written]) -> None:
         self._feed.publish([event for each in written for event in each.events])
-
-
-class SqliteSnapshot:
-    def __init__(self, db: sqlite3.Connection, tenant: str | None) -> None:
-        db.execute("BEGIN")  # The first read fixes what all others see.
-        (self.revision,) = db.execute("SELECT latest FROM counter").fetchone()
-        self._db = db
-        self._tenant = tenant
-
-    async def page(self, after: Key | None) -> list[Record]:
-        place = Place(*after) if after else None
-        query, values = statement(COLUMNS, self._tenant, place, (), BY_NAME, _SNAPSHOT_PAGE)
-        try:
-            rows = self._db.execute(query.replace(PLACEHOLDER, "?"), values)
-            with closing(rows):
-                return page_of(rows, _SNAPSHOT_PAGE, MAX_READ).records
-        except sqlite3.ProgrammingError:  # Closed by the timer.
-            raise WatcherTooSlow("the snapshot was read too slowly") from None

@@ -10,6 +10,7 @@ import pytest
 from services.registry.database import commit, connect, migrate
 from services.registry.errors import DiskFull, StartError
 from services.registry.sqlite import SqliteStore
+from services.registry.store import Key
 from tests.registry.test_store import DEMO, Refusal, put
 
 
@@ -52,6 +53,21 @@ async def test_a_second_registry_is_refused(tmp_path: Path) -> None:
         with pytest.raises(StartError, match="another registry"):
             async with SqliteStore.open(tmp_path / "db", lock_wait=0):
                 pass
+
+
+async def test_a_snapshot_that_was_read_holds_the_log_no_longer_than_that(tmp_path: Path) -> None:
+    """However slow whoever reads it is then: as long as it is held the log grows."""
+    path = tmp_path / "db"
+    async with SqliteStore.open(path) as store:
+        await store.write(DEMO, put(DEMO))
+        async with store.snapshot(None) as snapshot:
+            (record,) = await snapshot.page(None)
+            await store.write(DEMO, put(DEMO))
+            with closing(connect(path)) as db:
+                (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            assert not busy
+            assert await snapshot.page(Key(record.tenant, record.name)) == []
+            assert snapshot.revision == record.revision == 1
 
 
 def test_what_failed_half_way_is_undone(tmp_path: Path) -> None:
