@@ -195,6 +195,19 @@ async def test_who_reads_no_further_keeps_nobody_from_a_snapshot(url: str) -> No
         assert await waiting == [DEMO.name]
 
 
+async def test_what_goes_to_the_database_at_once_has_room_in_one_message(url: str) -> None:
+    """Of a MiB each 400 had none: it cut the connection, and all of them were refused."""
+    sizes: list[int] = []
+
+    def observe(writes: int, _seconds: float, *, failed: bool) -> None:
+        sizes.append(writes)
+
+    async with PostgresStore.open(url, observe=observe) as store:
+        await asyncio.gather(*(store.write(key(n), put(key(n))) for n in range(200)))
+    assert sum(sizes) == 200
+    assert max(sizes) == 64
+
+
 async def test_time_is_the_databases(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry on a machine whose clock is wrong gives leases as the others do."""
     async with PostgresStore.open(url) as store:

@@ -42,6 +42,9 @@ _FIND: Final = f"SELECT {COLUMNS} FROM environment WHERE tenant = $1 AND name = 
 _START_WAIT: Final = 30.0
 _KEY_BYTES: Final = 32
 _SNAPSHOT_LIMIT: Final = 30.0
+_GROUP: Final = 64
+"""Writes that share a commit, at most: what a MiB each, as it was, as it is, in the history and in
+an answer, have room for in one message and in the memory of both sides."""
 _SNAPSHOTS: Final = 6
 _SNAPSHOTS_OF_ONE: Final = 3
 
@@ -70,7 +73,7 @@ class PostgresStore:
         self._snapshots = Snapshots(database, _SNAPSHOTS, _SNAPSHOTS_OF_ONE)
         self._committer = Committer(database, channel, now=now, retention=retention, limits=limits)
         self._writer: Writer[Job, Written] = Writer(
-            self._committer.commit, self._publish, observe=observe
+            self._committer.commit, self._publish, observe=observe, max_group=_GROUP
         )
 
     @classmethod
