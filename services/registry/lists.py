@@ -99,13 +99,14 @@ async def page(store: Store, listing: Listing, after: Place | None, size: int) -
     for run in listing.runs(after):
         by_state = len(run.states) == 1 and _by_state(listing)
         begin = after if after and (not by_state or after.time == run.states[0]) else None
+        chosen = bool(listing.filter) or (bool(listing.states) and not run.states)
         while True:
             read = await store.page(
                 listing.tenant,
                 begin,
                 states=run.states,
                 order=run.order,
-                limit=_SLICE if listing.filter else min(_SLICE, taken.left + 1),
+                limit=_SLICE if chosen else min(_SLICE, taken.left + 1),
                 max_bytes=_MAX_BYTES,
             )
             for record in read.records:

@@ -3,6 +3,7 @@
 import random
 import sqlite3
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, Final
 
 import grpc
@@ -229,6 +230,21 @@ async def test_a_rare_state_is_found_at_once(many: AnyStore) -> None:
         read, place = await page(many, listing("state = FAILED", order), None, 100)
         assert len(read) == 1
         assert place is None
+
+
+async def test_few_states_in_the_order_of_a_time_are_looked_for_many_at_a_time(
+    many: AnyStore,
+) -> None:
+    """However few the page is to have: each look is a way to the database and back."""
+    if not isinstance(many, SqliteStore):
+        return  # It asks the same, and nobody sees it.
+    asked: list[str] = []
+    many._reading.set_trace_callback(asked.append)  # noqa: SLF001
+    failed = replace(listing("", "create_time"), states=frozenset({State.STATE_FAILED}))
+    read, place = await page(many, failed, None, 1)
+    many._reading.set_trace_callback(None)  # noqa: SLF001
+    assert (read, place is None) == ([], False)
+    assert len(asked) < 40
 
 
 async def test_no_list_sorts_or_looks_through_a_table(many: AnyStore, database: str) -> None:
