@@ -1,6 +1,6 @@
 """Settings of the registry."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar, Final
@@ -9,6 +9,8 @@ from servicekit.config import ByteSize, ConfigError, ServerConfig
 from servicekit.quota import Limits
 
 _SCHEMES: Final = ("postgresql://", "postgres://")
+_MOST: Final = 2**63 - 1
+_QUOTAS: Final = tuple(f"quota_{each.name}" for each in fields(Limits))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +56,9 @@ class Config(ServerConfig):
     def __post_init__(self) -> None:
         ServerConfig.__post_init__(self)  # super() does not work in a class with slots.
         problems = [
-            f"{self.name_of(name)}: less than 0; 0 is any number"
-            for name in ("quota_workspaces", "quota_active_environments", "quota_executions")
-            if getattr(self, name) < 0
+            f"{self.name_of(name)}: not from 0, which is any number, to {_MOST}"
+            for name in _QUOTAS
+            if not 0 <= getattr(self, name) <= _MOST
         ]
         if self.history_revisions < 0:
             problems.append(f"{self.name_of('history_revisions')}: less than 0")

@@ -15,13 +15,16 @@ def test_every_bad_number_is_told_at_once() -> None:
         "COVE_REGISTRY__HISTORY_REVISIONS": "-1",
         "COVE_REGISTRY__QUOTA_WORKSPACES": "-1",
         "COVE_REGISTRY__QUOTA_ACTIVE_ENVIRONMENTS": "-2",
-        "COVE_REGISTRY__QUOTA_EXECUTIONS": "-3",
+        "COVE_REGISTRY__QUOTA_EXECUTIONS": str(2**63),
+        "COVE_REGISTRY__QUOTA_DISK_BYTES": "9999999999GiB",
     }
     with pytest.raises(ConfigError) as caught:
         Config.from_env(SHARED | wrong)
     told = str(caught.value).splitlines()
     assert {line.partition(":")[0] for line in told} == set(wrong)
-    assert "COVE_REGISTRY__QUOTA_WORKSPACES: less than 0; 0 is any number" in str(caught.value)
+    assert "COVE_REGISTRY__QUOTA_WORKSPACES: not from 0, which is any number, to " in str(
+        caught.value
+    )
 
 
 def test_zero_is_a_number_of_revisions_and_no_quota() -> None:
