@@ -1,6 +1,6 @@
 """What every call of this suite goes through, in one interceptor.
 
-In this order: correlation id, identity, role, rate and number of calls, form and rules
+In this order: correlation id, identity, rate and number of calls, role, form and rules
 of the request, what a share reaches, deadline, the handler; then the status, and the
 observer, whatever happened. One wrapper per RPC is made and kept. Health speaks for
 itself, and reflection wants an identity only.
@@ -66,7 +66,7 @@ class Chain(grpc.aio.ServerInterceptor):
         self._streams.drain()
 
     def checked(self) -> AbstractAsyncContextManager[None]:
-        """While the block runs, streams end whose callers are not let in any more."""
+        """While the block runs, calls end whose callers are not let in any more."""
         return self._streams.checked(self._authenticator)
 
     def flush(self) -> None:
@@ -139,10 +139,10 @@ def _guard(
         try:
             caller = proxies.behind(Caller.of(text_metadata(context), context))
             identity = await authenticator.authenticate(caller)
-            with enter(identity), streams.hold(caller, context, endless=True):
+            with streams.hold(caller, identity, context, endless=True), enter(identity):
                 async for response in behavior(requests, context):
                     await context.write(response)
-        except (grpc.aio.AbortError, grpc.aio.InternalError):
+        except grpc.aio.BaseError:  # Its caller has just left.
             raise
         except Exception as error:
             status = to_status(error)

@@ -27,6 +27,9 @@ class Policy:
     fixed: float | None = None
     """The same, where it is so for every request; None: no limit, or not so."""
 
+    endless: bool = False
+    """Whether no request of it has a limit."""
+
     reads: bool = False
     """Whether it changes nothing."""
 
@@ -56,6 +59,7 @@ def policy_of(path: str) -> Policy:
         role=access.role,
         limit=limit,
         fixed=fixed,
+        endless=fixed is None and not options.HasExtension(options_pb2.deadline),
         reads=options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS,
         resource=access.resource,
         unshared=access.unshared,

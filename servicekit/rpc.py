@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
+from contextlib import aclosing, suppress
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -24,7 +24,7 @@ from servicekit.rates import Enter
 from servicekit.reach import Reach
 from servicekit.spans import Recorder
 from servicekit.status import DETAILS_KEY, Context, reason_name, to_status
-from servicekit.streams import LASTS, Streams
+from servicekit.streams import Streams
 from servicekit.validation import Reader
 from servicekit.witness import Witness
 
@@ -33,7 +33,6 @@ Run: TypeAlias = Callable[[Any, Context, Witness], Awaitable[Any]]
 CODES: Final[Mapping[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
 _NO_PUSHBACK: Final = ("grpc-retry-pushback-ms", "-1")
 _SERVICE: Final = Role.ROLE_SERVICE
-_NOTHING: Final = nullcontext()
 
 
 class Rpc:
@@ -69,7 +68,6 @@ class Rpc:
         self._reader = reader
         self._patience = patience
         self._request_streaming = request_streaming
-        self._streaming = request_streaming or response_streaming
         self._authenticator = authenticator
         self._proxies = proxies
         self._observed = observed
@@ -127,6 +125,16 @@ class Rpc:
             call.limits = Limits.of(metadata)
             call.fence = calls.fence_of(metadata)
             call.entry = calls.entry_of(metadata)
+        with (
+            self._streams.hold(caller, identity, context, endless=self._policy.endless),
+            self._enter(identity),
+        ):
+            await self._reached(identity, context, witness)
+            request = await self._read(call, received, context, witness)
+            return await self._within(call, request, context, witness)
+
+    async def _reached(self, identity: Identity, context: Context, witness: Witness) -> None:
+        """Raises `PermissionDenied`."""
         try:
             self._reach.admit(identity)
         except PermissionDenied:
@@ -134,33 +142,24 @@ class Rpc:
                 with suppress(ServiceError):  # For whom looks on, to see what it was about.
                     witness.asked(self._reader.read(await self._incoming.only(context)))
             raise
-        with self._enter(identity):
-            request = await self._read(call, received, context, witness)
-            return await self._within(call, caller, request, context, witness)
 
     async def _within(
-        self, call: calls.Call, caller: Caller, request: Any, context: Context, witness: Witness
+        self, call: calls.Call, request: Any, context: Context, witness: Witness
     ) -> Any:
         limit = self._policy.limit(request)
         left = context.time_remaining()
         if left is not None:
             call.deadline = time.monotonic() + left
-        holding: AbstractContextManager[None] = (
-            self._streams.hold(caller, context, endless=limit is None)
-            if limit is None or limit > LASTS or self._streaming
-            else _NOTHING
-        )
-        with holding:
-            if limit is None or (left is not None and left <= limit):
+        if limit is None or (left is not None and left <= limit):
+            return await self._run(request, context, witness)
+        call.deadline = time.monotonic() + limit
+        try:
+            if self._patience is None:
+                return await self._limited(limit, request, context, witness)
+            with self._patience:
                 return await self._run(request, context, witness)
-            call.deadline = time.monotonic() + limit
-            try:
-                if self._patience is None:
-                    return await self._limited(limit, request, context, witness)
-                with self._patience:
-                    return await self._run(request, context, witness)
-            except Late:
-                raise DeadlineExceeded("the deadline passed", seconds=f"{limit:g}") from None
+        except Late:
+            raise DeadlineExceeded("the deadline passed", seconds=f"{limit:g}") from None
 
     async def _limited(self, limit: float, request: Any, context: Context, witness: Witness) -> Any:
         """For RPCs that have a limit for each request. Raises `Late`."""

@@ -1,74 +1,67 @@
-"""Calls that last: what ends them before they end by themselves."""
+"""Calls that go on: what ends them before they end by themselves."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from typing import Any, Final
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Final, TypeAlias
 
-from servicekit.errors import ServiceError, Unavailable
-from servicekit.identity import Authenticator, Caller
+from servicekit.errors import ServiceError, Unauthenticated, Unavailable
+from servicekit.identity import TENANT_KEY, Authenticator, Caller, Identity
 from servicekit.status import Context, ShuttingDown
 
 _log = logging.getLogger(__name__)
 
-LASTS: Final = 30.0
-"""Seconds above which the limit of a call makes it one that lasts."""
 _EVERY: Final = 0.5
 """Seconds between two looks at who still may be here."""
+_YOUNG: Final = 0.25
+"""Seconds for which a call is not looked at: nearly all are over then."""
 _PATIENCE: Final = 0.5
 """Seconds that one such look takes at most."""
 _UNCERTAIN: Final = "it cannot be found out whether the caller may go on"
 _KNOWS: Final = "authentication"
 
-
-@dataclass(slots=True)
-class _Held:
-    caller: Caller
-    endless: bool
-    failure: ServiceError | None = None
-    """With which it was ended."""
+_Said: TypeAlias = Identity | ServiceError
+"""Who a caller is, or why it is not let in."""
 
 
 class Streams:
-    """The calls that stream, and those that may last longer than most.
+    """The calls that go on.
 
-    A server that stops ends those without deadline, which would make every stop last its whole
-    grace. Those of callers who are not let in any more end, mostly with UNAUTHENTICATED.
+    A server that stops ends those that have no deadline, which would make every stop last its
+    whole grace. Those of callers who are not let in any more, or are somebody else now, end,
+    mostly with UNAUTHENTICATED.
     """
 
     def __init__(self) -> None:
-        self._held: dict[asyncio.Task[Any], _Held] = {}
+        self._held: set[_Held] = set()
         self._draining = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def draining(self) -> bool:
         return self._draining
 
-    @contextmanager
-    def hold(self, caller: Caller, context: Context, *, endless: bool) -> Iterator[None]:
-        """While the block runs the current task may be ended: the failure comes out of it."""
-        task = asyncio.current_task()
-        assert task is not None
+    def hold(
+        self, caller: Caller, identity: Identity, context: Context, *, endless: bool
+    ) -> "_Held":
+        """A context manager: while its block runs the current task may be ended, and the failure
+        comes out of the block. Raises `ShuttingDown`."""
         if endless and self._draining:
             raise ShuttingDown("the service is stopping")
-        held = self._held[task] = _Held(caller, endless)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if held.failure is None or context.cancelled():
-                raise
-            task.uncancel()
-            raise held.failure from None
-        finally:
-            del self._held[task]
+        # Without a loop it would be looked up, by a call of the kernel.
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        assert task is not None
+        return _Held(self._held, task, caller, identity, context, endless)
 
     def drain(self) -> None:
         self._draining = True
-        for task, held in self._held.items():
+        for held in self._held:
             if held.endless:
-                _end(task, held, ShuttingDown("the service is stopping"))
+                held.end(ShuttingDown("the service is stopping"))
 
     @asynccontextmanager
     async def checked(self, authenticator: Authenticator) -> AsyncIterator[None]:
@@ -81,28 +74,83 @@ class Streams:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _check(self, authenticator: Authenticator) -> None:
+        looked = time.monotonic()
         while True:
-            await asyncio.sleep(_EVERY)
-            shown: dict[tuple[object, ...], Caller] = {
-                _key(held.caller): held.caller for held in self._held.values()
-            }
-            said = await asyncio.gather(*(_ask(authenticator, each) for each in shown.values()))
-            failures = dict(zip(shown, said, strict=True))
-            for task, held in self._held.items():
-                if failure := failures.get(_key(held.caller)):
-                    _end(task, held, failure)
+            # From look to look, so that slow answers put off none.
+            await asyncio.sleep(looked + _EVERY - time.monotonic())
+            looked = time.monotonic()
+            held = [each for each in self._held if each.since < looked - _YOUNG]
+            callers = {_key(each.caller): each.caller for each in held}
+            answers = await asyncio.gather(
+                *(_ask(authenticator, each) for each in callers.values())
+            )
+            said = dict(zip(callers, answers, strict=True))
+            for each in held:
+                each.judge(said[_key(each.caller)])
+
+
+class _Held:
+    """A call; see `Streams.hold`. Every call has one: so it is no more than it must be."""
+
+    __slots__ = ("_all", "_context", "_failure", "_identity", "_task", "caller", "endless", "since")
+
+    def __init__(
+        self,
+        all_: "set[_Held]",
+        task: "asyncio.Task[Any]",
+        caller: Caller,
+        identity: Identity,
+        context: Context,
+        endless: bool,
+    ) -> None:
+        self._all = all_
+        self._task = task
+        self._identity = identity
+        self._context = context
+        self._failure: ServiceError | None = None
+        self.caller = caller
+        self.endless = endless
+        self.since = time.monotonic()
+
+    def __enter__(self) -> None:
+        self._all.add(self)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._all.discard(self)
+        if self._failure is None or kind is not asyncio.CancelledError or self._context.cancelled():
+            return
+        self._task.uncancel()
+        raise self._failure from None
+
+    def judge(self, said: _Said) -> None:
+        """End it unless its caller is who it was."""
+        if isinstance(said, ServiceError):
+            self.end(said)
+        elif said != self._identity:
+            self.end(Unauthenticated("the caller is not who it was when this began"))
+
+    def end(self, failure: ServiceError) -> None:
+        # It may be over since it was looked for: then its task is about something else.
+        if self._failure is None and self in self._all:
+            self._failure = failure
+            self._task.cancel()
 
 
 def _key(caller: Caller) -> tuple[object, ...]:
     """What of a caller decides who it is."""
-    return caller.metadata.get("authorization", ""), caller.certificate
+    metadata = caller.metadata
+    return metadata.get("authorization", ""), metadata.get(TENANT_KEY, ""), caller.certificate
 
 
-async def _ask(authenticator: Authenticator, caller: Caller) -> ServiceError | None:
-    """Why the caller is not let in; None: it is."""
+async def _ask(authenticator: Authenticator, caller: Caller) -> _Said:
     try:
         async with asyncio.timeout(_PATIENCE):
-            await authenticator.authenticate(caller)
+            return await authenticator.authenticate(caller)
     except TimeoutError:
         return Unavailable(_UNCERTAIN, service=_KNOWS)
     except ServiceError as error:
@@ -110,10 +158,3 @@ async def _ask(authenticator: Authenticator, caller: Caller) -> ServiceError | N
     except Exception:  # Nobody may stay because of it, nor may this end.
         _log.exception("it cannot be found out whether a caller may go on")
         return Unavailable(_UNCERTAIN, service=_KNOWS)
-    return None
-
-
-def _end(task: asyncio.Task[Any], held: _Held, failure: ServiceError) -> None:
-    if held.failure is None:
-        held.failure = failure
-        task.cancel()

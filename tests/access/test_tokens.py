@@ -203,8 +203,13 @@ async def test_what_a_token_opened_ends_with_it(stage: Stage, which: int) -> Non
     events = aiter(call)
     while not (await anext(events)).HasField("snapshot_end"):
         pass
+    held = stage.network.hold("GetEnvironment")
+    waiting = asyncio.ensure_future(failure(get(stage, made.secret, MISSING, which=1)))
+    await held.reached.wait()
     await stage.revoke(made.token.name)
     assert (await _end(events)).reason == "UNAUTHENTICATED"
+    assert (await waiting).code is UNKNOWN
+    stage.network.heal()
     assert (await failure(list_workspaces(stage, made.secret, which=which))).code is UNKNOWN
 
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final
 import grpc
 from google.protobuf import descriptor_pb2, duration_pb2
 from google.protobuf.descriptor import FileDescriptor
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_tools import protoc
 
 from buf.validate import validate_pb2
@@ -150,3 +151,15 @@ async def running(
         grpc.aio.insecure_channel(served.address) as channel,
     ):
         yield Kit(served, channel, protos.grpc.KitServiceStub(channel), servicer, protos.pb)
+
+
+async def reflecting(channel: grpc.aio.Channel, version: str = "v1") -> Any:
+    """A call of reflection that goes on, and has answered once."""
+    path = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+    asked = reflection_pb2.ServerReflectionRequest(list_services="")
+    answer = reflection_pb2.ServerReflectionResponse
+    method: Any = channel.stream_stream(path, type(asked).SerializeToString, answer.FromString)
+    made = method()
+    await made.write(asked)
+    assert (await made.read()).list_services_response.service
+    return made

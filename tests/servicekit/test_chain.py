@@ -26,7 +26,7 @@ from servicekit.errors import (
 )
 from servicekit.identity import Caller, Identity
 from tests.servicekit.failing import failure
-from tests.servicekit.kit import Kit, Protos, running
+from tests.servicekit.kit import Kit, Protos, reflecting, running
 
 SHAPES = ["Say", "Count", "CountByWriting", "Join", "Echo"]
 
@@ -321,6 +321,128 @@ async def test_what_lasts_ends_when_its_caller_is_not_let_in_whyever(
         await again.read()
         doorman.closed = True
         assert (await failure(again.read())).code is code
+
+
+class Doorman:
+    """Says of everybody what the test has put in."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.said: Identity | Exception = Identity("ada", "acme", Role.ROLE_WRITER)
+
+    async def authenticate(self, caller: Caller) -> Identity:
+        self.asked.set()
+        if isinstance(self.said, Exception):
+            raise self.said
+        return self.said
+
+
+async def test_a_wait_ends_when_its_caller_is_not_let_in_any_more(
+    protos: Protos, tmp_path: Path
+) -> None:
+    """Of whatever shape; and it is over before its caller is told."""
+    waiting, ended, doorman = asyncio.Event(), asyncio.Event(), Doorman()
+
+    async def say(request: Any) -> str:
+        waiting.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return ""
+
+    async with running(protos, tmp_path, authenticator=doorman, say=say) as kit:
+        for timeout in (None, 25):  # With a deadline of its own, too.
+            doorman.said = Identity("ada", "acme", Role.ROLE_WRITER)
+            waiting.clear()
+            made = kit.stub.Say(kit.pb.SayRequest(), timeout=timeout)
+            await waiting.wait()
+            doorman.said = Unauthenticated("revoked")
+            failed = await failure(made)
+            assert (failed.code, failed.text) == (grpc.StatusCode.UNAUTHENTICATED, "revoked")
+            assert ended.is_set()
+
+
+async def test_a_request_that_is_held_back_outlives_no_revocation(
+    protos: Protos, tmp_path: Path
+) -> None:
+    doorman = Doorman()
+    done: list[str] = []
+
+    async def say(request: Any) -> str:
+        done.append(request.text)
+        return ""
+
+    async with running(protos, tmp_path, authenticator=doorman, say=say) as kit:
+        held: Any = kit.channel.stream_unary("/cove.kittest.v1.KitService/Say")(timeout=20)
+        await doorman.asked.wait()
+        doorman.said = Unauthenticated("revoked")
+        assert (await failure(held)).text == "revoked"
+    assert not done
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        Identity("ada", "other", Role.ROLE_WRITER),
+        Identity("ada", "acme", Role.ROLE_READER),
+    ],
+)
+async def test_what_goes_on_ends_when_its_caller_is_somebody_else(
+    protos: Protos, tmp_path: Path, now: Identity
+) -> None:
+    """As when who a certificate is of was changed: what it may see and do was decided before."""
+    doorman = Doorman()
+
+    async def count(request: Any) -> AsyncIterator[str]:
+        yield "here"
+        await asyncio.Event().wait()
+
+    async with running(protos, tmp_path, authenticator=doorman, count=count) as kit:
+        made = call(kit, "Count")
+        await made.read()
+        doorman.said = now
+        assert (await failure(made.read())).code is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_each_tenant_that_a_caller_acts_in_is_asked_about(
+    protos: Protos, tmp_path: Path
+) -> None:
+    class Operators:
+        """Let in everybody; in another tenant nobody acts any more once it is closed."""
+
+        closed = False
+
+        async def authenticate(self, caller: Caller) -> Identity:
+            tenant = caller.metadata.get("cove-tenant", "acme")
+            if self.closed and tenant == "other":
+                raise PermissionDenied("not there")
+            return Identity("ada", tenant, Role.ROLE_WRITER)
+
+    async def count(request: Any) -> AsyncIterator[str]:
+        yield "here"
+        await asyncio.Event().wait()
+
+    operators = Operators()
+    async with running(protos, tmp_path, authenticator=operators, count=count) as kit:
+        there = call(kit, "Count", metadata=(("cove-tenant", "other"),))
+        here = call(kit, "Count")
+        for each in (there, here):
+            await each.read()
+        operators.closed = True
+        assert (await failure(there.read())).code is grpc.StatusCode.PERMISSION_DENIED
+        assert not here.done()
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_ends_with_its_caller(
+    protos: Protos, tmp_path: Path, version: str
+) -> None:
+    doorman = Doorman()
+    async with running(protos, tmp_path, authenticator=doorman) as kit:
+        made = await reflecting(kit.channel, version)
+        doorman.said = Unauthenticated("revoked")
+        assert (await failure(made)).code is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_a_call_without_deadline_gets_the_one_of_its_rpc(

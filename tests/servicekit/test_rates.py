@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,28 @@ async def test_calls_that_are_open_are_counted_by_principal_and_in_all(
         await asyncio.gather(*calls)
         assert limiter.open == 0
         await say(kit, "ada")
+
+
+async def test_what_a_role_is_too_low_for_is_counted_as_well(
+    protos: Protos, tmp_path: Path
+) -> None:
+    """Such a call, too, may be many, and keep its request back for long."""
+
+    class Readers(Named):
+        async def authenticate(self, caller: Caller) -> Identity:
+            return replace(await super().authenticate(caller), role=Role.ROLE_READER)
+
+    limiter = Limiter(Rates(open_calls=2))
+    running_ = running(protos, tmp_path, authenticator=Readers(), admission=limiter)
+    async with running_ as kit, AsyncExitStack() as stack:
+        for name in ("ada", "ada", "ada"):
+            call: Any = kit.channel.stream_unary(SAY)(metadata=(("authorization", name),))
+            stack.callback(call.cancel)
+        assert (await failure(call)).reason == "RATE_LIMITED"
+        assert (await failure(say(kit, "bob"))).reason == "PERMISSION_DENIED"
+        while limiter.open > 2:  # noqa: ASYNC110 - until that one has ended.
+            await asyncio.sleep(0)
+        assert limiter.open == 2
 
 
 async def test_a_stranger_is_refused_before_anything_of_its_request_has_come(

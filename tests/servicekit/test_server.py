@@ -23,7 +23,7 @@ from servicekit.config import ConfigError
 from servicekit.errors import Unavailable
 from servicekit.sockets import AddressError
 from tests.servicekit.failing import failure
-from tests.servicekit.kit import SERVICE, Protos, running
+from tests.servicekit.kit import SERVICE, Protos, reflecting, running
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -232,6 +232,7 @@ async def test_a_stop_ends_endless_streams_at_once_with_a_reason(
             ]
             for stream in streams:
                 assert (await stream.read()).text == "one"
+            streams.append(await reflecting(channel))
             failures = [asyncio.create_task(failure(stream)) for stream in streams]
             began = loop.time()
         assert loop.time() - began < 5

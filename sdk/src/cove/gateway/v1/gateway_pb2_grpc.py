@@ -2727,8 +2727,8 @@ class AccessServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RevokeToken(self, request, context):
-        """Ends a token for good: within 5 s no gateway knows it any more, and streams that it opened
-        end. One that has ended is answered as it is.
+        """Ends a token for good: within 5 s no gateway knows it any more, and what goes on by it ends:
+        streams, and calls that wait. One that has ended is answered as it is.
 
         * NOT_FOUND, ERROR_REASON_TOKEN_NOT_FOUND: nothing has this name.
         * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.

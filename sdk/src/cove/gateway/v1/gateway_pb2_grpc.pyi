@@ -1281,8 +1281,8 @@ class AccessServiceStub:
     * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
     """
     RevokeToken: _aio.UnaryUnaryMultiCallable[_gateway_pb2.RevokeTokenRequest, _gateway_pb2.RevokeTokenResponse]
-    """Ends a token for good: within 5 s no gateway knows it any more, and streams that it opened
-    end. One that has ended is answered as it is.
+    """Ends a token for good: within 5 s no gateway knows it any more, and what goes on by it ends:
+    streams, and calls that wait. One that has ended is answered as it is.
 
     * NOT_FOUND, ERROR_REASON_TOKEN_NOT_FOUND: nothing has this name.
     * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
@@ -1336,8 +1336,8 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_pb2.RevokeTokenRequest,
         context: _aio.ServicerContext[_gateway_pb2.RevokeTokenRequest, _abc.Awaitable[_gateway_pb2.RevokeTokenResponse]],
     ) -> _abc.Awaitable[_gateway_pb2.RevokeTokenResponse]:
-        """Ends a token for good: within 5 s no gateway knows it any more, and streams that it opened
-        end. One that has ended is answered as it is.
+        """Ends a token for good: within 5 s no gateway knows it any more, and what goes on by it ends:
+        streams, and calls that wait. One that has ended is answered as it is.
 
         * NOT_FOUND, ERROR_REASON_TOKEN_NOT_FOUND: nothing has this name.
         * ABORTED, ERROR_REASON_ETAG_MISMATCH: it was changed since the etag was read.
