@@ -39,8 +39,8 @@ class Config(ServerConfig):
 
     certificates_file: Path | None = None
     """File that says who those callers are, in lines of a SPIFFE id (with `/*` at its end: all
-    below it), a tenant, and `reader`, `writer` or `admin`; the first that fits decides. Read
-    again when it changes."""
+    below it), a tenant, and `reader`, `writer`, `admin` or `operator`, who is an administrator
+    of every tenant that it names; the first that fits decides. Read again when it changes."""
 
     proxies: tuple[str, ...] = ()
     """SPIFFE ids of the proxies, separated by commas, that come to `MTLS` or `HTTP` and say who
@@ -74,8 +74,9 @@ class Config(ServerConfig):
     Empty: all have `JWT_ROLE`."""
 
     jwt_roles: tuple[str, ...] = ()
-    """What the values of the claim mean, as `value=reader`, `value=writer` or `value=admin`,
-    separated by commas; others mean nothing. Empty: they are these words themselves."""
+    """What the values of the claim mean, as `value=reader`, `value=writer`, `value=admin` or
+    `value=operator`, separated by commas; others mean nothing. Empty: they are the first three
+    of these words themselves."""
 
     jwt_role: Literal["reader", "writer", "admin"] = "reader"
     """The role where no claim names it."""
@@ -226,6 +227,7 @@ class Config(ServerConfig):
             *((each, "tools_ca_file", not self.tools_ca_file) for each in _IDS),
             ("jwt_issuer", "jwt_audience", not self.jwt_audience),
             *((each, "jwt_issuer", not self.jwt_issuer) for each in _OF_JWT),
+            ("jwt_roles", "jwt_role_claim", not self.jwt_role_claim),
         ):
             if getattr(self, name) and missing:
                 raise ConfigError(f"{self.name_of(without)}: required with {name.upper()}")

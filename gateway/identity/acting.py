@@ -1,13 +1,10 @@
 """In which tenant a known caller acts: its own, or the one that an operator names."""
 
-import re
 from dataclasses import replace
-from typing import Final
 
+from gateway.identity.names import TENANT
 from servicekit.errors import InvalidArgument, PermissionDenied
 from servicekit.identity import TENANT_KEY, Authenticator, Caller, Identity
-
-_TENANT: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class Acting:
@@ -28,6 +25,6 @@ class Acting:
                 "only an operator acts for another tenant",
                 remedy="Leave out the header `cove-tenant`, or use a token of that tenant.",
             )
-        if not _TENANT.fullmatch(asked):
+        if not TENANT.fullmatch(asked):
             raise InvalidArgument(TENANT_KEY, "not a DNS-1123 label")
         return replace(identity, tenant=asked)

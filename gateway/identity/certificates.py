@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cove.options.v1.options_pb2 import Role
-from gateway.identity.names import ROLES, TENANT, principal
+from gateway.identity.names import RIGHTS, TENANT, Rights, principal
 from servicekit.config import ConfigError
 from servicekit.errors import Unauthenticated
 from servicekit.identity import Caller, Identity
@@ -29,7 +28,7 @@ class Rule:
     """The whole one, or with `/*` at its end for all below it."""
 
     tenant: str
-    role: Role.ValueType
+    rights: Rights
 
     def fits(self, uri: str) -> bool:
         if self.uri.endswith(_ANY):
@@ -86,7 +85,8 @@ class CertificateAuthenticator:
         uri = self._handed.uri(caller) if handed else caller.spiffe_id
         for rule in self._current() if uri else ():
             if rule.fits(uri):
-                return Identity(principal(uri), rule.tenant, rule.role)
+                role, operator = rule.rights
+                return Identity(principal(uri), rule.tenant, role, operator=operator)
         raise Unauthenticated("the certificate is of nobody who is known")
 
     def _current(self) -> tuple[Rule, ...]:
@@ -131,6 +131,6 @@ def _rules(path: Path, lines: Sequence[str]) -> Iterator[Rule]:
             raise ConfigError(f"{path}, line {number}: not a URI, maybe with /* at its end: {uri}")
         if not TENANT.fullmatch(tenant):
             raise ConfigError(f"{path}, line {number}: not the name of a tenant: {tenant}")
-        if role not in ROLES:
-            raise ConfigError(f"{path}, line {number}: not one of {', '.join(ROLES)}: {role}")
-        yield Rule(uri, tenant, ROLES[role])
+        if role not in RIGHTS:
+            raise ConfigError(f"{path}, line {number}: not one of {', '.join(RIGHTS)}: {role}")
+        yield Rule(uri, tenant, RIGHTS[role])

@@ -13,7 +13,7 @@ import jwt
 
 from cove.options.v1.options_pb2 import Role
 from gateway.identity.keys import ALGORITHMS, Keys
-from gateway.identity.names import ROLES, TENANT, principal
+from gateway.identity.names import RIGHTS, ROLES, TENANT, Rights, principal
 from servicekit.errors import Unauthenticated
 from servicekit.identity import Caller, Identity
 
@@ -42,8 +42,8 @@ class Claims:
     """Empty: all tokens have `fixed_role`."""
 
     fixed_role: str = "reader"
-    roles: Mapping[str, str] = field(default_factory=dict)
-    """What values of the claim mean; empty: they are names of roles."""
+    roles: Mapping[str, str] = field(default_factory=lambda: {each: each for each in ROLES})
+    """What values of the claim mean."""
 
     def identity(self, claims: Mapping[str, Any]) -> Identity:
         """Raises `Unauthenticated` for a token that does not say whose it is."""
@@ -55,18 +55,17 @@ class Claims:
         if not isinstance(tenant, str) or not TENANT.fullmatch(tenant):
             raise Unauthenticated("the token names no tenant", claim=self.tenant)
         issuer = urlsplit(self.issuer).netloc
-        return Identity(principal(f"jwt:{issuer}:{name}"), tenant, self._role(claims))
+        role, operator = self._rights(claims)
+        return Identity(principal(f"jwt:{issuer}:{name}"), tenant, role, operator=operator)
 
-    def _role(self, claims: Mapping[str, Any]) -> Role.ValueType:
+    def _rights(self, claims: Mapping[str, Any]) -> Rights:
         """The highest that it has."""
         if not self.role:
             return ROLES[self.fixed_role]
         value = _claim(claims, self.role)
         values = value if isinstance(value, list) else [value]
         names = [each for each in values if isinstance(each, str)]
-        if self.roles:
-            names = [self.roles[each] for each in names if each in self.roles]
-        found = [ROLES[each] for each in names if each in ROLES]
+        found = [RIGHTS[self.roles[each]] for each in names if each in self.roles]
         if not found:
             raise Unauthenticated("the token has no role here", claim=self.role)
         return max(found)

@@ -2,16 +2,32 @@
 
 import hashlib
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from cove.options.v1.options_pb2 import Role
 
-ROLES: Final = {
-    "reader": Role.ROLE_READER,
-    "writer": Role.ROLE_WRITER,
-    "admin": Role.ROLE_ADMIN,
+
+class Rights(NamedTuple):
+    """What somebody may; the highest is the most."""
+
+    role: Role.ValueType
+    operator: bool = False
+    """Whether for other tenants, too."""
+
+
+ROLES: Final[Mapping[str, Rights]] = {
+    "reader": Rights(Role.ROLE_READER),
+    "writer": Rights(Role.ROLE_WRITER),
+    "admin": Rights(Role.ROLE_ADMIN),
 }
+"""By the words that an issuer of tokens may use, too."""
+RIGHTS: Final[Mapping[str, Rights]] = {
+    **ROLES,
+    "operator": Rights(Role.ROLE_ADMIN, operator=True),
+}
+"""By the words of who configures the gateway: nobody else makes an operator."""
 TENANT: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
 _LONGEST: Final = 128

@@ -8,7 +8,7 @@ from gateway.config import Config
 from gateway.identity.certificates import CertificateAuthenticator, Handed
 from gateway.identity.jwt import Claims, JwtAuthenticator
 from gateway.identity.keys import FetchedKeys, FileKeys, is_safe
-from gateway.identity.names import ROLES, TENANT
+from gateway.identity.names import RIGHTS, ROLES, TENANT
 from gateway.identity.several import Applies
 from servicekit.config import ConfigError
 from servicekit.identity import Authenticator
@@ -52,8 +52,9 @@ def _claims(config: Config) -> Claims:
         raise ConfigError(f"{config.name_of('jwt_tenant')}: not the name of a tenant")
     roles = dict(each.rpartition("=")[::2] for each in config.jwt_roles)
     for value, role in roles.items():
-        if not value or role not in ROLES:
-            raise ConfigError(f"{config.name_of('jwt_roles')}: not value={'|'.join(ROLES)}: {role}")
+        if not value or role not in RIGHTS:
+            words = "|".join(RIGHTS)
+            raise ConfigError(f"{config.name_of('jwt_roles')}: not value={words}: {role}")
     return Claims(
         issuer=config.jwt_issuer,
         audience=config.jwt_audience,
@@ -62,7 +63,7 @@ def _claims(config: Config) -> Claims:
         fixed_tenant=config.jwt_tenant,
         role=config.jwt_role_claim,
         fixed_role=config.jwt_role,
-        roles=roles,
+        roles=roles or {each: each for each in ROLES},
     )
 
 

@@ -224,6 +224,7 @@ async def test_a_token_without_key_id_is_of_the_only_key(issuer: Issuer, tmp_pat
         ({"role": "role"}, {}, None),
         ({"role": "role"}, {"role": "root"}, None),
         ({"role": "role"}, {"role": "service"}, None),
+        ({"role": "role"}, {"role": "operator"}, None),
         ({"role": "a.b"}, {"a": "b"}, None),
         ({"role": "groups", "roles": {"devs": "writer"}}, {"groups": ["writer"]}, None),
     ],
@@ -436,7 +437,9 @@ async def test_a_jwt_a_token_and_a_certificate_at_once(
         ({"jwt_keys_file": Path("/etc/hostname")}, "no JWKS"),
         ({"jwt_ca_file": Path("/nowhere")}, "JWT_CA_FILE: cannot be used"),
         ({"jwt_tenant": "ACME"}, "JWT_TENANT: not the name"),
-        ({"jwt_roles": ("devs",)}, "JWT_ROLES: not value="),
+        ({"jwt_roles": ("devs=writer",)}, "JWT_ROLE_CLAIM: required"),
+        ({"jwt_role_claim": "x", "jwt_roles": ("devs",)}, "JWT_ROLES: not value="),
+        ({"jwt_role_claim": "x", "jwt_roles": ("devs=service",)}, "JWT_ROLES: not value="),
     ],
 )
 async def test_settings_that_cannot_be(tmp_path: Path, changes: dict[str, Any], said: str) -> None:

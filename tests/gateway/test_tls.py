@@ -36,11 +36,11 @@ async def served(tmp_path: Path, pki: Pki) -> AsyncIterator[Served]:
     async with serving(tmp_path, pki.config(tmp_path)) as served:
         async with grpc.aio.insecure_channel(f"unix:{tmp_path}/run/registry") as channel:
             for tenant in ("default", "acme"):
-                await _register(channel, tenant)
+                await register(channel, tenant)
         yield served
 
 
-async def _register(channel: grpc.aio.Channel, tenant: str) -> None:
+async def register(channel: grpc.aio.Channel, tenant: str) -> None:
     """A workspace that is being made."""
     request = registry_pb2.RegisterEnvironmentRequest(
         environment_id=f"of-{tenant}", environment=registry_pb2.Environment(), holder="test"
@@ -281,7 +281,7 @@ def test_settings_that_do_not_fit_together(
         ("acme acme reader", "not a URI"),
         ("spiffe://a/*/b acme reader", "not a URI"),
         ("spiffe://a/b ACME reader", "not the name of a tenant"),
-        ("spiffe://a/b acme owner", "not one of reader, writer, admin"),
+        ("spiffe://a/b acme owner", "not one of reader, writer, admin, operator"),
     ],
 )
 async def test_rules_that_are_none_are_told_at_the_start(
