@@ -158,20 +158,28 @@ class Orphans:
         _log.info("removing an orphan", extra=_fields(uid))
         began = time.monotonic()
         with calls.detached(identity=Identity(_PRINCIPAL, found.tenant, Role.ROLE_SERVICE)):
-            there = await self._teardown.sandbox(uid)
-            existed = await self._teardown.executions(uid)
-            there = existed if found.executed else there
-            removing = partial(self._teardown.worktree, uid, keep_commits=keep_commits)
-            try:
-                existed = await removing(keep_unsaved=not found.incomplete)
-            except grpc.aio.AioRpcError as error:
-                unsaved = reason(error) == ErrorReason.ERROR_REASON_UNSAVED_WORK
-                if not unsaved or moved is None or not await self._followed(moved):
-                    raise
-                existed = await removing(keep_unsaved=False)
-            there = existed if found.worktree or found.kept_commit else there
-            if there:  # Of several gateways at it, the one that removed the last of it tells.
+            removed = [await self._teardown.sandbox(uid)]
+            executions = await self._teardown.executions(uid)
+            if found.executed:
+                removed.append(executions)
+            worktree = await self._remove_worktree(uid, found, moved, keep_commits=keep_commits)
+            if found.worktree or found.kept_commit:
+                removed.append(worktree)
+            if removed[-1]:  # Of several gateways at it, the one that removed the last of it tells.
                 self._acts.removed(uid, found.tenant, time.monotonic() - began)
+
+    async def _remove_worktree(
+        self, uid: str, found: Found, moved: Environment | None, *, keep_commits: bool
+    ) -> bool:
+        """Whether it was there."""
+        remove = partial(self._teardown.worktree, uid, keep_commits=keep_commits)
+        try:
+            return await remove(keep_unsaved=not found.incomplete)
+        except grpc.aio.AioRpcError as error:
+            unsaved = reason(error) == ErrorReason.ERROR_REASON_UNSAVED_WORK
+            if not unsaved or moved is None or not await self._followed(moved):
+                raise
+        return await remove(keep_unsaved=False)
 
     async def _followed(self, moved: Environment) -> bool:
         """Whether all that was committed here is where the workspace is now."""
