@@ -14,11 +14,12 @@ from servicekit.errors import (
     Precondition,
     Unavailable,
 )
+from servicekit.status import InternalFailure
 
 _SOON: Final = timedelta(seconds=1)
 
 
-class OwnFault(Exception):
+class OwnFault(InternalFailure):
     """A tool refused what the gateway made itself. The caller gets INTERNAL."""
 
 

@@ -18,13 +18,12 @@ from cove.provider.v1 import provider_pb2
 from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
 from gateway.acts import Acts
-from gateway.errors import OwnFault
 from gateway.teardown import Teardown
 from gateway.tools import Tools
 from servicekit import calls
 from servicekit.errors import ServiceError
 from servicekit.identity import Identity
-from servicekit.status import reason
+from servicekit.status import OlderService, reason
 
 _log = logging.getLogger(__name__)
 
@@ -225,7 +224,7 @@ class Orphans:
         while True:
             try:
                 page = await executor.unary(executor.rpc.ListExecuted, request, timeout=_SECONDS)
-            except OwnFault:  # An earlier version, which cannot tell.
+            except OlderService:
                 return
             for parent in page.parents:
                 yield parent.removeprefix(names.ENVIRONMENTS)

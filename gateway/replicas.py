@@ -18,7 +18,7 @@ from cove.git.v1 import git_pb2
 from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
 from gateway.deadlines import said
-from gateway.errors import OwnFault, WorkspaceNotFound
+from gateway.errors import WorkspaceNotFound
 from gateway.node import Node
 from gateway.orphans import Found, Key
 from gateway.records import Operation, Records, State
@@ -38,7 +38,7 @@ _SECONDS: Final = 600.0
 _AT_ONCE: Final = 4
 _TRIES: Final = 5
 _HELD: Final = (State.STATE_READY, State.STATE_SUSPENDED)
-_FAILURES: Final = (ServiceError, grpc.aio.AioRpcError, OwnFault, TimeoutError)
+_FAILURES: Final = (ServiceError, grpc.aio.AioRpcError, TimeoutError)
 
 
 class Replicas:

@@ -1,5 +1,6 @@
 """The four tools behind the gateway, and what their refusals mean here."""
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -24,12 +25,14 @@ from servicekit.channel import Peer
 from servicekit.errors import ServiceError
 from servicekit.status import DETAILS_KEY, DOMAIN, reason, reason_of, told
 
+_log = logging.getLogger(__name__)
+
 S = TypeVar("S")
 Req = TypeVar("Req")
 Res = TypeVar("Res")
 
 # What a caller of the gateway has no part in: a tool that refuses it found a bug here.
-_OWN_CODES: Final = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED)
+_OWN_CODE: Final = grpc.StatusCode.UNAUTHENTICATED
 OWN_REASONS: Final = (
     ErrorReason.ERROR_REASON_HANDLE_INVALID,
     ErrorReason.ERROR_REASON_PERMISSION_DENIED,
@@ -46,8 +49,8 @@ class Tool(Generic[S]):
     """One service of a tool. The RPCs are in `rpc`, and are called through the methods.
 
     Of a tool that each node has it is the one where the environment is which the current call is
-    about. Raises what the tool said, a `ServiceError` when it is away, `LeaseLost`, `OwnFault`,
-    `NodeUnavailable`.
+    about. Raises what the tool said, and a `ServiceError`: `Unavailable` when it is away,
+    `OlderService`, `LeaseLost`, `OwnFault`, `NodeUnavailable`.
     """
 
     def __init__(self, peer: Callable[[], Peer], stub: Callable[[grpc.aio.Channel], S]) -> None:
@@ -215,7 +218,8 @@ def _own_faults() -> Iterator[None]:
         if status and reason_of(status) == ErrorReason.ERROR_REASON_LEASE_LOST:
             raise LeaseLost("another gateway has it") from None
         if status and _is_own_fault(error, status):
-            raise OwnFault(f"a tool refused our request: {error.details()}") from error
+            _log.error("a tool refused our request: %s", error.details())
+            raise OwnFault from error
         raise
 
 
@@ -228,7 +232,7 @@ def _is_own_fault(error: grpc.aio.AioRpcError, status: status_pb2.Status) -> boo
         for violation in bad.field_violations
     }
     return (
-        error.code() in _OWN_CODES
+        error.code() is _OWN_CODE
         or reason_of(status) in OWN_REASONS
         or not fields.isdisjoint(_OWN_FIELDS)
     )

@@ -25,15 +25,14 @@ from gateway.ready import Workspaces, in_words_of
 from gateway.records import Records, State
 from gateway.selection import recorded
 from gateway.suspend import Suspensions
-from gateway.tools import Tools
+from gateway.tools import Tools, transient
 from gateway.updates import NETWORK, Updates
-from servicekit.status import Context
+from servicekit.errors import ServiceError
+from servicekit.status import Context, OlderService
 
 _TURN: Final = 64
 """How many are made before others get their turn."""
 _UPDATABLE: Final = ("labels", "annotations")
-_UNTOLD: Final = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE)
-"""The executor is away, or older than this gateway."""
 _NAMED: Final = (*_UPDATABLE, NETWORK, *LIFE)
 """What a mask may name."""
 _NOT_DELETED: Final = (
@@ -202,8 +201,8 @@ class WorkspaceServicer(WorkspaceServiceServicer):
             rpc = self._executor.rpc.GetCapabilities
             try:
                 executor = await self._executor.unary(rpc, executor_pb2.GetCapabilitiesRequest())
-            except grpc.aio.AioRpcError as error:
-                if error.code() not in _UNTOLD:
+            except (ServiceError, grpc.aio.AioRpcError) as error:
+                if not isinstance(error, OlderService) and not transient(error):
                     raise
                 executor = None
         return pb.GetCapabilitiesResponse(

@@ -54,9 +54,16 @@ class ShuttingDown(errors.Unavailable):
 
 
 class InternalFailure(errors.ServiceError):
-    """Tells the caller nothing but the correlation id. Never raised: made from what is not ours."""
+    """Tells the caller nothing but the correlation id; whoever makes one logs why."""
 
     reason = ErrorReason.ERROR_REASON_INTERNAL
+
+    def __init__(self) -> None:
+        super().__init__("internal error", request_id=calls.current().correlation_id)
+
+
+class OlderService(InternalFailure):
+    """The service that was called has no such RPC yet."""
 
 
 def to_status(error: BaseException) -> status_pb2.Status:
@@ -132,7 +139,7 @@ def untold(error: grpc.aio.AioRpcError, service: str) -> errors.ServiceError:
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or text == _WRITE_FAILED:
         return away(service)
     _log.error("%s answered %s without a reason: %s", service, code.name, text)
-    return _internal_failure()
+    return OlderService() if code is grpc.StatusCode.UNIMPLEMENTED else InternalFailure()
 
 
 def _of_service_error(error: errors.ServiceError) -> status_pb2.Status:
@@ -214,9 +221,5 @@ def _relayed(error: grpc.aio.AioRpcError) -> status_pb2.Status:
     return status
 
 
-def _internal_failure() -> InternalFailure:
-    return InternalFailure("internal error", request_id=calls.current().correlation_id)
-
-
 def _internal() -> status_pb2.Status:
-    return _of_service_error(_internal_failure())
+    return _of_service_error(InternalFailure())

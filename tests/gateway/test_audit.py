@@ -217,15 +217,15 @@ async def test_while_the_registry_takes_none_they_wait(stage: Stage, gateway: Ga
     """Or its answers are lost: each is there once."""
     stage.registry.fail(APPEND, Unavailable("away"), times=2)
     ids = [new() for _ in range(5)]
-    await asyncio.gather(*(_nothing(gateway, id_) for id_ in ids))
+    await asyncio.gather(*(nothing(gateway, id_) for id_ in ids))
     stage.registry.fail(APPEND, times=2, done=True)
     more = [new() for _ in range(5)]
-    await asyncio.gather(*(_nothing(gateway, id_) for id_ in more))
+    await asyncio.gather(*(nothing(gateway, id_) for id_ in more))
     for id_ in [*ids, *more]:
         assert len(await of_call(gateway, id_)) == 1
 
 
-async def _nothing(gateway: Gateway, correlation_id: str) -> None:
+async def nothing(gateway: Gateway, correlation_id: str) -> None:
     delete = pb.DeleteWorkspaceRequest(name="workspaces/none", allow_missing=True)
     await gateway.workspaces.DeleteWorkspace(delete, metadata=named(correlation_id))
 
@@ -237,7 +237,7 @@ async def test_when_too_many_wait_nothing_is_begun_that_would_leave_one_more(
     stage.registry.fail(APPEND, Unavailable("away"))
     ids = [new() for _ in range(3)]
     for id_ in ids:
-        await _nothing(gateway, id_)
+        await nothing(gateway, id_)
     delete = pb.DeleteWorkspaceRequest(name="workspaces/none", allow_missing=True)
     refused = await failure(gateway.workspaces.DeleteWorkspace(delete))
     assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "SERVICE_UNAVAILABLE")
@@ -245,7 +245,7 @@ async def test_when_too_many_wait_nothing_is_begun_that_would_leave_one_more(
     stage.registry.heal()
     for id_ in ids:
         assert len(await of_call(gateway, id_)) == 1
-    await _nothing(gateway, new())
+    await nothing(gateway, new())
 
 
 async def test_an_entry_outlives_its_gateway(stage: Stage) -> None:
@@ -253,7 +253,7 @@ async def test_an_entry_outlives_its_gateway(stage: Stage) -> None:
     id_ = new()
     held = stage.registry.hold(APPEND)
     async with stage.gateway_process() as victim:
-        await _nothing(victim, id_)
+        await nothing(victim, id_)
         await asyncio.wait_for(held.reached.wait(), LIMIT)
         await victim.kill()
     stage.reset()
@@ -300,7 +300,7 @@ async def test_a_gateway_that_stops_leaves_nothing_behind(stage: Stage) -> None:
     id_ = new()
     folder = stage.runtime / "audit"
     async with stage.gateway("first") as first:
-        await _nothing(first, id_)
+        await nothing(first, id_)
         mine = set(folder.iterdir())
     assert not mine & set(folder.iterdir())
     async with stage.gateway() as gateway:
@@ -358,9 +358,9 @@ async def test_no_call_waits_for_its_entry(stage: Stage) -> None:
     """As long as one is held that sends entries, others are answered all the same."""
     held = stage.registry.hold(APPEND)
     async with stage.gateway(shutdown_grace=timedelta(seconds=1)) as gateway:
-        await _nothing(gateway, new())
+        await nothing(gateway, new())
         await asyncio.wait_for(held.reached.wait(), LIMIT)
         async with asyncio.timeout(LIMIT):
             for _ in range(20):
-                await _nothing(gateway, new())
+                await nothing(gateway, new())
         held.go_on.set()
