@@ -33,7 +33,7 @@ _LAST_WORDS: Final = 2.0
 _REWRITE: Final = 1 << 20
 _ALIKE_SECONDS: Final = 1.0
 _ALIKE: Final = 1000
-"""Kinds of refused calls that are told apart within that time."""
+"""Kinds of refused calls that are told apart within that time; others by their tenant alone."""
 
 
 class Trail:
@@ -103,8 +103,8 @@ class Trail:
         host = entry.source.rpartition(":")[0]
         key: tuple[str, ...] = (entry.tenant, entry.principal, host, entry.action, entry.code)
         if key not in self._alike and len(self._alike) >= _ALIKE:
-            entry.source = entry.action = entry.resource = "several"
-            key = ("",)
+            entry.principal = entry.source = entry.action = entry.resource = "several"
+            key = (entry.tenant,)
         if key not in self._alike:
             self._alike[key] = None
             self._keep(entry)

@@ -12,6 +12,7 @@ from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import AuditServiceStub, WorkspaceServiceStub
 from cove.options.v1.options_pb2 import Role
 from cove.registry.v1.access_pb2 import Token
+from gateway import trail
 from gateway.identity import secret
 from tests.access.stage import MISSING, SHARED, THERE, Stage, answered, bearer
 from tests.registry.caller import Caller
@@ -115,6 +116,30 @@ async def test_the_audit_log_names_tokens_and_who_uses_them(stage: Stage) -> Non
             found = {(each.principal, each.action, each.resource) for each in answer.entries}
     await stage.revoke(made.token.name)
     await stage.revoke("tokens/of-a-token")
+
+
+async def test_refusals_of_too_many_kinds_stay_with_their_tenant(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trail, "_ALIKE", 1)
+    audit = AuditServiceStub(stage.channels[0])
+    listing = pb.ListAuditEntriesRequest(code="PERMISSION_DENIED", page_size=1000)
+
+    async def told(tenant: str) -> int:
+        metadata = bearer(stage.secrets[f"{tenant} admin"])
+        answer = await audit.ListAuditEntries(listing, metadata=metadata)
+        return sum(each.count for each in answer.entries)
+
+    before = {tenant: await told(tenant) for tenant in ("acme", "other")}
+    for tenant, times in (("acme", 3), ("other", 5)) * 2:
+        metadata = bearer(stage.secrets[f"{tenant} reader"])
+        for _ in range(times):
+            await failure(stage.access().ListTokens(pb.ListTokensRequest(), metadata=metadata))
+            await failure(audit.ListAuditEntries(listing, metadata=metadata))
+    async with asyncio.timeout(20):
+        while sum([await told(tenant) - count for tenant, count in before.items()]) < 32:
+            await asyncio.sleep(0.05)
+    assert [await told(tenant) - count for tenant, count in before.items()] == [12, 20]
 
 
 async def test_an_operator_acts_for_the_tenant_that_it_names_and_nobody_else_does(
