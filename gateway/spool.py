@@ -7,6 +7,7 @@ is gone: the next one sends what is in it. An id is kept once, so nothing is los
 """
 
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -14,9 +15,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
+from google.protobuf.message import DecodeError
+
 from cove.registry.v1.audit_pb2 import AuditEntry
 from servicekit.disk import NO_ROOM
 from servicekit.room import allocate
+
+_log = logging.getLogger(__name__)
 
 UNKNOWN: Final = "UNKNOWN"
 """How a call ended whose gateway died before."""
@@ -142,14 +147,27 @@ def _frame(kind: bytes, entry: AuditEntry) -> bytes:
 
 
 def _read(content: bytes) -> Iterator[tuple[bytes, AuditEntry]]:
-    """What is whole; a kill may have cut off the last."""
+    """What is whole; a kill may have cut off the last, and a loss of power more than that."""
     at = 0
     while at + _HEAD <= len(content):
+        kind = content[at : at + 1]
         end = at + _HEAD + int.from_bytes(content[at + 1 : at + _HEAD], "big")
         if end > len(content):
             return
-        yield content[at : at + 1], AuditEntry.FromString(content[at + _HEAD : end])
+        entry = _entry(content[at + _HEAD : end])
+        if kind not in (_BEGAN, _ENDED) or not entry.id:
+            _log.error("%d bytes of the audit log cannot be read", len(content) - at)
+            return
+        yield kind, entry
         at = end
+
+
+def _entry(data: bytes) -> AuditEntry:
+    """An empty one if that is none."""
+    try:
+        return AuditEntry.FromString(data)
+    except DecodeError:
+        return AuditEntry()
 
 
 def _write_all(file: int, content: bytes) -> None:

@@ -307,6 +307,27 @@ async def test_a_gateway_that_stops_leaves_nothing_behind(stage: Stage) -> None:
         assert len(await of_call(gateway, id_)) == 1
 
 
+async def test_a_file_that_cannot_be_read_holds_up_no_other(stage: Stage) -> None:
+    """As a loss of power leaves one: what is whole in it is kept."""
+    folder = stage.runtime / "audit"
+    folder.mkdir(exist_ok=True)
+    entries_ = [
+        AuditEntry(id=str(uuid.uuid4()), action="x", code="OK", correlation_id=new(), count=1)
+        for _ in range(2)
+    ]
+    for number, (entry, rest) in enumerate(
+        zip(entries_, (b"E\0\0\0\3\xff\xff\xff", bytes(64)), strict=True)
+    ):
+        entry.time.GetCurrentTime()
+        entry.tenant = "default"
+        whole = entry.SerializeToString()
+        frame = b"E" + len(whole).to_bytes(4, "big") + whole
+        (folder / f"0{number}.spool").write_bytes(frame + rest)
+    async with stage.gateway() as gateway:
+        for entry in entries_:
+            assert await of_call(gateway, entry.correlation_id) == [entry]
+
+
 async def test_strangers_are_told_of_together(stage: Stage, tmp_path: Path) -> None:
     token_file = tmp_path / "token"
     token_file.write_text(TOKEN)
