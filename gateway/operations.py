@@ -189,7 +189,9 @@ class Operations:
                     "another operation on the workspace has broken this one off",
                     name=workspace_name(claimed.name),
                 )
-            raise DeadlineExceeded("it took longer than it may", seconds=f"{limit.seconds}")
+            raise DeadlineExceeded(
+                "it took longer than it may", seconds=f"{limit.total_seconds():.12g}"
+            )
         finally:
             await _end(*tasks)
 

@@ -137,7 +137,7 @@ async def test_refusals_of_too_many_kinds_stay_with_their_tenant(
             await failure(stage.access().ListTokens(pb.ListTokensRequest(), metadata=metadata))
             await failure(audit.ListAuditEntries(listing, metadata=metadata))
     async with asyncio.timeout(20):
-        while sum([await told(tenant) - count for tenant, count in before.items()]) < 32:
+        while sum([await told(each) - had for each, had in before.items()]) < 32:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     assert [await told(tenant) - count for tenant, count in before.items()] == [12, 20]
 

@@ -59,6 +59,17 @@ async def test_an_update_that_does_not_come_into_force_in_time_fails(stage: Stag
         assert failed.operation == NONE
 
 
+async def test_what_is_broken_off_says_after_how_long(stage: Stage) -> None:
+    """In seconds, however many they are: of a day it said 0."""
+    async with stage.gateway(create_limit=timedelta(milliseconds=500)) as gateway:
+        stage.git.hold("CreateWorktree")
+        told = await failure(gateway.workspaces.CreateWorkspace(stage.create()))
+        assert told.reason == "DEADLINE_EXCEEDED"
+        assert told.info.metadata["seconds"] == "0.5"
+        stage.heal()
+        await eventually(stage.settled)
+
+
 async def test_a_delete_does_not_wait_for_an_update(stage: Stage, gateway: Gateway) -> None:
     """Of the same gateway, or of another that does not hear of it."""
     async with stage.gateway("other") as other:
