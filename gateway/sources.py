@@ -1,6 +1,5 @@
 """SourceService: git's RPCs, on workspaces."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -19,7 +18,7 @@ from gateway.records import Records
 from gateway.replicas import Replicas
 from gateway.still import Stills
 from gateway.tools import Tools, retold
-from servicekit.errors import ServiceError
+from servicekit.errors import InvalidArgument, ServiceError
 from servicekit.status import Context
 
 _log = logging.getLogger(__name__)
@@ -192,7 +191,14 @@ class SourceServicer(SourceServiceServicer):
     async def PreviewConflicts(
         self, request: pb.PreviewConflictsRequest, context: Context
     ) -> pb.PreviewConflictsResponse:
-        environments = await asyncio.gather(*map(self._workspaces.kept, request.workspaces))
+        # In turn: each tells the current call, so the task of it, which node it is about.
+        environments = [await self._workspaces.kept(each) for each in request.workspaces]
+        if len({self._nodes.key(each) for each in environments}) > 1:
+            raise InvalidArgument(
+                "workspaces",
+                "are not all on one node",
+                remedy="Compare those of one node: a fork is made where its source is.",
+            )
         names_of = {one.uid: names.workspace_name(one.name) for one in environments}
         asked = git_pb2.PreviewConflictsRequest(uids=names_of, max_conflicts=request.max_conflicts)
         if request.HasField("include_uncommitted"):

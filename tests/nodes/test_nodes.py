@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from cove.gateway.v1 import gateway_pb2 as pb
-from cove.status import FailedPrecondition, Unavailable
+from cove.status import FailedPrecondition, InvalidArgument, Unavailable
 from cove.workspace import Workspace
 from tests.nodes.cluster import Cluster, running
 from tests.suite.conftest import repository
@@ -78,6 +78,7 @@ async def _lose_one(cluster: Cluster, repository: Path, count: int) -> None:
     share = Counter(where[each.message.uid] for each in made)
     assert set(share) == set(NAMES)
     assert max(share.values()) - min(share.values()) <= max(20, count // 4)
+    await _compared(cluster, made, where)
     # One of those that may be made again has a commit at the origin, and work beyond it.
     gone = where[next(each for each in made if each.message.spec.rebuild).message.uid]
     saved = next(
@@ -127,6 +128,18 @@ async def _lose_one(cluster: Cluster, repository: Path, count: int) -> None:
     while moved & await cluster.nodes[gone].uids():
         assert time.monotonic() < until, "what was made again elsewhere is on its old node, too"
         await asyncio.sleep(0.2)
+
+
+async def _compared(cluster: Cluster, made: list[Workspace], where: dict[str, str]) -> None:
+    """Those of one node are, and of several it is said that they cannot be."""
+    at: dict[str, list[Workspace]] = {}
+    for each in made:
+        at.setdefault(where[each.message.uid], []).append(each)
+    alone, *others = at.values()
+    answer = await cluster.client.workspaces.preview_conflicts([alone[0].id, alone[1].id])
+    assert [each.error for each in answer.workspaces] == ["", ""]
+    with pytest.raises(InvalidArgument, match="node"):
+        await cluster.client.workspaces.preview_conflicts([alone[0].id, others[0][0].id])
 
 
 async def _at_others(cluster: Cluster, gone: str) -> set[str]:

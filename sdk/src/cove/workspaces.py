@@ -178,7 +178,7 @@ class Workspaces:
         """Which of 2 to 32 workspaces of one repository would collide, before anyone merges.
 
         Changes nothing. Work that is not committed counts as if it were, unless told otherwise.
-        Raises `InvalidArgument` where they are not all of one repository.
+        Raises `InvalidArgument` where they are not all of one repository, or not on one node.
         """
         request = pb.PreviewConflictsRequest(
             workspaces=[f"workspaces/{id}" for id in ids],  # noqa: A001

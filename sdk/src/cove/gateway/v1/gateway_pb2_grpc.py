@@ -2275,6 +2275,7 @@ class SourceServiceServicer(object):
         """Tells which of several workspaces of one repository would collide, and on which paths,
         before anyone merges. Fails as the RPC of this name in cove.git.v1 does, and besides:
 
+        * INVALID_ARGUMENT, ERROR_REASON_INVALID_FIELD: `workspaces` are not all on one node.
         * NOT_FOUND, ERROR_REASON_WORKSPACE_NOT_FOUND: nothing has one of the names.
         * FAILED_PRECONDITION, ERROR_REASON_WORKSPACE_NOT_READY: the state of one forbids it.
         """
