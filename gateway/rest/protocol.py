@@ -65,7 +65,11 @@ class _Protocol(H11Protocol):
     """None: it was not let in."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        host = host_of(source({"client": transport.get_extra_info("peername")[:2]}))
+        peer = transport.get_extra_info("peername")
+        if peer is None:  # It is gone already.
+            transport.abort()
+            return
+        host = host_of(source({"client": peer[:2]}))
         try:
             self.connections_.enter(host)
         except (Overloaded, RateLimited) as error:

@@ -2,7 +2,9 @@
 
 import asyncio
 import signal
+import socket
 import statistics
+import struct
 import time
 from datetime import timedelta
 
@@ -10,6 +12,7 @@ import httpx
 import pytest
 
 from gateway.rest.app import RestConfig, rest
+from servicekit import loops
 from servicekit.sockets import AddressError
 from tests.rest.conftest import Front
 from tests.rest.raw import connected, head
@@ -55,6 +58,25 @@ async def test_an_answer_does_not_wait_for_the_client_to_acknowledge_its_head(
         await front.client.get("/healthz")
         times.append(time.perf_counter() - began)
     assert statistics.median(times) < 0.03  # Linux delays an acknowledgement by 40 ms.
+
+
+def test_a_client_that_is_gone_before_it_is_let_in_is_no_error() -> None:
+    """On the loop of gateways: there nobody knows any more who it was."""
+    failures: list[object] = []
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: failures.append(what))
+        async with rest(RestConfig(target="unix:/tmp/cove-no-such-socket")) as address:
+            host, _, port = address.rpartition(":")
+            for _ in range(20):  # Nothing is accepted while this does not wait.
+                with socket.create_connection((host, int(port))) as gone:
+                    gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            async with httpx.AsyncClient() as client:
+                assert (await client.get(f"http://{address}/healthz")).status_code == 200
+
+    with asyncio.Runner(loop_factory=loops.fast) as runner:
+        runner.run(run())
+    assert failures == []
 
 
 async def test_it_serves_on_ipv6_too(front: Front) -> None:
