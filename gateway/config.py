@@ -13,6 +13,14 @@ _NODE = "{node}"
 _OF_NODES = ("git", "provider", "executor")
 _OF_JWT = ("jwt_audience", "jwt_keys_file", "jwt_ca_file", "jwt_tenant_claim", "jwt_role_claim")
 _IDS = ("registry_id", "git_id", "provider_id", "executor_id")
+_TAKING_TIME = (
+    *("lease", "activity_interval", "progress_interval", "reconcile_interval"),
+    *("create_limit", "operation_limit"),
+)
+_RATES = (
+    *("read_rate", "write_rate", "heavy_rate"),
+    *("open_calls", "total_calls", "stranger_rate"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +188,12 @@ class Config(ServerConfig):
         ServerConfig.__post_init__(self)  # super() does not work in a class with slots.
         together(self, "tools_certificate_file", "tools_key_file")
         self._check_identity()
+        for name in _TAKING_TIME:
+            if getattr(self, name) <= timedelta(0):
+                raise ConfigError(f"{self.name_of(name)}: must be more than 0")
+        for name in _RATES:
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{self.name_of(name)}: must not be below 0")
         for name in _OF_NODES if self.nodes else ():
             if _NODE not in getattr(self, name):
                 raise ConfigError(

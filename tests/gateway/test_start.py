@@ -4,6 +4,34 @@ import asyncio
 import sys
 from pathlib import Path
 
+import pytest
+
+from gateway.config import Config
+from servicekit.config import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("RECONCILE_INTERVAL", "0", "must be more than 0"),
+        ("ACTIVITY_INTERVAL", "0s", "must be more than 0"),
+        ("PROGRESS_INTERVAL", "0", "must be more than 0"),
+        ("LEASE", "0", "must be more than 0"),
+        ("CREATE_LIMIT", "0", "must be more than 0"),
+        ("OPERATION_LIMIT", "0", "must be more than 0"),
+        ("READ_RATE", "-1", "must not be below 0"),
+        ("OPEN_CALLS", "-1", "must not be below 0"),
+        ("STRANGER_RATE", "-5", "must not be below 0"),
+    ],
+)
+def test_numbers_by_which_nothing_could_work_are_told(
+    tmp_path: Path, name: str, value: str, said: str
+) -> None:
+    """A look that is never over, a lease that nobody can hold, a limit that no call is below."""
+    env = {"COVE_STATE": str(tmp_path), "COVE_RUNTIME": str(tmp_path)}
+    with pytest.raises(ConfigError, match=f"COVE_GATEWAY__{name}: {said}"):
+        Config.from_env(env | {f"COVE_GATEWAY__{name}": value})
+
 
 async def test_a_runtime_that_is_no_directory_is_told(tmp_path: Path) -> None:
     runtime = tmp_path / "runtime"
