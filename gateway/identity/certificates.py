@@ -69,8 +69,11 @@ class CertificateAuthenticator:
         """Raises `ConfigError` if the file cannot be used."""
         self._path = path
         self._handed = handed
-        self._seen = self._state()
-        self._rules = read(path)
+        try:
+            self._seen: tuple[int, ...] = self._state()
+            self._rules = read(path)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
 
     @staticmethod
     def applies(caller: Caller) -> bool:
@@ -98,23 +101,22 @@ class CertificateAuthenticator:
         except (OSError, ConfigError) as error:
             _log.error("no caller with a certificate is let in: %s", error)
             self._rules = ()
+            if isinstance(error, OSError):  # It may pass, though the file stays as it is.
+                self._seen = ()
         return self._rules
 
     def _state(self) -> tuple[int, ...]:
-        try:
-            found = self._path.stat()
-        except OSError as error:
-            raise ConfigError(f"{self._path}: cannot be read: {error.strerror}") from None
+        found = self._path.stat()
         return (found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
 
 
 def read(path: Path) -> tuple[Rule, ...]:
-    """What the file says: lines of a URI, a tenant and a role. Raises `ConfigError`."""
+    """What the file says: lines of a URI, a tenant and a role. Raises `ConfigError`, `OSError`."""
+    if path.stat().st_mode & 0o022:
+        raise ConfigError(f"{path}: others can change it; chmod go-w")
     try:
-        if path.stat().st_mode & 0o022:
-            raise ConfigError(f"{path}: others can change it; chmod go-w")
         lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     return tuple(_rules(path, lines))
 

@@ -75,6 +75,8 @@ class FileAuthenticator:
         except (OSError, ConfigError) as error:
             _log.error("no caller is let in: %s", error)
             self._token = b""
+            if isinstance(error, OSError):  # It may pass, though the file stays as it is.
+                self._seen = ()
 
 
 class NoAuthenticator:

@@ -99,9 +99,10 @@ class FileKeys:
         found = self._path.stat()
         seen = (found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
         if seen != self._seen:
-            self._seen = seen
             with self._path.open("rb") as file:
-                self._set.replace(file.read(_LARGEST))
+                text = file.read(_LARGEST)
+            self._seen = seen
+            self._set.replace(text)
 
 
 class FetchedKeys:

@@ -1,6 +1,9 @@
 """Who is let in, and what the gateway shows to whom."""
 
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from cove.gateway.v1 import gateway_pb2 as pb
 from gateway.config import Config
+from gateway.identity.certificates import CertificateAuthenticator, Handed
 from gateway.identity.file import FileAuthenticator
+from gateway.identity.keys import FileKeys
 from servicekit.config import ConfigError
 from servicekit.errors import Unauthenticated
 from servicekit.identity import Caller
@@ -107,6 +112,40 @@ async def test_a_token_file_that_others_can_read_lets_nobody_in(
     with pytest.raises(ConfigError, match="chmod 0600"):
         async with stage.gateway(no_auth=False, token_file=token_file):
             pass
+
+
+async def test_a_file_that_could_not_be_opened_just_then_is_opened_later(
+    token_file: Path, tmp_path: Path
+) -> None:
+    """As when no descriptor is left in the moment after it was replaced."""
+    rules, keys = tmp_path / "rules", tmp_path / "keys"
+    rules.write_text("spiffe://acme.test/x acme reader\n")
+    keys.write_text('{"keys": []}')
+    by_token, by_keys = FileAuthenticator(token_file), FileKeys(keys)
+    by_certificate = CertificateAuthenticator(rules, Handed())
+    bot = Caller({}, "ipv4:127.0.0.1:1", ("spiffe://acme.test/x",))
+    before = by_keys.generation
+    for path in (token_file, rules, keys):
+        _write(path.with_suffix(".fresh"), path.read_text()).replace(path)
+    with no_descriptors():
+        for known, caller in ((by_token, Caller(dict(_bearer(TOKEN)), "")), (by_certificate, bot)):
+            with pytest.raises(Unauthenticated):
+                await known.authenticate(caller)
+        assert by_keys.generation == before
+    await by_token.authenticate(Caller(dict(_bearer(TOKEN)), ""))
+    await by_certificate.authenticate(bot)
+    assert by_keys.generation == before + 1
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Nothing can be opened in the block."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_a_token_file_that_cannot_be_one_is_told_at_the_start(
