@@ -64,7 +64,9 @@ class Guarded:
             return await self._authenticator.authenticate(caller)
         shown = _mark(caller)
         known = shown in self._known
-        if not known:
+        if known:
+            self._known.move_to_end(shown)
+        else:
             self._check(caller.source)
         self._asked += 1
         try:

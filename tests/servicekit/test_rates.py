@@ -1,7 +1,7 @@
 """What is refused of too many calls, early and with a reason, and who is served all the same."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from servicekit.errors import Unauthenticated
 from servicekit.identity import Caller, Identity
 from servicekit.policy import policy_of
 from servicekit.rates import BURST_SECONDS, Cost, Limiter, Rates
-from servicekit.strangers import Guarded, host_of
+from servicekit.strangers import AuthenticationLimited, Guarded, host_of
 from tests.servicekit.failing import failure
 from tests.servicekit.kit import SERVICE, Kit, Protos, running
 
@@ -198,6 +198,23 @@ async def test_a_host_that_shows_nothing_valid_is_looked_at_only_so_often() -> N
     for number in range(20_000):
         await come("", f"ipv6:[2001:db8:{number:x}::1]:1")
     assert guarded.kept <= 10_000
+
+
+async def test_who_goes_on_calling_stays_known_whatever_others_show() -> None:
+    """One valid token can be written in very many ways, each of which is let in."""
+    guarded = Guarded(Named(), 10, Clock())
+
+    def come(name: str) -> Awaitable[Identity]:
+        return guarded.authenticate(Caller({"authorization": name}, "ipv4:10.0.0.1:1"))
+
+    for number in range(10):
+        await come("ada")
+        for more in range(1050):
+            await come(f"eve {number} {more}")
+    for _ in range(200):
+        with pytest.raises((Unauthenticated, AuthenticationLimited)):
+            await come("")
+    await come("ada")
 
 
 @pytest.mark.parametrize(
