@@ -45,6 +45,10 @@ class Pem:
     authorities: bytes
 
 
+class _Unopened(ConfigError):
+    """It may pass, though the files stay as they are."""
+
+
 class Certificates:
     """What is in the files now. May be asked from any thread.
 
@@ -69,6 +73,8 @@ class Certificates:
                     _log.info("the certificate was read again: %s", self._files.certificate)
             except ConfigError as error:
                 _log.error("the certificate from before is kept: %s", error)
+                if isinstance(error, _Unopened):
+                    self._seen = ()
             return self._pem
 
     def _state(self) -> tuple[tuple[int, ...], ...]:
@@ -210,6 +216,8 @@ def _refusing(name: str) -> Iterator[None]:
         yield
     except (ssl.SSLError, ValueError) as error:
         raise ConfigError(f"{name}: cannot be used: {error}") from None
+    except OSError as error:
+        raise _Unopened(f"{name}: cannot be used: {error.strerror}") from None
 
 
 def _bytes(path: Path, *, secret: bool = False) -> bytes:
@@ -218,7 +226,8 @@ def _bytes(path: Path, *, secret: bool = False) -> bytes:
             mode = os.fstat(file.fileno()).st_mode
             text = file.read()
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        kind = ConfigError if isinstance(error, FileNotFoundError) else _Unopened
+        raise kind(f"{path}: cannot be read: {error.strerror}") from None
     if secret and mode & 0o007:
         raise ConfigError(f"{path}: open to everyone; chmod 0600")
     if not text.strip():

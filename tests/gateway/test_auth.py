@@ -1,9 +1,6 @@
 """Who is let in, and what the gateway shows to whom."""
 
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from servicekit.errors import Unauthenticated
 from servicekit.identity import Caller
 from tests.gateway.stage import Gateway, Stage
 from tests.servicekit.failing import failure
+from tests.support.processes import no_descriptors
 
 TOKEN = "cove_" + "t" * 43
 SERVICES = {
@@ -135,17 +133,6 @@ async def test_a_file_that_could_not_be_opened_just_then_is_opened_later(
     await by_token.authenticate(Caller(dict(_bearer(TOKEN)), ""))
     await by_certificate.authenticate(bot)
     assert by_keys.generation == before + 1
-
-
-@contextmanager
-def no_descriptors() -> Iterator[None]:
-    """Nothing can be opened in the block."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_a_token_file_that_cannot_be_one_is_told_at_the_start(

@@ -20,6 +20,7 @@ from servicekit.tls import Certificates, Files
 from tests.servicekit.failing import failure
 from tests.servicekit.kit import Kit, Protos, running
 from tests.support.certificates import Authority, Paths
+from tests.support.processes import no_descriptors
 
 GATEWAY, OTHER = "spiffe://cove.test/gateway", "spiffe://cove.test/other"
 TOOL = "spiffe://cove.test/tool"
@@ -252,6 +253,15 @@ async def test_a_renewal_halfway_through_leaves_what_was_there(
         shutil.copy(made.key, pki.tool.key)
         async with to(kit, pki.secure(identity=OTHER)) as peer:
             assert await say(kit, peer) == "a"
+
+
+def test_a_renewal_that_could_not_be_opened_just_then_is_opened_later(pki: Pki) -> None:
+    certificates = pki.secure().certificates
+    before = certificates.current()
+    pki.gateway.replace(pki.authority.certify(OTHER))
+    with no_descriptors():
+        assert certificates.current() is before
+    assert certificates.current() != before
 
 
 @pytest.mark.parametrize(

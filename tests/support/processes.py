@@ -1,6 +1,20 @@
-"""What runs on this host."""
+"""What runs on this host, and what a process of it may have."""
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """This process can open nothing in the block."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def named(name: str) -> list[int]:
