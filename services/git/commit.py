@@ -60,7 +60,7 @@ class Committer:
         Raises `HeadMoved`, `NothingToCommit` and `Diverged`.
         """
         async with workspace.lock:
-            record = self._records.get(record.uid)
+            record = self._records.ready(record.uid)
             head = workspace.head
             if draft.request_id and (draft.request_id, head) == (
                 record.last_request,

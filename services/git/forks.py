@@ -61,7 +61,7 @@ class Forks:
         self._disk.check()
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(workspace.lock)
-            record = self._records.get(uid)
+            record = self._records.ready(uid)
             for one in record.snapshots:
                 if one.id == name and request_id and one.request == request_id:
                     return one
@@ -90,7 +90,7 @@ class Forks:
         """Remove it; whether there was one."""
         record, workspace = await self._worktrees.ready(uid, tenant)
         async with workspace.lock:
-            record = self._records.get(uid)
+            record = self._records.ready(uid)
             left = tuple(one for one in record.snapshots if one.id != name)
             gone = [one for one in record.snapshots if one.id == name]
             if not gone:
@@ -114,6 +114,7 @@ class Forks:
                 raise WorktreeExists("the uid has a worktree of other input", uid=wanted.uid)
             if found is not None and found.state is State.READY:
                 return found
+            await self._worktrees.whole(found)
             self._disk.check()
             source, workspace = await self._worktrees.ready(wanted.source, tenant)
             async with AsyncExitStack() as stack:
@@ -129,7 +130,7 @@ class Forks:
     ) -> Record:
         """The record of what is to be made, which keeps the layers from now on."""
         async with workspace.lock:
-            source = self._records.get(source.uid)
+            source = self._records.ready(source.uid)
             if wanted.snapshot:
                 chosen = [one for one in source.snapshots if one.id == wanted.snapshot]
                 if not chosen:
@@ -141,6 +142,8 @@ class Forks:
                 )
                 head = workspace.head
             await stack.enter_async_context(self._stacks.kept(layers))
+            # What a removal has begun to take away meanwhile is not what the source was.
+            self._records.ready(source.uid)
             return self._records.keep(
                 replace(
                     source,

@@ -168,7 +168,8 @@ def tell(workspace: Workspace, branch: str, old: str, new: str) -> None:
         if last["to"] == old:
             before = [last["from"], *last.get("before", [])][:_BEFORE]
     told = {"branch": branch, "from": old, "to": new, "before": before}
-    files.write(path, json.dumps(told).encode(), durable=False)
+    with suppress(FileNotFoundError):  # The worktree was removed.
+        files.write(path, json.dumps(told).encode(), durable=False)
 
 
 def make(

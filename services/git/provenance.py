@@ -77,7 +77,7 @@ class Notary:
 
     async def attest(self, workspace: Workspace, commit: history.Commit, account: Account) -> None:
         """Have a note on `commit`, unless there is one. Call it with the workspace locked."""
-        record = self._records.get(workspace.uid)
+        record = self._records.ready(workspace.uid)
         repository, ref = workspace.repository, notes_ref(record.uid)
         if await _note(repository, ref, commit.id):
             return

@@ -160,17 +160,27 @@ class Records:
             raise WorktreeNotFound("no such worktree", uid=uid)
         return record
 
+    def ready(self, uid: str) -> Record:
+        """One that is complete, and not being removed. Raises `WorktreeNotFound`."""
+        record = self.get(uid)
+        if record.state is not State.READY:
+            raise WorktreeNotFound("the worktree is not complete", uid=uid)
+        return record
+
     def keep(self, record: Record, *, durable: bool = True) -> Record:
-        """Write it; if durable, it survives a power loss from now on. Raises `BranchExists`.
+        """Write it; if durable, it survives a power loss from now on. Raises `BranchExists`, and
+        `WorktreeNotFound` where it was removed meanwhile.
 
         What was kept before survives one in any case, if it was durable.
         """
         if self._branches.get(_branch(record), record.uid) != record.uid:
             raise BranchExists("another workspace has the branch", branch=record.branch)
+        former = self._records.get(record.uid)
+        if record.state is State.READY and (former is None or former.state is State.REMOVING):
+            raise WorktreeNotFound("the worktree was removed", uid=record.uid)
         directory = self.directory(record.uid)
         directory.mkdir(exist_ok=True, mode=0o711)
         data = json.dumps(written(record)).encode()
-        former = self._records.get(record.uid)
         path, whole = directory / RECORD, former is not None
         files.write(path, data, mode=0o600, durable=durable, whole=whole)
         if durable and (former is None or former.state is State.CREATING):

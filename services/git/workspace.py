@@ -25,6 +25,7 @@ from servicekit.errors import ServiceError
 from services.git import files
 from services.git.cell import MADE, Bind, Cell, Cells
 from services.git.command import Where, git
+from services.git.errors import CellLost, WorktreeNotFound
 from services.git.partial import SHALLOW
 from services.git.record import Mode, Record
 from services.git.repository import Repository
@@ -162,7 +163,20 @@ class Workspace:
     async def ask(
         self, name: str, head: str, descriptors: Sequence[int] = (), **more: Any
     ) -> Mapping[str, Any]:
-        """Have an operation of `within.look` done on the worktree as it is now."""
+        """Have an operation of `within.look` done on the worktree as it is now.
+
+        Raises `WorktreeNotFound` where it was removed meanwhile.
+        """
+        try:
+            return await self._ask(name, head, descriptors, more)
+        except (FileNotFoundError, CellLost):
+            if self.tree.exists():
+                raise
+            raise WorktreeNotFound("the worktree was removed", uid=self.uid) from None
+
+    async def _ask(
+        self, name: str, head: str, descriptors: Sequence[int], more: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
         began = time.time_ns()
         scans = await self._scans() if name in ("changes", "plan") else []
         question = (name, head, scans, more)

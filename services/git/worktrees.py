@@ -119,9 +119,8 @@ class Worktrees:
 
     async def ready(self, uid: str, tenant: str) -> tuple[Record, Workspace]:
         """A complete worktree. Raises `WorktreeNotFound`."""
-        record = self.owned(uid, tenant)
-        if record.state is not State.READY:
-            raise WorktreeNotFound("the worktree is not complete", uid=uid)
+        self.owned(uid, tenant)
+        record = self.records.ready(uid)
         if record.version != VERSION:
             raise TooOld("the worktree was made by a version that kept it otherwise", uid=uid)
         await self._cells.require()
@@ -130,7 +129,7 @@ class Worktrees:
             workspace = await self._workspace(record)
         async with workspace.lock:
             record = await inside.take(
-                self.records, self.records.get(uid), workspace, self._most_commits
+                self.records, self.records.ready(uid), workspace, self._most_commits
             )
         return record, workspace
 
@@ -146,6 +145,7 @@ class Worktrees:
                 raise WorktreeExists("the uid has a worktree of other input", uid=wanted.uid)
             if found is not None and found.state is State.READY:
                 return found
+            found = await self.whole(found)
             await self._cells.require()
             self._disk.check()
             kept = await self._kept(wanted, caller.tenant)
@@ -175,6 +175,13 @@ class Worktrees:
             finally:
                 self._phases.pop(wanted.uid, None)
                 self._making.pop(wanted.uid, None)
+
+    async def whole(self, found: Record | None) -> Record | None:
+        """What is to be finished; of one whose removal failed nothing is. Call it `locked`."""
+        if found is None or found.state is not State.REMOVING:
+            return found
+        await self.undo(found)
+        return None
 
     async def remove(self, uid: str, tenant: str, *, keep_unsaved: bool = False) -> bool:
         """Remove it with its branch, also while it is made; whether anything was there.
@@ -351,6 +358,7 @@ class Worktrees:
 
     async def _workspace(self, record: Record) -> Workspace:
         made = await self.layout.workspace(record)
+        self.records.ready(record.uid)  # It may have been removed meanwhile.
         workspace = self._workspaces.setdefault(record.uid, made)
         if workspace is made:
             # Nobody looks at it yet: what is there is of a service that was killed.

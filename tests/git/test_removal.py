@@ -12,7 +12,7 @@ import pytest
 
 from servicekit.disk import DiskFull
 from servicekit.status import to_status
-from services.git import files
+from services.git import files, forks, status
 from services.git.draft import Draft
 from services.git.errors import (
     CellUnavailable,
@@ -21,7 +21,7 @@ from services.git.errors import (
     WorktreeNotFound,
 )
 from services.git.push import Target
-from services.git.record import Mode, State
+from services.git.record import Mode, Record, State
 from services.git.remote import Rules
 from services.git.repository import Repository
 from services.git.stacks import EMPTY
@@ -266,3 +266,57 @@ async def test_a_full_disk_of_repositories_is_told_as_such(
     finally:
         await git.cells.__aexit__()
         subprocess.run(["umount", "-l", str(root)], check=True)
+
+
+async def test_what_waits_for_a_worktree_that_is_removed_is_told_and_makes_nothing_of_it(
+    git: Parts, source: Path
+) -> None:
+    await git.create(source)
+    record, workspace = await git.ready()
+
+    async def look() -> object:
+        async with workspace.lock:
+            return await status.read(workspace, workspace.head)
+
+    async with workspace.lock:
+        waiting = [
+            asyncio.ensure_future(look()),
+            asyncio.ensure_future(git.committer.commit(record, workspace, Draft(message="x"))),
+            asyncio.ensure_future(git.forks.snapshot(UID, "acme", "one", copy_live=False)),
+            asyncio.ensure_future(fork(git)),
+        ]
+        assert await git.worktrees.remove(UID, "acme")
+    for each in await asyncio.gather(*waiting, return_exceptions=True):
+        assert isinstance(each, WorktreeNotFound)
+    with pytest.raises(WorktreeNotFound):
+        git.records.keep(record)
+    assert list(git.records) == []
+    assert not list((git.state / "git" / "worktrees").iterdir())
+
+
+@pytest.mark.parametrize("copy_live", [False, True])
+async def test_a_fork_of_what_is_just_removed_is_whole_or_none(
+    copy_live: bool, git: Parts, source: Path
+) -> None:
+    await git.create(source)
+    _, workspace = await git.ready()
+    count = 2000
+    inside(workspace).sh(f"for n in $(seq {count}); do echo $n >f$n; done")
+    if not copy_live:
+        leave(workspace)
+    await workspace.lock.acquire()
+    forking = asyncio.ensure_future(fork(git, copy_live=copy_live))
+    removing = asyncio.ensure_future(git.worktrees.remove(UID, "acme"))
+    while workspace.tree.exists() and len(list(workspace.tree.iterdir())) > count:
+        await asyncio.sleep(0)
+    workspace.lock.release()
+    with pytest.raises(WorktreeNotFound):
+        await forking
+    assert await removing
+    assert list(git.records) == []
+    assert {path.name for path in (git.state / "git" / "layers").iterdir()} <= {EMPTY}
+
+
+async def fork(git: Parts, *, copy_live: bool = False) -> Record:
+    wanted = forks.Wanted(uid=OTHER, source=UID, snapshot="", branch="other", copy_live=copy_live)
+    return await git.forks.fork(wanted, "acme")
