@@ -37,7 +37,7 @@ class SourceFace(Face):
             entries=[convert.entry(entry) for entry in shown],
             total=found.total,
             truncated=found.total > len(shown),
-            inside_commit=workspace.astray[0] if workspace.astray else "",
+            inside_commit=workspace.astray.inside if workspace.astray else "",
         )
         return pb.GetWorktreeStatusResponse(status=answer)
 

@@ -8,22 +8,25 @@ agent inside is told of a head that has moved, and moves HEAD and the index by i
 import asyncio
 import json
 import os
+import signal
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from servicekit.errors import ServiceError
+from servicekit.disk import DiskFull
+from servicekit.errors import ServiceError, Unavailable
 from services.git import dotgit, files
 from services.git.cell import Cell, Identity, timed_out_as
 from services.git.command import Command, Where, git
-from services.git.errors import Diverged, HeadMoved, InsideRejected, failed, is_full
-from services.git.process import close_all
+from services.git.errors import CellLost, Diverged, HeadMoved, InsideRejected, failed, is_full
+from services.git.process import Result, close_all
 from services.git.record import Record, Records
 from services.git.repository import head_ref
 from services.git.transport import STORE
-from services.git.workspace import Workspace
+from services.git.workspace import Astray, Workspace
 
 MAX_COMMITS: Final = 10_000
 """That come in at once."""
@@ -31,6 +34,9 @@ _MAX_BYTES: Final = 1 << 30
 _EXCLUDED: Final = 500
 """Branches of the origin that a pack of commits made inside need not hold again."""
 _TIMEOUT: Final = 300
+_PAUSE: Final = 60.0
+"""Seconds until what was not taken is looked at again, unless a head moves; at once where something
+broke off that has nothing to do with it."""
 _BEFORE: Final = 80
 """Heads; the agent reads no more than 4 KiB."""
 _NOTHING: Final = "0" * 40
@@ -58,14 +64,17 @@ async def take(
     if found in ("", record.inside):
         workspace.astray = None
         return record
-    if workspace.astray is not None and workspace.astray[:2] == (found, head):
+    astray = workspace.astray
+    if astray and (found, head) == astray[:2] and time.monotonic() < astray.again:
         return record
     try:
         taken = await _take(records, record, workspace, found, head, most)
         workspace.astray = None
         return taken
     except ServiceError as error:
-        workspace.astray = (found, head, error)
+        passing = isinstance(error, Unavailable | HeadMoved | DiskFull)
+        again = time.monotonic() + (0 if passing else _PAUSE)
+        workspace.astray = Astray(found, head, error, again)
         return record
 
 
@@ -99,7 +108,7 @@ async def _take(
 def check_followed(workspace: Workspace) -> None:
     """Raises what kept commits made inside from being taken, if there are such."""
     if workspace.astray is not None:
-        raise workspace.astray[2]
+        raise workspace.astray.error
 
 
 async def _import(workspace: Workspace, found: str, head: str, most: int) -> None:
@@ -112,6 +121,7 @@ async def _import(workspace: Workspace, found: str, head: str, most: int) -> Non
     await _check_kinds(workspace, cell, where, found)
     count = git(where, "rev-list", ["--count", f"--max-count={most + 1}", "--stdin"])
     result = await cells.run(cell, count, wanted)
+    _check_whole(result)
     if result.code != 0:
         raise InsideRejected(
             "commits made inside cannot be read", inside=found, cause=result.errors[-300:]
@@ -136,6 +146,7 @@ async def _import(workspace: Workspace, found: str, head: str, most: int) -> Non
         done = await target.finish(limit=1 << 20)
     if packed.code or done.code:
         repository.doubt()
+        _check_whole(packed, done)
         if is_full(done.errors):
             raise failed(check.name, done.code, done.errors)
         raise InsideRejected(
@@ -143,6 +154,12 @@ async def _import(workspace: Workspace, found: str, head: str, most: int) -> Non
             inside=found,
             cause=f"{packed.errors}{done.errors}"[-300:],
         )
+
+
+def _check_whole(*results: Result) -> None:
+    """Raises `CellLost` where one was killed, which says nothing of what it was given."""
+    if any(result.code == -signal.SIGKILL for result in results):
+        raise CellLost("git was killed while it took commits made inside", command="index-pack")
 
 
 async def _check_kinds(workspace: Workspace, cell: Cell, where: Where, found: str) -> None:

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from servicekit.errors import ServiceError
 from services.git import files
@@ -80,6 +80,16 @@ class Paths:
         return self.directory / "scratch"
 
 
+class Astray(NamedTuple):
+    """The head inside that was not taken, the head outside at that time, why, and when it is tried
+    again, by the monotonic clock."""
+
+    inside: str
+    head: str
+    error: ServiceError
+    again: float
+
+
 class Workspace:
     """Looks at one worktree, whose layers stay the same."""
 
@@ -92,8 +102,7 @@ class Workspace:
         self.cells = cells
         self.lock = asyncio.Lock()
         """Held while the head is read or moved."""
-        self.astray: tuple[str, str, ServiceError] | None = None
-        """The head inside that was not taken, the head outside at that time, and why."""
+        self.astray: Astray | None = None
         self.counted = ("", ""), (0, 0)
         """Of which head and which commit of the origin it was last counted how far they are apart,
         which stays so."""

@@ -258,6 +258,8 @@ class Worktrees:
     async def _has_unsaved(self, record: Record) -> bool:
         _, workspace = await self.ready(record.uid, record.tenant)
         async with workspace.lock:
+            if workspace.astray is not None:
+                return True  # Commits made inside, which are nowhere but there.
             head = workspace.head
             changed = (await status.read(workspace, head, limit=0)).total > 0
             return changed or await history.is_only_here(workspace)

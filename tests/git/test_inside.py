@@ -1,5 +1,6 @@
 """The private `.git` of a sandbox: git works there, and what it makes comes out, checked."""
 
+import asyncio
 import os
 import threading
 import time
@@ -12,12 +13,15 @@ import pytest
 from cove.errors.v1.errors_pb2 import ErrorReason
 from services.git import history, status
 from services.git.draft import Draft
-from services.git.errors import Diverged, InsideRejected
+from services.git.errors import Diverged, InsideRejected, UnsavedWork
+from services.git.push import Target
 from services.git.record import Mode
 from services.git.remote import Rules
 from services.git.workspace import Workspace
 from tests.git.parts import (
+    CALLER,
     OTHER,
+    UID,
     Parts,
     each_mode,
     inside,
@@ -470,3 +474,35 @@ async def test_objects_of_the_origin_are_not_sent_again(
     listed = run_git(workspace.repository.path, "verify-pack", "-v", str(pack.with_suffix(".idx")))
     assert made in listed
     assert len([line for line in listed.splitlines() if " commit " in line]) == 1
+
+
+async def test_commits_that_were_not_taken_are_work_that_a_removal_keeps(
+    git: Parts, workspace: Workspace, program: Program
+) -> None:
+    """Also where the files are those of the head outside, and the origin has that."""
+    write(workspace, "outside", "x")
+    await commit(git)
+    await git.pusher.push(*await git.ready(), Target(), CALLER)
+    program.sh("echo 1 >only; git add only outside; git commit -qm Only")
+    program.sh("git rm -q only; git commit -qm Gone")
+    assert await differing(git) == []
+    leave(workspace)
+    with pytest.raises(UnsavedWork):
+        await git.worktrees.remove(UID, "acme", keep_unsaved=True)
+    assert inside(workspace).git("log", "--format=%s").split() == ["Gone", "Only", "Change"]
+    leave(workspace)
+    assert await git.worktrees.remove(UID, "acme")
+
+
+async def test_what_broke_off_when_commits_were_taken_is_tried_again(
+    git: Parts, workspace: Workspace, program: Program
+) -> None:
+    head = add(program, "a")
+    looking = asyncio.ensure_future(git.ready())
+    (await git.cells.next("pack-objects")).kill()
+    await looking
+    assert workspace.head != head
+    await git.ready()
+    assert workspace.head == head
+    write(workspace, "b", "x")
+    assert await commit(git)
