@@ -22,6 +22,7 @@ from tests.git.parts import (
     UID,
     Parts,
     add_commit,
+    leave,
     each_mode,
     inside,
     run_git,
@@ -125,6 +126,23 @@ async def test_refs_that_are_packed_are_found_moved_and_removed(git: Parts, sour
     (repository.path / head_ref(OTHER)).write_text("what?\n")
     with pytest.raises(ValueError, match="damaged"):
         repository.head(OTHER)
+
+
+async def test_a_ref_that_moved_since_it_was_packed_goes_with_its_worktree(
+    git: Parts, source: Path
+) -> None:
+    """What is packed of it, which is what it was, does not come back."""
+    await git.create(source)
+    record, workspace = await git.ready()
+    await upkeep(git).look()
+    write(workspace, "new", "1\n")
+    git.cells.names.clear()
+    await git.committer.commit(record, workspace, Draft(message="One"))
+    assert "update-ref" not in git.cells.names
+    leave(workspace)
+    assert await git.worktrees.remove(UID, "acme")
+    assert "refs/cove" not in run_git(workspace.repository.path, "for-each-ref")
+    assert not list((git.state / "git" / "worktrees").iterdir())
 
 
 def test_packed_refs_are_read_once(tmp_path: Path) -> None:

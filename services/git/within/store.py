@@ -25,7 +25,8 @@ _ATTEMPTS: Final = 3
 def move(payload: Payload, _: list[int], __: Context) -> Answer:
     """Move `ref` of the `store` from `old` to `new`, each empty where there is none.
 
-    `moved`: whether it was at `old`, or that it is `LOCKED`. None: it is packed, and left to git.
+    `moved`: whether it was at `old`, or that it is `LOCKED`. None: it is to go and is packed, also
+    if only as it was once, and left to git. What has moved survives a power loss.
     """
     return {"moved": _move(Path(payload["store"]), payload)}, []
 
@@ -90,16 +91,18 @@ def _move(store: Path, payload: Mapping[str, Any]) -> bool | str | None:
     with _locked(path) as lock:
         if lock is None:
             return LOCKED
-        here = _read(path)
-        if not here and _is_packed(store, name):
+        loose = _read(path)
+        packed = "" if loose and new else _packed(store, name)
+        if packed and not new:
             return None
-        if here != old:
+        if (loose or packed) != old:
             return False
         if new:
             os.write(lock, new.encode() + b"\n")
             os.fsync(lock)
             path.with_name(f"{path.name}.lock").rename(path)
-        elif here:
+            _sync_directory(path.parent)
+        elif loose:
             path.unlink()
     if not new:
         with suppress(OSError):
@@ -136,11 +139,21 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _is_packed(store: Path, name: str) -> bool:
+def _packed(store: Path, name: str) -> str:
     try:
-        return f" {name}\n".encode() in (store / "packed-refs").read_bytes()
+        data = b"\n" + (store / "packed-refs").read_bytes()
     except FileNotFoundError:
-        return False
+        return ""
+    before, found, _ = data.partition(f" {name}\n".encode())
+    return before[before.rfind(b"\n") + 1 :].decode("ascii") if found else ""
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = {"move": move, "land": land, "keep": keep}
