@@ -19,7 +19,9 @@ from services.git.errors import (
 )
 from services.git.remote import Remote
 
-_PROGRESS: Final = re.compile(r"(?:remote: )?([A-Z][a-z]+ [a-z]+): +\d+% \((\d+)/(\d+)\)")
+_PROGRESS: Final = re.compile(
+    r"(?:remote: )?([A-Z][a-z]+ [a-z]+): +\d+% \((\d{1,18})/(\d{1,18})\)"
+)
 _SHA1_LENGTH: Final = 40
 _OUR_OWN: Final = "askpass"
 """In what git says of a password that nobody is asked for, as we have it do."""
@@ -29,7 +31,8 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """The refs of a remote. `head_branch` is empty when HEAD is detached or absent."""
+    """The refs of a remote. `head_branch` is empty when HEAD is detached or absent, or its branch
+    has a name that is no text."""
 
     head: str
     head_branch: str
@@ -72,6 +75,11 @@ def advertised(output: bytes) -> Listing:
 
 
 def _branch(ref: str) -> str:
+    """Empty where its name is no text, which nobody could say again."""
+    try:
+        ref.encode()
+    except UnicodeEncodeError:
+        return ""
     return ref.removeprefix("refs/heads/")
 
 

@@ -205,6 +205,15 @@ async def test_a_remote_that_gives_no_single_commit_gives_all_branches(
     assert await workspace.repository.has(newer)
 
 
+def test_progress_that_a_remote_makes_up_is_only_a_number() -> None:
+    """It is told to all who list worktrees while the one is made."""
+    told: list[tuple[str, int, int]] = []
+    for number in ("7", "9" * 18, "9" * 20, "9" * 5000):
+        line = f"remote: Counting objects: 100% ({number}/{number})"
+        answers.report(line, lambda *said: told.append(said))
+    assert [done for _, done, _ in told] == [7, 10**18 - 1]
+
+
 def test_words_of_a_remote_that_cannot_cut_are_understood() -> None:
     remote = Rules().parse("https://example.org/app.git")
     for words in (
