@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import logging
 from collections.abc import Iterator
 from typing import Final
 
@@ -13,6 +14,7 @@ from services.git.kept import Kept
 from services.git.record import Record, State
 from services.git.wanted import Wanted
 
+_log = logging.getLogger(__name__)
 _PAGE: Final = 100
 _MAX_PAGE: Final = 1000
 
@@ -93,10 +95,19 @@ class WorktreesFace(Face):
         )
         for _, group in itertools.groupby(both, key=lambda one: one.uid):
             one = next(group)  # The worktree, where there are both.
-            if isinstance(one, Record):
-                yield self._worktree(one)
-            else:
-                yield convert.kept(one, self._replicas.commit(one))
+            try:
+                yield self._listed(one)
+            except ValueError as error:  # A damaged ref hides no others.
+                _log.error("worktree %s: %s", one.uid, error)
+                if isinstance(one, Kept):
+                    yield convert.kept(one, "")
+                else:
+                    yield convert.worktree(one, "", self._worktrees.phase(one.uid))
+
+    def _listed(self, one: Record | Kept) -> pb.Worktree:
+        if isinstance(one, Record):
+            return self._worktree(one)
+        return convert.kept(one, self._replicas.commit(one))
 
     async def SnapshotWorktree(
         self, request: pb.SnapshotWorktreeRequest, context: Context

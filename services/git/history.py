@@ -12,8 +12,9 @@ from services.git.repository import Repository
 from services.git.transport import STORE
 from services.git.workspace import Workspace
 
-_FORMAT: Final = "%H%x00%P%x00%T%x00%an%x00%ae%x00%at%x00%cn%x00%ce%x00%ct%x00%B%x00%x01"
-_END: Final = b"\0\x01\0"
+_FIELDS: Final = ("%H", "%P", "%T", "%an", "%ae", "%at", "%cn", "%ce", "%ct", "%B")
+_LATEST: Final = 253_402_300_799
+"""The end of the year 9999, in seconds since the epoch: no later time can be told."""
 _ORIGIN: Final = "refs/remotes/origin/"
 _TRAILER: Final = re.compile(r"([A-Za-z0-9-]+): (.+)")
 
@@ -52,10 +53,13 @@ class Branch:
 
 async def commits(repository: Repository, start: str, *, skip: int = 0, count: int) -> list[Commit]:
     """At most `count` commits from `start` back, newest first, after `skip` of them."""
-    options = ["-z", f"--format={_FORMAT}", f"--skip={skip}", f"--max-count={count}"]
+    form = "%x00".join(_FIELDS)
+    options = ["-z", f"--format={form}", f"--skip={skip}", f"--max-count={count}"]
     command = git(Where(git_dir=STORE), "log", options, values=[start])
     output = await repository.cells.check(repository.cell(), command, limit=256 << 20)
-    return [_commit(record) for record in output.split(_END) if record]
+    fields = output.decode("utf-8", "replace").split("\0")[:-1]
+    each = [iter(fields)] * len(_FIELDS)
+    return [_commit(*one) for one in zip(*each, strict=True)]
 
 
 async def branches(record: Record, workspace: Workspace) -> list[Branch]:
@@ -67,11 +71,16 @@ async def branches(record: Record, workspace: Workspace) -> list[Branch]:
     found = await workspace.repository.refs(prefix)
     own = Branch(name=record.branch, head=workspace.head, own=True)
     return [own] + [
-        Branch(
-            name=name.removeprefix(prefix), head=head, own=False, fetched=bool(record.repository)
+        Branch(name=name, head=head, own=False, fetched=bool(record.repository))
+        for name, head in sorted(
+            (_shown(name.removeprefix(prefix)), head) for name, head in found.items()
         )
-        for name, head in sorted(found.items())
     ]
+
+
+def _shown(name: str) -> str:
+    """As text, where a name of the origin is none."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 async def distance(record: Record, workspace: Workspace, head: str) -> tuple[int, int]:
@@ -115,18 +124,25 @@ async def is_only_here(workspace: Workspace) -> bool:
     return int(await repository.cells.check(repository.cell(), command)) > 0
 
 
-def _commit(record: bytes) -> Commit:
-    fields = record.decode("utf-8", "replace").split("\0", 9)
-    message, trailers = split_trailers(fields[9])
+def _commit(identity: str, parents: str, tree: str, *rest: str) -> Commit:
+    """What a commit says of people and times may be anything that fits into a line."""
+    name, email, time, committer, committer_email, committer_time, text = rest
+    message, trailers = split_trailers(text)
     return Commit(
-        id=fields[0],
-        parents=fields[1].split(),
-        tree=fields[2],
-        author=Signature(fields[3], fields[4], int(fields[5] or 0)),
-        committer=Signature(fields[6], fields[7], int(fields[8] or 0)),
+        id=identity,
+        parents=parents.split(),
+        tree=tree,
+        author=Signature(name, email, _time(time)),
+        committer=Signature(committer, committer_email, _time(committer_time)),
         message=message,
         trailers=trailers,
     )
+
+
+def _time(text: str) -> int:
+    if not text.isdecimal():
+        return 0
+    return int(text) if len(text) < len(str(_LATEST)) else min(int(text[:18]), _LATEST)
 
 
 def split_trailers(text: str) -> tuple[str, list[tuple[str, str]]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.json_format import MessageToDict
 
 from cove.errors.v1.errors_pb2 import ErrorReason
 from cove.git.v1 import git_pb2 as pb
@@ -19,6 +20,7 @@ from cove.mount.v1.mount_pb2 import Mount
 from servicekit import status
 from services.git.app import git
 from services.git.config import Config
+from services.git.repository import head_ref
 from tests.git.parts import OTHER, UID, make_source, run_git
 from tests.git.program import Program
 
@@ -160,6 +162,70 @@ async def test_failures_have_code_and_reason(
         await stub.CreateWorktree(request, metadata=ACME)
     assert caught.value.code() is code
     assert status.reason(caught.value) == ErrorReason.Value(f"ERROR_REASON_{reason}")
+
+
+@pytest.mark.parametrize("damaged", [b"", b"what?\n"])
+async def test_a_damaged_ref_hides_no_other_worktree(
+    damaged: bytes, stub: GitServiceStub, source: Path, tmp_path: Path
+) -> None:
+    await create(stub, source, UID)
+    other = await create(stub, source, OTHER)
+    (ref,) = (tmp_path / "s" / "git").glob(f"repositories/*/*.git/{head_ref(UID)}")
+    ref.write_bytes(damaged)
+    found = (await stub.ListWorktrees(pb.ListWorktreesRequest())).worktrees
+    heads = {one.uid: one.head_commit for one in found}
+    assert heads == {UID: "", OTHER: other.worktree.head_commit}
+
+
+async def test_names_of_branches_that_are_no_text_are_told_as_text(
+    stub: GitServiceStub, source: Path
+) -> None:
+    head = run_git(source, "rev-parse", "HEAD").encode()
+    names = (b"caf\xe9", b"caf\xc3\xa9", b"z")
+    lines = b"".join(b"create refs/heads/%s %s\n" % (name, head) for name in names)
+    run_git(source, "update-ref", "--stdin", stdin=lines)
+    (source / ".git" / "HEAD").write_bytes(b"ref: refs/heads/caf\xe9\n")
+    await create(stub, source)
+    told, token = [], ""
+    while True:
+        request = pb.ListBranchesRequest(uid=UID, page_size=1, page_token=token)
+        page = await stub.ListBranches(request, metadata=ACME)
+        told += [branch.name for branch in page.branches]
+        if not (token := page.next_page_token):
+            break
+    assert told == ["cove/a", "caf\u00e9", "caf\ufffd", "main", "z"]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:  # No branch that could be named again.
+        await stub.PreviewMerge(pb.PreviewMergeRequest(uid=UID), metadata=ACME)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    ("people", "seconds"),
+    [
+        (b"\x01 <a@b> 7 +0000", 7),
+        (b"A <\x01> 7 +0000", 7),
+        (b"A <a@b> 253402300799 +0000", 253_402_300_799),
+        (b"A <a@b> 253402300800 +0000", 253_402_300_799),
+        (b"A <a@b> 99999999999999999999 +0000", 253_402_300_799),
+        (b"A <a@b> " + b"9" * 5000 + b" +0000", 253_402_300_799),
+        (b"A <a@b> long ago", 0),
+        (b"nobody", 0),
+    ],
+)
+async def test_a_commit_that_says_anything_of_people_and_times_is_listed(
+    people: bytes, seconds: int, stub: GitServiceStub, source: Path
+) -> None:
+    tree = run_git(source, "rev-parse", "HEAD^{tree}").encode()
+    data = b"tree %s\nauthor %s\ncommitter %s\n\nx\n" % (tree, people, people)
+    options = ("-t", "commit", "-w", "--literally", "--stdin")
+    commit = run_git(source, "hash-object", *options, stdin=data)
+    run_git(source, "update-ref", "refs/heads/main", commit)
+    await create(stub, source)
+    answer = await stub.ListCommits(pb.ListCommitsRequest(uid=UID), metadata=ACME)
+    [found] = answer.commits
+    assert (found.id, found.message) == (commit, "x")
+    assert found.author.time.seconds == found.committer.time.seconds == seconds
+    assert MessageToDict(answer)
 
 
 @asynccontextmanager
