@@ -38,6 +38,22 @@ def in_store(git: Parts, *arguments: str) -> str:
     return run_git(path, *arguments)
 
 
+async def test_many_long_paths_are_asked_for_in_pieces(git: Parts, source: Path) -> None:
+    """All at once git would wait for its answers to be read, and who asks for git to read."""
+    await git.create(source)
+    record, workspace = await git.ready()
+    deep = "/".join(["d" * 200] * 5)
+    names = ", ".join(f"'{end}'" for end in ("o", "c"))
+    script = f"import os\nos.makedirs('{deep}'); os.chdir('{deep}')\nfor n in range(120):\n"
+    script += f" for end in ({names}): open(f'{{n:0200}}.{{end}}', 'w').close()\n"
+    inside(workspace).run("/usr/bin/python3", "-c", script)
+    write(workspace, ".gitignore", "*.o\n")
+    async with asyncio.timeout(60), workspace.lock:
+        found = await status.read(workspace, workspace.head)
+    assert found.total == 121
+    assert not any(entry.path.endswith(b".o") for entry in found.entries)
+
+
 async def test_names_of_every_kind_are_committed(git: Parts, source: Path) -> None:
     await git.create(source)
     record, workspace = await git.ready()

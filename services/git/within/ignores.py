@@ -19,7 +19,10 @@ MAX_BYTES: Final = 1 << 20
 _MAX_PATH: Final = 3900
 """Bytes; in the scratch directory it is still short enough for the kernel. Longer ones are not
 excluded."""
-_BATCH: Final = 200
+_BATCH: Final = 4096
+"""Bytes that are asked at once: any pipe holds as many, so that git, which answers meanwhile, and
+who asks never wait for each other."""
+_MORE: Final = len(b"./\0")
 _FIELDS: Final = 4
 
 
@@ -77,9 +80,14 @@ class Ignores:
             return set()
         paths = [path for path in paths if len(path) <= _MAX_PATH]
         found: set[bytes] = set()
-        for start in range(0, len(paths), _BATCH):
-            found |= self._ask(paths[start : start + _BATCH])
-        return found
+        batch, size = list[bytes](), 0
+        for path in paths:
+            size += len(path) + _MORE
+            if size > _BATCH:
+                found |= self._ask(batch)
+                batch, size = [], len(path) + _MORE
+            batch.append(path)
+        return found | self._ask(batch) if batch else found
 
     def _ask(self, paths: Sequence[bytes]) -> set[bytes]:
         process = self._running()
