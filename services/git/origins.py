@@ -250,9 +250,14 @@ class Origins:
                 branch=str(known["head_branch"]),
             )
         name = revision.removeprefix("refs/heads/")
-        for branch, ref in ((name, f"refs/remotes/origin/{name}"), ("", f"refs/tags/{name}")):
-            with suppress(RevisionNotFound):
-                return Resolved(commit=await repository.resolve(ref), time=moment, branch=branch)
+        tag = f"refs/tags/{revision.removeprefix('refs/tags/')}"
+        wanted = {f"refs/remotes/origin/{name}": name, tag: ""}
+        found = await repository.refs(*wanted)
+        for ref, branch in wanted.items():
+            if ref in found:  # Nothing but a name: `main~1` is none.
+                return Resolved(
+                    commit=await repository.resolve(found[ref]), time=moment, branch=branch
+                )
         raise RevisionNotFound("the repository has no such revision", revision=revision)
 
     def _proof(self, caller: Caller, remote: Remote) -> tuple[str, str, bytes, str]:
