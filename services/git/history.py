@@ -94,21 +94,23 @@ async def distance(record: Record, workspace: Workspace, head: str) -> tuple[int
     wanted = [upstream] if record.base_branch else []
     theirs = refs.read(workspace.repository.path, wanted).get(upstream, "")
     if workspace.counted[0] != (head, theirs):
-        ahead = await _count(workspace, record, head, record.base_commit)
-        behind = await _count(workspace, record, theirs, head)
+        repository, base = workspace.repository, record.base_commit
+        ahead, behind = await _apart(repository, head, base)
+        if theirs != base:  # Nearly always it is the base still.
+            _, behind = await _apart(repository, head, theirs) if theirs else (0, 0)
         workspace.counted = (head, theirs), (ahead, behind)
     return workspace.counted[1]
 
 
-async def _count(workspace: Workspace, record: Record, start: str, without: str) -> int:
-    """Commits of `start` that `without` has not."""
-    # The branch was begun at its base, so the base has nothing that it has not.
-    if start in ("", without, record.base_commit):
-        return 0
-    values = [start, f"^{without}"] if without else [start]
-    command = git(Where(git_dir=STORE), "rev-list", ["--count"], values=values)
-    cells = workspace.repository.cells
-    return int(await cells.check(workspace.repository.cell(), command))
+async def _apart(repository: Repository, one: str, other: str) -> tuple[int, int]:
+    """How many commits each of two has that the other, which may be empty, has not."""
+    if one == other:
+        return 0, 0
+    options, values = ["--left-right", "--count"], [f"{one}...{other}"] if other else [one]
+    command = git(Where(git_dir=STORE), "rev-list", options, values=values)
+    counted = await repository.cells.check(repository.cell(), command)
+    left, right = (int(number) for number in counted.split())
+    return (left, right) if other else (right, 0)  # Without another side all are on the right.
 
 
 async def is_only_here(workspace: Workspace) -> bool:

@@ -23,6 +23,7 @@ from tests.git.parts import (
     OTHER,
     UID,
     Parts,
+    add_commit,
     each_mode,
     inside,
     leave,
@@ -247,6 +248,27 @@ async def test_who_follows_commits_made_outside_has_no_git_asked(
     program.git("reset", "-q", "--hard", made[0])  # That is no following any more.
     assert (await git.ready())[1].head == made[0]
     assert await distance() == (1, 0)
+
+
+async def test_a_head_that_went_back_is_behind_its_base(git: Parts, source: Path) -> None:
+    for name in ("one", "two"):
+        add_commit(source, {name: name})
+    await git.create(source)
+
+    async def distance() -> tuple[int, int]:
+        record, workspace = await git.ready()
+        return await history.distance(record, workspace, workspace.head)
+
+    program = inside((await git.ready())[1])
+    program.git("reset", "-q", "--hard", "HEAD~2")
+    assert await distance() == (0, 2)
+    add(program, "other")
+    assert await distance() == (1, 2)
+    add_commit(source, {"three": "three"})
+    await git.worktrees.fetch(UID, CALLER)
+    assert await distance() == (1, 3)
+    program.git("reset", "-q", "--hard", "origin/main")
+    assert await distance() == (0, 1)
 
 
 async def test_nobody_waits_for_the_disk_with_all_others(
