@@ -39,6 +39,7 @@ _TEMPLATE_FOLDERS: Final = (
     *("", "info", "objects", "objects/info", "objects/pack"),
     *("refs", "refs/heads", "refs/tags"),
 )
+_LAST: Final = "objects/info/alternates"
 _TEMPLATE_CONFIG: Final = (
     b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n"
     b"\tlogallrefupdates = true\n[gc]\n\tauto = 0\n"
@@ -183,10 +184,15 @@ def lay_out(tree: Path, owner: Identity) -> None:
     contents = {
         "config": _TEMPLATE_CONFIG,
         "info/exclude": b"",
-        "objects/info/alternates": f"{OBJECTS}\n".encode(),
+        _LAST: f"{OBJECTS}\n".encode(),
     }
     for name, data in contents.items():
         files.write(template / name, data, owner=owner, durable=False)
+
+
+def is_laid_out(tree: Path) -> bool:
+    """Whether all of that is there."""
+    return (tree / ".git" / _LAST).exists()
 
 
 def _lay_over(tree: Path, over: Over, owner: Identity) -> None:

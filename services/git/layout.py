@@ -10,6 +10,7 @@ from services.git.record import Mode, Record, Records
 from services.git.repositories import Repositories
 from services.git.repository import Repository
 from services.git.sandbox import Identity
+from services.git.scan import Frozen
 from services.git.stacks import EMPTY
 from services.git.workspace import Paths, Workspace
 
@@ -30,6 +31,7 @@ class Layout:
         self._checkouts = checkouts
         self.layers = layers
         self._cells = cells
+        self._frozen = Frozen()
 
     def load(self) -> None:
         """Have what all worktrees need."""
@@ -39,7 +41,7 @@ class Layout:
     def _empty(self, owner: Identity) -> Path:
         """What stands in for the checkout of a repository without a commit; made if absent."""
         path = self.layers / (EMPTY if owner == self._cells.sandbox else f"{EMPTY}-{owner.uid}")
-        if not path.exists() or owner == self._cells.sandbox:
+        if not filling.is_laid_out(path):  # Nobody writes below a worktree that may be mounted.
             path.mkdir(exist_ok=True)
             filling.lay_out(path, owner)
         return path
@@ -76,13 +78,13 @@ class Layout:
     def paths(self, record: Record) -> Paths:
         """Raises `WorktreeNotFound` where the checkout is gone."""
         lowers: tuple[Path, ...] = ()
-        if record.mode is not Mode.PLAIN:
+        if record.mode is not Mode.PLAIN and record.checkout:
+            found = self._checkouts.find(self._repository_of(record), record.checkout)
+            if found is None:
+                raise WorktreeNotFound("the worktree's checkout is gone", uid=record.uid)
+            lowers = found.layers
+        elif record.mode is not Mode.PLAIN:
             lowers = (self._empty(self._repository_of(record).sandbox),)
-            if record.checkout:
-                found = self._checkouts.find(self._repository_of(record), record.checkout)
-                if found is None:
-                    raise WorktreeNotFound("the worktree's checkout is gone", uid=record.uid)
-                lowers = found.layers
         return Paths(
             directory=self._records.directory(record.uid),
             layers=tuple(self.layers / name for name in record.layers),
@@ -95,7 +97,7 @@ class Layout:
         repository = self._repository_of(record)
         if record.checkout and record.mode is not Mode.PLAIN:
             await self._checkouts.get(repository, record.checkout)
-        return Workspace(record, self.paths(record), repository, self._cells)
+        return Workspace(record, self.paths(record), repository, self._cells, self._frozen)
 
     def _repository_of(self, record: Record) -> Repository:
         return self._repositories.find(record.tenant, record.key)

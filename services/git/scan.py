@@ -4,9 +4,12 @@ Names, kinds and the marks of the overlay only: no content is read here, and no 
 Marks of an overlay that root mounted can be read by root alone, which no cell is.
 """
 
+import asyncio
 import errno
+import marshal
 import os
 import stat
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +23,8 @@ _LITTLE: Final = 300
 _SETTLED: Final = 100_000_000
 """Nanoseconds: more than a tick of the clock of a file system."""
 _CTIME: Final = 5
+_ROOM: Final = 64 << 20
+_PIECE: Final = 1 << 16
 _MAX_BYTES: Final = 64 << 20
 """Of all names."""
 _MAX_PATH: Final = 4095
@@ -58,7 +63,36 @@ def is_settled(scans: Sequence[Scan], now: int) -> bool:
     Then what changes later is seen in the times of the next scan.
     """
     found = [entry for one in scans for _, _, entries in one for entry in entries]
-    return len(found) <= _LITTLE and all(entry[_CTIME] < now - _SETTLED for entry in found)
+    if len(found) + sum(map(len, scans)) > _LITTLE:
+        return False
+    return all(entry[_CTIME] < now - _SETTLED for entry in found)
+
+
+class Frozen:
+    """Scans of frozen layers, which stay what they are, for all who stand on them.
+
+    Those used last are kept, up to `room` bytes.
+    """
+
+    def __init__(self, room: int = _ROOM) -> None:
+        self._left = room
+        self._known: OrderedDict[Path, bytes] = OrderedDict()
+
+    async def scan(self, layer: Path, namespace: str) -> Scan:
+        """As `scan`."""
+        data = self._known.pop(layer, None)
+        if data is None:
+            data = await asyncio.to_thread(lambda: marshal.dumps(scan(layer, namespace)))
+            self._left -= 0 if layer in self._known else len(data)
+        self._known[layer] = data
+        while self._left < 0 and self._known:
+            self._left += len(self._known.popitem(last=False)[1])
+        made: Scan
+        if len(data) < _PIECE:
+            made = marshal.loads(data)  # noqa: S302 - our own.
+        else:
+            made = await asyncio.to_thread(marshal.loads, data)
+        return made
 
 
 def _directories(root: int, prefix: str, hidden: bytes, most: int) -> Iterator[list[Any]]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from services.git.channel import Channel, Pipe
 from services.git.command import Command
 from services.git.entrance import unavailable
-from services.git.errors import CellLost, OutputTooLarge, failed
+from services.git.errors import CellLost, OutputTooLarge, TooLarge, failed
 from services.git.process import Program, Running, close_all
 from services.git.within import frames, wire
 from services.git.within.frames import WireError
@@ -121,15 +121,19 @@ class Warm:
         descriptors: Sequence[int],
         limit: int,
     ) -> tuple[Payload, list[int]]:
-        """Have a worker do an operation. Raises `CellLost`, `OutputTooLarge`, what `failed` makes.
+        """Have a worker do an operation. Raises `CellLost`, `OutputTooLarge`, what `failed` makes,
+        and `TooLarge` where it is given too much.
 
         Broken off, it is killed.
         """
+        request = {"name": name, "payload": payload, "constants": constants, "limit": limit}
+        data = wire.pack(request)
+        if len(data) > frames.LIMIT:
+            raise TooLarge("there is more to be looked at than a cell takes", command=name)
         async with self._slots:
             worker = self._worker()
             try:
-                request = {"name": name, "payload": payload, "constants": constants, "limit": limit}
-                worker.channel.send(wire.pack(request), descriptors)
+                worker.channel.send(data, descriptors)
                 frame = await worker.channel.receive(limit + _ENVELOPE)
                 if frame is None:
                     raise CellLost("the operation was broken off", command=name)

@@ -27,9 +27,10 @@ from services.git.cell import MADE, Bind, Cell, Cells
 from services.git.command import Where, git
 from services.git.errors import CellLost, WorktreeNotFound
 from services.git.partial import SHALLOW
+from services.git.process import close_all
 from services.git.record import Mode, Record
 from services.git.repository import Repository
-from services.git.scan import Scan, glance, is_settled, scan
+from services.git.scan import Frozen, Scan, glance, is_settled, scan
 
 _ROOT: Final = "/run/cell"
 _GIT: Final = f"{MADE}/git"
@@ -93,7 +94,9 @@ class Astray(NamedTuple):
 class Workspace:
     """Looks at one worktree, whose layers stay the same."""
 
-    def __init__(self, record: Record, paths: Paths, repository: Repository, cells: Cells) -> None:
+    def __init__(
+        self, record: Record, paths: Paths, repository: Repository, cells: Cells, frozen: Frozen
+    ) -> None:
         self.uid = record.uid
         self.paths = paths
         self.mode = record.mode
@@ -109,7 +112,11 @@ class Workspace:
         self._led: tuple[str, list[str]] = "", []
         """A head, and those before it from which commits made outside alone led to it."""
         self._variables = {"GIT_SHALLOW_FILE": f"{_STORE}/{SHALLOW}"} if record.depth else {}
-        self._frozen: list[Scan] | None = None
+        self._frozen = frozen
+        self._places = set[str]()
+        """Names of what is in use of the scratch."""
+        self._littered = False
+        """Whether something that was broken off may have left more there."""
         self._answered: tuple[Any, Mapping[str, Any]] | None = None
         """What was asked last of what differs, and the answer, if that is of files that rest."""
 
@@ -167,7 +174,7 @@ class Workspace:
     def restack(self, layers: tuple[Path, ...]) -> None:
         """Its upper layer was frozen: it stands on these now. Call it locked."""
         self.paths = replace(self.paths, layers=layers)
-        self._frozen = self._answered = None
+        self._answered = None
 
     async def ask(
         self, name: str, head: str, descriptors: Sequence[int] = (), **more: Any
@@ -201,7 +208,16 @@ class Workspace:
             **more,
         }
         files.make_directory(self.paths.scratch, self.repository.sandbox)
-        answer, _ = await self.cells.call(self.cell(), name, payload, descriptors, timeout=_TIMEOUT)
+        if self._littered:
+            await asyncio.to_thread(self._tidy)
+        try:
+            answer, given = await self.cells.call(
+                self.cell(), name, payload, descriptors, timeout=_TIMEOUT
+            )
+        except BaseException:
+            self._littered = True
+            raise
+        close_all(given)
         if name == "changes":
             self._answered = (question, answer) if is_settled(scans, began) else None
         return answer
@@ -210,11 +226,14 @@ class Workspace:
     async def scratch(self) -> AsyncIterator[Where]:
         """A place where the planned objects are to be written, and how git sees them there."""
         name = secrets.token_hex(8)
+        self._places.add(name)
         try:
             yield self.where(objects=f"{_SCRATCH}/{name}", alternates=_STORE)
         finally:
+            self._places.discard(name)
             folder = self.paths.scratch / name
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            self._littered |= folder.exists()
 
     def in_scratch(self, where: Where) -> Path:
         """Where the objects are on this host that `where` of `scratch` is for."""
@@ -231,10 +250,15 @@ class Workspace:
 
     async def _scans(self) -> list[Scan]:
         namespace = "" if self.is_plain else self.mode.value
-        if self._frozen is None:
-            layers = self.paths.layers
-            self._frozen = [await asyncio.to_thread(scan, path, namespace) for path in layers]
+        frozen = [await self._frozen.scan(path, namespace) for path in self.paths.layers]
         upper = None if self.is_plain else glance(self.tree, namespace)
         if upper is None:
             upper = await asyncio.to_thread(scan, self.tree, namespace)
-        return [upper, *self._frozen]
+        return [upper, *frozen]
+
+    def _tidy(self) -> None:
+        """Remove what is left in the scratch. What was killed may still be going."""
+        for path in self.paths.scratch.iterdir():
+            if path.name not in self._places:
+                shutil.rmtree(path, ignore_errors=True)
+        self._littered = any(path.name not in self._places for path in self.paths.scratch.iterdir())

@@ -38,10 +38,35 @@ def in_store(git: Parts, *arguments: str) -> str:
     return run_git(path, *arguments)
 
 
+async def test_what_a_status_that_was_broken_off_leaves_goes_with_the_next_one(
+    git: Parts, source: Path
+) -> None:
+    await git.create(source)
+    _, workspace = await git.ready()
+    inside(workspace).sh(
+        "for n in 1 2 3 4 5 6; do head -c 8000000 /dev/urandom >$n; done; rm README"
+    )
+
+    async def look() -> int:
+        async with workspace.lock:
+            return (await status.read(workspace, workspace.head)).total
+
+    looking = asyncio.ensure_future(look())
+    while not list(workspace.paths.scratch.glob("tmp*")):
+        assert not looking.done()
+        await asyncio.sleep(0.001)
+    looking.cancel()
+    await asyncio.wait([looking])
+    assert list(workspace.paths.scratch.glob("tmp*"))
+    async with asyncio.timeout(60):
+        while list(workspace.paths.scratch.iterdir()):
+            assert await look() == 7
+
+
 async def test_many_long_paths_are_asked_for_in_pieces(git: Parts, source: Path) -> None:
     """All at once git would wait for its answers to be read, and who asks for git to read."""
     await git.create(source)
-    record, workspace = await git.ready()
+    _, workspace = await git.ready()
     deep = "/".join(["d" * 200] * 5)
     names = ", ".join(f"'{end}'" for end in ("o", "c"))
     script = f"import os\nos.makedirs('{deep}'); os.chdir('{deep}')\nfor n in range(120):\n"

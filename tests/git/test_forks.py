@@ -1,13 +1,15 @@
 """Snapshots and forks: what they carry, what they share, and what is left when they go."""
 
 import asyncio
+import marshal
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from services.git import stacks, status
+from services.git import scan, stacks, status
 from services.git.draft import Draft
 from services.git.errors import InUse, SnapshotExists, SnapshotNotFound, WorktreeExists
 from services.git.forks import Wanted
@@ -310,3 +312,39 @@ async def test_a_hostile_git_directory_of_a_plain_worktree_is_not_written_throug
         assert list(victim.iterdir()) == []
         _, other = await git.ready(OTHER)
         assert tree_of(other).exists()
+
+
+async def test_what_a_frozen_layer_holds_is_listed_once_for_all(tmp_path: Path) -> None:
+    """For as long as there is room for it: worktrees that stand on large ones may be many."""
+    layers = [tmp_path / name for name in "ab"]
+    for layer in layers:
+        layer.mkdir()
+        (layer / "file").touch()
+    size = len(marshal.dumps(scan.scan(layers[0], "trusted")))
+    frozen = scan.Frozen(room=size)
+    first = await frozen.scan(layers[0], "trusted")
+    for layer in layers:
+        (layer / "more").touch()
+    assert await frozen.scan(layers[0], "trusted") == first
+    await frozen.scan(layers[1], "trusted")
+    assert await frozen.scan(layers[0], "trusted") == scan.scan(layers[0], "trusted") != first
+
+
+def test_many_directories_are_not_little_either(tmp_path: Path) -> None:
+    """An answer is kept for little that rests, with what was asked."""
+    for number in range(400):
+        (tmp_path / str(number)).mkdir()
+    assert not scan.is_settled([scan.scan(tmp_path, "trusted")], time.time_ns() + 1_000_000_000)
+
+
+async def test_nothing_is_written_below_worktrees_that_are_there(git: Parts) -> None:
+    record = await git.create("")
+    layer = git.state / "git" / "layers" / EMPTY
+    if record.mode is Mode.PLAIN:
+        pytest.skip("a plain worktree lies on nothing")
+    before = {path: path.lstat().st_ctime_ns for path in [layer, *layer.rglob("*")]}
+    git.worktrees.layout.paths(record)
+    await git.ready()
+    async with parts(git.state, Rules(local_roots=[Path("/")])) as again:
+        await again.ready()
+    assert {path: path.lstat().st_ctime_ns for path in [layer, *layer.rglob("*")]} == before
