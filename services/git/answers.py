@@ -19,9 +19,7 @@ from services.git.errors import (
 )
 from services.git.remote import Remote
 
-_PROGRESS: Final = re.compile(
-    r"(?:remote: )?([A-Z][a-z]+ [a-z]+): +\d+% \((\d{1,18})/(\d{1,18})\)"
-)
+_PROGRESS: Final = re.compile(r"(?:remote: )?([A-Z][a-z]+ [a-z]+): +\d+% \((\d{1,18})/(\d{1,18})\)")
 _SHA1_LENGTH: Final = 40
 _OUR_OWN: Final = "askpass"
 """In what git says of a password that nobody is asked for, as we have it do."""

@@ -94,18 +94,19 @@ async def _checked(
     }
     repository = workspace.repository
     reading, writing = os.pipe()
-    ends = [reading, writing]
+    source, pack = [writing], [reading]
     async with AsyncExitStack() as stack:
-        stack.callback(close_all, ends)
+        stack.callback(close_all, source)
+        stack.callback(close_all, pack)
         stack.enter_context(repository.writing())
         stack.enter_context(timed_out_as(name))
         await stack.enter_async_context(asyncio.timeout(_TIMEOUT))
         taken = await stack.enter_async_context(
-            beside(repository.land(landing, ends.pop(0), timeout=_TIMEOUT))
+            beside(repository.land(landing, pack, timeout=_TIMEOUT))
         )
         try:
             answer = await workspace.ask("send", head, [writing], commit=changes.text(made.data))
         except CellLost:
             answer = None
-        close_all(ends)
+        close_all(source)
         return await taken, changes.unstable(answer) if answer is not None else []

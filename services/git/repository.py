@@ -159,22 +159,19 @@ class Repository:
             raise failed(command.name, result.code, result.errors)
         return result.code == 0
 
-    async def land(self, landing: dict[str, Any], pack: int, *, timeout: float) -> Result:
-        """Take in what comes from the descriptor `pack`, which is closed, and move a ref.
+    async def land(self, landing: dict[str, Any], pack: list[int], *, timeout: float) -> Result:
+        """Take in what comes from the descriptor in `pack`, which is closed, and move a ref.
 
         As `within.store.land`; how the command ended. Where it went well the ref says whether
         it was moved. Call it while `writing`.
         """
-        ends = [pack]
         try:
-            answer, _ = await self.cells.call(
-                self.cell(writable=True), "land", landing, [pack], timeout=timeout
-            )
+            answer = await self._call("land", landing, pack, timeout)
         except BaseException:
             self._unclean = True
             raise
         finally:
-            close_all(ends)
+            close_all(pack)
         if answer.get("moved") in (None, LOCKED):
             await self.move(landing["ref"], landing["old"], landing["new"])
         code = int(answer["code"])
@@ -190,9 +187,7 @@ class Repository:
         command = git(Where(git_dir=STORE), "cat-file")
         payload = {**keeping, "store": STORE, "environment": dict(command.env)}
         try:
-            answer, _ = await self.cells.call(
-                self.cell(writable=True), "keep", payload, timeout=timeout
-            )
+            answer = await self._call("keep", payload, (), timeout)
         except BaseException:
             self._unclean = True
             raise
@@ -209,22 +204,27 @@ class Repository:
         """
         payload = {"store": STORE, "ref": ref, "old": old, "new": new}
         try:
-            answer, _ = await self.cells.call(
-                self.cell(writable=True), "move", payload, timeout=_TIMEOUT
-            )
+            answer = await self._call("move", payload, (), _TIMEOUT)
         except CellLost:
             self._unclean = True
             raise
         moved = answer.get("moved")
         if moved == LOCKED and self._alone():
-            answer, _ = await self.cells.call(
-                self.cell(writable=True), "move", payload, timeout=_TIMEOUT
-            )
+            answer = await self._call("move", payload, (), _TIMEOUT)
             moved = answer.get("moved")
         if moved is not None:
             return moved is True
         line = f"update {ref} {new} {old or _NOTHING}" if new else f"delete {ref} {old}"
         return await self.update_refs([line])
+
+    async def _call(
+        self, name: str, payload: dict[str, Any], descriptors: Sequence[int], timeout: float
+    ) -> dict[str, Any]:
+        answer, given = await self.cells.call(
+            self.cell(writable=True), name, payload, descriptors, timeout=timeout
+        )
+        close_all(given)  # None is wanted, whatever the cell says.
+        return answer
 
     def _alone(self) -> bool:
         """Whether only the caller writes: then what is locked was left so, and is so no more."""

@@ -22,9 +22,9 @@ from tests.git.parts import (
     UID,
     Parts,
     add_commit,
-    leave,
     each_mode,
     inside,
+    leave,
     run_git,
     write,
 )

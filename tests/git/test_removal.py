@@ -307,7 +307,7 @@ async def test_a_fork_of_what_is_just_removed_is_whole_or_none(
     await workspace.lock.acquire()
     forking = asyncio.ensure_future(fork(git, copy_live=copy_live))
     removing = asyncio.ensure_future(git.worktrees.remove(UID, "acme"))
-    while workspace.tree.exists() and len(list(workspace.tree.iterdir())) > count:
+    while workspace.tree.exists() and len(list(workspace.tree.iterdir())) > count:  # noqa: ASYNC110
         await asyncio.sleep(0)
     workspace.lock.release()
     with pytest.raises(WorktreeNotFound):
