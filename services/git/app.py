@@ -39,7 +39,8 @@ from services.git.mergetree import Merging
 from services.git.origins import Origins
 from services.git.provenance import Notary
 from services.git.push import Pusher
-from services.git.record import Mode, Records
+from services.git.record import Mode
+from services.git.records import Records
 from services.git.remote import Rules
 from services.git.replicas import Replicas
 from services.git.repositories import Repositories

@@ -1,7 +1,7 @@
-"""Work that goes on beside other work, and never outlives it."""
+"""Work that goes on beside other work, and never outlives it; work that is not broken off."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
@@ -19,3 +19,20 @@ async def beside(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]
             task.cancel()
         with suppress(asyncio.CancelledError, Exception):
             await task
+
+
+async def whole(work: Coroutine[Any, Any, T]) -> T:
+    """Do `work` to its end. Whoever is cancelled meanwhile is so when it has ended."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # Nobody is left to be told.
+        raise
+
+
+async def in_thread(work: Callable[..., T], *args: Any, **more: Any) -> T:
+    """Do `work` in a thread: it waits for the disk, and others do not. As `whole`."""
+    return await whole(asyncio.to_thread(work, *args, **more))

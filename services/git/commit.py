@@ -20,7 +20,8 @@ from services.git.draft import Draft, Made, Person, write
 from services.git.errors import HeadMoved, NothingToCommit, failed
 from services.git.landing import Refused
 from services.git.provenance import Notary
-from services.git.record import Record, Records
+from services.git.record import Record
+from services.git.records import Records
 from services.git.workspace import Workspace
 
 _COMMITS: Final = 2 * PROCESSORS
@@ -121,7 +122,7 @@ class Committer:
         self, record: Record, workspace: Workspace, head: str, planned: Planned, made: Made
     ) -> list[bytes]:
         """As `landing.land`, and note what is made: a request that comes again finds it."""
-        self._records.keep(record, durable=False)
+        await self._records.keep(record, durable=False)
         async with beside(asyncio.to_thread(self._records.sync, record.uid)) as synced:
             unstable = await landing.land(workspace, head, planned, made)
             await synced

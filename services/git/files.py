@@ -27,8 +27,25 @@ def write(
 ) -> None:
     """Replace `path` by a file with `data`.
 
-    Whole: after a power loss it is one that was there, not half of it. Durable: the new one.
+    Whole: after a power loss it is one that was there, not half of it. Durable: the new one. For
+    both the disk is waited for.
     """
+    written = write_aside(path, data, owner=owner, mode=mode, durable=durable, whole=whole)
+    written.rename(path)
+    if durable:
+        sync_directory(path.parent)
+
+
+def write_aside(
+    path: Path,
+    data: bytes,
+    *,
+    owner: Identity | None = None,
+    mode: int = 0o644,
+    durable: bool = True,
+    whole: bool = False,
+) -> Path:
+    """Write a file that is to be renamed to `path`, as `write` does it; nothing if that fails."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
@@ -41,11 +58,12 @@ def write(
             os.fsync(descriptor)
         elif whole:
             wait_written(descriptor)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     finally:
         os.close(descriptor)
-    temporary.rename(path)
-    if durable:
-        sync_directory(path.parent)
+    return temporary
 
 
 def write_beneath(root: int, path: bytes, data: bytes, owner: Identity) -> None:

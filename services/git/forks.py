@@ -10,10 +10,12 @@ from typing import Final
 
 from servicekit.disk import DiskGuard
 from services.git import files, inside
+from services.git.beside import in_thread
 from services.git.cell import Cells
 from services.git.errors import SnapshotExists, SnapshotNotFound, WorktreeExists
 from services.git.names import check_branch
-from services.git.record import Mode, Record, Records, Snapshot, State
+from services.git.record import Mode, Record, Snapshot, State
+from services.git.records import Records
 from services.git.removal import drop_refs
 from services.git.stacks import Stacks
 from services.git.workspace import Workspace
@@ -83,7 +85,7 @@ class Forks:
             if made.head:
                 with workspace.repository.writing():
                     await workspace.repository.point(f"{uid}/snapshots/{name}", made.head)
-            self._records.keep(replace(record, snapshots=(*record.snapshots, made)))
+            await self._records.keep(replace(record, snapshots=(*record.snapshots, made)))
             return made
 
     async def remove_snapshot(self, uid: str, tenant: str, name: str) -> bool:
@@ -95,7 +97,7 @@ class Forks:
             gone = [one for one in record.snapshots if one.id == name]
             if not gone:
                 return False
-            self._records.keep(replace(record, snapshots=left))
+            await self._records.keep(replace(record, snapshots=left))
             if gone[0].head:
                 with workspace.repository.writing():
                     await drop_refs(workspace.repository, f"{uid}/snapshots/{name}")
@@ -144,7 +146,7 @@ class Forks:
             await stack.enter_async_context(self._stacks.kept(layers))
             # What a removal has begun to take away meanwhile is not what the source was.
             self._records.ready(source.uid)
-            return self._records.keep(
+            return await self._records.keep(
                 replace(
                     source,
                     uid=wanted.uid,
@@ -176,7 +178,7 @@ class Forks:
         else:
             files.make_directory(paths.tree, sandbox, self._cells.mode_of(sandbox))
             files.make_directory(paths.work, sandbox)
-            self._stacks.write(directory, record.layers)
+            await in_thread(self._stacks.write, directory, record.layers)
         paths.outside.mkdir()
         paths.lock.touch(mode=0o600)
         if record.inside:
@@ -189,7 +191,7 @@ class Forks:
             os.close(root)
         if record.mode is Mode.PLAIN:
             layers, record = record.layers, replace(record, layers=())
-        ready = self._records.keep(replace(record, state=State.READY))
+        ready = await self._records.keep(replace(record, state=State.READY))
         if record.mode is Mode.PLAIN:
             await self._stacks.release(layers)
         return ready

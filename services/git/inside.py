@@ -23,7 +23,8 @@ from services.git.cell import Cell, Identity, timed_out_as
 from services.git.command import Command, Where, git
 from services.git.errors import CellLost, Diverged, HeadMoved, InsideRejected, failed, is_full
 from services.git.process import Result, close_all
-from services.git.record import Record, Records
+from services.git.record import Record
+from services.git.records import Records
 from services.git.repository import head_ref
 from services.git.transport import STORE
 from services.git.workspace import Astray, Workspace
@@ -102,7 +103,7 @@ async def _take(
             ):
                 raise HeadMoved("the branch has moved", expected=head, actual=workspace.head)
     # What a power loss takes of this is found again by the next look, so nobody waits for a disk.
-    return records.keep(replace(record, inside=found), durable=False)
+    return await records.keep(replace(record, inside=found), durable=False)
 
 
 def check_followed(workspace: Workspace) -> None:

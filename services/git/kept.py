@@ -13,6 +13,7 @@ from typing import Final
 
 from servicekit.config import StartError
 from services.git import files
+from services.git.beside import in_thread
 
 VERSION: Final = 1
 
@@ -60,9 +61,10 @@ class KeptCommits:
             if tenant in ("", self._kept[other].tenant):
                 yield self._kept[other]
 
-    def keep(self, kept: Kept) -> None:
-        """Write it; it survives a power loss from now on."""
-        files.write(self._path(kept.uid), json.dumps(asdict(kept)).encode(), mode=0o600)
+    async def keep(self, kept: Kept) -> None:
+        """Write it; it survives a power loss from now on. Call it with the uid locked."""
+        data = json.dumps(asdict(kept)).encode()
+        await in_thread(files.write, self._path(kept.uid), data, mode=0o600)
         self._kept[kept.uid] = kept
 
     def drop(self, uid: str) -> None:

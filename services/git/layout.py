@@ -6,7 +6,8 @@ from services.git import files, filling, inside, partial
 from services.git.cell import Cells
 from services.git.checkouts import Checkouts
 from services.git.errors import WorktreeNotFound
-from services.git.record import Mode, Record, Records
+from services.git.record import Mode, Record
+from services.git.records import Records
 from services.git.repositories import Repositories
 from services.git.repository import Repository
 from services.git.sandbox import Identity

@@ -25,7 +25,7 @@ from services.git import files
 from services.git.command import Command, Where, git
 from services.git.errors import GitFailed, failed
 from services.git.local import MEMORY
-from services.git.record import Records
+from services.git.records import Records
 from services.git.repositories import Repositories
 from services.git.repository import Repository
 from services.git.transport import STORE

@@ -13,6 +13,7 @@ from typing import Final
 
 from services.git import files, partial
 from services.git.answers import Listing, Progress
+from services.git.beside import in_thread
 from services.git.cell import Cells
 from services.git.command import Where, git, is_commit_id
 from services.git.credentials import Credentials
@@ -131,7 +132,8 @@ class Origins:
         }
         # When it was asked last may be lost; what it was fetched at may not.
         durable = known is None or known["digest"] != digest
-        files.write(origin_file(repository.path), json.dumps(origin).encode(), durable=durable)
+        path, data = origin_file(repository.path), json.dumps(origin).encode()
+        await in_thread(files.write, path, data, durable=durable)
         return listing, moment
 
     async def branch(
@@ -222,13 +224,13 @@ class Origins:
                 remote, caller.credentials, path, refspecs, progress, part.options(first=first)
             )
         except ShallowRefused:
-            part = _warned(repository, part, _NO_DEPTH)
+            part = await _warned(repository, part, _NO_DEPTH)
             said = await self._transport.fetch(
                 remote, caller.credentials, path, refspecs, progress, part.options(first=False)
             )
         if _IGNORED in said:
-            _warned(repository, part, _NO_FILTER)
-        partial.expose(path, self._cells.keeper)
+            await _warned(repository, part, _NO_FILTER)
+        await in_thread(partial.expose, path, self._cells.keeper)
 
     async def _whole(
         self, repository: Repository, remote: Remote, caller: Caller, progress: Progress
@@ -236,7 +238,7 @@ class Origins:
         """Fetch all branches and tags of an origin into a repository that was to hold a part."""
         part = repository.partial
         assert part
-        _warned(repository, part, _NO_COMMIT)
+        await _warned(repository, part, _NO_COMMIT)
         await self._fetch(repository, remote, caller, _REFSPECS, progress, cut=False)
 
     async def _resolve_here(
@@ -274,12 +276,12 @@ class Origins:
         return 0 <= age <= self._access_ttl
 
 
-def _warned(repository: Repository, part: Partial, warning: str) -> Partial:
+async def _warned(repository: Repository, part: Partial, warning: str) -> Partial:
     """Remember what came otherwise than was wanted."""
     if warning in part.warnings:
         return part
     told = replace(part, warnings=(*part.warnings, warning))
-    partial.keep(repository.path, told)
+    await in_thread(partial.keep, repository.path, told)
     return told
 
 

@@ -14,7 +14,8 @@ from typing import Any, Final
 from services.git import history
 from services.git.command import Where, git
 from services.git.errors import ProvenanceNotFound, failed
-from services.git.record import Record, Records
+from services.git.record import Record
+from services.git.records import Records
 from services.git.repository import Repository
 from services.git.signing import Signer
 from services.git.transport import STORE
@@ -90,7 +91,7 @@ class Notary:
             provenance_running=tuple(one.id for one in account.executions if not one.exit),
         )
         # Lost, the next note tells of more than it must, not of less.
-        self._records.keep(told, durable=False)
+        await self._records.keep(told, durable=False)
 
     async def _write(
         self, repository: Repository, ref: str, commit: str, envelope: str, moment: float

@@ -10,7 +10,8 @@ from services.git import files, provenance
 from services.git.cell import Cells
 from services.git.checkouts import Checkouts
 from services.git.errors import is_of_room
-from services.git.record import RECORD, REMOVING, Record, Records, layers_of
+from services.git.record import RECORD, REMOVING, Record, layers_of
+from services.git.records import Records
 from services.git.repositories import Repositories
 from services.git.repository import Repository, head_ref
 from services.git.stacks import Stacks

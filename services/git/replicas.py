@@ -139,7 +139,7 @@ class Replicas:
                 create_time=self._clock(),
             )
             if found is None:
-                self.kept.keep(kept)
+                await self.kept.keep(kept)
             try:
                 return await self._keep(kept, wanted, remote, commit, prerequisites, pieces)
             finally:
@@ -182,7 +182,7 @@ class Replicas:
         repository = self._repositories.find(kept.tenant, kept.key)
         async with self._repositories.locked(repository):
             part = partial.wanted(wanted.depth, wanted.filter, wanted.revision)
-            self._repositories.make(repository, part if remote else None)
+            await self._repositories.make(repository, part if remote else None)
             former = self.commit(kept)
             if former and await repository.is_ancestor(commit, former):
                 return former

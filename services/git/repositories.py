@@ -11,6 +11,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from services.git import files, partial
+from services.git.beside import in_thread
 from services.git.cell import Cells
 from services.git.origins import origin_file
 from services.git.partial import Partial
@@ -70,13 +71,17 @@ class Repositories:
             with repository.writing():
                 yield
 
-    def make(self, repository: Repository, part: Partial | None = None) -> bool:
+    async def make(self, repository: Repository, part: Partial | None = None) -> bool:
         """Make an empty one if there is none; whether there was none. Call it locked.
 
         It is to hold a `part` of its origin only, or all of it.
         """
         if (repository.path / "HEAD").exists():
             return False
+        await in_thread(self._make, repository, part)
+        return True
+
+    def _make(self, repository: Repository, part: Partial | None) -> None:
         keeper = self._cells.keeper
         self._root.mkdir(exist_ok=True, mode=0o711)
         repository.path.parent.mkdir(exist_ok=True, mode=0o711)
@@ -88,7 +93,6 @@ class Repositories:
             partial.keep(repository.path, part)
         files.write(repository.path / "config", config, owner=keeper)
         files.write(repository.path / "HEAD", b"ref: refs/heads/main\n", owner=keeper)
-        return True
 
     def is_filled(self, repository: Repository) -> bool:
         """Whether it was fetched from its origin at least once."""

@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Final
 
 from services.git import files, flat
+from services.git.beside import whole
 from services.git.cell import Cells, owner_of
-from services.git.errors import InUse, TreeChanges
-from services.git.record import Record, Records
+from services.git.errors import InUse, TreeChanges, WorktreeNotFound
+from services.git.record import Mode, Record
+from services.git.records import Records
 from services.git.workspace import Workspace
 
 _ATTEMPTS: Final = 3
@@ -46,7 +48,9 @@ class Stacks:
         """Go on with what a former process began; remove what nobody stands on."""
         for record in list(self._records):
             if record.freezing:
-                await self._freeze(record)
+                await self.finish(record)
+            elif record.layers and record.mode is not Mode.PLAIN:
+                self._tell(record)
         for path in list(self._root.iterdir()):
             if not path.name.startswith(EMPTY) and not self._records.stand_on(path.name):
                 await files.remove_tree(path)
@@ -58,6 +62,8 @@ class Stacks:
 
         Raises `InUse` where a sandbox has it, unless a copy will do.
         """
+        if record.freezing:
+            record = await self.finish(record, workspace)
         async with _alone(workspace.paths.lock) as alone:
             if not alone and not copy_live:
                 raise InUse("a sandbox has the worktree", uid=record.uid)
@@ -66,17 +72,36 @@ class Stacks:
                 return record, (await self._copy(workspace.tree), *below)
             if any(workspace.tree.iterdir()):
                 if len(record.layers) >= _DEPTH:
-                    record = await self._flatten(record, workspace)
-                record = await self._freeze(
-                    self._records.keep(replace(record, freezing=_new_name()))
-                )
-                workspace.restack(self._paths(record))
+                    record = await whole(self._flatten(record, workspace))
+                record = await self._records.keep(replace(record, freezing=_new_name()))
+                record = await whole(self._freeze(record, workspace))
         return record, record.layers
+
+    async def finish(self, record: Record, workspace: Workspace | None = None) -> Record:
+        """Go on with a freezing that was broken off. Call it with the workspace, if any, locked.
+
+        Until then nothing can be said of the worktree: what was its upper layer may be below it.
+        """
+        async with _alone(self._records.directory(record.uid) / "lock") as alone:
+            if alone or (self._root / record.freezing).exists():
+                return await whole(self._freeze(record, workspace))
+            # It had not begun when a sandbox was started over the upper layer.
+            return await self._records.keep(replace(record, freezing=""))
 
     def write(self, directory: Path, layers: Sequence[str]) -> None:
         """Tell who mounts the worktree in `directory` what it stands on."""
         text = "".join(f"{name}\n" for name in layers)
         files.write(directory / "stack", text.encode(), mode=0o600)
+
+    def _tell(self, record: Record) -> None:
+        """As `write`, where that was not done: the last step of putting layers into one."""
+        directory = self._records.directory(record.uid)
+        try:
+            told = (directory / "stack").read_text("ascii", "replace").split()
+        except FileNotFoundError:  # Half-made, or half-removed.
+            return
+        if tuple(told) != record.layers:
+            self.write(directory, record.layers)
 
     async def copy_to(self, layer: str, target: Path) -> None:
         """Make `target` a copy of a layer that is a whole worktree."""
@@ -102,10 +127,27 @@ class Stacks:
     def _paths(self, record: Record) -> tuple[Path, ...]:
         return tuple(self._root / name for name in record.layers)
 
-    async def _freeze(self, record: Record) -> Record:
+    async def _freeze(self, record: Record, workspace: Workspace | None) -> Record:
         """Make the upper layer a frozen one, from whatever step this was left at."""
-        directory = self._records.directory(record.uid)
         layers = (record.freezing, *record.layers)
+        try:
+            await asyncio.to_thread(self._move, record, layers)
+            record = await self._records.keep(replace(record, layers=layers, freezing=""))
+        except (WorktreeNotFound, FileNotFoundError):  # It was removed meanwhile.
+            await self.release([record.freezing])
+            self._records.ready(record.uid)
+            raise
+        finally:
+            self._restack(workspace)
+        return record
+
+    def _restack(self, workspace: Workspace | None) -> None:
+        """Have it stand on what its record says, also where that was kept and then failed."""
+        if workspace is not None and (record := self._records.find(workspace.uid)):
+            workspace.restack(self._paths(record))
+
+    def _move(self, record: Record, layers: Sequence[str]) -> None:
+        directory = self._records.directory(record.uid)
         self.write(directory, layers)
         layer, upper = self._root / record.freezing, directory / "upper"
         if not layer.exists():
@@ -114,7 +156,6 @@ class Stacks:
         owner = owner_of(layer)
         files.make_directory(upper, owner, self._cells.mode_of(owner))
         files.sync_directory(directory)
-        return self._records.keep(replace(record, layers=layers, freezing=""))
 
     async def _copy(self, tree: Path) -> str:
         name = _new_name()
@@ -137,10 +178,15 @@ class Stacks:
             await asyncio.shield(files.remove_tree(making))
             raise
         making.rename(self._root / name)
-        former, self._making = record.layers, self._making | {name}
-        record = self._records.keep(replace(record, layers=(name,)))
-        self.write(workspace.paths.directory, record.layers)
-        self._making.discard(name)
+        former = record.layers
+        self._making.add(name)
+        try:
+            record = await self._records.keep(replace(record, layers=(name,)))
+        finally:
+            self._restack(workspace)
+            self._making.discard(name)
+            await self.release([name])
+        await asyncio.to_thread(self.write, workspace.paths.directory, record.layers)
         await self.release(former)
         return record
 

@@ -29,13 +29,8 @@ from services.git.layout import Layout
 from services.git.local import Local
 from services.git.names import check_branch
 from services.git.origins import Caller, Origins, Resolved
-from services.git.record import (
-    VERSION,
-    Mode,
-    Record,
-    Records,
-    State,
-)
+from services.git.record import VERSION, Mode, Record, State
+from services.git.records import Records
 from services.git.remote import Remote, Rules, Scheme
 from services.git.removal import Removal
 from services.git.repositories import Repositories
@@ -128,9 +123,10 @@ class Worktrees:
         if workspace is None:
             workspace = await self._workspace(record)
         async with workspace.lock:
-            record = await inside.take(
-                self.records, self.records.ready(uid), workspace, self._most_commits
-            )
+            record = self.records.ready(uid)
+            if record.freezing:
+                record = await self._stacks.finish(record, workspace)
+            record = await inside.take(self.records, record, workspace, self._most_commits)
         return record, workspace
 
     async def create(self, wanted: Wanted, caller: Caller) -> Record:
@@ -154,7 +150,7 @@ class Worktrees:
             record = begin(wanted, caller, remote, self._clock())
             if kept:
                 record = replace(record, repository=kept.repository, key=kept.key)
-            record = found or self.records.keep(
+            record = found or await self.records.keep(
                 # Lost to a power loss, the directory without a record is removed at start.
                 record,
                 durable=False,
@@ -203,7 +199,7 @@ class Worktrees:
                 return False
             if keep_unsaved and record.state is State.READY:
                 await self._saved(record)
-            await self.undo(self.records.removing(record))
+            await self.undo(await self.records.removing(record))
             return True
 
     async def fetch(self, uid: str, caller: Caller) -> float:
@@ -285,7 +281,7 @@ class Worktrees:
             dirty = await stack.enter_async_context(beside(self._is_dirty(asked)))
             async with self.repositories.locked(repository):
                 part = partial.wanted(record.depth, record.filter, record.revision)
-                self.repositories.make(repository, part if remote else None)
+                await self.repositories.make(repository, part if remote else None)
                 commit = record.revision if kept else ""
                 resolved = Resolved(commit=commit, time=self._clock())
                 if remote is not None:
@@ -325,10 +321,7 @@ class Worktrees:
                 resolved_time=resolved.time,
                 warnings=warnings,
             )
-            self.records.keep(ready, durable=False)
-            # Not on the loop: where others write much this takes seconds.
-            await asyncio.to_thread(self.records.sync, record.uid, new=True)
-            return ready
+            return await self.records.keep(ready)
 
     async def _kept(self, wanted: Wanted, tenant: str) -> Kept | None:
         """What is kept of it, if what is wanted is among that: nobody need be asked for it."""

@@ -32,7 +32,8 @@ from services.git.mergetree import Merging
 from services.git.origins import Caller, Origins
 from services.git.process import Running
 from services.git.push import Pusher
-from services.git.record import Mode, Record, Records
+from services.git.record import Mode, Record
+from services.git.records import Records
 from services.git.remote import Remote, Rules
 from services.git.repositories import Repositories
 from services.git.stacks import Stacks

@@ -228,7 +228,7 @@ async def test_a_tree_six_thousand_deep_is_looked_at_and_removed(git: Parts, sou
         await git.committer.commit(record, workspace, Draft(message="x"))
         leave(workspace)
         # As after a service that ended while it made the worktree.
-        git.records.keep(replace(record, state=State.CREATING))
+        await git.records.keep(replace(record, state=State.CREATING))
         await git.create(source)
         _, workspace = await git.ready()
         assert not (workspace.tree / "d").exists()

@@ -1,9 +1,11 @@
 """Snapshots and forks: what they carry, what they share, and what is left when they go."""
 
 import asyncio
+import errno
 import marshal
 import os
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -275,7 +277,7 @@ async def test_a_layer_that_was_being_made_is_made_after_a_restart(
         leave(workspace)
         record = git.records.get(UID)
         name = "a" * 16
-        git.records.keep(replace(record, freezing=name))
+        await git.records.keep(replace(record, freezing=name))
         directory = workspace.paths.directory
         if step != "recorded":
             (directory / "stack").write_text(f"{name}\n")
@@ -348,3 +350,74 @@ async def test_nothing_is_written_below_worktrees_that_are_there(git: Parts) -> 
     async with parts(git.state, Rules(local_roots=[Path("/")])) as again:
         await again.ready()
     assert {path: path.lstat().st_ctime_ns for path in [layer, *layer.rglob("*")]} == before
+
+
+@pytest.mark.parametrize(
+    "number",
+    [n if n in (5, 8) else pytest.param(n, marks=pytest.mark.long) for n in range(1, 12)],
+)
+async def test_a_layer_that_could_not_be_made_loses_nothing(
+    number: int, git: Parts, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full at one of its steps; whoever looks then, or tries again, sees all."""
+    await git.create(source)
+    _, workspace = await git.ready()
+    write(workspace, "new", "1\n")
+    leave(workspace)
+    left, sync = number, os.fsync
+
+    def full(descriptor: int) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with suppress(OSError):
+            await git.forks.snapshot(UID, "acme", "one", copy_live=False)
+    _, workspace = await git.ready()
+    assert await differing(workspace) == [b"new"]
+    _, forked = await fork(git)
+    assert await differing(forked) == [b"new"]
+    assert await differing(workspace) == [b"new"]
+    inside(workspace)
+    assert (tree_of(workspace) / "new").read_text() == "1\n"
+
+
+async def test_an_upper_layer_on_which_a_sandbox_was_started_stays_where_it_is(
+    tmp_path: Path, source: Path
+) -> None:
+    """A service that was killed had said that it would be frozen, and no more."""
+    state = tmp_path / "state"
+    rules = Rules(local_roots=[Path("/")], closed=state)
+    async with parts(state, rules) as git:
+        if (await git.create(source)).mode is Mode.PLAIN:
+            pytest.skip("no overlay here")
+        _, workspace = await git.ready()
+        await git.records.keep(replace(git.records.get(UID), freezing="a" * 16))
+        program = inside(workspace)
+        async with parts(state, rules) as again:
+            record, seen_again = await again.ready()
+            assert (record.layers, record.freezing) == ((), "")
+            program.sh("echo 1 >new")
+            assert await differing(seen_again) == [b"new"]
+
+
+async def test_what_became_one_layer_is_told_to_who_mounts_it(tmp_path: Path, source: Path) -> None:
+    """A service that was killed had kept it, and no more."""
+    state = tmp_path / "state"
+    rules = Rules(local_roots=[Path("/")], closed=state)
+    async with parts(state, rules) as git:
+        if (await git.create(source)).mode is Mode.PLAIN:
+            pytest.skip("no overlay here")
+        _, workspace = await git.ready()
+        write(workspace, "new", "1\n")
+        leave(workspace)
+        await git.forks.snapshot(UID, "acme", "one", copy_live=False)
+        workspace.paths.stack.write_text("gone\n")
+    async with parts(state, rules) as git:
+        record, workspace = await git.ready()
+        assert workspace.paths.stack.read_text().split() == list(record.layers)
+        assert (tree_of(workspace) / "new").read_text() == "1\n"

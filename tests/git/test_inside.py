@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from cove.errors.v1.errors_pb2 import ErrorReason
-from services.git import history, status
+from services.git import files, history, status
 from services.git.draft import Draft
 from services.git.errors import Diverged, InsideRejected, UnsavedWork
+from services.git.forks import Wanted
 from services.git.push import Target
 from services.git.record import Mode
 from services.git.remote import Rules
@@ -274,23 +276,49 @@ async def test_a_head_that_went_back_is_behind_its_base(git: Parts, source: Path
 async def test_nobody_waits_for_the_disk_with_all_others(
     git: Parts, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sync may take seconds where others write much: none is made by the thread of the loop."""
-    here, synced, sync = threading.get_ident(), [], os.fsync
+    """It may take seconds where others write much: the thread of the loop never does."""
+    here, waited = threading.get_ident(), list[int]()
 
-    def told(descriptor: int) -> None:
-        synced.append(threading.get_ident())
-        sync(descriptor)
+    def watch(place: ModuleType, name: str) -> None:
+        wait = getattr(place, name)
 
-    await git.create(source, OTHER, branch="other")  # Its repository is made once.
-    monkeypatch.setattr(os, "fsync", told)
-    await git.create(source)
+        def told(descriptor: int) -> None:
+            waited.append(threading.get_ident())
+            wait(descriptor)
+
+        monkeypatch.setattr(place, name, told)
+
+    watch(os, "fsync")
+    watch(files, "wait_written")
+
+    def check() -> None:
+        assert waited
+        assert here not in waited
+        waited.clear()
+
+    await git.create(source)  # With a repository that is new, and what its origin has.
+    check()
     _, workspace = await git.ready()
     write(workspace, "new", "x")
     made = await commit(git)
     inside(workspace).git("update-ref", "HEAD", made)
     assert (await git.ready())[0].inside == made
-    assert synced
-    assert here not in synced
+    check()
+    leave(workspace)
+    await git.forks.snapshot(UID, "acme", "one", copy_live=False)
+    check()
+    wanted = Wanted(uid=OTHER, source=UID, snapshot="", branch="other", copy_live=False)
+    write(workspace, "newer", "x")
+    leave(workspace)
+    await git.forks.fork(wanted, "acme")
+    check()
+    assert await git.forks.remove_snapshot(UID, "acme", "one")
+    check()
+    assert await git.worktrees.remove(UID, "acme")
+    check()
+    add_commit(source, {"later": "x"})
+    await git.worktrees.fetch(OTHER, CALLER)
+    check()
 
 
 async def test_a_crash_before_the_record_was_written_is_made_up_for(
@@ -299,7 +327,7 @@ async def test_a_crash_before_the_record_was_written_is_made_up_for(
     before, workspace = await git.ready()
     made = add(program, "a")
     await git.ready()
-    git.records.keep(before)
+    await git.records.keep(before)
     leave(workspace)
     rules = Rules(local_roots=[Path("/")])
     async with parts(git.state, rules, mode=mode) as again:

@@ -191,7 +191,7 @@ async def test_what_a_former_process_left_is_taken_over(
 ) -> None:
     await git.create(source)
     _, workspace = await git.ready()
-    git.records.keep(replace(git.records.get(UID), state=State.CREATING))
+    await git.records.keep(replace(git.records.get(UID), state=State.CREATING))
     write(workspace, "README", "changed\n")
     inside(workspace).sh("rm -r src")
     leave(workspace)
@@ -209,7 +209,7 @@ async def test_what_a_former_process_left_is_taken_over(
 async def test_a_removal_that_was_broken_off_is_finished(git: Parts, tmp_path: Path) -> None:
     source = make_source(tmp_path / "other")
     await git.create(source)
-    git.records.keep(replace(git.records.get(UID), state=State.REMOVING))
+    await git.records.keep(replace(git.records.get(UID), state=State.REMOVING))
     async with parts(git.state, Rules(local_roots=[Path("/")])) as again:
         assert list(again.records) == []
         assert not list((git.state / "git" / "worktrees").iterdir())
@@ -289,7 +289,7 @@ async def test_what_waits_for_a_worktree_that_is_removed_is_told_and_makes_nothi
     for each in await asyncio.gather(*waiting, return_exceptions=True):
         assert isinstance(each, WorktreeNotFound)
     with pytest.raises(WorktreeNotFound):
-        git.records.keep(record)
+        await git.records.keep(record)
     assert list(git.records) == []
     assert not list((git.state / "git" / "worktrees").iterdir())
 
