@@ -185,18 +185,18 @@ class Worktrees:
         Raises `UnsavedWork` when that is to be kept and there is some.
         """
         known = self.records.find(uid)
+        known = known if known and tenant in ("", known.tenant) else None
         making = self._making.get(uid)
-        if known is not None and making is not None and tenant in ("", known.tenant):
-            making.cancel()
-            async with self.locked(uid):  # Nothing is left of it then.
-                return True
+        was_made = known is not None and making is not None
+        if was_made and making is not None:
+            making.cancel()  # Nothing is left of it then, unless it has just come to its end.
         checking = self._checking.get(uid)
-        if not keep_unsaved and checking is not None and known and tenant in ("", known.tenant):
+        if not keep_unsaved and checking is not None and known:
             checking.cancel()
         async with self.locked(uid):
             record = self.records.find(uid)
             if record is None or (tenant and record.tenant != tenant):
-                return False
+                return was_made
             if keep_unsaved and record.state is State.READY:
                 await self._saved(record)
             await self.undo(await self.records.removing(record))

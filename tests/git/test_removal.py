@@ -114,6 +114,20 @@ async def test_a_removal_stops_what_is_being_made(git: Parts, source: Path) -> N
     assert left(git) == []
 
 
+async def test_a_removal_that_comes_as_a_create_ends_removes_it(git: Parts, source: Path) -> None:
+    creating = asyncio.ensure_future(git.create(source))
+    tasks = git.worktrees._making  # noqa: SLF001 - when one ends nobody else can see.
+    while (making := tasks.get(UID)) is None:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    while not making.done():  # noqa: ASYNC110 - it has a turn before the create has.
+        await asyncio.sleep(0)
+    assert not creating.done()
+    assert await git.worktrees.remove(UID, "acme")
+    await asyncio.wait([creating])
+    assert list(git.records) == []
+    assert not list((git.state / "git" / "worktrees").iterdir())
+
+
 async def test_locks_of_killed_commands_block_nothing(git: Parts, source: Path) -> None:
     await git.create(source)
     record, workspace = await git.ready()
