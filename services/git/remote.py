@@ -15,6 +15,8 @@ from urllib.parse import quote, unquote, urlsplit
 from services.git.errors import RemoteForbidden, RemoteUnavailable, RepositoryNotFound
 
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\.?")
+# Programs take these for addresses, each in its own way, and the one that was looked at is moot.
+_NUMERIC: Final = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)\.?")
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _SCP: Final = re.compile(r"(?:(?P<user>[^@/:]+)@)?(?P<host>[^@/:]+):(?P<path>[^:].*)")
 # Git would take it for a path on the host `user`.
@@ -119,7 +121,8 @@ class Rules:
 
     def _network(self, scheme: Scheme, host: str, port: int | None, user: str, path: str) -> Remote:
         host = host.lower()
-        if not _is_address(host) and not _HOST.fullmatch(host):
+        named = _HOST.fullmatch(host) and not _NUMERIC.fullmatch(host)
+        if not named and not is_address(host):
             raise _forbidden("host", "the host's name is not a valid one")
         if user and not _USER.fullmatch(user):
             raise _forbidden("user", "the user's name is not a valid one")
@@ -190,18 +193,21 @@ def _has_secret(url: str) -> bool:
     return bool(found) and (scheme.lower() != "ssh" or ":" in user or "%" in user)
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Whether it is an address as it is written in full, of no zone."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
         return False
-    return True
+    return "%" not in host
 
 
 def _is_public(text: str) -> bool:
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
         if any(address in ipaddress.ip_network(block) for block in _TRANSLATED):
+            return False
+        if address.is_site_local:
             return False
         if address.ipv4_mapped is not None:
             address = address.ipv4_mapped

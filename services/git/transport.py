@@ -21,7 +21,7 @@ from services.git.credentials import Credentials
 from services.git.errors import RemoteUnavailable, RepositoryTooLarge
 from services.git.local import MEMORY, Local
 from services.git.process import Result, Running, TooMuchOutput, close_all
-from services.git.remote import Remote, Rules, Scheme
+from services.git.remote import Remote, Rules, Scheme, is_address
 
 STORE: Final = "/run/cell/store"
 _WHOLE_IDS: Final = ("core.abbrev", "40")  # What push prints is read.
@@ -233,9 +233,10 @@ class Transport:
         else:
             files.update(credentials.https_files())
             pinned = f"[{address}]" if ":" in address else address
+            if not is_address(remote.host):  # That is the address.
+                config.append(("http.curloptResolve", f"{remote.host}:{remote.port}:{pinned}"))
             config += [
                 *credentials.https_config(),
-                ("http.curloptResolve", f"{remote.host}:{remote.port}:{pinned}"),
                 ("http.lowSpeedLimit", "100"),
                 ("http.lowSpeedTime", "60"),
             ]

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import os
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -34,8 +35,14 @@ class _Threads(ThreadingHTTPServer):
         """A client that goes away, say since it does not trust us, is no matter."""
 
 
+class _Threads6(_Threads):
+    address_family = socket.AF_INET6
+
+
 @contextmanager
-def serving(root: Path, certificate: Path | None = None) -> Iterator[Server]:
+def serving(
+    root: Path, certificate: Path | None = None, address: str = "127.0.0.1"
+) -> Iterator[Server]:
     """Serve the repositories in `root` to the user `ada`; by TLS with a certificate and its key."""
     state = Server()
     expected = "Basic " + base64.b64encode(f"ada:{PASSWORD}".encode()).decode()
@@ -108,7 +115,8 @@ def serving(root: Path, certificate: Path | None = None) -> Iterator[Server]:
             self.end_headers()
             self.wfile.write(body)
 
-    with _Threads(("127.0.0.1", 0), Handler) as server:
+    kind = _Threads6 if ":" in address else _Threads
+    with kind((address, 0), Handler) as server:
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)

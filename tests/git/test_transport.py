@@ -1,6 +1,7 @@
 """Talking to remotes: over HTTP with credentials."""
 
 import asyncio
+import errno
 import os
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -72,6 +73,27 @@ async def test_clone_and_push_over_http_with_a_password(web: Web, tmp_path: Path
     pushed = await git.pusher.push(record, workspace, Target(), ADA)
     assert pushed == Pushed(url=web.url, branch="work", commit=commit, previous="")
     assert run_git(tmp_path / "served" / "app.git", "rev-parse", "work") == commit
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+async def test_a_host_may_be_given_by_its_address(
+    address: str, tmp_path: Path, source: Path
+) -> None:
+    root = tmp_path / "served"
+    root.mkdir()
+    run_git(tmp_path, "clone", "-q", "--bare", str(source), str(root / "app.git"))
+    try:
+        with serving(root, address=address) as server:
+            hosts = frozenset([f"{address}:{server.port}"])
+            rules = Rules(allowed_hosts=hosts, http_hosts=hosts)
+            async with parts(tmp_path / "state", rules) as git:
+                host = f"[{address}]" if ":" in address else address
+                made = await git.create(f"http://{host}:{server.port}/app.git", caller=ADA)
+                assert made.base_commit == run_git(source, "rev-parse", "HEAD")
+    except OSError as error:
+        if error.errno != errno.EADDRNOTAVAIL:
+            raise
+        pytest.skip(f"this host has no {address}")
 
 
 async def test_the_password_is_nowhere_on_the_disk(web: Web) -> None:
