@@ -1,13 +1,15 @@
 """Status and commits: whatever names and kinds of files there are."""
 
 import asyncio
+import mmap
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
-from services.git import status
+from services.git import changes, status
 from services.git.changes import Skipped
 from services.git.draft import Draft, Person
 from services.git.errors import HeadMoved, NothingToCommit
@@ -61,6 +63,26 @@ async def test_what_a_status_that_was_broken_off_leaves_goes_with_the_next_one(
     async with asyncio.timeout(60):
         while list(workspace.paths.scratch.iterdir()):
             assert await look() == 7
+
+
+async def test_what_is_written_through_a_mapping_is_committed(git: Parts, source: Path) -> None:
+    """It changes no times of the file, by which its content is known."""
+    await git.create(source)
+    record, workspace = await git.ready()
+    path = write(workspace, "mapped", bytes(2 << 20))
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[0] = 1
+        stat = path.stat()
+        while time.time_ns() < stat.st_mtime_ns + 200_000_000:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        async with workspace.lock:
+            await changes.plan(workspace, workspace.head, (), {})
+        mapped[0] = 2
+        if path.stat().st_mtime_ns != stat.st_mtime_ns:
+            pytest.skip("the kernel has written it meanwhile")
+        done = await git.committer.commit(record, workspace, Draft(message="Mapped"))
+    assert done.skipped == []
+    assert in_store(git, "cat-file", "blob", f"{done.commit}:mapped")[0] == "\x02"
 
 
 async def test_many_long_paths_are_asked_for_in_pieces(git: Parts, source: Path) -> None:

@@ -53,6 +53,10 @@ class Files:
         self._kept.clear()
         self._kept_bytes = 0
 
+    def doubt(self, leaf: Leaf) -> None:
+        """Its content is not what it was taken for, as a mapping of it changes no times."""
+        self._known.pop(_key(leaf), None)
+
     def mode(self, leaf: Leaf) -> int:
         """As git knows it."""
         if leaf.kind == "l":
@@ -61,7 +65,7 @@ class Files:
 
     def blob(self, leaf: Leaf, *, keep: bool = False) -> Blob:
         """The content as it is now. `keep`: it is going to be sent. Raises `UnreadableError`."""
-        key = (leaf.layer, leaf.inode, leaf.ctime, leaf.mtime, leaf.size)
+        key = _key(leaf)
         found = self._known.get(key)
         if found is not None and (not keep or leaf.size > _KEPT or found.id in self._kept):
             self._known.move_to_end(key)
@@ -149,6 +153,10 @@ class Files:
                 os.close(directory)
         except OSError:
             raise UnreadableError from None
+
+
+def _key(leaf: Leaf) -> tuple[int, ...]:
+    return (leaf.layer, leaf.inode, leaf.ctime, leaf.mtime, leaf.size)
 
 
 def _chunks(descriptor: int, size: int) -> Iterator[bytes]:

@@ -175,6 +175,7 @@ def send(plan: Plan, files: Files, commit: bytes, write: Callable[[bytes], objec
     for identifier, (leaf, blob, path) in plan.blobs.items():
         put(header(b"blob", blob.size))
         if not _send_file(files, leaf, blob, put, identifier):
+            files.doubt(leaf)
             changed.append(path)
             return changed
     for data in plan.trees.values():
@@ -229,6 +230,7 @@ def write_loose(plan: Plan, files: Files, folder: Path) -> list[bytes]:
         except UnreadableError:
             return [path]
         if check.hexdigest() != identifier:
+            files.doubt(leaf)
             return [path]
     for identifier, data in plan.trees.items():
         packed = zlib.compress(b"tree %d\0" % len(data) + data, LEVEL)
