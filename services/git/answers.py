@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from servicekit.errors import InvalidArgument
 from services.git.errors import (
     AccessDenied,
     RemoteForbidden,
@@ -121,6 +122,8 @@ def failure(remote: Remote, errors: str) -> Exception:
     def has(*words: str) -> bool:
         return any(word in text for word in words)
 
+    if has("invalid filter-spec"):
+        return InvalidArgument("filter", "git takes no such filter: the number is too large")
     if is_out_of_memory(errors):
         return RepositoryTooLarge(
             "git needs more memory for the repository than it may have", repository=remote.url

@@ -15,13 +15,16 @@ from services.git.within.system import open_beneath
 from services.git.workspace import Workspace
 
 _TEXT_LIMIT: Final = 16 << 20
+"""Bytes of packed refs."""
+_REF_LIMIT: Final = 8 << 10
+"""Bytes of HEAD, or of a ref."""
 _BRANCH: Final = re.compile(rb"refs/heads/[^\0\n]+")
 
 
 def tip(workspace: Workspace) -> str:
     """The commit that HEAD means inside; empty where there is none that can be read."""
     with _Layers(workspace) as layers:
-        head = layers.read(b"HEAD").strip()
+        head = layers.read(b"HEAD", _REF_LIMIT).strip()
         name = head.removeprefix(b"ref: ")
         if name == head:
             return _id(head)
@@ -29,9 +32,9 @@ def tip(workspace: Workspace) -> str:
             part in (b"", b".", b"..") for part in name.split(b"/")
         ):
             return ""
-        if found := layers.read(name).strip():
+        if found := layers.read(name, _REF_LIMIT).strip():
             return _id(found)
-        packed = b"\n" + layers.read(b"packed-refs") + b"\n"
+        packed = b"\n" + layers.read(b"packed-refs", _TEXT_LIMIT) + b"\n"
         before, found, _ = packed.partition(b" " + name + b"\n")
         return _id(before[before.rfind(b"\n") + 1 :]) if found else ""
 
@@ -61,15 +64,15 @@ class _Layers:
     def __exit__(self, *_: object) -> None:
         close_all(self._roots)
 
-    def read(self, path: bytes) -> bytes:
-        """A file below `.git`; empty where there is none, or what is there is none."""
+    def read(self, path: bytes, limit: int) -> bytes:
+        """A file below `.git`; empty where there is none, or what is there is none, or larger."""
         parts = [b".git", *path.split(b"/")]
         hidden = len(self._roots)
         for number in range(hidden):
             if number >= hidden:
                 break
             hidden = min(hidden, self._hidden_below(number, parts))
-            if (found := self._leaf(number, b"/".join(parts))) is not None:
+            if (found := self._leaf(number, b"/".join(parts), limit)) is not None:
                 return found
         return b""
 
@@ -97,7 +100,7 @@ class _Layers:
             return any(self._prefix + mark in names for mark in ("opaque", "redirect"))
         return False
 
-    def _leaf(self, number: int, path: bytes) -> bytes | None:
+    def _leaf(self, number: int, path: bytes, limit: int) -> bytes | None:
         """None where the layer has nothing there."""
         try:
             descriptor = open_beneath(self._roots[number], path, os.O_RDONLY | os.O_NONBLOCK)
@@ -105,9 +108,9 @@ class _Layers:
             return None if error.errno == errno.ENOENT else b""
         try:
             about = os.fstat(descriptor)
-            if not stat.S_ISREG(about.st_mode) or about.st_size > _TEXT_LIMIT:
+            if not stat.S_ISREG(about.st_mode) or about.st_size > limit:
                 return b""
             with open(descriptor, "rb", closefd=False) as file:
-                return file.read(_TEXT_LIMIT)
+                return file.read(limit)
         finally:
             os.close(descriptor)

@@ -464,6 +464,8 @@ async def test_commits_that_git_refuses_are_not_taken(
         "rm -rf .git/HEAD; echo 'ref: refs/heads/none' >.git/HEAD",
         "rm -rf .git/HEAD; echo $(git rev-parse HEAD)0 >.git/HEAD",
         "rm -rf .git/HEAD; printf 'ref: refs/heads/%04096d' 1 >.git/HEAD",
+        "rm -rf .git/HEAD; (printf 'ref: refs/heads/'; yes a/ | head -n 5000 | tr -d '\\n'; "
+        "echo a) >.git/HEAD",
         "rm -rf .git/HEAD; : >.git/HEAD",
         "rm .git/HEAD",
         "git symbolic-ref refs/heads/loop refs/heads/work; "

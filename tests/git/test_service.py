@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,27 @@ async def test_failures_have_code_and_reason(
         await stub.CreateWorktree(request, metadata=ACME)
     assert caught.value.code() is code
     assert status.reason(caught.value) == ErrorReason.Value(f"ERROR_REASON_{reason}")
+
+
+async def test_more_paths_than_a_command_takes_are_refused(
+    stub: GitServiceStub, source: Path
+) -> None:
+    await create(stub, source)
+    for count, code in ((100, grpc.StatusCode.OK), (1000, grpc.StatusCode.INVALID_ARGUMENT)):
+        paths = [f"{number:04}" + "/d" * 1500 for number in range(count)]
+        call = stub.GetDiff(pb.GetDiffRequest(uid=UID, paths=paths), metadata=ACME)
+        with suppress(grpc.aio.AioRpcError):
+            assert [event.WhichOneof("event") async for event in call] == ["end"]
+        assert await call.code() is code
+
+
+async def test_a_filter_that_git_does_not_take_is_no_fault_of_the_remote(
+    stub: GitServiceStub, source: Path
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await create(stub, source, filter="blob:limit=999999999999g")
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert status.reason(caught.value) == ErrorReason.ERROR_REASON_INVALID_FIELD
 
 
 @pytest.mark.parametrize("damaged", [b"", b"what?\n"])
