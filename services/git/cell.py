@@ -20,7 +20,7 @@ from services.git.command import Command, Where, git
 from services.git.entrance import Entrance, unavailable
 from services.git.errors import CellLost, GitTimedOut, OutputTooLarge, failed
 from services.git.pool import Bounds, Pool, identities
-from services.git.process import Program, Result, Running, TooMuchOutput, close_all
+from services.git.process import Program, Result, Running, TooMuchOutput, close_all, memory_file
 from services.git.sandbox import MADE, Bind, Cell, Identity, owner_of, view
 from services.git.warm import Warm
 from services.git.within import frames
@@ -232,7 +232,7 @@ class Cells:
     async def _warm(self, cell: Cell) -> Warm:
         python = program.interpreter()
         prefix = self._entrance.path(python.prefix) if python.bound else ""
-        modules = _memory_file(program.modules())
+        modules = memory_file(program.modules())
 
         def make(control: int) -> Program:
             argv = [
@@ -268,7 +268,7 @@ class Cells:
     ) -> Running:
         given = {**cell.files, **cell.constants}
         empty = [path for path in given if path.endswith("/")]
-        files = {path: _memory_file(data) for path, data in given.items() if path not in empty}
+        files = {path: memory_file(data) for path, data in given.items() if path not in empty}
         limited = ["--", "sh", "-c", _LIMITED, str(cell.memory >> 10), *command.argv]
         try:
             return await Running.start(
@@ -293,11 +293,3 @@ def timed_out_as(command: str) -> Iterator[None]:
         raise GitTimedOut("git did not finish in time", command=command) from None
     except TooMuchOutput:
         raise OutputTooLarge("git's answer is too large", command=command) from None
-
-
-def _memory_file(data: bytes) -> int:
-    descriptor = os.memfd_create("cove")
-    with open(descriptor, "wb", closefd=False) as file:
-        file.write(data)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor

@@ -15,10 +15,10 @@ from services.git.changes import Skipped
 from services.git.credentials import Credentials
 from services.git.draft import Draft, Person, check_draft
 from services.git.kept import Kept
+from services.git.making import Phase
 from services.git.record import Mode, Record, Snapshot, State
 from services.git.status import Change, Entry
 from services.git.workspace import Paths
-from services.git.worktrees import Phase
 
 _STATES: Final = {
     State.CREATING: pb.Worktree.STATE_CREATING,

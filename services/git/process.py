@@ -50,6 +50,15 @@ def close_all(descriptors: list[int]) -> None:
         os.close(descriptors.pop())
 
 
+def memory_file(data: bytes) -> int:
+    """A descriptor of a file that is in memory alone, at its beginning."""
+    descriptor = os.memfd_create("cove")
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(data)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
 class Started(Protocol):
     """A program that was started, here or in a warm cell."""
 

@@ -4,18 +4,15 @@ import asyncio
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 from weakref import WeakValueDictionary
 
 from servicekit.disk import DiskGuard
-from servicekit.queueing import PROCESSORS, Queue
-from services.git import files, history, inside, partial, refs, status
-from services.git.beside import beside
+from services.git import files, history, inside, status
 from services.git.cell import Cells
 from services.git.checkouts import Checkouts
-from services.git.command import is_commit_id
 from services.git.errors import (
     NoRemote,
     TooOld,
@@ -24,33 +21,20 @@ from services.git.errors import (
     WorktreeNotFound,
     is_of_room,
 )
-from services.git.kept import Kept
 from services.git.layout import Layout
 from services.git.local import Local
+from services.git.making import Maker, Phase
 from services.git.names import check_branch
-from services.git.origins import Caller, Origins, Resolved
+from services.git.origins import Caller, Origins
 from services.git.record import VERSION, Mode, Record, State
 from services.git.records import Records
-from services.git.remote import Remote, Rules, Scheme
+from services.git.remote import Rules
 from services.git.removal import Removal
 from services.git.repositories import Repositories
-from services.git.repository import Repository, kept_ref
+from services.git.repository import Repository
 from services.git.stacks import Stacks
-from services.git.wanted import WARNINGS, Wanted, begin, is_same
+from services.git.wanted import Wanted, begin, is_same
 from services.git.workspace import Workspace
-
-_MAKINGS: Final = 4 * PROCESSORS
-"""Worktrees that are made at once; most of it is waiting for remotes."""
-_WAITING: Final = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """What is going on while a worktree is made; `total` is 0 while unknown."""
-
-    name: str
-    done: int
-    total: int
 
 
 class Worktrees:
@@ -79,24 +63,21 @@ class Worktrees:
         self._checkouts = checkouts
         self._stacks = stacks
         self.layout = layout
-        self._mode = mode
         self._cells = cells
         self._rules = rules
-        self._local = local
         self._disk = disk
         self._clock = clock
         self._most_commits = most_commits
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._phases: dict[str, Phase] = {}
         self._making: dict[str, asyncio.Task[Record]] = {}
         self._checking: dict[str, asyncio.Task[None]] = {}
         self._workspaces: dict[str, Workspace] = {}
-        self._makings = Queue("worktrees", _MAKINGS, _WAITING)
+        self._maker = Maker(records, repositories, origins, checkouts, layout, mode, local, clock)
         self._removal = Removal(records, repositories, checkouts, stacks, cells)
 
     def phase(self, uid: str) -> Phase:
         """How far a worktree is that is being made."""
-        return self._phases.get(uid, Phase("", 0, 0))
+        return self._maker.phase(uid)
 
     def repository_of(self, record: Record) -> Repository:
         """The repository that a worktree is of."""
@@ -144,7 +125,7 @@ class Worktrees:
             found = await self.whole(found)
             await self._cells.require()
             self._disk.check()
-            kept = await self._kept(wanted, caller.tenant)
+            kept = await self._maker.kept(wanted, caller.tenant)
             asked = wanted.repository if kept is None else ""
             remote = self._rules.parse(asked) if asked else None
             record = begin(wanted, caller, remote, self._clock())
@@ -156,7 +137,7 @@ class Worktrees:
                 durable=False,
             )
             making = asyncio.create_task(
-                self._finish(record, remote, caller, wanted.max_staleness, kept)
+                self._maker.finish(record, remote, caller, wanted.max_staleness, kept)
             )
             self._making[wanted.uid] = making
             try:
@@ -169,7 +150,7 @@ class Worktrees:
                     ) from None
                 raise
             finally:
-                self._phases.pop(wanted.uid, None)
+                self._maker.ended(wanted.uid)
                 self._making.pop(wanted.uid, None)
 
     async def whole(self, found: Record | None) -> Record | None:
@@ -259,88 +240,6 @@ class Worktrees:
             head = workspace.head
             changed = (await status.read(workspace, head, limit=0)).total > 0
             return changed or await history.is_only_here(workspace)
-
-    async def _finish(
-        self,
-        record: Record,
-        remote: Remote | None,
-        caller: Caller,
-        max_staleness: float,
-        kept: Kept | None,
-    ) -> Record:
-        repository = self.repository_of(record)
-
-        def progress(name: str, done: int, total: int) -> None:
-            self._phases[record.uid] = Phase(name, done, total)
-
-        progress("waiting for the repository", 0, 0)
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._makings.place())
-            # Who names a commit means no state of files.
-            asked = None if is_commit_id(record.revision) else remote
-            dirty = await stack.enter_async_context(beside(self._is_dirty(asked)))
-            async with self.repositories.locked(repository):
-                part = partial.wanted(record.depth, record.filter, record.revision)
-                await self.repositories.make(repository, part if remote else None)
-                commit = record.revision if kept else ""
-                resolved = Resolved(commit=commit, time=self._clock())
-                if remote is not None:
-                    progress("asking the remote", 0, 0)
-                    resolved = await self.origins.resolve(
-                        repository,
-                        remote,
-                        record.revision,
-                        caller,
-                        max_staleness=max_staleness,
-                        progress=progress,
-                    )
-                    await self.origins.complete(
-                        repository, remote, resolved.commit, caller, progress
-                    )
-                progress("checking out", 0, 0)
-                mode = Mode.PLAIN if record.plain else self._mode
-                made = replace(record, mode=mode, checkout=resolved.commit)
-                # Until the record names it, nothing else keeps it from being removed.
-                stack.enter_context(self._checkouts.held(repository, resolved.commit))
-                laying = await stack.enter_async_context(
-                    beside(self.layout.lay_out(made, repository, resolved.commit))
-                )
-                if resolved.commit:
-                    # With the ref in place nothing that the worktree needs can be pruned.
-                    known = self._checkouts.find(repository, resolved.commit) is not None
-                    await repository.point(record.uid, resolved.commit, known=known)
-            await laying
-            part = repository.partial
-            warnings = (*WARNINGS[await dirty], *(part.warnings if part else ()))
-            ready = replace(
-                made,
-                state=State.READY,
-                base_commit=resolved.commit,
-                inside=resolved.commit,
-                base_branch=resolved.branch,
-                resolved_time=resolved.time,
-                warnings=warnings,
-            )
-            return await self.records.keep(ready)
-
-    async def _kept(self, wanted: Wanted, tenant: str) -> Kept | None:
-        """What is kept of it, if what is wanted is among that: nobody need be asked for it."""
-        kept, commit = self.records.kept.find(wanted.uid), wanted.revision
-        if kept is None or not is_commit_id(commit):
-            return None
-        if (kept.tenant, kept.asked) != (tenant, wanted.repository):
-            return None
-        repository = self.repositories.find(kept.tenant, kept.key)
-        last = refs.find(repository.path, kept_ref(kept.uid))
-        if not last:
-            return None
-        return kept if last == commit or await repository.is_ancestor(commit, last) else None
-
-    async def _is_dirty(self, remote: Remote | None) -> bool | None:
-        """Whether there is uncommitted work in a repository of this machine: it is not taken."""
-        if remote is None or remote.scheme is not Scheme.FILE:
-            return False
-        return await self._local.is_dirty(remote)
 
     async def undo(self, record: Record) -> None:
         """Remove everything of a worktree, and its repository if nobody else can use it."""
