@@ -1,12 +1,11 @@
 """What provider says to the proxy: one JSON object each way, and descriptors."""
 
-import asyncio
 import os
 import socket
-import struct
 from typing import Any, Final
 
 from agent import PROTOCOL_VERSION, frames, protocol
+from agent.clients import Clients
 from agent.egress import log
 from agent.egress.door import Door, Shared
 from agent.egress.listener import WrongDescriptorError, available, checked
@@ -20,31 +19,11 @@ class Server:
     """Serves provider on `listener`, whose callers must be root's or of `user`."""
 
     def __init__(self, listener: socket.socket, user: int, shared: Shared) -> None:
-        self._listener = listener
-        self._user = user
         self._shared = shared
-        self._loop = asyncio.get_running_loop()
-        self._clients: dict[int, Connection] = {}
         self._doors: dict[str, Door] = {}
-        listener.setblocking(False)
-        self._loop.add_reader(listener, self._accept)
+        self._clients = Clients(listener, (0, user), _MAX_CLIENTS, self._receive)
 
-    def _accept(self) -> None:
-        try:
-            accepted, _ = self._listener.accept()
-        except OSError:
-            return
-        credentials = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        _, user, _ = struct.unpack("3i", credentials)
-        if user not in (0, self._user) or len(self._clients) >= _MAX_CLIENTS:
-            accepted.close()
-            return
-        client = Connection(accepted)
-        self._clients[accepted.fileno()] = client
-        self._loop.add_reader(accepted, self._receive, accepted.fileno())
-
-    def _receive(self, descriptor: int) -> None:
-        client = self._clients[descriptor]
+    def _receive(self, client: Connection) -> None:
         for _, number, payload, descriptors in client.receive():
             try:
                 kind, answer = frames.OK, self._answer(protocol.decode(payload), descriptors)
@@ -54,9 +33,6 @@ class Server:
                 for each in descriptors:
                     os.close(each)
             client.reply(kind, number, protocol.encode(answer))
-        if not client.open:
-            self._loop.remove_reader(descriptor)
-            del self._clients[descriptor]
 
     def _answer(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         """Takes from `descriptors` what it keeps."""

@@ -19,6 +19,11 @@ _MSG_CMSG_CLOEXEC = 0x40000000
 _MAX_UNSENT = 1 << 20
 _ANCILLARY = CMSG_SPACE(4 * frames.MAX_DESCRIPTORS)
 
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""What is wanting may be there soon: whatever failed so is to be tried again."""
+REST = 0.1
+"""Seconds until then. Who waits at a listener keeps it readable, and a loop would spin."""
+
 Request = tuple[int, int, bytes, list[int]]
 """Kind, number, payload, descriptors."""
 

@@ -2,21 +2,24 @@
 
 import asyncio
 import errno
+import logging
 import os
 import socket
-import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from agent import formats, frames
+from agent.clients import Clients
 from agent.inside.connection import Connection
 from agent.standin import wire
-from agent.standin.executions import Executions
+from agent.standin.executions import Executions, Leaving
 from agent.standin.relay import Relay
 from agent.standin.runner import Ending, Refused, Runner
+
+_log = logging.getLogger(__name__)
 
 _MAX_CLIENTS: Final = 64
 _KILL: Final = 9
@@ -41,21 +44,24 @@ class Environment:
         self._gone = gone
         self._idle_timeout = idle_timeout
         self._loop = asyncio.get_running_loop()
-        self._clients: dict[Connection, Relay] = {}
-        self._descriptors: dict[Connection, int] = {}
-        """Of their sockets, also when these are closed: only then they are taken from the loop."""
+        self._relays: dict[Connection, Relay] = {}
         self._limits: dict[tuple[Connection, bytes], tuple[int, str]] = {}
+        self._kept = Relay(files)
         self._tasks: set[asyncio.Task[None]] = set()
+        self.leaving = False
+        """It takes no more."""
+        self.closed = asyncio.Event()
         self._worked_at = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
-        self.executions = Executions(uid, runner, self._rest)
+        self.executions = Executions(uid, runner, self._rest, self._over)
         path.unlink(missing_ok=True)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self._listener.setblocking(False)
-        self._listener.bind(str(path))
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        listener.bind(str(path))
         path.chmod(0o600)
-        self._listener.listen(64)
-        self._loop.add_reader(self._listener, self._accept)
+        listener.listen(64)
+        users = (0, os.getuid())
+        self._clients = Clients(listener, users, _MAX_CLIENTS, self._receive, self._left_us)
+        self._keep(self._hold())
         self._rest()
 
     @property
@@ -64,11 +70,12 @@ class Environment:
         return 0.0 if self.executions.running else time.monotonic() - self._worked_at
 
     def shut(self) -> None:
-        """Take no more: whoever comes finds the environment dormant."""
-        if self._listener.fileno() >= 0:
-            self._loop.remove_reader(self._listener)
-            self._listener.close()
-            self._path.unlink(missing_ok=True)
+        """Take no more, neither who comes nor a start: they find the environment dormant."""
+        if not self.leaving:
+            self._path.unlink(missing_ok=True)  # Later it may be another one's.
+        self.leaving = True
+        self._clients.shut()
+        self.executions.shut()
         if self._timer:
             self._timer.cancel()
 
@@ -76,56 +83,50 @@ class Environment:
         """End everything of it."""
         self.shut()
         await self.executions.close()
-        for client in list(self._clients):
-            self._drop(client)
+        relays = [self._kept, *self._relays.values()]
+        self._clients.close()
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        for each in relays:
+            await each.close()
+        self.closed.set()
 
     def _rest(self) -> None:
         """Nothing runs: leave after the idle timeout, unless something happens."""
         self._worked_at = time.monotonic()
         if self._timer:
             self._timer.cancel()
-        if self._idle_timeout:
+        if self._idle_timeout and not self.leaving:
             self._timer = self._loop.call_later(self._idle_timeout, self._look)
 
     def _look(self) -> None:
-        if self._clients or self.executions.running:
+        if len(self._clients) or self.executions.running:
             self._timer = self._loop.call_later(self._idle_timeout, self._look)
         else:
-            self._leave()
+            self.shut()
+            self._keep(self._leave())
 
-    def _leave(self) -> None:
-        self.shut()
+    async def _leave(self) -> None:
+        with suppress(Refused):  # It is gone already.
+            await self._kept.leave()
         self._gone(self.uid)
 
-    def _accept(self) -> None:
-        try:
-            accepted, _ = self._listener.accept()
-        except OSError:
-            return
-        credentials = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        _, user, _ = struct.unpack("3i", credentials)
-        if user not in (0, os.getuid()) or len(self._clients) >= _MAX_CLIENTS:
-            accepted.close()
-            return
-        client = Connection(accepted)
-        self._clients[client] = Relay(self._files)
-        self._descriptors[client] = accepted.fileno()
-        self._loop.add_reader(accepted, self._receive, client)
+    async def _hold(self) -> None:
+        """What moves files goes by itself when nobody is connected to it."""
+        with suppress(Refused):
+            await self._kept.hold()
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _receive(self, client: Connection) -> None:
         for kind, number, payload, descriptors in client.receive():
-            if self._at_once(client, kind, number, payload, descriptors):
-                continue
-            task = self._loop.create_task(
-                self._answered(client, kind, number, payload, descriptors)
-            )
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        self._flush(client)
+            if not self._at_once(client, kind, number, payload, descriptors):
+                self._keep(self._answered(client, kind, number, payload, descriptors))
 
     def _at_once(
         self, client: Connection, kind: int, number: int, payload: bytes, descriptors: list[int]
@@ -146,32 +147,16 @@ class Environment:
             os.close(each)
         return True
 
-    def _flush(self, client: Connection) -> None:
-        """Send what can be sent, and see to the rest; a client that is gone is forgotten."""
-        if not client.open:
-            self._drop(client)
-        elif client.sending:
-            self._loop.add_writer(self._descriptors[client], self._writable, client)
-
-    def _writable(self, client: Connection) -> None:
-        client.flush()
-        if not (client.open and client.sending):
-            self._loop.remove_writer(self._descriptors[client])
-        self._flush(client)
-
-    def _drop(self, client: Connection) -> None:
-        relay = self._clients.pop(client, None)
-        if relay is None:
-            return
-        task = self._loop.create_task(relay.close())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _left_us(self, client: Connection) -> None:
+        if relay := self._relays.pop(client, None):
+            self._keep(relay.close())
         for each in [each for each in self._limits if each[0] is client]:
             del self._limits[each]
-        descriptor = self._descriptors.pop(client)
-        self._loop.remove_reader(descriptor)
-        self._loop.remove_writer(descriptor)
-        client.close()
+
+    def _over(self, client: Connection, number: int) -> None:
+        """What it waited for has ended."""
+        client.reply(frames.OK, number, b"")
+        self._clients.look(client)
 
     async def _answered(
         self, client: Connection, kind: int, number: int, payload: bytes, descriptors: list[int]
@@ -180,12 +165,16 @@ class Environment:
             await self._answer(client, kind, number, payload, descriptors)
         except (Refused, ValueError, IndexError, OSError) as error:
             _refuse(client, number, error)
+        except Leaving:  # As of an agent that has ended: its clients look for another one.
+            client.close()
+        except Exception:  # An error of ours must not keep anybody waiting.
+            _log.exception("a request failed")
+            _refuse(client, number, OSError(errno.EIO, "the stand-in failed"))
         finally:
             for each in descriptors:
                 os.close(each)
             descriptors.clear()
-            if client in self._clients:
-                self._flush(client)
+            self._clients.look(client)
 
     async def _answer(
         self, client: Connection, kind: int, number: int, payload: bytes, descriptors: list[int]
@@ -229,7 +218,8 @@ class Environment:
         elif kind in wire.FILES:
             if wire.changes(kind, fields):
                 self._runner.touched(self.uid)
-            if relay := self._clients.get(client):  # Else nobody waits for it any more.
+            if client in self._clients:  # Else nobody waits for it any more.
+                relay = self._relays.setdefault(client, Relay(self._files))
                 await relay.ask(client, kind, number, payload, descriptors)
             return
         elif kind in (frames.CONNECT, frames.LISTEN):
@@ -253,9 +243,8 @@ class Environment:
         leaves = not self.executions.running and quiet >= wanted
         if leaves:
             self.shut()
-            if relay := self._clients.get(client):
-                with suppress(Refused):  # It is gone already.
-                    await relay.leave()
+            with suppress(Refused):  # It is gone already.
+                await self._kept.leave()
         told = (int(leaves), quiet if not self.executions.running else 0)
         client.reply(frames.OK, number, frames.pack(*(told if fields else told[:1])))
         if leaves:

@@ -41,13 +41,26 @@ class Execution:
             self.task.cancel()
 
 
-class Executions:
-    """Starts and ends them. `idle` is called whenever nothing runs any more."""
+class Leaving(Exception):
+    """Nothing is started here any more."""
 
-    def __init__(self, uid: str, runner: Runner, idle: Callable[[], None]) -> None:
+
+class Executions:
+    """Starts and ends them. `idle` is called whenever nothing runs any more, and `over` for each
+    who waited for an end."""
+
+    def __init__(
+        self,
+        uid: str,
+        runner: Runner,
+        idle: Callable[[], None],
+        over: Callable[[Connection, int], None],
+    ) -> None:
         self._uid = uid
         self._runner = runner
         self._idle = idle
+        self._over = over
+        self._shut = False
         self._all: dict[str, Execution] = {}
         self._checking: dict[str, asyncio.Future[None]] = {}
 
@@ -58,13 +71,15 @@ class Executions:
     async def start(self, asked: Asked, limit: int, log: int, result: int) -> bool:
         """Start one, or find the one of that key: then true. Takes the descriptors over.
 
-        Raises Refused. `limit`: bytes of output that are recorded, 0 is all.
+        Raises Refused, Leaving. `limit`: bytes of output that are recorded, 0 is all.
         """
         try:
             while checking := self._checking.get(asked.key):
                 await asyncio.wait((checking,))
             if asked.key in self._all:
                 return True
+            if self._shut:
+                raise Leaving
             if self.running >= _MAX_RUNNING:
                 raise Refused(frames.LIMIT_REACHED, "too many executions")
             if os.fstat(log).st_size:
@@ -72,6 +87,8 @@ class Executions:
             self._checking[asked.key] = asyncio.get_running_loop().create_future()
             try:
                 await self._runner.check(self._uid, asked)
+                if self._shut:
+                    raise Leaving
                 self._begin(asked, limit, log, result)
             finally:
                 self._checking.pop(asked.key).set_result(None)
@@ -81,6 +98,10 @@ class Executions:
             for descriptor in (log, result):
                 if descriptor >= 0:
                     os.close(descriptor)
+
+    def shut(self) -> None:
+        """Start nothing more: what runs goes on."""
+        self._shut = True
 
     def find(self, key: str) -> Execution:
         """Raises Refused."""
@@ -147,9 +168,9 @@ class Executions:
                 execution.log.finish(body, ending.text)
             execution.log.close()
             execution.ended = True
-            for client, number in execution.waiting:
-                client.reply(frames.OK, number, b"")
-            execution.waiting.clear()
+            waiting, execution.waiting = execution.waiting, []
+            for client, number in waiting:
+                self._over(client, number)
             if not self.running:
                 self._idle()
 

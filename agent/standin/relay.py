@@ -42,6 +42,13 @@ class Relay:
             return
         client.reply(frames.OK if reply.ok else frames.ERROR, number, reply.payload, first)
 
+    async def hold(self) -> None:
+        """Be connected: until `close` that agent does not go idle. Raises Refused."""
+        try:
+            await self._connected()
+        except (PeerGone, PeerTooOld) as error:
+            raise Refused(frames.OS_ERROR, str(error), 107) from error
+
     async def leave(self) -> None:
         """Have that agent end, if it has nothing to do. Raises Refused."""
         try:

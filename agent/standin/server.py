@@ -4,17 +4,20 @@ One JSON object each way, as with the launcher. `Engine` is the driver's own par
 """
 
 import asyncio
+import logging
 import os
 import socket
-import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from agent import PROTOCOL_VERSION, frames, protocol
+from agent.clients import Clients
 from agent.inside.connection import Connection
 from agent.standin.environment import Environment
 from agent.standin.runner import Runner
+
+_log = logging.getLogger(__name__)
 
 _MAX_CLIENTS: Final = 64
 
@@ -48,19 +51,16 @@ class Server:
             "bound": self._bound,
             **verbs,
         }
-        self._loop = asyncio.get_running_loop()
         self._environments: dict[str, Environment] = {}
-        self._clients: dict[Connection, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._path = runtime / name
         (runtime / "a").mkdir(mode=0o700, exist_ok=True)
         self._path.unlink(missing_ok=True)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self._listener.setblocking(False)
-        self._listener.bind(str(self._path))
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        listener.bind(str(self._path))
         self._path.chmod(0o600)
-        self._listener.listen(64)
-        self._loop.add_reader(self._listener, self._accept)
+        listener.listen(64)
+        self._clients = Clients(listener, (0, os.getuid()), _MAX_CLIENTS, self._receive)
 
     def active(self, uid: str) -> bool:
         """Whether its socket is there."""
@@ -68,8 +68,7 @@ class Server:
 
     async def close(self) -> None:
         """End everything that runs, and all sockets."""
-        self._loop.remove_reader(self._listener)
-        self._listener.close()
+        self._clients.shut()
         self._path.unlink(missing_ok=True)
         for each in list(self._environments.values()):
             await each.close()
@@ -77,9 +76,7 @@ class Server:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        for client, descriptor in self._clients.items():
-            self._loop.remove_reader(descriptor)
-            client.close()
+        self._clients.close()
 
     async def _hello(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"version": PROTOCOL_VERSION}
@@ -87,8 +84,10 @@ class Server:
     async def _bind(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer for an environment from now on."""
         uid = str(request["uid"])
-        if uid in self._environments:
-            return {"started": False}
+        while found := self._environments.get(uid):
+            if not found.leaving:
+                return {"started": False}
+            await found.closed.wait()
         self._environments[uid] = Environment(
             uid,
             self._runtime / "a" / uid,
@@ -108,52 +107,38 @@ class Server:
         busy = found.executions.running or quiet < float(request.get("quiet", 0.0))
         if busy and not request.get("force"):
             return {"ended": False, "quiet": quiet}
+        found.shut()
         if request.get("force"):
             await found.executions.cancel(b"stopped")
-        del self._environments[found.uid]
-        await found.close()
+        await self._end(found)
         return {"ended": True, "quiet": quiet}
 
     async def _unbind(self, request: dict[str, Any]) -> dict[str, Any]:
         """As `leave`, and what runs is lost."""
-        found = self._environments.pop(str(request["uid"]), None)
+        found = self._environments.get(str(request["uid"]))
         if found:
-            await found.close()
+            await self._end(found)
         return {"found": found is not None}
 
     async def _bound(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"uids": sorted(self._environments)}
 
     def _gone(self, uid: str) -> None:
-        """It left by itself."""
-        if found := self._environments.pop(uid, None):
-            self._keep(found.close())
+        """It leaves by itself."""
+        if found := self._environments.get(uid):
+            self._keep(self._end(found))
 
-    def _accept(self) -> None:
-        try:
-            accepted, _ = self._listener.accept()
-        except OSError:
-            return
-        credentials = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        _, user, _ = struct.unpack("3i", credentials)
-        if user not in (0, os.getuid()) or len(self._clients) >= _MAX_CLIENTS:
-            accepted.close()
-            return
-        client = Connection(accepted)
-        self._clients[client] = accepted.fileno()
-        self._loop.add_reader(accepted, self._receive, client)
+    async def _end(self, found: Environment) -> None:
+        """Returns when nothing of it runs. Until then it is known, so that nobody begins anew."""
+        await found.close()
+        if self._environments.get(found.uid) is found:
+            del self._environments[found.uid]
 
     def _receive(self, client: Connection) -> None:
         for _, number, payload, descriptors in client.receive():
             for each in descriptors:
                 os.close(each)
             self._keep(self._answer(client, number, payload))
-        self._see_to(client)
-
-    def _see_to(self, client: Connection) -> None:
-        """One that is gone is forgotten, also where that shows when it is answered."""
-        if not client.open and client in self._clients:
-            self._loop.remove_reader(self._clients.pop(client))
 
     async def _answer(self, client: Connection, number: int, payload: bytes) -> None:
         try:
@@ -164,10 +149,14 @@ class Server:
         except (ValueError, KeyError, TypeError, OSError) as error:
             told = Told("failed", f"{type(error).__name__}: {error}"[:300])
             kind, answer = frames.ERROR, {"error": told.encode()}
+        except Exception as error:  # An error of ours must not keep anybody waiting.
+            _log.exception("a request failed")
+            told = Told("failed", f"{type(error).__name__}"[:300])
+            kind, answer = frames.ERROR, {"error": told.encode()}
         client.reply(kind, number, protocol.encode(answer))
-        self._see_to(client)
+        self._clients.look(client)
 
-    def _keep(self, work: Any) -> None:
-        task = self._loop.create_task(work)
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,9 +82,9 @@ class _Bench:
         async with AgentClient.connect(self.folder / "a" / UID, os.getuid()) as client:
             yield client
 
-    async def ask(self, verb: str, uid: str = "") -> dict[str, object]:
+    async def ask(self, verb: str, uid: str = "", **more: Any) -> dict[str, object]:
         async with StandinClient.connect(self.folder / "double") as client:
-            return await client.ask(verb, uid=uid)
+            return await client.ask(verb, uid=uid, **more)
 
     def sinks(self, name: str) -> tuple[Sinks, Path]:
         folder = self.folder / name
