@@ -203,6 +203,10 @@ class Driver(Protocol):
         """
         ...
 
+    def has(self, uid: str) -> bool:
+        """Whether that is surely this driver's, as its record says. It reads the disk."""
+        ...
+
     async def release(self, uid: str) -> bool:
         """True when anything was there; nothing is after. What is another driver's stays."""
         ...

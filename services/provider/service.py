@@ -11,12 +11,13 @@ from agent.handle import Handle
 from cove.provider.v1 import provider_pb2 as pb
 from cove.provider.v1.provider_pb2_grpc import ProviderServiceServicer
 from servicekit import calls
-from servicekit.errors import InvalidArgument
+from servicekit.errors import InvalidArgument, Unavailable
 from servicekit.fencing import Fences
 from servicekit.ledger import Ledger
 from servicekit.paging import PageTokens
 from servicekit.status import Context
 from services.provider import convert
+from services.provider.asking import Asking
 from services.provider.capabilities import Capability
 from services.provider.driver import Driver, Spec
 from services.provider.errors import CapabilityMissing, DriverUnknown, HandleInvalid
@@ -25,6 +26,8 @@ R = TypeVar("R")
 
 _PAGE: Final = 100
 _MAX_PAGE: Final = 1000
+_PATIENCE: Final = 5.0
+"""Seconds that drivers have to count, which are not the default one."""
 
 
 class ProviderServicer(ProviderServiceServicer):
@@ -41,6 +44,7 @@ class ProviderServicer(ProviderServiceServicer):
         self._count = count
         self._drivers = drivers
         self._default = default
+        self._asking = Asking(drivers, default)
         self._ledger = ledger
         self._fences = fences
         self._tokens = tokens
@@ -48,12 +52,10 @@ class ProviderServicer(ProviderServiceServicer):
     async def GetCapabilities(
         self, request: pb.GetCapabilitiesRequest, context: Context
     ) -> pb.GetCapabilitiesResponse:
-        names = sorted(self._drivers)
+        told = await self._asking.capabilities()
         found = {
-            name: convert.capabilities(
-                await self._drivers[name].capabilities(), names, self._default
-            )
-            for name in names
+            name: convert.capabilities(each, sorted(told), self._default)
+            for name, each in told.items()
         }
         return pb.GetCapabilitiesResponse(
             capabilities=found[self._default],
@@ -162,7 +164,10 @@ class ProviderServicer(ProviderServiceServicer):
     async def _release(
         self, request: pb.ReleaseEnvironmentRequest
     ) -> pb.ReleaseEnvironmentResponse:
-        found = [await driver.release(request.uid) for driver in self._drivers.values()]
+        drivers = self._drivers.values()
+        # Whose it is nobody else need be asked, who may be away; of what has no record, all are.
+        owners = [each for each in drivers if await asyncio.to_thread(each.has, request.uid)]
+        found = [await driver.release(request.uid) for driver in owners or drivers]
         return pb.ReleaseEnvironmentResponse(existed=any(found))
 
     async def ListProvisioned(
@@ -184,13 +189,26 @@ class ProviderServicer(ProviderServiceServicer):
         driver = self._drivers[self._default]
         if request.admit:
             await driver.admit(call.identity.tenant, call.limits.disk_bytes)
-        # The disk is that of all drivers, whichever is asked.
-        found = [await each.usage(call.identity.tenant) for each in self._drivers.values()]
-        return pb.GetTenantUsageResponse(
-            active_environments=sum(each.active for each in found),
-            disk_bytes=found[0].disk_bytes,
-            disk_measure_time=convert.timestamp(found[0].disk_time),
+        others = [each for each in self._drivers.values() if each is not driver]
+        counts = (self._active(each, call.identity.tenant) for each in others)
+        found, more = await asyncio.gather(
+            driver.usage(call.identity.tenant), asyncio.gather(*counts)
         )
+        # The disk is that of all drivers, whichever is asked.
+        return pb.GetTenantUsageResponse(
+            active_environments=found.active + sum(more),
+            disk_bytes=found.disk_bytes,
+            disk_measure_time=convert.timestamp(found.disk_time),
+        )
+
+    @staticmethod
+    async def _active(driver: Driver, tenant: str) -> int:
+        """Sandboxes of a driver; what one that does not answer has is left out."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return (await driver.usage(tenant)).active
+        except (Unavailable, TimeoutError):
+            return 0
 
     async def UpdateNetwork(
         self, request: pb.UpdateNetworkRequest, context: Context

@@ -107,7 +107,7 @@ async def suite(node: nodes.Node) -> AsyncIterator[Suite]:
 
 
 @asynccontextmanager
-async def serving(node: nodes.Node, **settings: object) -> AsyncIterator[Suite]:
+async def serving(node: nodes.Node, /, **settings: object) -> AsyncIterator[Suite]:
     config = Config(
         state=node.folder / "s",
         runtime=node.runtime,

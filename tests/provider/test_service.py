@@ -252,3 +252,14 @@ async def test_several_providers_probe_at_once(own_node: Node) -> None:
         facts = await asyncio.gather(*probes)
         assert len({each.mode for each in facts}) == 1
         assert not await first.list()
+
+
+@pytest.mark.long
+async def test_more_starts_than_the_launcher_has_connections_are_all_made(suite: Suite) -> None:
+    uids = [new_uid() for _ in range(80)]
+    handles = [await suite.provisioned(uid) for uid in uids]
+    activate = [pb.ActivateEnvironmentRequest(handle=handle) for handle in handles]
+    made = await asyncio.gather(*(suite.stub.ActivateEnvironment(each) for each in activate))
+    assert all(each.started for each in made)
+    release = [pb.ReleaseEnvironmentRequest(uid=uid) for uid in uids]
+    await asyncio.gather(*(suite.stub.ReleaseEnvironment(each) for each in release))

@@ -19,6 +19,8 @@ from services.provider.errors import ActivationFailed, SandboxUnavailable
 
 _ATTEMPTS: Final = 3
 """Starts of a sandbox whose agent was just going idle."""
+_CONNECTIONS: Final = 40
+"""To the launcher at once, which sends away who comes when it has 64: others wait for theirs."""
 
 
 class Launched:
@@ -29,13 +31,14 @@ class Launched:
 
     def __init__(self, launcher: Path) -> None:
         self._launcher = launcher
+        self._connections = asyncio.Semaphore(_CONNECTIONS)
         self._proven: Facts | None = None
         self._probing: asyncio.Task[Facts] | None = None
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[LauncherClient]:
         try:
-            async with LauncherClient.connect(self._launcher) as launcher:
+            async with self._connections, LauncherClient.connect(self._launcher) as launcher:
                 yield launcher
         except (PeerGone, PeerTooOld) as error:
             self._proven = None  # The next launcher may be able to do something else.

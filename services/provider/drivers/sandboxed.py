@@ -145,7 +145,9 @@ class SandboxDriver:
             owner = user_of(spec.workspace) if facts.mode is Mode.ROOT else None
             self._records.make_folders(uid, owner)
             limit = calls.current().limits.active_environments
+            # Who waits for a place holds no connection: the launcher serves not many at once.
             async with (
+                self._starts.place(),
                 self._maker.connected() as launcher,
                 self._tenants.place(
                     record,
@@ -154,15 +156,15 @@ class SandboxDriver:
                     partial(stopping.end_one, launcher, facts.sandbox_uid),
                 ),
             ):
-                async with self._starts.place():
-                    began = time.monotonic()
-                    with tracing.span("sandbox start", uid=uid, driver=self.name):
-                        started = await self._maker.start(launcher, record, spec)
-                if started:
-                    self._on_start(self.name, time.monotonic() - began)
-                if record.spec.network.rules:
+                began = time.monotonic()
+                with tracing.span("sandbox start", uid=uid, driver=self.name):
+                    started = await self._maker.start(launcher, record, spec)
+            if started:
+                self._on_start(self.name, time.monotonic() - began)
+            if record.spec.network.rules:
+                async with self._maker.connected() as launcher:
                     await self._networks.restored(record, launcher, facts)
-                return started
+            return started
 
     async def inspect(self, handle: bytes) -> Observation:
         async with self._launcher_of(handle) as (launcher, uid, facts):
@@ -237,6 +239,10 @@ class SandboxDriver:
                     else:
                         await self._ways_out.shut(uid)
         return all(done)
+
+    def has(self, uid: str) -> bool:
+        record = self._records.read(uid)
+        return record is not None and self._own.is_ours(record)
 
     async def release(self, uid: str) -> bool:
         async with self._lock(uid):

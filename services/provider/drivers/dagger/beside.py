@@ -1,9 +1,12 @@
 """Sandboxes of this node, one beside each environment that is active: in its files requests about
 files look. No command runs in one."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 from agent.client import AgentClient
 from agent.launcher_client import LauncherClient, LauncherError, PeerGone, PeerTooOld
@@ -13,12 +16,20 @@ from services.provider.drivers.places import Places
 from services.provider.drivers.records import Record, Records
 from services.provider.errors import ActivationFailed
 
+_CONNECTIONS: Final = 16
+"""To the launcher at once: see `drivers.local`."""
+
 
 class Beside:
-    """Made by the launcher at that socket."""
+    """Made by the launcher at that socket. Each ends when nobody was connected to it for
+    `idle_timeout`, as the stand-in is while its environment is active."""
 
-    def __init__(self, launcher: Path, places: Places, records: Records) -> None:
+    def __init__(
+        self, launcher: Path, places: Places, records: Records, idle_timeout: timedelta
+    ) -> None:
         self._launcher = launcher
+        self._idle_timeout = idle_timeout.total_seconds()
+        self._connections = asyncio.Semaphore(_CONNECTIONS)
         self._places = places
         self._records = records
 
@@ -54,13 +65,14 @@ class Beside:
             home=str(folder / "home"),
             tmp=str(folder / "tmp"),
             mounts=placed.mounts,
+            idle_timeout_seconds=self._idle_timeout,
             beside=True,
         )
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[LauncherClient]:
         try:
-            async with LauncherClient.connect(self._launcher) as launcher:
+            async with self._connections, LauncherClient.connect(self._launcher) as launcher:
                 yield launcher
         except (PeerGone, PeerTooOld) as error:
             raise Unavailable("the launcher is away", service="launcher") from error

@@ -64,7 +64,7 @@ class DaggerDriver:
         self._network = network
         self._now = now
         self._records = Records(state / "provider" / "environments")
-        self._beside = Beside(runtime / "launcher", self._worktrees, self._records)
+        self._beside = Beside(runtime / "launcher", self._worktrees, self._records, idle_timeout)
         self._tenants = Places()
         self._used = TenantDisk(state, self._records)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -148,7 +148,11 @@ class DaggerDriver:
             ):
                 await self._beside.start(record)
                 idle = self._idle_timeout.total_seconds()
-                return bool((await self._standin.ask("bind", uid=uid, idle=idle))["started"])
+                bound = await self._standin.ask("bind", uid=uid, idle=idle)
+                if bound["started"]:
+                    # What was still leaving may have ended the one that is beside, too.
+                    await self._beside.start(record)
+                return bool(bound["started"])
 
     async def inspect(self, handle: bytes) -> Observation:
         uid = self._uid(handle)
@@ -158,11 +162,12 @@ class DaggerDriver:
 
     async def suspend(self, handle: bytes, duration: timedelta, *, end_idle: bool) -> bool:  # noqa: ARG002
         uid = self._uid(handle)
-        self._record(uid)
-        if uid not in await self._bound():
-            return False
-        if end_idle and await self._ended(uid):
-            return False
+        async with self._lock(uid):
+            self._record(uid)
+            if uid not in await self._bound():
+                return False
+            if end_idle and await self._ended(uid):
+                return False
         raise missing("a command on an engine cannot be held still", "freeze")
 
     async def resume(self, handle: bytes) -> bool:
@@ -205,6 +210,10 @@ class DaggerDriver:
             await asyncio.to_thread(self._records.write, record)
             return False, 0
 
+    def has(self, uid: str) -> bool:
+        record = self._records.read(uid)
+        return record is not None and record.spec.driver == self.name
+
     async def release(self, uid: str) -> bool:
         async with self._lock(uid):
             record = self._records.read(uid)
@@ -230,15 +239,11 @@ class DaggerDriver:
     async def list(self) -> tuple[Observation, ...]:
         rows = {each["uid"]: each for each in (await self._standin.ask("list"))["environments"]}
         bound = await self._bound()
-        uids = [uid for uid in self._records.uids() if self._has(uid)]
+        uids = [uid for uid in self._records.uids() if self.has(uid)]
         return tuple(
             self._observe(uid, self._records.read(uid), rows.get(uid, {}), active=uid in bound)
             for uid in sorted({*uids, *rows})
         )
-
-    def _has(self, uid: str) -> bool:
-        record = self._records.read(uid)
-        return record is not None and record.spec.driver == self.name
 
     def _observe(
         self, uid: str, record: Record | None, row: dict[str, Any], *, active: bool
@@ -280,8 +285,11 @@ class DaggerDriver:
 
     async def _end_one(self, uids: Collection[str]) -> bool:
         for uid in uids:
-            if await self._ended(uid):
-                return True
+            if self._lock(uid).locked():
+                continue  # Somebody is at it, and may wait for us.
+            async with self._lock(uid):
+                if await self._ended(uid):
+                    return True
         return False
 
     async def _ended(self, uid: str) -> bool:

@@ -14,6 +14,8 @@ import aiohttp
 from aiodocker import Docker, DockerError
 
 _TIMEOUT: Final = 60.0
+_NOBODY: Final = 900
+"""The status that the client gives to what never reached an engine."""
 _LAST_WORDS: Final = 20
 """Lines of what a container said."""
 _FRACTION: Final = re.compile(r"\.(\d{1,6})\d*")
@@ -233,6 +235,8 @@ async def _told(*fine: int) -> AsyncIterator[None]:
     try:
         yield
     except DockerError as error:
+        if error.status == _NOBODY:
+            raise EngineAway(error.message) from error
         if error.status not in fine:
             raise EngineError(error.status, error.message) from error
     except (aiohttp.ClientError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
