@@ -5,7 +5,7 @@ import time
 
 from agent import formats, frames
 from agent.inside import system
-from agent.inside.connection import Connection
+from agent.inside.connection import EXHAUSTED, REST, Connection
 from agent.inside.input import Input
 from agent.inside.log import Log
 from agent.inside.stream import Stream
@@ -50,6 +50,7 @@ class Execution:
         self._ending: tuple[int, bytes] | None = None
         self._kill_at = 0.0
         self._sweep_at = 0.0
+        self._again_at = 0.0
 
     def exited(self, status: int, usage: tuple[int, int, int], now: float) -> None:
         """The command's process was reaped. `usage`: user and system CPU in us, peak in KiB."""
@@ -68,12 +69,12 @@ class Execution:
     def stop(self, kind: int, text: bytes, grace: float, now: float) -> None:
         """End the tree and, unless the command has ended, say why in the exit.
 
-        The first reason stands.
+        The first reason stands. Raises OSError when the tree cannot be seen: nothing has changed.
         """
         if not self._sweep_at:
+            self.tree.signal(system.SIGTERM)
             self._kill_at = now + grace
             self._sweep_at = now
-            self.tree.signal(system.SIGTERM)
         if self._ending is None and self._status is None:
             self._ending = (kind, text)
 
@@ -89,15 +90,29 @@ class Execution:
         if self._status is None and self._ending is None:
             times += [self._timeout and self._began + self._timeout]
             times += [self._idle_timeout and self._last_output + self._idle_timeout]
+            times += [self.log.exceeded and self._last_output]
         elif self._status is not None and not self.ended and self._waits_for_no_tree():
             times += [self._drained_at()]
-        return min((each for each in times if each), default=0.0)
+        due = min((each for each in times if each), default=0.0)
+        return due and max(due, self._again_at)
 
     def _waits_for_no_tree(self) -> bool:
         return not self._sweep_at or self._ending is None
 
     def tick(self, now: float) -> list[Waiter]:
-        """Do what is due. Returns who is to be told that it is over."""
+        """Do what is due. Returns who is to be told that it is over.
+
+        What cannot be done for want of descriptors is due a little later.
+        """
+        try:
+            return self._tick(now)
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            self._again_at = now + REST
+            return []
+
+    def _tick(self, now: float) -> list[Waiter]:
         if self.input:
             self.input.tick(now)
         for stream in self.streams:
@@ -108,6 +123,8 @@ class Execution:
                 self.stop(formats.EXIT_TIMED_OUT, b"timeout", self._grace, now)
             elif self._idle_timeout and now >= self._last_output + self._idle_timeout:
                 self.stop(formats.EXIT_TIMED_OUT, b"idle_output", self._grace, now)
+            elif self.log.exceeded:  # It could not be stopped when that was seen.
+                self.stop(formats.EXIT_LIMITED, frames.OUTPUT, self._grace, now)
         if self._sweep_at and now >= self._sweep_at:
             self._sweep(now)
         swept = self._sweep_at == 0.0
@@ -127,7 +144,12 @@ class Execution:
         if something:
             self._last_output = now
         if self.log.exceeded and not self.ended:
-            self.stop(formats.EXIT_LIMITED, frames.OUTPUT, self._grace, now)
+            try:
+                self.stop(formats.EXIT_LIMITED, frames.OUTPUT, self._grace, now)
+            except OSError as error:
+                if error.errno not in EXHAUSTED:
+                    raise
+                self._again_at = now + REST
 
     def break_off(self, error: Exception) -> None:
         """After an error of ours, which must not end every command here: end this one.
@@ -190,5 +212,8 @@ class Execution:
         self.ended = True
         self.pid = 0
         self.hidden = ()
-        if not self.tree.members():
-            self.tree.close()
+        try:
+            if not self.tree.members():
+                self.tree.close()
+        except OSError:  # For want of descriptors nobody knows: whoever forgets it closes it.
+            return

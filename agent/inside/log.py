@@ -73,8 +73,12 @@ class Log:
             return
 
     def close(self) -> None:
-        os.close(self._descriptor)
-        os.close(self._result)
+        """Once: later the numbers are somebody else's."""
+        descriptors = self._descriptor, self._result
+        self._descriptor = self._result = -1
+        for each in descriptors:
+            if each >= 0:
+                os.close(each)
 
     def _gap(self) -> bool:
         if not self._append(formats.KIND_GAP, 0, formats.GAP.pack(self._missing)):

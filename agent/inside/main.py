@@ -13,7 +13,7 @@ from _socket import socket
 from agent import frames
 from agent.inside import system
 from agent.inside.commands import refuse
-from agent.inside.connection import Connection
+from agent.inside.connection import EXHAUSTED, REST, Connection
 from agent.inside.limits import Processes
 from agent.inside.requests import Requests
 
@@ -31,6 +31,8 @@ class Agent:
         self._listener = socket(fileno=LISTENER)
         self._listener.setblocking(False)
         self._clients: list[Connection] = []
+        self._accept_at = 0.0
+        """Before, nobody can be accepted."""
         self._requests = Requests(processes)
         self._idle_timeout = idle_timeout
         self._busy_at = time.monotonic()
@@ -53,8 +55,9 @@ class Agent:
         """One round of poll: whatever is ready is served."""
         poll = select.poll()
         serve = {}
-        for descriptor in (LISTENER, self._woken):
-            poll.register(descriptor, select.POLLIN)
+        poll.register(self._woken, select.POLLIN)
+        if time.monotonic() >= self._accept_at:
+            poll.register(LISTENER, select.POLLIN)
         for execution in self._requests.commands.executions.values():
             for stream in execution.streams:
                 if stream.open and not stream.held_until:
@@ -119,13 +122,17 @@ class Agent:
         times += [due for each in waiting if (due := each.deadline())]
         if self._idle_timeout:
             times.append(self._busy_at + self._idle_timeout)
+        if self._accept_at > time.monotonic():
+            times.append(self._accept_at)
         due = min(times, default=time.monotonic() + _CLOSE_WAIT)
         return max(0, int((due - time.monotonic()) * 1000) + 1)
 
     def _accept(self) -> None:
         try:
             descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001
-        except OSError:
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                self._accept_at = time.monotonic() + REST
             return
         client = Connection(socket(fileno=descriptor))
         if len(self._clients) >= _MAX_CLIENTS or not client.from_outside():

@@ -4,6 +4,7 @@ import argparse
 import ctypes
 import fcntl
 import os
+import resource
 import sys
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,7 @@ from agent.launcher.earlier import Earlier
 from agent.launcher.freezing import Freezing
 from agent.launcher.sandboxes import Sandboxes
 from agent.launcher.server import Server
-from agent.launcher.start import Parts
+from agent.launcher.start import OPEN_FILES, Parts
 from agent.protocol import SPEC_VERSION, Facts, Mode
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -35,6 +36,8 @@ def main() -> int:
     if len(bytes(options.runtime / "a" / ("x" * 16))) > _LONGEST_SOCKET:
         return _fail(f"{options.runtime} is too long for the path of a socket")
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, OPEN_FILES), most))  # 3 for each sandbox.
     bwrap = host.find_bwrap(options.bwrap)
     problem = host.problem(bwrap)
     ids = (SANDBOX_UID, SANDBOX_UID) if mode is Mode.ROOT else (os.getuid(), os.getgid())

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from agent import SANDBOX_UID
+from agent.inside.connection import EXHAUSTED
 from agent.launcher import host
 from agent.launcher.freezing import Freezing
 from agent.launcher.start import Parts, is_agent, open_lock, start, start_time
@@ -53,9 +54,8 @@ class Sandbox:
         self._monitor = -1
 
     def watch(self, pid: int) -> None:
-        """`pid` is its bwrap."""
-        with contextlib.suppress(OSError):
-            self._monitor = os.pidfd_open(pid)
+        """`pid` is its bwrap. Raises OSError."""
+        self._monitor = os.pidfd_open(pid)
 
     def adopt(self) -> None:
         """Find its bwrap again, if that lives."""
@@ -65,7 +65,11 @@ class Sandbox:
         except (OSError, ValueError, KeyError):
             return
         self.started = (self.folder / "meta").stat().st_mtime
-        self.watch(pid)
+        try:
+            self.watch(pid)
+        except OSError as error:
+            if error.errno in EXHAUSTED:  # Nobody knows then whether it lives.
+                raise
         if path := meta.get("lock"):
             with contextlib.suppress(OSError):
                 self.lock = open_lock(path)
@@ -184,8 +188,17 @@ class Sandboxes:
                 listener.listen(512)
                 if spec.lock:
                     sandbox.lock = open_lock(spec.lock)
-                pid = start(spec, self._parts, listener, sandbox.folder, sandbox.lock)
-                sandbox.watch(pid)
+                # What it is watched by must not be wanting when it is there.
+                spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    pid = start(spec, self._parts, listener, sandbox.folder, sandbox.lock)
+                finally:
+                    os.close(spare)
+                try:
+                    sandbox.watch(pid)
+                except OSError:
+                    os.kill(pid, signal.SIGKILL)
+                    raise
         except OSError:
             sandbox.unlock()
             self._clean(sandbox)

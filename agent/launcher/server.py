@@ -1,18 +1,18 @@
 """Answers provider on the launcher's socket; one thread, one loop."""
 
-import contextlib
 import os
 import select
 import signal
 import socket
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from agent import frames, protocol
-from agent.inside.connection import Connection
+from agent.inside.connection import EXHAUSTED, REST, Connection
 from agent.launcher.sandboxes import Sandboxes
 from agent.protocol import Facts, SandboxSpec
 
@@ -32,6 +32,8 @@ class Server:
         self._facts = facts
         self._stop_sandboxes = stop_sandboxes
         self._stopping = False
+        self._accept_at = 0.0
+        """Before, nobody can be accepted."""
         self._clients: dict[int, Connection] = {}
         self._verbs: dict[str, Callable[[Connection, int, dict[str, Any]], None]] = {
             "facts": self._tell_facts,
@@ -64,11 +66,15 @@ class Server:
 
     def _round(self, listener: socket.socket, woken: int) -> None:
         poll = select.poll()
-        for descriptor in (listener.fileno(), woken, *self._sandboxes.descriptors()):
+        for descriptor in (woken, *self._sandboxes.descriptors()):
             poll.register(descriptor, select.POLLIN)
+        patience = self._sandboxes.patience()
+        if (resting := self._accept_at - time.monotonic()) > 0:
+            patience = resting if patience is None else min(patience, resting)
+        else:
+            poll.register(listener.fileno(), select.POLLIN)
         for descriptor, client in self._clients.items():
             poll.register(descriptor, select.POLLIN | (client.sending and select.POLLOUT))
-        patience = self._sandboxes.patience()
         for descriptor, event in poll.poll(None if patience is None else patience * 1000):
             if descriptor == listener.fileno():
                 self._accept(listener)
@@ -89,15 +95,18 @@ class Server:
             self._sandboxes.kill(uid, lambda: None)
 
     def _accept(self, listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+        try:
             accepted, _ = listener.accept()
-            credentials = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            _, uid, _ = struct.unpack("3i", credentials)
-            if uid in (0, os.getuid()) and len(self._clients) < _MAX_CLIENTS:
-                client = Connection(accepted)
-                self._clients[accepted.fileno()] = client
-            else:
-                accepted.close()
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                self._accept_at = time.monotonic() + REST
+            return
+        credentials = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        _, uid, _ = struct.unpack("3i", credentials)
+        if uid in (0, os.getuid()) and len(self._clients) < _MAX_CLIENTS:
+            self._clients[accepted.fileno()] = Connection(accepted)
+        else:
+            accepted.close()
 
     def _serve(self, client: Connection, event: int) -> None:
         if event & select.POLLOUT:

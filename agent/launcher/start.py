@@ -23,7 +23,7 @@ from agent.owner import user_of
 from agent.protocol import Mode, Overlay, SandboxSpec
 
 _STAGE: Final = "/tmp"  # noqa: S108 # Covered by a file system of our own, which others never see.
-_OPEN_FILES: Final = 65536
+OPEN_FILES: Final = 65536
 """No descriptor of a launcher is above that."""
 _ALLOWED_FILES: Final = 1 << 20
 """To an agent, which needs few, but may be kept from sending one by more of others."""
@@ -237,7 +237,7 @@ def _descriptors(kept: dict[int, int]) -> None:
 
 
 def _close_but(kept: Iterable[int]) -> None:
-    for low, high in itertools.pairwise([*sorted(kept), _OPEN_FILES]):
+    for low, high in itertools.pairwise([*sorted(kept), OPEN_FILES]):
         os.closerange(low + 1, high)
 
 
