@@ -1,10 +1,12 @@
 """An engine of containers, over its API. Its socket is root's, and nobody's but provider's."""
 
 import asyncio
+import io
 import json
 import re
+import tarfile
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +18,8 @@ from aiodocker import Docker, DockerError
 _TIMEOUT: Final = 60.0
 _NOBODY: Final = 900
 """The status that the client gives to what never reached an engine."""
+_HEADERS: Final = 64 << 10
+"""Bytes of a tar before its first file, at most."""
 _LAST_WORDS: Final = 20
 """Lines of what a container said."""
 _FRACTION: Final = re.compile(r"\.(\d{1,6})\d*")
@@ -106,8 +110,9 @@ class Engine:
 
     async def pull(self, name: str, told: Callable[[Mapping[str, Any]], None]) -> None:
         """Fetch an image from its registry; `told` hears of the progress."""
-        async with _told():
-            async for each in self._docker.images.pull(name, stream=True, timeout=None):
+        pulling = self._docker.images.pull(name, stream=True, timeout=None)
+        async with _told(), aclosing(pulling):
+            async for each in pulling:
                 told(each)
 
     async def create(self, name: str, config: Mapping[str, Any]) -> str:
@@ -117,18 +122,22 @@ class Engine:
             return str(made.id)
 
     async def read(self, container: str, path: str, most: int) -> bytes:
-        """A file of a container, or nothing where there is none."""
+        """The first `most` bytes of a file of a container, or nothing where there is none."""
+        url = f"containers/{container}/archive"
         try:
-            async with _told():
-                archive = await self._docker.containers.container(container).get_archive(path)
+            # Its own `get_archive` takes all of a file into memory, which may be of any size.
+            async with (
+                _told(),
+                self._docker._query(url, params={"path": path}) as answer,  # noqa: SLF001
+                answer,
+            ):
+                data = await _beginning(answer.content, _HEADERS + most)
+                answer.close()  # However much there is left.
         except EngineError as error:
             if error.absent:
                 return b""
             raise
-        with archive:
-            first = archive.next()
-            file = archive.extractfile(first) if first and first.isreg() else None
-            return file.read(most) if file else b""
+        return _first_file(data, most)
 
     async def start(self, container: str) -> None:
         async with _told():
@@ -241,6 +250,25 @@ async def _told(*fine: int) -> AsyncIterator[None]:
             raise EngineError(error.status, error.message) from error
     except (aiohttp.ClientError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
         raise EngineAway(str(error) or type(error).__name__) from error
+
+
+async def _beginning(content: aiohttp.StreamReader, most: int) -> bytes:
+    data = b""
+    while len(data) < most and (piece := await content.read(most - len(data))):
+        data += piece
+    return data
+
+
+def _first_file(data: bytes, most: int) -> bytes:
+    """What the beginning of a tar has of the first file in it, where that is one."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            first = archive.next()
+    except tarfile.TarError:
+        return b""
+    if first is None or not first.isreg():
+        return b""
+    return data[first.offset_data : first.offset_data + min(first.size, most)]
 
 
 def _seconds(text: str) -> float:

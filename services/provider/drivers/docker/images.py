@@ -14,6 +14,7 @@ from typing import Any, Final
 from agent import SANDBOX_UID, installing
 from servicekit.errors import InvalidArgument
 from services.provider.drivers.docker.engine import Engine, EngineError
+from services.provider.drivers.making import BUILD
 from services.provider.errors import ImageUnavailable
 
 _log = logging.getLogger(__name__)
@@ -59,9 +60,11 @@ def check_name(name: str) -> None:
 class Images:
     """Those of an engine. What is read of one is kept below `folder`, by digest."""
 
-    def __init__(self, engine: Engine, folder: Path) -> None:
+    def __init__(self, engine: Engine, folder: Path, patience: float = BUILD) -> None:
+        """`patience`: seconds that the fetch of one may take; whose registry it is, is anybody."""
         self._engine = engine
         self._folder = folder
+        self._patience = patience
 
     async def resolve(self, name: str) -> Image:
         """What the name means now; it is fetched unless the engine has it.
@@ -129,9 +132,10 @@ class Images:
     async def _fetched(self, name: str) -> dict[str, Any]:
         progress = _Progress(name)
         try:
-            await self._engine.pull(name, progress.told)
+            async with asyncio.timeout(self._patience):
+                await self._engine.pull(name, progress.told)
             return await self._engine.image(name)
-        except EngineError as error:
+        except (EngineError, TimeoutError) as error:
             raise _unavailable(name, error) from error
 
 
@@ -177,7 +181,13 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
     installing.finished(making, folder)
 
 
-def _unavailable(name: str, error: EngineError) -> ImageUnavailable:
+def _unavailable(name: str, error: EngineError | TimeoutError) -> ImageUnavailable:
+    if isinstance(error, TimeoutError):
+        return ImageUnavailable(
+            "the image was not fetched in time",
+            remedy="Bring it to the engine (`docker pull`), then retry.",
+            image=name,
+        )
     return ImageUnavailable(
         "the engine has no such image, and cannot fetch it",
         remedy="Name an image that a registry has which the engine reaches and is allowed to "
