@@ -3,6 +3,7 @@
 Which hierarchies there are and what they enforce is found out by trying, once, at start.
 """
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,8 @@ _WANTED: Final = ("memory", "pids", "cpu")
 _FREEZER: Final = ("freezer",)
 """Of version 1; in version 2 every group can be frozen."""
 _CPU_PERIOD_US: Final = 100_000
+_CPU_LEAST_US: Final = 1000
+"""The kernel takes no less, which is a hundredth of a processor."""
 _OURS: Final = 2
 """Processes in a group that are no command's: bwrap and the agent."""
 
@@ -45,7 +48,7 @@ class Hierarchy:
             prepared = MOST_PREPARED * (limits.pids >= FEWEST_PROCESSES)
             yield "pids.max", str(limits.pids + _OURS + prepared)
         if "cpu" in self.controllers and limits.cpu_millis:
-            quota = str(limits.cpu_millis * _CPU_PERIOD_US // 1000)
+            quota = str(max(_CPU_LEAST_US, limits.cpu_millis * _CPU_PERIOD_US // 1000))
             yield ("cpu.cfs_quota_us", quota) if one else ("cpu.max", f"{quota} {_CPU_PERIOD_US}")
 
 
@@ -136,7 +139,7 @@ class Cgroups:
             group.mkdir(parents=True, exist_ok=True)
             for file, value in each.settings(limits):
                 if "sw" not in file or (group / file).exists():
-                    (group / file).write_text(value)
+                    _set(group / file, value)
             if each.version == 2:
                 _delegate(group, each.controllers)
             (group / AGENT).mkdir(exist_ok=True)
@@ -197,6 +200,16 @@ def remove_empty(base: Path) -> None:
             if group.is_dir() and not _busy(group):
                 _remove(group)
         base.rmdir()
+
+
+def _set(file: Path, value: str) -> None:
+    """Raises OSError."""
+    try:
+        file.write_text(value)
+    except OSError as error:
+        # Of processor time no group gets more than one above it, which is the limit anyway.
+        if file.name != "cpu.cfs_quota_us" or error.errno != errno.EINVAL:
+            raise
 
 
 def _can_freeze(each: Hierarchy) -> bool:

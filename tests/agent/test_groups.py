@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.launcher.cgroups import group_name, places
+from agent.protocol import Limits
 from tests.agent import node as nodes
 from tests.agent.node import Box, Node, new_uid
 
@@ -119,3 +120,16 @@ async def test_a_note_that_is_nonsense_is_left(node: Node) -> None:
         node.stop()
     left = {each.name for each in folder.iterdir()}
     assert left == {"x", "y", "cove-00000000", group_name(node.runtime)}
+
+
+async def test_any_part_of_a_processor_can_be_a_limit(node: Node) -> None:
+    """One that is too small for the kernel, and one that is more than a group above has."""
+    async with node.launcher() as launcher:
+        if (await launcher.facts()).cpu != "cgroup_v1":
+            pytest.skip("no control groups of version 1 to limit processors with")
+        for each in groups(node.runtime):
+            if (quota := each / "cpu.cfs_quota_us").exists():
+                quota.write_text("50000")
+    for millis in (1, 9, 400, 1_000_000):
+        async with node.sandbox(limits=Limits(cpu_millis=millis)) as box:
+            assert (await box.run("true")).result.number == 0

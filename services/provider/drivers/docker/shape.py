@@ -11,7 +11,9 @@ from agent.protocol import SandboxSpec
 from services.provider.driver import Limits, Network
 
 _AGENT_ITSELF: Final = 1
-_NANO: Final = 1_000_000
+_PERIOD_US: Final = 100_000
+_LEAST_US: Final = 1000
+"""The kernel takes no less, which is a hundredth of a processor."""
 _NOT_FROM_THE_IMAGE: Final = ("LD_AUDIT=", "LD_LIBRARY_PATH=", "LD_PRELOAD=")
 """What the loader of our agent would heed."""
 _ALONE: Final = {
@@ -92,7 +94,7 @@ def config(
             "ReadonlyRootfs": True,
             "Memory": limits.memory_bytes,
             "MemorySwap": limits.memory_bytes,
-            "NanoCpus": limits.cpu_millis * _NANO,
+            **_processors(limits.cpu_millis),
             "PidsLimit": processes,
             "ShmSize": spec.shm_bytes,
             "Mounts": mounts,
@@ -130,12 +132,19 @@ def setup_config(
             "CapAdd": list(_SETUP_CAPABILITIES),
             "Memory": limits.memory_bytes,
             "MemorySwap": limits.memory_bytes,
-            "NanoCpus": limits.milli_cpus * _NANO,
+            **_processors(limits.milli_cpus),
             "PidsLimit": limits.processes or None,
             "Mounts": _ours(made, door),
             **({"Runtime": made.runtime} if made.runtime else {}),
         },
     }
+
+
+def _processors(millis: int) -> dict[str, int]:
+    """As a quota: as a number of processors an engine refuses more than there are."""
+    if not millis:
+        return {}
+    return {"CpuPeriod": _PERIOD_US, "CpuQuota": max(_LEAST_US, millis * _PERIOD_US // 1000)}
 
 
 def _folders(spec: SandboxSpec, volume: str) -> list[dict[str, Any]]:
