@@ -221,6 +221,8 @@ class Environment:
             if client in self._clients:  # Else nobody waits for it any more.
                 relay = self._relays.setdefault(client, Relay(self._files))
                 await relay.ask(client, kind, number, payload, descriptors)
+            if wire.changes(kind, fields):  # A command that began meanwhile may have missed it.
+                self._runner.touched(self.uid)
             return
         elif kind in (frames.CONNECT, frames.LISTEN):
             raise Refused(frames.CANNOT, "ports")

@@ -19,7 +19,10 @@ _LIMITS = {
     b"nofile": "open_files_limit",
     b"nproc": "process_limit",
 }
-_CHANGES = (frames.MAKE_DIRECTORY, frames.REMOVE, frames.RENAME, frames.WRITE_ARCHIVE)
+_CHANGES = (
+    *(frames.MAKE_DIRECTORY, frames.REMOVE, frames.RENAME),
+    *(frames.WRITE_ARCHIVE, frames.END_HELPER),  # Which is the end of what such a one writes.
+)
 
 
 def asked(kind: int, fields: list[bytes]) -> Asked:

@@ -1,9 +1,11 @@
 """One command: from a generation of an environment to the next."""
 
 import asyncio
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import dagger
 
@@ -17,6 +19,8 @@ from engines.dagger.preview import Listener
 from engines.dagger.session import Session
 from engines.dagger.shim import CODE, ERR, OUT
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Ran:
@@ -29,6 +33,16 @@ class Ran:
     err: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """What a command begins with."""
+
+    head: Head
+    record: Record
+    touches: int
+    """How often its worktree had been touched: see `Heads.settle`."""
+
+
 class Run:
     """One command: begun by `Environments.run`."""
 
@@ -36,23 +50,24 @@ class Run:
         self,
         engine: Engine,
         heads: Heads,
-        head: Head,
-        record: Record,
+        begin: Begin,
         argv: tuple[str, ...],
         variables: tuple[tuple[str, str], ...],
     ) -> None:
         self._engine = engine
         self._heads = heads
-        self._head = head
-        self._record = record
+        self._head = begin.head
+        self._record = begin.record
+        self._touches = begin.touches
         self._argv = argv
         self._variables = variables
 
     async def wait(self, folder: Path, listener: Listener | None = None) -> Ran:
         """Run it, take its output into `folder` and what it changed into the worktree.
 
-        Cancelled, or with CommandLost, the environment is as it was before. It is sent once.
-        `listener` hears what is seen live.
+        Cancelled, or with CommandLost, the environment is as it was before; once its changes are on
+        their way into the worktree, it is too late for that. It is sent once. `listener` hears what
+        is seen live.
         """
         async with self._engine.session() as session:
             return await self._wait(session, folder, listener)
@@ -76,9 +91,15 @@ class Run:
             after = await self._after(client, before, fresh).sync()
         fresh = replace(fresh, container=await after.id())
         ran = await _collected(after, fresh, folder)
-        await self._export(before, after, folder / "changes")
-        await asyncio.to_thread(self._heads.keep, fresh)
-        return ran
+        removed = await self._export(before, after, folder / "changes")
+        head = await uninterrupted(self._taken, fresh, folder / "changes", removed)
+        return replace(ran, head=head)
+
+    def _taken(self, fresh: Head, changes: Path, removed: list[str] | None) -> Head:
+        """Bring the changes into the worktree, if there are any, and keep the generation."""
+        if removed is not None:
+            applying.apply(changes, removed, Path(self._record.tree))
+        return self._heads.settle(fresh, self._touches)
 
     def _after(
         self, client: dagger.Client, before: dagger.Container, fresh: Head
@@ -100,16 +121,27 @@ class Run:
 
     async def _export(
         self, before: dagger.Container, after: dagger.Container, folder: Path
-    ) -> None:
+    ) -> list[str] | None:
+        """Write what was made, or changed, below `folder`; what was removed. None: nothing was."""
         work = after.directory(WORKSPACE)
         if await work.exists(GIT):  # The worktree has its own, which is git's business.
             work = work.without_directory(GIT)
         changes = work.changes(before.directory(WORKSPACE))
         if await changes.is_empty():
-            return
+            return None
         removed = await changes.removed_paths()
         await changes.layer().export(str(folder))
-        await asyncio.to_thread(applying.apply, folder, removed, Path(self._record.tree))
+        return removed
+
+
+async def uninterrupted(work: Callable[..., T], *arguments: Any) -> T:
+    """What `work` gives, in a thread. That cannot be stopped, so it is waited for in any case: what
+    it works on would be closed, or somebody else's, before it ends."""
+    task = asyncio.create_task(asyncio.to_thread(work, *arguments))
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait((task,))
+    return task.result()
 
 
 async def _collected(after: dagger.Container, fresh: Head, folder: Path) -> Ran:

@@ -16,7 +16,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from engines.dagger import applying
-from engines.dagger.command import Run
+from engines.dagger.command import Begin, Run
 from engines.dagger.containers import (
     WORKSPACE,
     container_of,
@@ -42,14 +42,14 @@ _log = logging.getLogger(__name__)
 class Environments:
     """All of this node. Failures are those of `engines.dagger.errors`."""
 
-    def __init__(self, settings: Settings, engines: Engines) -> None:
+    def __init__(self, settings: Settings, engines: Engines, heads: Heads) -> None:
         self._settings = settings
         self._engines = engines
         self._scratch = settings.state / "scratch"
         self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.images = settings.state / "images"
         self.images.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.heads = Heads(settings.state / "environments")
+        self.heads = heads
         self._proofs = Proofs(settings.node, self.heads, engines)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -97,10 +97,10 @@ class Environments:
                 async with engine.client() as client:
                     digest = await Builder(client, self.images).resolve(wanted.image)
                 record = replace(wanted, digest=digest)
+            touches = self.heads.touches(uid)
             head = await self._made(engine, record, 1)
             await asyncio.to_thread(self.heads.keep, record)
-            await asyncio.to_thread(self.heads.keep, head)
-            return head
+            return await asyncio.to_thread(self.heads.settle, head, touches)
 
     async def opened(self, uid: str, handle: bytes = b"") -> Head:
         """The newest generation, which is there and is its own.
@@ -151,9 +151,9 @@ class Environments:
                 return head
             if engine is None:
                 engine = self._engines.named(head.engine) if head else self._engines.default()
+            touches = self.heads.touches(uid)
             made = await self._made(engine, record, (head.generation if head else 0) + 1)
-            await asyncio.to_thread(self.heads.keep, made)
-            return made
+            return await asyncio.to_thread(self.heads.settle, made, touches)
 
     async def fork(self, head: Head, record: Record) -> Head:
         """Another environment that begins as a generation of this one. Costs no copy.
@@ -175,13 +175,19 @@ class Environments:
         """Begin the next generation by a command; `variables` are secret. The caller holds
         `writing`, and has `head` from `opened`."""
         record = self.heads.record(head.uid)
-        if record is None:
+        kept = self.heads.head(head.uid)
+        if record is None or kept is None:
             raise HandleStale("nothing is kept of it on this node")
+        touches = self.heads.touches(head.uid)
+        head = replace(
+            head, dirty=head.dirty or kept.dirty
+        )  # Somebody may have touched it meanwhile.
         if head.layers >= self._settings.generations:
             head = await self._compacted(head, record)
         # From here on the worktree may get what this generation has not, should we be killed.
         await asyncio.to_thread(self.heads.keep, replace(head, dirty=True))
-        return Run(self.engine(head), self.heads, head, record, tuple(argv), tuple(variables))
+        begin = Begin(head, record, touches)
+        return Run(self.engine(head), self.heads, begin, tuple(argv), tuple(variables))
 
     async def export(self, image: str, setup: Sequence[str], path: Path, *, docker: bool) -> None:
         """Write an image after its setup to a tar, as `Builder.export`."""

@@ -11,6 +11,8 @@ import json
 import os
 import re
 import shutil
+import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -111,6 +113,8 @@ class Heads:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._touches: Counter[str] = Counter()
+        self._writing = threading.RLock()
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def uids(self) -> list[str]:
@@ -129,22 +133,37 @@ class Heads:
         """Write it, durably. Raises OSError."""
         name = "record" if isinstance(value, Record) else "head"
         folder = self._folder(value.uid)
-        if not folder.exists():
-            folder.mkdir(mode=0o700)
-            _sync(self._root)
-        writing = folder / f"{name}.new"
-        with writing.open("wb") as file:
-            file.write(json.dumps({"version": _VERSION, **asdict(value)}).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        writing.replace(folder / name)
-        _sync(folder)
+        with self._writing:
+            if not folder.exists():
+                folder.mkdir(mode=0o700)
+                _sync(self._root)
+            writing = folder / f"{name}.new"
+            with writing.open("wb") as file:
+                file.write(json.dumps({"version": _VERSION, **asdict(value)}).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            writing.replace(folder / name)
+            _sync(folder)
+
+    def touches(self, uid: str) -> int:
+        """How often the worktree was touched. To be asked before it is brought in: see `settle`."""
+        return self._touches[uid]
+
+    def settle(self, head: Head, touches: int) -> Head:
+        """Keep a generation, into which the worktree was brought when it had been touched so often:
+        what somebody changed since is not in it. As it is kept. Raises OSError."""
+        with self._writing:
+            head = replace(head, dirty=head.dirty or self._touches[head.uid] != touches)
+            self.keep(head)
+        return head
 
     def touched(self, uid: str) -> None:
-        """Somebody is about to change the worktree: it is brought in before the next command."""
-        head = self.head(uid)
-        if head and not head.dirty:
-            self.keep(replace(head, dirty=True))
+        """Somebody changes the worktree: it is brought in before the next command."""
+        with self._writing:
+            self._touches[uid] += 1
+            head = self.head(uid)
+            if head and not head.dirty:
+                self.keep(replace(head, dirty=True))
 
     def remove(self, uid: str) -> bool:
         """Forget an environment; whether there was one."""
@@ -153,6 +172,7 @@ class Heads:
             return False
         (folder / "record").unlink(missing_ok=True)  # Without it, what is left is none.
         shutil.rmtree(folder)
+        self._touches.pop(uid, None)
         return True
 
     def _folder(self, uid: str) -> Path:
@@ -164,7 +184,7 @@ class Heads:
         try:
             found: dict[str, Any] = json.loads((self._folder(uid) / name).read_bytes())
             return found if found.pop("version") == _VERSION else None
-        except (FileNotFoundError, KeyError, json.JSONDecodeError):
+        except (FileNotFoundError, KeyError, ValueError):
             return None
 
 

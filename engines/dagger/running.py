@@ -1,6 +1,5 @@
 """Runs commands for the stand-in: each is one generation of its environment."""
 
-import asyncio
 from pathlib import Path
 from typing import Final
 
@@ -8,6 +7,7 @@ from agent import formats, frames
 from agent.inside.redaction import Redactor
 from agent.standin.runner import Asked, Ending, Output, Refused
 from engines.dagger import shim
+from engines.dagger.command import uninterrupted
 from engines.dagger.environments import Environments
 from engines.dagger.errors import (
     CommandLost,
@@ -61,7 +61,7 @@ class DaggerRunner:
                 output.write(formats.STDOUT, error.output)
                 output.write(formats.STDERR, error.errors)
                 return _ending(error.code)
-            await asyncio.to_thread(_record, ran.out, ran.err, asked, output)
+            await uninterrupted(_record, ran.out, ran.err, asked, output)
             if ran.code == "cwd":
                 output.write(formats.STDERR, b"cannot enter the working directory\n")
                 return Ending(number=126)
@@ -111,7 +111,7 @@ def _record(out: Path, err: Path, asked: Asked, output: Output) -> None:
         except FileNotFoundError:
             continue
         with file:
-            while data := file.read(_PIECE):
+            while (data := file.read(_PIECE)) and not output.full:
                 output.write(stream, redactor.feed(data) if asked.hidden else data)
             if asked.hidden:
                 output.write(stream, redactor.rest())

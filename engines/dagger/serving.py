@@ -119,7 +119,7 @@ class Late:
         from engines.dagger.running import DaggerRunner
 
         engines = Engines(self._settings)
-        environments = Environments(self._settings, engines)
+        environments = Environments(self._settings, engines, self._heads)
         return _Parts(engines, environments, DaggerRunner(environments, self._settings.node))
 
     async def _facts(self, _: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from engines.dagger import shim
 from engines.dagger.command import Ran
 from engines.dagger.environments import Environments
-from engines.dagger.heads import Head
+from engines.dagger.heads import Head, Heads
 from engines.dagger.pool import Engines
 from engines.dagger.preview import Listener
 from engines.dagger.settings import Settings
@@ -93,6 +93,7 @@ async def bench(folder: Path, *engines: DoubleEngine, **settings: object) -> Asy
     made.state.mkdir(mode=0o700, exist_ok=True)
     opened = Engines(made)
     try:
-        yield Bench(made, opened, Environments(made, opened), folder)
+        heads = Heads(made.state / "environments")
+        yield Bench(made, opened, Environments(made, opened, heads), folder)
     finally:
         await opened.close()

@@ -19,7 +19,7 @@ from dagger.client import _core, _session, base
 import engines.dagger
 from engines.dagger.connection import Connection
 from engines.dagger.environments import Environments
-from engines.dagger.heads import Record
+from engines.dagger.heads import Heads, Record
 from engines.dagger.images import Builder
 from engines.dagger.pool import Engines
 from engines.dagger.settings import Settings
@@ -104,7 +104,8 @@ async def test_every_query_that_is_built_is_valid(tmp_path: Path) -> None:
     (settings.state / "images" / "a.tar").touch()
     (settings.state / "images" / "a").mkdir()
     (tmp_path / "tree").mkdir()
-    every = Environments(settings, _Engines(settings, made))
+    heads = Heads(settings.state / "environments")
+    every = Environments(settings, _Engines(settings, made), heads)
     tree = str(tmp_path / "tree")
     for number, image in enumerate(("some/image", "tar:a.tar", "rootfs:a")):
         await every.create("abc"[number] * 16, "t", image, ("true",), tree)
