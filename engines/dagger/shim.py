@@ -18,40 +18,42 @@ GRACE: Final = 5
 _SCRIPT: Final = r"""
 umask 022
 rm -f /.cove/code /.cove/late
-cd=$1 limit=$2 whole=$3 merge=$4 count=$5
+unset AE_ENV AE_GEN
+_cove_cd=$1 _cove_limit=$2 _cove_whole=$3 _cove_merge=$4 _cove_count=$5
 shift 5
-while [ "$count" -gt 0 ]; do
+trap : TERM
+if [ -n "$_cove_limit" ]; then
+  (
+    trap - TERM
+    sleep "$_cove_limit" 2>/dev/null || sleep "$_cove_whole"
+    : > /.cove/late
+    kill -TERM -1
+  ) < /dev/null > /dev/null 2>&1 &
+  _cove_watch=$!
+fi
+while [ "$_cove_count" -gt 0 ]; do
   case $1 in
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin)
       export PATH="${PATH:-${1#PATH=}}" ;;
     *) export "$1" ;;
   esac
   shift
-  count=$((count - 1))
+  _cove_count=$((_cove_count - 1))
 done
-unset AE_ENV AE_GEN
 mkdir -p "${HOME:-/}" 2>/dev/null
-cd -- "$cd" 2>/dev/null || { printf cwd > /.cove/code; exit 0; }
-[ "$merge" = 1 ] && exec 2>&1
-trap : TERM
-if [ -n "$limit" ]; then
-  (
-    trap - TERM
-    sleep "$limit" 2>/dev/null || sleep "$whole"
-    : > /.cove/late
-    kill -TERM -1
-  ) < /dev/null > /dev/null 2>&1 &
-  watch=$!
-fi
-"$@"
-code=$?
+cd -- "$_cove_cd" 2>/dev/null || { printf cwd > /.cove/code; exit 0; }
+[ "$_cove_merge" = 1 ] && exec 2>&1
+(exec "$@")
+_cove_code=$?
 umask 077
-if [ -e /.cove/late ]; then printf 't%s' "$code" > /.cove/code; else
-  [ -n "$limit" ] && kill -KILL "$watch" 2>/dev/null
-  printf %s "$code" > /.cove/code
+if [ -e /.cove/late ]; then printf 't%s' "$_cove_code" > /.cove/code; else
+  [ -n "$_cove_limit" ] && kill -KILL "$_cove_watch" 2>/dev/null
+  printf %s "$_cove_code" > /.cove/code
 fi
 exit 0
 """
+"""Its own variables have names that no command's have; what it does itself it does before the
+command's are there. The command is a program always, not what the shell has of the same name."""
 
 
 def argv(
