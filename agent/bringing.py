@@ -51,6 +51,7 @@ def bring(folder: Path) -> Path:
     if target.is_dir():
         return target
     making = folder / f".{target.name}.{os.getpid()}"
+    shutil.rmtree(making, ignore_errors=True)  # Of one that was killed, and had our pid.
     try:
         installing.copy_agent(making)
         (making / "seccomp").write_bytes(seccomp.program())

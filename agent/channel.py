@@ -61,9 +61,12 @@ class Channel:
     @classmethod
     @asynccontextmanager
     async def open(cls, path: Path, timeout: float) -> AsyncIterator[Self]:
-        """Raises PeerGone when nobody listens at `path`. `timeout` in seconds."""
+        """Raises PeerGone when nobody listens at `path`, or can be asked. `timeout` in seconds."""
         loop = asyncio.get_running_loop()
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        except OSError as error:  # For want of descriptors.
+            raise PeerGone(f"no connection: {error}") from error
         with sock:
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)

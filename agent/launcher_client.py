@@ -17,6 +17,8 @@ from agent.verbs import ask
 __all__ = ["LauncherClient", "LauncherError", "PeerGone", "PeerTooOld", "ProbeFailed"]
 
 _TIMEOUT: Final = 10.0
+_PAGE: Final = 500
+"""Sandboxes in one answer, which has a limit."""
 _PROBE: Final = "probe"
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz234567"
 _LOOK: Final = 0.02
@@ -103,8 +105,14 @@ class LauncherClient:
 
     async def list(self) -> tuple[SandboxStatus, ...]:
         """All sandboxes that are there."""
-        answer = await self._ask("list")
-        return tuple(SandboxStatus.from_json(each) for each in answer["sandboxes"])
+        found: dict[str, SandboxStatus] = {}
+        while True:
+            # A launcher of an earlier version tells all at once.
+            answer = await self._ask("list", after=max(found, default=""), most=_PAGE)
+            statuses = [SandboxStatus.from_json(each) for each in answer["sandboxes"]]
+            found.update((each.uid, each) for each in statuses)
+            if not (statuses and answer.get("more")):
+                return tuple(found.values())
 
     async def kill(self, uid: str, timeout: float = 30.0) -> bool:
         """Kill a sandbox; true when one was there. Returns when nothing of it is left."""

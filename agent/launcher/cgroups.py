@@ -105,8 +105,8 @@ class Cgroups:
         try:
             before = file.read_text().strip() != words[0]
             file.write_text(words[on])
-        except FileNotFoundError:
-            if on:
+        except OSError as error:
+            if on or error.errno not in (errno.ENOENT, errno.ENODEV):
                 raise
             return False
         return before != on

@@ -6,9 +6,11 @@ ends.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from agent.inside.connection import REST
 from agent.launcher.cgroups import Cgroups
 from agent.launcher.stopping import Stopping, go_on
 
@@ -63,10 +65,10 @@ class Freezing:
             found.answer("")
 
     def thaw(self, uid: str, folder: Path) -> bool:
-        """Let it go on, whoever has stopped it; false where nobody had."""
-        found = self._freezes.pop(uid, None)
+        """Let it go on, whoever has stopped it; false where nobody had. Raises OSError."""
         stopped = go_on(folder / "stopped")
         frozen = self._cgroups.freeze(uid, on=False)
+        found = self._freezes.pop(uid, None)
         if found:
             found.answer("it was thawed before all of it was still")
         return bool(found and found.began) or stopped or frozen
@@ -91,7 +93,7 @@ class Freezing:
                 each.answer("it has ended")
             elif now > each.until or (not each.held and now > each.limit):
                 each.answer("its processes do not hold still: one waits for a disk, or a start")
-                self.thaw(uid, each.folder)
+                self._thaw(uid, each)
             elif agent and not each.held:
                 self._go_on(uid, agent, each)
 
@@ -100,10 +102,16 @@ class Freezing:
             each.held = self._held(uid, agent, each)
         except OSError as error:
             each.answer(f"cannot freeze: {error}")
-            self.thaw(uid, each.folder)
+            self._thaw(uid, each)
         else:
             if each.held:
                 each.answer("")
+
+    def _thaw(self, uid: str, each: _Freeze) -> None:
+        """Its time is over; what fails is tried again a little later."""
+        each.held, each.until = True, time.monotonic() + REST
+        with suppress(OSError):
+            self.thaw(uid, each.folder)
 
     def _held(self, uid: str, agent: int, each: _Freeze) -> bool:
         if self._cgroups.freezes:

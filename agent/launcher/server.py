@@ -32,6 +32,8 @@ class Server:
         self._facts = facts
         self._stop_sandboxes = stop_sandboxes
         self._stopping = False
+        self._told = False
+        """By a signal to stop."""
         self._accept_at = 0.0
         """Before, nobody can be accepted."""
         self._clients: dict[int, Connection] = {}
@@ -82,11 +84,14 @@ class Server:
                 os.read(woken, 512)
             elif descriptor in self._clients:
                 self._serve(self._clients[descriptor], event)
+        if self._told:
+            self._told = False
+            self._stop(sandboxes=self._stop_sandboxes)
         self._sandboxes.tick()
         self._clients = {fd: client for fd, client in self._clients.items() if client.open}
 
     def _told_to_stop(self, _number: int, _frame: object) -> None:
-        self._stop(sandboxes=self._stop_sandboxes)
+        self._told = True  # Whatever is being done now is done first.
 
     def _stop(self, *, sandboxes: bool) -> None:
         self._stopping = True
@@ -158,9 +163,13 @@ class Server:
         status = self._sandboxes.inspect(request["uid"])
         self._reply(client, number, **asdict(status))
 
-    def _list(self, client: Connection, number: int, _request: dict[str, Any]) -> None:
-        found = [asdict(self._sandboxes.inspect(uid)) for uid in self._sandboxes.uids()]
-        self._reply(client, number, sandboxes=found)
+    def _list(self, client: Connection, number: int, request: dict[str, Any]) -> None:
+        """The first `most` of those whose uids come `after` one; a client of an earlier version
+        asks for all."""
+        uids = [uid for uid in self._sandboxes.uids() if uid > request.get("after", "")]
+        shown = uids[: request.get("most", len(uids))]
+        found = [asdict(self._sandboxes.inspect(uid)) for uid in shown]
+        self._reply(client, number, sandboxes=found, more=len(shown) < len(uids))
 
     def _kill(self, client: Connection, number: int, request: dict[str, Any]) -> None:
         if not self._sandboxes.kill(

@@ -10,6 +10,8 @@ import signal
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from agent.inside.connection import EXHAUSTED
+
 _STILL: Final = frozenset("TtZX")
 """States of a thread that does nothing until somebody lets it."""
 _ENDED: Final = frozenset("ZX")
@@ -48,10 +50,13 @@ class Stopping:
 
 
 def go_on(file: Path) -> bool:
-    """Let go on what was stopped and written down in `file`; false where nothing was."""
+    """Let go on what was stopped and written down in `file`; false where nothing was.
+
+    Raises OSError when not all of it could be: call it again.
+    """
     try:
         lines = file.read_text().splitlines()
-    except OSError:
+    except FileNotFoundError:
         return False
     # Who is the last to be stopped goes on first: no parent sees a child that is stopped.
     for line in reversed(lines):
@@ -75,7 +80,9 @@ def _stat(path: str) -> Process | None:
     try:
         with open(path, "rb") as file:
             words = file.read().rpartition(b")")[2].split()
-    except OSError:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         return None
     return Process(int(words[1]), words[0].decode(), int(words[19]))
 
@@ -96,19 +103,26 @@ def _still(pid: int) -> bool:
     """Whether no thread of it runs. One in the middle of a write is not still."""
     try:
         threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         return True
     seen = [_stat(f"/proc/{pid}/task/{each}/stat") for each in threads]
     return all(each is None or each.state in _STILL for each in seen)
 
 
 def _send(pid: int, start: int, number: int) -> None:
-    """Signal a process, unless it is another one by now."""
-    with contextlib.suppress(OSError):
+    """Signal a process, unless it is another one by now. Raises OSError for want of descriptors."""
+    try:
         descriptor = os.pidfd_open(pid)
-        try:
-            seen = _stat(f"/proc/{pid}/stat")
-            if seen and seen.start == start and seen.state not in _ENDED:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
+        return
+    try:
+        seen = _stat(f"/proc/{pid}/stat")
+        if seen and seen.start == start and seen.state not in _ENDED:
+            with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(descriptor, number)
-        finally:
-            os.close(descriptor)
+    finally:
+        os.close(descriptor)

@@ -40,10 +40,18 @@ class Engine:
         if time.monotonic() < self._away_until:
             return False
         with suppress(EngineLost):
-            async with self.client() as client:
-                await client.version()
+            await self.version()
             return True
         return False
+
+    async def version(self) -> str:
+        """As it tells now. Raises EngineUnavailable, EngineLost, which is one that says nothing."""
+        async with self.client() as client:
+            try:
+                async with asyncio.timeout(self._settings.start):
+                    return await client.version()
+            except TimeoutError:
+                raise EngineLost(f"the engine {self.name} does not answer") from None
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
@@ -165,8 +173,7 @@ class Engines:
 
     async def version(self) -> str:
         """Of the first engine. Raises EngineUnavailable, EngineLost."""
-        async with self.default().client() as client:
-            return await client.version()
+        return await self.default().version()
 
     async def close(self) -> None:
         with suppress(asyncio.CancelledError):

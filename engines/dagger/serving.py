@@ -155,8 +155,12 @@ class Late:
         """What is kept of one; the engine is not asked."""
         return self._row(request["uid"])
 
-    async def _list(self, _: dict[str, Any]) -> dict[str, Any]:
-        return {"environments": [self._row(uid) for uid in self._heads.uids()]}
+    async def _list(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The first `most` of those whose uids come `after` one."""
+        uids = [uid for uid in self._heads.uids() if uid > request["after"]]
+        shown = uids[: request["most"]]
+        rows = [self._row(uid) for uid in shown]
+        return {"environments": rows, "more": len(shown) < len(uids)}
 
     async def _remove(self, request: dict[str, Any]) -> dict[str, Any]:
         """The engine removes what it kept when nobody has a name for it any more."""

@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 
 from agent import PROTOCOL_VERSION, formats, frames
+from agent.channel import Channel, PeerGone
 from agent.inside.connection import Connection
 from agent.inside.execution import Execution
 from agent.inside.log import Log
 from agent.inside.tree import Tree
+from agent.launcher.cgroups import Cgroups
+from agent.launcher.freezing import Freezing
 from agent.protocol import SandboxSpec, State
 from agent.record import BLANK_RESULT, ExitKind, Result
 from tests.agent.node import Node, new_uid
@@ -141,3 +144,35 @@ def test_a_command_is_ended_as_soon_as_that_can_be_seen_to(tmp_path: Path) -> No
         assert (found.kind, found.text) == (ExitKind.TIMED_OUT, "timeout")
         ours.close()
         theirs.close()
+
+
+def test_what_is_held_still_goes_on_as_soon_as_that_can_be_seen_to(tmp_path: Path) -> None:
+    freezing, told = Freezing(Cgroups([])), list[str]()
+    with sleeping() as process:
+        agents = {"a": process.pid}
+        freezing.freeze("a", tmp_path, 0.2, told.append)
+        while not told:
+            freezing.tick(agents)
+        assert told == [""]
+        while left := freezing.patience():
+            time.sleep(left)
+        with nothing_can_be_opened():
+            freezing.tick(agents)
+        assert state(process.pid) == "T"
+        assert freezing.patience()  # Not at once, nor never.
+        while freezing.patience() is not None:
+            time.sleep(freezing.patience() or 0)
+            freezing.tick(agents)
+        assert state(process.pid) != "T"
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+async def test_who_cannot_connect_for_want_of_descriptors_is_told_that_nobody_is_there(
+    tmp_path: Path,
+) -> None:
+    with nothing_can_be_opened(), pytest.raises(PeerGone):
+        async with Channel.open(tmp_path / "none", 1.0):
+            pass

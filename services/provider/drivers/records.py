@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.handle import valid_uid
+from agent.inside.connection import EXHAUSTED
 from agent.removal import remove_tree
+from servicekit.errors import Unavailable
 from services.provider.driver import Limits, Network, Rule, Spec, Worktree
 
 _VERSION: Final = 2
@@ -74,11 +76,18 @@ class Records:
         return sum(valid_uid(path.name) for path in self._root.iterdir())
 
     def read(self, uid: str) -> Record | None:
-        """None when nothing is there, or it was not finished."""
+        """None when nothing is there, or it was not finished.
+
+        Raises Unavailable when that cannot be seen now: what is there must not be taken for lost.
+        """
         try:
             data = json.loads((self.folder(uid) / "record").read_bytes())
             return _from_json(data) if data["version"] in _READABLE else None
-        except (OSError, ValueError, KeyError, TypeError):
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                raise Unavailable("no descriptor is to spare", service="provider") from error
+            return None
+        except (ValueError, KeyError, TypeError):
             return None
 
     def whole(self, uid: str) -> bool:

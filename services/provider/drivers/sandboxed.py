@@ -257,13 +257,21 @@ class SandboxDriver:
         async with self._maker.connected() as launcher:
             running = {status.uid: status for status in await launcher.list()}
             node = (await launcher.facts()).node
-        uids = sorted({*self._records.uids(), *(uid for uid in running if len(uid) == 16)})
-        records = ((uid, self._records.read(uid)) for uid in uids)
-        return tuple(
-            self._own.observe(uid, record, running.get(uid), node)
-            for uid, record in records
-            if (uid in running or self._unclaimed if record is None else self._own.is_ours(record))
-        )
+
+        def observed() -> tuple[Observation, ...]:
+            uids = sorted({*self._records.uids(), *(uid for uid in running if len(uid) == 16)})
+            records = ((uid, self._records.read(uid)) for uid in uids)
+            return tuple(
+                self._own.observe(uid, record, running.get(uid), node)
+                for uid, record in records
+                if (
+                    uid in running or self._unclaimed
+                    if record is None
+                    else self._own.is_ours(record)
+                )
+            )
+
+        return await asyncio.to_thread(observed)
 
     async def usage(self, tenant: str) -> Usage:
         async with self._maker.connected() as launcher:
@@ -277,12 +285,17 @@ class SandboxDriver:
 
     async def _running(self, launcher: Sandboxes, tenant: str) -> set[str]:
         """Those of a tenant that have a sandbox."""
-        records = [self._records.read(each.uid) for each in await launcher.list()]
-        return {
-            each.uid
-            for each in records
-            if each and each.tenant == tenant and self._own.is_ours(each)
-        }
+        uids = [each.uid for each in await launcher.list()]
+
+        def ours() -> set[str]:
+            records = map(self._records.read, uids)
+            return {
+                each.uid
+                for each in records
+                if each and each.tenant == tenant and self._own.is_ours(each)
+            }
+
+        return await asyncio.to_thread(ours)
 
     async def _checked(self, spec: Spec, facts: Facts) -> Spec:
         """With defaults. Raises InvalidArgument, CapabilityMissing."""

@@ -141,6 +141,8 @@ class WaysOut:
                 self._unfit = True
             except PeerGone:
                 pass
+            except Exception:  # Nobody else would ever look for it again.
+                _log.exception("the proxy cannot be talked to")
             self._client = None
             self._up.clear()
             await asyncio.sleep(_AGAIN)

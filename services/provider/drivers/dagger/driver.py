@@ -237,13 +237,17 @@ class DaggerDriver:
             await self._used.admit(tenant, disk_bytes)
 
     async def list(self) -> tuple[Observation, ...]:
-        rows = {each["uid"]: each for each in (await self._standin.ask("list"))["environments"]}
+        rows = {each["uid"]: each for each in await self._standin.listing()}
         bound = await self._bound()
-        uids = [uid for uid in self._records.uids() if self.has(uid)]
-        return tuple(
-            self._observe(uid, self._records.read(uid), rows.get(uid, {}), active=uid in bound)
-            for uid in sorted({*uids, *rows})
-        )
+
+        def observed() -> tuple[Observation, ...]:
+            uids = [uid for uid in self._records.uids() if self.has(uid)]
+            return tuple(
+                self._observe(uid, self._records.read(uid), rows.get(uid, {}), active=uid in bound)
+                for uid in sorted({*uids, *rows})
+            )
+
+        return await asyncio.to_thread(observed)
 
     def _observe(
         self, uid: str, record: Record | None, row: dict[str, Any], *, active: bool

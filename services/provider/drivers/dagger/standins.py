@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from agent.standin.client import PeerGone, PeerTooOld, StandinClient, StandinError
 from servicekit.errors import ServiceError, Unavailable
@@ -14,6 +14,8 @@ from services.provider.errors import (
     ProvisionedDifferently,
     SandboxUnavailable,
 )
+
+_PAGE: Final = 500
 
 
 class Standins:
@@ -29,6 +31,16 @@ class Standins:
                 return await standin.ask(verb, timeout, **arguments)
             except StandinError as error:
                 raise _told(error, str(arguments.get("uid", ""))) from error
+
+    async def listing(self) -> list[dict[str, Any]]:
+        """A row of each environment that it keeps, some at a time: an answer has a limit."""
+        rows: list[dict[str, Any]] = []
+        while True:
+            after = str(rows[-1]["uid"]) if rows else ""
+            told = await self.ask("list", after=after, most=_PAGE)
+            rows += told["environments"]
+            if not told["more"]:
+                return rows
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[StandinClient]:

@@ -110,7 +110,7 @@ class Engine:
 
     async def pull(self, name: str, told: Callable[[Mapping[str, Any]], None]) -> None:
         """Fetch an image from its registry; `told` hears of the progress."""
-        pulling = self._docker.images.pull(name, stream=True, timeout=None)
+        pulling: Any = self._docker.images.pull(name, stream=True, timeout=None)
         async with _told(), aclosing(pulling):
             async for each in pulling:
                 told(each)
