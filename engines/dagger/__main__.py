@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -26,6 +27,8 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     os.umask(0o077)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # Some for each directory of a path.
     asyncio.run(_serve(settings))
     return 0
 

@@ -72,3 +72,17 @@ async def test_what_is_new_is_made_where_somebody_answers(
         engines[1].kill()
         with pytest.raises(EngineLost):
             await node.create(OTHER, node.tree("other"))
+
+
+async def test_one_that_takes_questions_and_answers_none_is_lost(
+    tmp_path: Path, engines: list[DoubleEngine]
+) -> None:
+    async with bench(tmp_path / "node", engines[0], start=START) as node:
+        assert await node.engines.version()
+        engines[0].hold()
+        try:
+            with pytest.raises(EngineLost):
+                await node.engines.version()
+            assert not await node.engines.named("engine-1").answers()
+        finally:
+            engines[0].go_on()

@@ -66,6 +66,15 @@ class DoubleEngine:
     def kill(self) -> None:
         self._end(signal.SIGKILL)
 
+    def hold(self) -> None:
+        """It takes what comes, and answers nothing, until `go_on`."""
+        assert self._process
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process
+        self._process.send_signal(signal.SIGCONT)
+
     def _end(self, number: int) -> None:
         if self._process:
             self._process.send_signal(number)
