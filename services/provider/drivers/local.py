@@ -1,6 +1,7 @@
 """The driver `local`: sandboxes on this node, made by its launcher."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from services.provider.driver import Spec
 from services.provider.drivers.making import Sandboxes
 from services.provider.drivers.records import Record
 from services.provider.errors import ActivationFailed, SandboxUnavailable
+
+_log = logging.getLogger(__name__)
 
 _ATTEMPTS: Final = 3
 """Starts of a sandbox whose agent was just going idle."""
@@ -44,6 +47,7 @@ class Launched:
             self._proven = None  # The next launcher may be able to do something else.
             raise Unavailable("the launcher is away", service="launcher") from error
         except LauncherError as error:
+            _log.warning("the launcher refuses: %s", error)  # It may name what is this machine's.
             raise Unavailable("the launcher failed", service="launcher") from error
 
     async def probed(self) -> Facts:

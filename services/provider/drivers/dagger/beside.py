@@ -2,6 +2,7 @@
 files look. No command runs in one."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -15,6 +16,8 @@ from servicekit.errors import Unavailable
 from services.provider.drivers.places import Places
 from services.provider.drivers.records import Record, Records
 from services.provider.errors import ActivationFailed
+
+_log = logging.getLogger(__name__)
 
 _CONNECTIONS: Final = 16
 """To the launcher at once: see `drivers.local`."""
@@ -77,4 +80,5 @@ class Beside:
         except (PeerGone, PeerTooOld) as error:
             raise Unavailable("the launcher is away", service="launcher") from error
         except LauncherError as error:
+            _log.warning("the launcher refuses: %s", error)
             raise Unavailable("the launcher failed", service="launcher") from error
