@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from servicekit.config import ConfigError, ServerConfig
+
+_MOST_PROCESSES: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +31,8 @@ class Config(ServerConfig):
     """After how long without a process and a connection a sandbox ends. 0: never."""
 
     processes: int = 4096
-    """How many processes and threads an environment may have where its spec does not say."""
+    """How many processes and threads an environment may have where its spec does not say. 0: any
+    number."""
 
     sandbox_uids: str = ""
     """Uids outside, `first-last`, of which each tenant's sandboxes get one of their own; git, which
@@ -46,7 +49,7 @@ class Config(ServerConfig):
     said, the driver `dagger` makes no environment."""
 
     disk_limit: float = 0.9
-    """From which share of the disk on, as `df` counts it, nothing new is provisioned."""
+    """From which share of the disk on, as `df` counts it, nothing new is provisioned; at most 1."""
 
     node: str = ""
     """Name of this node, for the drivers that ask no launcher for it: docker. `cove up` sets it."""
@@ -75,6 +78,10 @@ class Config(ServerConfig):
             raise ConfigError("COVE_PROVIDER__NODE: the driver docker needs it")
         if self.sandbox_uids and self.drivers != ("local",):
             raise ConfigError("COVE_PROVIDER__SANDBOX_UIDS: only with the driver local alone")
+        if not 0 < self.disk_limit <= 1:
+            raise ConfigError(f"{self.name_of('disk_limit')}: not more than 0 and at most 1")
+        if not 0 <= self.processes <= _MOST_PROCESSES:
+            raise ConfigError(f"{self.name_of('processes')}: not from 0 to {_MOST_PROCESSES}")
         for each in self.egress_networks:
             try:
                 ip_network(each)
