@@ -79,7 +79,7 @@ async def test_a_container_has_nothing_that_it_does_not_need(stage: Stage) -> No
     assert (host["NetworkMode"], host["CapDrop"], host["ReadonlyRootfs"]) == ("none", ["ALL"], True)
     assert host["SecurityOpt"] == ["no-new-privileges"]
     assert (host["Privileged"], host["CapAdd"], host["Devices"] or []) == (False, None, [])
-    assert (host["Memory"], host["NanoCpus"]) == (256 << 20, 500_000_000)
+    assert (host["Memory"], host["CpuQuota"], host["CpuPeriod"]) == (256 << 20, 50_000, 100_000)
     assert 50 < host["PidsLimit"] < 60
     assert found["Config"]["User"] == "60900:60900"
     assert not [each for each in found["Mounts"] if "docker" in each["Source"] and each["RW"]]
@@ -91,6 +91,13 @@ async def test_a_container_has_nothing_that_it_does_not_need(stage: Stage) -> No
     assert [line.split()[1].strip("0") for line in status.splitlines()] == ["", "", "1", "2"]
     assert await stage.said(box, "id") == "uid=60900(cove) gid=60900(cove) groups=60900(cove)\n"
     await stage.release(box)
+
+
+async def test_any_part_of_a_processor_can_be_a_limit(stage: Stage) -> None:
+    for millis in (1, 1_000_000):
+        box = await stage.active(limits=pb.Limits(milli_cpus=millis))
+        assert (await stage.inspect(box)).state == ACTIVE
+        await stage.release(box)
 
 
 async def test_an_image_is_what_its_name_meant_at_first(stage: Stage) -> None:
