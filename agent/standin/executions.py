@@ -1,6 +1,7 @@
 """The executions of one environment: each is started once, and remembered for a while."""
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from agent import formats, frames
 from agent.inside.connection import Connection
 from agent.inside.log import Log
 from agent.standin.runner import Asked, Ending, Output, Refused, Runner
+
+_log = logging.getLogger(__name__)
 
 _MAX_RUNNING: Final = 256
 _REMEMBERED: Final = 256
@@ -158,6 +161,8 @@ class Executions:
             ending = await self._runner.run(self._uid, execution.asked, execution.output)
         except asyncio.CancelledError:
             ending = execution.ending
+        except Exception as error:
+            _log.warning("an execution is lost: %s: %s", type(error).__name__, error)
         finally:
             late.cancel()
             if ending and execution.log.exceeded:

@@ -206,7 +206,7 @@ def place(docker: Docker) -> Iterator[Place]:
 @asynccontextmanager
 async def serving(where: Place, **settings: Any) -> AsyncIterator[Stage]:
     values: dict[str, Any] = {"drivers": ("docker",), "docker_socket": where.docker.socket}
-    values |= {"node": NODE, "disk_limit": 1.1, **settings}
+    values |= {"node": NODE, "disk_limit": 1, **settings}
     config = Config(state=where.state, runtime=where.runtime, **values)
     other = ExecutorConfig(
         state=where.state,
