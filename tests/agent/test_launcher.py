@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.launcher.host import find_bwrap, install
-from agent.launcher.sandboxes import kill
+from agent.launcher.sandbox import kill
 from agent.launcher_client import LauncherClient, LauncherError, PeerGone, ProbeFailed
 from agent.protocol import SandboxSpec, State
 from agent.record import ExitKind
