@@ -40,7 +40,9 @@ async def test_a_turn_that_takes_long_is_given_back() -> None:
         async with turns.turn(uid):
             await hang.wait()
 
-    hung = [asyncio.create_task(hanging(f"{number}")) for number in range(max(4, 2 * PROCESSORS) + 1)]
+    hung = [
+        asyncio.create_task(hanging(f"{number}")) for number in range(max(4, 2 * PROCESSORS) + 1)
+    ]
     await until(lambda: turns.waiting)
     async with asyncio.timeout(60), turns.turn("other"):
         assert not any(each.done() for each in hung)
