@@ -1,5 +1,6 @@
 """What is logged, and what is not."""
 
+import asyncio
 import io
 import json
 import logging
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from servicekit import calls, logs
+from servicekit import calls, logs, rpc
 from servicekit.errors import NotFound
 from tests.servicekit.failing import failure
 from tests.servicekit.kit import Protos, running
@@ -104,3 +105,29 @@ def test_who_logs_does_not_fail_of_it() -> None:
     assert wrong["where"].startswith(f"{__file__}:")
     assert "not enough arguments" in wrong["exception"]
     assert following["message"] == "next"
+
+
+@pytest.mark.usefixtures("restored")
+async def test_a_caller_whose_deadline_passes_has_not_just_left(
+    protos: Protos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts from when it calls, and so breaks off a moment before the deadline as seen here."""
+    monkeypatch.setattr(rpc, "_MOMENT", 30.0)
+    began = asyncio.Event()
+
+    async def say(request: Any) -> str:
+        began.set()
+        await asyncio.Event().wait()
+        return ""
+
+    out = io.StringIO()
+    logs.set_up("kit", "info", out)
+    async with running(protos, tmp_path, say=say) as kit:
+        for timeout in (20, 120):
+            made = kit.stub.Say(kit.pb.SayRequest(), timeout=timeout)
+            waiting = asyncio.ensure_future(failure(made))
+            await began.wait()
+            made.cancel()
+            await asyncio.wait([waiting])
+            began.clear()
+    assert [line["code"] for line in lines(out)] == ["DEADLINE_EXCEEDED", "CANCELLED"]
