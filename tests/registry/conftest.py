@@ -1,5 +1,6 @@
 """The registry on a socket of its own, on each of its stores."""
 
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from services.registry.app import registry
 from services.registry.config import Config
 from tests.registry.caller import Caller, Clock
 from tests.registry.postgres import Postgres, running
+from tests.registry.proxy import Proxy, proxy
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +29,20 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return str(tmp_path / "s" / "registry" / "registry.db")
     server: Postgres = request.getfixturevalue("postgres")
     return server.fresh()
+
+
+@pytest.fixture
+def url(postgres: Postgres) -> str:
+    """Where nobody has written yet."""
+    return postgres.fresh()
+
+
+@pytest.fixture
+async def between(postgres: Postgres) -> AsyncIterator[tuple[Proxy, Path]]:
+    """A proxy to it, and the folder of its socket."""
+    with tempfile.TemporaryDirectory(prefix="cove-pg-") as folder:  # The path is a short one.
+        async with proxy(postgres.folder, Path(folder)) as made:
+            yield made, Path(folder)
 
 
 @pytest.fixture

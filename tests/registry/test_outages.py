@@ -6,10 +6,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Iterator
-from dataclasses import replace
+from collections.abc import Awaitable, Iterator
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,45 +15,24 @@ import asyncpg
 import grpc
 import pytest
 
-from cove.options.v1.options_pb2 import Role
-from cove.registry.v1 import access_pb2
 from cove.registry.v1 import registry_pb2 as pb
-from servicekit.filters.filters import Filter
-from servicekit.quota import NONE
 from services.registry.config import Config
 from services.registry.errors import (
     DatabaseUnavailable,
     DiskFull,
-    RevisionCompacted,
     StartError,
 )
-from services.registry.fields import FIELDS
 from services.registry.postgres.database import Database
 from services.registry.postgres.store import PostgresStore
-from services.registry.quotas import updated
 from services.registry.store import Outcome, Record, RequestId, Span
-from services.registry.tokens import Draft, Token
-from services.registry.watch import watch
 from tests.registry.caller import refused
 from tests.registry.postgres import PASSWORD, Postgres, running, user
-from tests.registry.proxy import Proxy, proxy
+from tests.registry.proxy import Proxy
 from tests.registry.replicas import reached, replicas
 from tests.registry.test_store import DEMO, key, put
 from tests.registry.test_watch import READY, read, take, told
 
 REQUEST = RequestId("acme", "ada", "Rpc", "id", b"")
-
-
-@pytest.fixture
-def url(postgres: Postgres) -> str:
-    return postgres.fresh()
-
-
-@pytest.fixture
-async def between(postgres: Postgres) -> AsyncIterator[tuple[Proxy, Path]]:
-    with tempfile.TemporaryDirectory(prefix="cove-pg-") as folder:  # The path is a short one.
-        async with proxy(postgres.folder, Path(folder)) as made:
-            yield made, Path(folder)
 
 
 def end(server: Postgres, purpose: str) -> int:
@@ -89,34 +66,6 @@ async def test_a_commit_whose_end_is_not_known_is_found_out_by_its_request_id(
         assert await store.write(key(2), put(key(2))) == (b"3" if when == "after" else b"2")
         await reached(store, 2)
         assert await store.feed.after(0, 0) == await store.history(0, 9)
-
-
-async def test_a_token_or_a_quota_whose_commit_is_not_answered_is_told_so_or_found_out(
-    postgres: Postgres, url: str, between: tuple[Proxy, Path]
-) -> None:
-    """Done again, it would stand in its own way."""
-    cutter, folder = between
-    token = Token("acme", "ci", Role.ROLE_READER, "", "", "", "ada")
-    draft = Draft(token=token, lifetime=10**12, hash=bytes(32))
-    limits = access_pb2.QuotaLimits(workspaces=3)
-    asked = access_pb2.UpdateQuotaRequest(quota=access_pb2.Quota(limits=limits, etag="0"))
-    asked.update_mask.paths.append("limits")
-    change = partial(updated, asked, NONE)
-    async with PostgresStore.open(url.replace(str(postgres.folder), str(folder))) as store:
-        for write in (
-            lambda: store.tokens.create(draft),
-            lambda: store.quotas.update("acme", change),
-        ):
-            cutter.cut("after", "COMMIT;")
-            with pytest.raises(DatabaseUnavailable):
-                await write()
-        assert (await store.quotas.get("acme")).workspaces == 3
-        assert [each.id for each in await store.tokens.page("acme", "", 9, ended=True)] == ["ci"]
-
-        other = replace(draft, token=token._replace(id="other"), hash=bytes(31) + b"1")
-        cutter.cut("after", "COMMIT;")
-        answer = await store.tokens.create(other, REQUEST)
-        assert answer == await store.tokens.create(other, REQUEST)
 
 
 @pytest.mark.parametrize("statement", ["BEGIN", "ROLLBACK"])
@@ -181,63 +130,6 @@ async def test_a_commit_waits_for_the_disk_whatever_the_default_is(url: str) -> 
             assert asked == found
 
 
-async def test_who_follows_what_a_standby_never_had_begins_anew(
-    postgres: Postgres, url: str
-) -> None:
-    """Also who is busy with an event meanwhile: revisions come again, with other changes."""
-    schema = url.rpartition("=")[2]
-    async with PostgresStore.open(url) as store:
-        for number in range(10):
-            await store.write(key(number), put(key(number)))
-        await reached(store, 10)
-        behind, ahead = (
-            watch(store, None, revision, timedelta(seconds=9), Filter("", FIELDS))
-            for revision in (6, 9)
-        )
-        assert [(await anext(each)).revision for each in (behind, ahead)] == [7, 10]  # type: ignore[union-attr]
-        postgres.sql(
-            f"UPDATE {schema}.counter SET latest = 8;DELETE FROM {schema}.change WHERE revision > 8"
-        )
-        while store.feed.latest != 8:
-            end(postgres, "listener")  # So that it looks.
-            await asyncio.sleep(0.01)
-        for number in range(4):
-            await store.write(key(number), put(key(number)))
-        with pytest.raises(RevisionCompacted):
-            await anext(ahead)
-        assert (await anext(behind)).revision == 8  # type: ignore[union-attr]
-        for each in (behind, ahead):
-            await each.aclose()
-
-
-async def test_when_all_connections_are_in_use_none_is_thrown_away(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are not dead: to connect anew is the last that a database with much to do needs."""
-    held, free = [asyncio.Event() for _ in range(12)], asyncio.Event()
-    database = Database(url)
-
-    async def hold(db: asyncpg.Connection, began: asyncio.Event) -> int:
-        began.set()
-        await free.wait()
-        return int(await db.fetchval("SELECT pg_backend_pid()"))
-
-    async with database.pool():
-        holding = [
-            asyncio.create_task(database.read(lambda db, began=began: hold(db, began)))
-            for began in held
-        ]
-        for began in held:
-            await began.wait()
-        monkeypatch.setattr("services.registry.postgres.database.CONNECT_TIMEOUT", 0.1)
-        with pytest.raises(DatabaseUnavailable):
-            await database.read(lambda db: db.fetchval("SELECT 1"))
-        monkeypatch.undo()
-        free.set()
-        pids = await asyncio.gather(*holding)
-        assert await database.read(lambda db: db.fetchval("SELECT pg_backend_pid()")) in pids
-
-
 async def test_data_that_the_database_refuses_fail_alone(url: str) -> None:
     bad = key(1)._replace(name="environments/\0")
     async with PostgresStore.open(url) as store:
@@ -250,33 +142,6 @@ async def test_data_that_the_database_refuses_fail_alone(url: str) -> None:
         assert (answers[0], answers[2]) == (b"1", b"2")
         assert isinstance(answers[1], asyncpg.DataError | asyncpg.PostgresError)
         assert not isinstance(answers[1], DatabaseUnavailable)
-
-
-async def test_what_is_done_is_told_where_the_database_is_lost_for_what_comes_after(
-    postgres: Postgres, url: str
-) -> None:
-    """A group whose data were refused is done again one by one, and lost on the way."""
-    bad = key(1)._replace(name="environments/\0")
-
-    def change(current: Record | None, revision: int) -> Outcome:
-        end(postgres, "writer")
-        return put(key(2))(current, revision)
-
-    async with PostgresStore.open(url) as store:
-        answers = await asyncio.gather(
-            store.write(key(0), put(key(0))),
-            store.write(bad, put(bad)),
-            store.write(key(2), change),
-            store.write(key(3), put(key(3))),
-            return_exceptions=True,
-        )
-        assert answers[0] == b"1"
-        assert [isinstance(each, DatabaseUnavailable) for each in answers[1:]] == [
-            False,
-            True,
-            True,
-        ]
-        assert await store.span() == Span(0, 1)
 
 
 async def test_the_password_is_told_nowhere(

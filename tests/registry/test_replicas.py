@@ -21,11 +21,6 @@ from tests.registry.test_watch import READY, read, take, told
 
 
 @pytest.fixture
-def url(postgres: Postgres) -> str:
-    return postgres.fresh()
-
-
-@pytest.fixture
 def database(url: str) -> str:
     """Of PostgreSQL only: a file has one registry."""
     return url
@@ -199,7 +194,7 @@ async def test_what_goes_to_the_database_at_once_has_room_in_one_message(url: st
     """Of a MiB each 400 had none: it cut the connection, and all of them were refused."""
     sizes: list[int] = []
 
-    def observe(writes: int, _seconds: float, *, failed: bool) -> None:
+    def observe(writes: int, seconds: float, *, failed: bool) -> None:
         sizes.append(writes)
 
     async with PostgresStore.open(url, observe=observe) as store:
