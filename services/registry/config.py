@@ -56,12 +56,10 @@ class Config(ServerConfig):
     def __post_init__(self) -> None:
         ServerConfig.__post_init__(self)  # super() does not work in a class with slots.
         problems = [
-            f"{self.name_of(name)}: not from 0, which is any number, to {_MOST}"
+            f"{self.name_of(name)}: more than {_MOST}"
             for name in _QUOTAS
-            if not 0 <= getattr(self, name) <= _MOST
+            if getattr(self, name) > _MOST
         ]
-        if self.history_revisions < 0:
-            problems.append(f"{self.name_of('history_revisions')}: less than 0")
         if not self.heartbeat:
             problems.append(f"{self.name_of('heartbeat')}: not more than 0")
         if problems:
