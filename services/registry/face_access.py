@@ -3,8 +3,6 @@
 from functools import partial
 from typing import Any, Final
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from cove.registry.v1 import access_pb2 as pb
 from cove.registry.v1 import audit_pb2
 from cove.registry.v1.access_pb2_grpc import AccessServiceServicer
@@ -18,11 +16,10 @@ from services.registry.rules import digest
 from services.registry.store import RequestId
 from services.registry.tokens import NAMES, Tokens, draft, revoked
 from services.registry.tokens import message as token_message
-from services.registry.trail import Entry, Place, Trail, Wanted, each_once
+from services.registry.trail import Entry, Place, Trail, Wanted, each_once, moment
 
 _DEFAULT_PAGE: Final = 100
 _MAX_PAGE: Final = 1000
-_LAST: Final = 2**63 - 1
 
 
 class AccessServicer(AccessServiceServicer):
@@ -133,9 +130,9 @@ class AuditServicer(AuditServiceServicer):
         tenant = calls.current().identity.tenant
         wanted = Wanted(
             tenant=tenant,
-            start=_moment(request.start_time),
+            start=moment(request.start_time),
             # No entry is of before 1970; 0 would be no end.
-            end=(_moment(request.end_time) or -1) if request.HasField("end_time") else 0,
+            end=(moment(request.end_time) or -1) if request.HasField("end_time") else 0,
             principal=request.principal,
             resource=request.resource,
             action=request.action,
@@ -158,11 +155,6 @@ class AuditServicer(AuditServiceServicer):
 
 def _tenant(asked: str) -> str:
     return asked or calls.current().identity.tenant
-
-
-def _moment(time: Timestamp) -> int:
-    """In nanoseconds since 1970, as far as a column can tell: from 1970 to 2262."""
-    return min(max(0, time.ToNanoseconds()), _LAST)
 
 
 def _place(after: str) -> Place | None:

@@ -4,10 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from cove.registry.v1.audit_pb2 import AuditEntry
 
 LOOKED_AT: Final = 5000
 """Entries that one page looks at, at most."""
+_LAST: Final = 2**63 - 1
 
 
 class Entry(NamedTuple):
@@ -24,16 +27,27 @@ class Entry(NamedTuple):
 
     @classmethod
     def of(cls, entry: AuditEntry) -> "Entry":
+        """Whatever is in it: an entry that no column takes would hold up all after it."""
         return cls(
-            id=entry.id.lower(),
-            tenant=entry.tenant,
-            time=entry.time.ToNanoseconds(),
-            principal=entry.principal,
-            action=entry.action,
-            resource=entry.resource,
-            code=entry.code,
+            id=_text(entry.id.lower()),
+            tenant=_text(entry.tenant),
+            time=moment(entry.time),
+            principal=_text(entry.principal),
+            action=_text(entry.action),
+            resource=_text(entry.resource),
+            code=_text(entry.code),
             document=entry.SerializeToString(),
         )
+
+
+def moment(time: Timestamp) -> int:
+    """In nanoseconds since 1970, as far as a column can tell: from 1970 to 2262."""
+    return min(max(0, time.ToNanoseconds()), _LAST)
+
+
+def _text(text: str) -> str:
+    """PostgreSQL keeps no NUL."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 UNKNOWN: Final = "UNKNOWN"

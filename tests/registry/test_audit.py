@@ -147,6 +147,20 @@ async def test_one_that_comes_twice_at_once_is_kept_once(log: Log) -> None:
     )
 
 
+async def test_no_entry_is_such_that_it_cannot_be_kept(log: Log, channel: grpc.aio.Channel) -> None:
+    """All that come with it would wait for ever, and so would every call that changes something."""
+    odd = log.entry(principal="a\0da", resource="workspaces/\0", time=Timestamp(seconds=10**11))
+    late = log.entry(time=Timestamp(seconds=250_000_000_000))
+    assert await log.append(odd, late, log.entry()) == 3
+    assert odd in await log.all()
+    assert [each.id for each in await log.all()][:2] == sorted((odd.id, late.id), reverse=True)
+    begun = log.entry(code="UNKNOWN", resource="workspaces/\0", time=late.time)
+    await RegistryServiceStub(channel).RegisterEnvironment(
+        register("demo"), metadata=with_entry(begun)
+    )
+    assert begun in await log.all()
+
+
 @pytest.mark.parametrize("data", [b"\xff", b"x" * 5000, AuditEntry(id="a").SerializeToString()])
 async def test_what_is_no_entry_is_refused(channel: grpc.aio.Channel, data: bytes) -> None:
     registry_ = RegistryServiceStub(channel)
