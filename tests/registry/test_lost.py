@@ -16,9 +16,11 @@ from services.registry.errors import DatabaseUnavailable, RevisionCompacted
 from services.registry.fields import FIELDS
 from services.registry.postgres.database import Connection, Database
 from services.registry.postgres.store import PostgresStore
+from services.registry.postgres.tokens import PostgresTokens
 from services.registry.quotas import updated
+from services.registry.retention import Retention
 from services.registry.store import Outcome, Record, RequestId, Span
-from services.registry.tokens import Draft, Token
+from services.registry.tokens import Draft, Token, TokenExists
 from services.registry.watch import watch
 from tests.registry.postgres import Postgres
 from tests.registry.proxy import Proxy
@@ -83,6 +85,21 @@ async def test_who_follows_what_a_standby_never_had_begins_anew(
         assert (await anext(behind)).revision == 8  # type: ignore[union-attr]
         for each in (behind, ahead):
             await each.aclose()
+
+
+async def test_what_a_rule_refuses_costs_no_connection(url: str) -> None:
+    """To begin one is a process of the database's."""
+    token = Token("acme", "ci", Role.ROLE_READER, "", "", "", "ada")
+    draft = Draft(token=token, lifetime=10**12, hash=bytes(32))
+    database = Database(url)
+    async with PostgresStore.open(url), database.pool():
+        tokens = PostgresTokens(database, None, Retention())
+        await tokens.create(draft)
+        before = await database.read(lambda db: db.fetchval("SELECT pg_backend_pid()"))
+        with pytest.raises(TokenExists):
+            await tokens.create(draft)
+        assert await database.read(lambda db: db.fetchval("SELECT pg_backend_pid()")) == before
+        assert (await tokens.valid([draft.hash]))[0].token.id == "ci"
 
 
 async def test_when_all_connections_are_in_use_none_is_thrown_away(

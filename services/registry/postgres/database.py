@@ -148,8 +148,9 @@ class Database:
         connection = await self.acquire()
         try:
             return await work(connection)
-        except Exception:
-            drop(connection)
+        except Exception as error:
+            if is_away(error):  # Else it is as good as before: a transaction was rolled back.
+                drop(connection)
             raise
         finally:
             await self.release(connection)
