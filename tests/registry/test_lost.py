@@ -14,8 +14,10 @@ from servicekit.filters.filters import Filter
 from servicekit.quota import NONE
 from services.registry.errors import DatabaseUnavailable, RevisionCompacted
 from services.registry.fields import FIELDS
+from services.registry.postgres import database as database_module
 from services.registry.postgres.database import Connection, Database
 from services.registry.postgres.store import PostgresStore
+from services.registry.postgres.tenants import LOCK
 from services.registry.postgres.tokens import PostgresTokens
 from services.registry.quotas import updated
 from services.registry.retention import Retention
@@ -100,6 +102,28 @@ async def test_what_a_rule_refuses_costs_no_connection(url: str) -> None:
             await tokens.create(draft)
         assert await database.read(lambda db: db.fetchval("SELECT pg_backend_pid()")) == before
         assert (await tokens.valid([draft.hash]))[0].token.id == "ci"
+
+
+async def test_who_waited_for_the_counter_in_vain_does_not_wait_again(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(database_module._SETTINGS, "lock_timeout", "50ms")  # noqa: SLF001
+    runs = 0
+
+    async def work(db: Connection) -> None:
+        nonlocal runs
+        runs += 1
+        await db.execute(LOCK)
+
+    database = Database(url)
+    async with PostgresStore.open(url), database.pool():
+        holder = await database.connect("holder")
+        await holder.execute(f"BEGIN; {LOCK}")
+        with pytest.raises(DatabaseUnavailable):
+            await database.write(work, again=True)
+        await holder.close()
+        assert runs == 1
+        await database.write(work, again=True)
 
 
 async def test_when_all_connections_are_in_use_none_is_thrown_away(

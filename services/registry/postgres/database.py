@@ -134,7 +134,8 @@ class Database:
         except Exception as error:
             if not is_away(error):
                 raise
-            if not may():
+            held = isinstance(error, asyncpg.LockNotAvailableError)  # Nor is it longer waited for.
+            if held or not may():
                 raise unavailable(error) from error
         await self.renew()
         try:
