@@ -229,7 +229,7 @@ async def _addresses(name: str) -> list[str]:
     """What DNS has of a name; nothing while it does not answer."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(name.removeprefix(_DNS), None)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         _log.warning("the nodes cannot be looked up: %s", error)
         return []
     hosts = sorted({str(each[4][0]) for each in found})

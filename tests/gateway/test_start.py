@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.app import gateway
 from gateway.config import Config
 from servicekit.config import ConfigError
 
@@ -31,6 +32,16 @@ def test_numbers_by_which_nothing_could_work_are_told(
     env = {"COVE_STATE": str(tmp_path), "COVE_RUNTIME": str(tmp_path)}
     with pytest.raises(ConfigError, match=f"COVE_GATEWAY__{name}: {said}"):
         Config.from_env(env | {f"COVE_GATEWAY__{name}": value})
+
+
+async def test_a_name_that_dns_cannot_have_is_one_that_is_not_found(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tools = {tool: f"unix:{tmp_path}/{{node}}/{tool}" for tool in ("git", "provider", "executor")}
+    nodes = (f"dns:{'a' * 70}.test", "dns:..")
+    config = Config(state=tmp_path, runtime=tmp_path / "r", nodes=nodes, no_auth=True, **tools)
+    async with gateway(config):
+        assert "the nodes cannot be looked up" in caplog.text
 
 
 async def test_a_runtime_that_is_no_directory_is_told(tmp_path: Path) -> None:
