@@ -10,6 +10,7 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from gateway.rest.greeting import Greeter
 from gateway.rest.protocol import Connections, protocol
 from gateway.rest.terminal import MAX_MESSAGE
 from servicekit.sockets import AddressError
@@ -91,7 +92,7 @@ class _Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, with a limit to how long a client may take for its handshake."""
+        """As uvicorn's, with limits to handshakes."""
         config, loop = self.config, asyncio.get_running_loop()
         kind: Any = config.http_protocol_class
 
@@ -101,17 +102,13 @@ class _Server(uvicorn.Server):
             )
             return made
 
-        limit = config.timeout_keep_alive if config.ssl else None
-        self.servers = [
-            await loop.create_server(
-                connection,
-                sock=each,
-                backlog=_BACKLOG,
-                ssl=config.ssl,
-                ssl_handshake_timeout=limit,
-            )
+        servers: list[Any] = [
+            Greeter(each, connection, config.ssl, config.timeout_keep_alive)
+            if config.ssl
+            else await loop.create_server(connection, sock=each, backlog=_BACKLOG)
             for each in sockets or ()
         ]
+        self.servers = servers
         self.started = True
         self.ready.set()
 
