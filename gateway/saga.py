@@ -29,7 +29,7 @@ from gateway.teardown import Teardown
 from gateway.tools import Tools, retold, transient
 from servicekit import calls, tracing
 from servicekit.errors import ServiceError
-from servicekit.status import reason
+from servicekit.status import InternalFailure, reason
 
 _log = logging.getLogger(__name__)
 
@@ -285,6 +285,8 @@ def _step(name: str) -> Iterator[None]:
     try:
         with tracing.span(f"create {name}"):
             yield
+    except InternalFailure:  # Of which nobody is told where it was.
+        raise
     except ServiceError as error:
         error.metadata["step"] = name
         raise

@@ -14,6 +14,7 @@ from gateway import trail
 from servicekit.errors import Unauthenticated
 from tests.gateway.stage import Gateway, Stage, eventually
 from tests.gateway.test_audit import APPEND, nothing, of_call
+from tests.servicekit.failing import failure
 
 DEMO = "workspaces/demo"
 STRANGER = Unauthenticated("no certificate of a known caller")
@@ -71,6 +72,18 @@ async def test_one_tool_that_refuses_holds_up_nothing_else(stage: Stage) -> None
     stage.times.pass_(timedelta(hours=2))
     async with stage.gateway():
         await eventually(stage.empty)
+
+
+@pytest.mark.parametrize("rpc", ["CreateWorktree", "ProvisionEnvironment"])
+async def test_a_caller_is_told_nothing_of_it_but_the_id_of_its_call(
+    stage: Stage, gateway: Gateway, rpc: str
+) -> None:
+    for tool in (stage.git, stage.provider):
+        tool.fail(rpc, STRANGER)
+    metadata = (("x-request-id", "mine"),)
+    told = await failure(gateway.workspaces.CreateWorkspace(stage.create(), metadata=metadata))
+    assert (told.code, told.text) == (grpc.StatusCode.INTERNAL, "internal error")
+    assert told.info.metadata == {"request_id": "mine"}
 
 
 async def test_an_older_executor_has_no_say_about_orphans_and_stops_nobody(stage: Stage) -> None:
