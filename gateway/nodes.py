@@ -48,7 +48,8 @@ class Nodes:
         """On which node a tenant's workspaces of a repository were made last."""
         self._known: set[str] = set()
         """Names of those that have answered ever."""
-        self._rounds = 0
+        self.rounds = 0
+        """Of questions to all."""
         self.changed = asyncio.Event()
         """Set when a node has come or gone; who looks clears it."""
         self._there: frozenset[str] = frozenset()
@@ -121,8 +122,9 @@ class Nodes:
         return self.several and name not in {each.name for each in self.answering()}
 
     def gone(self, name: str) -> bool:
-        """Whether it has not answered for so long that it counts as lost."""
-        sure = name in self._known or self._rounds >= _ROUNDS
+        """Whether it has not answered for so long that it counts as lost. One that never answered
+        does while others answer: who hears nobody at all has lost its own way to them."""
+        sure = name in self._known or (self.rounds >= _ROUNDS and bool(self.answering()))
         return bool(name) and self.silent(name) and sure
 
     @contextmanager
@@ -184,7 +186,7 @@ class Nodes:
         asked = [*self._nodes.values()]
         await asyncio.gather(*(each.ask() for each in asked))
         self._known.update(each.name for each in asked if each.heard)
-        self._rounds += 1
+        self.rounds += 1
         there = frozenset(each.name for each in self.answering())
         if there != self._there:
             _log.info("nodes that answer: %s", ", ".join(sorted(there)) or "none")

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,9 @@ def test_numbers_by_which_nothing_could_work_are_told(
 async def test_a_name_that_dns_cannot_have_is_one_that_is_not_found(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tools = {tool: f"unix:{tmp_path}/{{node}}/{tool}" for tool in ("git", "provider", "executor")}
+    tools: dict[str, Any] = {
+        tool: f"unix:{tmp_path}/{{node}}/{tool}" for tool in ("git", "provider", "executor")
+    }
     nodes = (f"dns:{'a' * 70}.test", "dns:..")
     config = Config(state=tmp_path, runtime=tmp_path / "r", nodes=nodes, no_auth=True, **tools)
     async with gateway(config):
