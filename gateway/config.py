@@ -17,10 +17,6 @@ _TAKING_TIME = (
     *("lease", "activity_interval", "progress_interval", "reconcile_interval"),
     *("create_limit", "operation_limit"),
 )
-_RATES = (
-    *("read_rate", "write_rate", "heavy_rate"),
-    *("open_calls", "total_calls", "stranger_rate"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,9 +187,6 @@ class Config(ServerConfig):
         for name in _TAKING_TIME:
             if getattr(self, name) <= timedelta(0):
                 raise ConfigError(f"{self.name_of(name)}: must be more than 0")
-        for name in _RATES:
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{self.name_of(name)}: must not be below 0")
         for name in _OF_NODES if self.nodes else ():
             if _NODE not in getattr(self, name):
                 raise ConfigError(

@@ -21,9 +21,9 @@ from servicekit.config import ConfigError
         ("LEASE", "0", "must be more than 0"),
         ("CREATE_LIMIT", "0", "must be more than 0"),
         ("OPERATION_LIMIT", "0", "must be more than 0"),
-        ("READ_RATE", "-1", "must not be below 0"),
-        ("OPEN_CALLS", "-1", "must not be below 0"),
-        ("STRANGER_RATE", "-5", "must not be below 0"),
+        ("READ_RATE", "-1", "not a whole number of 0 or more"),
+        ("OPEN_CALLS", "-1", "not a whole number of 0 or more"),
+        ("STRANGER_RATE", "-5", "not a whole number of 0 or more"),
     ],
 )
 def test_numbers_by_which_nothing_could_work_are_told(
