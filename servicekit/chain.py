@@ -28,6 +28,7 @@ from servicekit.status import DETAILS_KEY, Context, to_status
 from servicekit.streams import Streams
 from servicekit.validation import Reader
 from servicekit.witness import Witnesses, nobody
+from servicekit.writing import begin
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
@@ -141,7 +142,7 @@ def _guard(
             identity = await authenticator.authenticate(caller)
             with streams.hold(caller, identity, context, endless=True), enter(identity):
                 async for response in behavior(requests, context):
-                    await context.write(response)
+                    await begin(context, response)  # Each, as there are few.
         except grpc.aio.BaseError:  # Its caller has just left.
             raise
         except Exception as error:

@@ -27,6 +27,7 @@ from servicekit.status import DETAILS_KEY, Context, reason_name, to_status
 from servicekit.streams import Streams
 from servicekit.validation import Reader
 from servicekit.witness import Witness
+from servicekit.writing import begin
 
 Run: TypeAlias = Callable[[Any, Context, Witness], Awaitable[Any]]
 
@@ -201,10 +202,15 @@ class Rpc:
             return
         # Writing here, not yielding, lets a cancel arrive as one, and the handler's
         # generator is closed at once, not when it is collected.
+        begun = False
         async with aclosing(responses):
             async for response in responses:
                 witness.answered(response)
-                await context.write(response)
+                if begun:
+                    await context.write(response)
+                else:
+                    await begin(context, response)
+                    begun = True
 
     async def _checked(
         self, received: AsyncIterator[bytes], witness: Witness, identity: Identity
