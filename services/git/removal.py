@@ -41,26 +41,33 @@ class Removal:
         repository = self._repository_of(record)
         directory = self._records.directory(record.uid)
         await self._cells.drop(directory)
-        async with self._repositories.locked(repository):
+        # Not locked: a fetch for another worktree may take its time.
+        with repository.writing():
             await files.remove_but(directory, RECORD, REMOVING)
             dropped = await self._drop_branch(repository, record)
-            self._records.drop(record.uid)
-            await self.tidy(repository, record.tenant, record.key, record.repository)
-            # Late, as whoever goes on after a crash knows all the rest by what is in it; layers
-            # that no record names are swept at the start.
-            if dropped:
-                await files.remove_tree(directory)
-            else:
-                self._left.append(record)
-            await self._stacks.release(layers_of(record))
-            if dropped:
+        self._records.drop(record.uid)
+        if self._is_useless(repository, record.tenant, record.key, record.repository):
+            async with self._repositories.locked(repository):
+                await self.tidy(repository, record.tenant, record.key, record.repository)
+        # Late, as whoever goes on after a crash knows all the rest by what is in it; layers
+        # that no record names are swept at the start.
+        if dropped:
+            await files.remove_tree(directory)
+        else:
+            self._left.append(record)
+        await self._stacks.release(layers_of(record))
+        if dropped:
+            with repository.writing():
                 await self._drop_left(repository)
+
+    def _is_useless(self, repository: Repository, tenant: str, key: str, origin: str) -> bool:
+        """Nobody has a worktree of it; and it was never fetched, or has no origin."""
+        alone = self._records.users_of(tenant, key) == 0
+        return alone and (not origin or not self._repositories.is_filled(repository))
 
     async def tidy(self, repository: Repository, tenant: str, key: str, origin: str) -> None:
         """Remove a repository that nobody can use any more. Call it locked."""
-        alone = self._records.users_of(tenant, key) == 0
-        # One that was never fetched is of no use; one without origin is nobody's any more.
-        if alone and (not origin or not self._repositories.is_filled(repository)):
+        if self._is_useless(repository, tenant, key, origin):
             await repository.undisturbed()
             await self._checkouts.forget(repository)
             await self._cells.drop(repository.path)

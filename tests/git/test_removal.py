@@ -128,6 +128,18 @@ async def test_a_removal_that_comes_as_a_create_ends_removes_it(git: Parts, sour
     assert not list((git.state / "git" / "worktrees").iterdir())
 
 
+async def test_a_removal_does_not_wait_for_a_fetch_for_another_worktree(
+    git: Parts, source: Path
+) -> None:
+    await git.create(source)
+    await git.create(source, OTHER, branch="other")
+    _, workspace = await git.ready()
+    async with workspace.repository.lock, asyncio.timeout(60):
+        assert await git.worktrees.remove(UID, "acme")
+        assert await git.worktrees.remove(OTHER, "acme")
+    assert run_git(workspace.repository.path, "for-each-ref", "refs/cove") == ""
+
+
 async def test_locks_of_killed_commands_block_nothing(git: Parts, source: Path) -> None:
     await git.create(source)
     record, workspace = await git.ready()
