@@ -64,6 +64,9 @@ async def take(
     found, head = dotgit.tip(workspace), workspace.head
     if found in ("", record.inside):
         workspace.astray = None
+        if found == record.inside != head and workspace.told != head:
+            # A service that was killed, or whose caller left, made a commit and no more.
+            tell(workspace, record.branch, found, head)
         return record
     astray = workspace.astray
     if astray and (found, head) == astray[:2] and time.monotonic() < astray.again:
@@ -188,6 +191,7 @@ def tell(workspace: Workspace, branch: str, old: str, new: str) -> None:
     told = {"branch": branch, "from": old, "to": new, "before": before}
     with suppress(FileNotFoundError):  # The worktree was removed.
         files.write(path, json.dumps(told).encode(), durable=False)
+    workspace.told = new
 
 
 def make(

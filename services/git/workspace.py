@@ -106,6 +106,8 @@ class Workspace:
         self.lock = asyncio.Lock()
         """Held while the head is read or moved."""
         self.astray: Astray | None = None
+        self.told = ""
+        """The head that those inside were told of last."""
         self.counted = ("", ""), (0, 0)
         """Of which head and which commit of the origin it was last counted how far they are apart,
         which stays so."""

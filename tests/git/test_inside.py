@@ -1,6 +1,7 @@
 """The private `.git` of a sandbox: git works there, and what it makes comes out, checked."""
 
 import asyncio
+import json
 import os
 import threading
 import time
@@ -335,6 +336,24 @@ async def test_a_crash_before_the_record_was_written_is_made_up_for(
         assert (record.inside, workspace.head) == (made, made)
         write(workspace, "b", "x")
         assert await commit(again)
+
+
+async def test_a_crash_before_those_inside_were_told_is_made_up_for(
+    git: Parts, workspace: Workspace, mode: Mode | None
+) -> None:
+    write(workspace, "a", "x")
+    first = workspace.head
+    second = await commit(git)
+    path = workspace.paths.outside / "head"
+    said = path.read_bytes()
+    path.unlink()
+    async with parts(git.state, Rules(local_roots=[Path("/")]), mode=mode) as again:
+        await again.ready()
+        assert json.loads(path.read_bytes()) == json.loads(said)
+        write((await again.ready())[1], "b", "x")
+        third = await commit(again)
+    told = json.loads(path.read_bytes())
+    assert (told["from"], told["to"], told["before"]) == (second, third, [first])
 
 
 async def test_too_many_commits_are_not_taken(
