@@ -81,7 +81,7 @@ class Maintenance:
 
     async def look(self) -> None:
         """Do what is needed to all repositories, one after the other."""
-        for repository in await asyncio.to_thread(self._repositories.all):
+        for repository in await self._repositories.all():
             work: asyncio.Task[None] | None = None
             try:
                 async with repository.lock:

@@ -1,5 +1,6 @@
 """The repositories of this node: made, found and removed."""
 
+import asyncio
 import re
 import shutil
 from collections import OrderedDict
@@ -50,9 +51,10 @@ class Repositories:
             for directory in (tenant, *tenant.glob("*.git")):
                 files.sweep(directory)
 
-    def all(self) -> list[Repository]:
+    async def all(self) -> list[Repository]:
         """Those there are."""
-        paths = sorted(self._root.glob("*/*.git"))
+        paths = await asyncio.to_thread(lambda: sorted(self._root.glob("*/*.git")))
+        # Each is one object, by which its users know of each other: so no thread makes any.
         return [self._known.setdefault(path, Repository(path, self._cells)) for path in paths]
 
     def relative(self, repository: Repository) -> str:
