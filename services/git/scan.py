@@ -62,10 +62,25 @@ def is_settled(scans: Sequence[Scan], now: int) -> bool:
 
     Then what changes later is seen in the times of the next scan.
     """
-    found = [entry for one in scans for _, _, entries in one for entry in entries]
-    if len(found) + sum(map(len, scans)) > _LITTLE:
+    if not is_little(scans):
         return False
+    found = (entry for one in scans for _, _, entries in one for entry in entries)
     return all(entry[_CTIME] < now - _SETTLED for entry in found)
+
+
+def is_little(scans: Sequence[Scan]) -> bool:
+    """Whether there are so few directories and entries that no thread need be asked."""
+    directories = sum(map(len, scans))
+    if directories > _LITTLE:
+        return False
+    return directories + sum(len(entries) for one in scans for _, _, entries in one) <= _LITTLE
+
+
+def spool(scans: list[Any], file: int) -> None:
+    """Write them into a file, from which `within.layers.spooled` reads them."""
+    with open(file, "wb", closefd=False) as target:
+        target.write(marshal.dumps(scans))
+    os.lseek(file, 0, os.SEEK_SET)
 
 
 class Frozen:

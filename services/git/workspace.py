@@ -12,25 +12,27 @@ read as data (inside.py), and never used as a repository.
 """
 
 import asyncio
+import os
 import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from servicekit.errors import ServiceError
 from services.git import files
+from services.git.beside import in_thread
 from services.git.cell import MADE, Bind, Cell, Cells
 from services.git.command import Where, git
 from services.git.errors import CellLost, WorktreeNotFound
 from services.git.partial import SHALLOW
-from services.git.process import close_all
+from services.git.process import close_all, memory_file
 from services.git.record import Mode, Record
 from services.git.repository import Repository
-from services.git.scan import Frozen, Scan, glance, is_settled, scan
+from services.git.scan import Frozen, Scan, glance, is_little, is_settled, scan, spool
 
 _ROOT: Final = "/run/cell"
 _GIT: Final = f"{MADE}/git"
@@ -209,6 +211,20 @@ class Workspace:
             "head": head,
             **more,
         }
+        with ExitStack() as stack:
+            if not is_little(scans):  # Nobody shall wait while a large frame is made of them.
+                file = memory_file(b"")
+                stack.callback(os.close, file)
+                await in_thread(spool, scans, file)
+                payload["scans"], descriptors = None, [*descriptors, file]
+            answer = await self._call(name, payload, descriptors)
+        if name == "changes":
+            self._answered = (question, answer) if is_settled(scans, began) else None
+        return answer
+
+    async def _call(
+        self, name: str, payload: dict[str, Any], descriptors: Sequence[int]
+    ) -> Mapping[str, Any]:
         files.make_directory(self.paths.scratch, self.repository.sandbox)
         if self._littered:
             await asyncio.to_thread(self._tidy)
@@ -220,8 +236,6 @@ class Workspace:
             self._littered = True
             raise
         close_all(given)
-        if name == "changes":
-            self._answered = (question, answer) if is_settled(scans, began) else None
         return answer
 
     @asynccontextmanager

@@ -5,6 +5,8 @@ What a layer holds is told by a scan of it from outside, which may read the mark
 is a *world*: what differs from the tree of the base commit, and only that.
 """
 
+import marshal
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -56,6 +58,12 @@ class _Raw:
     mark: str
     origin: tuple[int, bytes]
     children: "dict[bytes, _Raw | Leaf | Gone]" = field(default_factory=dict)
+
+
+def spooled(file: int) -> Any:
+    """Scans that the service wrote into a file of memory, as they are many."""
+    size = os.fstat(file).st_size
+    return marshal.loads(os.pread(file, size, 0))  # noqa: S302 - from the service alone.
 
 
 def world(scans: Sequence[Sequence[Any]]) -> Directory:

@@ -12,7 +12,7 @@ from services.git.within import plan, sound
 from services.git.within.changes import ADDED, DELETED, RENAMED, Change, Comparison
 from services.git.within.files import Files
 from services.git.within.ignores import Ignores
-from services.git.within.layers import world
+from services.git.within.layers import spooled, world
 from services.git.within.objects import EMPTY_TREE, Objects
 from services.git.within.operations import Answer, Context, Operation
 from services.git.within.wire import Payload
@@ -44,11 +44,16 @@ class Look:
         self.files.close()
         self.ignores.close()
 
-    def compare(self, payload: Mapping[str, Any]) -> tuple[str | None, list[Change]]:
+    def compare(
+        self, payload: Mapping[str, Any], descriptors: Sequence[int]
+    ) -> tuple[str | None, list[Change]]:
         """The tree of the head, and what differs from it."""
+        scans = payload["scans"]
+        if scans is None:
+            scans = spooled(descriptors[0])
         base, head = self._tree(payload["base"]), self._tree(payload["head"])
         found = Comparison(self.objects, self.files, self.ignores, base, head)
-        return head, found.run(world(payload["scans"]))
+        return head, found.run(world(scans))
 
     def make_plan(
         self, head: str | None, changes: Sequence[Change], unwanted: Mapping[bytes, str]
@@ -140,10 +145,10 @@ def look(payload: Payload, context: Context) -> Look:
     return made
 
 
-def changes(payload: Payload, _: list[int], context: Context) -> Answer:
+def changes(payload: Payload, descriptors: list[int], context: Context) -> Answer:
     """`entries`: path, state, old path, whether it is a submodule; at most `limit` of `total`."""
     here = look(payload, context)
-    head, found = here.compare(payload)
+    head, found = here.compare(payload, descriptors)
     if not payload["renames"]:
         listed = [(change, b"") for change in found]
     else:
@@ -158,13 +163,13 @@ def changes(payload: Payload, _: list[int], context: Context) -> Answer:
     return {"entries": entries, "total": len(listed)}, []
 
 
-def make(payload: Payload, _: list[int], context: Context) -> Answer:
+def make(payload: Payload, descriptors: list[int], context: Context) -> Answer:
     """Plan the commit of what differs at or below `paths`; it is kept for what comes next.
 
     `items`: kind and content of all that is new, if that is little and holds still.
     """
     here = look(payload, context)
-    head, found = here.compare(payload)
+    head, found = here.compare(payload, descriptors)
     roots = [path.encode("latin-1") for path in payload["paths"]]
     unwanted = {path.encode("latin-1"): str(reason) for path, reason in payload["unwanted"].items()}
     made = here.make_plan(head, plan.selected(found, roots), unwanted)
