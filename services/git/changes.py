@@ -1,9 +1,11 @@
 """What differs in a worktree, as the cell that looks at it tells. None of that is believed."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from servicekit.disk import DiskFull
 from services.git.command import is_commit_id
 from services.git.errors import OutputTooLarge, TooLarge
 from services.git.within import sound
@@ -12,6 +14,8 @@ from services.git.workspace import Workspace
 EMPTY_TREE: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 """What git knows an empty directory by, also where no such object is."""
 UNSTABLE: Final = "the file changes while it is read"
+_LITTLE: Final = 8 << 20
+"""Bytes that are written for as long as a diff takes, however full the disk is."""
 ATTEMPTS: Final = 3
 """Until a file that changes is left out."""
 
@@ -73,7 +77,8 @@ async def write_tree(
 ) -> Planned:
     """Write the tree of the files at or below `paths`; those that never hold still are left out.
 
-    Raises `TooLarge` for more than `most` bytes of new contents, if that is given.
+    Raises `TooLarge` for more than `most` bytes of new contents, if that is given, and `DiskFull`
+    for more than there is room for: nobody shall fill a disk by looking.
     """
     unwanted: dict[bytes, str] = {}
     attempt = 0
@@ -81,12 +86,20 @@ async def write_tree(
         planned = await plan(workspace, head, paths, unwanted)
         if most and planned.size > most:
             raise TooLarge(f"more than {most} bytes are not committed")
+        _check_room(workspace, planned.size)
         still = await write(workspace, head, folder)
         if not still:
             return planned
         attempt += 1
         if attempt >= ATTEMPTS:
             unwanted |= dict.fromkeys(still, UNSTABLE)
+
+
+def _check_room(workspace: Workspace, size: int) -> None:
+    """That a tenth of the disk is free still, unless it is about little."""
+    found = os.statvfs(workspace.paths.scratch)
+    if size > max(_LITTLE, (found.f_bavail - found.f_blocks // 10) * found.f_frsize):
+        raise DiskFull(f"there is no room for {size} bytes of the worktree to be compared")
 
 
 async def write(workspace: Workspace, head: str, folder: str) -> list[bytes]:

@@ -13,6 +13,8 @@ from services.git.transport import STORE
 from services.git.workspace import Workspace
 
 _FIELDS: Final = ("%H", "%P", "%T", "%an", "%ae", "%at", "%cn", "%ce", "%ct", "%B")
+_BYTES: Final = 48 << 20
+"""Of all commits of a page: no answer may be larger than 64 MiB."""
 _LATEST: Final = 253_402_300_799
 """The end of the year 9999, in seconds since the epoch: no later time can be told."""
 _ORIGIN: Final = "refs/remotes/origin/"
@@ -56,7 +58,7 @@ async def commits(repository: Repository, start: str, *, skip: int = 0, count: i
     form = "%x00".join(_FIELDS)
     options = ["-z", f"--format={form}", f"--skip={skip}", f"--max-count={count}"]
     command = git(Where(git_dir=STORE), "log", options, values=[start])
-    output = await repository.cells.check(repository.cell(), command, limit=256 << 20)
+    output = await repository.cells.check(repository.cell(), command, limit=_BYTES)
     fields = output.decode("utf-8", "replace").split("\0")[:-1]
     each = [iter(fields)] * len(_FIELDS)
     return [_commit(*one) for one in zip(*each, strict=True)]

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import subprocess
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 
 from servicekit.disk import DiskFull
 from servicekit.status import to_status
-from services.git import files, forks, status
+from services.git import diff, files, forks, status
 from services.git.draft import Draft
 from services.git.errors import (
     CellUnavailable,
@@ -259,6 +259,36 @@ async def test_a_removal_that_breaks_off_at_the_end_leaves_no_repository(
         assert left(git) == []
     finally:
         subprocess.run(["umount", "-l", str(layer)], check=True)
+
+
+async def test_a_diff_of_more_than_there_is_room_for_fills_no_disk(
+    git: Parts, source: Path, mode: Mode | None
+) -> None:
+    if os.geteuid() != 0 or mode is not None:
+        pytest.skip("an ordinary user can mount no small disk, and once is enough")
+    root = git.state / "git" / "worktrees"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m,mode=711", "x", str(root)], check=True)
+    try:
+        await git.create(source)
+        record, workspace = await git.ready()
+
+        async def compare() -> int:
+            stream = diff.of_work(workspace, record.base_commit, [], diff.Limits())
+            async with aclosing(stream) as events:
+                return len([event async for event in events])
+
+        write(workspace, "large", os.urandom(6 << 20))
+        assert await compare() == 2
+        write(workspace, "large", os.urandom(48 << 20))
+        with pytest.raises(DiskFull):
+            await compare()
+        (tree_of(workspace) / "large").unlink()
+        assert await compare() == 1
+        leave(workspace)
+        assert await git.worktrees.remove(UID, "acme")
+    finally:
+        await git.cells.__aexit__()
+        subprocess.run(["umount", "-l", str(root)], check=True)
 
 
 async def test_a_full_disk_of_repositories_is_told_as_such(
