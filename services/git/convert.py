@@ -44,8 +44,6 @@ _CHANGES: Final = {
     Change.RENAMED: pb.DiffFile.CHANGE_RENAMED,
     Change.TYPE_CHANGED: pb.DiffFile.CHANGE_TYPE_CHANGED,
 }
-_PATHS: Final = 512 << 10
-"""Bytes: with all else they fit into a command line."""
 _EXITS: Final = {"code": "code", "signal": "signal", "ended_by": "endedBy"}
 
 
@@ -231,11 +229,12 @@ def _execution(message: pb.ProvenanceExecution) -> provenance.Execution:
     )
 
 
-def paths(names: Sequence[str]) -> list[bytes]:
-    """Paths relative to the worktree's root. Raises `InvalidArgument` for others, and too much."""
+def paths(names: Sequence[str], most: int = 0) -> list[bytes]:
+    """Paths relative to the worktree's root. Raises `InvalidArgument` for others, and for more
+    than `most` bytes together, if that is given."""
     encoded = [name.encode() for name in names]
-    if sum(map(len, encoded)) > _PATHS:
-        raise InvalidArgument("paths", f"at most {_PATHS} bytes together: name directories")
+    if most and sum(map(len, encoded)) > most:
+        raise InvalidArgument("paths", f"at most {most} bytes together: name directories")
     for path in encoded:
         if path.startswith(b"/") or b".." in path.split(b"/") or b"\0" in path:
             raise InvalidArgument("paths", "a path is relative to the worktree's root")

@@ -16,6 +16,8 @@ from services.git.status import Change
 from services.git.transport import STORE
 from services.git.workspace import Workspace
 
+PATHS: Final = 512 << 10
+"""Bytes of all paths that are asked for: with all else they fit into a command line."""
 _OPTIONS: Final = ("-z", "--patch-with-raw", "--numstat", "--find-renames")
 _CHUNK: Final = 64 * 1024
 _LIST_TIMEOUT: Final = 120  # Lines are counted before the first patch comes.

@@ -138,7 +138,7 @@ def _lasting(request: pb.CreateCommitRequest) -> pb.CreateCommitRequest:
 async def _diff(
     request: pb.GetDiffRequest, record: Record, workspace: Workspace
 ) -> AsyncGenerator[diff.Event, None]:
-    paths, limits = convert.paths(request.paths), convert.limits(request.limits)
+    paths, limits = convert.paths(request.paths, diff.PATHS), convert.limits(request.limits)
     kinds = pb.DiffRange
     wanted = request.range
     if wanted.kind == kinds.KIND_COMMITS:

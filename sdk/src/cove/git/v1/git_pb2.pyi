@@ -1036,7 +1036,7 @@ class GetDiffRequest(_message.Message):
 
     @_builtins.property
     def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only what is at or below these paths; empty means all."""
+        """Only what is at or below these paths, of 512 KiB together at most; empty means all."""
 
     @_builtins.property
     def limits(self) -> Global___DiffLimits:

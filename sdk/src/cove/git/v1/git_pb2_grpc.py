@@ -221,6 +221,9 @@ class GitServiceServicer(object):
 
         * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
         * NOT_FOUND, ERROR_REASON_REVISION_NOT_FOUND: a revision of the range is not there.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_WORKTREE_TOO_LARGE: more than git gets through.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: new contents are written once more while they
+        are compared, and there is no room for that.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -70,6 +70,9 @@ class GitServiceStub:
 
     * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
     * NOT_FOUND, ERROR_REASON_REVISION_NOT_FOUND: a revision of the range is not there.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_WORKTREE_TOO_LARGE: more than git gets through.
+    * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: new contents are written once more while they
+      are compared, and there is no room for that.
     """
     CreateCommit: _aio.UnaryUnaryMultiCallable[_git_pb2.CreateCommitRequest, _git_pb2.CreateCommitResponse]
     """Commits what GetWorktreeStatus shows, or the part of it below `paths`. The
@@ -342,6 +345,9 @@ class GitServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND, ERROR_REASON_WORKTREE_NOT_FOUND: the uid has none.
         * NOT_FOUND, ERROR_REASON_REVISION_NOT_FOUND: a revision of the range is not there.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_WORKTREE_TOO_LARGE: more than git gets through.
+        * RESOURCE_EXHAUSTED, ERROR_REASON_DISK_FULL: new contents are written once more while they
+          are compared, and there is no room for that.
         """
 
     @_abc_1.abstractmethod
