@@ -119,7 +119,7 @@ async def git(config: Config) -> AsyncIterator[Served]:
         maintenance = asyncio.create_task(Maintenance(records, repositories, disk).run())
         stack.push_async_callback(_ended, maintenance)
         notary = Notary(Signer.load(directory / "signing.key"), records, server.name, server.email)
-        pusher = Pusher(rules, transport, repositories)
+        pusher = Pusher(rules, transport)
         targets = Targets(rules, repositories, origins, pusher)
         merging = Merging(cells)
         parts = Parts(

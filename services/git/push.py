@@ -21,7 +21,6 @@ from services.git.names import check_branch
 from services.git.origins import Caller
 from services.git.record import Record
 from services.git.remote import Remote, Rules
-from services.git.repositories import Repositories
 from services.git.transport import Transport
 from services.git.workspace import Workspace
 
@@ -53,10 +52,9 @@ class Pushed:
 
 
 class Pusher:
-    def __init__(self, rules: Rules, transport: Transport, repositories: Repositories) -> None:
+    def __init__(self, rules: Rules, transport: Transport) -> None:
         self._rules = rules
         self._transport = transport
-        self._repositories = repositories
 
     async def push(
         self, record: Record, workspace: Workspace, target: Target, caller: Caller
@@ -113,11 +111,10 @@ class Pusher:
         return ref
 
     async def _note(self, workspace: Workspace, branch: str, head: str) -> None:
-        """The origin's branch is where we put it: no need to ask."""
-        async with self._repositories.locked(workspace.repository):
-            update = f"update refs/remotes/origin/{branch} {head}"
-            with suppress(DiskFull):  # The next fetch notes it.
-                await workspace.repository.update_refs([update])
+        """The origin's branch is where we put it: no need to ask, nor to wait for who does."""
+        update = f"update refs/remotes/origin/{branch} {head}"
+        with suppress(DiskFull):  # The next fetch notes it.
+            await workspace.repository.update_refs([update])
 
 
 @contextmanager

@@ -267,7 +267,7 @@ async def parts(
         most_commits=most_commits,
     )
     await worktrees.load()
-    committer, pusher = Committer(records, SERVER, disk), Pusher(rules, transport, repositories)
+    committer, pusher = Committer(records, SERVER, disk), Pusher(rules, transport)
     async with cells:
         forks = Forks(worktrees, stacks, cells, disk)
         merging = Merging(cells)

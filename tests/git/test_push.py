@@ -1,5 +1,6 @@
 """Pushing a branch: what is taken, and what is refused."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,18 @@ async def test_push_to_a_repository_of_this_machine(git: Parts, source: Path) ->
     assert owners == {source.stat().st_uid}
     assert not (source / "hook-ran").exists()
     assert (await push(git)).previous == second
+
+
+async def test_a_push_does_not_wait_for_a_fetch_for_another_worktree(
+    git: Parts, source: Path
+) -> None:
+    await git.create(source)
+    commit = await change(git)
+    _, workspace = await git.ready()
+    async with workspace.repository.lock, asyncio.timeout(60):
+        assert (await push(git)).commit == commit
+    refs = await workspace.repository.refs("refs/remotes/origin/work")
+    assert refs == {"refs/remotes/origin/work": commit}
 
 
 async def test_push_to_a_checked_out_branch_is_refused(git: Parts, source: Path) -> None:
