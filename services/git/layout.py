@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from services.git import files, filling, inside, partial
+from services.git.beside import in_thread
 from services.git.cell import Cells
 from services.git.checkouts import Checkouts
 from services.git.errors import WorktreeNotFound
@@ -66,8 +67,10 @@ class Layout:
         paths = self.paths(record)
         paths.outside.mkdir()
         paths.lock.touch(mode=0o600)
-        refs = sorted((await repository.refs("refs/remotes/origin/", "refs/tags/")).items())
-        inside.make(paths.tree, sandbox, record, commit, refs, partial.shallow(repository.path))
+        refs = list((await repository.refs("refs/remotes/origin/", "refs/tags/")).items())
+        shallow = partial.shallow(repository.path)
+        # Of a hundred thousand refs it takes most of a second.
+        await in_thread(inside.make, paths.tree, sandbox, record, commit, refs, shallow)
 
     async def _fill(self, repository: Repository, commit: str, tree: Path) -> None:
         if not commit:
