@@ -8,7 +8,7 @@ from typing import Final
 
 from servicekit.queueing import PROCESSORS, Queue
 from services.git import partial, refs
-from services.git.beside import beside
+from services.git.beside import beside, in_thread
 from services.git.checkouts import Checkouts
 from services.git.command import is_commit_id
 from services.git.kept import Kept
@@ -131,7 +131,10 @@ class Maker:
                 resolved_time=resolved.time,
                 warnings=warnings,
             )
-            return await self._records.keep(ready)
+            # Lost to a power loss it would be made again: one sync, of both, is enough.
+            await self._records.keep(ready, durable=False)
+            await in_thread(self._records.sync, record.uid, new=True)
+            return ready
 
     async def kept(self, wanted: Wanted, tenant: str) -> Kept | None:
         """What is kept of it, if what is wanted is among that: nobody need be asked for it."""
