@@ -350,7 +350,7 @@ async def test_what_waits_for_a_worktree_that_is_removed_is_told_and_makes_nothi
     assert not list((git.state / "git" / "worktrees").iterdir())
 
 
-@pytest.mark.parametrize("copy_live", [False, True])
+@pytest.mark.parametrize("copy_live", [False, pytest.param(True, marks=pytest.mark.long)])
 async def test_a_fork_of_what_is_just_removed_is_whole_or_none(
     copy_live: bool, git: Parts, source: Path
 ) -> None:
