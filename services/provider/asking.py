@@ -17,6 +17,9 @@ from services.provider.driver import Driver
 
 _PATIENCE: Final = 1.0
 """Seconds that a driver has. What it tells later is for who asks then."""
+_FIRST: Final = 25.0
+"""The same for those who have never told, counted from when the first was asked: what they stand on
+may have to be loaded, or started."""
 _FRESH: Final = 15.0
 """Seconds for which what it told is gone by meanwhile."""
 _REMEDY: Final = "what it stands on does not answer: see whether that is well, or start it again"
@@ -28,6 +31,7 @@ class Asking:
     def __init__(self, drivers: Mapping[str, Driver], default: str) -> None:
         self._drivers = drivers
         self._default = default
+        self._begun = 0.0
         self._told: dict[str, tuple[float, Capabilities]] = {}
         self._asking: dict[str, asyncio.Task[Capabilities]] = {}
 
@@ -37,8 +41,12 @@ class Asking:
         The default one is waited for until it has told once. Raises what it raises.
         """
         asked = {name: self._ask(name) for name in sorted(self._drivers)}
+        self._begun = self._begun or time.monotonic()
         if self._default not in self._told:
             await asyncio.shield(asked[self._default])
+        untold = [task for name, task in asked.items() if name not in self._told]
+        if untold and (left := self._begun + _FIRST - time.monotonic()) > 0:
+            await asyncio.wait(untold, timeout=left)
         await asyncio.wait(asked.values(), timeout=_PATIENCE)
         return {name: self._found(name, task) for name, task in asked.items()}
 

@@ -33,10 +33,11 @@ async def beside(node: Node, engine: Path) -> AsyncIterator[Suite]:
         yield suite
 
 
+@pytest.mark.long
 async def test_a_node_answers_while_an_engine_does_not(node: Node, silent: Path) -> None:
     async with beside(node, silent) as suite:
         for _ in range(2):
-            asked = suite.stub.GetCapabilities(pb.GetCapabilitiesRequest(), timeout=25)
+            asked = suite.stub.GetCapabilities(pb.GetCapabilitiesRequest(), timeout=29)
             told = {each.driver: each for each in (await asked).drivers}
             assert told["local"].remedy == ""
             assert "does not answer" in told["docker"].remedy
