@@ -47,6 +47,20 @@ async def test_it_is_run_once_for_all_who_name_the_same(stage: Stage) -> None:
         await stage.release(each)
 
 
+async def test_what_came_of_a_setup_is_no_image_for_others(stage: Stage) -> None:
+    """Its name can be worked out by who knows the setup, and found by a part of its digest."""
+    box = await stage.active(setup=["echo secret > /etc/fetched"])
+    identity = stage.docker.inspect(box.uid)["Image"]
+    lines = stage.docker.run("images", "--no-trunc", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}")
+    name = next(line.split()[1] for line in lines.splitlines() if line.startswith(identity))
+    assert name.startswith("cove-setup:")
+    for each in (name, identity, identity.removeprefix("sha256:")[:12]):
+        async with failing() as told:
+            await stage.provision(image=each)
+        assert told.reason == "IMAGE_UNAVAILABLE"
+    await stage.release(box)
+
+
 async def test_it_is_run_on_the_image_and_with_nothing_that_it_does_not_need(stage: Stage) -> None:
     look = "grep -E '^(CapBnd|NoNewPrivs|Seccomp):' /proc/self/status; grep -c : /proc/net/dev"
     box = await stage.active(setup=[f"({look}; ls -A /sys/class/net) > /etc/seen"])

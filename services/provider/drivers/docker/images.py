@@ -14,6 +14,7 @@ from typing import Any, Final
 from agent import SANDBOX_UID, installing
 from servicekit.errors import InvalidArgument
 from services.provider.drivers.docker.engine import Engine, EngineError
+from services.provider.drivers.docker.labels import Labels
 from services.provider.drivers.making import BUILD
 from services.provider.errors import ImageUnavailable
 
@@ -78,6 +79,9 @@ class Images:
             if not error.absent:
                 raise _unavailable(name, error) from error
             found = await self._fetched(name)
+        if Labels.of_any_setup((found.get("Config") or {}).get("Labels") or {}):
+            # It is of the tenant for whom it was made, whoever knows its name, or a part of it.
+            raise _unavailable(name, EngineError(404, "no such image"))
         machine = _MACHINES.get(str(found["Architecture"]), str(found["Architecture"]))
         if machine != platform.machine() or found["Os"] != "linux":
             raise ImageUnavailable(

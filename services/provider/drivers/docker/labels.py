@@ -57,6 +57,11 @@ class Labels:
         ours = (labels.get(_STATE), labels.get(_VERSION)) == (self._state, _SCHEMA)
         return uid if ours and valid_uid(uid) else ""
 
+    @staticmethod
+    def of_any_setup(labels: Mapping[str, str]) -> bool:
+        """Whether an image came of a setup, of whatever state directory."""
+        return bool(labels.get(_SETUP))
+
     def of_setup(self, key: str) -> dict[str, str]:
         """Of an image after a setup, and of the container that becomes one."""
         return {_SETUP: key, _STATE: self._state, _VERSION: _SCHEMA}
