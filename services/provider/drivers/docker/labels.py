@@ -63,11 +63,12 @@ class Labels:
         return bool(labels.get(_SETUP))
 
     def of_setup(self, key: str) -> dict[str, str]:
-        """Of an image after a setup, and of the container that becomes one."""
-        return {_SETUP: key, _STATE: self._state, _VERSION: _SCHEMA}
+        """Of an image after a setup, and of the container that becomes one. What the image that it
+        begins with says is overruled: it would be taken for an environment."""
+        return {_SETUP: key, _UID: "", _STATE: self._state, _VERSION: _SCHEMA}
 
     def setup(self, labels: Mapping[str, str]) -> str:
         """The setup that labels are of; empty where they are not ours, or of an environment, which
         has those of its image, too."""
         ours = (labels.get(_STATE), labels.get(_VERSION)) == (self._state, _SCHEMA)
-        return labels.get(_SETUP, "") if ours and _UID not in labels else ""
+        return labels.get(_SETUP, "") if ours and not labels.get(_UID) else ""
