@@ -15,7 +15,7 @@ from servicekit import calls
 from services.provider.capabilities import Capabilities, Isolation, Method
 from services.provider.driver import Driver
 
-_PATIENCE: Final = 1.0
+_PATIENCE: Final = 0.5
 """Seconds that a driver has. What it tells later is for who asks then."""
 _FIRST: Final = 25.0
 """The same for those who have never told, counted from when the first was asked: what they stand on

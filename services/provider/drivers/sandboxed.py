@@ -34,6 +34,7 @@ from services.provider.drivers.networks import Networks
 from services.provider.drivers.own import GENERATION, Own
 from services.provider.drivers.places import Places as WorktreePlaces
 from services.provider.drivers.records import Record, Records, completed
+from services.provider.drivers.seeing import Seeing
 from services.provider.drivers.tenants import Disk as TenantDisk
 from services.provider.drivers.tenants import Places
 from services.provider.drivers.ways_out import WaysOut
@@ -67,6 +68,7 @@ class SandboxDriver:
         unclaimed: bool = True,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """`unclaimed`: whether what has no record, and no sandbox, counts as ours."""
         self._places = WorktreePlaces(state)
         self._maker = maker
         self.name: Final = maker.name
@@ -77,11 +79,10 @@ class SandboxDriver:
         self._ways_out = ways_out
         self._on_start = on_start
         self._networks = Networks(ways_out)
-        self._unclaimed = unclaimed
-        """Whether what has no record, and no sandbox, counts as ours."""
         self._now = now
         self._records = Records(state / "provider" / "environments")
         self._own = Own(self.name, self._records)
+        self._seeing = Seeing(maker, self._records, self._own, unclaimed=unclaimed)
         self._tenants = Places()
         self._starts = Queue("starts", _STARTS, _WAITING)
         self._used = TenantDisk(state, self._records)
@@ -147,14 +148,14 @@ class SandboxDriver:
             limit = calls.current().limits.active_environments
             # Who waits for a place holds no connection: the launcher serves not many at once.
             async with (
-                self._starts.place(),
-                self._maker.connected() as launcher,
                 self._tenants.place(
                     record,
                     limit,
-                    partial(self._running, launcher, record.tenant),
-                    partial(stopping.end_one, launcher, facts.sandbox_uid),
+                    partial(self._seeing.running, record.tenant),
+                    partial(self._seeing.end_one, facts.sandbox_uid),
                 ),
+                self._starts.place(),
+                self._maker.connected() as launcher,
             ):
                 began = time.monotonic()
                 with tracing.span("sandbox start", uid=uid, driver=self.name):
@@ -254,48 +255,16 @@ class SandboxDriver:
         return killed or removed
 
     async def list(self) -> tuple[Observation, ...]:
-        async with self._maker.connected() as launcher:
-            running = {status.uid: status for status in await launcher.list()}
-            node = (await launcher.facts()).node
-
-        def observed() -> tuple[Observation, ...]:
-            uids = sorted({*self._records.uids(), *(uid for uid in running if len(uid) == 16)})
-            records = ((uid, self._records.read(uid)) for uid in uids)
-            return tuple(
-                self._own.observe(uid, record, running.get(uid), node)
-                for uid, record in records
-                if (
-                    uid in running or self._unclaimed
-                    if record is None
-                    else self._own.is_ours(record)
-                )
-            )
-
-        return await asyncio.to_thread(observed)
+        return await self._seeing.everything()
 
     async def usage(self, tenant: str) -> Usage:
-        async with self._maker.connected() as launcher:
-            active = await self._running(launcher, tenant)
+        active = await self._seeing.running(tenant)
         found = await self._used.measure(tenant)
         return Usage(active=len(active), disk_bytes=found.bytes, disk_time=found.time)
 
     async def admit(self, tenant: str, disk_bytes: int) -> None:
         if disk_bytes:
             await self._used.admit(tenant, disk_bytes)
-
-    async def _running(self, launcher: Sandboxes, tenant: str) -> set[str]:
-        """Those of a tenant that have a sandbox."""
-        uids = [each.uid for each in await launcher.list()]
-
-        def ours() -> set[str]:
-            records = map(self._records.read, uids)
-            return {
-                each.uid
-                for each in records
-                if each and each.tenant == tenant and self._own.is_ours(each)
-            }
-
-        return await asyncio.to_thread(ours)
 
     async def _checked(self, spec: Spec, facts: Facts) -> Spec:
         """With defaults. Raises InvalidArgument, CapabilityMissing."""

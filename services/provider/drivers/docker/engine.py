@@ -6,7 +6,7 @@ import json
 import re
 import tarfile
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 import aiohttp
 from aiodocker import Docker, DockerError
 
-_TIMEOUT: Final = 60.0
+_USUAL: Final = aiohttp.ClientTimeout(total=60.0)
 _NOBODY: Final = 900
 """The status that the client gives to what never reached an engine."""
 _HEADERS: Final = 64 << 10
@@ -78,8 +78,7 @@ class Engine:
     @asynccontextmanager
     async def open(cls, socket: Path) -> AsyncIterator[Self]:
         """Needs nobody to be there yet."""
-        timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
-        async with Docker(f"unix://{socket}", timeout=timeout) as docker:
+        async with Docker(f"unix://{socket}", timeout=_USUAL) as docker:
             yield cls(docker)
 
     async def facts(self) -> Facts:
@@ -110,10 +109,15 @@ class Engine:
 
     async def pull(self, name: str, told: Callable[[Mapping[str, Any]], None]) -> None:
         """Fetch an image from its registry; `told` hears of the progress."""
-        pulling: Any = self._docker.images.pull(name, stream=True, timeout=None)
-        async with _told(), aclosing(pulling):
-            async for each in pulling:
-                told(each)
+        _, _, last = name.rpartition("/")
+        params = {"fromImage": name} | ({} if ":" in last or "@" in last else {"tag": "latest"})
+        # Its own `pull` leaves the connection open when it is broken off.
+        async with self._answer("images/create", "POST", params, aiohttp.ClientTimeout()) as answer:
+            async for line in answer.content:
+                said = json.loads(line)
+                if problem := said.get("error"):
+                    raise EngineError(502, str(problem))
+                told(said)
 
     async def create(self, name: str, config: Mapping[str, Any]) -> str:
         """The identity of a new container."""
@@ -126,13 +130,8 @@ class Engine:
         url = f"containers/{container}/archive"
         try:
             # Its own `get_archive` takes all of a file into memory, which may be of any size.
-            async with (
-                _told(),
-                self._docker._query(url, params={"path": path}) as answer,  # noqa: SLF001
-                answer,
-            ):
+            async with self._answer(url, "GET", {"path": path}) as answer:
                 data = await _beginning(answer.content, _HEADERS + most)
-                answer.close()  # However much there is left.
         except EngineError as error:
             if error.absent:
                 return b""
@@ -236,6 +235,20 @@ class Engine:
         """One that is not there is no error."""
         async with _told(404):
             await (await self._volumes.get(name)).delete()
+
+    @asynccontextmanager
+    async def _answer(
+        self,
+        path: str,
+        method: str,
+        params: Mapping[str, str],
+        timeout: aiohttp.ClientTimeout = _USUAL,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer that is read as it comes; what is left of it after the block is not."""
+        query = self._docker._query(path, method, params=dict(params), timeout=timeout)  # noqa: SLF001
+        async with _told(), query as answer:
+            with closing(answer):
+                yield answer
 
 
 @asynccontextmanager
