@@ -13,6 +13,7 @@ from services.provider.drivers.dagger.driver import DaggerDriver
 from services.provider.drivers.local import Launched
 from services.provider.drivers.making import Maker, OnStart, unheard
 from services.provider.drivers.sandboxed import SandboxDriver
+from services.provider.drivers.tenants import Places
 from services.provider.drivers.ways_out import WaysOut
 
 _log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ async def offered(
 
     What they stand on may come later, and come back. Raises StartError.
     """
-    disk = DiskGuard(config.state, config.disk_limit)
+    disk, tenants = DiskGuard(config.state, config.disk_limit), Places()
     async with AsyncExitStack() as stack:
         drivers: list[Driver] = []
         for name in config.drivers:
@@ -37,6 +38,7 @@ async def offered(
                         config.runtime,
                         disk,
                         idle_timeout=config.idle_timeout,
+                        tenants=tenants,
                         network=config.dagger_network,
                     )
                 )
@@ -50,6 +52,7 @@ async def offered(
                     idle_timeout=config.idle_timeout,
                     processes=config.processes,
                     ways_out=ways_out,
+                    tenants=tenants,
                     on_start=on_start,
                     unclaimed=name == config.drivers[0],
                 )

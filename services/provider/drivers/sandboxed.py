@@ -64,6 +64,7 @@ class SandboxDriver:
         idle_timeout: timedelta,
         processes: int,
         ways_out: WaysOut,
+        tenants: Places,
         on_start: OnStart = unheard,
         unclaimed: bool = True,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -83,7 +84,8 @@ class SandboxDriver:
         self._records = Records(state / "provider" / "environments")
         self._own = Own(self.name, self._records)
         self._seeing = Seeing(maker, self._records, self._own, unclaimed=unclaimed)
-        self._tenants = Places()
+        self._tenants = tenants
+        tenants.share(self.name, self._seeing.running)
         self._starts = Queue("starts", _STARTS, _WAITING)
         self._used = TenantDisk(state, self._records)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -149,10 +151,7 @@ class SandboxDriver:
             # Who waits for a place holds no connection: the launcher serves not many at once.
             async with (
                 self._tenants.place(
-                    record,
-                    limit,
-                    partial(self._seeing.running, record.tenant),
-                    partial(self._seeing.end_one, facts.sandbox_uid),
+                    self.name, record, limit, partial(self._seeing.end_one, facts.sandbox_uid)
                 ),
                 self._starts.place(),
                 self._maker.connected() as launcher,

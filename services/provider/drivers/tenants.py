@@ -6,13 +6,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 from weakref import WeakValueDictionary
 
+from servicekit.errors import Unavailable
 from servicekit.quota import QuotaExceeded
 from servicekit.taken import taken
 from services.provider.drivers.records import Record, Records
 
+Running: TypeAlias = Callable[[str], Awaitable[Collection[str]]]
+"""Tells the uids of a tenant that have a sandbox."""
+
+_PATIENCE: Final = 5.0
+"""Seconds in which another driver must have told what it has."""
 _RETRY: Final = timedelta(seconds=5)
 _FRESH: Final = 60.0
 """Seconds for which a measure of the disk is gone by; longer where it takes long."""
@@ -35,29 +41,35 @@ class Measure(NamedTuple):
 
 
 class Places:
-    """Sandboxes that run, or are being started. A bound is exact: all are started here."""
+    """Sandboxes that run, or are being started, of all drivers of a node. A bound is exact: all
+    are started here."""
 
     def __init__(self) -> None:
         self._starting: set[tuple[str, str]] = set()
+        self._running: dict[str, Running] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def share(self, driver: str, running: Running) -> None:
+        """From now on count those of a driver, too; `running` tells those of a tenant."""
+        self._running[driver] = running
 
     @asynccontextmanager
     async def place(
         self,
+        driver: str,
         record: Record,
         limit: int,
-        running: Callable[[], Awaitable[Collection[str]]],
         end_idle: Callable[[Collection[str]], Awaitable[bool]],
     ) -> AsyncIterator[None]:
         """Count one that is being started in the block. A limit of 0 is none.
 
-        `running` tells those of the tenant that run; `end_idle` ends one of those given in
-        which nothing runs, and says whether there was one. Raises `QuotaExceeded`.
+        `end_idle` ends one of those of the driver that are given in which nothing runs, and says
+        whether there was one. Raises `QuotaExceeded`.
         """
         tenant, uid = record.tenant, record.uid
         if limit:
             async with self._locks.setdefault(tenant, asyncio.Lock()):
-                await self._admit(tenant, uid, limit, running, end_idle)
+                await self._admit(driver, tenant, uid, limit, end_idle)
                 self._starting.add((tenant, uid))
         self._starting.add((tenant, uid))  # Also where there is no limit yet.
         try:
@@ -67,21 +79,40 @@ class Places:
 
     async def _admit(
         self,
+        driver: str,
         tenant: str,
         uid: str,
         limit: int,
-        running: Callable[[], Awaitable[Collection[str]]],
         end_idle: Callable[[Collection[str]], Awaitable[bool]],
     ) -> None:
         # One that is started meanwhile is in one of the three.
-        active = self._of(tenant).union(await running(), self._of(tenant))
+        before = self._of(tenant)
+        own, others = await asyncio.gather(
+            self._running[driver](tenant), self._of_others(driver, tenant)
+        )
+        active = before.union(own, others, self._of(tenant))
         if uid in active or len(active) < limit:
             return
-        idle = active - self._of(tenant)
+        idle = set(own) - self._of(tenant)
         if len(active) > limit or not idle or not await end_idle(sorted(idle)):
             raise QuotaExceeded(
                 tenant, "active_environments", limit, len(active), retry_after=_RETRY
             )
+
+    async def _of_others(self, driver: str, tenant: str) -> set[str]:
+        counts = [
+            self._told(each, tenant) for name, each in self._running.items() if name != driver
+        ]
+        return set[str]().union(*await asyncio.gather(*counts))
+
+    @staticmethod
+    async def _told(running: Running, tenant: str) -> Collection[str]:
+        """What a driver has that does not answer is left out: it can start none either."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await running(tenant)
+        except (Unavailable, TimeoutError):
+            return ()
 
     def _of(self, tenant: str) -> set[str]:
         return {uid for of, uid in self._starting if of == tenant}

@@ -54,6 +54,7 @@ class DaggerDriver:
         disk: DiskGuard,
         *,
         idle_timeout: timedelta,
+        tenants: Places,
         network: str = "",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -65,7 +66,8 @@ class DaggerDriver:
         self._now = now
         self._records = Records(state / "provider" / "environments")
         self._beside = Beside(runtime / "launcher", self._worktrees, self._records, idle_timeout)
-        self._tenants = Places()
+        self._tenants = tenants
+        tenants.share(self.name, self._bound)
         self._used = TenantDisk(state, self._records)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -143,9 +145,7 @@ class DaggerDriver:
                 raise EnvironmentStopped("the environment is stopped", uid=uid)
             await self._standin.ask("check", BUILD, uid=uid, handle=handle.decode())
             limit = calls.current().limits.active_environments
-            async with self._tenants.place(
-                record, limit, lambda: self._bound(record.tenant), self._end_one
-            ):
+            async with self._tenants.place(self.name, record, limit, self._end_one):
                 await self._beside.start(record)
                 idle = self._idle_timeout.total_seconds()
                 bound = await self._standin.ask("bind", uid=uid, idle=idle)
