@@ -88,6 +88,7 @@ class Server:
             if not found.leaving:
                 return {"started": False}
             await found.closed.wait()
+            self._forget(found)
         self._environments[uid] = Environment(
             uid,
             self._runtime / "a" / uid,
@@ -131,8 +132,11 @@ class Server:
     async def _end(self, found: Environment) -> None:
         """Returns when nothing of it runs. Until then it is known, so that nobody begins anew."""
         await found.close()
-        if self._environments.get(found.uid) is found:
-            del self._environments[found.uid]
+        self._forget(found)
+
+    def _forget(self, ended: Environment) -> None:
+        if self._environments.get(ended.uid) is ended:
+            del self._environments[ended.uid]
 
     def _receive(self, client: Connection) -> None:
         for _, number, payload, descriptors in client.receive():

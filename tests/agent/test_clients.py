@@ -131,6 +131,23 @@ async def test_a_start_that_comes_while_it_leaves_runs_nothing(tmp_path: Path) -
         await server.close()
 
 
+async def test_who_binds_what_ends_with_the_stand_in_stops_nothing(tmp_path: Path) -> None:
+    runner = _Slow()
+    server = Server("double", tmp_path, runner, {})
+    bench = _Bench(tmp_path, runner)
+    await bench.ask("bind", uid=UID)
+    await bench.start("one", "sleep", "600")
+    closing = asyncio.create_task(server.close())
+    await runner.ending.wait()
+    # As if it had come before: no more are taken.
+    binding = asyncio.create_task(server._bind({"uid": UID}))  # noqa: SLF001
+    await asyncio.sleep(0)
+    runner.end.set()
+    await closing
+    assert await binding == {"started": True}
+    await server.close()
+
+
 async def test_two_who_end_it_by_force_at_once_are_both_answered(bench: _Bench) -> None:
     await bench.start("one", "sleep", "600")
     asked = [bench.ask("leave", uid=UID, force=True) for _ in range(2)]
