@@ -1,5 +1,6 @@
 """Asks the stand-in of a driver, and tells what it refuses."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, Final
 
 from agent.standin.client import PeerGone, PeerTooOld, StandinClient, StandinError
 from servicekit.errors import ServiceError, Unavailable
+from services.provider.drivers.making import BUILD
 from services.provider.errors import (
     BuildFailed,
     HandleInvalid,
@@ -16,6 +18,10 @@ from services.provider.errors import (
 )
 
 _PAGE: Final = 500
+_LONG: Final = 40
+_SHORT: Final = 20
+"""Requests at once, of those that may take long and of all others. It has 64 connections, and sends
+away who comes then."""
 
 
 class Standins:
@@ -23,10 +29,13 @@ class Standins:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._long = asyncio.Semaphore(_LONG)
+        self._short = asyncio.Semaphore(_SHORT)
 
     async def ask(self, verb: str, timeout: float = 30.0, **arguments: Any) -> dict[str, Any]:
         """Its answer. Raises Unavailable, HandleInvalid, HandleStale, BuildFailed and the like."""
-        async with self._connected() as standin:
+        places = self._long if timeout >= BUILD else self._short
+        async with places, self._connected() as standin:
             try:
                 return await standin.ask(verb, timeout, **arguments)
             except StandinError as error:
