@@ -275,9 +275,9 @@ async def _beginning(content: aiohttp.StreamReader, most: int) -> bytes:
 def _first_file(data: bytes, most: int) -> bytes:
     """What the beginning of a tar has of the first file in it, where that is one."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
             first = archive.next()
-    except tarfile.TarError:
+    except (tarfile.TarError, ValueError):  # Marks of a file are words of whoever made the image.
         return b""
     if first is None or not first.isreg():
         return b""
