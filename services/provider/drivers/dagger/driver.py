@@ -140,24 +140,21 @@ class DaggerDriver:
     async def activate(self, handle: bytes) -> bool:
         uid = self._uid(handle)
         async with self._lock(uid):
-            record = self._record(uid)
-            if record.stopped:
+            if (record := self._record(uid)).stopped:
                 raise EnvironmentStopped("the environment is stopped", uid=uid)
             await self._standin.ask("check", BUILD, uid=uid, handle=handle.decode())
             limit = calls.current().limits.active_environments
             async with self._tenants.place(self.name, record, limit, self._end_one):
                 await self._beside.start(record)
                 idle = self._idle_timeout.total_seconds()
-                bound = await self._standin.ask("bind", uid=uid, idle=idle)
-                if bound["started"]:
-                    # What was still leaving may have ended the one that is beside, too.
+                started = bool((await self._standin.ask("bind", uid=uid, idle=idle))["started"])
+                if started:  # What was still leaving may have ended the one that is beside, too.
                     await self._beside.start(record)
-                return bool(bound["started"])
+                return started
 
     async def inspect(self, handle: bytes) -> Observation:
         uid = self._uid(handle)
-        record = self._record(uid)
-        row = await self._standin.ask("look", uid=uid)
+        record, row = self._record(uid), await self._standin.ask("look", uid=uid)
         return self._observe(uid, record, row, active=uid in await self._bound())
 
     async def suspend(self, handle: bytes, duration: timedelta, *, end_idle: bool) -> bool:  # noqa: ARG002
@@ -206,8 +203,7 @@ class DaggerDriver:
                 return True, 0
             if network.rules:
                 raise missing("an engine does not keep to a list of hosts", "allow_list")
-            record = replace(record, network_revision=revision)
-            await asyncio.to_thread(self._records.write, record)
+            await asyncio.to_thread(self._records.write, replace(record, network_revision=revision))
             return False, 0
 
     def has(self, uid: str) -> bool:
@@ -241,10 +237,9 @@ class DaggerDriver:
         bound = await self._bound()
 
         def observed() -> tuple[Observation, ...]:
-            uids = [uid for uid in self._records.uids() if self.has(uid)]
             return tuple(
                 self._observe(uid, self._records.read(uid), rows.get(uid, {}), active=uid in bound)
-                for uid in sorted({*uids, *rows})
+                for uid in sorted({*filter(self.has, self._records.uids()), *rows})
             )
 
         return await asyncio.to_thread(observed)
@@ -288,9 +283,8 @@ class DaggerDriver:
         return {each.uid for each in records if each and each.tenant == tenant}
 
     async def _end_one(self, uids: Collection[str]) -> bool:
-        for uid in uids:
-            if self._lock(uid).locked():
-                continue  # Somebody is at it, and may wait for us.
+        # Whoever is at another one may wait for us.
+        for uid in (each for each in uids if not self._lock(each).locked()):
             async with self._lock(uid):
                 if await self._ended(uid):
                     return True
