@@ -20,7 +20,10 @@ def own_node(request: pytest.FixtureRequest) -> Iterator[nodes.Node]:
     yield from nodes.make(request.param)
 
 
-_OF_ROOT = ("test_following", "test_freezing", "test_overlay", "test_execution", "test_fuzz")
+_OF_ROOT = (
+    *("test_following", "test_freezing", "test_overlay", "test_execution", "test_fuzz"),
+    "test_exhausted",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
