@@ -8,8 +8,10 @@ from time import perf_counter
 from typing import Final, TypeAlias
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
-from servicekit import disk
+from servicekit import disk, queueing
 from servicekit.config import ServerConfig
 from servicekit.release import release
 
@@ -21,7 +23,7 @@ BUCKETS: Final = (
 
 
 def add_common(registry: CollectorRegistry, config: ServerConfig) -> None:
-    """Which build it is, what the process uses, and how full the disk of the state is."""
+    """Which build it is, what the process uses, how full the disk is, and who waits in queues."""
     build = Gauge("cove_build_info", "1; which build.", ["service", "version"], registry=registry)
     build.labels(config.service, release()).set(1)
     ProcessCollector(registry=registry)
@@ -31,6 +33,15 @@ def add_common(registry: CollectorRegistry, config: ServerConfig) -> None:
         "Used share of the disk of the state directory, 0 to 1.",
         partial(disk.used, config.state),
     )
+    registry.register(_Queues())
+
+
+class _Queues(Collector):
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        told = GaugeMetricFamily("cove_queue_waiting", "Calls that wait.", labels=["queue"])
+        for name, waiting in queueing.waiting().items():
+            told.add_metric([name], waiting)
+        yield told
 
 
 def gauge(registry: CollectorRegistry, name: str, text: str, value: Callable[[], float]) -> None:

@@ -8,10 +8,12 @@ import asyncio
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Final
+from weakref import WeakSet
 
 from servicekit import calls
 from servicekit.rates import SOON, Overloaded
@@ -19,6 +21,17 @@ from servicekit.rates import SOON, Overloaded
 _WEIGHT: Final = 0.2
 _LONGEST: Final = timedelta(seconds=30)
 PROCESSORS: Final = len(os.sched_getaffinity(0))
+
+
+_queues: "Final[WeakSet[Queue]]" = WeakSet()
+
+
+def waiting() -> Counter[str]:
+    """How many wait in the queues of this process, by the names of these."""
+    found: Counter[str] = Counter()
+    for each in _queues:
+        found[each.name] += each.waiting
+    return found
 
 
 class Queue:
@@ -36,12 +49,13 @@ class Queue:
         *,
         longest: float | None = None,
     ) -> None:
-        self._name = name
+        self.name = name
         self._slots = slots
         self._most = most
         self._clock = clock
         self._longest = longest
         self._free = asyncio.Semaphore(slots)
+        _queues.add(self)
         self._usual = 0.0
         """Seconds that one takes, as of late."""
         self.waiting = 0
@@ -86,6 +100,6 @@ class Queue:
             raise Overloaded(
                 "this could not be done in time" if late else "too many wait for this",
                 retry_after=max(SOON, min(_LONGEST, timedelta(seconds=expected))),
-                queue=self._name,
+                queue=self.name,
                 waiting=str(self.waiting),
             )

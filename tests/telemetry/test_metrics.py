@@ -31,7 +31,7 @@ PROMETHEUS: Final = frozenset({"job", "instance", "service"})
 """Labels that a target has in prometheus.yml."""
 BOUNDED: Final = {
     *("service", "version", "method", "code", "reason", "state", "driver", "command"),
-    *("tool", "node", "le"),
+    *("tool", "node", "le", "queue"),
 }
 """Every label that there is: none of what a caller makes up."""
 
@@ -91,6 +91,8 @@ async def test_each_service_tells_of_its_calls_and_its_own_work(
     assert value(executor, "cove_executions_ended_total", reason="code") >= 1
     assert value(scraped["provider"], "cove_sandbox_start_seconds_count", driver="local") >= 1
     assert value(scraped["git"], "cove_git_seconds_count") >= 1
+    for name, queues in {"git": 2, "provider": 1, "executor": 1}.items():
+        assert len(scraped[name]["cove_queue_waiting"]) == queues
     registry = scraped["registry"]
     assert value(registry, "cove_registry_commit_writes_count") >= 1
     assert value(registry, "cove_registry_writes_total") >= 4
