@@ -122,6 +122,7 @@ async def test_a_note_that_is_nonsense_is_left(node: Node) -> None:
     assert left == {"x", "y", "cove-00000000", group_name(node.runtime)}
 
 
+@pytest.mark.long
 async def test_any_part_of_a_processor_can_be_a_limit(node: Node) -> None:
     """One that is too small for the kernel, and one that is more than a group above has."""
     async with node.launcher() as launcher:

@@ -59,6 +59,7 @@ async def test_an_update_that_does_not_come_into_force_in_time_fails(stage: Stag
         assert failed.operation == NONE
 
 
+@pytest.mark.long
 async def test_what_is_broken_off_says_after_how_long(stage: Stage) -> None:
     """In seconds, however many they are: of a day it said 0."""
     async with stage.gateway(create_limit=timedelta(milliseconds=500)) as gateway:
