@@ -25,6 +25,8 @@ from services.git.wanted import WARNINGS, Wanted
 _MAKINGS: Final = 4 * PROCESSORS
 """Worktrees that are made at once; most of it is waiting for remotes."""
 _WAITING: Final = 512
+_LONGEST: Final = 2.0
+"""Seconds. Who waits for longer, for a remote or for the same repository, goes on beside others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Maker:
         self._local = local
         self._clock = clock
         self._phases: dict[str, Phase] = {}
-        self._makings = Queue("worktrees", _MAKINGS, _WAITING)
+        self._makings = Queue("worktrees", _MAKINGS, _WAITING, longest=_LONGEST)
 
     def phase(self, uid: str) -> Phase:
         """How far a worktree is that is being made."""

@@ -3,10 +3,12 @@
 import asyncio
 import hashlib
 from dataclasses import replace
+from itertools import islice, product
 from pathlib import Path
 
 import pytest
 
+from servicekit.queueing import PROCESSORS
 from services.git import status
 from services.git.errors import (
     BranchExists,
@@ -25,6 +27,7 @@ from tests.git.parts import (
     Parts,
     add_commit,
     both_modes,
+    make_source,
     run_git,
     tree_of,
 )
@@ -247,3 +250,22 @@ async def test_progress_can_be_read_while_it_clones(git: Parts, source: Path) ->
     assert {"asking the remote", "checking out"} <= phases
     assert any("objects" in phase for phase in phases)
     assert git.worktrees.phase(UID).name == ""
+
+
+async def test_a_repository_that_hangs_leaves_all_others_to_be_made(
+    git: Parts, source: Path, tmp_path: Path
+) -> None:
+    """As one that is fetched for minutes, and of which many ask for a worktree meanwhile."""
+    await git.create(source)
+    _, workspace = await git.ready()
+    other = make_source(tmp_path / "other")
+    pairs = islice(product("cdefghijklmnopqrstuvwxyz", repeat=2), 4 * PROCESSORS + 1)
+    uids = ["".join(pair) + "a" * 14 for pair in pairs]
+    async with workspace.repository.lock:
+        waiting = [asyncio.create_task(git.create(source, each, branch=each)) for each in uids]
+        async with asyncio.timeout(60):
+            while not git.worktrees.phase(uids[-1]).name:  # noqa: ASYNC110 # Nobody tells us.
+                await asyncio.sleep(0.01)
+            assert (await git.create(other, OTHER)).state is State.READY
+        assert not any(each.done() for each in waiting)
+    await asyncio.gather(*waiting)
