@@ -13,6 +13,7 @@ from engines.dagger.pool import Engines
 from engines.dagger.settings import Settings
 from tests.drivers.dagger_double.process import DoubleEngine, executable
 from tests.drivers.dagger_support import bench
+from tests.support.suite import children, command_line
 
 UID = "aaaaaaaaaaaaaaaa"
 
@@ -166,13 +167,5 @@ def test_only_a_failed_command_has_a_type_of_its_own() -> None:
 
 def _children() -> list[int]:
     """Of this process, those of the doubled CLI."""
-    found = []
-    for task in Path("/proc/self/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            try:
-                command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            except FileNotFoundError:
-                continue
-            if b"['session']()" in command:
-                found.append(int(pid))
-    return found
+    own = children(os.getpid())
+    return [pid for pid in own if "['session']()" in " ".join(command_line(pid))]

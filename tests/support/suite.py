@@ -218,7 +218,8 @@ def children(pid: int) -> list[int]:
     found: list[int] = []
     with suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
-            found += map(int, (thread / "children").read_text().split())
+            with suppress(OSError):  # This one of its threads has just ended.
+                found += map(int, (thread / "children").read_text().split())
     return found
 
 
