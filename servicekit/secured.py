@@ -9,7 +9,6 @@ import asyncio
 import errno
 import logging
 import shutil
-import socket
 import ssl
 import tempfile
 from collections.abc import AsyncIterator
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from servicekit.config import ConfigError
-from servicekit.sockets import AddressError
+from servicekit.sockets import AddressError, deserted
 from servicekit.tls import Certificates, Pem, client_context, uris
 
 _log = logging.getLogger(__name__)
@@ -67,14 +66,8 @@ async def secured(address: str, service: str, secure: Secure) -> AsyncIterator[s
 def _sweep(folder: Path) -> None:
     """Remove what those have left who were killed: sockets on which nobody listens."""
     for each in folder.glob(f"{_PREFIX}*"):
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.setblocking(False)
-            try:
-                probe.connect(f"{each}/s")
-            except ConnectionRefusedError:
-                shutil.rmtree(each, ignore_errors=True)
-            except OSError:  # One that is being made, or busy.
-                continue
+        if deserted(each / "s"):
+            shutil.rmtree(each, ignore_errors=True)
 
 
 class _Way:

@@ -71,13 +71,19 @@ def _remove_stale(path: Path) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise AddressError(errno.EEXIST, "not a socket", str(path))
+    if not deserted(path):
+        raise AddressError(errno.EADDRINUSE, "another server listens here", str(path))
+    path.unlink(missing_ok=True)
+
+
+def deserted(path: Path) -> bool:
+    """Whether it is a socket on which nobody listens any more."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)  # Who takes nothing any more, and has enough waiting, is there.
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-        except OSError:
+            return True
+        except OSError:  # There is none, or not yet.
             pass
-    raise AddressError(errno.EADDRINUSE, "another server listens here", str(path))
+    return False

@@ -12,7 +12,7 @@ from typing import Final
 
 from agent.record import Damage, Kind, Stream
 from agent.record import Record as LogRecord
-from services.executor.aside import aside
+from servicekit.aside import aside
 from services.executor.ending import End, Reason
 from services.executor.errors import ExecutionNotFound, OffsetOutOfRange
 from services.executor.logs import Left, OpenLog

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from agent.client import AgentClient
 from servicekit import calls, tracing
 from servicekit.disk import DiskGuard, full
+from servicekit.rates import Overloaded
 from services.executor.agents import Agents
 from services.executor.background import Background
 from services.executor.errors import ExecutionExists
@@ -67,8 +68,11 @@ class Starter:
         Raises ExecutionExists, QuotaExceeded, Overloaded, CapabilityMissing, DiskFull,
         SecretNotFound, what the agent refuses, and what awakes nobody.
         """
-        if not self._store.read(uid, execution_id):
+        try:
             self._turns.check()
+        except Overloaded:
+            if not self._store.read(uid, execution_id):
+                raise
         return await self._background.finish(self._start(uid, execution_id, spec, variables))
 
     async def _start(self, uid: str, execution_id: str, spec: Spec, variables: Variables) -> Record:

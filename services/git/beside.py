@@ -1,7 +1,7 @@
 """Work that goes on beside other work, and never outlives it; work that is not broken off."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
@@ -31,8 +31,3 @@ async def whole(work: Coroutine[Any, Any, T]) -> T:
         if not task.cancelled():
             task.exception()  # Nobody is left to be told.
         raise
-
-
-async def in_thread(work: Callable[..., T], *args: Any, **more: Any) -> T:
-    """Do `work` in a thread: it waits for the disk, and others do not. As `whole`."""
-    return await whole(asyncio.to_thread(work, *args, **more))

@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 
+from servicekit.aside import aside
 from servicekit.disk import DiskGuard
 from services.git import files, inside
-from services.git.beside import in_thread
 from services.git.cell import Cells
 from services.git.errors import SnapshotExists, SnapshotNotFound, WorktreeExists
 from services.git.names import check_branch
@@ -178,7 +178,7 @@ class Forks:
         else:
             files.make_directory(paths.tree, sandbox, self._cells.mode_of(sandbox))
             files.make_directory(paths.work, sandbox)
-            await in_thread(self._stacks.write, directory, record.layers)
+            await aside(self._stacks.write, directory, record.layers)
         paths.outside.mkdir()
         paths.lock.touch(mode=0o600)
         if record.inside:

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from servicekit.aside import aside
 from servicekit.config import StartError
 from services.git import files
-from services.git.beside import in_thread
 
 VERSION: Final = 1
 
@@ -64,7 +64,7 @@ class KeptCommits:
     async def keep(self, kept: Kept) -> None:
         """Write it; it survives a power loss from now on. Call it with the uid locked."""
         data = json.dumps(asdict(kept)).encode()
-        await in_thread(files.write, self._path(kept.uid), data, mode=0o600)
+        await aside(files.write, self._path(kept.uid), data, mode=0o600)
         self._kept[kept.uid] = kept
 
     def drop(self, uid: str) -> None:

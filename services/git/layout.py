@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from servicekit.aside import aside
 from services.git import files, filling, inside, partial
-from services.git.beside import in_thread
 from services.git.cell import Cells
 from services.git.checkouts import Checkouts
 from services.git.errors import WorktreeNotFound
@@ -70,7 +70,7 @@ class Layout:
         refs = list((await repository.refs("refs/remotes/origin/", "refs/tags/")).items())
         shallow = partial.shallow(repository.path)
         # Of a hundred thousand refs it takes most of a second.
-        await in_thread(inside.make, paths.tree, sandbox, record, commit, refs, shallow)
+        await aside(inside.make, paths.tree, sandbox, record, commit, refs, shallow)
 
     async def _fill(self, repository: Repository, commit: str, tree: Path) -> None:
         if not commit:

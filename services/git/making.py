@@ -6,9 +6,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 
+from servicekit.aside import aside
 from servicekit.queueing import PROCESSORS, Queue
 from services.git import partial, refs
-from services.git.beside import beside, in_thread
+from services.git.beside import beside
 from services.git.checkouts import Checkouts
 from services.git.command import is_commit_id
 from services.git.kept import Kept
@@ -135,7 +136,7 @@ class Maker:
             )
             # Lost to a power loss it would be made again: one sync, of both, is enough.
             await self._records.keep(ready, durable=False)
-            await in_thread(self._records.sync, record.uid, new=True)
+            await aside(self._records.sync, record.uid, new=True)
             return ready
 
     async def kept(self, wanted: Wanted, tenant: str) -> Kept | None:

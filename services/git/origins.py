@@ -11,9 +11,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from servicekit.aside import aside
 from services.git import files, partial
 from services.git.answers import Listing, Progress
-from services.git.beside import in_thread
 from services.git.cell import Cells
 from services.git.command import Where, git, is_commit_id
 from services.git.credentials import Credentials
@@ -133,7 +133,7 @@ class Origins:
         # When it was asked last may be lost; what it was fetched at may not.
         durable = known is None or known["digest"] != digest
         path, data = origin_file(repository.path), json.dumps(origin).encode()
-        await in_thread(files.write, path, data, durable=durable)
+        await aside(files.write, path, data, durable=durable)
         return listing, moment
 
     async def branch(
@@ -230,7 +230,7 @@ class Origins:
             )
         if _IGNORED in said:
             await _warned(repository, part, _NO_FILTER)
-        await in_thread(partial.expose, path, self._cells.keeper)
+        await aside(partial.expose, path, self._cells.keeper)
 
     async def _whole(
         self, repository: Repository, remote: Remote, caller: Caller, progress: Progress
@@ -281,7 +281,7 @@ async def _warned(repository: Repository, part: Partial, warning: str) -> Partia
     if warning in part.warnings:
         return part
     told = replace(part, warnings=(*part.warnings, warning))
-    await in_thread(partial.keep, repository.path, told)
+    await aside(partial.keep, repository.path, told)
     return told
 
 

@@ -9,9 +9,10 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from servicekit.aside import aside
 from servicekit.config import StartError
 from services.git import files
-from services.git.beside import in_thread, whole
+from services.git.beside import whole
 from services.git.errors import BranchExists, WorktreeNotFound
 from services.git.kept import KeptCommits
 from services.git.record import (
@@ -105,7 +106,7 @@ class Records:
         files.write(path, data, mode=0o600, durable=False)
         self._note(record)
         if durable:
-            await in_thread(self.sync, record.uid, new=True)
+            await aside(self.sync, record.uid, new=True)
         return record
 
     async def _replace(self, record: Record, path: Path, data: bytes, durable: bool) -> Record:
@@ -155,7 +156,7 @@ class Records:
         record = replace(record, state=State.REMOVING, freezing="")
         self._note(record)
         with suppress(FileNotFoundError):
-            await in_thread(files.sync_directory, directory)
+            await aside(files.sync_directory, directory)
         return record
 
     def drop(self, uid: str) -> None:

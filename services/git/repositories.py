@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
 
+from servicekit.aside import aside
 from services.git import files, partial
-from services.git.beside import in_thread
 from services.git.cell import Cells
 from services.git.origins import origin_file
 from services.git.partial import Partial
@@ -80,7 +80,7 @@ class Repositories:
         """
         if (repository.path / "HEAD").exists():
             return False
-        await in_thread(self._make, repository, part)
+        await aside(self._make, repository, part)
         return True
 
     def _make(self, repository: Repository, part: Partial | None) -> None:

@@ -22,9 +22,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from servicekit.aside import aside
 from servicekit.errors import ServiceError
 from services.git import files
-from services.git.beside import in_thread
 from services.git.cell import MADE, Bind, Cell, Cells
 from services.git.command import Where, git
 from services.git.errors import CellLost, WorktreeNotFound
@@ -215,7 +215,7 @@ class Workspace:
             if not is_little(scans):  # Nobody shall wait while a large frame is made of them.
                 file = memory_file(b"")
                 stack.callback(os.close, file)
-                await in_thread(spool, scans, file)
+                await aside(spool, scans, file)
                 payload["scans"], descriptors = None, [*descriptors, file]
             answer = await self._call(name, payload, descriptors)
         if name == "changes":

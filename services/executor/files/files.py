@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.client import AgentClient, AgentError
+from servicekit.aside import aside
 from servicekit.errors import ServiceError
 from services.executor.agents import Agents
-from services.executor.aside import aside
 from services.executor.errors import (
     FileChanged,
     FileExists,

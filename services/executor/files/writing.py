@@ -13,8 +13,8 @@ from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
 from agent.client import AgentClient, AgentError
+from servicekit.aside import aside
 from services.executor.agents import Agents
-from services.executor.aside import aside
 from services.executor.background import Background
 from services.executor.errors import (
     AgentUnavailable,
