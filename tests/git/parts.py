@@ -178,6 +178,8 @@ class WatchedCells(Cells):
         super().__init__(homes, bwrap)
         self._awaited: dict[str, asyncio.Future[Running]] = {}
         self.names: list[str] = []
+        self.doomed = ""
+        """A command of which the next run is killed before it gets any input."""
         self._asked: dict[str, asyncio.Future[None]] = {}
         self.programs: dict[Path, Program] = {}
 
@@ -221,6 +223,9 @@ class WatchedCells(Cells):
         ) as running:
             if (awaited := self._awaited.pop(command.name, None)) is not None:
                 awaited.set_result(running)
+            if command.name == self.doomed:
+                self.doomed = ""
+                running.kill()
             yield running
 
 

@@ -1,6 +1,5 @@
 """The private `.git` of a sandbox: git works there, and what it makes comes out, checked."""
 
-import asyncio
 import json
 import os
 import threading
@@ -569,9 +568,8 @@ async def test_what_broke_off_when_commits_were_taken_is_tried_again(
     git: Parts, workspace: Workspace, program: Program
 ) -> None:
     head = add(program, "a")
-    looking = asyncio.ensure_future(git.ready())
-    (await git.cells.next("pack-objects")).kill()
-    await looking
+    git.cells.doomed = "pack-objects"
+    await git.ready()
     assert workspace.head != head
     await git.ready()
     assert workspace.head == head

@@ -19,6 +19,7 @@ from servicekit.identity import Identity
 from tests.servicekit.failing import Failure, failure
 from tests.servicekit.kit import Kit, Protos, running
 from tests.servicekit.names import names
+from tests.support.far import far
 
 ADA = Identity("ada", "acme", Role.ROLE_SERVICE)
 AWAY = 1.5
@@ -174,7 +175,7 @@ async def test_a_connection_that_takes_long_is_made(protos: Protos, tmp_path: Pa
     """To a node far away, or one that is slow to shake hands."""
     async with (
         running(protos, tmp_path) as kit,
-        far(kit.served.address.removeprefix("unix:")) as address,
+        far(kit.served.address.removeprefix("unix:"), AWAY) as address,
         connected(address, service="kit") as peer,
         asyncio.timeout(20),
     ):
@@ -183,28 +184,6 @@ async def test_a_connection_that_takes_long_is_made(protos: Protos, tmp_path: Pa
             with suppress(ServiceError):
                 await peer.unary(stub.Say, protos.pb.SayRequest())
                 break
-
-
-@asynccontextmanager
-async def far(path: str) -> AsyncIterator[str]:
-    """A way to a socket by TCP, on which nothing comes back for a while."""
-
-    async def through(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, here = await asyncio.open_unix_connection(path)
-        await asyncio.sleep(AWAY)
-        await asyncio.gather(pump(reader, here), pump(there, writer))
-
-    async with await asyncio.start_server(through, "127.0.0.1", 0) as server:
-        host, port = server.sockets[0].getsockname()
-        yield f"{host}:{port}"
-
-
-async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
 
 
 async def test_what_a_handler_answered_is_not_tried_again_by_the_channel(

@@ -4,6 +4,8 @@ import asyncio
 import os
 import socket
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,48 +31,53 @@ async def refused(*arguments: str, **variables: str) -> tuple[int, str]:
     return process.returncode, stderr.decode()
 
 
-def free(tmp_path: Path) -> list[str]:
-    return ["--state", str(tmp_path / "s"), "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+@pytest.fixture
+def free(tmp_path: Path) -> Iterator[list[str]]:
+    """Arguments with which it would start. Without a directory named its sockets would be in one
+    of the system's, as the path of the state is too long for them."""
+    with tempfile.TemporaryDirectory(prefix="cv-", dir="/tmp") as runtime:
+        listen = ["--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+        yield ["--state", str(tmp_path / "s"), "--runtime", f"{runtime}/r", *listen]
 
 
-async def test_a_port_that_is_taken(tmp_path: Path) -> None:
+async def test_a_port_that_is_taken(free: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        status, errors = await refused(*free(tmp_path), "--grpc", address)
+        status, errors = await refused(*free, "--grpc", address)
     assert status == 1
     assert f"error: cannot listen on {address}: Address already in use" in errors
     assert "remedy: " in errors
 
 
 @pytest.mark.parametrize("address", ["7420", ":", "127.0.0.1:x", "127.0.0.1:70000"])
-async def test_an_address_that_is_none(tmp_path: Path, address: str) -> None:
-    status, errors = await refused(*free(tmp_path), "--http", address)
+async def test_an_address_that_is_none(free: list[str], address: str) -> None:
+    status, errors = await refused(*free, "--http", address)
     assert status == 2
     assert f"error: {address} is not an address" in errors
 
 
-async def test_a_variable_that_no_service_knows(tmp_path: Path) -> None:
-    status, errors = await refused(*free(tmp_path), COVE_GIT__NONSENSE="1")
+async def test_a_variable_that_no_service_knows(free: list[str]) -> None:
+    status, errors = await refused(*free, COVE_GIT__NONSENSE="1")
     assert status == 2
     assert "COVE_GIT__NONSENSE: unknown" in errors
     assert "error: git ended with status 2" in errors
 
 
-async def test_no_authentication_where_others_can_connect(tmp_path: Path) -> None:
-    status, errors = await refused(*free(tmp_path), "--no-auth", "--grpc", "0.0.0.0:0")
+async def test_no_authentication_where_others_can_connect(free: list[str]) -> None:
+    status, errors = await refused(*free, "--no-auth", "--grpc", "0.0.0.0:0")
     assert status == 2
     assert "NO_AUTH" in errors
 
 
-async def test_a_state_directory_that_is_open_to_others(tmp_path: Path) -> None:
+async def test_a_state_directory_that_is_open_to_others(tmp_path: Path, free: list[str]) -> None:
     (tmp_path / "s").mkdir(mode=0o755)
-    status, errors = await refused(*free(tmp_path))
+    status, errors = await refused(*free)
     assert status == 1
     assert "chmod 0700" in errors
 
 
-async def test_a_runtime_directory_that_is_too_long(tmp_path: Path) -> None:
-    status, errors = await refused(*free(tmp_path), "--runtime", str(tmp_path / ("r" * 90)))
+async def test_a_runtime_directory_that_is_too_long(tmp_path: Path, free: list[str]) -> None:
+    status, errors = await refused(*free, "--runtime", str(tmp_path / ("r" * 90)))
     assert status == 1
     assert "remedy: Name a short directory with --runtime." in errors
 
