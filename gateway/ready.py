@@ -24,7 +24,9 @@ from servicekit.status import reason
 T = TypeVar("T")
 
 _ACTIVATE_SECONDS: Final = 660.0
-_STARTS: Final = 2
+_STARTS: Final = 8
+"""How often a sandbox is started for one call. Each fork of a workspace in which nothing runs ends
+it, and several may before the call arrives."""
 _TRIES: Final = 3
 _REMEDIES: Final = {
     State.STATE_DELETED: "Undelete the workspace, then retry.",
@@ -125,10 +127,7 @@ class Workspaces:
         self, environment: Environment, asked: Handled, call: Callable[[], Awaitable[T]]
     ) -> T:
         """What `call`, which asks `asked`, answers; a dormant sandbox is started, a handle that
-        moved is renewed, and the call made once more.
-
-        Twice, as one in which nothing runs may be ended just then.
-        """
+        moved is renewed, and the call made again."""
         for _ in range(_STARTS):
             try:
                 return await call()

@@ -11,7 +11,6 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeAlias
 
 import grpc
-import protovalidate
 
 from cove.options.v1.options_pb2 import Role
 from servicekit.identity import Authenticator, Caller
@@ -58,7 +57,6 @@ class Chain(grpc.aio.ServerInterceptor):
         self._max_message_size = max_message_size
         self._witnesses = witnesses
         self._recorder = recorder
-        self._validator = protovalidate.Validator()
         self._handlers: dict[str, Handler] = {}
         self._patiences: dict[float, Patience] = {}
         self._streams = Streams()
@@ -106,9 +104,7 @@ class Chain(grpc.aio.ServerInterceptor):
             enter=self._admission(path, policy),
             incoming=self._incoming,
             behavior=behavior,
-            reader=Reader(
-                handler.request_deserializer, kind, self._validator, self._max_message_size
-            ),
+            reader=Reader(handler.request_deserializer, kind, self._max_message_size),
             patience=self._patience(policy.fixed),
             request_streaming=handler.request_streaming,
             response_streaming=handler.response_streaming,

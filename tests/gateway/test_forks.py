@@ -11,7 +11,7 @@ from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.git.v1 import git_pb2
 from services.provider.errors import CapabilityMissing
-from tests.gateway.stage import Gateway, Stage, State, eventually
+from tests.gateway.stage import LIMIT, Gateway, Stage, State, eventually
 from tests.gateway.steps import Step, killed_at, steps
 from tests.servicekit.failing import failure
 
@@ -127,6 +127,23 @@ async def test_commands_that_are_started_while_it_is_forked_run_once(
     assert told == [f"{n}\n" for n in range(30)]
     lines = (await run(gateway, "cat lines")).split()
     assert sorted(map(int, lines)) == list(range(30))
+
+
+async def test_a_command_is_run_however_often_its_sandbox_was_ended_for_a_fork(
+    stage: Stage, gateway: Gateway
+) -> None:
+    await made(stage, gateway)
+    await stage.end_sandbox("demo")
+    held = stage.provider.hold("ActivateEnvironment", done=True)
+    running = asyncio.create_task(run(gateway, "echo ran >> lines; cat lines"))
+    for _ in range(6):
+        await asyncio.wait_for(held.reached.wait(), LIMIT)
+        await stage.end_sandbox("demo")
+        stage.provider.heal()
+        held = stage.provider.hold("ActivateEnvironment", done=True)
+    await asyncio.wait_for(held.reached.wait(), LIMIT)
+    stage.provider.heal()
+    assert await running == "ran\n"
 
 
 async def test_while_something_writes_a_fork_is_of_one_moment(
