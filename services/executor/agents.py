@@ -21,6 +21,7 @@ from services.executor.errors import (
 R = TypeVar("R", bound=Any)
 
 _LOCAL: Final = "local"
+_TRIES: Final = 8
 _LINGER: Final = 5.0
 """Seconds that an unused connection stays, for the next call. Short, as it keeps an agent up."""
 
@@ -148,15 +149,7 @@ class Agents:
     @asynccontextmanager
     async def awake(self, uid: str) -> AsyncIterator[AgentClient]:
         """For what a caller wants. Raises EnvironmentDormant, AgentUnavailable, AgentTooOld."""
-        link = self._link(uid)
-        try:
-            client = await self._connected(link)
-        except PeerGone as error:
-            if absent(error):
-                raise EnvironmentDormant("the environment is dormant", uid=uid) from None
-            raise AgentUnavailable("the agent does not answer", uid=uid) from error
-        except PeerTooOld:
-            raise AgentTooOld("the agent is of another version", uid=uid) from None
+        link, client = await self._found(uid)
         try:
             yield client
         except PeerGone as error:
@@ -165,6 +158,23 @@ class Agents:
             raise AgentTooOld("the agent is of another version", uid=uid) from None
         finally:
             self._release(link)
+
+    async def _found(self, uid: str) -> tuple[_Link, AgentClient]:
+        """Raises as `awake`. One that leaves just then is no agent: another may have come."""
+        gone: PeerGone | None = None
+        for _ in range(_TRIES):
+            link = self._link(uid)
+            try:
+                return link, await self._connected(link)
+            except PeerGone as error:
+                if absent(error):
+                    raise EnvironmentDormant("the environment is dormant", uid=uid) from None
+                gone = error
+                if slow(error):
+                    break
+            except PeerTooOld:
+                raise AgentTooOld("the agent is of another version", uid=uid) from None
+        raise AgentUnavailable("the agent does not answer", uid=uid) from gone
 
     @asynccontextmanager
     async def link(self, uid: str) -> AsyncIterator[AgentClient]:
@@ -241,3 +251,8 @@ class Agents:
 def absent(error: PeerGone) -> bool:
     """Whether nobody listened, so that there surely is no agent; else it may just be slow."""
     return isinstance(error.__cause__, ConnectionRefusedError | FileNotFoundError)
+
+
+def slow(error: PeerGone) -> bool:
+    """Whether there is an agent that did not answer in time."""
+    return isinstance(error.__cause__, TimeoutError)

@@ -19,7 +19,7 @@ from agent.client import (
     Sinks,
 )
 from servicekit.disk import full
-from services.executor.agents import Agents, absent
+from services.executor.agents import Agents, absent, slow
 from services.executor.command import command, limits, refusal
 from services.executor.errors import (
     AgentTooOld,
@@ -35,7 +35,9 @@ from services.executor.record import Limits, Record, Spec, State
 from services.executor.secrets import Variables
 from services.executor.store import Store
 
-_TRIES: Final = 3
+_TRIES: Final = 8
+"""Each fork of an environment in which nothing runs has its agent leave, and several may come
+before a command does."""
 
 
 class Launcher:
@@ -114,6 +116,8 @@ class Launcher:
                 if absent(error):
                     break
                 asked = True
+                if slow(error):
+                    break
             except OSError as error:
                 await self._unasked(record, asked=asked)
                 if asked:

@@ -78,6 +78,34 @@ async def test_a_start_that_may_be_on_its_way_keeps_its_record(
     assert len(set(double.starts)) == 1
 
 
+async def test_a_start_outlasts_agents_that_leave_one_after_the_other(
+    caller: Caller, double: Double
+) -> None:
+    """As for forks, each of which has one leave in which nothing runs."""
+    leaving = 6
+    double.starting = lambda _key, _descriptors: (
+        BROKEN_OFF if len(double.starts) <= leaving else STARTED
+    )
+    await caller.start(double.box, "one", "true")
+    assert len(double.starts) == leaving + 1
+    assert len(set(double.starts)) == 1
+
+
+async def test_agents_that_leave_before_they_are_asked_are_none(
+    caller: Caller, double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, leaving = double.answer, iter(range(4))
+
+    def leave(kind: int, payload: bytes, descriptors: Sequence[int]) -> Answer:
+        left = kind == frames.HELLO and next(leaving, None) is not None
+        return BROKEN_OFF if left else answer(kind, payload, descriptors)
+
+    monkeypatch.setattr(double, "answer", leave)
+    await caller.start(double.box, "one", "true")
+    assert next(leaving, None) is None
+    assert len(double.starts) == 1
+
+
 async def test_a_prepared_start_whose_answer_is_lost_runs_once(
     caller: Caller, box: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
