@@ -47,6 +47,14 @@ def call(kit: Kit, method: str, *texts: str, metadata: Any = (), **fields: Any) 
     return getattr(kit.stub, method)(given, metadata=metadata)
 
 
+def begun(kit: Kit, method: str, metadata: Any) -> Any:
+    """As `call`, but nothing is written to a stream: grpc.aio tells of a write to one that was
+    ended before as INTERNAL, see https://github.com/grpc/grpc/issues/36066."""
+    if method in ("Join", "Echo"):
+        return getattr(kit.stub, method)(metadata=metadata)
+    return call(kit, method, "a", metadata=metadata)
+
+
 def mode(path: str) -> int:
     return Path(path).stat().st_mode & 0o777
 
@@ -243,11 +251,10 @@ async def test_over_tcp_only_the_service_token_is_believed(
     address = ("127.0.0.1:0",)
     metadata = () if token is None else (("cove-service-token", token),)
     async with running(protos, tmp_path, address=address, service_token_file=file) as kit:
-        made = call(kit, method, "a", metadata=metadata)
         if token == "right":
-            await answer(made)
+            await answer(call(kit, method, "a", metadata=metadata))
         else:
-            failed = await failure(made)
+            failed = await failure(begun(kit, method, metadata))
             assert failed.code is grpc.StatusCode.UNAUTHENTICATED
             assert failed.reason == "UNAUTHENTICATED"
 
