@@ -11,6 +11,7 @@ from cove.gateway.v1 import gateway_pb2
 from gateway.rest.routes import Routes
 from tests.docs import pages
 from tests.docs.pages import ROOT
+from tests.support.walking import all_in
 
 SERVICES: Final = gateway_pb2.DESCRIPTOR.services_by_name.values()
 RPCS: Final = [f"{service.name}/{rpc.name}" for service in SERVICES for rpc in service.methods]
@@ -39,7 +40,7 @@ def called() -> Iterator[tuple[str, str]]:
 
 
 def markdown() -> list[Path]:
-    found = [path.relative_to(ROOT) for path in ROOT.rglob("*.md")]
+    found = [path.relative_to(ROOT) for path in all_in(ROOT) if path.suffix == ".md"]
     return sorted(path for path in found if not _MADE.intersection(path.parts))
 
 

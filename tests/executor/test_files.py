@@ -17,6 +17,7 @@ from cove.errors.v1.errors_pb2 import ErrorReason as Why
 from cove.executor.v1 import executor_pb2 as pb
 from servicekit.status import reason
 from tests.executor.node import NODE, OWNER, Caller, Node, Sandbox, calling, refused, until
+from tests.support.walking import all_in
 
 Code = grpc.StatusCode
 SECRET = b"secret of the host"
@@ -51,13 +52,7 @@ async def look(caller: Caller, box: Sandbox, path: str) -> pb.File:
 
 
 def leftovers(box: Sandbox) -> list[Path]:
-    """Also while they go: `rglob` fails then."""
-    return [
-        Path(folder, name)
-        for folder, folders, files in os.walk(box.tree)
-        for name in (*folders, *files)
-        if name.startswith(".cove-")
-    ]
+    return [each for each in all_in(box.tree) if each.name.startswith(".cove-")]
 
 
 async def test_a_file_is_written_and_read_whole(caller: Caller, box: Sandbox) -> None:

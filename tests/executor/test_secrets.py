@@ -18,6 +18,7 @@ from services.executor.errors import AgentTooOld, SecretsUnprotected
 from services.executor.record import Spec
 from services.executor.store import Store
 from tests.executor.node import Caller, Node, Sandbox, recorded, refused, start
+from tests.support.walking import contents
 
 Code = grpc.StatusCode
 VALUE = "hush-1f0c9b7e-hush"
@@ -26,9 +27,7 @@ HOUR_NS = 3600 * 10**9
 
 def holding(folder: Path, value: str) -> list[str]:
     """Files that have it in them, but for large logs of other tests."""
-    files = (each for each in folder.rglob("*") if each.is_file())
-    files = (each for each in files if each.stat().st_size < 1 << 24)
-    return [str(each) for each in files if value.encode() in each.read_bytes()]
+    return [str(each) for each, data in contents(folder, 1 << 24) if value.encode() in data]
 
 
 async def test_a_command_has_its_secrets_and_nothing_else_keeps_them(

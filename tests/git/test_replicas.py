@@ -16,6 +16,7 @@ from servicekit import status
 from services.git import mending
 from tests.git.node import ACME, Moment, Node
 from tests.git.parts import add_commit, make_source, run_git
+from tests.support.walking import all_in
 
 ONLY: Final = pb.Worktree.STATE_COMMITS_ONLY
 POINTS: Final = int(os.environ.get("COVE_KILL_POINTS", "36"))
@@ -112,7 +113,7 @@ async def refused(call: Awaitable[Any]) -> str:
 
 def left(node: Node, uid: str) -> list[Path]:
     """What there is of a worktree, or of a repository of its own."""
-    return [path for path in node.git.rglob(f"*{uid}*") if "checkouts" not in path.parts]
+    return [path for path in all_in(node.git) if uid in path.name and "checkouts" not in path.parts]
 
 
 async def test_a_worktree_comes_back_from_commits_that_no_origin_has(

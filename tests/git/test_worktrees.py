@@ -31,6 +31,7 @@ from tests.git.parts import (
     run_git,
     tree_of,
 )
+from tests.support.walking import all_in
 
 mode = both_modes
 
@@ -38,7 +39,7 @@ mode = both_modes
 def left(git: Parts) -> list[Path]:
     """What is kept of worktrees and repositories."""
     kept = git.state / "git"
-    return [*(kept / "worktrees").rglob("*"), *(kept / "repositories").rglob("*")]
+    return [*all_in(kept / "worktrees"), *all_in(kept / "repositories")]
 
 
 async def test_a_worktree_is_a_checkout_of_the_remote_head(git: Parts, source: Path) -> None:

@@ -15,6 +15,7 @@ from cove import NotFound, Workspace, sync
 from cove.cli.errors import UsageError
 from cove.cli.secrets import given
 from tests.support.suite import Suite, until
+from tests.support.walking import contents
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -137,10 +138,7 @@ async def test_what_an_ended_command_left_is_shown(suite: Suite, served: Workspa
 def everything(suite: Suite) -> Iterator[tuple[str, bytes]]:
     """All that is kept of the suite, and what /proc tells of every process."""
     for folder in (suite.state, suite.runtime, suite.log.parent):
-        for each in folder.rglob("*"):
-            with suppress(OSError):
-                if each.is_file():
-                    yield str(each), each.read_bytes()
+        yield from ((str(each), data) for each, data in contents(folder))
     for each in Path("/proc").glob("[0-9]*"):
         if int(each.name) != os.getpid():
             for name in ("cmdline", "environ"):
