@@ -5,6 +5,7 @@ open, so that its lock is held for as long as the service lives.
 """
 
 import ctypes
+import gc
 import os
 import runpy
 import signal
@@ -28,6 +29,7 @@ def main() -> None:
     if module not in _FIRST:
         os.nice(_BEHIND)
     sys.argv[1:] = []
+    gc.disable()  # What a service imports is there for good; it collects once it serves.
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

@@ -68,6 +68,7 @@ async def _run(service: str, app: AbstractAsyncContextManager[Served]) -> None:
         # What is there for good is not looked through again by each collection, which stops all.
         gc.collect()
         gc.freeze()
+        gc.enable()  # Whoever started it may have left that until now.
         ready = {"service": service, "addresses": served.addresses}
         line = json.dumps(ready | ({"http": served.http} if served.http else {}))
         sys.stdout.write(f"{line}\n")

@@ -1,5 +1,6 @@
 """What all tests stand on."""
 
+import gc
 import signal
 from collections.abc import Iterator
 
@@ -16,6 +17,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Interrupts work, also where a shell started the tests in the background, without them."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     failures.register(config)
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests are there for good: no collection looks through them."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

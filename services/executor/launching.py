@@ -113,11 +113,12 @@ class Launcher:
                 await self._unasked(record, asked=asked)
                 raise AgentTooOld("the agent is of another version", uid=record.uid) from None
             except PeerGone as error:
-                if absent(error):
-                    break
-                asked = True
                 if slow(error):
                     break
+                asked = asked or not absent(error)
+                # Else another agent has come meanwhile.
+                if absent(error) and await self._over(record):
+                    return
             except OSError as error:
                 await self._unasked(record, asked=asked)
                 if asked:
@@ -125,11 +126,15 @@ class Launcher:
                 if told := full(error.errno):
                     raise told from error
                 raise
+        if not await self._over(record):
+            raise AgentUnavailable("the agent broke off before it began", uid=record.uid)
+
+    async def _over(self, record: Record) -> bool:
+        """Whether it began, or has ended. Raises EnvironmentDormant when it never will."""
         state = await self._keeper.settle(record)
         if state is State.REMOVED:
             raise EnvironmentDormant("the sandbox ended before it began", uid=record.uid)
-        if state is State.STARTING:
-            raise AgentUnavailable("the agent broke off before it began", uid=record.uid)
+        return state is not State.STARTING
 
     async def _limit(
         self,

@@ -91,6 +91,20 @@ async def test_a_start_outlasts_agents_that_leave_one_after_the_other(
     assert len(set(double.starts)) == 1
 
 
+async def test_a_start_finds_the_agent_that_came_after_the_one_that_left(
+    caller: Caller, double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = AgentClient.start
+
+    async def nobody(*_arguments: Any) -> Started:
+        monkeypatch.setattr(AgentClient, "start", start)
+        raise PeerGone("nobody listens") from ConnectionRefusedError()
+
+    monkeypatch.setattr(AgentClient, "start", nobody)
+    await caller.start(double.box, "one", "true")
+    assert len(double.starts) == 1
+
+
 async def test_agents_that_leave_before_they_are_asked_are_none(
     caller: Caller, double: Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
