@@ -51,13 +51,14 @@ async def admin(suite: Suite, database: str, *arguments: str, state: Path | None
         suite.env = before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("source", "target"),
     [
         ("postgres", "postgres"),
-        pytest.param("sqlite", "sqlite", marks=pytest.mark.long),
-        pytest.param("sqlite", "postgres", marks=pytest.mark.long),
-        pytest.param("postgres", "sqlite", marks=pytest.mark.long),
+        ("sqlite", "sqlite"),
+        ("sqlite", "postgres"),
+        ("postgres", "sqlite"),
     ],
 )
 async def test_all_that_was_told_before_a_backup_is_in_it_and_nothing_by_half(

@@ -13,7 +13,7 @@ from tests.docs.reader import reading
 STARTS_ONE: Final = re.compile(r"^cove up\b", re.MULTILINE)
 
 
-FIRST: Final = ("README.md", "docs/quickstart.md", "docs/grpcurl.md", "docs/rest.md")
+FIRST: Final = ("README.md", "docs/quickstart.md")
 """What a reader meets first is tried each time; the others are among the long suites."""
 
 

@@ -90,6 +90,7 @@ def pack_refs(state: Path) -> Path:
     return repository
 
 
+@pytest.mark.long
 async def test_any_workspace_can_be_deleted_and_all_be_read(disk: Path, tmp_path: Path) -> None:
     make_repository(tmp_path / "app")
     async with running_suite(tmp_path, state=disk / "state") as suite:

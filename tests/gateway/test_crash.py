@@ -73,6 +73,7 @@ async def test_creates_that_fail_leave_nothing_wherever_their_gateway_is_killed(
         await eventually(stage.empty)
 
 
+@pytest.mark.long
 async def test_deletes_are_finished_wherever_their_gateway_is_killed(stage: Stage) -> None:
     table = steps(DELETE)
     async with stage.gateway() as gateway:

@@ -102,6 +102,7 @@ async def _nothing_is_left(cluster: Cluster, workspace: Workspace) -> None:
     await _until(holds, "nothing is left of it")
 
 
+@pytest.mark.long
 async def test_a_commit_that_nobody_pushed_comes_back(cluster: Cluster, repository: Path) -> None:
     workspace = await cluster.client.workspaces.create(repository, rebuild=True)
     plain = await cluster.client.workspaces.create(repository)
