@@ -129,7 +129,7 @@ async def test_a_frozen_one_can_be_killed(node: Node) -> None:
         assert await launcher.freeze(box.uid, 60)
         began = time.monotonic()
         assert await launcher.kill(box.uid)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
         assert (await launcher.inspect(box.uid)).state is State.ABSENT
         assert not await launcher.freeze(box.uid, 1)
 

@@ -112,16 +112,16 @@ async def test_a_diff_has_colours(suite: Suite, fresh: str) -> None:
 
 
 async def test_a_signal_ends_a_waiting_command(suite: Suite, demo: str) -> None:
-    await suite.cove("exec", demo, "-d", "--id", "slow", "--", "sleep", "30")
+    await suite.cove("exec", demo, "-d", "--id", "slow", "--", "sh", "-c", "echo on; sleep 300")
     process = await asyncio.create_subprocess_exec(
         *suite.command("logs", "-f", demo, "slow"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**suite.env, "COVE_STATE": str(suite.state)},
     )
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(1.5):
-            await process.wait()
+    assert process.stdout
+    async with asyncio.timeout(20):
+        assert await process.stdout.readline() == b"on\n"
     process.send_signal(signal.SIGINT)
     async with asyncio.timeout(20):
         stdout, stderr = await process.communicate()

@@ -165,7 +165,7 @@ async def test_what_cannot_be_undone_at_once_is_undone_later(stage: Stage) -> No
 async def test_a_create_goes_on_when_its_caller_leaves(stage: Stage, gateway: Gateway) -> None:
     held = stage.git.hold("CreateWorktree")
     call = gateway.workspaces.CreateWorkspace(stage.create())
-    await asyncio.wait_for(held.reached.wait(), 5)
+    await asyncio.wait_for(held.reached.wait(), 30)
     call.cancel()
     stage.git.heal()
     await eventually(_is_ready(gateway))
@@ -192,7 +192,7 @@ async def test_a_retry_with_the_same_request_id_joins_the_create(
     held = stage.git.hold("CreateWorktree")
     request = stage.create(request_id=str(uuid.uuid4()))
     calls = [asyncio.ensure_future(_created(gateway, request)) for _ in range(5)]
-    await asyncio.wait_for(held.reached.wait(), 5)
+    await asyncio.wait_for(held.reached.wait(), 30)
     stage.git.heal()
     made = await asyncio.gather(*calls)
     assert len({each.uid for each in made}) == 1
@@ -205,7 +205,7 @@ async def test_a_retry_at_another_gateway_joins_the_create(stage: Stage, gateway
     request = stage.create("", request_id=str(uuid.uuid4()))
     async with stage.gateway("other") as other:
         first = asyncio.ensure_future(_created(gateway, request))
-        await asyncio.wait_for(held.reached.wait(), 5)
+        await asyncio.wait_for(held.reached.wait(), 30)
         second = asyncio.ensure_future(_created(other, request))
         await eventually(_called(stage, "RegisterEnvironment", 2))
         stage.git.heal()
@@ -247,7 +247,7 @@ async def test_a_retry_that_comes_while_the_last_of_it_is_undone_makes_it_anew(
         assert (await failure(gateway.workspaces.CreateWorkspace(request))).reason
         looking = stage.registry.hold("GetEnvironment", correlation_id="retry")
         retry = gateway.workspaces.CreateWorkspace(request, metadata=(("x-request-id", "retry"),))
-        await asyncio.wait_for(looking.reached.wait(), 5)
+        await asyncio.wait_for(looking.reached.wait(), 30)
         stage.git.heal()
         await eventually(stage.empty)
         stage.registry.heal()
@@ -288,7 +288,7 @@ async def test_a_retry_joins_what_was_begun_anew_at_another_gateway(
     assert (await failure(gateway.workspaces.CreateWorkspace(request))).reason
     held = stage.git.hold("CreateWorktree")
     anew = asyncio.ensure_future(_created(gateway, request))
-    await asyncio.wait_for(held.reached.wait(), 5)
+    await asyncio.wait_for(held.reached.wait(), 30)
     async with stage.gateway("other") as other:
         joined = asyncio.ensure_future(_created(other, request))
         await eventually(_called(stage, "RegisterEnvironment", 5))
@@ -343,7 +343,7 @@ async def test_a_lease_is_renewed_for_as_long_as_the_create_takes(stage: Stage) 
     async with stage.gateway(lease=SHORT) as gateway:
         held = stage.git.hold("CreateWorktree")
         call = asyncio.ensure_future(_created(gateway, stage.create()))
-        await asyncio.wait_for(held.reached.wait(), 5)
+        await asyncio.wait_for(held.reached.wait(), 30)
         (before,) = await stage.records()
         await eventually(_called(stage, "RenewOperation", 5))
         (after,) = await stage.records()

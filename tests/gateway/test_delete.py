@@ -133,7 +133,7 @@ async def test_what_is_claimed_is_begun_also_when_its_caller_leaves(stage: Stage
             if rpc == "ClaimOperation"
             else gateway.workspaces.CreateWorkspace(stage.create())
         )
-        await asyncio.wait_for(held.reached.wait(), 5)
+        await asyncio.wait_for(held.reached.wait(), 30)
         call.cancel()
         # When this is answered the gateway has seen that the caller is gone.
         await gateway.workspaces.ListWorkspaces(pb.ListWorkspacesRequest())
@@ -152,7 +152,7 @@ async def test_a_workspace_that_is_being_made_can_be_deleted(
         for deleting in (gateway, other):
             held = tool.hold(rpc, done=True)
             creating = asyncio.ensure_future(failure(_create(stage, gateway)))
-            await asyncio.wait_for(held.reached.wait(), 5)
+            await asyncio.wait_for(held.reached.wait(), 30)
             await _delete(deleting)
             stage.heal()
             assert (await creating).reason == "CREATE_FAILED"
@@ -197,7 +197,7 @@ async def test_deletes_at_two_gateways_at_once_do_it_once(stage: Stage, gateway:
     async with stage.gateway("other") as other:
         held = stage.git.hold("RemoveWorktree")
         first = asyncio.ensure_future(_delete(gateway))
-        await asyncio.wait_for(held.reached.wait(), 5)
+        await asyncio.wait_for(held.reached.wait(), 30)
         failed = await failure(other.workspaces.DeleteWorkspace(_request()))
         assert failed.reason == "OPERATION_IN_PROGRESS"
         stage.git.heal()

@@ -80,7 +80,7 @@ async def test_many_large_files_do_not_make_a_status_slow(git: Parts, source: Pa
     inside(workspace).sh("for n in 1 2 3 4 5 6 7 8; do truncate -s 2G large$n; done; rm README")
     began = time.monotonic()
     assert len(await looked(workspace)) == 9
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 async def test_a_gitignore_that_was_committed_too_large_excludes_nothing(

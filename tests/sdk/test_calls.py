@@ -87,7 +87,7 @@ async def test_nobody_there_is_told_soon_and_with_a_remedy(address: str) -> None
         with pytest.raises(status.Unavailable, match=address) as caught:
             await client.workspaces.get("demo")
     assert "cove up" in caught.value.remedy
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 30
 
 
 async def test_the_token_is_shown_and_never_printed(cove: Client, gateway: Gateway) -> None:

@@ -519,7 +519,7 @@ async def test_a_caller_that_leaves_closes_the_handler_at_once(
             made = call(kit, method)
             await made.read()
             made.cancel()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await closed.wait()
     assert "unexpected error" not in caplog.text
 
