@@ -35,7 +35,7 @@ _PEER = (socket.SOL_SOCKET, socket.SO_PEERCRED)
 CODE = Path(__file__).parent.parent.parent
 
 
-async def until(done: Callable[[], Any], seconds: float = 15.0) -> Any:
+async def until(done: Callable[[], Any], seconds: float = 30.0) -> Any:
     """What `done` gives as soon as it is true."""
     async with asyncio.timeout(seconds):
         while not (found := done()):  # noqa: ASYNC110 # Nobody tells us.

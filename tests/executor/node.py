@@ -300,7 +300,7 @@ async def refused(code: grpc.StatusCode, why: int) -> AsyncIterator[None]:
     assert (caught.value.code(), reason(caught.value)) == (code, why), caught.value
 
 
-async def until(condition: Any, seconds: float = 10.0) -> None:
+async def until(condition: Any, seconds: float = 30.0) -> None:
     """Wait for what has no event; fails after `seconds`."""
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110 # It happens in another process.
