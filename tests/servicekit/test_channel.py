@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -337,6 +339,51 @@ async def test_an_upload_that_grpc_itself_cancels_is_of_a_service_that_is_away(
         stub = protos.grpc.KitServiceStub(peer.channel)
         with pytest.raises(Unavailable):
             await peer.upload(cancelled, requests())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["Join", "Echo"])
+async def test_why_a_stream_was_refused_is_told_though_it_was_written_to(
+    protos: Protos, method: str
+) -> None:
+    """gRPC makes an INTERNAL of it, see https://github.com/grpc/grpc/issues/36066."""
+
+    def refuse(_requests: Any, context: grpc.ServicerContext) -> Any:
+        told = status.to_status(NotHere("not here", path="a"))
+        context.set_trailing_metadata(((status.DETAILS_KEY, told.SerializeToString()),))
+        context.abort(grpc.StatusCode.NOT_FOUND, told.message)
+
+    async def requests() -> AsyncIterator[Any]:
+        for _ in range(5):
+            yield protos.pb.SayRequest(text="a")
+            time.sleep(0.001)  # noqa: ASYNC251 - the refusal comes, and nobody looks.
+            await asyncio.sleep(0)
+
+    async def refused(peer: Peer, stub: Any) -> None:
+        if method == "Join":
+            await peer.upload(stub.Join, requests())
+        async with peer.exchange(stub.Echo, requests()) as responses:
+            async for _ in responses:
+                pass
+
+    handlers: dict[str, Any] = {
+        "Join": grpc.stream_unary_rpc_method_handler(refuse),
+        "Echo": grpc.stream_stream_rpc_method_handler(refuse),
+    }
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_registered_method_handlers("cove.kittest.v1.KitService", handlers)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        async with connected(f"127.0.0.1:{port}", service="back") as peer:
+            stub = protos.grpc.KitServiceStub(peer.channel)
+            for _ in range(100):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await refused(peer, stub)
+                assert Failure(caught.value).reason == "FILE_NOT_FOUND"
+                assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+                assert caught.value.details() == "not here"
+    finally:
+        server.stop(None).wait()
 
 
 class Alive:
