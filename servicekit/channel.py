@@ -7,7 +7,7 @@ of a `Peer` cancel in `finally`, and pass on who calls and how long they wait.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Final, Generic, TypeVar
 
@@ -15,6 +15,7 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from servicekit import calls
+from servicekit.ended import First
 from servicekit.health import SERVING
 from servicekit.identity import PRINCIPAL_KEY, TENANT_KEY, TOKEN_KEY
 from servicekit.quota import LIMITS_KEY
@@ -23,7 +24,6 @@ from servicekit.status import away, told, untold
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
-T = TypeVar("T")
 
 _UNIX: Final = "unix:"
 _MAX_RECEIVED: Final = 64 << 20
@@ -141,7 +141,7 @@ class Peer:
         """Many requests, one answer. A failure of `requests` is raised as it is."""
         sent = _Requests(requests, self._service)
         call = method(aiter(sent), timeout=_shorter(timeout), metadata=self._metadata())
-        with self._ending(call, _First(call)), sent.raising():
+        with self._ending(call, First(call)), sent.raising():
             return await call
 
     @asynccontextmanager
@@ -155,19 +155,18 @@ class Peer:
         """Many requests, many answers, until the block ends."""
         sent = _Requests(requests, self._service)
         call = method(aiter(sent), timeout=_shorter(timeout), metadata=self._metadata())
-        with self._ending(call, _First(call)), sent.raising():
+        with self._ending(call, First(call)), sent.raising():
             yield aiter(call)
 
     @contextmanager
-    def _ending(self, call: grpc.aio.Call, first: "_First | None" = None) -> Iterator[None]:
+    def _ending(self, call: grpc.aio.Call, first: First | None = None) -> Iterator[None]:
         try:
             yield
         except grpc.aio.AioRpcError as error:
-            if told(error):
-                raise
-            if first and first.error and told(first.error):
-                raise first.error from None
-            raise untold(error, self._service) from error
+            meant = first.meant(error) if first else error
+            if told(meant):
+                raise meant from None
+            raise untold(meant, self._service) from error
         finally:
             call.cancel()
 
@@ -184,34 +183,6 @@ class Peer:
             (calls.ENTRY_KEY, call.entry if self._keeps_entries else b""),
         )
         return tuple(pair for pair in pairs if pair[1])
-
-
-class _First:
-    """What a call failed with at first. Of a write that comes later gRPC makes a failure of its
-    own, in the place of that one: see https://github.com/grpc/grpc/issues/36066."""
-
-    def __init__(self, call: grpc.aio.Call) -> None:
-        self.error: grpc.aio.AioRpcError | None = None
-        call.add_done_callback(self._note)
-
-    def _note(self, call: grpc.aio.Call) -> None:
-        code = _at_once(call.code())
-        if code is not grpc.StatusCode.OK:
-            initial, trailing = (
-                _at_once(call.initial_metadata()),
-                _at_once(call.trailing_metadata()),
-            )
-            self.error = grpc.aio.AioRpcError(code, initial, trailing, _at_once(call.details()))
-
-
-def _at_once(told: Coroutine[Any, Any, T]) -> T:
-    """What a coroutine returns that waits for nothing, as those of a call that has ended."""
-    try:
-        told.send(None)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
-    told.close()
-    raise RuntimeError("the call has not ended")
 
 
 class _Requests(Generic[Req]):

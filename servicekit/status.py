@@ -10,6 +10,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from cove.errors.v1.errors_pb2 import ErrorReason
 from servicekit import calls, disk, errors
+from servicekit.ended import WRITE_FAILED
 from servicekit.remedies import remedy
 
 _log = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ _TEXT: Final = 400
 _FIELDS: Final = 3000
 """Bytes after which no more fields are named."""
 _RETRY_SOON: Final = timedelta(seconds=1)
-_WRITE_FAILED: Final = "Internal error from Core"  # The other side answered or left meanwhile.
 _TOO_LARGE: Final = "larger than max"  # What gRPC itself says of a message over its limit.
 
 CODES: Final[Mapping[type[errors.ServiceError], grpc.StatusCode]] = {
@@ -136,7 +136,7 @@ def untold(error: grpc.aio.AioRpcError, service: str) -> errors.ServiceError:
         return errors.DeadlineExceeded("the deadline passed", service=service)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
         return MessageTooLarge("the message is too large", service=service)
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or text == _WRITE_FAILED:
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or text == WRITE_FAILED:
         return away(service)
     _log.error("%s answered %s without a reason: %s", service, code.name, text)
     return OlderService() if code is grpc.StatusCode.UNIMPLEMENTED else InternalFailure()

@@ -18,6 +18,7 @@ from cove.executor.v1 import executor_pb2 as pb
 from servicekit.status import told
 from tests.executor.node import OWNER, Caller, Node, Sandbox, refused, until
 from tests.executor.test_files import leftovers, read, write
+from tests.servicekit.failing import answered
 
 Code = grpc.StatusCode
 
@@ -63,7 +64,8 @@ async def unpack(
         if end:
             yield pb.WriteArchiveRequest(end=pb.WriteFileEnd(bytes=len(data)))
 
-    return (await caller.files.WriteArchive(requests(), timeout=20)).unpacked
+    answer = await answered(caller.files.WriteArchive(requests(), timeout=20))
+    return answer.unpacked  # type: ignore[no-any-return]
 
 
 async def test_what_is_packed_is_unpacked_the_same(caller: Caller, box: Sandbox) -> None:

@@ -15,6 +15,7 @@ from cove.executor.v1 import executor_pb2 as pb
 from tests.executor.answers import Answer, failing
 from tests.executor.node import Caller, Sandbox
 from tests.executor.test_archives import archive, pack, unpack
+from tests.servicekit.failing import answered
 
 INVALID = "INVALID_ARGUMENT", "ARCHIVE_INVALID"
 TOO_LARGE = "RESOURCE_EXHAUSTED", "ARCHIVE_TOO_LARGE"
@@ -135,7 +136,8 @@ async def send_many(caller: Caller, box: Sandbox, block: bytes, count: int) -> p
         size = (count * tar.BLOCK) + len(tar.END)
         yield pb.WriteArchiveRequest(end=pb.WriteFileEnd(bytes=size))
 
-    return (await caller.files.WriteArchive(requests(), timeout=300)).unpacked
+    answer = await answered(caller.files.WriteArchive(requests(), timeout=300))
+    return answer.unpacked  # type: ignore[no-any-return]
 
 
 @pytest.mark.long

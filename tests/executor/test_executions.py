@@ -15,6 +15,7 @@ from cove.errors.v1.errors_pb2 import ErrorReason as Why
 from cove.executor.v1 import executor_pb2 as pb
 from services.executor import executions
 from tests.executor.node import Caller, Node, Sandbox, refused, start, until
+from tests.servicekit.failing import answered
 
 Code = grpc.StatusCode
 
@@ -427,10 +428,14 @@ async def test_a_full_disk_refuses_new_work_only(node: Node, box: Sandbox) -> No
         async with refused(Code.RESOURCE_EXHAUSTED, Why.ERROR_REASON_DISK_FULL):
             await caller.start(box, "two", "true")
         async with refused(Code.RESOURCE_EXHAUSTED, Why.ERROR_REASON_DISK_FULL):
-            await caller.files.WriteFile(upload(box, pb.WriteFileRequest, pb.WriteFileHeader))
+            await answered(
+                caller.files.WriteFile(upload(box, pb.WriteFileRequest, pb.WriteFileHeader))
+            )
         async with refused(Code.RESOURCE_EXHAUSTED, Why.ERROR_REASON_DISK_FULL):
-            await caller.files.WriteArchive(
-                upload(box, pb.WriteArchiveRequest, pb.WriteArchiveHeader)
+            await answered(
+                caller.files.WriteArchive(
+                    upload(box, pb.WriteArchiveRequest, pb.WriteArchiveHeader)
+                )
             )
         listed = await caller.files.ListFiles(pb.ListFilesRequest(handle=box.handle, path="."))
         assert listed.page_size

@@ -17,6 +17,7 @@ from cove.errors.v1.errors_pb2 import ErrorReason as Why
 from cove.executor.v1 import executor_pb2 as pb
 from servicekit.status import reason
 from tests.executor.node import NODE, OWNER, Caller, Node, Sandbox, calling, refused, until
+from tests.servicekit.failing import answered
 from tests.support.walking import all_in
 
 Code = grpc.StatusCode
@@ -43,7 +44,8 @@ async def write(caller: Caller, box: Sandbox, path: str, *parts: bytes, **fields
             yield pb.WriteFileRequest(data=part)
         yield pb.WriteFileRequest(end=pb.WriteFileEnd(bytes=sum(map(len, parts))))
 
-    return (await caller.files.WriteFile(requests(), timeout=20)).file
+    answer = await answered(caller.files.WriteFile(requests(), timeout=20))
+    return answer.file  # type: ignore[no-any-return]
 
 
 async def look(caller: Caller, box: Sandbox, path: str) -> pb.File:
@@ -164,7 +166,7 @@ async def test_a_write_without_its_right_end_changes_nothing(
     if end is not None:
         parts.append(pb.WriteFileRequest(end=pb.WriteFileEnd(bytes=end)))
     async with refused(Code.ABORTED, Why.ERROR_REASON_UPLOAD_INCOMPLETE):
-        await caller.files.WriteFile(iter(parts))
+        await answered(caller.files.WriteFile(iter(parts)))
     assert not list(box.tree.iterdir())
 
 
@@ -219,7 +221,7 @@ async def test_the_header_must_come_first_and_once(caller: Caller, box: Sandbox)
     data = pb.WriteFileRequest(data=b"x")
     for parts in ([data, header], [header, data, header], []):
         async with refused(Code.INVALID_ARGUMENT, Why.ERROR_REASON_INVALID_FIELD):
-            await caller.files.WriteFile(iter(parts))
+            await answered(caller.files.WriteFile(iter(parts)))
     assert not list(box.tree.iterdir())
 
 

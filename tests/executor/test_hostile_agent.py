@@ -27,6 +27,7 @@ from tests.executor.node import (
     calling,
     start,
 )
+from tests.servicekit.failing import answered
 
 FORBIDDEN = {"INTERNAL", "UNKNOWN"}
 """What is told when the executor itself fails."""
@@ -99,7 +100,7 @@ async def outcome(call: Awaitable[Any]) -> str:
     """What a caller was told: never that the executor itself failed, of which all is said."""
     try:
         async with asyncio.timeout(30):
-            await call
+            await answered(call)
     except grpc.aio.AioRpcError as error:
         code = error.code().name
         return f"{code}: {error.debug_error_string()}" if code in FORBIDDEN else code

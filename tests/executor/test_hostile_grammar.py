@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from cove.executor.v1 import executor_pb2 as pb
+from servicekit.ended import First
 from tests.executor import grammar, hostile
 from tests.executor.node import Caller, Node, Sandbox, calling, running_node, start
 from tests.executor.test_hostile_agent import FORBIDDEN, GROWTH, PATIENCE, descriptors, memory
@@ -73,6 +74,7 @@ class Heard:
 
     async def of(self, call: Any) -> None:
         """Make a call, of which whatever comes is looked through."""
+        first = First(call)
         try:
             async with asyncio.timeout(30):
                 if hasattr(call, "__aiter__"):
@@ -82,9 +84,10 @@ class Heard:
                     self._look(await call)
             self.codes.add("OK")
         except grpc.aio.AioRpcError as error:
-            self.codes.add(error.code().name)
-            if error.code().name in FORBIDDEN:
-                self.forbidden.append(error.debug_error_string() or "")
+            meant = first.meant(error)
+            self.codes.add(meant.code().name)
+            if meant.code().name in FORBIDDEN:
+                self.forbidden.append(f"{meant.details()} {error.debug_error_string()}")
 
     def _look(self, message: Any) -> None:
         assert SECRET not in message.SerializeToString()

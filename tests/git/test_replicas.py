@@ -16,6 +16,7 @@ from servicekit import status
 from services.git import mending
 from tests.git.node import ACME, Moment, Node
 from tests.git.parts import add_commit, make_source, run_git
+from tests.servicekit.failing import answered
 from tests.support.walking import all_in
 
 ONLY: Final = pb.Worktree.STATE_COMMITS_ONLY
@@ -88,7 +89,7 @@ def parts(
 
 
 async def send(node: Node, messages: Iterable[Any], caller: Any = ACME) -> str:
-    answer = await node.stub.ImportCommits(iter(messages), metadata=caller)
+    answer = await answered(node.stub.ImportCommits(iter(messages), metadata=caller))
     return str(answer.commit)
 
 

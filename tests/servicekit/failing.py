@@ -5,6 +5,8 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+from servicekit.ended import First
+
 
 class Failure:
     """What a failed call tells."""
@@ -31,6 +33,7 @@ class Failure:
 
 async def failure(call: Any) -> Failure:
     """The failure of a call that must fail, be it one answer or a stream of them."""
+    first = First(call) if isinstance(call, grpc.aio.Call) else None
     try:
         if hasattr(call, "__aiter__"):
             while await call.read() is not grpc.aio.EOF:
@@ -38,5 +41,14 @@ async def failure(call: Any) -> Failure:
         else:
             await call
     except grpc.aio.AioRpcError as error:
-        return Failure(error)
+        return Failure(first.meant(error) if first else error)
     raise AssertionError("the call did not fail")
+
+
+async def answered(call: Any) -> Any:
+    """What a call answers. Raises what it failed with at first."""
+    first = First(call) if isinstance(call, grpc.aio.Call) else None
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise (first.meant(error) if first else error) from None
