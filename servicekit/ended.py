@@ -16,7 +16,7 @@ WRITE_FAILED: Final = "Internal error from Core"
 
 
 class First:
-    """What a call failed with at first. Made as soon as the call is."""
+    """What a call failed with first. Made as soon as the call is."""
 
     def __init__(self, call: grpc.aio.Call) -> None:
         self._error: grpc.aio.AioRpcError | None = None
@@ -27,13 +27,11 @@ class First:
         return self._error if self._error and error.details() == WRITE_FAILED else error
 
     def _note(self, call: grpc.aio.Call) -> None:
-        code = _at_once(call.code())
-        if code is not grpc.StatusCode.OK:
-            initial, trailing = (
-                _at_once(call.initial_metadata()),
-                _at_once(call.trailing_metadata()),
-            )
-            self._error = grpc.aio.AioRpcError(code, initial, trailing, _at_once(call.details()))
+        """Some releases, 1.80 for one, tell of each failure, also of those of gRPC itself."""
+        code, text = _at_once(call.code()), _at_once(call.details())
+        if code is not grpc.StatusCode.OK and text != WRITE_FAILED:
+            initial, trailing = _at_once(call.initial_metadata()), call.trailing_metadata()
+            self._error = grpc.aio.AioRpcError(code, initial, _at_once(trailing), text)
 
 
 def _at_once(told: Coroutine[Any, Any, T]) -> T:
