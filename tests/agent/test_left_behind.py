@@ -81,6 +81,7 @@ async def test_who_waits_at_an_input_that_is_forgotten_is_told(node: Node) -> No
         for number in range(256):
             await started(box, agent, f"e{number}", "true")
         waiting = asyncio.create_task(agent.input("cat", wait=5))
+        await asyncio.sleep(0)  # It is sent, before the next.
         await started(box, agent, "last", "true")
         with pytest.raises(AgentError) as caught:
             await agent.input("cat")

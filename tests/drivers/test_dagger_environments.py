@@ -186,7 +186,6 @@ async def test_a_forged_handle_opens_nothing(tmp_path: Path, engine: DoubleEngin
         assert await node.environments.opened(UID, head.handle(NODE)) == head
 
 
-@pytest.mark.long
 async def test_an_engine_that_gives_its_names_anew_opens_no_other_environment(
     tmp_path: Path, engine: DoubleEngine
 ) -> None:
@@ -235,7 +234,6 @@ async def test_a_fork_begins_as_the_other_and_goes_its_own_way(
             await node.environments.opened(UID, forked.handle(NODE))
 
 
-@pytest.mark.long
 async def test_layers_are_made_one_before_there_are_too_many(tmp_path: Path) -> None:
     engine = DoubleEngine(tmp_path / "engine", layers=14).start()
     try:
@@ -274,7 +272,6 @@ async def test_secrets_are_given_to_one_command_and_kept_by_none(
         assert (await node.run(UID, 'echo "[$WORD]"')).out == b"[]\n"
 
 
-@pytest.mark.long
 async def test_an_environment_stays_on_the_engine_it_was_made_on(tmp_path: Path) -> None:
     engines = [DoubleEngine(tmp_path / f"engine-{number}").start() for number in (1, 2)]
     try:
