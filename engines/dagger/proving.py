@@ -57,6 +57,8 @@ class Proofs:
                 if isinstance(known, EngineLost | EngineFull):
                     raise known from error
                 raise HandleStale(f"the engine does not have it: {error}"[:300]) from error
+            except KeyError as error:  # What has its name now is no container.
+                raise HandleStale("the engine has something else in its place") from error
         if tuple(found) != (f"{head.uid}.{head.epoch}", str(head.generation)):
             raise HandleStale("the engine has another in its place")
 
