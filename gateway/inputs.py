@@ -36,7 +36,7 @@ class InputFace(Face):
     async def StreamInput(
         self, requests: AsyncIterator[pb.StreamInputRequest], context: Context
     ) -> pb.StreamInputResponse:
-        """By WriteInput behind: gRPC hides why a stream is refused while it is written."""
+        """By WriteInput behind: an executor that starts anew between two pieces breaks nothing."""
         first = await anext(requests, None)
         if first is None or not first.name or not first.HasField("offset"):
             raise InvalidArgument("name", "the first message has a name and an offset")

@@ -16,7 +16,7 @@ WRITE_FAILED: Final = "Internal error from Core"
 
 
 class First:
-    """What a call failed with first. Made as soon as the call is."""
+    """What the other side failed a call with. Made as soon as the call is."""
 
     def __init__(self, call: grpc.aio.Call) -> None:
         self._error: grpc.aio.AioRpcError | None = None

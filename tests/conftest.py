@@ -17,7 +17,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Interrupts work, also where a shell started the tests in the background, without them."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     failures.register(config)
-    gc.disable()
+    gc.disable()  # Until all tests are there.
 
 
 def pytest_collection_finish() -> None:

@@ -20,8 +20,10 @@ from services.executor.errors import (
 
 R = TypeVar("R", bound=Any)
 
+TRIES: Final = 8
+"""How often agents are asked that break off. Each fork of an environment in which nothing runs has
+its agent leave, and several may come before a command does."""
 _LOCAL: Final = "local"
-_TRIES: Final = 8
 _LINGER: Final = 5.0
 """Seconds that an unused connection stays, for the next call. Short, as it keeps an agent up."""
 
@@ -162,7 +164,7 @@ class Agents:
     async def _found(self, uid: str) -> tuple[_Link, AgentClient]:
         """Raises as `awake`. One that leaves just then is no agent: another may have come."""
         gone: PeerGone | None = None
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             link = self._link(uid)
             try:
                 return link, await self._connected(link)

@@ -7,7 +7,7 @@ it is sure that nothing asked for can come of it any more; else its id would be 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from agent.client import (
     AgentClient,
@@ -19,7 +19,7 @@ from agent.client import (
     Sinks,
 )
 from servicekit.disk import full
-from services.executor.agents import Agents, absent, slow
+from services.executor.agents import TRIES, Agents, absent, slow
 from services.executor.command import command, limits, refusal
 from services.executor.errors import (
     AgentTooOld,
@@ -34,10 +34,6 @@ from services.executor.preparing import opened
 from services.executor.record import Limits, Record, Spec, State
 from services.executor.secrets import Variables
 from services.executor.store import Store
-
-_TRIES: Final = 8
-"""Each fork of an environment in which nothing runs has its agent leave, and several may come
-before a command does."""
 
 
 class Launcher:
@@ -96,7 +92,7 @@ class Launcher:
         unless the agent says that it starts nothing.
         """
         await asyncio.to_thread(self._store.ask, record)
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             try:
                 async with self._agents.link(record.uid) as agent:
                     await self._ask(agent, record, variables)
@@ -115,10 +111,11 @@ class Launcher:
             except PeerGone as error:
                 if slow(error):
                     break
-                asked = asked or not absent(error)
-                # Else another agent has come meanwhile.
-                if absent(error) and await self._over(record):
+                if not absent(error):
+                    asked = True
+                elif await self._over(record):
                     return
+                # Else another agent has come meanwhile.
             except OSError as error:
                 await self._unasked(record, asked=asked)
                 if asked:

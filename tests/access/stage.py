@@ -22,6 +22,7 @@ from cove.registry.v1.access_pb2 import Token
 from cove.registry.v1.registry_pb2 import Environment
 from gateway.app import gateway
 from gateway.config import Config
+from servicekit.ended import First
 from servicekit.status import reason_name, told
 from services.registry.app import registry
 from services.registry.config import Config as RegistryConfig
@@ -36,7 +37,6 @@ THERE: Final = "workspaces/there-00"
 MISSING: Final = "workspaces/nowhere0"
 """Of nobody. All three are as long."""
 LONG: Final = 3600.0
-_TRIES: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,6 @@ class Answer:
     code: grpc.StatusCode
     status: status_pb2.Status
     reason: str = ""
-
-    @property
-    def hidden(self) -> bool:
-        """Whether gRPC itself made it, of a write that came too late."""
-        return self.code is grpc.StatusCode.INTERNAL and not self.status.details
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,19 +90,8 @@ class Stage:
         which: int = 0,
         seconds: float = 20,
     ) -> Answer:
-        """Make the call, whatever its shape, up to its first answer.
-
-        Of a stream that is refused while it is written gRPC hides why: it is made again then.
-        """
-        for _ in range(_TRIES):
-            answer = await self._call(method, request, bearer(secret, tenant), which, seconds)
-            if not answer.hidden:
-                break
-        return answer
-
-    async def _call(
-        self, method: MethodDescriptor, request: Any, metadata: Any, which: int, seconds: float
-    ) -> Answer:
+        """Make the call, whatever its shape, up to its first answer."""
+        metadata = bearer(secret, tenant)
         channel = self.channels[which]
         path = f"/{method.containing_service.full_name}/{method.name}"
         answer = message_factory.GetMessageClass(method.output_type)
@@ -121,13 +105,14 @@ class Stage:
         multi: Any = make(path, type(request).SerializeToString, answer.FromString)
         sent = iter([request]) if method.client_streaming else request
         call = multi(sent, metadata=metadata, timeout=seconds)
+        first = First(call)
         try:
             if method.server_streaming:
                 await anext(aiter(call), None)
             else:
                 await call
         except grpc.aio.AioRpcError as error:
-            return answered(error)
+            return answered(first.meant(error))
         finally:
             call.cancel()
         return Answer(grpc.StatusCode.OK, status_pb2.Status())

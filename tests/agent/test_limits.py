@@ -68,9 +68,8 @@ async def test_whoever_watches_can_end_it(node: Node) -> None:
                 await agent.exceeded("one", frames.DISK)
                 result = (await ended(sinks)).result
                 assert (result.kind, result.text) == (ExitKind.LIMITED, "disk")
-                async with asyncio.timeout(
-                    30
-                ):  # Its child was killed with it, and is being reaped.
+                # Its child was killed with it, and is being reaped.
+                async with asyncio.timeout(30):
                     while (await agent.listing()).processes:
                         pass
         finally:

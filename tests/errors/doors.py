@@ -18,10 +18,10 @@ from google.rpc import error_details_pb2, status_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.options.v1 import options_pb2  # noqa: F401 - the options of methods.
 from gateway.rest.template import VARIABLE
+from servicekit.ended import First
 
 PATIENCE: Final = 30.0
 _BINARY: Final = "grpc-status-details-bin"
-_TRIES: Final = 20
 _RAW: Final = ("PUT", "data")
 
 
@@ -99,16 +99,6 @@ class Grpc:
     async def ask(
         self, rpc: str, *requests: Message, timeout: float = PATIENCE, **headers: str
     ) -> Refusal:
-        """Of a stream that is refused while it is written gRPC hides why: it is made again."""
-        for _ in range(_TRIES):
-            refused = await self._ask(rpc, requests, timeout, headers)
-            if refused.status.details or refused.code is not grpc.StatusCode.INTERNAL:
-                break
-        return refused
-
-    async def _ask(
-        self, rpc: str, requests: Sequence[Message], timeout: float, headers: Mapping[str, str]
-    ) -> Refusal:
         try:
             await self.call(rpc, *requests, timeout=timeout, **headers)
         except grpc.aio.AioRpcError as error:
@@ -135,10 +125,13 @@ class Grpc:
         shown = {"authorization": bearer, **self.always, **headers}
         metadata = [(key.replace("_", "-"), value) for key, value in shown.items() if value]
         call = multi(sent, metadata=metadata, timeout=timeout)
+        first = First(call)
         try:
             if not method.server_streaming:
                 return await call
             return [answer async for answer in call][-1:]
+        except grpc.aio.AioRpcError as error:
+            raise first.meant(error) from None
         finally:
             call.cancel()
 

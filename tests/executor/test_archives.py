@@ -64,8 +64,7 @@ async def unpack(
         if end:
             yield pb.WriteArchiveRequest(end=pb.WriteFileEnd(bytes=len(data)))
 
-    answer = await answered(caller.files.WriteArchive(requests(), timeout=20))
-    return answer.unpacked  # type: ignore[no-any-return]
+    return (await answered(caller.files.WriteArchive(requests(), timeout=20))).unpacked
 
 
 async def test_what_is_packed_is_unpacked_the_same(caller: Caller, box: Sandbox) -> None:

@@ -136,8 +136,7 @@ async def send_many(caller: Caller, box: Sandbox, block: bytes, count: int) -> p
         size = (count * tar.BLOCK) + len(tar.END)
         yield pb.WriteArchiveRequest(end=pb.WriteFileEnd(bytes=size))
 
-    answer = await answered(caller.files.WriteArchive(requests(), timeout=300))
-    return answer.unpacked  # type: ignore[no-any-return]
+    return (await answered(caller.files.WriteArchive(requests(), timeout=300))).unpacked
 
 
 @pytest.mark.long

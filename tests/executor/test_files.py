@@ -44,8 +44,7 @@ async def write(caller: Caller, box: Sandbox, path: str, *parts: bytes, **fields
             yield pb.WriteFileRequest(data=part)
         yield pb.WriteFileRequest(end=pb.WriteFileEnd(bytes=sum(map(len, parts))))
 
-    answer = await answered(caller.files.WriteFile(requests(), timeout=20))
-    return answer.file  # type: ignore[no-any-return]
+    return (await answered(caller.files.WriteFile(requests(), timeout=20))).file
 
 
 async def look(caller: Caller, box: Sandbox, path: str) -> pb.File:

@@ -1,11 +1,14 @@
 """Reads failures as a caller does."""
 
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, TypeVar
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from servicekit.ended import First
+
+T = TypeVar("T")
 
 
 class Failure:
@@ -45,7 +48,7 @@ async def failure(call: Any) -> Failure:
     raise AssertionError("the call did not fail")
 
 
-async def answered(call: Any) -> Any:
+async def answered(call: Awaitable[T]) -> T:
     """What a call answers. Raises what it failed with at first."""
     first = First(call) if isinstance(call, grpc.aio.Call) else None
     try:
