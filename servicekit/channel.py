@@ -14,8 +14,8 @@ from typing import Any, Final, Generic, TypeVar
 import grpc
 from grpc_health.v1 import health_pb2
 
+from cove.ended import First
 from servicekit import calls
-from servicekit.ended import First
 from servicekit.health import SERVING
 from servicekit.identity import PRINCIPAL_KEY, TENANT_KEY, TOKEN_KEY
 from servicekit.quota import LIMITS_KEY

@@ -8,9 +8,9 @@ from typing import Any, Final, TypeAlias
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+from cove.ended import WRITE_FAILED
 from cove.errors.v1.errors_pb2 import ErrorReason
 from servicekit import calls, disk, errors
-from servicekit.ended import WRITE_FAILED
 from servicekit.remedies import remedy
 
 _log = logging.getLogger(__name__)

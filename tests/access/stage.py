@@ -15,6 +15,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import status_pb2
 
+from cove.ended import First
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import AccessServiceStub
 from cove.options.v1.options_pb2 import Role
@@ -22,7 +23,6 @@ from cove.registry.v1.access_pb2 import Token
 from cove.registry.v1.registry_pb2 import Environment
 from gateway.app import gateway
 from gateway.config import Config
-from servicekit.ended import First
 from servicekit.status import reason_name, told
 from services.registry.app import registry
 from services.registry.config import Config as RegistryConfig

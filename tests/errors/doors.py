@@ -15,10 +15,10 @@ from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from cove.ended import First
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.options.v1 import options_pb2  # noqa: F401 - the options of methods.
 from gateway.rest.template import VARIABLE
-from servicekit.ended import First
 
 PATIENCE: Final = 30.0
 _BINARY: Final = "grpc-status-details-bin"

@@ -14,8 +14,8 @@ from typing import Any
 import grpc
 import pytest
 
+from cove.ended import First
 from cove.executor.v1 import executor_pb2 as pb
-from servicekit.ended import First
 from tests.executor import grammar, hostile
 from tests.executor.node import Caller, Node, Sandbox, calling, running_node, start
 from tests.executor.test_hostile_agent import FORBIDDEN, GROWTH, PATIENCE, descriptors, memory

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
-from servicekit.ended import First
+from cove.ended import First
 
 T = TypeVar("T")
 

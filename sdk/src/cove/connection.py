@@ -18,6 +18,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
 from cove import secure, status
+from cove.ended import First
 from cove.endpoint import Endpoint
 from cove.gateway.v1 import gateway_pb2
 from cove.options.v1 import options_pb2
@@ -40,10 +41,6 @@ _UNREACHED: Final = ("failed to connect", "DNS resolution failed", "errors resol
 
 _SILENCE: Final = 35.0
 """Seconds without an event after which a stream counts as dropped: heartbeats come every 10."""
-
-_PAUSE: Final = 0.1
-"""Seconds by which each retry of an upload waits longer after its first message: gRPC hides the
-answer of a server that refuses an upload while the client is in the midst of writing."""
 
 _SETTLING: Final = 0.2
 """Seconds for a stream to end after its last answer, and for gRPC to call back about a call that
@@ -158,16 +155,16 @@ class Connection:
         timeout: float,
     ) -> Res:
         """Many requests, one answer. `requests` makes them anew for each attempt."""
-        patience, metadata, pause = self.patience(), self._metadata(), 0.0
+        patience, metadata = self.patience(), self._metadata()
         while True:
             patience.begin()
-            body = Body(requests(), pause)
+            body = Body(requests())
             call = self._begun(method(aiter(body), timeout=timeout, metadata=metadata))
+            first = First(call)
             try:
                 response = await call
             except grpc.aio.AioRpcError as error:
-                await patience.wait(self.failure(error))
-                pause = min(1.0, pause + _PAUSE)
+                await patience.wait(self.failure(first.meant(error)))
             except asyncio.CancelledError:
                 if body.failure:  # gRPC makes a cancellation of it.
                     raise body.failure from None
@@ -175,7 +172,6 @@ class Connection:
                     raise
                 # And of a gateway that broke off while it was told of the end.
                 await patience.wait(status.broken_off(self.endpoint.address))
-                pause = min(1.0, pause + _PAUSE)
             else:
                 self._reached = True
                 return response
@@ -254,6 +250,7 @@ class Answers(Generic[Res]):
         self._connection = connection
         self._call = call
         self._answers = aiter(call)
+        self._first = First(call)
         self._silence = silence
 
     async def __aenter__(self) -> Self:
@@ -284,7 +281,7 @@ class Answers(Generic[Res]):
         except TimeoutError:
             raise status.Unavailable("the stream went silent", broken_off=True) from None
         except grpc.aio.AioRpcError as error:
-            raise self._connection.failure(error) from None
+            raise self._connection.failure(self._first.meant(error)) from None
         self._connection.reached()
         return answer
 

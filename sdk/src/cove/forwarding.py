@@ -11,6 +11,7 @@ import grpc
 
 from cove import status
 from cove.connection import Connection
+from cove.ended import First
 from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import ExecutionServiceStub
@@ -85,8 +86,6 @@ class Forward:
         try:
             await self._connected(reader, writer)
             whole = True
-        except grpc.aio.AioRpcError as error:
-            self.on_failure(self._connection.failure(error))
         except status.CoveError as error:
             self.on_failure(error)
         except OSError:
@@ -103,16 +102,19 @@ class Forward:
         while True:
             patience.begin()
             call = self._connection.exchange(self._stub.ForwardPort)
+            first, connected = First(call), False
             try:
                 await call.write(pb.ForwardPortRequest(target=self._target))
                 await _read(call)
-            except grpc.aio.AioRpcError as error:
-                # Nothing was sent yet that could come twice.
-                await patience.wait(self._connection.failure(error))
-                continue
-            else:
                 self._connection.reached()
+                connected = True
                 return await _exchange(call, reader, writer)
+            except grpc.aio.AioRpcError as error:
+                failure = self._connection.failure(first.meant(error))
+                if connected:
+                    raise failure from None
+                # Nothing was sent yet that could come twice.
+                await patience.wait(failure)
             finally:
                 self._connection.end(call)
 
