@@ -68,15 +68,14 @@ class Life:
             self._quiet.clear()
             return
         self._wanted = False
-        try:
-            found: dict[str, datetime | None] = {}
-            for node in self._nodes.answering():
+        found: dict[str, datetime | None] = {}
+        for node in self._nodes.answering():
+            try:
                 with self._nodes.at(node):
                     found |= await self._sandboxes()
-            self._quiet = found
-        except (ServiceError, grpc.aio.AioRpcError) as error:
-            _log.warning("cannot look for idle workspaces now: %s", error)
-            self._quiet.clear()
+            except (ServiceError, grpc.aio.AioRpcError) as error:
+                _log.warning("cannot look for idle workspaces now: %s", error)
+        self._quiet = found
 
     def due(self, environment: Environment) -> Due | None:
         """What to do about a record at which nobody is; None: nothing, or not yet."""
@@ -150,7 +149,8 @@ class Life:
         # By itself one ends only when nothing has run in it for this long.
         latest = self._clock.now() - capable.capabilities.idle_timeout.ToTimedelta()
         found: dict[str, datetime | None] = {}
-        request = provider_pb2.ListProvisionedRequest(page_size=_PAGE)
+        # What a driver has that does not answer now is asked about later: it counts as not idle.
+        request = provider_pb2.ListProvisionedRequest(page_size=_PAGE, return_partial_success=True)
         while True:
             page = await provider.unary(provider.rpc.ListProvisioned, request, timeout=_SECONDS)
             for each in page.observations:

@@ -63,10 +63,17 @@ Key: TypeAlias = tuple[str, str]
 
 
 class Looked(NamedTuple):
-    """What was found, and on which nodes everything was looked at."""
+    """What was found, and on which nodes was looked."""
 
     found: Mapping[Key, Found]
     nodes: frozenset[str]
+    partly: frozenset[str]
+    """Those of them where a driver did not tell what it has."""
+
+    def tells_all(self, key: Key) -> bool:
+        """Whether all that there is of it was found: its driver may be one that did not tell."""
+        node, found = key[0], self.found.get(key)
+        return node in self.nodes and (node not in self.partly or bool(found and found.provisioned))
 
 
 class Orphans:
@@ -85,20 +92,26 @@ class Orphans:
         """Whatever the tools of the nodes have that answer."""
         found: dict[Key, Found] = {}
         seen: set[str] = set()
+        partly: set[str] = set()
         for node in self._nodes.answering():
             name = node.name if self._nodes.several else ""
             try:
                 with self._nodes.at(node):
-                    here = await self._look()
+                    here, unreachable = await self._look()
             except (ServiceError, grpc.aio.AioRpcError) as error:
                 _log.warning("cannot look for orphans now: %s", error)
                 continue
             seen.add(name)
+            if unreachable:
+                _log.warning("no answer of drivers: %s", ", ".join(sorted(unreachable)))
+                partly.add(name)
             found.update(((name, uid), each) for uid, each in here.items())
-        return Looked(found, frozenset(seen))
+        return Looked(found, frozenset(seen), frozenset(partly))
 
-    async def _look(self) -> dict[str, Found]:
+    async def _look(self) -> tuple[dict[str, Found], set[str]]:
+        """What the tools of one node have, and the drivers that do not answer."""
         found: dict[str, Found] = {}
+        unreachable: set[str] = set()
         async for worktree in self._worktrees():
             state = git_pb2.Worktree.State
             found[worktree.uid] = Found(
@@ -107,7 +120,7 @@ class Orphans:
                 worktree=worktree.state != state.STATE_COMMITS_ONLY,
                 kept_commit=worktree.kept_commit,
             )
-        async for observation in self._provisioned():
+        async for observation in self._provisioned(unreachable):
             found[observation.uid] = replace(
                 found.get(observation.uid, Found(observation.tenant)),
                 provisioned=True,
@@ -117,7 +130,7 @@ class Orphans:
             )
         async for uid in self._executed():
             found[uid] = replace(found.get(uid, Found("")), executed=True)
-        return found
+        return found, unreachable
 
     async def remove(
         self,
@@ -207,11 +220,13 @@ class Orphans:
                 return
             request.page_token = page.next_page_token
 
-    async def _provisioned(self) -> AsyncIterator[provider_pb2.Observation]:
+    async def _provisioned(self, unreachable: set[str]) -> AsyncIterator[provider_pb2.Observation]:
+        """And which drivers do not answer."""
         provider = self._tools.provider
-        request = provider_pb2.ListProvisionedRequest(page_size=_PAGE)
+        request = provider_pb2.ListProvisionedRequest(page_size=_PAGE, return_partial_success=True)
         while True:
             page = await provider.unary(provider.rpc.ListProvisioned, request, timeout=_SECONDS)
+            unreachable.update(page.unreachable)
             for observation in page.observations:
                 yield observation
             if not page.next_page_token:

@@ -141,7 +141,7 @@ class Reconciler:
                 if environment.spec.rebuild and places[environment.uid] > 1:
                     moved[environment.uid] = environment
                 takeover = self._due(environment, self._clock.now())
-                if takeover is None and key[0] in looked.nodes:
+                if takeover is None and looked.tells_all(key):
                     takeover = await self._compared(environment, looked.found.get(key))
                 if takeover:
                     await self._take_over(environment, takeover)

@@ -19,7 +19,7 @@ from servicekit.status import Context
 from services.provider import convert
 from services.provider.asking import Asking
 from services.provider.capabilities import Capability
-from services.provider.driver import Driver, Spec
+from services.provider.driver import Driver, Observation, Spec
 from services.provider.errors import CapabilityMissing, DriverUnknown, HandleInvalid
 
 R = TypeVar("R")
@@ -174,12 +174,18 @@ class ProviderServicer(ProviderServiceServicer):
         self, request: pb.ListProvisionedRequest, context: Context
     ) -> pb.ListProvisionedResponse:
         page = self._tokens.page(request, default=_PAGE, maximum=_MAX_PAGE)
-        everything = [found for each in self._drivers.values() for found in await each.list()]
+        patience = _PATIENCE if request.return_partial_success else None
+        listed = await asyncio.gather(*(_listed(d, patience) for d in self._drivers.values()))
+        told = dict(zip(self._drivers, listed, strict=True))
+        everything = (each for some in listed if some is not None for each in some)
         found = sorted((each for each in everything if each.uid > page.after), key=lambda o: o.uid)
         shown = found[: page.size]
         more = self._tokens.next(request, after=shown[-1].uid) if len(found) > page.size else ""
         return pb.ListProvisionedResponse(
-            observations=map(convert.observation, shown), next_page_token=more, page_size=page.size
+            observations=map(convert.observation, shown),
+            next_page_token=more,
+            page_size=page.size,
+            unreachable=sorted(name for name, some in told.items() if some is None),
         )
 
     async def GetTenantUsage(
@@ -252,3 +258,15 @@ class ProviderServicer(ProviderServiceServicer):
             return self._drivers[Handle.decode(handle).driver]
         except (ValueError, KeyError) as error:
             raise HandleInvalid("handle", "not a handle of this provider") from error
+
+
+async def _listed(driver: Driver, patience: float | None) -> tuple[Observation, ...] | None:
+    """What it has; None if it does not answer within so many seconds. Without such a bound what it
+    fails with is raised."""
+    try:
+        async with asyncio.timeout(patience):
+            return await driver.list()
+    except (Unavailable, TimeoutError):
+        if patience is None:
+            raise
+        return None

@@ -277,7 +277,7 @@ class Stage:
             trees = await GitServiceStub(channel).ListWorktrees(git_pb2.ListWorktreesRequest())
         found |= {f"worktree {each.uid}" for each in trees.worktrees}
         async with self.direct("provider") as channel:
-            listing = provider_pb2.ListProvisionedRequest()
+            listing = provider_pb2.ListProvisionedRequest(return_partial_success=True)
             provisioned = await ProviderServiceStub(channel).ListProvisioned(listing)
         found |= {f"provisioned {each.uid}" for each in provisioned.observations}
         for repository in (self.state / "git" / "repositories").glob("*/*.git"):

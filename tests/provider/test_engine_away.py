@@ -65,3 +65,23 @@ async def test_nobody_at_the_socket_is_an_engine_that_is_away(tmp_path: Path) ->
             await engine.image("any")
         with pytest.raises(EngineAway):
             await engine.containers("any")
+
+
+async def test_what_others_have_is_listed_for_whom_a_part_is_enough(
+    node: Node, tmp_path: Path, silent: Path
+) -> None:
+    async with beside(node, silent) as suite:
+        uid = new_uid()
+        await suite.provisioned(uid)
+        asked = pb.ListProvisionedRequest(return_partial_success=True)
+        listed = await suite.stub.ListProvisioned(asked, timeout=29)
+        assert uid in [each.uid for each in listed.observations]
+        assert listed.unreachable == ["docker"]
+    async with beside(node, tmp_path / "none") as suite:
+        whole = pb.ListProvisionedRequest()
+        refusal = await refused(suite.stub.ListProvisioned(whole))
+        assert refusal == ErrorReason.ERROR_REASON_SERVICE_UNAVAILABLE
+        listed = await suite.stub.ListProvisioned(asked)
+        assert uid in [each.uid for each in listed.observations]
+        assert listed.unreachable == ["docker"]
+        await suite.stub.ReleaseEnvironment(pb.ReleaseEnvironmentRequest(uid=uid))

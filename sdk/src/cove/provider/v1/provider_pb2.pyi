@@ -786,19 +786,23 @@ class ListProvisionedRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    RETURN_PARTIAL_SUCCESS_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most so many; 0 means 100, more than 1000 is cut to 1000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty means the first page."""
+    return_partial_success: _builtins.bool
+    """List what the other drivers have when one does not answer within 5 s (AIP-217)."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        return_partial_success: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "return_partial_success", b"return_partial_success"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -813,6 +817,7 @@ class ListProvisionedResponse(_message.Message):
     OBSERVATIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    UNREACHABLE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
     page_size: _builtins.int
@@ -821,16 +826,23 @@ class ListProvisionedResponse(_message.Message):
     def observations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Observation]:
         """In the order of their uids."""
 
+    @_builtins.property
+    def unreachable(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The drivers that do not answer: what they have is left out. Empty unless
+        `return_partial_success` was asked for.
+        """
+
     def __init__(
         self,
         *,
         observations: _abc.Iterable[Global___Observation] | None = ...,
         next_page_token: _builtins.str = ...,
         page_size: _builtins.int = ...,
+        unreachable: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "observations", b"observations", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "observations", b"observations", "page_size", b"page_size", "unreachable", b"unreachable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

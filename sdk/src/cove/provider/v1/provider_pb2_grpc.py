@@ -215,6 +215,8 @@ class ProviderServiceServicer(object):
         """Lists what is provisioned on this node, in the order of uids.
 
         * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
+        * UNAVAILABLE, ERROR_REASON_SERVICE_UNAVAILABLE: a driver does not answer, and no partial
+        success was asked for; retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

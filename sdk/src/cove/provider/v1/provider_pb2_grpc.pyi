@@ -92,6 +92,8 @@ class ProviderServiceStub:
     """Lists what is provisioned on this node, in the order of uids.
 
     * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
+    * UNAVAILABLE, ERROR_REASON_SERVICE_UNAVAILABLE: a driver does not answer, and no partial
+      success was asked for; retry.
     """
     UpdateNetwork: _aio.UnaryUnaryMultiCallable[_provider_pb2.UpdateNetworkRequest, _provider_pb2.UpdateNetworkResponse]
     """Changes what an environment may reach. When it returns, the new policy is in force, and open
@@ -262,6 +264,8 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists what is provisioned on this node, in the order of uids.
 
         * INVALID_ARGUMENT, ERROR_REASON_PAGE_TOKEN_INVALID: the token is not of this list.
+        * UNAVAILABLE, ERROR_REASON_SERVICE_UNAVAILABLE: a driver does not answer, and no partial
+          success was asked for; retry.
         """
 
     @_abc_1.abstractmethod
