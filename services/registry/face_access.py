@@ -12,7 +12,7 @@ from servicekit.paging import PageTokens
 from servicekit.quota import Limits
 from servicekit.status import Context
 from services.registry.quotas import Quotas, message, updated
-from services.registry.rules import digest
+from services.registry.requests import digest
 from services.registry.store import RequestId
 from services.registry.tokens import NAMES, Tokens, draft, revoked
 from services.registry.tokens import message as token_message

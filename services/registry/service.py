@@ -23,7 +23,8 @@ from services.registry import batch
 from services.registry.feed import Event
 from services.registry.fields import FIELDS, MAX_BYTES
 from services.registry.lists import Listing, listing_order, page
-from services.registry.rules import Rules, digest
+from services.registry.requests import digest
+from services.registry.rules import Rules
 from services.registry.store import Change, Key, Place, RequestId, Store
 from services.registry.trail import Entry
 from services.registry.watch import Heartbeat, Present, SnapshotEnd, Told, watch

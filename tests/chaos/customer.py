@@ -11,9 +11,9 @@ from cove import status
 from cove.client import Client
 from cove.connection import Connection
 from cove.endpoint import Endpoint
-from cove.executions import Result
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.gateway.v1.gateway_pb2_grpc import WorkspaceServiceStub
+from cove.result import Result
 from cove.workspace import Workspace
 from tests.chaos.journal import Ended, Fate, Held, Journal
 

@@ -9,7 +9,7 @@ import pytest
 from cove import status
 from cove.client import Client
 from cove.errors.v1.errors_pb2 import ErrorReason
-from cove.executions import CommandFailed
+from cove.result import CommandFailed
 from tests.sdk.double import Gateway, broken_off, told
 
 

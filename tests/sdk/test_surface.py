@@ -73,11 +73,11 @@ def test_the_package_alone_loads_no_client() -> None:
     assert done.stdout == b"[]\n"
 
 
-def _types(cove: sync.Client) -> None:
+def _types(client: sync.Client) -> None:
     """Not run: what a type checker sees."""
-    workspace = cove.workspaces.create("file:///r", id="demo")
+    workspace = client.workspaces.create("file:///r", id="demo")
     assert_type(workspace, sync.Workspace)
-    assert_type(workspace.execute("true", timeout=1), executions.Result)
+    assert_type(workspace.execute("true", timeout=1), cove.Result)
     assert_type(workspace.start("true"), sync.Execution)
     assert_type(workspace.stream("true"), Generator[Event, None, None])
     assert_type(workspace.read("f"), bytes)
@@ -86,7 +86,7 @@ def _types(cove: sync.Client) -> None:
     assert_type(workspace.snapshots.create("s"), pb.Snapshot)
     assert_type(workspace.status(), git_pb2.WorktreeStatus)
     assert_type(workspace.delete(), pb.Workspace | None)
-    assert_type(cove.workspaces.list(), Generator[sync.Workspace, None, None])
+    assert_type(client.workspaces.list(), Generator[sync.Workspace, None, None])
     assert_type(workspace.executions.list(), Generator[sync.Execution, None, None])
     workspace.execute("true", no_such_parameter=1)  # type: ignore[call-arg]
     workspace.read(1)  # type: ignore[arg-type]

@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from cove.client import Client as Client
-    from cove.executions import CommandFailed as CommandFailed
     from cove.executions import Execution as Execution
-    from cove.executions import Result as Result
-    from cove.executions import exit_status as exit_status
     from cove.executor.v1.executor_pb2 import Chunk as Chunk
     from cove.executor.v1.executor_pb2 import ExecutionLimits as ExecutionLimits
     from cove.executor.v1.executor_pb2 import Exit as Exit
@@ -23,6 +20,9 @@ if TYPE_CHECKING:
     from cove.git.v1.git_pb2 import DiffEnd as DiffEnd
     from cove.git.v1.git_pb2 import DiffFile as DiffFile
     from cove.git.v1.git_pb2 import DiffPatch as DiffPatch
+    from cove.result import CommandFailed as CommandFailed
+    from cove.result import Result as Result
+    from cove.result import exit_status as exit_status
     from cove.status import Aborted as Aborted
     from cove.status import AlreadyExists as AlreadyExists
     from cove.status import CoveError as CoveError
@@ -40,11 +40,12 @@ if TYPE_CHECKING:
 
 _NAMES: Final = {
     "cove.client": ("Client",),
-    "cove.executions": ("CommandFailed", "Execution", "Result", "exit_status"),
+    "cove.executions": ("Execution",),
     "cove.executor.v1.executor_pb2": (
         "Chunk", "ExecutionLimits", "Exit", "Gap", "Preview", "UsageSample",
     ),
     "cove.git.v1.git_pb2": ("DiffEnd", "DiffFile", "DiffPatch"),
+    "cove.result": ("CommandFailed", "Result", "exit_status"),
     "cove.status": (
         "Aborted", "AlreadyExists", "CoveError", "DeadlineExceeded", "FailedPrecondition",
         "Internal", "InvalidArgument", "NotFound", "OutOfRange", "PermissionDenied",

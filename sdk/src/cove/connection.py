@@ -9,29 +9,23 @@ delay a server asks for, and cover uploads.
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any, Final, Generic, Self, TypeVar
 
 import grpc
-from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
 from cove import secure, status
+from cove.deadlines import deadline
 from cove.ended import First
 from cove.endpoint import Endpoint
-from cove.gateway.v1 import gateway_pb2
-from cove.options.v1 import options_pb2
 from cove.patience import Patience as Patience
 from cove.upload_body import Body
 
 Req = TypeVar("Req", bound=Message)
 Res = TypeVar("Res")
 C = TypeVar("C", bound=grpc.aio.Call)
-
-_UNARY_DEADLINE: Final = 30.0
-_MARGIN: Final = 5.0
-"""Seconds that a call outlasts the server's own deadline, whose answer says more."""
 
 _FIRST_PATIENCE: Final = 3.0
 """Seconds to wait for a gateway that has never answered."""
@@ -84,7 +78,6 @@ class Connection:
         self._under_way: set[grpc.aio.Call] = set()
         self._closed = False
         self._settled = 0.0
-        self._deadlines = _deadlines()
 
     async def __aenter__(self) -> Self:
         return self
@@ -132,7 +125,7 @@ class Connection:
 
         `timeout` in seconds is for each attempt; the RPC's own deadline when it is None.
         """
-        limit = timeout if timeout is not None else self.deadline(request)
+        limit = timeout if timeout is not None else deadline(request)
         patience, metadata = self.patience(), self._metadata()
         while True:
             patience.begin()
@@ -182,7 +175,7 @@ class Connection:
         self, method: grpc.aio.UnaryStreamMultiCallable[Req, Res], request: Req
     ) -> "Answers[Res]":
         """One request, many answers, one attempt."""
-        limit = self.deadline(request)
+        limit = deadline(request)
         call = self._begun(method(request, timeout=limit, metadata=self._metadata()))
         return Answers(self, call, self._silence)
 
@@ -199,20 +192,6 @@ class Connection:
     def reached(self) -> None:
         """The gateway answered."""
         self._reached = True
-
-    def deadline(self, request: Message) -> float | None:
-        """Seconds the server itself gives the call, and a margin; None: no limit."""
-        found = self._deadlines.get(request.DESCRIPTOR.full_name)
-        if found is None:
-            return None
-        limit = found.duration.ToTimedelta().total_seconds() + _MARGIN
-        if not found.added_field:
-            return limit
-        *parents, last = found.added_field.split(".")
-        for name in parents:
-            request = getattr(request, name)
-        added = getattr(request, last) if request.HasField(last) else found.added_default
-        return limit + float(added.ToTimedelta().total_seconds())
 
     def failure(self, error: grpc.aio.AioRpcError) -> status.CoveError:
         """What the call failed with."""
@@ -294,23 +273,6 @@ def _need_running_loop() -> None:
         raise RuntimeError(
             "no event loop runs: make the async client in a coroutine, or use cove.sync.Client"
         ) from None
-
-
-def _deadlines() -> Mapping[str, options_pb2.Deadline]:
-    """The deadline of each RPC that has one, by the name of its request."""
-    default = options_pb2.Deadline()
-    default.duration.FromSeconds(int(_UNARY_DEADLINE))
-    found: dict[str, options_pb2.Deadline] = {}
-    for service in gateway_pb2.DESCRIPTOR.services_by_name.values():
-        method: MethodDescriptor
-        for method in service.methods:
-            options = method.GetOptions()
-            name = method.input_type.full_name
-            if options.HasExtension(options_pb2.deadline):
-                found[name] = options.Extensions[options_pb2.deadline]
-            elif not method.server_streaming:
-                found[name] = default
-    return found
 
 
 def request_id(given: str = "") -> str:

@@ -30,13 +30,13 @@ from cove import (
     workspace,
     workspaces,
 )
-from cove.executions import CommandFailed as CommandFailed
-from cove.executions import Result as Result
 from cove.executor.v1 import executor_pb2
 from cove.facade import Facade, call, call_for, iterate, iterate_for
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.loop import Closed as Closed
 from cove.loop import Loop
+from cove.result import CommandFailed as CommandFailed
+from cove.result import Result as Result
 
 
 class Files(Facade[files.Files]):

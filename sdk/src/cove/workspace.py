@@ -10,7 +10,7 @@ from cove import networks
 from cove.connection import Connection
 from cove.connection import request_id as new_request_id
 from cove.durations import duration_if
-from cove.executions import Execution, Executions, Result, spec
+from cove.executions import Execution, Executions, spec
 from cove.executor.v1.executor_pb2 import Execution as Message
 from cove.executor.v1.executor_pb2 import ExecutionLimits, File, UsageSample
 from cove.files import AnyPath, Files
@@ -20,6 +20,7 @@ from cove.gateway.v1.gateway_pb2_grpc import WorkspaceServiceStub
 from cove.git.v1 import git_pb2
 from cove.output import Event, read_output
 from cove.registry.v1 import registry_pb2
+from cove.result import Result
 from cove.snapshots import Snapshots
 from cove.source import Source
 

@@ -10,10 +10,11 @@ from cove.attachment import AttachEvent, InputState
 from cove.cli.console import Console, printable
 from cove.cli.seen import Seen
 from cove.ending import limit, remarks
-from cove.executions import Execution, exit_status
+from cove.executions import Execution
 from cove.executor.v1.executor_pb2 import Chunk, Exit, Gap, Preview
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.output import Event
+from cove.result import exit_status
 from cove.status import CoveError
 
 _LEFT: Final = 128

@@ -15,9 +15,9 @@ from cove.cli.following import Following, show, tell_end
 from cove.cli.secrets import given
 from cove.cli.standard_input import waiting_input
 from cove.client import Client
-from cove.executions import exit_status
 from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
+from cove.result import exit_status
 from cove.status import CoveError
 
 _NO_PROGRAM: Final = {

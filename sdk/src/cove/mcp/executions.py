@@ -7,10 +7,10 @@ from typing import Final, Literal
 from pydantic import BaseModel, Field
 
 from cove.cli.console import when
-from cove.executions import exit_status
 from cove.executor.v1 import executor_pb2
 from cove.mcp.fields import ExecutionId, Limit, Offset, WorkspaceId, filter_, listed
 from cove.mcp.tool import Answer, Arguments, Call, Tool
+from cove.result import exit_status
 
 _COMMAND: Final = 200
 

@@ -7,7 +7,7 @@ from typing import Final
 from pydantic import BaseModel, Field
 
 from cove.ending import limit
-from cove.executions import Execution, exit_status, spec
+from cove.executions import Execution, spec
 from cove.executor.v1 import executor_pb2
 from cove.mcp.executions import State, state_of
 from cove.mcp.fields import (
@@ -20,6 +20,7 @@ from cove.mcp.fields import (
 )
 from cove.mcp.page import Page
 from cove.mcp.tool import Answer, Arguments, Call, Tool
+from cove.result import exit_status
 
 _LONGEST_TIMEOUT: Final = 7 * 86400
 

@@ -14,6 +14,9 @@ _LONGEST: Final = 7 * 86400
 _LONGEST_LIFE: Final = 3650 * 86400
 _SIZE: Final = re.compile(r"(\d{1,15})(?:([kmgtKMGT])(?:i?[bB])?|[bB]?)")
 
+WORKSPACES: Final = "Workspaces"
+"""The group of them in the help."""
+
 FOLLOWED: Final = "0 if it could be done, 1 if not, 2 for a wrong command line."
 
 

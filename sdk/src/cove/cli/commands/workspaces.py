@@ -1,11 +1,12 @@
-"""`cove create update fork snapshot snapshots ls show watch rm undelete suspend resume`."""
+"""`cove create update ls show watch rm undelete suspend resume`."""
 
 import argparse
-from typing import Final
 
 from cove.cli import completers
+from cove.cli.commands import forking
 from cove.cli.commands.arguments import (
     FOLLOWED,
+    WORKSPACES,
     completed,
     credentials,
     lifetime,
@@ -14,20 +15,17 @@ from cove.cli.commands.arguments import (
 )
 from cove.cli.parser import Commands
 
-_GROUP: Final = "Workspaces"
-
 
 def add(commands: Commands) -> None:
     """Add the sub-commands of this module."""
     _create(commands)
     _update(commands)
-    _fork(commands)
-    _snapshots(commands)
+    forking.add(commands)
     ls = commands.add(
         "ls",
         "workspaces:ls",
         "list workspaces",
-        group=_GROUP,
+        group=WORKSPACES,
         examples=[
             ("what there is", "cove ls"),
             ("also deleted ones whose work is still kept", "cove ls --all"),
@@ -51,7 +49,7 @@ def add(commands: Commands) -> None:
         "show a workspace",
         description="Show what a workspace was made of, its state and branch, and how long its "
         "work is kept once it is deleted.",
-        group=_GROUP,
+        group=WORKSPACES,
         examples=[("all that is known of it", "cove show demo")],
         status=FOLLOWED,
     )
@@ -65,7 +63,7 @@ def add(commands: Commands) -> None:
         "bring back a deleted workspace",
         description="Bring back a deleted workspace whose unsaved work is still kept, with all "
         "its files. `cove ls --all` lists them, `cove show` says until when.",
-        group=_GROUP,
+        group=WORKSPACES,
         examples=[("bring it back", "cove undelete demo")],
         status=FOLLOWED,
     )
@@ -85,7 +83,7 @@ def _create(commands: Commands) -> None:
         "standard output; what else there is to say goes to the standard error.\n\n"
         "A local repository may have uncommitted changes: they are told of, and not taken. "
         "A remote one is asked anew each time, so that a branch is what it is there now.",
-        group=_GROUP,
+        group=WORKSPACES,
         examples=[
             ("of the repository here, on a branch cove/demo", "cove create . --id demo"),
             (
@@ -182,7 +180,7 @@ def _update(commands: Commands) -> None:
         "is.\n\n"
         "A new network is in force when this returns, for running commands too; open connections "
         "that it forbids are cut.",
-        group=_GROUP,
+        group=WORKSPACES,
         examples=[
             (
                 "let it reach a package index",
@@ -205,59 +203,6 @@ def _update(commands: Commands) -> None:
     )
 
 
-def _fork(commands: Commands) -> None:
-    fork = commands.add(
-        "fork",
-        "forking:fork",
-        "make a workspace as another one is now; prints its id",
-        description="Make a workspace as another one is now, or as a snapshot of it was: with its "
-        "commits, on a branch cove/ID, with uncommitted and ignored files. Its home and /tmp are "
-        "empty. Neither sees the other after that.\n\n"
-        "While a command runs in the other one, it is frozen until what differs is copied; else "
-        "nothing is copied, however much there is.",
-        group=_GROUP,
-        examples=[
-            ("try something else from here", "cove fork demo attempt"),
-            ("ten attempts", "for n in $(seq 10); do cove fork demo try-$n; done"),
-            ("from where it was", "cove fork demo again --snapshot green"),
-        ],
-        status=FOLLOWED,
-    )
-    workspace(fork)
-    fork.add_argument("id", nargs="?", default="", metavar="ID", help="of the new one")
-    fork.add_argument("--snapshot", default="", metavar="ID", help="as this snapshot of it was")
-    fork.add_argument("-l", "--label", action="append", default=[], metavar="K=V", help="a label")
-
-
-def _snapshots(commands: Commands) -> None:
-    snapshot = commands.add(
-        "snapshot",
-        "forking:snapshot",
-        "keep a workspace as it is now; prints the snapshot's id",
-        description="Keep the files and the commits of a workspace as they are now, to fork from. "
-        "As `cove fork`, it copies nothing unless a command runs. It goes with the workspace; "
-        "with --rm it is removed.",
-        group=_GROUP,
-        examples=[
-            ("before something that may go wrong", "cove snapshot demo green"),
-            ("forget it", "cove snapshot demo green --rm"),
-        ],
-        status=FOLLOWED,
-    )
-    workspace(snapshot)
-    snapshot.add_argument("id", nargs="?", default="", metavar="ID", help="of the snapshot")
-    snapshot.add_argument("--rm", action="store_true", help="remove it")
-    snapshots = commands.add(
-        "snapshots",
-        "forking:snapshots",
-        "list the snapshots of a workspace",
-        group=_GROUP,
-        examples=[("what there is to fork from", "cove snapshots demo")],
-        status=FOLLOWED,
-    )
-    workspace(snapshots)
-
-
 def _watch(commands: Commands) -> None:
     watch = commands.add(
         "watch",
@@ -269,7 +214,7 @@ def _watch(commands: Commands) -> None:
         "gone for good, `snapshotEnd` says that all there are were told.\n\n"
         "When the gateway or the registry is away for a moment, it goes on where it was. "
         "Revisions say where: --from resumes a watch that has ended.",
-        group=_GROUP,
+        group=WORKSPACES,
         examples=[
             ("a table that is always right", "cove watch"),
             (
@@ -301,7 +246,7 @@ def _suspend(commands: Commands) -> None:
         "forked and removed.\n\n"
         "While something runs it is refused. With --force, commands get SIGTERM, and SIGKILL "
         "after 5 s.",
-        group=_GROUP,
+        group=WORKSPACES,
         examples=[
             ("for the night", "cove suspend demo"),
             ("whatever runs in it", "cove suspend --force demo"),
@@ -314,7 +259,7 @@ def _suspend(commands: Commands) -> None:
         "resume",
         "workspaces:resume",
         "let suspended workspaces run commands again",
-        group=_GROUP,
+        group=WORKSPACES,
         examples=[("go on", "cove resume demo")],
         status=FOLLOWED,
     )
@@ -338,7 +283,7 @@ def _rm(commands: Commands) -> None:
         description="Kill every process of a workspace, and remove it. Uncommitted changes that "
         "are not ignored, and commits that are nowhere else, are kept for a day (see `cove show`), "
         "and so is the id; `cove undelete` brings both back. With --force nothing is kept.",
-        group=_GROUP,
+        group=WORKSPACES,
         examples=[
             ("remove one", "cove rm demo"),
             ("two, with all that is in them", "cove rm --force demo other"),
