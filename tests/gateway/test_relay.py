@@ -311,8 +311,12 @@ async def test_an_upload_whose_caller_leaves_changes_nothing(stage: Stage, demo:
     await eventually(_called(stage, "WriteFile"))
     call.cancel()
     await eventually(_idle(stage))
-    listed = await demo.files.ListFiles(pb.ListFilesRequest(name=DEMO))
-    assert {each.path for each in listed.files} <= {".git", "hello.txt"}
+
+    async def gone() -> bool:
+        listed = await demo.files.ListFiles(pb.ListFilesRequest(name=DEMO))
+        return {each.path for each in listed.files} <= {".git", "hello.txt"}
+
+    await eventually(gone)  # What had come so far is removed after the call.
 
 
 async def test_work_is_shown_committed_and_pushed(stage: Stage, demo: Gateway) -> None:
