@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 _SOURCE: Final = Path(__file__).parent
-_PARTS: Final = ("__init__.py", "frames.py", "formats.py", "removal.py", "inside")
+_PARTS: Final = ("__init__.py", "drafts.py", "frames.py", "formats.py", "removal.py", "inside")
 
 
 def digest() -> "hashlib._Hash":

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 
+from agent import drafts
 from agent.inside import tar
 from agent.inside.paths import locate
 
@@ -71,7 +72,10 @@ class Packer:
         found = []
         with os.scandir(folder) as entries:
             for entry in entries:
-                found.append(os.fsencode(entry.name))
+                name = os.fsencode(entry.name)
+                if drafts.is_draft(name):
+                    continue
+                found.append(name)
                 if len(found) + self.entries > tar.MOST_ENTRIES:
                     raise tar.TooMuchError("too many files")
         return sorted(found, reverse=True)

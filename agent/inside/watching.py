@@ -8,7 +8,7 @@ import os
 import select
 import struct
 
-from agent import frames
+from agent import drafts, frames
 from agent.inside import system
 from agent.inside.paths import locate
 
@@ -19,8 +19,6 @@ _EVENT = struct.Struct("iIII")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _BATCH = 24 << 10
 _DEEPEST = 4096
-_OURS = b".cove-"
-"""So begins what is written beside its place, of which nothing is told."""
 _MODIFY, _ATTRIB, _CLOSED = 0x2, 0x4, 0x8
 _FROM, _TO, _CREATE, _DELETE = 0x40, 0x80, 0x100, 0x200
 _DELETE_SELF, _MOVE_SELF, _UNMOUNT, _OVERFLOW, _IGNORED = 0x400, 0x800, 0x2000, 0x4000, 0x8000
@@ -124,7 +122,7 @@ class Watch:
                 if node is self._top:
                     raise _Gone
                 continue
-            if name.startswith(_OURS):
+            if drafts.is_draft(name):
                 continue
             try:
                 self._take(node, mask, cookie, name, moved)
@@ -217,7 +215,7 @@ class Watch:
                 return [
                     (os.fsencode(each.name), int(each.is_dir(follow_symlinks=False)))
                     for each in entries
-                    if not os.fsencode(each.name).startswith(_OURS)
+                    if not drafts.is_draft(os.fsencode(each.name))
                 ]
         finally:
             os.close(folder)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from agent import drafts
 from services.git import files, layers
 from services.git.cell import Bind, Cell, Cells, Identity
 from services.git.command import Command, Where, git, together
@@ -183,7 +184,7 @@ def lay_out(tree: Path, owner: Identity) -> None:
         files.make_directory(template / name, owner)
     contents = {
         "config": _TEMPLATE_CONFIG,
-        "info/exclude": b"",
+        "info/exclude": drafts.PATTERN + b"\n",
         _LAST: f"{OBJECTS}\n".encode(),
     }
     for name, data in contents.items():

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from agent import writeback
+from agent import drafts, writeback
 from agent.launcher.host import Interpreter, find_interpreter
 from services.git.errors import CellUnavailable
 
@@ -60,12 +60,15 @@ def command(control: int, memory: int) -> list[str]:
 def modules() -> bytes:
     """An archive from which the agent imports."""
     folder = Path(__file__).parent / "within"
-    shared = Path(writeback.__file__)
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_STORED) as archive:
         for package in ("agent", "services", "services/git"):
             archive.writestr(f"{package}/__init__.pyc", _compiled("", package))
-        archive.writestr("agent/writeback.pyc", _compiled(shared.read_text("utf-8"), shared.name))
+        for module in (drafts, writeback):
+            path = Path(module.__file__ or "")
+            archive.writestr(
+                f"agent/{path.stem}.pyc", _compiled(path.read_text("utf-8"), path.name)
+            )
         for path in sorted(folder.glob("*.py")):
             name = f"services/git/within/{path.stem}.pyc"
             archive.writestr(name, _compiled(path.read_text("utf-8"), f"within/{path.name}"))

@@ -238,11 +238,6 @@ async def test_a_directory_goes_through_as_an_archive(stage: Stage, demo: Gatewa
     assert (event.end.bytes, b"hello.txt" in whole) == (len(whole), True)
     watch: Any = demo.files.WatchFiles(pb.WatchFilesRequest(name=DEMO))
     assert (await watch.read()).HasField("started")
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w") as tar:
-        info = tarfile.TarInfo("sub/new")
-        info.size = 3
-        tar.addfile(info, io.BytesIO(b"new"))
 
     async def upload(data: bytes, path: str) -> AsyncIterator[pb.WriteArchiveRequest]:
         header = pb.WriteArchiveHeader(name=DEMO, path=path, request_id=str(uuid.uuid4()))
@@ -250,14 +245,14 @@ async def test_a_directory_goes_through_as_an_archive(stage: Stage, demo: Gatewa
         yield pb.WriteArchiveRequest(data=data)
         yield pb.WriteArchiveRequest(end=executor_pb2.WriteFileEnd(bytes=len(data)))
 
-    answer = await demo.files.WriteArchive(upload(made.getvalue(), "there"))
+    answer = await demo.files.WriteArchive(upload(_packed("sub/new", b"new"), "there"))
     assert (answer.unpacked.entries, answer.unpacked.bytes) == (1, 3)
     change = (await watch.read()).change
     assert (change.kind, change.path) == (executor_pb2.FileChange.KIND_CREATED, "there")
     watch.cancel()
     refused = await failure(demo.files.WriteArchive(upload(b"x" * 3_000_000, "there")))
     assert refused.reason == "ARCHIVE_INVALID"
-    outside = await failure(demo.files.WriteArchive(upload(made.getvalue(), "/etc")))
+    outside = await failure(demo.files.WriteArchive(upload(_packed("sub/new", b"new"), "/etc")))
     assert outside.reason == "PATH_OUTSIDE"
 
 
@@ -317,6 +312,50 @@ async def test_an_upload_whose_caller_leaves_changes_nothing(stage: Stage, demo:
         return {each.path for each in listed.files} <= {".git", "hello.txt"}
 
     await eventually(gone)  # What had come so far is removed after the call.
+
+
+async def test_nobody_sees_a_file_that_is_not_all_there(stage: Stage, demo: Gateway) -> None:
+    """Not in a list, an archive or a watch, nor among the changes, nor in a commit."""
+    going_on = asyncio.Event()
+
+    async def upload() -> AsyncIterator[pb.WriteFileRequest]:
+        requests = [each async for each in _upload("new", b"x" * 100_000)]
+        for request in requests[:-1]:
+            yield request
+        await going_on.wait()
+        yield requests[-1]
+
+    async def unpack() -> AsyncIterator[pb.WriteArchiveRequest]:
+        yield pb.WriteArchiveRequest(header=pb.WriteArchiveHeader(name=DEMO, path="folder"))
+        yield pb.WriteArchiveRequest(data=packed)
+        await going_on.wait()
+        end = executor_pb2.WriteFileEnd(bytes=len(packed))
+        yield pb.WriteArchiveRequest(end=end)
+
+    async def both() -> bool:
+        found = await demo.executions.Execute(_execute("ls -A"))
+        return found.stdout.text.count(".cove-") == 2
+
+    packed = _packed("a", b"content")
+    calls = demo.files.WriteFile(upload()), demo.files.WriteArchive(unpack())
+    await eventually(both)
+    listed = await demo.files.ListFiles(pb.ListFilesRequest(name=DEMO))
+    assert {each.path for each in listed.files} == {".git", "hello.txt"}
+    status = await demo.sources.GetWorktreeStatus(pb.GetWorktreeStatusRequest(name=DEMO))
+    assert not status.status.entries
+    refused = await failure(demo.sources.CreateCommit(_commit("Nothing")))
+    assert refused.reason == "NOTHING_TO_COMMIT"
+    inside = await demo.executions.Execute(_execute("git status --porcelain"))
+    assert inside.stdout.text == ""
+    events = demo.files.ReadArchive(pb.ReadArchiveRequest(name=DEMO))
+    read = io.BytesIO(b"".join([event.data async for event in events]))
+    with tarfile.open(fileobj=read) as archive:
+        assert not [name for name in archive.getnames() if name.startswith(".cove-")]
+
+    going_on.set()
+    await asyncio.gather(*calls)
+    status = await demo.sources.GetWorktreeStatus(pb.GetWorktreeStatusRequest(name=DEMO))
+    assert [each.path for each in status.status.entries] == ["folder/a", "new"]
 
 
 async def test_work_is_shown_committed_and_pushed(stage: Stage, demo: Gateway) -> None:
@@ -436,6 +475,16 @@ async def _cut(path: str, *parts: bytes) -> AsyncIterator[pb.WriteFileRequest]:
     async for request in _upload(path, *parts):
         if not request.HasField("end"):
             yield request
+
+
+def _packed(name: str, content: bytes) -> bytes:
+    """An archive of one file."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return made.getvalue()
 
 
 def _commit(message: str, request_id: str = "") -> pb.CreateCommitRequest:

@@ -6,14 +6,13 @@ may do no more there than a command; the executor moves the bytes, and reads non
 
 import asyncio
 import hashlib
-import secrets
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from agent import frames
+from agent import drafts, frames
 from agent.client import AgentClient, AgentError
 from services.executor.agents import Agents
 from services.executor.background import Background
@@ -165,7 +164,7 @@ class Archives:
 
     async def _stage(self, target: Target) -> bytes:
         """Where to unpack: beside the place, and in it if that is a root."""
-        name = b".cove-" + secrets.token_hex(8).encode()
+        name = drafts.new()
         with telling(target.path):
             async with self._agents.awake(target.uid) as agent:
                 place, there = await place_of(agent, self._places, target.uid, target.path)

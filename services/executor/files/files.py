@@ -10,6 +10,7 @@ from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from agent import drafts
 from agent.client import AgentClient, AgentError
 from servicekit.aside import aside
 from servicekit.errors import ServiceError
@@ -228,7 +229,8 @@ def _names(descriptor: int, after: bytes, size: int) -> list[bytes]:
     """The first names of a directory, sorted, after `after`."""
     with os.scandir(descriptor) as all_of_it:
         names = (os.fsencode(entry.name) for entry in all_of_it)
-        return heapq.nsmallest(size, (name for name in names if name > after))
+        told = (name for name in names if name > after and not drafts.is_draft(name))
+        return heapq.nsmallest(size, told)
 
 
 def _status(descriptor: int, name: bytes) -> tuple[os.stat_result, bytes]:

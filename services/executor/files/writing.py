@@ -4,7 +4,6 @@ import asyncio
 import errno
 import hashlib
 import os
-import secrets
 import stat
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
+from agent import drafts
 from agent.client import AgentClient, AgentError
 from servicekit.aside import aside
 from services.executor.agents import Agents
@@ -130,7 +130,7 @@ class Writer:
                 folder = parent(place)
                 if wish.make_parents and folder:
                     await agent.make_directory(folder, parents=True)
-                beside = join(folder, b".cove-" + secrets.token_hex(8).encode())
+                beside = join(folder, drafts.new())
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
                 note = self._drafts.note(wish.uid, beside)
                 try:

@@ -7,6 +7,7 @@ and head agree, nothing differs, whatever is below.
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from agent import drafts
 from services.git.within.files import Files, UnreadableError
 from services.git.within.ignores import MAX_BYTES, NAME, Ignores
 from services.git.within.layers import Directory, Gone, Leaf
@@ -83,6 +84,7 @@ class Comparison:
         if base != head:
             names |= shown.keys() | wanted.keys()
         names.discard(_GIT)
+        names -= {name for name in names if drafts.is_draft(name)} - wanted.keys()
         self._frames.append(_Frame(prefix, overrides, base))
         for name in names:
             work = overrides.get(name) or shown.get(name)

@@ -1124,7 +1124,9 @@ class FileServiceServicer(object):
 
     def WriteFile(self, request_iterator, context):
         """Writes a whole file at once: a header, its content, and `end`. A reader sees the old
-        content or the new, never a part; a call that breaks off changes nothing.
+        content or the new, never a part; a call that breaks off changes nothing. Until then the
+        content is beside its place, by a name of `.cove-` and 16 hexadecimal digits: such names are
+        left out of lists, archives, watches, the changes of a workspace and its commits.
 
         * INVALID_ARGUMENT, ERROR_REASON_PATH_OUTSIDE: the path leads out of the workspace.
         * INVALID_ARGUMENT, ERROR_REASON_PATH_TOO_LONG: a name in it, or the whole, is too long.
