@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -15,46 +15,79 @@ from tests.support.suite import Suite
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 
+class Screen:
+    """What comes to a terminal. It is read all the while: who writes to one that nobody reads
+    waits, and so do those who wait for its end."""
+
+    def __init__(self, terminal: int) -> None:
+        self._terminal = terminal
+        self._shown = b""
+        self._changed = asyncio.Event()
+        self._ended = False
+        os.set_blocking(terminal, False)
+        asyncio.get_running_loop().add_reader(terminal, self._read)
+
+    async def sees(self, text: bytes) -> None:
+        """Return when this was shown."""
+        await self._until(lambda: text in self._shown)
+
+    async def all(self) -> bytes:
+        """What was shown, when nobody has the terminal any more."""
+        await self._until(lambda: self._ended)
+        return self._shown
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._terminal)
+        os.close(self._terminal)
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not holds():
+                self._changed.clear()
+                await self._changed.wait()
+
+    def _read(self) -> None:
+        try:
+            self._shown += os.read(self._terminal, 1 << 16)
+        except OSError:
+            self._ended = True
+            asyncio.get_running_loop().remove_reader(self._terminal)
+        self._changed.set()
+
+
 async def at_terminal(
     suite: Suite, *arguments: str, stream: str = "stdout", env: Mapping[str, str] | None = None
 ) -> tuple[str, str]:
     """Run `cove` with one stream on a terminal; returns what came there, and on the other."""
-    async with started_at(suite, *arguments, stream=stream, env=env) as (process, seen):
+    async with started_at(suite, *arguments, stream=stream, env=env) as (process, screen):
         async with asyncio.timeout(30):
             stdout, stderr = await process.communicate()
         assert process.returncode == 0, (stdout, stderr)
-        return (await seen(b"")).decode(), (stdout or stderr or b"").decode()
+        return (await screen.all()).decode(), (stdout or stderr or b"").decode()
 
 
 @asynccontextmanager
 async def started_at(
     suite: Suite, *arguments: str, stream: str, env: Mapping[str, str] | None = None
-) -> AsyncIterator[tuple[asyncio.subprocess.Process, Callable[[bytes], Awaitable[bytes]]]]:
-    """A `cove` with one stream on a terminal, and what waits until a text was seen there."""
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, Screen]]:
+    """A `cove` with one stream on a terminal, and what is seen there."""
     ours, theirs = os.openpty()
     streams = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE, stream: theirs}
-
-    async def seen(text: bytes) -> bytes:
-        got = b""
-        async with asyncio.timeout(20):
-            while not got or text not in got:
-                got += await asyncio.to_thread(os.read, ours, 1 << 16)
-        return got
-
+    screen = Screen(ours)
     process = await asyncio.create_subprocess_exec(
         *suite.command(*arguments),
         stdin=asyncio.subprocess.DEVNULL,
         **streams,  # type: ignore[arg-type]
         env={**suite.env, "COVE_STATE": str(suite.state), "TERM": "xterm", **(env or {})},
     )
+    os.close(theirs)
     try:
-        yield process, seen
+        yield process, screen
     finally:
         if process.returncode is None:
             process.kill()
         await process.communicate()
-        os.close(ours)
-        os.close(theirs)
+        screen.close()
 
 
 @asynccontextmanager
@@ -91,9 +124,9 @@ async def test_what_takes_a_while_says_that_it_goes_on(
     arguments = [words.get(each, each.replace("FRESH", fresh)) for each in arguments]
     async with (
         held_up(suite, service) as go_on,
-        started_at(suite, *arguments, stream="stderr") as (process, seen),
+        started_at(suite, *arguments, stream="stderr") as (process, screen),
     ):
-        await seen(said)
+        await screen.sees(said)
         go_on()
         async with asyncio.timeout(30):
             await process.communicate()
