@@ -84,7 +84,10 @@ class Gateway(rpc.WorkspaceServiceServicer, rpc.ExecutionServiceServicer, rpc.Fi
         self.skip = 0
         self.previews: list[bytes] = []
         self.etag = ETAG
+        self.asked = asyncio.Event()
+        """Set once a call has come."""
         self.left = asyncio.Event()
+        """Set once a stream of output was left."""
         self.present: set[str] = set()
         """The ids of the workspaces there are."""
         self.history: list[str] = []
@@ -96,6 +99,7 @@ class Gateway(rpc.WorkspaceServiceServicer, rpc.ExecutionServiceServicer, rpc.Fi
         self.requests.append(request)
         self.metadata.append(dict(context.invocation_metadata() or ()))
         self.remaining.append(context.time_remaining() or 0)
+        self.asked.set()
         if self.failures:
             await self.failures.pop(0)(context)
 

@@ -93,9 +93,9 @@ async def test_output_goes_on_when_the_gateway_is_back(address: str) -> None:
 
 async def test_a_silent_stream_is_opened_anew(address: str, gateway: Gateway) -> None:
     gateway.output, gateway.silent = OUTPUT, True
-    async with Connection(Endpoint(address=address), patience=5, silence=0.2) as connection:
+    async with Connection(Endpoint(address=address), patience=30, silence=1) as connection:
         assert content([event async for event in read_output(connection, NAME)]) == OUTPUT
-    assert len(gateway.requests) == 2
+    assert len(gateway.requests) > 1  # A busy machine lets others wait for that long, too.
 
 
 async def test_a_gateway_that_stays_away_ends_the_stream(address: str) -> None:
@@ -113,10 +113,12 @@ async def test_a_gateway_that_stays_away_ends_the_stream(address: str) -> None:
 async def test_a_reader_that_leaves_ends_the_call(cove: Client, gateway: Gateway) -> None:
     gateway.silent = True
     execution = cove.workspaces.named("demo").executions.named("e")
-    async with aclosing(execution.output()) as events:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.3):
-                await anext(events)
+    async with asyncio.timeout(30), aclosing(execution.output()) as events:
+        reading = asyncio.ensure_future(anext(events))
+        await gateway.asked.wait()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
     async with asyncio.timeout(30):
         await gateway.left.wait()
 
