@@ -12,7 +12,7 @@ between two."""
 async def test_a_connection_that_takes_long_is_made(address: str, gateway: Gateway) -> None:
     async with (
         far(address.removeprefix("unix:"), _AWAY) as there,
-        Client(there, "secret", patience=20) as cove,
+        Client(there, "secret", patience=30) as cove,
     ):
         assert (await cove.workspaces.get("demo")).id == "demo"
     assert len(gateway.requests) == 1

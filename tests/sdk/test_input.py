@@ -12,7 +12,7 @@ from cove.executions import Execution
 from cove.executor.v1.executor_pb2 import Exit
 from tests.sdk.double import Gateway, told
 
-_BOUND = 20.0
+_BOUND = 30.0
 _GONE = told(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_EXECUTION_NOT_FOUND)
 
 

@@ -24,7 +24,7 @@ from cove.sync import Client, Closed
 from tests.sdk.double import Gateway, broken_off, made, serving, told
 
 OUTPUT = bytes(range(256)) * 4
-_BOUND = 20.0
+_BOUND = 30.0
 
 
 class Apart:

@@ -48,7 +48,7 @@ async def test_by_token_and_by_certificate(
     assert await listing(monkeypatch, by_token, **ca, COVE_TOKEN=TOKEN) == 0
     assert await listing(monkeypatch, by_certificate, **ca, **shown(pki.bot)) == 0
     found = endpoint.find(ca, address=by_token)
-    async with asyncio.timeout(10):  # There is no node here: not all of it gets ready.
+    async with asyncio.timeout(30):  # There is no node here: not all of it gets ready.
         while (await health.check(found))["cove.gateway.v1.AccessService"] != health.SERVING:
             pass
 

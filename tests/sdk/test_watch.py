@@ -15,7 +15,7 @@ from tests.sdk.double import Gateway, broken_off, made, serving, told
 
 async def take(cove: Client, count: int, from_revision: int = 0) -> list[str]:
     """The first changes, as words."""
-    async with asyncio.timeout(10), aclosing(cove.workspaces.watch(from_revision)) as changes:
+    async with asyncio.timeout(30), aclosing(cove.workspaces.watch(from_revision)) as changes:
         return [word(await anext(changes)) for _ in range(count)]
 
 
@@ -40,7 +40,7 @@ async def test_what_is_gone_is_told_though_its_history_is_lost(address: str) -> 
     gateway = made()
     gateway.present, gateway.history = {"a", "b"}, ["a", "b"]
     async with (
-        asyncio.timeout(10),
+        asyncio.timeout(30),
         Client(address) as cove,
         aclosing(cove.workspaces.watch()) as changes,
     ):
