@@ -15,6 +15,11 @@ _COUNT = "i=0; while [ $i -lt 30 ]; do echo $i; i=$((i+1)); sleep 0.1; done"
 _COUNTED = b"".join(b"%d\n" % number for number in range(30))
 
 
+def until(name: str) -> str:
+    """A command that ends when a file of this name is made."""
+    return f"until [ -e {name} ]; do sleep 0.1; done; rm {name}"
+
+
 async def started(suite: Suite, *arguments: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *suite.command(*arguments),
@@ -26,7 +31,7 @@ async def started(suite: Suite, *arguments: str) -> asyncio.subprocess.Process:
 
 async def read_line(process: asyncio.subprocess.Process) -> bytes:
     assert process.stdout
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         return await process.stdout.readline()
 
 
@@ -119,7 +124,7 @@ async def test_input_that_is_not_passed_on_is_told_and_not_read(
 
 async def test_input_that_comes_late_is_told_at_the_end(suite: Suite, demo: str) -> None:
     process = await asyncio.create_subprocess_exec(
-        *suite.command("exec", demo, "sh", "-c", "echo runs; sleep 1"),
+        *suite.command("exec", demo, "sh", "-c", f"echo runs; {until('late')}"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -129,8 +134,9 @@ async def test_input_that_comes_late_is_told_at_the_end(suite: Suite, demo: str)
     assert process.stdin
     process.stdin.write(b"late\n")
     await process.stdin.drain()
+    await suite.cove("exec", demo, "touch", "late")
     assert process.stderr
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         assert (await process.stderr.read()).startswith(b"warning: the standard input")
         assert await process.wait() == 0
 
@@ -165,16 +171,18 @@ async def test_an_exit_status_says_what_happened(
 
 async def test_a_command_is_left_running_and_found_again(suite: Suite, demo: str) -> None:
     left = await suite.cove(
-        "exec", demo, "--detach", "--id", "left", "--script", f"{_COUNT}; exit 4"
+        *("exec", demo, "--detach", "--id", "left"),
+        *("--script", f"{_COUNT}; {until('seen')}; exit 4"),
     )
     assert left.text == "left\n"
     listed = await suite.cove("ps", demo)
     assert "left" in listed.text
     assert "running" in listed.text
-    waited = await suite.cove("wait", demo, "left")
-    assert waited.status == 4
     newest = await suite.cove("ps", demo, "--order-by", "create_time desc", "--json")
     assert json.loads(newest.text)["executions"][0]["name"].endswith("/left")
+    await suite.cove("exec", demo, "touch", "seen")
+    waited = await suite.cove("wait", demo, "left")
+    assert waited.status == 4
     assert (await suite.cove("logs", demo, "left")).stdout == _COUNTED
     assert (await suite.cove("logs", demo, "left", "--tail", "6")).stdout == _COUNTED[-6:]
     assert (await suite.cove("logs", demo, "left", "--from", "4")).stdout == _COUNTED[4:]
