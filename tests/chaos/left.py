@@ -41,9 +41,10 @@ def _directories(state: Path, runtime: Path, known: Collection[str]) -> Iterator
 
 def _layers(state: Path) -> Iterator[str]:
     """Those that no record of a worktree names."""
-    records = "".join(
-        path.read_text() for path in (state / "git" / "worktrees").glob("*/record.json")
-    )
+    records = ""
+    for path in (state / "git" / "worktrees").glob("*/record.json"):
+        with suppress(FileNotFoundError):  # A worktree goes just then.
+            records += path.read_text()
     for path in (state / "git" / "layers").glob("*"):
         if path.name != "empty" and path.name not in records:
             yield str(path)

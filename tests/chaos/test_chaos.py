@@ -24,6 +24,7 @@ from tests.chaos.standing import Standing, standing
 from tests.chaos.watchers import OfEnvironments, OfWorkspaces
 from tests.registry.postgres import Postgres, running
 from tests.support.repository import make_repository
+from tests.support.suite import until
 
 T = TypeVar("T")
 
@@ -142,13 +143,17 @@ class Storm:
         return [*checks.half_there(found), *(f"left over: {each}" for each in sorted(over))]
 
     async def _views(self) -> list[str]:
-        """Where those who watch see something else than a list shows."""
-        found = {each.name: each for each in await records(self.where)}
-        revision = max((each.revision for each in found.values()), default=0)
+        """Where those who watch see something else than a list shows, also after a while: of what
+        was removed no list says the revision."""
+        wrong: list[str] = []
         with suppress(TimeoutError):
             async with asyncio.timeout(30):
-                while min(self.environments.revision, self.workspaces.revision) < revision:  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
+                while wrong := await self._otherwise():  # noqa: ASYNC110 - nobody tells of it.
+                    await asyncio.sleep(0.2)
+        return wrong
+
+    async def _otherwise(self) -> list[str]:
+        found = {each.name: each for each in await records(self.where)}
         async with self.where.suite.client() as client:
             listed = {
                 each.name: each.message async for each in client.workspaces.list(show_deleted=True)
@@ -207,7 +212,7 @@ async def rage(folder: Path, seconds: float, database: Postgres | None = None) -
                 print(f"again: COVE_CHAOS_SEED={SEED} make test-long {sizes}")  # noqa: T201
         assert not wrong, "\n".join(wrong[:100])
         runtime = where.suite.runtime
-    assert not left.of_a_suite(runtime)
+    await until(lambda: not left.of_a_suite(runtime), f"{left.of_a_suite(runtime)} is gone")
 
 
 @pytest.mark.timeout(600)
