@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.support.suite import children
+
 UNPRIVILEGED: Final = 60900
 """Uid of plain git where the tests are root: nothing of the host is at its mercy."""
 _SAMPLE: Final = 0.15
@@ -160,11 +162,15 @@ class Watch:
         return any(times > 1 for times in self._seen.values())
 
     def _look(self) -> None:
+        """Outside it has a child, the `sleep`; in a sandbox it starts nothing, and may yet take
+        its time where there is much else to do."""
         while not self._end.wait(_SAMPLE):
             for process in Path("/proc").iterdir():
                 if process.name.isdecimal():
                     with suppress(OSError):
-                        if self._token in (process / "cmdline").read_bytes():
+                        if self._token in (process / "cmdline").read_bytes() and children(
+                            int(process.name)
+                        ):
                             self._seen[process.name] += 1
 
 
