@@ -12,6 +12,9 @@ from tests.attacks.git.arena import UNPRIVILEGED, Arena
 from tests.attacks.git.attack import Attack
 
 _PATIENCE: Final = 3.0
+"""Seconds after which what hangs is taken to hang, where that is what an attack is for."""
+_BOUND: Final = 30.0
+"""Of everything else, which ends by itself."""
 PATH: Final = "/usr/bin:/bin"
 _HUNG: Final = 124
 _MEMORY: Final = 2 << 20  # KiB.
@@ -48,8 +51,10 @@ class Naive:
             planted = self.run(["sh", "-c", attack.text], place, self.variables)
             assert planted.returncode == 0, planted.stderr.decode(errors="replace")
             self.arena.dropped()
+            seconds = _PATIENCE if attack.hits else _BOUND
             for command in (*_COMMANDS, *attack.after):
-                if hit := self._hit(self.run(["git", *command], place), place):
+                done = self.run(["git", *command], place, seconds=seconds)
+                if hit := self._hit(done, place):
                     return f"{hit}, by {command[0] if command[0] != '-C' else command[2]}"
             return ""
         finally:
@@ -57,7 +62,12 @@ class Naive:
                 shutil.rmtree(self.arena.plain / name, ignore_errors=True)
 
     def run(
-        self, argv: Sequence[str], cwd: Path, variables: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        cwd: Path,
+        variables: Mapping[str, str] | None = None,
+        *,
+        seconds: float = _BOUND,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run something as that user; one that does not end has the status of `timeout`."""
         env = {
@@ -71,7 +81,7 @@ class Naive:
             "GIT_COMMITTER_EMAIL": "host@example.org",
             **(variables or {}),
         }
-        bounded = ["timeout", "--kill-after=1", str(_PATIENCE)]
+        bounded = ["timeout", "--kill-after=1", str(seconds)]
         return subprocess.run(
             self.argv([*bounded, *argv]),
             cwd=cwd,
