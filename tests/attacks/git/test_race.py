@@ -68,7 +68,7 @@ async def test_the_race_is_won_against_plain_git(naive: Naive) -> None:
     try:
         assert process.stdout
         assert await asyncio.to_thread(process.stdout.readline) == b"begun\n"
-        end, found = time.monotonic() + 20, set[str]()
+        end, found = time.monotonic() + 60, set[str]()
         while time.monotonic() < end and not found:
             await asyncio.to_thread(naive.run, ["sh", "-c", COMMAND], place)
             found = naive.arena.stolen_in(place / ".git")
@@ -95,8 +95,8 @@ async def test_the_race_is_never_won_against_cove(
     done = {"status": 0, "diff": 0, "commit": 0}
     end = time.monotonic() + seconds
     number = 0
-    while time.monotonic() < end or not all(done.values()):
-        assert time.monotonic() < end + 60, f"nothing succeeds: {done}"
+    while time.monotonic() < end or not all((*done.values(), *kinds.values())):
+        assert time.monotonic() < end + 60, f"nothing succeeds, or is exchanged: {done} {kinds}"
         number += 1
         await workspace.write(f"n{number}", b"x")
         done["status"] += await tried(attacked, workspace.status())
@@ -110,7 +110,6 @@ async def test_the_race_is_never_won_against_cove(
     assert not (await swapping.refresh()).HasField("exit")
     await swapping.delete(force=True)
     record_property("race", f"{seconds} s: {done}")
-    assert all(kinds.values()) or sum(kinds.values()) < 8, "nothing was exchanged"
     assert not attacked.in_objects()
     assert not list(attacked.in_files())
 
