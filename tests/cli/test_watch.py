@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.screen import Screen
 from tests.support.suite import Suite
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -94,6 +95,7 @@ async def test_a_gateway_that_dies_is_not_noticed(suite: Suite, demo: str, origi
 @pytest.mark.parametrize("colours", [True, False])
 async def test_at_a_terminal_it_is_a_table(suite: Suite, demo: str, colours: bool) -> None:
     ours, theirs = os.openpty()
+    screen = Screen(ours)
     plain: dict[str, Any] = {} if colours else {"NO_COLOR": "1"}
     process = await asyncio.create_subprocess_exec(
         *suite.command("watch"),
@@ -101,18 +103,16 @@ async def test_at_a_terminal_it_is_a_table(suite: Suite, demo: str, colours: boo
         env={**suite.env, "COVE_STATE": str(suite.state), "TERM": "xterm", **plain},
     )
     os.close(theirs)
-    seen = b""
     try:
-        async with asyncio.timeout(30):
-            while b"cove/demo" not in seen:
-                seen += await asyncio.to_thread(os.read, ours, 1 << 16)
+        await screen.sees(b"cove/demo")
         process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             assert await process.wait() == 130
+        seen = await screen.all()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-        os.close(ours)
+        screen.close()
     assert b"BRANCH" in seen
     assert (b"\x1b[32mready" in seen) == colours
