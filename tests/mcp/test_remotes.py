@@ -108,7 +108,8 @@ async def test_a_password_goes_to_no_other_host(remote: Remote, hosts: dict[str,
 async def test_a_create_that_takes_long_goes_on_after_the_call(remote: Remote) -> None:
     async with over_stdio(remote.suite) as agent:
         silent = f"https://{remote.silent}/a.git"
-        says = await agent.text("create", repository=silent, id="slow", wait_seconds=1)
+        await agent.text("list")  # There is a connection now: the call is long enough to begin it.
+        says = await agent.text("create", repository=silent, id="slow", wait_seconds=3)
         assert says.startswith("workspace slow is still being made (")
         assert "slow pending" in await agent.text("list")
         assert "slow is pending" in await agent.text("status", workspace="slow")

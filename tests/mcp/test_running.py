@@ -76,9 +76,13 @@ async def test_directory_and_variables_are_the_callers(agent: Agent, fresh: str)
 
 async def test_a_call_that_ends_first_says_how_to_go_on(agent: Agent, fresh: str) -> None:
     script = "echo begun; until test -e go; do sleep 0.05; done; echo done; exit 3"
-    texts = await agent.texts("exec", workspace=fresh, command=script, wait_seconds=1)
+    asked = {"workspace": fresh, "command": script, "execution": "goes-on"}
+    texts: list[str] = []
+    async with asyncio.timeout(60):
+        while len(texts) < 2:  # Until it has begun to write, which may take longer than a call.
+            texts = await agent.texts("exec", **asked, wait_seconds=1)
     execution = texts[0].partition('execution "')[2].partition('"')[0]
-    assert texts[0].startswith("still running")
+    assert (texts[0].startswith("still running"), execution) == (True, "goes-on")
     assert "workspace_output with offset 6 and wait_seconds" in texts[0]
     assert texts[1] == "begun\n"
     listed = await agent.data("executions", workspace=fresh)
@@ -93,7 +97,7 @@ async def test_a_call_that_ends_first_says_how_to_go_on(agent: Agent, fresh: str
 
 async def test_a_timeout_ends_the_command_and_is_told(agent: Agent, fresh: str) -> None:
     script = "echo begun; exec sleep 600"
-    says, output = await agent.texts("exec", workspace=fresh, command=script, timeout_seconds=1)
+    says, output = await agent.texts("exec", workspace=fresh, command=script, timeout_seconds=3)
     assert says.startswith("exit status 124 (ended by its timeout): ")
     assert output == "begun\n"
 
