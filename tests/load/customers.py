@@ -19,7 +19,7 @@ from cove.gateway.v1.gateway_pb2_grpc import (
     WorkspaceServiceStub,
 )
 from cove.git.v1.git_pb2 import Commit
-from tests.servicekit.failing import Failure
+from tests.servicekit.failing import Failure, answered
 
 ANNOUNCED: Final = frozenset({"RATE_LIMITED", "OVERLOADED", "AGENT_UNAVAILABLE"})
 """With RetryInfo. The last is told of an agent that has not answered in ten seconds: all sandboxes
@@ -149,7 +149,7 @@ class Customer:
         await self._files.ListFiles(request, metadata=self._metadata)
 
     async def _write(self, name: str) -> None:
-        await self._files.WriteFile(self._content(name), metadata=self._metadata)
+        await answered(self._files.WriteFile(self._content(name), metadata=self._metadata))
 
     async def _content(self, name: str) -> AsyncIterator[pb.WriteFileRequest]:
         header = pb.WriteFileHeader(name=f"workspaces/{name}", path=f"{self._name}.txt")
