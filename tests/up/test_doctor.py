@@ -117,13 +117,16 @@ async def test_one_that_is_ended_leaves_nothing_running(base: Path) -> None:
         env={"PATH": os.environ["PATH"], "HOME": "/nonexistent"},
     )
 
-    def launchers() -> list[int]:
-        return [pid for pid in children(process.pid) if "agent.launcher" in command_line(pid)]
+    found: list[int] = []
 
-    await until(lambda: bool(launchers()), "the launcher is started")
-    (launcher,) = launchers()
+    def started() -> bool:
+        found[:] = [pid for pid in children(process.pid) if "agent.launcher" in command_line(pid)]
+        return bool(found)
+
+    await until(started, "the launcher is started")
+    (launcher,) = found
     process.send_signal(signal.SIGTERM)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         await process.wait()
     await until(lambda: not command_line(launcher), "the launcher is gone")
 
