@@ -60,7 +60,7 @@ def bearer(suite: Suite) -> tuple[tuple[str, str], ...]:
 def raw(address: str, request: bytes) -> bytes:
     """Send bytes as they are; all that comes back."""
     host, _, port = address.rpartition(":")
-    with socket.create_connection((host, int(port)), 10) as peer:
+    with socket.create_connection((host, int(port)), 30) as peer:
         answer = b""
         with suppress(ConnectionError):  # It may hang up on what it will not read.
             peer.sendall(request)

@@ -72,7 +72,9 @@ async def test_secrets_are_nowhere_but_where_they_belong(suite: Suite, runtime: 
     with ExitStack() as stack:
         for service in SERVICES:
             transport = httpx.HTTPTransport(uds=str(runtime / f"{service}.admin"))
-            web = stack.enter_context(httpx.Client(transport=transport, base_url="http://x"))
+            web = stack.enter_context(
+                httpx.Client(transport=transport, base_url="http://x", timeout=60)
+            )
             metrics.append(web.get("/metrics").content)
     assert all(b"cove_" in each for each in metrics)
     everything = (password, value, content, wrong, token)

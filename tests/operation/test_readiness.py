@@ -43,8 +43,8 @@ async def test_without_a_registry_it_is_not_ready(tmp_path: Path) -> None:
         assert process.stdout
         async with asyncio.timeout(30):
             ready = json.loads(await process.stdout.readline())
-            assert await health.ask(ready["addresses"][0]) == "NOT_SERVING"
-            async with httpx.AsyncClient(trust_env=False) as http:
+            assert await health.ask(ready["addresses"][0], timeout=30) == "NOT_SERVING"
+            async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
                 assert (await http.get(f"http://{ready['http']}/readyz")).status_code == 503
                 assert (await http.get(f"http://{ready['http']}/healthz")).status_code == 200
             process.send_signal(signal.SIGTERM)

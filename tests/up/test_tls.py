@@ -28,5 +28,5 @@ async def test_clients_find_it_and_speak_tls(
         async with Client(state=suite.state) as cove:  # As `cove up` left word.
             assert {*(await cove.health()).values()} == {"SERVING"}
             assert [each async for each in cove.workspaces.list()] == []
-        async with httpx.AsyncClient(verify=context) as client:
+        async with httpx.AsyncClient(verify=context, timeout=30) as client:
             assert (await client.get(f"{suite.http}/readyz")).json() == {"status": "SERVING"}
