@@ -117,7 +117,9 @@ class Container:
         spec = self.spec[probe]
         seconds = float(spec["timeoutSeconds"])
         if "exec" in spec:
-            return self.execute(spec["exec"]["command"], seconds)
+            with suppress(subprocess.TimeoutExpired):
+                return self.execute(spec["exec"]["command"], seconds)
+            return False
         if "httpGet" in spec:
             ports = {port["name"]: port["containerPort"] for port in self.spec["ports"]}
             url = f"http://127.0.0.1:{ports[spec['httpGet']['port']]}{spec['httpGet']['path']}"
