@@ -112,7 +112,7 @@ async def test_a_gateway_that_stops_gets_nothing_new_and_ends_what_it_has(
 ) -> None:
     shown = bearer(suite.token)
     async with (
-        gateways(suite, files) as behind,
+        gateways(suite, files, COVE_GATEWAY__SHUTDOWN_GRACE="20s") as behind,
         edge(files, behind) as front,
         front.channel() as channel,
     ):
@@ -121,7 +121,8 @@ async def test_a_gateway_that_stops_gets_nothing_new_and_ends_what_it_has(
         name = "workspaces/draining"
         request = pb.CreateWorkspaceRequest(workspace_id="draining")
         await workspaces.CreateWorkspace(request, metadata=shown)
-        spec = executor_pb2.ExecutionSpec(script="sleep 4; echo over")
+        script = "until [ -e go ]; do sleep 0.1; done; echo over"
+        spec = executor_pb2.ExecutionSpec(script=script)
         running = [
             executions.Execute(pb.ExecuteRequest(name=name, spec=spec), metadata=shown)
             for _ in range(8)
@@ -138,6 +139,8 @@ async def test_a_gateway_that_stops_gets_nothing_new_and_ends_what_it_has(
         assert not stopping.done()  # It is there, and has calls.
         for _ in range(50):
             await workspaces.GetWorkspace(pb.GetWorkspaceRequest(name=name), metadata=shown)
+        go = executor_pb2.ExecutionSpec(argv=["touch", "go"])
+        await executions.Execute(pb.ExecuteRequest(name=name, spec=go), metadata=shown)
         for each in await asyncio.gather(*executing):
             assert each.stdout.text == "over\n"
         await stopping
