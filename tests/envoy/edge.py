@@ -50,7 +50,7 @@ class Edge:
             base_url=f"https://{self.address}",
             verify=tls_of(self.files, shown),
             trust_env=False,
-            **given,
+            **({"timeout": _BOUND} | given),
         )
 
     async def asked(self, path: str) -> Any:
@@ -205,7 +205,9 @@ def healthy(clusters: Any) -> list[str]:
 
 async def _asked(admin: Path, path: str) -> Any:
     transport = httpx.AsyncHTTPTransport(uds=str(admin))
-    async with httpx.AsyncClient(transport=transport, base_url="http://envoy") as client:
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://envoy", timeout=_BOUND
+    ) as client:
         return (await client.get(path)).json()
 
 

@@ -113,7 +113,9 @@ async def test_what_envoy_refuses_is_told_as_cove_tells_it(front: Edge, suite: S
     assert (there.code, there.text, there.status) == (here.code, here.text, here.status)
     async with (
         front.http(headers=dict(wrong)) as through,
-        httpx.AsyncClient(base_url=f"http://{suite.http}", headers=dict(wrong)) as direct,
+        httpx.AsyncClient(
+            base_url=f"http://{suite.http}", headers=dict(wrong), timeout=30
+        ) as direct,
     ):
         for path in ("/workspaces", "/workspaces/x", "/workspaces/x/files/y"):
             one, other = await through.get(path), await direct.get(path)
