@@ -109,7 +109,7 @@ async def test_a_terminal(at: Console, client: Client, repository: Path, shots: 
     await page.get_by_role("button", name="New terminal").click()
     await page.locator("[data-terminal=attached]").wait_for()
     await page.keyboard.type(
-        "stty size; echo typed > typed.txt; printf '\\033[38;2;255;99;71mcolour\\033[0m\\n'\n"
+        "stty size; echo typed > typed.txt; printf '\\033[38;2;255;99;71mcol''our\\033[0m\\n'\n"
     )
     await expect(page.locator(".xterm-rows")).to_contain_text("colour")
     await page.screenshot(path=shots / "terminal.png")
