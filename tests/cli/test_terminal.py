@@ -54,8 +54,9 @@ async def started_at(
 @asynccontextmanager
 async def held_up(suite: Suite, service: str) -> AsyncIterator[Callable[[], None]]:
     """The service answers nobody until the block ends, or it is told to go on."""
-    go_on = partial(os.kill, suite.pid(service), signal.SIGCONT)
-    os.kill(suite.pid(service), signal.SIGSTOP)
+    pid = await suite.up(service)
+    go_on = partial(os.kill, pid, signal.SIGCONT)
+    os.kill(pid, signal.SIGSTOP)
     try:
         yield go_on
     finally:

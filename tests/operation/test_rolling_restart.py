@@ -82,7 +82,7 @@ async def second(suite: Suite, folder: Path) -> AsyncIterator[Gateway]:
 
 async def restart(suite: Suite, service: str) -> None:
     """As an upgrade does it: SIGTERM, and a new one when it has ended."""
-    before = suite.pid(service)
+    before = await suite.up(service)
     os.kill(before, signal.SIGTERM)
     await until(lambda: suite.pid(service) not in (0, before), f"{service} is there", _BOUND)
     address = suite.grpc if service == "gateway" else suite.address(service)

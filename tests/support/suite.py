@@ -108,9 +108,16 @@ class Suite:
         """Of the way out of sandboxes; 0 while it is down."""
         return listening(self.runtime / "egress")
 
+    async def up(self, service: str) -> int:
+        """The pid of a service, as soon as it is there: 0 is not to be killed, it is all of us."""
+        async with asyncio.timeout(_BOUND):
+            while not (pid := self.pid(service)):  # noqa: ASYNC110
+                await asyncio.sleep(_POLL)
+        return pid
+
     async def kill(self, service: str) -> int:
         """Kill a service with SIGKILL. Returns the pid of its successor, when that is healthy."""
-        before = self.pid(service)
+        before = await self.up(service)
         os.kill(before, signal.SIGKILL)
         await until(lambda: self.pid(service) not in (0, before), f"{service} is started again")
         async with asyncio.timeout(_BOUND):
