@@ -60,20 +60,20 @@ class Person:
         os.write(self._ours, keys)
 
     async def sees(self, what: bytes) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not re.search(what, self.seen, re.DOTALL):
                 self._came.clear()
                 await self._came.wait()
 
     async def leaves(self) -> int:
         """Its exit status; the terminal is as it was."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             status = await self.process.wait()
         assert termios.tcgetattr(self._theirs) == self.before, self.seen
         return status
 
     async def is_raw(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while termios.tcgetattr(self._theirs)[3] & termios.ICANON:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 

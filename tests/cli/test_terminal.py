@@ -115,10 +115,10 @@ async def test_a_signal_ends_a_waiting_command(suite: Suite, demo: str) -> None:
         env={**suite.env, "COVE_STATE": str(suite.state)},
     )
     assert process.stdout
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         assert await process.stdout.readline() == b"on\n"
     process.send_signal(signal.SIGINT)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         stdout, stderr = await process.communicate()
     assert (process.returncode, stdout, stderr) == (130, b"", b"")
     await suite.cove("kill", demo, "slow", "-s", "KILL")

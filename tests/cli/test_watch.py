@@ -62,7 +62,7 @@ async def test_each_change_that_can_be_seen_is_a_line(
         await suite.cove("rm", "--force", "seen")
         await lines_until(process, "seen removed")
         process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             stdout, stderr = await process.communicate()
         assert (process.returncode, stdout, stderr) == (130, b"", b"")
 
