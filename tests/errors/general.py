@@ -142,8 +142,9 @@ async def rate_limited(t: Try) -> Refusal:
 @provokes("OVERLOADED", "RESOURCE_EXHAUSTED")
 async def overloaded(t: Try) -> Refusal:
     async with t.world.gateway("few", total_calls=1) as doors:
-        held = t.stage.registry.hold("ListEnvironments")
-        first = asyncio.create_task(doors.grpc.call("ListWorkspaces", LIST))
+        # Gateways ask for the same by themselves, all the time.
+        held = t.stage.registry.hold("ListEnvironments", correlation_id="first")
+        first = asyncio.create_task(doors.grpc.call("ListWorkspaces", LIST, x_request_id="first"))
         await held.reached.wait()
         try:
             return await at(t, doors).ask("ListWorkspaces", LIST)
