@@ -483,12 +483,13 @@ async def test_a_shorter_deadline_of_the_caller_wins(protos: Protos, tmp_path: P
         return ""
 
     async with running(protos, tmp_path, say=say) as kit:
-        await kit.stub.Say(kit.pb.SayRequest(), timeout=3)
+        await kit.stub.Say(kit.pb.SayRequest(), timeout=20)
         await kit.stub.Say(kit.pb.SayRequest())
+    # What passed until the handler looked is not told.
     assert remaining[0] is not None
-    assert 2.5 < remaining[0] < 3.2
+    assert 0 < remaining[0] < 20.2
     assert remaining[1] is not None
-    assert 29 < remaining[1] <= 30
+    assert 20.2 < remaining[1] <= 30
 
 
 @pytest.mark.parametrize("method", ["Count", "CountByWriting"])

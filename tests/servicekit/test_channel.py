@@ -69,13 +69,13 @@ async def test_who_calls_and_why_is_passed_on(protos: Protos, tmp_path: Path) ->
     async with pair(protos, tmp_path, one, say=say) as (front, _):
         sent = {"cove-principal": "ada", "cove-tenant": "acme", "x-request-id": "id-1"}
         metadata = (*sent.items(), ("traceparent", trace))
-        await front.stub.Say(front.pb.SayRequest(), metadata=metadata, timeout=3)
+        await front.stub.Say(front.pb.SayRequest(), metadata=metadata, timeout=20)
     assert seen[0].identity == ADA
     assert (seen[0].correlation_id, seen[0].traceparent) == ("id-1", trace)
     remaining = seen[0].deadline
     assert remaining is not None
     assert seen[0].remaining() is not None
-    assert (seen[0].remaining() or 0) < 3.5
+    assert (seen[0].remaining() or 0) < 20.5
 
 
 async def test_the_service_token_is_sent(protos: Protos, tmp_path: Path) -> None:
@@ -440,7 +440,7 @@ async def test_a_stream_that_is_left_ends_behind(
                     stream.cancel()
             gc.collect()
             ended = asyncio.create_task(alive.none.wait())
-            await asyncio.wait([ended], timeout=10 if helped else 1)
+            await asyncio.wait([ended], timeout=30 if helped else 1)
             assert ended.done() is helped
             ended.cancel()
 

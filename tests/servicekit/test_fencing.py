@@ -55,7 +55,7 @@ async def test_what_an_earlier_holder_began_is_over_before_a_later_one_begins(
         earlier = asyncio.ensure_future(acting(fences, 5, work.do))
         await work.began.wait()
         later = asyncio.ensure_future(acting(fences, 9))
-        await asyncio.wait_for(until_refused(fences, 5), 10)
+        await asyncio.wait_for(until_refused(fences, 5), 30)
         assert not later.done()
         work.go_on.set()
         assert await earlier == "done"

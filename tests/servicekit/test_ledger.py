@@ -174,7 +174,7 @@ async def test_leaving_waits_for_work_then_cancels_it(protos: Protos, tmp_path: 
     work = Work()
     work.go_on.clear()
     options = {"grace": timedelta(milliseconds=50)}
-    async with asyncio.timeout(10), ledgered(protos, tmp_path, work, **options) as (_, call):
+    async with asyncio.timeout(30), ledgered(protos, tmp_path, work, **options) as (_, call):
         left = call("a", "1")
         await work.began.wait()
         left.cancel()

@@ -62,7 +62,7 @@ async def test_a_question_after_health_that_does_not_come_is_not_waited_for(
         await asyncio.Event().wait()
         yield b""
 
-    async with running(protos, tmp_path) as kit, asyncio.timeout(20):
+    async with running(protos, tmp_path) as kit, asyncio.timeout(30):
         check: Any = kit.channel.stream_unary("/grpc.health.v1.Health/Check")
         watch: Any = kit.channel.stream_stream("/grpc.health.v1.Health/Watch")
         assert (await failure(check(never()))).code is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -76,7 +76,7 @@ async def test_a_host_watches_health_only_so_often(
     protos: Protos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "WATCHES", 2)
-    async with running(protos, tmp_path) as kit, asyncio.timeout(20):
+    async with running(protos, tmp_path) as kit, asyncio.timeout(30):
         stub: Any = health_pb2_grpc.HealthStub(kit.channel)
         watches = [stub.Watch(health_request("")) for _ in range(2)]
         for watch in watches:
@@ -93,7 +93,7 @@ async def test_a_host_watches_health_only_so_often(
 
 
 async def test_every_watcher_sees_every_change_and_the_end(protos: Protos, tmp_path: Path) -> None:
-    async with running(protos, tmp_path) as kit, asyncio.timeout(10):
+    async with running(protos, tmp_path) as kit, asyncio.timeout(30):
         stub: Any = health_pb2_grpc.HealthStub(kit.channel)
         leaving, first, second, unknown = (
             stub.Watch(health_request(name)) for name in (SERVICE, SERVICE, SERVICE, "x")
@@ -197,7 +197,7 @@ async def test_a_stop_lets_a_running_call_end(protos: Protos, tmp_path: Path) ->
         await go_on.wait()
         return "done"
 
-    async with asyncio.timeout(10), outliving(tmp_path) as channel:
+    async with asyncio.timeout(30), outliving(tmp_path) as channel:
         async with running(protos, tmp_path, say=say) as kit:
             health: Any = health_pb2_grpc.HealthStub(channel)
             watch = health.Watch(health_request(SERVICE))
@@ -222,7 +222,7 @@ async def test_a_stop_ends_endless_streams_at_once_with_a_reason(
         await asyncio.Event().wait()
 
     loop = asyncio.get_running_loop()
-    grace = timedelta(seconds=30)
+    grace = timedelta(hours=1)
     async with outliving(tmp_path) as channel:
         async with running(protos, tmp_path, count=count, shutdown_grace=grace) as kit:
             stub = protos.grpc.KitServiceStub(channel)
@@ -236,7 +236,7 @@ async def test_a_stop_ends_endless_streams_at_once_with_a_reason(
             streams.append(await reflecting(channel))
             failures = [asyncio.create_task(failure(stream)) for stream in streams]
             began = loop.time()
-        assert loop.time() - began < 5
+        assert loop.time() - began < 30
         ended = await asyncio.gather(*failures)
     for failed in ended:
         assert failed.code is grpc.StatusCode.UNAVAILABLE
@@ -288,7 +288,7 @@ async def test_a_call_that_outlasts_the_grace_is_cancelled(protos: Protos, tmp_p
         return ""
 
     grace = timedelta(milliseconds=50)
-    async with asyncio.timeout(10), outliving(tmp_path) as channel:
+    async with asyncio.timeout(30), outliving(tmp_path) as channel:
         async with running(protos, tmp_path, say=say, shutdown_grace=grace) as kit:
             made = protos.grpc.KitServiceStub(channel).Say(kit.pb.SayRequest())
             failing = asyncio.create_task(failure(made))
@@ -443,7 +443,7 @@ async def test_metrics_count_calls_by_code(protos: Protos, tmp_path: Path) -> No
     transport = httpx.AsyncHTTPTransport(uds=f"{tmp_path}/admin")
     async with (
         running(protos, tmp_path, say=say, admin_address=admin) as kit,
-        httpx.AsyncClient(transport=transport, base_url="http://admin") as http,
+        httpx.AsyncClient(transport=transport, base_url="http://admin", timeout=30) as http,
     ):
         for text in ("", "", "fail"):
             call = kit.stub.Say(kit.pb.SayRequest(text=text))
@@ -456,7 +456,7 @@ async def test_metrics_count_calls_by_code(protos: Protos, tmp_path: Path) -> No
             f"cove_call_seconds_count{{{method}}} 3.0",
             f"cove_calls_open{{{method}}} 0.0",
         }
-        async with asyncio.timeout(10):  # A caller may be told before the call is counted.
+        async with asyncio.timeout(30):  # A caller may be told before the call is counted.
             while wanted - {*(await http.get("/metrics")).text.splitlines()}:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert (await http.get("/other")).status_code == 404

@@ -65,7 +65,7 @@ def to(kit: Kit, secure: Secure, **more: Any) -> AbstractAsyncContextManager[Pee
 
 async def say(kit: Kit, peer: Peer, text: str = "a") -> str:
     stub = kit_stub(kit, peer.channel)
-    return str((await peer.unary(stub.Say, kit.pb.SayRequest(text=text), timeout=5)).text)
+    return str((await peer.unary(stub.Say, kit.pb.SayRequest(text=text), timeout=30)).text)
 
 
 def kit_stub(kit: Kit, channel: grpc.aio.Channel) -> Any:
@@ -83,14 +83,14 @@ async def refused(kit: Kit, secure: Secure) -> None:
         secured(kit.served.address, "kit", secure) as target,
         grpc.aio.insecure_channel(target) as channel,
     ):
-        said = kit_stub(kit, channel).Say(kit.pb.SayRequest(), timeout=5)
+        said = kit_stub(kit, channel).Say(kit.pb.SayRequest(), timeout=30)
         assert (await failure(said)).code is grpc.StatusCode.UNAVAILABLE
 
 
 def begun(address: str, context: ssl.SSLContext, session: Any = None) -> Any:
     """The session of a connection of TLS that the server has let in; None of another."""
     host, _, port = address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=5) as plain:
+    with socket.create_connection((host, int(port)), timeout=30) as plain:
         try:
             with context.wrap_socket(plain, session=session) as secured:
                 return secured.session if secured.recv(1) else None
@@ -135,7 +135,7 @@ async def test_nor_without_a_valid_certificate(protos: Protos, tmp_path: Path, p
             grpc.aio.insecure_channel(kit.served.address),
         ):
             async with opened as channel:
-                said = kit_stub(kit, channel).Say(kit.pb.SayRequest(), timeout=5)
+                said = kit_stub(kit, channel).Say(kit.pb.SayRequest(), timeout=30)
                 assert (await failure(said)).code is grpc.StatusCode.UNAVAILABLE
 
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from servicekit import calls, tracing
+from servicekit import calls, otlp, tracing
 from servicekit.config import ConfigError
 from servicekit.errors import NotFound
 from servicekit.otlp import recording
@@ -79,15 +79,18 @@ async def test_the_ratio_is_of_calls_that_come_without_a_trace(
     assert len({each.trace for each in collector.spans}) == len(collector.spans)
 
 
-async def test_no_call_waits_for_a_collector_that_is_away(protos: Protos, tmp_path: Path) -> None:
+async def test_no_call_waits_for_a_collector_that_is_away(
+    protos: Protos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What no collector has is counted, and no more than a bounded number waits."""
+    monkeypatch.setattr(otlp, "_LINGER", 3600)  # Nothing is given up while this looks.
     admin = f"unix:{tmp_path}/admin"
     transport = httpx.AsyncHTTPTransport(uds=f"{tmp_path}/admin")
     async with collecting() as gone:
         url = gone.url
     async with (
         running(protos, tmp_path, traces=url, admin_address=admin) as kit,
-        httpx.AsyncClient(transport=transport, base_url="http://admin") as http,
+        httpx.AsyncClient(transport=transport, base_url="http://admin", timeout=30) as http,
     ):
         for _ in range(20):
             await kit.stub.Say(kit.pb.SayRequest())
