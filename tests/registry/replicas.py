@@ -31,6 +31,6 @@ async def replicas(
 
 async def reached(store: Store, revision: int) -> None:
     """Returns when the feed has come to the revision."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while store.feed.latest < revision:
-            await store.feed.after(store.feed.latest, 20)
+            await store.feed.after(store.feed.latest, 30)

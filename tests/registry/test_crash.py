@@ -44,7 +44,7 @@ async def process(
     )
     assert server.stdout
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             line = await server.stdout.readline()
             if not line:
                 raise EndedAtOnce(f"status {await server.wait()}")
@@ -116,11 +116,11 @@ async def test_kill_9_under_load_loses_nothing_that_was_acknowledged(
         await everything_is_there(ada, load)
         last = await ada.register("last")
         task = asyncio.create_task(follow(ada, revisions))
-        async with asyncio.timeout(20), ada.watch(revisions[-1], tenant="-") as call:
+        async with asyncio.timeout(30), ada.watch(revisions[-1], tenant="-") as call:
             while isinstance(event := await call.read(), pb.WatchEnvironmentsResponse):
                 if event.put.revision == last.revision:
                     break
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while revisions[-1] < last.revision:
                 await asyncio.wait([task], timeout=0.02)
         task.cancel()

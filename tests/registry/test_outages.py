@@ -36,7 +36,10 @@ REQUEST = RequestId("acme", "ada", "Rpc", "id", b"")
 
 
 def end(server: Postgres, purpose: str) -> int:
-    """End the connections of this purpose; how many there were."""
+    """End the connections of this purpose; how many there were.
+
+    Those of a store that was closed a moment ago may be among them.
+    """
     return len(
         server.sql(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -94,7 +97,7 @@ async def test_idle_connections_that_died_are_replaced_unnoticed(
     async with PostgresStore.open(url) as store:
         for number in range(1, 4):
             assert await store.write(DEMO, put(DEMO)) == b"%d" % number
-            assert end(postgres, "writer") == 1
+            assert end(postgres, "writer") >= 1
             assert end(postgres, "reader") >= 1
             assert await store.exists(DEMO)
             assert await store.span() == Span(0, number)
@@ -109,7 +112,7 @@ async def test_a_connection_that_dies_while_it_is_decided_costs_nothing(
         nonlocal times
         times += 1
         if times == 1:
-            assert end(postgres, "writer") == 1
+            assert end(postgres, "writer") >= 1
         return put(DEMO)(current, revision)
 
     async with PostgresStore.open(url) as store:

@@ -113,7 +113,7 @@ async def test_a_silent_watch_beats_with_the_revision_it_came_to(
     async with ada.watch(from_revision=made.revision) as call:
         assert told(await read(call)) == ("heartbeat", made.revision)
         theirs = await Caller(channel, tenant="other").register("b")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while told(await read(call)) != ("heartbeat", theirs.revision):
                 pass
     mine = await ada.move("a", READY)
