@@ -216,6 +216,7 @@ def test_it_is_refused_while_somebody_has_the_state_directory(
         restored(worked.backup, state.path, short, replace=True)
 
 
+# To be run with -B: compiled modules are renamed into their place, too.
 KILLED = """
 import os, sys
 left = int(sys.argv.pop(1))
@@ -232,7 +233,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def killed_restore(worked: Worked, state: State, short: Path, renames: int) -> int:
-    argv = [sys.executable, "-P", "-c", KILLED, str(renames), "admin", "restore"]
+    argv = [sys.executable, "-B", "-P", "-c", KILLED, str(renames), "admin", "restore"]
     argv += [str(worked.backup), "--replace", "--state", str(state.path), "--runtime", str(short)]
     return subprocess.run(argv, capture_output=True, timeout=60).returncode
 

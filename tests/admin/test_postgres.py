@@ -94,7 +94,7 @@ def test_a_database_with_something_in_it_is_refused_and_left_as_it_is(
 def test_a_restore_that_was_killed_when_the_database_was_full_is_gone_on_with(
     short: Path, worked: Worked, tmp_path: Path, postgres: Postgres, url: str
 ) -> None:
-    argv = [sys.executable, "-P", "-c", KILLED, "0", "admin", "restore", str(worked.backup)]
+    argv = [sys.executable, "-B", "-P", "-c", KILLED, "0", "admin", "restore", str(worked.backup)]
     argv += ["--state", str(tmp_path / "state"), "--runtime", str(short)]
     env = {**os.environ, "COVE_REGISTRY__DATABASE": url}
     done = subprocess.run(argv, env=env, capture_output=True, timeout=60, check=False)
