@@ -1,5 +1,6 @@
 """How long a token is believed, on a clock that the test moves, before a real registry."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import grpc
@@ -140,6 +141,15 @@ async def test_one_in_use_costs_no_lookup_for_each_call(
     made = await stage.create(Role.ROLE_READER)
     for _ in range(100):
         await gate.authenticate(caller(made.secret))
+    assert ways.asked == 1
+
+
+async def test_many_that_come_at_once_are_asked_for_together(
+    gate: BearerAuthenticator, ways: Ways
+) -> None:
+    guesses = (gate.authenticate(caller(secret.new())) for _ in range(400))
+    told = await asyncio.gather(*guesses, return_exceptions=True)
+    assert {type(each) for each in told} == {Unauthenticated}
     assert ways.asked == 1
 
 
