@@ -58,7 +58,7 @@ async def scraped(suite: Suite, admin: Path) -> dict[str, Samples]:
 
 async def scrape(socket: Path) -> Samples:
     transport = httpx.AsyncHTTPTransport(uds=str(socket))
-    async with httpx.AsyncClient(transport=transport, base_url="http://admin") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://admin", timeout=30) as http:
         text = (await http.get("/metrics")).text
     found: Samples = {}
     for family in text_string_to_metric_families(text):
