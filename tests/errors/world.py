@@ -213,7 +213,7 @@ async def opened(stage: Stage, name: str, **changes: Any) -> AsyncIterator[Doors
         token = (stage.state / "registry" / "token").read_text().strip()
         channel = grpc.aio.insecure_channel(served.address)
         await callers.enter_async_context(channel)
-        client = httpx.AsyncClient(base_url=f"http://{served.http}", trust_env=False)
+        client = httpx.AsyncClient(base_url=f"http://{served.http}", trust_env=False, timeout=30)
         await callers.enter_async_context(client)
         doors = Grpc(channel, token), Http(client, token)
         yield Doors(grpc=doors[0], http=doors[1], address=served.address)

@@ -38,6 +38,8 @@ async def front(tmp_path: Path) -> AsyncIterator[Front]:
         config = RestConfig(target=served.address)
         address = await stack.enter_async_context(rest(config, Bearer()))
         async with httpx.AsyncClient(
-            base_url=f"http://{address}", headers={"authorization": f"Bearer {TOKEN}"}
+            base_url=f"http://{address}",
+            headers={"authorization": f"Bearer {TOKEN}"},
+            timeout=30,
         ) as client:
             yield Front(address, served.address, client, seen, files, stack)

@@ -39,7 +39,9 @@ async def client(front: Front, folder: Path) -> AsyncIterator[httpx.AsyncClient]
     config = RestConfig(target=front.target, console=folder)
     async with (
         rest(config) as address,
-        httpx.AsyncClient(base_url=f"http://{address}", headers={"accept-encoding": ""}) as made,
+        httpx.AsyncClient(
+            base_url=f"http://{address}", headers={"accept-encoding": ""}, timeout=30
+        ) as made,
     ):
         yield made
 
@@ -96,7 +98,7 @@ async def test_only_the_page_needs_no_token(front: Front, folder: Path) -> None:
     config = RestConfig(target=front.target, console=folder)
     async with (
         rest(config, Bearer()) as address,
-        httpx.AsyncClient(base_url=f"http://{address}") as client,
+        httpx.AsyncClient(base_url=f"http://{address}", timeout=30) as client,
     ):
         assert (await client.get("/console/")).status_code == 200
         for path in ("/workspaces", "/openapi.json", "/workspaces/demo/executions/x/output"):
@@ -145,7 +147,7 @@ async def test_a_link_to_elsewhere_is_followed_only_at_the_start(
 ) -> None:
     """Files are read once: what changes in the folder afterwards is not served."""
     config = RestConfig(target=front.target, console=folder)
-    async with rest(config) as address, httpx.AsyncClient() as client:
+    async with rest(config) as address, httpx.AsyncClient(timeout=30) as client:
         (folder / "late.js").symlink_to(tmp_path / "secret.js")
         assert (await client.get(f"http://{address}/console/late.js")).status_code == 404
 

@@ -25,7 +25,7 @@ def attached(front: Front, name: str = "term", query: str = "") -> connect:
 
 
 async def seen(done: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not done():  # noqa: ASYNC110 # Nobody tells.
             await asyncio.sleep(0.005)
 
@@ -36,7 +36,7 @@ async def to_the_end(socket: ClientConnection) -> None:
 
 
 async def event(socket: ClientConnection) -> dict[str, object]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             message = await socket.recv()
             if isinstance(message, str):
@@ -153,7 +153,7 @@ async def test_a_websocket_that_is_refused_is_told_why(front: Front) -> None:
 async def test_a_websocket_whose_client_leaves_ends_behind(front: Front) -> None:
     async with attached(front) as socket:
         await event(socket)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await front.seen.cancelled.wait()
 
 
@@ -180,7 +180,7 @@ async def test_a_message_that_is_too_large_ends_it(front: Front) -> None:
 async def test_a_client_that_does_not_read_holds_up_nobody_else(front: Front) -> None:
     async with attached(front, "flood") as socket:
         await event(socket)
-        await asyncio.wait_for(front.seen.held_up(), 20)
+        await asyncio.wait_for(front.seen.held_up(), 30)
         assert (await front.client.get("/healthz")).status_code == 200
 
 

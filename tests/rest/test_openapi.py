@@ -111,7 +111,7 @@ async def test_it_is_served_with_an_etag(front: Front) -> None:
 
 
 async def test_only_what_it_calls_public_answers_to_a_stranger(front: Front) -> None:
-    async with httpx.AsyncClient(base_url=f"http://{front.address}") as stranger:
+    async with httpx.AsyncClient(base_url=f"http://{front.address}", timeout=30) as stranger:
         for operation in API.operations:
             values = {
                 "workspace": "a",

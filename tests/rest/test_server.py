@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import socket
-import statistics
 import struct
 import time
 from datetime import timedelta
@@ -20,7 +19,7 @@ from tests.rest.stand_in import TOKEN
 
 
 async def test_health_needs_no_token(front: Front) -> None:
-    async with httpx.AsyncClient(base_url=f"http://{front.address}") as client:
+    async with httpx.AsyncClient(base_url=f"http://{front.address}", timeout=30) as client:
         assert (await client.get("/healthz")).json() == {"status": "SERVING"}
         assert (await client.get("/readyz")).json() == {"status": "SERVING"}
 
@@ -28,7 +27,7 @@ async def test_health_needs_no_token(front: Front) -> None:
 async def test_it_is_alive_but_not_ready_while_the_gateway_is_away() -> None:
     async with (
         rest(RestConfig(target="unix:/tmp/cove-no-such-socket")) as address,
-        httpx.AsyncClient(base_url=f"http://{address}") as client,
+        httpx.AsyncClient(base_url=f"http://{address}", timeout=30) as client,
     ):
         assert (await client.get("/healthz")).status_code == 200
         answer = await client.get("/readyz")
@@ -57,7 +56,9 @@ async def test_an_answer_does_not_wait_for_the_client_to_acknowledge_its_head(
         began = time.perf_counter()
         await front.client.get("/healthz")
         times.append(time.perf_counter() - began)
-    assert statistics.median(times) < 0.03  # Linux delays an acknowledgement by 40 ms.
+    # Linux delays an acknowledgement by 40 ms. A machine that does other things delays most of what
+    # is asked, but some of it is done in one go.
+    assert sorted(times)[5] < 0.03
 
 
 def test_a_client_that_is_gone_before_it_is_let_in_is_no_error() -> None:
@@ -71,7 +72,7 @@ def test_a_client_that_is_gone_before_it_is_let_in_is_no_error() -> None:
             for _ in range(20):  # Nothing is accepted while this does not wait.
                 with socket.create_connection((host, int(port))) as gone:
                     gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(timeout=30) as client:
                 assert (await client.get(f"http://{address}/healthz")).status_code == 200
 
     with asyncio.Runner(loop_factory=loops.fast) as runner:
@@ -81,7 +82,7 @@ def test_a_client_that_is_gone_before_it_is_let_in_is_no_error() -> None:
 
 async def test_it_serves_on_ipv6_too(front: Front) -> None:
     config = RestConfig(target=front.target, address="[::1]:0")
-    async with rest(config) as address, httpx.AsyncClient() as client:
+    async with rest(config) as address, httpx.AsyncClient(timeout=30) as client:
         assert address.startswith("[::1]:")
         assert (await client.get(f"http://{address}/readyz")).status_code == 200
 
@@ -106,7 +107,7 @@ async def test_drops_that_come_in_time_do_not_keep_a_connection(front: Front) ->
     config = RestConfig(target=front.target, idle_timeout=timedelta(seconds=1))
     async with rest(config) as address, connected(address) as (reader, writer):
         closed = asyncio.create_task(reader.read())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not closed.done():
                 writer.write(b"G")
                 await asyncio.wait({closed}, timeout=0.2)
@@ -142,14 +143,16 @@ async def test_without_a_token_a_browser_elsewhere_gets_nothing(
 ) -> None:
     config = RestConfig(target=front.target, local_only=True)
     headers = {"authorization": f"Bearer {TOKEN}"} | headers
-    async with rest(config) as address, httpx.AsyncClient() as client:
+    async with rest(config) as address, httpx.AsyncClient(timeout=30) as client:
         answer = await client.get(f"http://{address}/workspaces", headers=headers)
         assert answer.status_code == code
 
 
 async def test_stopping_gives_an_open_request_its_grace_and_then_tells_it(front: Front) -> None:
     config = RestConfig(target=front.target, grace=timedelta(seconds=0.3))
-    async with httpx.AsyncClient(headers={"authorization": f"Bearer {TOKEN}"}) as client:
+    async with httpx.AsyncClient(
+        headers={"authorization": f"Bearer {TOKEN}"}, timeout=30
+    ) as client:
         async with rest(config) as address:
             url = f"http://{address}/workspaces/demo/executions/x:wait"
             waiting = asyncio.create_task(client.get(url))
@@ -174,6 +177,6 @@ async def test_a_client_that_takes_nothing_of_its_answer_is_cut_off(front: Front
     config = RestConfig(target=front.target, unread_timeout=timedelta(seconds=0.5))
     async with rest(config) as address, connected(address) as (_, writer):
         writer.write(head("GET", "/workspaces/demo/files/big"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             with pytest.raises(ConnectionError):
                 await told(writer)

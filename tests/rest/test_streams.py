@@ -201,7 +201,7 @@ async def test_a_client_that_does_not_read_holds_the_stream_up(front: Front) -> 
         writer.write(head("GET", OUTPUT.format("flood")))
         await reader.readline()
         before, now = -1, 0
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while before != now:  # Until it stands still.
                 await asyncio.sleep(0.3)
                 before, now = now, front.seen.chunks_sent

@@ -35,12 +35,12 @@ def test_handshakes_are_so_many_of_a_host_at_most(
         config = RestConfig(target="unix:/tmp/cove-no-such-socket")
         tls = Tls(Certificates(files), Handed())
         with ExitStack() as stack:
-            async with rest(config, tls=tls) as address, asyncio.timeout(20):
+            async with rest(config, tls=tls) as address, asyncio.timeout(60):
                 host, _, port = address.rpartition(":")
 
                 async def alive() -> bool:
                     with suppress(httpx.TransportError):
-                        async with httpx.AsyncClient(verify=context) as client:
+                        async with httpx.AsyncClient(verify=context, timeout=30) as client:
                             answer = await client.get(f"https://{address}/healthz")
                             return answer.status_code == 200
                     return False
@@ -60,7 +60,7 @@ def test_handshakes_are_so_many_of_a_host_at_most(
                     await asyncio.sleep(0.01)
             # Those that went on were broken off by the stop.
             for each in held:
-                each.settimeout(20)
+                each.settimeout(30)
                 with suppress(ConnectionError):
                     assert each.recv(1) == b""
 
