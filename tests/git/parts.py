@@ -180,6 +180,8 @@ class WatchedCells(Cells):
         self.names: list[str] = []
         self.doomed = ""
         """A command of which the next run is killed before it gets any input."""
+        self.stuck = ""
+        """A command whose next run does not end before whoever waits for it is cancelled."""
         self._asked: dict[str, asyncio.Future[None]] = {}
         self.programs: dict[Path, Program] = {}
 
@@ -226,6 +228,9 @@ class WatchedCells(Cells):
             if command.name == self.doomed:
                 self.doomed = ""
                 running.kill()
+            if command.name == self.stuck:
+                self.stuck = ""
+                await asyncio.Event().wait()
             yield running
 
 
