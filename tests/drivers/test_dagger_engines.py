@@ -14,7 +14,7 @@ from tests.drivers.dagger_support import NODE, bench
 pytestmark = pytest.mark.long
 
 UID, OTHER = "aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"
-START = 2.0
+START = 10.0
 
 
 @pytest.fixture
