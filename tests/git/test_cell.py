@@ -83,7 +83,7 @@ async def test_a_cell_that_is_ended_while_it_is_made_leaves_nothing(
 
 async def eventually_none(word: str) -> bool:
     """Whether no process has the word among its arguments, soon after it was killed."""
-    for _ in range(500):
+    for _ in range(3000):
         if not any(word.encode() in arguments_of(each) for each in Path("/proc").iterdir()):
             return True
         await asyncio.sleep(0.01)

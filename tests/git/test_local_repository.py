@@ -60,7 +60,7 @@ async def test_a_filter_of_the_origin_is_not_run_to_see_whether_it_is_dirty(
         mark, inside = tmp_path / "mark", source / ".git" / "mark"
         plant(used, f"perl -e '{connect}'; mkdir -p {mark} {inside}; cat")
         await asyncio.to_thread(run_git, used, "status")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await reached.wait()
         assert mark.exists(), "the attack does not work on plain git: it shows nothing"
         assert inside.exists()

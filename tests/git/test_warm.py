@@ -4,7 +4,6 @@ import asyncio
 import fcntl
 import os
 import socket
-import statistics
 import struct
 import subprocess
 import sys
@@ -63,7 +62,7 @@ async def bounded(directory: Path, bounds: Bounds) -> AsyncIterator[Cells]:
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
     """Wait for what must come soon."""
-    for _ in range(1000):
+    for _ in range(3000):
         if await holds():
             return
         await asyncio.sleep(0.01)
@@ -593,8 +592,10 @@ async def test_a_command_in_a_warm_cell_costs_what_it_costs_without(git: Parts) 
             began = time.perf_counter()
             await action()
             times.setdefault(action.__name__, []).append(time.perf_counter() - began)
-    unit = statistics.median(times["plain"])
-    ratios = {name: round(statistics.median(each) / unit, 2) for name, each in times.items()}
+    # Of the quick ones: to the others comes what else the machine does.
+    costs = {name: sorted(each)[3] for name, each in times.items()}
+    unit = costs["plain"]
+    ratios = {name: round(each / unit, 2) for name, each in costs.items()}
     sys.stdout.write(f"\nof a plain command's {unit * 1000:.1f} ms: {ratios}\n")
     assert ratios["warm"] < ratios["cold"]
     assert ratios["echo"] < 1
