@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 PASSWORD = "a-very-secret-word"
 
@@ -28,6 +28,8 @@ class Server:
     """Whether it speaks the protocol of before version 2 only."""
     redirect: str = ""
     """Where everything is redirected to, if anywhere."""
+    go_on: Event | None = None
+    """What each pack waits for, if anything."""
 
 
 class _Threads(ThreadingHTTPServer):
@@ -83,7 +85,10 @@ def serving(
             path, _, query = self.path.partition("?")
             body = self._body()
             plain = gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body
-            state.fetches += b"command=fetch" in plain
+            if b"command=fetch" in plain:
+                state.fetches += 1
+                if state.go_on:
+                    state.go_on.wait(30)
             result = subprocess.run(
                 ["git", "http-backend"],
                 input=body,
