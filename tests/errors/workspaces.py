@@ -91,8 +91,11 @@ async def operation_in_progress(t: Try) -> Refusal:
     name = await t.workspace("twice")
     request = pb.DeleteWorkspaceRequest(name=name, force=True)
     async with t.world.gateway("elsewhere") as doors:
-        held = t.stage.git.hold("RemoveWorktree")
-        first = asyncio.create_task(doors.grpc.call("DeleteWorkspace", request))
+        # Gateways remove what belongs to nobody, too.
+        held = t.stage.git.hold("RemoveWorktree", correlation_id="first")
+        first = asyncio.create_task(
+            doors.grpc.call("DeleteWorkspace", request, x_request_id="first")
+        )
         await held.reached.wait()
         try:
             return await t.door.ask("DeleteWorkspace", request)

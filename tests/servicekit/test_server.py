@@ -197,8 +197,9 @@ async def test_a_stop_lets_a_running_call_end(protos: Protos, tmp_path: Path) ->
         await go_on.wait()
         return "done"
 
-    async with asyncio.timeout(30), outliving(tmp_path) as channel:
-        async with running(protos, tmp_path, say=say) as kit:
+    grace = timedelta(hours=1)
+    async with asyncio.timeout(60), outliving(tmp_path) as channel:
+        async with running(protos, tmp_path, say=say, shutdown_grace=grace) as kit:
             health: Any = health_pb2_grpc.HealthStub(channel)
             watch = health.Watch(health_request(SERVICE))
             assert (await watch.read()).status == SERVING
