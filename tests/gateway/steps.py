@@ -2,11 +2,15 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import NamedTuple
+from datetime import timedelta
+from typing import Final, NamedTuple
 
 from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 from tests.gateway.stage import LIMIT, Gateway, Stage
+
+LEASE: Final = timedelta(minutes=1)
+"""So long that it is not lost while the requests are on their way to their steps."""
 
 
 class Step(NamedTuple):
@@ -49,12 +53,13 @@ async def begun(
 
 
 async def killed_at(stage: Stage, method: str, requests: Mapping[Step, object]) -> None:
-    """Kill a gateway when each of these requests has come to its step."""
-    async with stage.gateway_process() as victim:
+    """Kill a gateway when each of these requests has come to its step; its leases are over then."""
+    async with stage.gateway_process(LEASE.total_seconds()) as victim:
         ended = await begun(stage, victim, method, requests)
         await victim.kill()
         await ended
     stage.reset()
+    stage.times.pass_(LEASE)
 
 
 async def run(

@@ -12,6 +12,7 @@ from cove.executor.v1 import executor_pb2
 from cove.gateway.v1 import gateway_pb2 as pb
 from cove.registry.v1 import registry_pb2
 from tests.gateway.stage import LIMIT, Gateway, Stage, State, eventually
+from tests.gateway.steps import LEASE
 
 pytestmark = pytest.mark.long
 
@@ -133,8 +134,8 @@ def _requests(table: list[Step], **fields: Any) -> list[pb.SuspendWorkspaceReque
 
 
 async def _killed(stage: Stage, method: str, table: list[Step], requests: list[Any]) -> None:
-    """Kill a gateway when each of these requests has come to its step."""
-    async with stage.gateway_process() as victim:
+    """Kill a gateway when each of these requests has come to its step; its leases are over then."""
+    async with stage.gateway_process(LEASE.total_seconds()) as victim:
         holds = [
             getattr(stage, step.tool).hold(step.rpc, done=step.done, correlation_id=f"at-{number}")
             for number, step in enumerate(table)
@@ -151,6 +152,7 @@ async def _killed(stage: Stage, method: str, table: list[Step], requests: list[A
         await victim.kill()
         await ended
     stage.reset()
+    stage.times.pass_(LEASE)
 
 
 async def _usable(gateway: Gateway, number: int) -> None:
