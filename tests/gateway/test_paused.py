@@ -14,7 +14,7 @@ from cove.mount.v1.mount_pb2 import Mount
 from cove.provider.v1 import provider_pb2
 from cove.provider.v1.provider_pb2_grpc import ProviderServiceStub
 from tests.gateway.stage import Gateway, Stage, State, eventually
-from tests.gateway.steps import Step, begun, run
+from tests.gateway.steps import LEASE, Step, begun, run
 from tests.servicekit.failing import failure
 
 CREATES: Final = [
@@ -44,7 +44,7 @@ async def test_a_create_that_was_taken_over_and_deleted_makes_nothing_when_it_wa
     stage: Stage,
 ) -> None:
     requests = {step: stage.create(step.id) for step in CREATES}
-    async with stage.gateway_process() as paused:
+    async with stage.gateway_process(LEASE.total_seconds()) as paused:
         ended = await _paused_at(stage, paused, "CreateWorkspace", requests)
         async with stage.gateway() as other:
             await eventually(stage.settled)
@@ -67,7 +67,7 @@ async def test_a_delete_that_was_taken_over_removes_nothing_when_it_wakes_up(
             await gateway.workspaces.CreateWorkspace(stage.create(step.id))
             await run(gateway, "echo precious > work.txt", _name(step))
     requests = {step: pb.DeleteWorkspaceRequest(name=_name(step), force=True) for step in DELETES}
-    async with stage.gateway_process() as paused:
+    async with stage.gateway_process(LEASE.total_seconds()) as paused:
         ended = await _paused_at(stage, paused, "DeleteWorkspace", requests)
         async with stage.gateway() as other:
             await eventually(stage.settled)
@@ -126,9 +126,12 @@ async def _provider_acts_for_the_latest(stage: Stage, mount: Mount) -> None:
 
 
 async def _paused_at(stage: Stage, victim: Gateway, method: str, requests: dict[Step, Any]) -> Any:
-    """Stop a gateway when each request has come to its step, and let the answers come to it."""
+    """Stop a gateway when each request has come to its step, for longer than its lease, and let
+    the answers come to it."""
+    # A renewal that was on its way when it stopped would end what it is at, were its lease short.
     ended = await begun(stage, victim, method, requests)
     victim.pause()
+    stage.times.pass_(2 * LEASE)
     stage.heal()
     for step in requests:  # So that it is not by a renewal that it learns of the one who came.
         stage.registry.hold("RenewOperation", correlation_id=step.id)
