@@ -194,6 +194,8 @@ class Stage:
             "reconcile_interval": timedelta(seconds=0.1),
             "orphan_grace": timedelta(0),
             "shutdown_grace": timedelta(seconds=1),
+            # Else how far a slow create is may be what meets the fault that is meant for its end.
+            "progress_interval": timedelta(hours=1),
             "no_auth": True,
         }
         config = Config(
