@@ -152,6 +152,7 @@ async def test_a_request_that_comes_again_does_not_mind_another_limit(
 async def test_an_idle_sandbox_makes_room_and_a_busy_one_does_not(
     stage: Stage, limited: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stopping, "_SETTLED", 3600.0)
     for name in ("demo", "other"):
         await limited.workspaces.CreateWorkspace(stage.create(name))
     await limit(limited, active_environments=1)
@@ -172,8 +173,9 @@ async def test_an_idle_sandbox_makes_room_and_a_busy_one_does_not(
 
 
 async def test_of_sandboxes_started_at_once_as_many_run_as_may(
-    stage: Stage, limited: Gateway
+    stage: Stage, limited: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stopping, "_SETTLED", 3600.0)  # However long all of them take to start.
     names = [f"w{number}" for number in range(6)]
     await asyncio.gather(
         *(limited.workspaces.CreateWorkspace(stage.create(name)) for name in names)
