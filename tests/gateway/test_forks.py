@@ -309,7 +309,8 @@ async def test_a_frozen_commit_is_of_one_moment(stage: Stage, gateway: Gateway) 
         one, two = (await run(gateway, shown)).split()
         assert int(one) - int(two) in (0, 1)
     calls = Counter(stage.provider.calls)
-    assert calls["SuspendEnvironment"] == calls["ResumeEnvironment"] == 3
+    assert calls["ResumeEnvironment"] == 3
+    assert calls["SuspendEnvironment"] >= 3  # It is asked for again while a commit takes long.
 
 
 async def test_where_nothing_can_be_frozen_nothing_is_committed(
