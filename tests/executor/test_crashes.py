@@ -251,8 +251,11 @@ async def test_a_sandbox_that_died_unseen_lost_its_executions(node: Node, box: S
 
 async def test_a_torn_record_of_a_dead_agent_is_delivered(node: Node, box: Sandbox) -> None:
     async with node.executor() as caller:
-        await caller.start(box, "one", "echo whole; sleep 0.1; echo torn; sleep 60")
+        script = "echo whole; until [ -e go ]; do sleep 0.02; done; echo torn; sleep 60"
+        await caller.start(box, "one", script)
         async for event in caller.read(box, "one"):
+            if event.chunk.data == b"whole\n":
+                (box.tree / "go").touch()
             if event.chunk.data == b"torn\n":
                 break
     await node.end(box)
