@@ -198,7 +198,7 @@ def close(sinks: Sinks) -> None:
     os.close(sinks.result)
 
 
-async def ended(sinks: Sinks, seconds: float = 20.0) -> Ended:
+async def ended(sinks: Sinks, seconds: float = 30.0) -> Ended:
     """Wait for the result, then read the whole log."""
     result = await until(lambda: Result.decode(os.pread(sinks.result, 4096, 0)), seconds)
     return Ended(result, *output(sinks.log))

@@ -58,7 +58,7 @@ def counts(box: Box) -> list[str]:
 async def moves(box: Box) -> None:
     for path in box.worktree.iterdir():
         before = path.read_text()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while path.read_text() in ("", before):  # noqa: ASYNC110 # Nobody tells us.
                 await asyncio.sleep(0.002)
 
@@ -181,7 +181,7 @@ async def test_what_was_stopped_before_stays_so(node: Node) -> None:
 
 
 async def _until_stopped(box: Box, look: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (await box.run("sh", "-c", look)).stdout != b"1\n":
             pass
 
@@ -196,14 +196,14 @@ async def test_one_in_which_nothing_runs_leaves_when_it_is_told_to(node: Node) -
             await agent.signal("running", signal.SIGKILL, Scope.TREE)
             close(sinks)
             assert await agent.leave()
-            await asyncio.wait_for(bystander.gone.wait(), 10)
+            await asyncio.wait_for(bystander.gone.wait(), 30)
         await until_absent(launcher, box.uid)
 
 
 async def test_one_that_was_just_started_waits_for_its_first_command(node: Node) -> None:
     async with node.sandbox() as box, box.agent() as agent:
         assert not await agent.leave()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not await agent.leave():
                 pass
 
@@ -217,7 +217,7 @@ async def test_what_was_left_in_the_background_keeps_it(node: Node) -> None:
 
 
 async def until_absent(launcher: LauncherClient, uid: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (await launcher.inspect(uid)).state is not State.ABSENT:
             pass
 
@@ -296,7 +296,7 @@ async def test_the_freezer_of_version_1(sleeper: "subprocess.Popen[bytes]") -> N
         os.kill(sleeper.pid, signal.SIGKILL)
         assert sleeper.poll() is None
         assert groups.freeze("a", on=False)
-        sleeper.wait(10)
+        sleeper.wait(30)
         assert not groups.freeze("a", on=False)
         await until(lambda: groups.remove("a"))
     finally:

@@ -25,7 +25,7 @@ async def started(box: Box, agent: AgentClient, key: str, script: str) -> None:
 
 async def alive(agent: AgentClient, key: str, count: int) -> list[bytes]:
     """When there are so many, and all have become what they are to be."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             found = (await agent.processes(key)).get(key)
             commands = sorted(each.command for each in found.listed) if found else []
@@ -105,7 +105,7 @@ p, _ = s.accept(); p.sendall(b"from inside"); p.close()
             await until(place.exists)
             descriptor = await agent.connect_port(int(place.read_text()), six=False)
             with socket.socket(fileno=descriptor) as found:
-                found.settimeout(10)
+                found.settimeout(30)
                 assert found.recv(64) == b"from inside"
             for bad in (0, 65536, -1):
                 with pytest.raises(AgentError) as caught:

@@ -347,7 +347,7 @@ async def test_one_that_waits_for_its_lock_keeps_no_other_lock(node: Node) -> No
             fcntl.flock(file, fcntl.LOCK_EX)
             async with second.sandbox():
                 await launcher.kill(one.uid)
-                await until(lambda: not first.locked(), 2)
+                await until(lambda: not first.locked())
 
 
 async def test_another_launcher_holds_the_lock_as_well(own_node: Node) -> None:

@@ -68,7 +68,7 @@ async def test_a_log_with_something_in_it_starts_nothing(node: Node) -> None:
     async with node.sandbox() as box, box.agent() as agent, prepared(agent, box) as sinks:
         os.write(sinks.log, b"x")
         assert await refused(agent.run("t", "x", command("true"))) is ErrorCode.ALREADY_STARTED
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (await agent.listing()).processes:
                 pass
 
