@@ -55,9 +55,16 @@ def left_of(suite: Suite) -> list[str]:
     refs = [
         line
         for repository in (suite.state / "git" / "repositories").glob("*/*.git")
-        for line in git(repository, "for-each-ref", "refs/cove").splitlines()
+        for line in refs_of(repository)
     ]
     return [*map(str, places), *refs, *mounts(suite)]
+
+
+def refs_of(repository: Path) -> list[str]:
+    try:
+        return git(repository, "for-each-ref", "refs/cove").splitlines()
+    except subprocess.CalledProcessError:  # While it is made, or removed.
+        return [f"half a repository {repository}"]
 
 
 def mounts(suite: Suite) -> list[str]:
