@@ -97,8 +97,13 @@ async def test_use_is_told_and_watched(suite: Suite, http: httpx.AsyncClient) ->
         async for sample in workspace.usage(0.1):
             assert not sample.running  # Nothing is started for it.
             break
-        execution = await workspace.start(script="sleep 0.5; sleep 0.5; echo x")
-        samples = [sample async for sample in execution.usage(0.1)]
+        script = "until [ -e go ]; do sleep 0.1; done; echo x"
+        execution = await workspace.start(script=script)
+        samples = []
+        async for sample in execution.usage(0.1):
+            samples.append(sample)
+            if len(samples) == 2:
+                await workspace.write("go", b"")
         assert [sample.running for sample in samples] == [True] * (len(samples) - 1) + [False]
         assert samples[0].usage.processes >= 1
         assert samples[0].usage.memory_bytes > 0
