@@ -93,6 +93,6 @@ async def test_snapshots_outlive_what_comes_after_them(suite: Suite, repository:
 
 
 async def _wait_for(workspace: Workspace, path: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while path not in [file.path for file in await workspace.list()]:
             pass

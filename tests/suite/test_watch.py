@@ -43,7 +43,7 @@ async def until_gone(changes: AsyncGenerator[Change, None], name: str) -> list[C
 async def test_a_watch_is_whole_over_the_death_of_a_service(suite: Suite, service: str) -> None:
     async with suite.client() as cove, aclosing(cove.workspaces.watch()) as changes:
         await cove.workspaces.create(id=f"first-{service}")  # So that there is a revision.
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not isinstance(end := await anext(changes), SnapshotEnd):
                 pass
         before = await cove.workspaces.create(id=f"before-{service}")
@@ -86,11 +86,11 @@ async def test_history_that_is_lost_is_told_and_our_client_begins_anew(
                 await answer.aread()
                 return answer.status_code == 400 and "REVISION_COMPACTED" in answer.text
 
-        async with asyncio.timeout(20):  # The sweep comes soon after the start.
+        async with asyncio.timeout(30):  # The sweep comes soon after the start.
             while not await refused():
                 pass
         labels: dict[str, str] = {}
-        async with asyncio.timeout(20), aclosing(cove.workspaces.watch(1)) as changes:
+        async with asyncio.timeout(30), aclosing(cove.workspaces.watch(1)) as changes:
             while isinstance(change := await anext(changes), Put):
                 labels[change.workspace.name] = change.workspace.labels["n"]
         assert isinstance(change, SnapshotEnd)
@@ -103,14 +103,14 @@ async def test_a_browser_resumes_by_the_id_of_the_last_event(http: httpx.AsyncCl
     async with http.stream("GET", "/workspaces:watch", headers=accept) as answer:
         assert answer.headers["content-type"] == "text/event-stream"
         lines = answer.aiter_lines()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not (line := await anext(lines)).startswith("id: "):
                 pass
     assert (await http.post("/workspaces?workspace_id=browsed", json={})).status_code == 201
     resumed = {**accept, "last-event-id": line.removeprefix("id: ")}
     async with http.stream("GET", "/workspaces:watch", headers=resumed) as answer:
         lines = answer.aiter_lines()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             first = await anext(lines)
             assert '"put"' in await anext(lines)
     assert int(first.removeprefix("id: ")) == int(resumed["last-event-id"]) + 1
