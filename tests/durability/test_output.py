@@ -25,7 +25,8 @@ KILLS = int(os.environ.get("COVE_SERVICE_KILLS", "100"))
 FEW_DISCONNECTS, FEW_KILLS, FEW_ROUNDS = 24, 1, 2
 READERS = 4
 GROWTH = 16 << 20
-LOST_WITHIN = 2.0
+LOST_WITHIN = 15.0
+"""Seconds; whoever is not told that the agent is gone looks after 30."""
 
 
 async def break_readers(suite: Suite, workspace: Workspace, most: int, size: int) -> None:
