@@ -188,8 +188,8 @@ def _whole(data: bytes) -> bool:
 
 TALK = """
 import socket, sys
-def talk(data, wait=10, half=False):
-    with socket.create_connection(("127.0.0.1", 3128), 10) as peer:
+def talk(data, wait=30, half=False):
+    with socket.create_connection(("127.0.0.1", 3128), 30) as peer:
         peer.settimeout(wait)
         peer.sendall(data)
         if half:
