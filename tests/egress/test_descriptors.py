@@ -147,6 +147,8 @@ async def test_who_plays_with_its_listener_stalls_itself(
 
 
 async def test_nothing_is_left_of_a_sandbox_that_ended(node: nodes.Node, proxy: Proxy) -> None:
+    proxy.kill()
+    proxy.start()  # One that has yet to let go of nothing else.
     assert proxy.process
     folder = Path(f"/proc/{proxy.process.pid}")
 
