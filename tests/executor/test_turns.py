@@ -62,7 +62,7 @@ async def test_who_would_wait_in_vain_is_told_at_once(
             assert failed.detail(RetryInfo) is not None
             assert store.ids(other.uid) == ["one"]
             repeated = start(other, "one", "true")
-            await caller.executions.StartExecution(repeated, timeout=3)
+            await caller.executions.StartExecution(repeated, timeout=9)
         finally:
             os.kill(agent, signal.SIGCONT)
         assert (await waiting).stdout.text == "on\n"
