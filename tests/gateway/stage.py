@@ -46,7 +46,7 @@ State = registry_pb2.Environment.State
 
 TOOLS: Final = ("registry", "git", "provider", "executor")
 TENANT: Final = "default"
-LIMIT: Final = 20.0
+LIMIT: Final = 30.0
 _HOST: Final = (("cove-tenant", TENANT),)
 
 
