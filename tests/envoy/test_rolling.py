@@ -72,7 +72,10 @@ class Bare:
 async def test_no_call_fails_in_a_rolling_restart_behind_envoy(suite: Suite, files: Files) -> None:
     tally, leave = Tally(), asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:
-        behind = await stack.enter_async_context(gateways(suite, files))
+        # No call takes so long, not even where there is much else to do.
+        behind = await stack.enter_async_context(
+            gateways(suite, files, COVE_GATEWAY__SHUTDOWN_GRACE="25s")
+        )
         front = await stack.enter_async_context(edge(files, behind))
         workers = []
         for number in range(WORKERS):

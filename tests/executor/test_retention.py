@@ -80,7 +80,7 @@ async def _flooded(small: Caller, node: Node, box: Sandbox, megabytes: int, slow
     async def trimmed() -> bool:
         return log.stat().st_blocks * 512 < 3 * _MIB
 
-    await until(lambda: _wrote(small, box, (lines + 1) * _LINE), 100)
+    await until(lambda: _wrote(small, box, (lines + 1) * _LINE), 250)
     await until(trimmed)
     (box.tree / "go").touch()
     end = await small.wait(box, "flood")
@@ -112,6 +112,7 @@ async def test_the_middle_goes(small: Caller, node: Node, box: Sandbox) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(400)
 async def test_the_middle_of_much_goes(small: Caller, node: Node, box: Sandbox) -> None:
     await _flooded(small, node, box, 300, "sleep 1")
 
