@@ -59,7 +59,7 @@ demo: setup ## Start the suite, make a workspace, run, commit, push. REPOSITORY=
 up: setup ## Start the suite and leave it running.
 	@$(BIN)/cove up
 
-test: setup ## Run every functional test (some 11 minutes on 2 cores).
+test: setup ## Run every functional test (11 to 16 minutes on 2 cores).
 	COVE_CHAOS_TEST_SECONDS=$(CHAOS_TEST_SECONDS) COVE_LOAD_TEST_SECONDS=$(LOAD_TEST_SECONDS) \
 	  $(BIN)/pytest -m "not long and not docker and not interop" -n $(PYTEST_WORKERS) $(SPREAD)
 
