@@ -21,5 +21,6 @@ def new() -> bytes:
 
 def is_draft(name: bytes) -> bool:
     """Whether it is one of these."""
-    number = name.removeprefix(_PREFIX)
-    return len(number) == _COUNT == len(name) - len(_PREFIX) and not number.strip(_DIGITS)
+    if len(name) != len(_PREFIX) + _COUNT or not name.startswith(_PREFIX):
+        return False
+    return not name[len(_PREFIX) :].strip(_DIGITS)

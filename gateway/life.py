@@ -17,6 +17,7 @@ from gateway.activity import last_active
 from gateway.clock import Clock
 from gateway.delete import Deletions
 from gateway.operations import Result
+from gateway.provisioned import provisioned
 from gateway.records import Cause, Operation, Records, State
 from gateway.suspend import Suspensions
 from gateway.tools import Tools
@@ -25,8 +26,6 @@ from servicekit.errors import ServiceError
 _log = logging.getLogger(__name__)
 
 TTL: Final = "spec.ttl"
-_PAGE: Final = 500
-_SECONDS: Final = 30.0
 _AHEAD: Final = timedelta(minutes=1)
 """By how much a date may lie further ahead than it can, if nobody set a clock."""
 _EXPIRING: Final = (State.STATE_READY, State.STATE_SUSPENDED, State.STATE_FAILED)
@@ -149,16 +148,12 @@ class Life:
         # By itself one ends only when nothing has run in it for this long.
         latest = self._clock.now() - capable.capabilities.idle_timeout.ToTimedelta()
         found: dict[str, datetime | None] = {}
-        # What a driver has that does not answer now is asked about later: it counts as not idle.
-        request = provider_pb2.ListProvisionedRequest(page_size=_PAGE, return_partial_success=True)
-        while True:
-            page = await provider.unary(provider.rpc.ListProvisioned, request, timeout=_SECONDS)
+        # What a driver has that does not answer now counts as not idle, and is looked at later.
+        async for page in provisioned(provider):
             for each in page.observations:
                 active = each.state == provider_pb2.Observation.STATE_ACTIVE
                 found[each.uid] = None if active else self._quiet.get(each.uid) or latest
-            if not page.next_page_token:
-                return found
-            request.page_token = page.next_page_token
+        return found
 
 
 def _time(environment: Environment, field: str) -> datetime:

@@ -18,6 +18,7 @@ from cove.provider.v1 import provider_pb2
 from cove.registry.v1.registry_pb2 import Environment
 from gateway import names
 from gateway.acts import Acts
+from gateway.provisioned import provisioned
 from gateway.teardown import Teardown
 from gateway.tools import Tools
 from servicekit import calls
@@ -120,14 +121,16 @@ class Orphans:
                 worktree=worktree.state != state.STATE_COMMITS_ONLY,
                 kept_commit=worktree.kept_commit,
             )
-        async for observation in self._provisioned(unreachable):
-            found[observation.uid] = replace(
-                found.get(observation.uid, Found(observation.tenant)),
-                provisioned=True,
-                active=observation.state == provider_pb2.Observation.STATE_ACTIVE,
-                handle=observation.handle,
-                generation=observation.generation,
-            )
+        async for page in provisioned(self._tools.provider):
+            unreachable.update(page.unreachable)
+            for observation in page.observations:
+                found[observation.uid] = replace(
+                    found.get(observation.uid, Found(observation.tenant)),
+                    provisioned=True,
+                    active=observation.state == provider_pb2.Observation.STATE_ACTIVE,
+                    handle=observation.handle,
+                    generation=observation.generation,
+                )
         async for uid in self._executed():
             found[uid] = replace(found.get(uid, Found("")), executed=True)
         return found, unreachable
@@ -216,19 +219,6 @@ class Orphans:
             page = await git.unary(git.rpc.ListWorktrees, request, timeout=_SECONDS)
             for worktree in page.worktrees:
                 yield worktree
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
-
-    async def _provisioned(self, unreachable: set[str]) -> AsyncIterator[provider_pb2.Observation]:
-        """And which drivers do not answer."""
-        provider = self._tools.provider
-        request = provider_pb2.ListProvisionedRequest(page_size=_PAGE, return_partial_success=True)
-        while True:
-            page = await provider.unary(provider.rpc.ListProvisioned, request, timeout=_SECONDS)
-            unreachable.update(page.unreachable)
-            for observation in page.observations:
-                yield observation
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token

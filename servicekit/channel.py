@@ -9,12 +9,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 from grpc_health.v1 import health_pb2
 
 from cove.ended import First
+from cove.upload_body import Body
 from servicekit import calls
 from servicekit.health import SERVING
 from servicekit.identity import PRINCIPAL_KEY, TENANT_KEY, TOKEN_KEY
@@ -185,21 +186,12 @@ class Peer:
         return tuple(pair for pair in pairs if pair[1])
 
 
-class _Requests(Generic[Req]):
+class _Requests(Body):
     """Requests whose failure gRPC would turn into a cancelled call."""
 
-    def __init__(self, requests: AsyncIterator[Req], service: str) -> None:
-        self._requests = requests
+    def __init__(self, requests: AsyncIterator[Any], service: str) -> None:
+        super().__init__(requests)
         self._service = service
-        self._error: Exception | None = None
-
-    async def __aiter__(self) -> AsyncIterator[Req]:
-        try:
-            async for request in self._requests:
-                yield request
-        except Exception as error:
-            self._error = error
-            raise
 
     @contextmanager
     def raising(self) -> Iterator[None]:
@@ -209,8 +201,8 @@ class _Requests(Generic[Req]):
             task = asyncio.current_task()
             if task and task.cancelling():
                 raise
-            if self._error is not None:
-                raise self._error from None
+            if self.failure is not None:
+                raise self.failure from None
             if isinstance(error, asyncio.CancelledError):
                 # gRPC's word for a service that broke off while it was told of the last request.
                 raise away(self._service) from None

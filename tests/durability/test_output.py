@@ -25,8 +25,9 @@ KILLS = int(os.environ.get("COVE_SERVICE_KILLS", "100"))
 FEW_DISCONNECTS, FEW_KILLS, FEW_ROUNDS = 24, 1, 2
 READERS = 4
 GROWTH = 16 << 20
-LOST_WITHIN = 15.0
-"""Seconds; whoever is not told that the agent is gone looks after 30."""
+LOST_WITHIN = 1.0
+"""Seconds, in one of a few times: whoever is not told that the agent is gone looks after 30."""
+TIMES = 5
 
 
 async def break_readers(suite: Suite, workspace: Workspace, most: int, size: int) -> None:
@@ -130,6 +131,15 @@ async def test_kill_of_a_tree_leaves_nobody(workspace: Workspace) -> None:
 async def test_what_a_dead_agent_ran_is_lost_at_once_with_all_it_wrote(
     suite: Suite, workspace: Workspace
 ) -> None:
+    took: list[float] = []
+    while not took or (min(took) > LOST_WITHIN and len(took) < TIMES):
+        took.append(await kill_agent(suite, workspace))
+    print(f"lost after {[f'{each:.2f}' for each in took]} s")  # noqa: T201
+    assert min(took) <= LOST_WITHIN, took
+
+
+async def kill_agent(suite: Suite, workspace: Workspace) -> float:
+    """How long it takes until what it runs is lost, in seconds."""
     executions = [await workspace.start("python3", "-c", TEXT, "never") for _ in range(4)]
     expected = [Expected(lines()) for _ in executions]
     following = [
@@ -144,9 +154,8 @@ async def test_what_a_dead_agent_ran_is_lost_at_once_with_all_it_wrote(
     ends = await asyncio.gather(*following)
     took = loop.time() - began
     assert {end.WhichOneof("reason") for end in ends} == {"lost"}
-    assert took < LOST_WITHIN, took
-    print(f"lost after {took:.2f} s")  # noqa: T201
     assert (await workspace.execute("echo", "back")).stdout == b"back\n"
+    return took
 
 
 async def all_of(execution: Execution, pause: float = 0.0) -> int:

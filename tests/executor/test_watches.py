@@ -82,6 +82,8 @@ async def test_changes_are_told_at_any_depth(caller: Caller, box: Sandbox) -> No
         while (event := await watch.next()).change.raw_path != b"l\xff":
             watch.seen.append(event)
         assert not [each for each in watch.seen if ".cove-" in str(each)]
+        await caller.execute(box, "touch .cove-notes")
+        await watch.until(CREATED, ".cove-notes")
 
 
 async def test_a_heartbeat_comes_and_the_end_is_told(caller: Caller, box: Sandbox) -> None:

@@ -315,7 +315,8 @@ async def test_an_upload_whose_caller_leaves_changes_nothing(stage: Stage, demo:
 
 
 async def test_nobody_sees_a_file_that_is_not_all_there(stage: Stage, demo: Gateway) -> None:
-    """Not in a list, an archive or a watch, nor among the changes, nor in a commit."""
+    """Not in a list or an archive, nor among the changes, nor in a commit. What is only called
+    much alike is a file like others."""
     going_on = asyncio.Event()
 
     async def upload() -> AsyncIterator[pb.WriteFileRequest]:
@@ -354,8 +355,12 @@ async def test_nobody_sees_a_file_that_is_not_all_there(stage: Stage, demo: Gate
 
     going_on.set()
     await asyncio.gather(*calls)
+    alike = [".cove-0123456789abcde", ".cove-0123456789abcdefg", ".cove-0123456789abcdeg"]
+    await demo.executions.Execute(_execute(f"touch {' '.join(alike)}"))
     status = await demo.sources.GetWorktreeStatus(pb.GetWorktreeStatusRequest(name=DEMO))
-    assert [each.path for each in status.status.entries] == ["folder/a", "new"]
+    assert [each.path for each in status.status.entries] == [*sorted(alike), "folder/a", "new"]
+    listed = await demo.files.ListFiles(pb.ListFilesRequest(name=DEMO))
+    assert {*alike} < {each.path for each in listed.files}
 
 
 async def test_work_is_shown_committed_and_pushed(stage: Stage, demo: Gateway) -> None:

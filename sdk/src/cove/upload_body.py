@@ -1,11 +1,11 @@
-"""The messages of an upload, as gRPC is given them."""
+"""The messages of a stream of requests, as gRPC is given them."""
 
 from collections.abc import AsyncIterator
 from typing import Any
 
 
 class Body:
-    """The messages of an upload, and why there are no more."""
+    """The messages, and why there are no more."""
 
     def __init__(self, messages: AsyncIterator[Any]) -> None:
         self._messages = messages
