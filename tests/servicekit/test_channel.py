@@ -406,15 +406,8 @@ class Alive:
                 self.none.set()
 
 
-_BEFORE_THE_BUG = tuple(map(int, grpc.__version__.split(".")[:2])) < (1, 83)
-_CONTROL = pytest.mark.skipif(_BEFORE_THE_BUG, reason="grpc#43462 came with grpcio 1.83")
-
-
-@pytest.mark.parametrize("helped", [True, pytest.param(False, marks=_CONTROL)])
-async def test_a_stream_that_is_left_ends_behind(
-    protos: Protos, tmp_path: Path, helped: bool
-) -> None:
-    """Without the helper the stream behind runs on: grpc#43462."""
+async def test_a_stream_that_is_left_ends_behind(protos: Protos, tmp_path: Path) -> None:
+    """A call without `Peer.stream` runs on behind nearly always: grpc#43462, since grpcio 1.83."""
     alive = Alive()
     async with (
         running(protos, tmp_path / "b", count=alive.tick) as behind,
@@ -422,16 +415,11 @@ async def test_a_stream_that_is_left_ends_behind(
     ):
         stub = protos.grpc.KitServiceStub(peer.channel)
 
-        async def with_helper(request: Any) -> AsyncIterator[str]:
+        async def count(request: Any) -> AsyncIterator[str]:
             async with peer.stream(stub.Count, request) as responses:
                 async for response in responses:
                     yield response.text
 
-        async def without(request: Any) -> AsyncIterator[str]:
-            async for response in stub.Count(request):
-                yield response.text
-
-        count = with_helper if helped else without
         async with running(protos, tmp_path / "f", count=count) as front:
             for _ in range(10):
                 streams = [front.stub.Count(front.pb.SayRequest()) for _ in range(20)]
@@ -439,10 +427,8 @@ async def test_a_stream_that_is_left_ends_behind(
                 for stream in streams:
                     stream.cancel()
             gc.collect()
-            ended = asyncio.create_task(alive.none.wait())
-            await asyncio.wait([ended], timeout=30 if helped else 1)
-            assert ended.done() is helped
-            ended.cancel()
+            async with asyncio.timeout(30):
+                await alive.none.wait()
 
 
 async def test_a_unary_call_that_is_left_ends_behind(protos: Protos, tmp_path: Path) -> None:
